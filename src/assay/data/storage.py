@@ -1,0 +1,589 @@
+"""Folders and buckets behind one small interface: list, read, create-if-absent, replace, delete.
+
+Everything above this module names a file by a path relative to a store's root, so that a run on a
+shared disk and a run in a bucket are the same code. `create` is the one promise that the rest of
+Assay is built on: of any number of callers, on any number of machines, one gets True.
+
+- On disk: the content lies complete and synced under a temporary name before `link(2)` gives it its
+  own, which fails where the name is taken. A reader never sees half a file, a power cut leaves none.
+- On an object store: a conditional put (`If-None-Match: *`) through obstore, which is imported when
+  the first such URL is opened. A put whose answer was lost is tried again and then finds its own
+  object: `create` may return False to the one caller that did publish, never True to two.
+
+Not covered: permissions of new files beyond the umask, links that lead out of the root, objects
+above the single-put limit of the service (5 GB on S3) in `create`; `replace` takes those too.
+"""
+
+import ctypes
+import errno
+import functools
+import io
+import os
+import shutil
+import tempfile
+import urllib.parse
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pyarrow as pa
+
+from assay.errors import StorageError, UsageError
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+    from obstore.store import ObjectStore as ObstoreStore
+
+OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl", "azure")
+"""Schemes that obstore opens; `file://` is read as a local path."""
+
+FOOTER_READ_BYTES = 64 * 1024
+READ_AHEAD_BYTES = 1024 * 1024
+MAX_READ_AHEAD_BYTES = 8 * 1024 * 1024
+
+_WAY_OUT = {
+    errno.ENOSPC: "free space on that disk, or put the run on another, and rerun the same command",
+    errno.EDQUOT: "raise the quota or free space, and rerun the same command",
+    errno.EROFS: "name a folder on a disk that can be written",
+    errno.EACCES: "give this user the right to it, or name another folder",
+    errno.EPERM: "give this user the right to it, or name another folder",
+    errno.ENAMETOOLONG: "use a shorter path",
+    errno.ENOTDIR: "a part of the path is a file; name a folder",
+    errno.EISDIR: "a folder lies there; name a file",
+}
+# link(2) gives these where the filesystem has no hard links (FAT, some network mounts).
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileInfo:
+    """One file of a store, as a listing shows it."""
+
+    path: str
+    """Path relative to the store's root, '/'-separated."""
+    size_bytes: int
+    """Size in bytes."""
+    version: str
+    """Changes when the content does: the etag, or the modification time in ns on disk."""
+    modified: float
+    """Time of the last change, Unix seconds."""
+
+
+class Store(Protocol):
+    """A folder or a bucket prefix; every path is relative to it. Safe to use from many threads."""
+
+    @property
+    def url(self) -> str:
+        """What the user typed, normalised: an absolute path, or `s3://bucket/prefix`."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[FileInfo]:
+        """Every file below the folder `prefix`, recursively, sorted by path; nothing where it is missing."""
+        ...
+
+    def info(self, path: str) -> FileInfo | None:
+        """The file at `path`, None where there is none."""
+        ...
+
+    def read_bytes(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+        """Up to `length` bytes from `start` on; short or empty where the file ends before."""
+        ...
+
+    def open_input(self, path: str) -> pa.NativeFile:
+        """A seekable file for pyarrow's readers."""
+        ...
+
+    def create(self, path: str, content: Path | bytes) -> bool:
+        """Publish `content` unless `path` exists; True = this call did.
+
+        Atomic. A `Path` is taken over: it is gone afterwards, whatever came of the call.
+        """
+        ...
+
+    def replace(self, path: str, content: Path | bytes) -> None:
+        """Put `content` at `path`, atomically, over what is there. A `Path` is taken over."""
+        ...
+
+    def delete(self, path: str) -> None:
+        """Remove the file at `path`; a missing one is fine."""
+        ...
+
+    def scratch(self) -> Path:
+        """A local folder for temporary files, from where `create` needs no copy on a local store."""
+        ...
+
+
+def open_store(url: str | os.PathLike[str]) -> Store:
+    """The store at a local path or an object-store URL. Touches neither disk nor network."""
+    text = os.fspath(url)
+    if text.startswith("file://"):
+        text = urllib.parse.unquote(urllib.parse.urlsplit(text).path)
+    if "://" not in text:
+        return LocalStore(text)
+    _check_scheme(text)
+    return ObjectStore(text)
+
+
+def split_url(uri: str) -> tuple[Store, str]:
+    """The store that holds the file `uri`, and the file's path in it: its folder, or its bucket."""
+    if is_object_url(uri):
+        _check_scheme(uri)
+        parts = urllib.parse.urlsplit(uri, allow_fragments=False)
+        # Not parts.path: a '?' or '%41' in a key is a plain character.
+        path = uri.split("://", 1)[1][len(parts.netloc) :].lstrip("/")
+        return _bucket_store(f"{parts.scheme}://{parts.netloc}"), path
+    local = local_path(uri)
+    return LocalStore(local.parent), local.name
+
+
+def is_object_url(uri: str) -> bool:
+    """True for a URL of an object store, False for a local path or `file://`."""
+    return "://" in uri and not uri.startswith("file://")
+
+
+def local_path(uri: str) -> Path:
+    """The absolute local path that a path or a `file://` URL names; links are not resolved."""
+    if uri.startswith("file://"):
+        uri = urllib.parse.unquote(urllib.parse.urlsplit(uri).path)
+    return Path(os.path.abspath(Path(uri).expanduser()))  # noqa: PTH100  resolve() would follow links
+
+
+def _check_scheme(url: str) -> None:
+    scheme = url.split("://", 1)[0]
+    if scheme not in OBJECT_SCHEMES:
+        known = ", ".join(f"{known}://" for known in OBJECT_SCHEMES[:3])
+        msg = f"{url}: no store for {scheme}://; use a local path or one of {known}"
+        raise UsageError(msg)
+
+
+@functools.lru_cache(maxsize=64)
+def _bucket_store(url: str) -> "ObjectStore":
+    return ObjectStore(url)
+
+
+class LocalStore:
+    """A folder on a local or shared disk; made when first written to."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self._root = local_path(os.fspath(root))
+
+    @property
+    def url(self) -> str:
+        """The absolute path of the folder."""
+        return str(self._root)
+
+    def list(self, prefix: str = "") -> Iterator[FileInfo]:
+        """Every file below the folder `prefix`, sorted by path; temporary files of `scratch` included."""
+        found: list[FileInfo] = []
+        prefix = prefix.strip("/")
+        folders = [(self._root / prefix, f"{prefix}/" if prefix else "")]
+        while folders:
+            folder, relative = folders.pop()
+            try:
+                entries = os.scandir(folder)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise _storage_error(folder, error, "listed") from error
+            with entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        folders.append((folder / entry.name, f"{relative}{entry.name}/"))
+                        continue
+                    # A file may be gone between the listing and the look at it.
+                    with suppress(FileNotFoundError):
+                        found.append(_local_info(relative + entry.name, entry.stat()))
+        yield from sorted(found, key=lambda info: info.path)
+
+    def info(self, path: str) -> FileInfo | None:
+        """The file at `path`, None where there is none or a folder."""
+        target = self._root / path
+        try:
+            status = target.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _storage_error(target, error, "read") from error
+        return None if target.is_dir() else _local_info(path, status)
+
+    def read_bytes(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+        """Up to `length` bytes from `start` on."""
+        target = self._root / path
+        try:
+            with target.open("rb", buffering=0) as file:
+                file.seek(start)
+                if length is None:
+                    return file.readall()
+                pieces: list[bytes] = []
+                while length > 0 and (piece := file.read(length)):
+                    pieces.append(piece)
+                    length -= len(piece)
+                return b"".join(pieces)
+        except OSError as error:
+            raise _storage_error(target, error, "read") from error
+
+    def open_input(self, path: str) -> pa.NativeFile:
+        """A seekable file for pyarrow's readers."""
+        target = self._root / path
+        try:
+            return pa.OSFile(os.fspath(target), "rb")
+        except OSError as error:
+            raise _storage_error(target, error, "read") from error
+
+    def create(self, path: str, content: Path | bytes) -> bool:
+        """Publish `content` unless `path` exists; True = this call did."""
+        target = self._root / path
+        with self._staged(target, content) as staged:
+            if not _link(staged, target):
+                return False
+            _sync_folder(target.parent)
+        return True
+
+    def replace(self, path: str, content: Path | bytes) -> None:
+        """Put `content` at `path`, atomically, over what is there."""
+        target = self._root / path
+        with self._staged(target, content) as staged:
+            staged.replace(target)
+            _sync_folder(target.parent)
+
+    def delete(self, path: str) -> None:
+        """Remove the file at `path`; a missing one is fine."""
+        target = self._root / path
+        try:
+            target.unlink(missing_ok=True)
+        except NotADirectoryError:
+            return
+        except OSError as error:
+            raise _storage_error(target, error, "deleted") from error
+
+    def scratch(self) -> Path:
+        """`<root>/tmp`, on the same filesystem as the rest of the store."""
+        folder = self._root / "tmp"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _storage_error(folder, error, "made") from error
+        return folder
+
+    @contextmanager
+    def _staged(self, target: Path, content: Path | bytes) -> Iterator[Path]:
+        """A synced file with `content` in `scratch`; removed afterwards unless it was moved away."""
+        scratch = self.scratch()
+        given = content if isinstance(content, Path) else None
+        if given is not None and given.parent == scratch:
+            staged = given
+        else:
+            staged = scratch / f"{target.name[:100]}.{os.getpid()}.{uuid.uuid4().hex}"
+        try:
+            if isinstance(content, bytes):
+                staged.write_bytes(content)
+            elif staged is not content:
+                shutil.copyfile(content, staged)
+            _sync_file(staged)
+            _make_folder(target.parent)
+            yield staged
+        except OSError as error:
+            raise _storage_error(target, error, "written") from error
+        finally:
+            with suppress(OSError):
+                staged.unlink(missing_ok=True)
+            if given is not None:
+                with suppress(OSError):
+                    given.unlink(missing_ok=True)
+
+
+def _local_info(path: str, status: os.stat_result) -> FileInfo:
+    return FileInfo(
+        path=path, size_bytes=status.st_size, version=str(status.st_mtime_ns), modified=status.st_mtime
+    )
+
+
+def _link(staged: Path, target: Path) -> bool:
+    """Give `staged` the second name `target`; False where that name is taken."""
+    try:
+        os.link(staged, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _rename_without_replacing(staged, target)
+    return True
+
+
+def _rename_without_replacing(staged: Path, target: Path) -> bool:
+    """`renameat2(RENAME_NOREPLACE)`, for filesystems without hard links; False where the name is taken."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(target))
+    failed = renameat2(
+        _AT_FDCWD, os.fsencode(staged), _AT_FDCWD, os.fsencode(target), ctypes.c_uint(_RENAME_NOREPLACE)
+    )
+    if not failed:
+        return True
+    number = ctypes.get_errno()
+    if number == errno.EEXIST:
+        return False
+    raise OSError(number, os.strerror(number), str(target))
+
+
+def _make_folder(folder: Path) -> None:
+    """Make `folder` and its parents, each new name synced into the folder above it."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network filesystems cannot sync a folder; their rename is durable or nothing is.
+        if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP}:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Turn an OSError while the file `path` is written into a StorageError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise _storage_error(path, error, "written") from error
+
+
+def _storage_error(path: Path | str, error: OSError, verb: str) -> StorageError:
+    reason = error.strerror or str(error)
+    if isinstance(error, FileNotFoundError):
+        way_out = "check the path"
+    else:
+        way_out = _WAY_OUT.get(error.errno or 0, "check the disk and the path, and rerun the same command")
+    return StorageError(f"{path}: could not be {verb} ({reason}); {way_out}")
+
+
+class ObjectStore:
+    """A bucket prefix, reached through obstore; credentials and endpoint from the usual variables.
+
+    S3 reads `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL` and
+    `AWS_ALLOW_HTTP`; Google and Azure their own (obstore's documentation lists them).
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        self._opened: ObstoreStore | None = None
+
+    @property
+    def url(self) -> str:
+        """The URL as typed, without a slash at its end."""
+        return self._url
+
+    def list(self, prefix: str = "") -> Iterator[FileInfo]:
+        """Every object below `prefix`, sorted by path; one request for each 1,000."""
+        import obstore
+
+        found: list[FileInfo] = []
+        with _object_errors(self._url, "listed"):
+            for chunk in obstore.list(self._store(), prefix.strip("/") or None, chunk_size=1000):
+                found.extend(_object_info(meta) for meta in chunk)
+        yield from sorted(found, key=lambda info: info.path)
+
+    def info(self, path: str) -> FileInfo | None:
+        """The object at `path`, None where there is none."""
+        import obstore
+
+        with _object_errors(self._name(path), "read"):
+            try:
+                return _object_info(obstore.head(self._store(), path))
+            except FileNotFoundError:
+                return None
+
+    def read_bytes(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+        """Up to `length` bytes from `start` on, in one request."""
+        import obstore
+
+        if length is not None and length <= 0:
+            return b""
+        with _object_errors(self._name(path), "read"):
+            try:
+                if length is not None:
+                    return bytes(obstore.get_range(self._store(), path, start=start, length=length))
+                if start == 0:
+                    return bytes(obstore.get(self._store(), path).bytes())
+                options: obstore.GetOptions = {"range": {"offset": start}}
+                return bytes(obstore.get(self._store(), path, options=options).bytes())
+            except obstore.exceptions.GenericError as error:
+                # 416: the object ends before `start`.
+                if "416 Range Not Satisfiable" in str(error):
+                    return b""
+                raise
+
+    def open_input(self, path: str) -> pa.NativeFile:
+        """A seekable file for pyarrow's readers; a footer costs one request, reads in order are batched."""
+        info = self.info(path)
+        if info is None:
+            msg = f"{self._name(path)}: could not be read (no such object); check the path"
+            raise StorageError(msg)
+        return pa.PythonFile(_RangeFile(self, path, info.size_bytes), mode="r")
+
+    def create(self, path: str, content: Path | bytes) -> bool:
+        """Publish `content` unless `path` exists, by a conditional put; True = this call did."""
+        import obstore
+
+        with _object_errors(self._name(path), "written"), _taken_over(content):
+            try:
+                obstore.put(self._store(), path, content, mode="create", use_multipart=False)
+            except obstore.exceptions.AlreadyExistsError:
+                return False
+        return True
+
+    def replace(self, path: str, content: Path | bytes) -> None:
+        """Put `content` at `path` over what is there; large files in several requests, still atomic."""
+        import obstore
+
+        with _object_errors(self._name(path), "written"), _taken_over(content):
+            obstore.put(self._store(), path, content)
+
+    def delete(self, path: str) -> None:
+        """Remove the object at `path`; a missing one is fine."""
+        import obstore
+
+        with _object_errors(self._name(path), "deleted"), suppress(FileNotFoundError):
+            obstore.delete(self._store(), path)
+
+    def scratch(self) -> Path:
+        """A folder of this process below the system's temporary folder, removed when it ends."""
+        return Path(_process_scratch(os.getpid()).name)
+
+    def _name(self, path: str) -> str:
+        return f"{self._url}/{path}"
+
+    def _store(self) -> "ObstoreStore":
+        if self._opened is None:
+            try:
+                from obstore.store import from_url
+            except ImportError as error:
+                msg = f"{self._url}: obstore is not installed; run pip install obstore"
+                raise UsageError(msg) from error
+            with _object_errors(self._url, "opened"):
+                self._opened = from_url(self._url)
+        return self._opened
+
+
+def _object_info(meta: "ObjectMeta") -> FileInfo:
+    modified = meta["last_modified"].timestamp()
+    version = (meta["e_tag"] or "").strip('"') or str(modified)
+    return FileInfo(path=meta["path"], size_bytes=meta["size"], version=version, modified=modified)
+
+
+@contextmanager
+def _taken_over(content: Path | bytes) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if isinstance(content, Path):
+            with suppress(OSError):
+                content.unlink(missing_ok=True)
+
+
+@contextmanager
+def _object_errors(name: str, verb: str) -> Iterator[None]:
+    """Turn what obstore raises into one line that names the object and a way out."""
+    from obstore.exceptions import (
+        BaseError,
+        PermissionDeniedError,
+        UnauthenticatedError,
+    )
+
+    try:
+        yield
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        msg = f"{name}: could not be {verb} (permission denied); check the credentials in the environment"
+        raise StorageError(msg) from error
+    except FileNotFoundError as error:
+        msg = f"{name}: could not be {verb} (no such bucket or object); check the URL"
+        raise StorageError(msg) from error
+    except (BaseError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split("\n", 1)[0].split())[:300]
+        msg = f"{name}: could not be {verb} ({reason}); check the URL, the endpoint and the credentials"
+        raise StorageError(msg) from error
+
+
+@functools.lru_cache(maxsize=1)
+def _process_scratch(pid: int) -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix=f"assay-{pid}-", ignore_cleanup_errors=True)
+
+
+class _RangeFile(io.RawIOBase):
+    """Random access to one object, by range requests through a window that grows while read in order.
+
+    Large reads (a column chunk) are one request of just their size. Not thread-safe: pyarrow
+    serialises its calls to a Python file.
+    """
+
+    def __init__(self, store: ObjectStore, path: str, size_bytes: int) -> None:
+        super().__init__()
+        self._store = store
+        self._path = path
+        self._size = size_bytes
+        self._position = 0
+        self._window = b""
+        self._window_start = 0
+        self._ahead = READ_AHEAD_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def size(self) -> int:
+        return self._size
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, origin + offset)
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        remaining = max(0, self._size - self._position)
+        length = remaining if size is None or size < 0 else min(size, remaining)
+        begin = self._position - self._window_start
+        if begin < 0 or begin + length > len(self._window):
+            self._fetch(length)
+            begin = self._position - self._window_start
+        piece = self._window[begin : begin + length]
+        self._position += len(piece)
+        return piece
+
+    def _fetch(self, length: int) -> None:
+        window_stop = self._window_start + len(self._window)
+        in_order = bool(self._window) and self._window_start <= self._position <= window_stop
+        self._ahead = min(self._ahead * 2, MAX_READ_AHEAD_BYTES) if in_order else READ_AHEAD_BYTES
+        start = self._position
+        # A first read near the end is a footer: take as much before it as pyarrow may want next.
+        if not self._window and self._size - start <= FOOTER_READ_BYTES:
+            start = max(0, self._size - FOOTER_READ_BYTES)
+        wanted = max(length + self._position - start, self._ahead)
+        self._window = self._store.read_bytes(self._path, start, min(wanted, self._size - start))
+        self._window_start = start

@@ -1,0 +1,1 @@
+"""The forward pass at full speed: token budgets, engines, devices and parity."""

@@ -1,0 +1,61 @@
+"""An engine without weights: cheap logits that depend on the ids, so that a mix-up shows.
+
+Ships in the package for tests and for measuring everything but the forward pass.
+"""
+
+import time
+
+import numpy as np
+import torch
+
+from assay.model.packing import PackedBatch
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+class FakeEngine:
+    """Logits in [-3, 3) from four token ids of a sequence, its length and its last token type.
+
+    Equal sequences get equal logits, in whatever company; which are not those of any model.
+    """
+
+    name = "fake"
+    max_length = 1 << 20
+    vocab_size = 1 << 31
+    packed = True
+    wants_sorted = False
+    default_batch_tokens = 1 << 18
+    num_padded_tokens = 0
+
+    def __init__(self, *, num_outputs: int = 2, seconds_per_token: float = 0.0) -> None:
+        """Make an engine of `num_outputs` logits that sleeps `seconds_per_token` for each token."""
+        if num_outputs < 1 or seconds_per_token < 0:
+            message = f"num_outputs {num_outputs} and seconds_per_token {seconds_per_token} must be positive"
+            raise ValueError(message)
+        self.num_outputs = num_outputs
+        self.seconds_per_token = seconds_per_token
+        self._factors_C = np.uint64(2) * np.arange(1, num_outputs + 1, dtype=np.uint64) * _MIX + np.uint64(1)
+
+    def forward(self, batch: PackedBatch) -> torch.Tensor:
+        """Return made-up logits, float32 [N, C]."""
+        if self.seconds_per_token:
+            time.sleep(self.seconds_per_token * batch.num_tokens)
+        bounds = batch.cu_seqlens.numpy()
+        ids = batch.input_ids_T.numpy()
+        starts_N, last_N = bounds[:-1], bounds[1:] - 1
+        lengths_N = last_N - starts_N
+        mixed_N = lengths_N.astype(np.uint64)
+        second_N = starts_N + np.minimum(lengths_N, 1)
+        for sampled_N in (ids[starts_N], ids[second_N], ids[starts_N + lengths_N // 2], ids[last_N]):
+            mixed_N += sampled_N.astype(np.uint64)
+            mixed_N *= _MIX
+        if batch.token_type_ids_T is not None:
+            mixed_N += batch.token_type_ids_T.numpy()[last_N].astype(np.uint64)
+            mixed_N *= _MIX
+        mixed_NC = mixed_N[:, None] * self._factors_C
+        logits_NC = (mixed_NC >> np.uint64(40)).astype(np.float32) * np.float32(6.0 / (1 << 24)) - np.float32(3.0)
+        return torch.from_numpy(logits_NC)
+
+    def description(self) -> str:
+        """Return one line: that no model ran."""
+        return f"fake engine, {self.num_outputs} outputs: made-up logits, no model"

@@ -1,0 +1,158 @@
+"""The parity gate: a sample of the corpus on the engine and on the fp32 reference, side by side.
+
+The reference is transformers' own forward pass in fp32, one document at a time, without padding.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from assay.engine import devices
+from assay.engine.engine import Engine
+from assay.engine.padded import PaddedEngine
+from assay.engine.run import Sequences, run_sequences
+from assay.model import checkpoints
+
+Task = Literal["single_label", "multi_label", "regression"]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tolerance:
+    """How far an engine may be from the reference."""
+
+    probability: float
+    """Largest difference of a probability."""
+    logit: float
+    """Largest difference of a logit, as a share of the largest logit of the sample where that is above 1."""
+
+
+TOLERANCES = {
+    "fp32": Tolerance(probability=1e-4, logit=1e-3),
+    # Half precision keeps 8 (bf16) or 11 (fp16) bits. On MiniLM and RoBERTa shapes logits of bf16
+    # differ by 0.003 to 0.010 from fp32; a probability moves by at most a quarter of a logit's
+    # difference for two labels. 0.02 leaves room for trained heads with larger logits.
+    "bf16": Tolerance(probability=0.02, logit=0.08),
+    "fp16": Tolerance(probability=0.02, logit=0.08),
+}
+"""Default tolerance by precision."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParityReport:
+    """What `compare` found."""
+
+    num_documents: int
+    """Documents compared."""
+    max_abs_difference: float
+    """Largest difference of a logit; NaN where either side is not finite."""
+    max_abs_probability_difference: float
+    """Largest difference of a probability; that of a logit for regression."""
+    label_agreement: float
+    """Share of documents with the same label (multi-label: the same set of labels at 0.5)."""
+    rank_correlation: float | None
+    """Spearman's, of a regression; None for other tasks, one document, or constant predictions."""
+    tolerance: Tolerance
+    """What was allowed."""
+    passed: bool
+    """Whether both differences were within the tolerance."""
+
+
+def reference_engine(path: str | Path, *, device: str = "cpu") -> PaddedEngine:
+    """Return the fp32 reference of a bundle on a device; `compare` runs it a document at a time."""
+    model = checkpoints.load_classifier(path, dtype=torch.float32)
+    return PaddedEngine(model, device=devices.parse_device(device), reason="parity reference")
+
+
+def compare(
+    engine: Engine,
+    reference: Engine,
+    sequences: Sequences,
+    *,
+    task: Task,
+    tolerance: Tolerance = TOLERANCES["fp32"],
+    max_batch_tokens: int | None = None,
+) -> ParityReport:
+    """Return how far `engine` is from `reference` on these sequences; not finite never passes."""
+    found, _ = run_sequences(engine, sequences, max_batch_tokens=max_batch_tokens)
+    # a budget of one token: each document alone
+    expected, _ = run_sequences(reference, sequences, max_batch_tokens=1, deduplicate=False)
+    return judge(found, expected, task=task, tolerance=tolerance)
+
+
+def judge(found: Floats, expected: Floats, *, task: Task, tolerance: Tolerance) -> ParityReport:
+    """[pure] Return the report on two sets of logits, float32 [N, C]."""
+    num_documents = len(expected)
+    if num_documents == 0:
+        return ParityReport(
+            num_documents=0,
+            max_abs_difference=0.0,
+            max_abs_probability_difference=0.0,
+            label_agreement=1.0,
+            rank_correlation=None,
+            tolerance=tolerance,
+            passed=True,
+        )
+    logit_difference = _largest(found, expected)
+    left, right = probabilities(found, task), probabilities(expected, task)
+    probability_difference = _largest(left, right)
+    # written so that NaN fails
+    allowed = tolerance.logit * max(1.0, float(np.abs(expected).max()))
+    passed = bool(logit_difference <= allowed)
+    if task != "regression":
+        passed = passed and bool(probability_difference <= tolerance.probability)
+    return ParityReport(
+        num_documents=num_documents,
+        max_abs_difference=logit_difference,
+        max_abs_probability_difference=probability_difference,
+        label_agreement=_agreement(left, right, task),
+        rank_correlation=_spearman(found[:, 0], expected[:, 0]) if task == "regression" else None,
+        tolerance=tolerance,
+        passed=passed,
+    )
+
+
+def probabilities(logits: Floats, task: Task) -> npt.NDArray[np.float64]:
+    """[pure] Return softmax (single label) or sigmoid (multi label) of the logits, or themselves (regression)."""
+    wide = logits.astype(np.float64)
+    if task == "regression":
+        return wide
+    if task == "multi_label":
+        return 0.5 * (1.0 + np.tanh(0.5 * wide))
+    with np.errstate(invalid="ignore"):
+        exponentials = np.exp(wide - wide.max(axis=1, keepdims=True))
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def _largest(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> float:
+    """Largest absolute difference; NaN where one is not finite, since inf - inf hides it."""
+    if not (np.isfinite(left).all() and np.isfinite(right).all()):
+        return float("nan")
+    return float(np.abs(left.astype(np.float64) - right.astype(np.float64)).max())
+
+
+def _agreement(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64], task: Task) -> float:
+    if task == "regression":
+        return 1.0
+    if task == "multi_label":
+        return float(((left >= 0.5) == (right >= 0.5)).all(axis=1).mean())  # noqa: PLR2004 - even odds
+    return float((left.argmax(axis=1) == right.argmax(axis=1)).mean())
+
+
+def _spearman(left: Floats, right: Floats) -> float | None:
+    """Rank correlation (Spearman 1904), ties by their mean rank."""
+    a, b = _ranks(left), _ranks(right)
+    a, b = a - a.mean(), b - b.mean()
+    spread = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / spread if spread > 0 else None
+
+
+def _ranks(values: Floats) -> npt.NDArray[np.float64]:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    ranks: npt.NDArray[np.float64] = (ends - (counts - 1) / 2.0)[inverse]
+    return ranks

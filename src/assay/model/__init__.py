@@ -1,0 +1,1 @@
+"""Token ids in, logits out: checkpoints, families and the packed batch. Knows torch, never Parquet."""

@@ -1,0 +1,108 @@
+"""Sequence classifiers from a directory, and what is refused.
+
+Only weights are read: safetensors, or an old `pytorch_model.bin` through torch's weights-only
+reader. No code and no other pickle of a checkpoint is ever run.
+"""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+
+from assay.errors import BundleError
+
+_SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+_LEGACY = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+def load_classifier(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Return the classifier in evaluation mode on the CPU, its weights in `dtype`.
+
+    Raises BundleError where the directory is no checkpoint, asks for remote code, holds only
+    pickles, is truncated, or lacks weights (a head that would be made up at random). Warns
+    (UserWarning) where the weights are an old `pytorch_model.bin`.
+    """
+    folder = Path(path)
+    read_config(folder)
+    _require_weights(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        loaded, info = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            weights_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, EOFError) as error:
+        message = f"{folder} cannot be loaded: {_one_line(error)}; check that the copy is complete"
+        raise BundleError(message) from error
+    _require_complete(folder, info)
+    model = cast("PreTrainedModel", loaded)
+    return cast("PreTrainedModel", model.eval().requires_grad_(False))  # noqa: FBT003
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return config.json; BundleError where it is missing, not JSON, or asks for remote code."""
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        message = f"{folder} has no config.json; give the directory of a transformers classifier"
+        raise BundleError(message) from None
+    except (OSError, ValueError) as error:
+        message = f"{file} cannot be read: {_one_line(error)}; check that the copy is complete"
+        raise BundleError(message) from error
+    if not isinstance(config, dict):
+        message = f"{file} is not a JSON object; give the directory of a transformers classifier"
+        raise BundleError(message)
+    if config.get("auto_map"):
+        message = (
+            f"{file} asks for remote code (auto_map); code in a bundle is never run; "
+            "convert it to a class of transformers"
+        )
+        raise BundleError(message)
+    return config
+
+
+def _require_weights(folder: Path) -> None:
+    """BundleError unless there are weights that need no pickle to be trusted; warns for old ones."""
+    if any((folder / name).is_file() for name in _SAFETENSORS):
+        return
+    if any((folder / name).is_file() for name in _LEGACY):
+        warnings.warn(
+            f"{folder} holds pytorch_model.bin; it is read as weights only, but save it as safetensors",
+            stacklevel=3,
+        )
+        return
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in {".pkl", ".pickle", ".pt", ".bin"})
+    if pickles:
+        message = f"{folder} holds {pickles[0]} and no safetensors; pickles are never loaded; save as safetensors"
+        raise BundleError(message)
+    message = f"{folder} has no model.safetensors; copy the weights beside config.json"
+    raise BundleError(message)
+
+
+def _require_complete(folder: Path, info: dict[str, Any]) -> None:
+    """BundleError where transformers made up a weight that the file lacks or holds in another shape."""
+    missing = sorted(str(key) for key in info.get("missing_keys", ()))
+    mismatched = sorted(str(key) for key in info.get("mismatched_keys", ()))
+    if missing or mismatched:
+        named = ", ".join((missing + mismatched)[:3])
+        message = (
+            f"{folder} lacks {len(missing) + len(mismatched)} weights ({named}); they would be random; "
+            "fine-tune it first, or copy the whole checkpoint"
+        )
+        raise BundleError(message)
+
+
+def _one_line(error: Exception) -> str:
+    """First line of an error's message, or its type."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

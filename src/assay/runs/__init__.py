@@ -1,0 +1,13 @@
+"""Runs: plan units, publish parts, resume, verify. Knows no model.
+
+A run is a directory (or object-store prefix) with `run.json`, written once, and `parts/`. A
+published part is the only state: what is published is done, everything else is still to do.
+
+    plan.py      rows -> units, and who takes which (pure)
+    manifest.py  run.json: what was planned, and what must not change
+    run.py       a run on its store: create or join, list, publish a part
+    worker.py    one process: unit in, published part out, until told to stop
+    driver.py    worker processes, handing out units, retrying, stopping
+    status.py    what is published, how fast, how long still
+    verify.py    the proof that every row is there exactly once
+"""

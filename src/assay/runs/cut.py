@@ -1,0 +1,67 @@
+"""The sources of a run, cut into units; and the one type that their ids share."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from assay.data.rows import id_type
+from assay.data.sources import Columns, Source, id_column
+from assay.errors import SourceError
+from assay.runs.plan import choose_unit_rows, limit_boundaries, plan_boundaries
+
+BYTES_PER_TOKEN = 4.0
+"""Of English text and a vocabulary of 30,000; only sizes units."""
+UNITS_OF_A_SMALL_RUN = 16
+SMALLEST_UNIT = 256
+
+
+def cut_sources(
+    sources: Sequence[Source],
+    *,
+    unit_rows: int | None,
+    limit_rows: int | None,
+    max_length: int,
+    tokens_per_second: float,
+) -> list[tuple[int, ...]]:
+    """The unit boundaries of each source: about a minute of work a unit, or `unit_rows`.
+
+    A run of few minutes is still cut in sixteen, so that several workers can share it.
+    """
+    total = sum(source.num_rows for source in sources)
+    if unit_rows is None:
+        num_bytes = sum(source.bytes_per_row * source.num_rows for source in sources)
+        tokens_per_row = min(num_bytes / max(total, 1) / BYTES_PER_TOKEN, max_length)
+        minute = choose_unit_rows(tokens_per_row=tokens_per_row, tokens_per_second=tokens_per_second)
+        planned = total if limit_rows is None else min(total, limit_rows)
+        unit_rows = min(minute, max(SMALLEST_UNIT, -(-planned // UNITS_OF_A_SMALL_RUN)))
+    boundaries = []
+    rows_left = total if limit_rows is None else limit_rows
+    for source in sources:
+        cuts = plan_boundaries(source.num_rows, source.splits, unit_rows)
+        if limit_rows is not None:
+            cuts = limit_boundaries(cuts, rows_left)
+            rows_left -= cuts[-1] if cuts else 0
+        boundaries.append(cuts)
+    return boundaries
+
+
+def id_field(sources: Sequence[Source], columns: Columns) -> pa.Field:
+    """The first column of a part: `id` with the type that all sources share, or `source_row`.
+
+    Raises SourceError where some sources have an id column and others have none, or another type.
+    """
+    first = sources[0]
+    named = id_column(first, columns) is not None
+    kind = id_type(first, columns)
+    for source in sources[1:]:
+        if (id_column(source, columns) is not None) != named or id_type(source, columns) != kind:
+            msg = (
+                f"ids are {_kind(first, columns)} in {first.uri} and {_kind(source, columns)} in {source.uri}; "
+                "a run has ids of one type; score them in two runs, or cast one"
+            )
+            raise SourceError(msg)
+    return pa.field("id" if named else "source_row", kind, nullable=named)
+
+
+def _kind(source: Source, columns: Columns) -> str:
+    return "absent" if id_column(source, columns) is None else str(id_type(source, columns))

@@ -1,0 +1,378 @@
+"""The driver: worker processes, handing out units, retrying, stopping.
+
+It holds no model and no data, only who has which unit. A worker that dies costs its units' work,
+nothing else: they are handed out again. The order of units makes the executor: all of them
+(`local`), or one's own share first and then what others have not published (`static`).
+"""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from assay.errors import UnitError, WorkError
+from assay.runs.manifest import Manifest
+from assay.runs.plan import Unit, helping_order, own_share
+from assay.runs.run import Run, create_or_join
+from assay.runs.worker import FATAL_ERRORS
+from assay.telemetry import Counters, Progress
+
+UNITS_AHEAD = 2
+TRIES_PER_UNIT = 3
+STARTS_PER_WORKER = 3
+POLL_SECONDS = 0.2
+STOP_SECONDS = 60.0
+
+Json = dict[str, object]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerCommand:
+    """How to start one worker process."""
+
+    arguments: tuple[str, ...]
+    """Program and arguments."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Added to the driver's own environment: which device, how many threads."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a driver leaves behind."""
+
+    units_total: int
+    units_found: int
+    """Published before this driver began."""
+    units_published: int
+    """Published by this driver's workers."""
+    counters: Counters
+    seconds: float
+    """From the first worker being ready to the last part."""
+    ready_seconds: float
+    """From the start of the driver to the first worker being ready."""
+    descriptions: tuple[str, ...]
+    """What the workers said of themselves, distinct."""
+
+
+class _Worker:
+    """A worker process and what it was given."""
+
+    def __init__(self, index: int, command: WorkerCommand, events: "queue.SimpleQueue[_Event]") -> None:
+        self.index = index
+        self.assigned: deque[Unit] = deque()
+        self.counters = Counters()
+        self.ready = False
+        self.ended = False
+        self.process = subprocess.Popen(  # noqa: S603  our own interpreter and module
+            command.arguments,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **command.environment},
+            encoding="utf-8",
+            start_new_session=True,  # a Ctrl-C reaches the driver alone, which then stops the workers
+        )
+        threading.Thread(target=self._read, args=(events,), daemon=True).start()
+
+    def _read(self, events: "queue.SimpleQueue[_Event]") -> None:
+        stdout = self.process.stdout
+        if stdout is not None:
+            for line in stdout:
+                events.put((self, json.loads(line)))
+        events.put((self, None))
+
+    def send(self, command: Json) -> None:
+        """Write a command; a worker that is gone is noticed by its closed stdout."""
+        stdin = self.process.stdin
+        try:
+            if stdin is not None:
+                stdin.write(json.dumps(command) + "\n")
+                stdin.flush()
+        except (BrokenPipeError, ValueError):
+            return
+
+    def end(self) -> None:
+        """No more units for this worker; it exits after the last."""
+        if not self.ended:
+            self.ended = True
+            self.send({"end": True})
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    continue
+
+
+_Event = tuple[_Worker, Json | None]
+
+
+class Driver:
+    """Hands the units of a run to worker processes until all are published."""
+
+    def __init__(
+        self,
+        run: Run,
+        commands: Sequence[WorkerCommand],
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        """Drive `run` with one process for each of `commands`, as `rank` of `world_size` drivers."""
+        self._target = run
+        self._commands = commands
+        self._on_progress = on_progress
+        units = run.manifest.units()
+        found = run.part_files()
+        share = own_share(len(units), rank, world_size)
+        order = [*share, *helping_order(len(units), rank, world_size)]
+        self._units_total = len(units)
+        self._rows_total = run.manifest.planned_rows
+        self._published = {unit.name for unit in units if unit.name in found}
+        self._units_found = len(self._published)
+        self._rows_published = sum(unit.num_rows for unit in units if unit.name in self._published)
+        self._pending = deque(units[index] for index in order if units[index].name not in self._published)
+        self._published_here = 0
+        self._tries: Counter[str] = Counter()
+        self._failures: dict[str, str] = {}
+        self._starts: Counter[int] = Counter()
+        self._last_death = ""
+        self._descriptions: dict[str, None] = {}
+        self._lost = Counters()
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._workers: list[_Worker] = []
+        self._began = time.monotonic()
+        self._ready_at: float | None = None
+
+    @property
+    def units_total(self) -> int:
+        """Units of the run."""
+        return self._units_total
+
+    @property
+    def units_left(self) -> int:
+        """Units not published when this driver was made, or not yet handed out."""
+        return len(self._pending)
+
+    def run(self) -> Outcome:
+        """Publish every unit; raises UnitError naming the units that failed three times.
+
+        On KeyboardInterrupt the workers finish their batch, publish nothing half and exit; then the
+        interrupt goes on to the caller. A second one kills them.
+        """
+        try:
+            while self._pending and len(self._workers) < min(len(self._commands), len(self._pending)):
+                self._start(len(self._workers))
+            while self._workers:
+                self._step()
+        except BaseException:
+            self._stop_workers()
+            raise
+        if self._failures:
+            shown = "; ".join(f"{unit}: {message}" for unit, message in list(self._failures.items())[:3])
+            msg = (
+                f"{len(self._failures)} of {self._units_total} units failed {TRIES_PER_UNIT} times ({shown}); "
+                "the others are published; mend the cause and run the same command again"
+            )
+            raise UnitError(msg)
+        return self._outcome()
+
+    def _step(self) -> None:
+        """Wait a moment for one event and act on it."""
+        try:
+            worker, event = self._events.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            self._report()
+            return
+        if event is None:
+            self._on_exit(worker)
+        elif event["event"] == "failed":
+            self._on_failure(worker, event)
+        else:
+            self._on_news(worker, event)
+        self._hand_out()
+        self._report()
+
+    def _start(self, index: int) -> None:
+        self._starts[index] += 1
+        self._workers.append(_Worker(index, self._commands[index], self._events))
+
+    def _on_news(self, worker: _Worker, event: Json) -> None:
+        counters = event.get("counters")
+        if isinstance(counters, dict):
+            worker.counters = Counters(**counters)
+        if event["event"] == "ready":
+            worker.ready = True
+            self._ready_at = self._ready_at or time.monotonic()
+            self._descriptions[str(event["description"])] = None
+        elif event["event"] == "published":
+            unit = worker.assigned.popleft()
+            self._mark_published(unit)
+            self._published_here += bool(event["created"])
+            self._starts[worker.index] = 1
+
+    def _on_failure(self, worker: _Worker, event: Json) -> None:
+        message, kind = str(event["message"]), event["kind"]
+        if isinstance(kind, str):
+            raise FATAL_ERRORS[kind](message)
+        if event["unit"] is None:
+            self._last_death = message
+            return  # the worker could not start; its exit is the next event
+        self._retry(worker.assigned.popleft(), message)
+
+    def _on_exit(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        worker.kill()
+        self._lost.add(worker.counters)
+        if worker.ended and not worker.assigned:
+            return
+        cause = _death(worker.process.returncode) if worker.ready or not self._last_death else self._last_death
+        if worker.assigned:
+            self._pending.extendleft(reversed(list(worker.assigned)[1:]))
+            self._retry(worker.assigned[0], cause)
+        self._last_death = cause
+        if self._pending:
+            if self._starts[worker.index] < STARTS_PER_WORKER:
+                self._start(worker.index)
+            elif not self._workers:
+                msg = f"a worker died {STARTS_PER_WORKER} times in a row ({cause}); {len(self._pending)} units are left"
+                raise WorkError(msg)
+
+    def _retry(self, unit: Unit, message: str) -> None:
+        self._tries[unit.name] += 1
+        if self._tries[unit.name] >= TRIES_PER_UNIT:
+            self._failures[unit.name] = message
+        else:
+            self._pending.append(unit)
+
+    def _hand_out(self) -> None:
+        """Keep every ready worker supplied; once nothing is left or under way, let them all go.
+
+        A unit is given ahead only while there is at least one for each worker, so that the last
+        units are shared out. What others published in the meantime is passed over.
+        """
+        for worker in self._workers:
+            while worker.ready and self._pending and len(worker.assigned) < self._units_ahead():
+                unit = self._pending.popleft()
+                if self._target.is_published(unit):
+                    self._mark_published(unit)
+                    continue
+                worker.assigned.append(unit)
+                worker.send({"unit": unit.name})
+        if not self._pending and not any(worker.assigned for worker in self._workers):
+            for worker in self._workers:
+                worker.end()
+
+    def _units_ahead(self) -> int:
+        return UNITS_AHEAD if len(self._pending) >= len(self._workers) else 1
+
+    def _mark_published(self, unit: Unit) -> None:
+        if unit.name not in self._published:
+            self._published.add(unit.name)
+            self._rows_published += unit.num_rows
+
+    def _report(self) -> None:
+        if self._on_progress is None:
+            return
+        counters = self._counters()
+        begun = self._ready_at
+        self._on_progress(
+            Progress(
+                units_total=self._units_total,
+                units_done=len(self._published),
+                rows_total=self._rows_total,
+                rows_done=self._rows_published,
+                counters=counters,
+                seconds=time.monotonic() - begun if begun is not None else 0.0,
+                num_workers=len(self._workers),
+            )
+        )
+
+    def _counters(self) -> Counters:
+        total = Counters()
+        total.add(self._lost)
+        for worker in self._workers:
+            total.add(worker.counters)
+        return total
+
+    def _outcome(self) -> Outcome:
+        now = time.monotonic()
+        ready_at = self._ready_at or now
+        return Outcome(
+            units_total=self._units_total,
+            units_found=self._units_found,
+            units_published=self._published_here,
+            counters=self._counters(),
+            seconds=now - ready_at,
+            ready_seconds=ready_at - self._began,
+            descriptions=tuple(self._descriptions),
+        )
+
+    def _stop_workers(self) -> None:
+        deadline = time.monotonic() + STOP_SECONDS
+        try:
+            for worker in self._workers:
+                worker.send({"stop": True})
+            for worker in self._workers:
+                worker.process.wait(timeout=max(deadline - time.monotonic(), 0.1))
+        except (KeyboardInterrupt, subprocess.TimeoutExpired):
+            pass
+        finally:
+            for worker in self._workers:
+                worker.kill()
+
+
+def _death(returncode: int) -> str:
+    """How a worker process ended, in words."""
+    if returncode < 0:
+        name = signal.Signals(-returncode).name
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"worker killed by {name}{hint}"
+    return f"worker exited with status {returncode}"
+
+
+def python_command(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> WorkerCommand:
+    """The command that runs one of our modules in a process of its own."""
+    return WorkerCommand(
+        arguments=(sys.executable, "-m", module, *arguments), environment=dict(environment or {})
+    )
+
+
+def drive_run(
+    url: str,
+    manifest: Manifest,
+    commands: Callable[[Run], Sequence[WorkerCommand]],
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
+) -> tuple[Run, Outcome]:
+    """Create the run at `url` or join it, and work on it until every unit is published.
+
+    `commands` gives the worker processes for the run. `on_message` hears what a person should know,
+    a line at a time: "412 of 480 units are published; going on with 68."
+    """
+    say = on_message or (lambda _: None)
+    run, is_new = create_or_join(url, manifest)
+    driver = Driver(run, commands(run), rank=rank, world_size=world_size, on_progress=on_progress)
+    total, left = driver.units_total, driver.units_left
+    if is_new or left == total:
+        say(f"{total:,} units to do, {run.manifest.planned_rows:,} rows.")
+    elif left:
+        say(f"{total - left:,} of {total:,} units are published; going on with {left:,}.")
+    else:
+        say(f"All {total:,} units are published already; nothing to do.")
+    return run, driver.run()

@@ -1,0 +1,83 @@
+"""Where a run's worker processes go: which devices, how many threads each, which share of the units."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from assay.errors import UsageError
+from assay.runs.driver import WorkerCommand, python_command
+from assay.runs.manifest import Manifest
+from assay.runs.ranks import find_rank
+from assay.runs.run import Run
+from assay.telemetry import format_count
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """The worker processes of one driver."""
+
+    kind: str
+    """`cpu` or `cuda`."""
+    num_workers: int
+    """Processes: one a GPU, or as many as asked for on a CPU."""
+
+
+def place_workers(devices: str, *, num_gpus: int) -> Placement:
+    """Every GPU, or one process with all cores; or as many of either as `devices` says.
+
+    Raises UsageError for more GPUs than there are.
+    """
+    asked = parse_devices(devices)
+    if not num_gpus:
+        return Placement(kind="cpu", num_workers=asked or 1)
+    if asked is not None and asked > num_gpus:
+        msg = f"devices {asked}; this machine has {num_gpus} GPUs; set --devices {num_gpus} or less"
+        raise UsageError(msg)
+    return Placement(kind="cuda", num_workers=asked or num_gpus)
+
+
+def parse_devices(devices: str) -> int | None:
+    """The number of devices asked for; None for `auto`."""
+    if devices == "auto":
+        return None
+    if not devices.isdecimal() or int(devices) < 1:
+        msg = f"devices {devices!r}; it is a number from 1 on, or auto; set for example --devices 2"
+        raise UsageError(msg)
+    return int(devices)
+
+
+def static_place(executor: str, rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """Rank and world size of this driver: from flags or environment, or 0 of 1 for the local executor."""
+    if executor == "static":
+        return find_rank(os.environ, rank=rank, world_size=world_size)
+    if rank is not None or world_size is not None:
+        msg = "rank and world size are for the static executor; add --executor static"
+        raise UsageError(msg)
+    return 0, 1
+
+
+def worker_commands(module: str, run: Run, placement: Placement) -> Sequence[WorkerCommand]:
+    """How to start the workers; on a CPU its cores are shared out among them."""
+    cores = len(os.sched_getaffinity(0))
+    threads = str(max(1, cores // placement.num_workers))
+    environment = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "true"}
+    commands = []
+    for index in range(placement.num_workers):
+        device = "cpu" if placement.kind == "cpu" else f"cuda:{index}"
+        arguments = (run.url, "--device", device, "--threads", threads)
+        commands.append(python_command(module, *arguments, environment=environment))
+    return commands
+
+
+def describe_plan(manifest: Manifest, run_url: str, placement: Placement) -> str:
+    """The plan of a run in a few lines, for `--dry-run`."""
+    sizes = [unit.num_rows for unit in manifest.units()]
+    return "\n".join(
+        [
+            f"run      {run_url} ({manifest.run_id}), not created: this is a dry run",
+            f"sources  {len(manifest.sources):,} with {format_count(manifest.planned_rows)} rows to do",
+            f"units    {len(sizes):,} of {min(sizes, default=0):,} to {max(sizes, default=0):,} rows",
+            f"workers  {placement.num_workers} on {placement.kind}",
+            f"columns  {', '.join(manifest.arrow_schema().names)}",
+        ]
+    )

@@ -1,0 +1,120 @@
+"""Rows to units, and who takes which unit. Pure: plain values in, plain values out."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from assay.errors import UsageError
+
+SECONDS_PER_UNIT = 60.0
+MIN_UNIT_ROWS = 256
+MAX_UNIT_ROWS = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unit:
+    """A contiguous row range of one source; becomes one part.
+
+    The name depends on content alone, never on rank or worker count, so any number of workers
+    may meet on one run.
+    """
+
+    source: int
+    """Index of the source in the run's list."""
+    source_name: str
+    """Name of the source, unique in the run."""
+    start: int
+    """First row, counted within the source."""
+    stop: int
+    """One past the last row."""
+
+    @property
+    def name(self) -> str:
+        """`<source>-<start>-<stop>`, the stem of the part's file name."""
+        return f"{self.source_name}-{self.start}-{self.stop}"
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in the unit."""
+        return self.stop - self.start
+
+
+def choose_unit_rows(*, tokens_per_row: float, tokens_per_second: float) -> int:
+    """Rows that take one worker about a minute, for the plan of a run.
+
+    `tokens_per_second` is what one device is expected to do; being off by a factor of three
+    only makes units shorter or longer.
+    """
+    rows = SECONDS_PER_UNIT * tokens_per_second / max(tokens_per_row, 1.0)
+    return int(min(max(rows, MIN_UNIT_ROWS), MAX_UNIT_ROWS))
+
+
+def plan_boundaries(num_rows: int, splits: Sequence[int], unit_rows: int) -> tuple[int, ...]:
+    """Row numbers at which units of one source begin and end: `0 = b0 < b1 < ... = num_rows`.
+
+    Whole segments between `splits` (row-group starts) are put together up to `unit_rows`, so that
+    a row group is decoded by one unit; a segment larger than `unit_rows` is cut evenly. Example:
+    10 rows, splits (0, 4, 6), unit_rows 6 -> (0, 6, 10); unit_rows 3 -> (0, 2, 4, 6, 8, 10).
+    A source without rows is one unit of no rows, (0, 0): it becomes an empty part.
+    """
+    if unit_rows < 1:
+        msg = f"unit_rows is {unit_rows}; a unit has at least one row; set --unit-rows to 1 or more"
+        raise UsageError(msg)
+    if num_rows == 0:
+        return (0, 0)
+    ends = [*(split for split in splits if 0 < split < num_rows), num_rows]
+    boundaries = [0]
+    previous = 0
+    for end in ends:
+        if end - boundaries[-1] > unit_rows and previous > boundaries[-1]:
+            boundaries.append(previous)
+        if end - boundaries[-1] > unit_rows:
+            start, rows = boundaries[-1], end - boundaries[-1]
+            pieces = -(-rows // unit_rows)
+            boundaries.extend(start + rows * piece // pieces for piece in range(1, pieces + 1))
+        previous = end
+    if boundaries[-1] != num_rows:
+        boundaries.append(num_rows)
+    return tuple(boundaries)
+
+
+def limit_boundaries(boundaries: Sequence[int], rows_left: int) -> tuple[int, ...]:
+    """The same boundaries cut off after `rows_left` rows, for a trial; () where none are left."""
+    if rows_left <= 0:
+        return ()
+    if boundaries[-1] <= rows_left:
+        return tuple(boundaries)
+    return (*boundaries[: bisect_right(boundaries, rows_left - 1)], rows_left)
+
+
+def units_of(source: int, source_name: str, boundaries: Sequence[int]) -> Iterable[Unit]:
+    """The units between the boundaries of one source, in row order."""
+    for start, stop in zip(boundaries, boundaries[1:], strict=False):
+        yield Unit(source=source, source_name=source_name, start=start, stop=stop)
+
+
+def own_share(num_units: int, rank: int, world_size: int) -> range:
+    """The contiguous share of `range(num_units)` that `rank` of `world_size` does first.
+
+    Shares differ by at most one unit and cover every unit once.
+    """
+    if world_size < 1 or not 0 <= rank < world_size:
+        msg = (
+            f"rank {rank} of world size {world_size}: rank must be from 0 to world size - 1; "
+            "set --rank and --world-size"
+        )
+        raise UsageError(msg)
+    return range(num_units * rank // world_size, num_units * (rank + 1) // world_size)
+
+
+def helping_order(num_units: int, rank: int, world_size: int) -> list[int]:
+    """Units of the other ranks in the order in which `rank` helps once its own share is done.
+
+    The owner of a share works from its front, so helpers work from its back, and each helper
+    starts with another owner: two workers seldom meet on one unit (and where they do, the second
+    publish does nothing).
+    """
+    order: list[int] = []
+    for step in range(1, world_size):
+        order.extend(reversed(own_share(num_units, (rank + step) % world_size, world_size)))
+    return order

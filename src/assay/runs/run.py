@@ -1,0 +1,205 @@
+"""A run on its store: create it or join it, list what is published, publish a part."""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from assay.data.ids import IdChecksum
+from assay.data.storage import FileInfo, Store, open_store, writing
+from assay.errors import RefusedError, SourceError, UnitError
+from assay.runs.manifest import MANIFEST_PATH, Manifest, differences, parse_manifest
+from assay.runs.plan import Unit
+
+PARTS = "parts/"
+SUFFIX = ".parquet"
+ROW_GROUP_ROWS = 131_072
+ROW_GROUP_BYTES = 64 << 20
+ID_COLUMNS = ("id", "source_row")
+
+FOOTER_RUN_ID = b"assay.run_id"
+FOOTER_UNIT = b"assay.unit"
+FOOTER_NUM_ROWS = b"assay.num_rows"
+FOOTER_ID_CHECKSUM = b"assay.id_checksum"
+FOOTER_STATS = b"assay.stats"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Published:
+    """What became of a unit."""
+
+    unit: str
+    num_rows: int
+    created: bool
+    """False where another worker had published the same unit first; its part stands."""
+
+
+class Run:
+    """A planned run. Cheap to open; holds no file open."""
+
+    def __init__(self, store: Store, manifest: Manifest) -> None:
+        """A run whose manifest has been read from `store`, or was just written there."""
+        self.store = store
+        self.manifest = manifest
+
+    @property
+    def url(self) -> str:
+        """Where the run lies."""
+        return self.store.url
+
+    def part_files(self) -> dict[str, FileInfo]:
+        """The published parts by unit name, from one listing."""
+        return {
+            info.path[len(PARTS) : -len(SUFFIX)]: info
+            for info in self.store.list(PARTS)
+            if info.path.endswith(SUFFIX)
+        }
+
+    def is_published(self, unit: Unit) -> bool:
+        """Whether the unit's part is there."""
+        return self.store.info(part_path(unit)) is not None
+
+    def publish(
+        self,
+        unit: Unit,
+        batches: Iterable[pa.RecordBatch],
+        *,
+        stats: Callable[[], dict[str, Any]] = dict,
+        clock: Callable[[], float] = time.time,
+    ) -> Published:
+        """Write `batches` as the unit's part and publish it, unless someone already has.
+
+        The part is written under a temporary name, synced, and then created at its own name only
+        if that name is free: whoever reads `parts/` sees a whole part or none. `stats` is asked
+        after the last batch. Raises UnitError where the rows do not add up to the unit, and
+        StorageError where the part cannot be written; nothing half is left behind in either case.
+        """
+        temporary = self.store.scratch() / f"{unit.name[-80:]}.{uuid4().hex[:12]}{SUFFIX}"
+        try:
+            with writing(str(temporary)):
+                self._write_part(temporary, unit, batches, stats, clock)
+            created = self.store.create(part_path(unit), temporary)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return Published(unit=unit.name, num_rows=unit.num_rows, created=created)
+
+    def _write_part(
+        self,
+        path: Path,
+        unit: Unit,
+        batches: Iterable[pa.RecordBatch],
+        stats: Callable[[], dict[str, Any]],
+        clock: Callable[[], float],
+    ) -> None:
+        schema = self.manifest.arrow_schema()
+        id_column = next(name for name in ID_COLUMNS if name in schema.names)
+        checksum = IdChecksum()
+        num_rows = 0
+        started_at = clock()
+        with pq.ParquetWriter(path, schema, **writer_options(schema)) as writer:
+            for table in row_groups(batches, schema):
+                checksum.update(table.column(id_column))
+                num_rows += table.num_rows
+                writer.write_table(table, row_group_size=max(table.num_rows, 1))
+            if num_rows != unit.num_rows:
+                msg = (
+                    f"unit {unit.name} gave {num_rows} rows instead of {unit.num_rows}; "
+                    "its source may have changed; check it and start a new run"
+                )
+                raise UnitError(msg)
+            finished_at = clock()
+            figures = {"started_at": started_at, "finished_at": finished_at, **stats()}
+            writer.add_key_value_metadata(
+                {
+                    FOOTER_RUN_ID: self.manifest.run_id.encode(),
+                    FOOTER_UNIT: unit.name.encode(),
+                    FOOTER_NUM_ROWS: str(num_rows).encode(),
+                    FOOTER_ID_CHECKSUM: checksum.hexdigest().encode(),
+                    FOOTER_STATS: json.dumps(figures).encode(),
+                }
+            )
+
+
+def part_path(unit: Unit) -> str:
+    """Path of the unit's part within the run."""
+    return f"{PARTS}{unit.name}{SUFFIX}"
+
+
+def writer_options(schema: pa.Schema) -> dict[str, Any]:
+    """How parts are written: zstd level 1, dictionaries only where values repeat (labels, codes)."""
+    repeating = [name for name in ("prediction", "error") if name in schema.names]
+    strings = [name for name in repeating if pa.types.is_string(schema.field(name).type)]
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": strings or False,
+        "write_statistics": True,
+    }
+
+
+def row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterable[pa.Table]:
+    """Batches of any size gathered into tables of a row group each; memory stays bounded."""
+    held: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        held.append(batch)
+        rows += batch.num_rows
+        size += batch.nbytes
+        if rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES:
+            yield pa.Table.from_batches(held, schema)
+            held, rows, size = [], 0, 0
+    if held:
+        yield pa.Table.from_batches(held, schema)
+
+
+def find_run(url: str) -> Run | None:
+    """The run at `url`, or None where there is no run.json."""
+    store = open_store(url)
+    if store.info(MANIFEST_PATH) is None:
+        return None
+    manifest = parse_manifest(store.read_bytes(MANIFEST_PATH), f"{store.url}/{MANIFEST_PATH}")
+    return Run(store, manifest)
+
+
+def open_run(url: str) -> Run:
+    """The run at `url`; raises SourceError where there is none, RefusedError for an unknown format."""
+    run = find_run(url)
+    if run is None:
+        msg = f"{url} holds no run (no {MANIFEST_PATH}); give the directory that was named with --run"
+        raise SourceError(msg)
+    return run
+
+
+def create_or_join(url: str, manifest: Manifest) -> tuple[Run, bool]:
+    """The run at `url`, created from `manifest` or joined if it is the same; and whether it is new.
+
+    Two drivers may call this at once: one creates, the other joins. Raises RefusedError naming what
+    changed where `url` holds a run with another id, and where parts lie there without a run.json.
+    """
+    store = open_store(url)
+    content = manifest.model_dump_json(indent=1).encode()
+    if store.info(MANIFEST_PATH) is None:
+        if next(iter(store.list(PARTS)), None) is not None:
+            msg = f"{store.url} has parts but no {MANIFEST_PATH}; whose they are is unknown; use another --run"
+            raise RefusedError(msg)
+        if store.create(MANIFEST_PATH, content):
+            return Run(store, manifest), True
+    run = open_run(url)
+    refuse_if_changed(run.manifest, manifest, store.url)
+    return run, False
+
+
+def refuse_if_changed(old: Manifest, new: Manifest, where: str) -> None:
+    """Raise RefusedError naming what differs between the run at `where` and what is asked for now."""
+    if old.run_id == new.run_id:
+        return
+    changed = differences(old, new) or ["something that this Assay does not know"]
+    shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")  # noqa: PLR2004
+    msg = f"{where} holds another run: {shown}; put it back as it was, or use another --run"
+    raise RefusedError(msg)

@@ -1,0 +1,96 @@
+"""What is published, how fast it went lately, and how long still: from the run directory alone.
+
+Reads `run.json` and one listing of `parts/`; opens no part, so it works while workers run, from any
+machine, and for 100,000 parts.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from assay.runs.run import Run, open_run
+from assay.telemetry import format_count, format_duration
+
+RECENT_SECONDS = 600.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """Where a run stands."""
+
+    run_id: str
+    kind: str
+    created_at: str
+    num_sources: int
+    units_total: int
+    units_published: int
+    rows_total: int
+    rows_published: int
+    size_bytes: int
+    """Of the published parts."""
+    recent_rows_per_second: float
+    """Over the parts published in the last ten minutes; 0 where there are fewer than two."""
+    seconds_since_last_part: float | None
+    seconds_left: float | None
+    """At the recent rate; None where there is none, 0 where all is done."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every unit is published."""
+        return self.units_published == self.units_total
+
+    def to_json(self) -> dict[str, Any]:
+        """The status as a JSON object."""
+        return {**asdict(self), "is_complete": self.is_complete}
+
+    def __str__(self) -> str:
+        """A line or two for people."""
+        done = f"{self.units_published:,} of {self.units_total:,} units are published"
+        rows = f"{format_count(self.rows_published)} of {format_count(self.rows_total)} rows"
+        if self.is_complete:
+            return f"{done} ({rows}): complete"
+        rate = f"{format_count(self.recent_rows_per_second)} docs/s lately"
+        age = format_duration(self.seconds_since_last_part)
+        return f"{done} ({rows}); {rate}, last part {age} ago, {format_duration(self.seconds_left)} left"
+
+
+def status(url: str, *, clock: Callable[[], float] = time.time) -> Status:
+    """The status of the run at `url`; raises SourceError where there is none."""
+    return status_of(open_run(url), now=clock())
+
+
+def status_of(run: Run, *, now: float) -> Status:
+    """The status of an open run at the time `now` (unix seconds)."""
+    units = run.manifest.units()
+    parts = run.part_files()
+    published = [(unit, parts[unit.name]) for unit in units if unit.name in parts]
+    rows_published = sum(unit.num_rows for unit, _ in published)
+    rows_total = run.manifest.planned_rows
+    last = max((info.modified for _, info in published), default=None)
+    recent = [(info.modified, unit.num_rows) for unit, info in published if now - info.modified <= RECENT_SECONDS]
+    rate = _rate(recent)
+    left = rows_total - rows_published
+    return Status(
+        run_id=run.manifest.run_id,
+        kind=run.manifest.kind,
+        created_at=run.manifest.created_at,
+        num_sources=len(run.manifest.sources),
+        units_total=len(units),
+        units_published=len(published),
+        rows_total=rows_total,
+        rows_published=rows_published,
+        size_bytes=sum(info.size_bytes for _, info in published),
+        recent_rows_per_second=rate,
+        seconds_since_last_part=None if last is None else max(now - last, 0.0),
+        seconds_left=0.0 if left == 0 else (left / rate if rate > 0 else None),
+    )
+
+
+def _rate(parts: list[tuple[float, int]]) -> float:
+    """Rows a second between the first and the last of the parts; the first one only starts the clock."""
+    if len(parts) < 2:  # noqa: PLR2004
+        return 0.0
+    parts = sorted(parts)
+    seconds = parts[-1][0] - parts[0][0]
+    return sum(rows for _, rows in parts[1:]) / seconds if seconds > 0 else 0.0

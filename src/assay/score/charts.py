@@ -1,0 +1,387 @@
+"""Numbers to charts: SVG text for an HTML page. Pure; knows nothing of runs or scores.
+
+Each function returns one `<svg>` element that stands alone: its text is escaped, its first child is
+a `<title>` that screen readers speak, and each mark has a `<title>` with its exact figures. Axes of
+counts begin at zero. Colours are CSS variables for light and dark pages: put `STYLE` into the page
+once. Lengths are in SVG user units; the charts scale with the width that the page gives them.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH = 440.0
+HEIGHT = 220.0
+CHARACTER = 6.4
+"""Width of a character of the charts' text, about."""
+TOP = 14.0
+RIGHT = 14.0
+BOTTOM = 40.0
+BAR_HEIGHT = 24.0
+SHORTEST_MARK = 0.75
+"""Height of a bar that is not zero, at the least, so that a rare value can be seen at all."""
+MOST_LABEL_CHARACTERS = 24
+_CENTRED = 'text-anchor="middle"'
+DASHES = ("", "6 3", "2 3", "9 3 2 3", "1 4")
+
+# Okabe and Ito, "Color Universal Design" (2008): told apart with any colour vision. The dark set is
+# the same hues, lighter.
+STYLE = """\
+:root{--chart-0:#0072b2;--chart-1:#d55e00;--chart-2:#009e73;--chart-3:#a4548a;--chart-4:#8a6d00;
+--chart-soft:#a9cce3;--chart-axis:#6b7280;--chart-grid:#e2e5ea;--chart-text:#3b424d}
+@media (prefers-color-scheme:dark){:root{--chart-0:#56b4e9;--chart-1:#f0864a;--chart-2:#3ccfa0;
+--chart-3:#dd9cc4;--chart-4:#e6c229;--chart-soft:#2d5573;--chart-axis:#8b93a1;--chart-grid:#2e343e;
+--chart-text:#c6ccd6}}
+svg.chart{display:block;width:100%;height:auto;font:11px system-ui,sans-serif}
+svg.chart text{fill:var(--chart-text)}
+svg.chart .axis{stroke:var(--chart-axis);fill:none}
+svg.chart .grid{stroke:var(--chart-grid);fill:none}
+svg.chart .ideal{stroke:var(--chart-axis);stroke-dasharray:4 4;fill:none}
+svg.chart .soft{fill:var(--chart-soft)}
+svg.chart .f0{fill:var(--chart-0)}
+svg.chart .f1{fill:var(--chart-1)}
+svg.chart .l0{stroke:var(--chart-0)}
+svg.chart .l1{stroke:var(--chart-1)}
+svg.chart .l2{stroke:var(--chart-2)}
+svg.chart .l3{stroke:var(--chart-3)}
+svg.chart .l4{stroke:var(--chart-4)}
+svg.chart .line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """One line of a line chart: points in the order of x."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """A vertical dashed line at `x` with a word on it."""
+
+    x: float
+    text: str
+
+
+def bar_chart(title: str, labels: Sequence[str], values: Sequence[float]) -> str:
+    """Horizontal bars from zero, one a label, each with its value and share of the sum written out."""
+    shown = [_shorten(label) for label in labels]
+    total = math.fsum(values)
+    texts = [_value_and_share(value, total) for value in values]
+    left = 10 + CHARACTER * max((len(label) for label in shown), default=0)
+    right = 8 + CHARACTER * max((len(text) for text in texts), default=0)
+    room = max(WIDTH - left - right, 40.0)
+    most = max(values, default=0) or 1
+    height = BAR_HEIGHT * max(len(labels), 1) + 8
+    body = []
+    for row, (label, value) in enumerate(zip(labels, values, strict=True)):
+        top = 4 + row * BAR_HEIGHT
+        middle = top + BAR_HEIGHT / 2 + 4
+        width = _visible(room * value / most, value)
+        thick = BAR_HEIGHT - 6
+        body.append(
+            f"<g><title>{_text(label)}: {texts[row]}</title>"
+            f'<text x="{left - 6:.1f}" y="{middle:.1f}" text-anchor="end">{_text(shown[row])}</text>'
+            f'<rect class="f0" x="{left:.1f}" y="{top + 3:.1f}" width="{width:.1f}" height="{thick:.1f}"/>'
+            f'<text x="{left + width + 5:.1f}" y="{middle:.1f}">{texts[row]}</text></g>'
+        )
+    body.append(f'<path class="axis" d="M{left:.1f} 2V{height - 2:.1f}"/>')
+    return _svg(title, body, height=height)
+
+
+def histogram(
+    title: str,
+    edges: Sequence[float],
+    counts: Sequence[int],
+    *,
+    x_label: str,
+    y_label: str = "documents",
+    highlight: Sequence[int] | None = None,
+    highlight_name: str = "",
+    even_bins: bool = False,
+    open_end: bool = False,
+) -> str:
+    """Counts between `edges` (one more than counts), from zero.
+
+    `highlight` is the share of each count to draw in the strong colour. `even_bins` draws all bins
+    equally wide and names their edges, for bins that grow. `open_end`: the last bin has no upper edge.
+    """
+    ticks = nice_ticks(0, max(counts, default=0) or 1, whole=True)
+    frame = _Frame(
+        x_range=(0, len(counts)) if even_bins else (edges[0], edges[-1]),
+        y_ticks=ticks,
+        x_label=x_label,
+        y_label=y_label,
+        top=TOP + (16 if highlight is not None else 4),
+    )
+    positions = range(len(edges)) if even_bins else edges
+    body = frame.y_axis()
+    for index, count in enumerate(counts):
+        left, right = frame.x(positions[index]), frame.x(positions[index + 1])
+        inside = highlight[index] if highlight is not None else count
+        low, high = format_number(edges[index]), format_number(edges[index + 1])
+        where = f"{low} or more" if open_end and index == len(counts) - 1 else f"{low} to {high}"
+        detail = f", {inside:,} of them {highlight_name}" if highlight is not None else ""
+        body.append(f"<g><title>{_text(f'{where}: {count:,} {y_label}{detail}')}</title>")
+        body += [_column(frame, left, right, count, "soft" if highlight is not None else "f0")]
+        body += [_column(frame, left, right, inside, "f0")] if highlight is not None else []
+        body.append("</g>")
+    body += (
+        frame.edge_axis(edges) if even_bins else frame.x_axis(nice_ticks(edges[0], edges[-1], inside=True))
+    )
+    if highlight is not None:
+        body += _legend([("f0", highlight_name), ("soft", "others")], frame.left)
+    return _svg(title, body)
+
+
+def line_chart(
+    title: str,
+    lines: Sequence[Line],
+    *,
+    x_label: str,
+    y_label: str,
+    marks: Sequence[Mark] = (),
+    from_zero: bool = True,
+) -> str:
+    """Lines over a common x axis; up to five, told apart by colour and dashes.
+
+    Points that are not finite are left out. The y axis begins at zero unless `from_zero` is False
+    (a training loss).
+    """
+    points = [
+        [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(x) and math.isfinite(y)]
+        for line in lines
+    ]
+    xs = [x for line in points for x, _ in line] or [0.0, 1.0]
+    ys = [y for line in points for _, y in line] or [0.0, 1.0]
+    low = min(0.0, *ys) if from_zero else min(ys)
+    frame = _Frame(
+        x_range=(min(xs), max(xs)),
+        y_ticks=nice_ticks(low, max(ys)),
+        x_label=x_label,
+        y_label=y_label,
+        top=TOP + (16 if len(lines) > 1 or marks else 4),
+    )
+    body = frame.y_axis()
+    body += frame.x_axis(nice_ticks(min(xs), max(xs), inside=True))
+    for mark in marks:
+        x = frame.x(mark.x)
+        anchor = "end" if x > WIDTH * 0.6 else "start"
+        body.append(
+            f"<g><title>{_text(mark.text)}</title>"
+            f'<path class="ideal" d="M{x:.1f} {frame.top:.1f}V{frame.bottom:.1f}"/>'
+            f'<text x="{x + (3 if anchor == "end" else -3):.1f}" y="{frame.top - 4:.1f}" '
+            f'text-anchor="{anchor}">{_text(mark.text)}</text></g>'
+        )
+    for index, (line, own) in enumerate(zip(lines, points, strict=True)):
+        body += _polyline(frame, index, line.name, own)
+    if len(lines) > 1:
+        body += _legend(
+            [(f"l{index % len(DASHES)}", line.name) for index, line in enumerate(lines)], frame.left
+        )
+    return _svg(title, body)
+
+
+def reliability_diagram(
+    title: str, confidence: Sequence[float], accuracy: Sequence[float], counts: Sequence[int]
+) -> str:
+    """Accuracy against confidence, both 0 to 1; a dot a bin, its area by the bin's count.
+
+    On the dashed diagonal a classifier is right as often as it says it is. Empty bins are left out.
+    """
+    frame = _Frame(
+        x_range=(0, 1),
+        y_ticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
+        x_label="mean probability of the predicted label",
+        y_label="share that is right",
+        height=300.0,
+    )
+    body = frame.y_axis() + frame.x_axis([0, 0.2, 0.4, 0.6, 0.8, 1])
+    body.append(
+        f'<path class="ideal" d="M{frame.x(0):.1f} {frame.y(0):.1f}L{frame.x(1):.1f} {frame.y(1):.1f}">'
+        "<title>as right as it says</title></path>"
+    )
+    bins = [bin_ for bin_ in zip(confidence, accuracy, counts, strict=True) if bin_[2] > 0]
+    most = max((count for _, _, count in bins), default=1)
+    if len(bins) > 1:
+        path = "L".join(f"{frame.x(said):.1f} {frame.y(was):.1f}" for said, was, _ in bins)
+        body.append(f'<path class="line l0" d="M{path}"/>')
+    for said, was, count in bins:
+        radius = 2.5 + 6.5 * math.sqrt(count / most)
+        body.append(
+            f'<circle class="f0" cx="{frame.x(said):.1f}" cy="{frame.y(was):.1f}" r="{radius:.1f}">'
+            f"<title>says {said:.3f}, is right {was:.3f} of the time ({count:,} documents)</title></circle>"
+        )
+    return _svg(title, body, height=frame.height)
+
+
+def nice_ticks(
+    low: float, high: float, *, count: int = 5, whole: bool = False, inside: bool = False
+) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) that span `low` to `high`.
+
+    About `count` of them. `whole`: no fractions. `inside`: none below `low` or above `high`. Example:
+    0 to 87 -> 0, 20, 40, 60, 80, 100.
+    """
+    if not high > low:
+        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    if whole:
+        step = max(step, 1.0)
+    first, last = low / step, high / step
+    if inside:
+        begin, end = math.ceil(first - 1e-9), math.floor(last + 1e-9)
+    else:
+        begin, end = math.floor(first + 1e-9), math.ceil(last - 1e-9)
+    digits = max(0, -math.floor(math.log10(step)))
+    return [round(index * step, digits) for index in range(begin, end + 1)]
+
+
+def format_number(value: float) -> str:
+    """A number as short as an axis wants it: `0.25`, `1,200`, `15k`, `2.5M`, `3G`."""
+    for limit, unit, suffix in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / unit:.4g}{suffix}"
+    if value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+class _Frame:
+    """Where the numbers lie in the drawing."""
+
+    def __init__(
+        self,
+        *,
+        x_range: tuple[float, float],
+        y_ticks: Sequence[float],
+        x_label: str,
+        y_label: str,
+        top: float = TOP + 4,
+        height: float = HEIGHT,
+    ) -> None:
+        self.height = height
+        self.y_ticks = y_ticks
+        self.x_label = x_label
+        self.y_label = y_label
+        self.top = top
+        self.bottom = height - BOTTOM
+        self.left = 26 + CHARACTER * max(len(format_number(tick)) for tick in y_ticks)
+        self.right = WIDTH - RIGHT
+        self._x_low, x_high = x_range
+        self._x_span = (x_high - self._x_low) or 1.0
+        self._y_low = y_ticks[0]
+        self._y_span = (y_ticks[-1] - y_ticks[0]) or 1.0
+
+    def x(self, value: float) -> float:
+        return self.left + (self.right - self.left) * (value - self._x_low) / self._x_span
+
+    def y(self, value: float) -> float:
+        return self.bottom - (self.bottom - self.top) * (value - self._y_low) / self._y_span
+
+    def y_axis(self) -> list[str]:
+        middle = (self.top + self.bottom) / 2
+        turned = f"rotate(-90 11 {middle:.1f})"
+        body = [f'<text x="11" y="{middle:.1f}" {_CENTRED} transform="{turned}">{_text(self.y_label)}</text>']
+        for tick in self.y_ticks:
+            y = self.y(tick)
+            body.append(f'<path class="grid" d="M{self.left:.1f} {y:.1f}H{self.right:.1f}"/>')
+            name = format_number(tick)
+            body.append(f'<text x="{self.left - 5:.1f}" y="{y + 4:.1f}" text-anchor="end">{name}</text>')
+        return body
+
+    def x_axis(self, ticks: Sequence[float]) -> list[str]:
+        return self._x_axis([(self.x(tick), format_number(tick)) for tick in ticks])
+
+    def edge_axis(self, edges: Sequence[float]) -> list[str]:
+        """Named edges of even bins: as many as fit, every second, fourth, ..."""
+        names = [format_number(edge) for edge in edges]
+        room = (self.right - self.left) / max(len(edges) - 1, 1)
+        widest = CHARACTER * max(len(name) for name in names) + 8
+        step = 1
+        while step * room < widest:
+            step *= 2
+        return self._x_axis([(self.x(index), names[index]) for index in range(0, len(names), step)])
+
+    def _x_axis(self, ticks: Sequence[tuple[float, str]]) -> list[str]:
+        body = [f'<path class="axis" d="M{self.left:.1f} {self.bottom:.1f}H{self.right:.1f}"/>']
+        for x, name in ticks:
+            body.append(f'<path class="axis" d="M{x:.1f} {self.bottom:.1f}v4"/>')
+            body.append(f'<text x="{x:.1f}" y="{self.bottom + 16:.1f}" {_CENTRED}>{name}</text>')
+        middle = (self.left + self.right) / 2
+        label = _text(self.x_label)
+        body.append(f'<text x="{middle:.1f}" y="{self.height - 6:.1f}" {_CENTRED}>{label}</text>')
+        return body
+
+
+def _column(frame: _Frame, left: float, right: float, count: float, css: str) -> str:
+    tall = _visible(frame.bottom - frame.y(count), count)
+    gap = min(1.0, (right - left) / 4)
+    return (
+        f'<rect class="{css}" x="{left + gap / 2:.2f}" y="{frame.bottom - tall:.2f}" '
+        f'width="{right - left - gap:.2f}" height="{tall:.2f}"/>'
+    )
+
+
+def _polyline(frame: _Frame, index: int, name: str, points: Sequence[tuple[float, float]]) -> list[str]:
+    css = f"l{index % len(DASHES)}"
+    dash = f' stroke-dasharray="{DASHES[index % len(DASHES)]}"' if index % len(DASHES) else ""
+    path = "L".join(f"{frame.x(x):.1f} {frame.y(y):.1f}" for x, y in points)
+    body = [f'<path class="line {css}"{dash} d="M{path}"/>'] if len(points) > 1 else []
+    radius = 2.0 if len(points) > 1 else 4.0
+    for x, y in points:
+        label = f"{name}: {format_number(y)} {frame.y_label} at {format_number(x)} ({frame.x_label})"
+        body.append(
+            f'<circle class="line {css}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="{radius}" '
+            f'pointer-events="all" opacity="{0 if len(points) > 1 else 1}">'
+            f"<title>{_text(label)}</title></circle>"
+        )
+    return body
+
+
+def _legend(entries: Sequence[tuple[str, str]], left: float) -> list[str]:
+    body = []
+    x = left
+    for css, name in entries:
+        shown = _shorten(name)
+        if css.startswith("l"):
+            dash = DASHES[int(css[1:])]
+            style = f' stroke-dasharray="{dash}"' if dash else ""
+            body.append(f'<path class="line {css}"{style} d="M{x:.1f} 11h16"/>')
+        else:
+            body.append(f'<rect class="{css}" x="{x + 4:.1f}" y="6" width="10" height="10"/>')
+        body.append(f'<text x="{x + 20:.1f}" y="15">{_text(shown)}</text>')
+        x += 32 + CHARACTER * len(shown)
+    return body
+
+
+def _visible(length: float, value: float) -> float:
+    return max(length, SHORTEST_MARK) if value > 0 else 0.0
+
+
+def _value_and_share(value: float, total: float) -> str:
+    number = f"{value:,.0f}" if value == int(value) else format_number(value)
+    return f"{number} ({value / total:.1%})" if total > 0 else number
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MOST_LABEL_CHARACTERS else text[: MOST_LABEL_CHARACTERS - 1] + "…"
+
+
+def _text(text: str) -> str:
+    """Escaped, and without the control characters that XML has no place for."""
+    return escape("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text))
+
+
+def _svg(title: str, body: Sequence[str], *, height: float = HEIGHT) -> str:
+    return (
+        f'<svg class="chart" role="img" xmlns="http://www.w3.org/2000/svg" '
+        f'viewBox="0 0 {WIDTH:.0f} {height:.0f}">'
+        f"<title>{_text(title)}</title>{''.join(body)}</svg>"
+    )

@@ -1,0 +1,166 @@
+"""Rows of a source as chunks of token ids: what the preparing thread hands to the engine.
+
+Token parts pass through untouched: an Arrow list array is one flat buffer of ids plus offsets, which
+is what the engine takes.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from assay.data.rows import Rows
+from assay.errors import SourceError
+from assay.tokenize.encode import TOO_LONG, Encoder, TokenIds, Tokens
+
+CHUNK_ROWS = 65_536
+CHUNK_TOKENS = 32 << 20
+
+NO_IDS = "no_ids"
+"""Error code of a row of stored token ids that holds none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """Consecutive rows of a unit, ready for the engine."""
+
+    start: int
+    """Row of the source that the first one is."""
+    ids: pa.Array
+    """What names each row in the part."""
+    tokens: Tokens
+    """Token ids, a row each; a row with an error is empty."""
+    errors: dict[int, str]
+    """Error code by row of the chunk."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows, those with errors included."""
+        return len(self.ids)
+
+
+def chunks(batches: Iterable[Rows], encoder: Encoder, *, max_tokens: int | None) -> Iterator[Chunk]:
+    """The rows of `batches` as chunks of up to 65,536 rows or 32M tokens, in order.
+
+    `max_tokens` is the most ids that a row of stored ids may have; None where windows will cut them.
+    """
+    held: list[Chunk] = []
+    num_rows = num_tokens = 0
+    for rows in batches:
+        chunk = to_chunk(rows, encoder, max_tokens=max_tokens)
+        held.append(chunk)
+        num_rows += chunk.num_rows
+        num_tokens += len(chunk.tokens.flat_ids)
+        if num_rows >= CHUNK_ROWS or num_tokens >= CHUNK_TOKENS:
+            yield join(held)
+            held, num_rows, num_tokens = [], 0, 0
+    if held:
+        yield join(held)
+
+
+def to_chunk(rows: Rows, encoder: Encoder, *, max_tokens: int | None) -> Chunk:
+    """One batch of rows with its token ids, tokenized here or taken as stored."""
+    ids = rows.ids
+    if ids is None:
+        ids = pa.array(np.arange(rows.start, rows.start + rows.num_rows, dtype=np.int64))
+    errors = dict(rows.errors)
+    if rows.input_ids is None:
+        tokens = encoder.encode(rows.texts, rows.text_pairs)
+        errors = {**tokens.errors, **errors}
+    else:
+        tokens = stored_tokens(rows.input_ids, rows.second_starts, rows.truncated, encoder.id_type)
+        lengths = tokens.num_tokens
+        errors.update({row: NO_IDS for row in np.flatnonzero(lengths == 0).tolist() if row not in errors})
+        if max_tokens is not None and (too_long := np.flatnonzero(lengths > max_tokens)).size:
+            errors.update(dict.fromkeys(too_long.tolist(), TOO_LONG))
+            tokens = without_rows(tokens, too_long)
+    return Chunk(start=rows.start, ids=ids, tokens=tokens, errors=errors)
+
+
+def stored_tokens(
+    lists: pa.Array,
+    second_starts: npt.NDArray[np.int32] | None,
+    truncated: npt.NDArray[np.bool_] | None,
+    id_type: np.dtype[np.uint16] | np.dtype[np.int32],
+) -> Tokens:
+    """The ids of an Arrow list array, without a copy where they are of the encoder's type.
+
+    A null list is a row of no ids. Raises SourceError where an id does not fit the vocabulary's type.
+    """
+    if pa.types.is_fixed_size_list(lists.type):
+        lists = lists.cast(pa.large_list(lists.type.value_type))
+    offsets = lists.offsets.to_numpy().astype(np.int64, copy=False)
+    if lists.null_count:
+        # A null may hide ids in the flat buffer; flatten() leaves these out.
+        flat = lists.flatten()
+        lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    else:
+        flat = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
+        offsets = offsets - offsets[0] if offsets[0] else offsets
+    wanted = pa.from_numpy_dtype(id_type)
+    try:
+        flat = flat if flat.type == wanted else flat.cast(wanted)
+    except pa.ArrowInvalid as error:
+        msg = f"stored token ids do not fit this bundle's vocabulary ({error}); tokenize with its own tokenizer"
+        raise SourceError(msg) from None
+    return Tokens(
+        flat_ids=flat.to_numpy(),
+        offsets=offsets,
+        second_starts=second_starts,
+        truncated=np.zeros(len(lists), dtype=np.bool_) if truncated is None else truncated,
+        errors={},
+    )
+
+
+def without_rows(tokens: Tokens, rows: npt.NDArray[np.int64]) -> Tokens:
+    """The same tokens with these rows emptied."""
+    lengths = np.diff(tokens.offsets)
+    keep = np.ones(len(lengths), dtype=np.bool_)
+    keep[rows] = False
+    flat: TokenIds = tokens.flat_ids[np.repeat(keep, lengths)]
+    offsets = np.concatenate([[0], np.cumsum(np.where(keep, lengths, 0))])
+    return Tokens(
+        flat_ids=flat,
+        offsets=offsets,
+        second_starts=tokens.second_starts,
+        truncated=tokens.truncated,
+        errors=tokens.errors,
+    )
+
+
+def join(held: Sequence[Chunk]) -> Chunk:
+    """Consecutive chunks as one; a single one as it is."""
+    if len(held) == 1:
+        return held[0]
+    row_starts = np.cumsum([0, *(chunk.num_rows for chunk in held)])
+    token_starts = np.cumsum([0, *(len(chunk.tokens.flat_ids) for chunk in held)])
+    offsets = [chunk.tokens.offsets[:-1] + start for chunk, start in zip(held, token_starts, strict=False)]
+    starts = None
+    if any(chunk.tokens.second_starts is not None for chunk in held):
+        starts = np.concatenate([_second_starts(chunk) for chunk in held])
+    flat: TokenIds = np.concatenate([chunk.tokens.flat_ids for chunk in held])
+    tokens = Tokens(
+        flat_ids=flat,
+        offsets=np.concatenate([*offsets, token_starts[-1:]]).astype(np.int64),
+        second_starts=starts,
+        truncated=np.concatenate([chunk.tokens.truncated for chunk in held]),
+        errors={},
+    )
+    return Chunk(
+        start=held[0].start,
+        ids=pa.concat_arrays([chunk.ids for chunk in held]),
+        tokens=tokens,
+        errors={
+            int(first) + row: code
+            for first, chunk in zip(row_starts, held, strict=False)
+            for row, code in chunk.errors.items()
+        },
+    )
+
+
+def _second_starts(chunk: Chunk) -> npt.NDArray[np.int32]:
+    starts = chunk.tokens.second_starts
+    return np.zeros(chunk.num_rows, dtype=np.int32) if starts is None else starts

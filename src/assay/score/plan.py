@@ -1,0 +1,156 @@
+"""Settings, bundle and sources to the manifest of a scoring run."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from assay import __version__
+from assay.bundle import Bundle, load_bundle
+from assay.data.sources import Columns, find_sources
+from assay.errors import RefusedError, UsageError
+from assay.runs.cut import cut_sources, id_field
+from assay.runs.manifest import Json, Manifest, new_manifest
+from assay.runs.placement import Placement
+from assay.runs.run import PARTS
+from assay.score.scorer import score_fields
+from assay.score.settings import Precision, ScoreSettings
+from assay.tokenize.plan import TokenizerRecord, choose_max_length, find_token_run, tokenizer_record
+
+FLOPS_PER_SECOND = {"cpu": 4e10, "cuda": 2e14}
+"""What a device is expected to do, a process each; only sizes units."""
+FAKE_TOKENS_PER_SECOND = 1e8
+
+
+def plan_score(
+    settings: ScoreSettings, placement: Placement, precision: Precision
+) -> tuple[Manifest, Bundle]:
+    """The manifest of the run that `settings` ask for, and its bundle; reads the sources' footers."""
+    bundle = load_bundle(settings.bundle)
+    token_run = find_token_run(settings.sources)
+    if token_run is None:
+        record = TokenizerRecord(
+            fingerprint=bundle.tokenizer_fingerprint,
+            max_length=choose_max_length(bundle, settings.max_length),
+            on_long=settings.on_long,
+            stride=settings.stride,
+        )
+        patterns, columns = settings.sources, _columns(settings)
+    else:
+        record = tokenizer_record(token_run)
+        _refuse_other_tokens(settings, bundle, record)
+        patterns = (f"{token_run.url}/{PARTS}*.parquet",)
+        id_name = token_run.manifest.arrow_schema().names[0]
+        columns = Columns(text=None, text_pair=None, id=id_name, input_ids="input_ids")
+    sources = find_sources(patterns, format=settings.format, columns=columns)
+    boundaries = cut_sources(
+        sources,
+        unit_rows=settings.unit_rows,
+        limit_rows=settings.limit_rows,
+        max_length=record.max_length,
+        tokens_per_second=_tokens_per_second(settings, bundle, placement),
+    )
+    manifest = new_manifest(
+        kind="score",
+        assay_version=__version__,
+        identity={
+            "bundle": bundle.fingerprint,
+            "tokenizer": record.fingerprint,
+            "max_length": record.max_length,
+            "on_long": record.on_long,
+            "stride": record.stride,
+            "precision": precision,
+            "engine": settings.engine,
+        },
+        settings=_worker_settings(settings, bundle),
+        columns=columns,
+        sources=sources,
+        boundaries=boundaries,
+        part_schema=part_schema(id_field(sources, columns), bundle),
+    )
+    return manifest, bundle
+
+
+def part_schema(id_: pa.Field, bundle: Bundle) -> pa.Schema:
+    """The columns of a scored part; the footer says which model and calibration made them."""
+    calibrated = "none" if bundle.calibration is None else bundle.calibration.method
+    return pa.schema(
+        [
+            id_,
+            *score_fields(bundle),
+        ],
+        metadata={"assay.bundle": bundle.fingerprint, "assay.task": bundle.task, "assay.calibration": calibrated},
+    )
+
+
+def _columns(settings: ScoreSettings) -> Columns:
+    stored = settings.input_ids_column is not None
+    return Columns(
+        text=None if stored else settings.text_column,
+        text_pair=None if stored else settings.text_pair_column,
+        id=settings.id_column,
+        input_ids=settings.input_ids_column,
+    )
+
+
+def _worker_settings(settings: ScoreSettings, bundle: Bundle) -> Json:
+    calibration = bundle.calibration
+    return {
+        "bundle": str(Path(settings.bundle).resolve()),
+        "task": bundle.task,
+        "labels": list(bundle.labels),
+        "threshold": None if calibration is None else calibration.threshold,
+        "max_batch_tokens": settings.max_batch_tokens,
+        "deduplicate": settings.deduplicate,
+        "strict": settings.strict,
+        "unique_ids": settings.unique_ids,
+        "parity_documents": settings.parity_documents,
+        "parity_tolerance": settings.parity_tolerance,
+        "calibration": None
+        if calibration is None
+        else {
+            "method": calibration.method,
+            "temperature": calibration.temperature,
+            **dict(calibration.selection_metrics),
+            **dict(calibration.meta),
+        },
+    }
+
+
+def _refuse_other_tokens(settings: ScoreSettings, bundle: Bundle, record: TokenizerRecord) -> None:
+    """Refuse a tokenize run of another tokenizer, and settings that it was not made with."""
+    if record.fingerprint != bundle.tokenizer_fingerprint:
+        msg = (
+            f"{settings.sources[0]} was made with tokenizer {record.fingerprint}, {bundle.path} has "
+            f"{bundle.tokenizer_fingerprint}; tokenize again with --bundle {settings.bundle}"
+        )
+        raise RefusedError(msg)
+    if record.max_length > bundle.max_length:
+        msg = (
+            f"{settings.sources[0]} holds documents of up to {record.max_length} tokens, {bundle.path} takes "
+            f"{bundle.max_length}; tokenize again with --max-length {bundle.max_length}"
+        )
+        raise RefusedError(msg)
+    if settings.max_length not in (None, record.max_length):
+        msg = (
+            f"max_length {settings.max_length}; {settings.sources[0]} was tokenized with {record.max_length}; "
+            "leave --max-length out, or tokenize again"
+        )
+        raise UsageError(msg)
+
+
+def _tokens_per_second(settings: ScoreSettings, bundle: Bundle, placement: Placement) -> float:
+    """What one worker is expected to do: two operations a weight and token."""
+    if settings.engine == "fake":
+        return FAKE_TOKENS_PER_SECOND
+    config = bundle.config
+    hidden = _size(config, ("hidden_size", "dim", "d_model"), 768)
+    inner = _size(config, ("intermediate_size", "hidden_dim", "encoder_ffn_dim"), 4 * hidden)
+    layers = _size(config, ("num_hidden_layers", "n_layers", "encoder_layers"), 12)
+    operations = 2.0 * layers * (4 * hidden * hidden + 2 * hidden * inner)
+    share = placement.num_workers if placement.kind == "cpu" else 1
+    return FLOPS_PER_SECOND[placement.kind] / share / operations
+
+
+def _size(config: Json, names: tuple[str, ...], otherwise: int) -> int:
+    found = (config[name] for name in names if isinstance(config.get(name), int))
+    return next(found, otherwise)

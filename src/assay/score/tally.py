@@ -1,0 +1,359 @@
+"""What the parts of a run hold, counted: scores, lengths, errors. One pass, memory independent of rows.
+
+Reads only the columns it counts; ids are read only of row groups that have an error to give an
+example of.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from assay.errors import CheckError
+from assay.runs.plan import Unit
+from assay.runs.run import FOOTER_STATS, ID_COLUMNS, Run, part_path
+
+SCORE_BINS = 20
+LONGEST_COUNTED = 1 << 17
+EXAMPLES_PER_CODE = 5
+MOST_CODES = 50
+OTHER_CODE = "(other codes)"
+READ_ROWS = 65_536
+GROWING_BINS = 4096
+LONGEST_EXAMPLE = 200
+
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.floating]
+Stats = dict[str, object]
+
+
+class GrowingHistogram:
+    """Counts of numbers whose range is not known beforehand, in one pass and bounded memory.
+
+    Bins are a power of two wide and begin at multiples of it; when the range outgrows the bins,
+    neighbours are put together. Exact at that resolution: at least 2,048 bins over the range seen,
+    once the range is known.
+    """
+
+    def __init__(self) -> None:
+        self.width = 0.0
+        self.first = 0
+        """Index of the first bin: it begins at `first * width`."""
+        self.counts: Counts = np.zeros(0, np.int64)
+        self.low = math.inf
+        self.high = -math.inf
+
+    def add(self, values: Floats) -> None:
+        """Count finite values."""
+        if not len(values):
+            return
+        low, high = float(values.min()), float(values.max())
+        if not self.width:
+            reach = max((high - low) / GROWING_BINS, max(abs(low), abs(high)) * 2.0**-20, 2.0**-100)
+            self.width = 2.0 ** math.ceil(math.log2(reach))
+            self.first = math.floor(low / self.width)
+        self._make_room(low, high)
+        index = np.floor(values.astype(np.float64) / self.width).astype(np.int64) - self.first
+        self.counts += np.bincount(index, minlength=len(self.counts))
+
+    def merge(self, other: "GrowingHistogram") -> None:
+        """Add the counts of another histogram."""
+        if not other.width:
+            return
+        if not self.width:
+            self.width, self.first = other.width, other.first
+        while other.width < self.width:
+            other.coarsen()
+        while self.width < other.width:
+            self.coarsen()
+        self._make_room(other.low, other.high)
+        while other.width < self.width:
+            other.coarsen()
+        index = other.first - self.first + np.arange(len(other.counts))
+        filled = other.counts > 0
+        np.add.at(self.counts, index[filled], other.counts[filled])
+
+    def coarsen(self) -> None:
+        """Put neighbouring bins together: half as many, twice as wide."""
+        front = self.first % 2
+        padded = np.pad(self.counts, (front, (front + len(self.counts)) % 2))
+        self.counts = padded.reshape(-1, 2).sum(axis=1)
+        self.first //= 2
+        self.width *= 2
+
+    def _make_room(self, low: float, high: float) -> None:
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        while math.floor(self.high / self.width) - math.floor(self.low / self.width) >= GROWING_BINS:
+            self.coarsen()
+        first = min(self.first, math.floor(self.low / self.width))
+        stop = max(self.first + len(self.counts), math.floor(self.high / self.width) + 1)
+        self.counts = np.pad(self.counts, (self.first - first, stop - self.first - len(self.counts)))
+        self.first = first
+
+    def shown(self, num_bins: int) -> tuple[list[float], list[int], int]:
+        """Edges and counts of at most `num_bins` bins, and how many values lie outside of them.
+
+        The bins span all but the outermost 0.05% at either end, so that a single outlier does not
+        press all the others into one bin.
+        """
+        if not self.width:
+            return [0.0, 1.0], [0], 0
+        reached = np.cumsum(self.counts)
+        total = int(reached[-1])
+        start = int(np.searchsorted(reached, total * 0.0005, side="right"))
+        stop = int(np.searchsorted(reached, total * 0.9995)) + 1
+        if reached[-1] < 2 * GROWING_BINS:
+            start, stop = int(np.argmax(self.counts > 0)), len(np.trim_zeros(self.counts, "b"))
+        step = -(-(stop - start) // num_bins)
+        stop += -(stop - start) % step
+        inside = np.pad(self.counts, (0, max(0, stop - len(self.counts))))[start:stop]
+        edges = [(self.first + start + index) * self.width for index in range(0, stop - start + 1, step)]
+        return edges, inside.reshape(-1, step).sum(axis=1).tolist(), total - int(inside.sum())
+
+
+@dataclass(kw_only=True, slots=True)
+class Tally:
+    """Counts over any number of parts."""
+
+    rows: int = 0
+    truncated_rows: int = 0
+    num_tokens: int = 0
+    longest: int = 0
+    """Tokens of the longest document."""
+    lengths: Counts = field(default_factory=lambda: np.zeros(LONGEST_COUNTED + 1, np.int64))
+    """Documents by number of tokens; the last entry holds all longer ones."""
+    errors: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    """The first ids of each error code."""
+    predictions: Counter[str] = field(default_factory=Counter)
+    scores: dict[str, Counts] = field(default_factory=dict)
+    """By label: int64 [2, SCORE_BINS], documents by probability; row 1 those predicted as the label."""
+    score_sums: dict[str, float] = field(default_factory=dict)
+    values: dict[str, GrowingHistogram] = field(default_factory=dict)
+    """By regression column: documents by prediction."""
+    not_finite: int = 0
+    """Scores that are not a number, in rows without an error code."""
+    stats: list[tuple[Unit, Stats]] = field(default_factory=list)
+    """The footer figures of each part."""
+
+    @property
+    def error_rows(self) -> int:
+        """Rows with an error code."""
+        return self.errors.total()
+
+    @property
+    def scored_rows(self) -> int:
+        """Rows without an error code."""
+        return self.rows - self.error_rows
+
+    def merge(self, other: "Tally") -> None:
+        """Add the counts of later parts."""
+        self.rows += other.rows
+        self.truncated_rows += other.truncated_rows
+        self.num_tokens += other.num_tokens
+        self.longest = max(self.longest, other.longest)
+        self.lengths += other.lengths
+        self.predictions += other.predictions
+        self.not_finite += other.not_finite
+        self.stats += other.stats
+        for code, count in other.errors.items():
+            self.count_error(code, count)
+        for code, ids in other.examples.items():
+            self.add_examples(code, ids)
+        for label, counts in other.scores.items():
+            self.scores[label] = self.scores.get(label, 0) + counts
+            self.score_sums[label] = self.score_sums.get(label, 0.0) + other.score_sums[label]
+        for column, histogram in other.values.items():
+            self.values.setdefault(column, GrowingHistogram()).merge(histogram)
+
+    def count_error(self, code: str, count: int) -> None:
+        """Count rows with an error code; past fifty codes the rest goes under one name."""
+        known = code in self.errors or len(self.errors) < MOST_CODES
+        self.errors[code if known else OTHER_CODE] += count
+
+    def add_examples(self, code: str, ids: Sequence[str]) -> None:
+        """Keep ids as examples of a code that is counted, up to five."""
+        if code in self.errors:
+            held = self.examples.setdefault(code, [])
+            held += ids[: EXAMPLES_PER_CODE - len(held)]
+
+    def wants_examples(self, code: str) -> bool:
+        """Whether a code that is counted has fewer than five examples."""
+        return code in self.errors and len(self.examples.get(code, ())) < EXAMPLES_PER_CODE
+
+    def length_at(self, share: float) -> int:
+        """The number of tokens that `share` of the documents do not exceed (0.5: the median)."""
+        reached = np.cumsum(self.lengths)
+        return int(np.searchsorted(reached, max(share * int(reached[-1]), 1)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Layout:
+    """Which columns of a part hold what."""
+
+    id: str
+    labels: dict[str, str]
+    """Label -> column of its probability."""
+    values: tuple[str, ...]
+    """Regression columns."""
+    columns: tuple[str, ...]
+    """All that are counted."""
+    has_prediction: bool
+
+
+def count_parts(run: Run, *, num_threads: int = 4) -> Tally:
+    """The counts over all published parts of `run`, in unit order. Raises CheckError for a damaged part.
+
+    Cost: one pass over the score, length and error columns; a few dozen MB of memory for any number
+    of rows.
+    """
+    published = run.part_files()
+    units = [unit for unit in run.manifest.units() if unit.name in published]
+    layout = _layout(run.manifest.arrow_schema())
+    # Each thread counts a stretch of neighbouring units, so there are as many tallies as threads.
+    cuts = [len(units) * thread // num_threads for thread in range(num_threads + 1)]
+    tally = Tally()
+    with ThreadPoolExecutor(num_threads) as pool:
+        stretches = [units[start:stop] for start, stop in pairwise(cuts)]
+        for part in pool.map(lambda own: _count_units(run, own, layout), stretches):
+            tally.merge(part)
+    return tally
+
+
+def labels_of(schema: pa.Schema) -> tuple[str, ...]:
+    """The labels of the probability columns, in order; () for a regression."""
+    return tuple(name.removeprefix("prob_") for name in schema.names if name.startswith("prob_"))
+
+
+def _layout(schema: pa.Schema) -> _Layout:
+    labels = {label: f"prob_{label}" for label in labels_of(schema)}
+    has_prediction = "prediction" in schema.names and bool(labels)
+    values = () if labels else tuple(name for name in schema.names if name.startswith("prediction"))
+    wanted = ("error", "num_tokens", "truncated", *(["prediction"] if has_prediction else []))
+    # Token parts have no `num_tokens`: there the ids themselves are counted.
+    lengths = ("input_ids",) if "num_tokens" not in schema.names else ()
+    present = tuple(name for name in (*wanted, *lengths) if name in schema.names)
+    return _Layout(
+        id=next(name for name in ID_COLUMNS if name in schema.names),
+        labels=labels,
+        values=values,
+        columns=(*present, *labels.values(), *values),
+        has_prediction=has_prediction,
+    )
+
+
+def _count_units(run: Run, units: Sequence[Unit], layout: _Layout) -> Tally:
+    tally = Tally()
+    for unit in units:
+        try:
+            with run.store.open_input(part_path(unit)) as handle:
+                _count_part(tally, unit, handle, layout)
+        except (pa.ArrowInvalid, KeyError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            msg = f"{part_path(unit)} cannot be read ({reason}); delete it and run the same command again"
+            raise CheckError(msg) from error
+    return tally
+
+
+def _count_part(tally: Tally, unit: Unit, handle: pa.NativeFile, layout: _Layout) -> None:
+    dictionaries = [name for name in ("prediction", "error") if name in layout.columns]
+    file = pq.ParquetFile(
+        handle, read_dictionary=[name for name in dictionaries if name not in layout.values]
+    )
+    stats = json.loads((file.metadata.metadata or {}).get(FOOTER_STATS, b"{}"))
+    tally.stats.append((unit, stats if isinstance(stats, dict) else {}))
+    for group in range(file.num_row_groups):
+        codes: set[str] = set()
+        for batch in file.iter_batches(
+            READ_ROWS, row_groups=[group], columns=list(layout.columns), use_threads=False
+        ):
+            codes |= _count_batch(tally, batch, layout)
+        if any(tally.wants_examples(code) for code in codes):
+            _find_examples(tally, file, group, layout)
+
+
+def _count_batch(tally: Tally, batch: pa.RecordBatch, layout: _Layout) -> set[str]:
+    """Count a batch; returns the error codes in it."""
+    tally.rows += batch.num_rows
+    codes: set[str] = set()
+    if "error" in layout.columns:
+        errors = batch.column("error")
+        if errors.null_count < len(errors):
+            for entry in pc.value_counts(errors.drop_null().cast(pa.string())).to_pylist():
+                tally.count_error(entry["values"], entry["counts"])
+                codes.add(entry["values"])
+            batch = batch.filter(pc.is_null(errors))
+    _count_lengths(tally, batch)
+    predicted, names = _predictions(tally, batch) if layout.has_prediction else (None, {})
+    for label, column in layout.labels.items():
+        scores = batch.column(column).to_numpy(zero_copy_only=False)
+        chosen = np.zeros(len(scores), bool) if predicted is None else predicted == names.get(label, -2)
+        _count_scores(tally, label, scores, chosen)
+    for column in layout.values:
+        values = batch.column(column).to_numpy(zero_copy_only=False)
+        finite = values[np.isfinite(values)]
+        tally.not_finite += len(values) - len(finite)
+        tally.values.setdefault(column, GrowingHistogram()).add(finite)
+    return codes
+
+
+def _count_lengths(tally: Tally, batch: pa.RecordBatch) -> None:
+    if "truncated" in batch.schema.names:
+        tally.truncated_rows += int(pc.sum(batch.column("truncated")).as_py() or 0)
+    if "num_tokens" in batch.schema.names:
+        column = batch.column("num_tokens")
+    elif "input_ids" in batch.schema.names:
+        column = pc.list_value_length(batch.column("input_ids"))
+    else:
+        return
+    lengths = np.maximum(column.drop_null().to_numpy().astype(np.int64), 0)
+    if len(lengths):
+        tally.num_tokens += int(lengths.sum())
+        tally.longest = max(tally.longest, int(lengths.max()))
+        counts = np.bincount(np.minimum(lengths, LONGEST_COUNTED))
+        tally.lengths[: len(counts)] += counts
+
+
+def _predictions(tally: Tally, batch: pa.RecordBatch) -> tuple[npt.NDArray[np.int64], dict[str, int]]:
+    """The predicted label of each row as a number (-1 where null), and the numbers by label."""
+    column = batch.column("prediction")
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    names = {name: index for index, name in enumerate(column.dictionary.to_pylist())}
+    predicted = pc.fill_null(column.indices.cast(pa.int64()), -1).to_numpy()
+    counts = np.bincount(predicted[predicted >= 0], minlength=len(names))
+    tally.predictions.update({name: int(counts[index]) for name, index in names.items()})
+    return predicted, names
+
+
+def _count_scores(tally: Tally, label: str, scores: Floats, chosen: npt.NDArray[np.bool_]) -> None:
+    finite = np.isfinite(scores)
+    if not finite.all():
+        tally.not_finite += int(len(scores) - finite.sum())
+        scores, chosen = scores[finite], chosen[finite]
+    bins = np.clip((scores * SCORE_BINS).astype(np.int64), 0, SCORE_BINS - 1) + SCORE_BINS * chosen
+    counts = np.bincount(bins, minlength=2 * SCORE_BINS).reshape(2, SCORE_BINS)
+    tally.scores[label] = tally.scores.get(label, 0) + counts
+    tally.score_sums[label] = tally.score_sums.get(label, 0.0) + float(scores.sum(dtype=np.float64))
+
+
+def _find_examples(tally: Tally, file: pq.ParquetFile, group: int, layout: _Layout) -> None:
+    for batch in file.iter_batches(
+        READ_ROWS, row_groups=[group], columns=[layout.id, "error"], use_threads=False
+    ):
+        errors = batch.column("error").cast(pa.string())
+        bad = batch.column(layout.id).filter(pc.is_valid(errors))
+        codes = errors.drop_null()
+        for code in pc.unique(codes).to_pylist():
+            if tally.wants_examples(code):
+                ids = bad.filter(pc.equal(codes, code)).slice(0, EXAMPLES_PER_CODE).to_pylist()
+                tally.add_examples(code, [str(value)[:LONGEST_EXAMPLE] for value in ids])

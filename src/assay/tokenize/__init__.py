@@ -1,0 +1,1 @@
+"""Text in, token ids out: policies for long documents, windows, and the tokenize run."""

@@ -1,0 +1,530 @@
+"""Texts in, one flat buffer of token ids out, under one policy for long documents.
+
+The bundle's tokenizer.json is the truth; the `tokenizers` library reads it directly. The library
+splits texts into tokens, on all cores; special tokens, truncation and windows are ours, because a
+policy for long documents needs the content and the special tokens apart:
+
+    texts -> content ids -> policy: which of them stay -> special tokens around -> `Tokens`
+
+Where the special tokens stand is found by probing (`_probe_single`, `_probe_pair`). A tokenizer
+whose special tokens follow no plain template is asked for everything, truncation included.
+
+Not covered: truncation on the left, padding, and settings that `transformers` reads from
+tokenizer_config.json only.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, compress, pairwise
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from tokenizers import Encoding, Tokenizer
+
+from assay.bundle import read_json, tokenizer_fingerprint
+from assay.errors import BundleError, UsageError
+from assay.tokenize.cuts import CutRule, find_cut_rule
+
+OnLong = Literal["truncate", "head-tail", "window-mean", "window-max", "error"]
+"""What happens to a document of more than `max_length` tokens."""
+
+TOO_LONG = "too_long"
+"""Error code of a document over the limit under `error`."""
+
+TokenIds = npt.NDArray[np.uint16] | npt.NDArray[np.int32]
+"""The smallest of the two integer types that holds every id of the vocabulary."""
+
+_WINDOWS = ("window-mean", "window-max")
+# Sun et al. 2019 (arXiv:1905.05583, section 5.3.1) keep the first 128 and the last 382 of 510 tokens.
+_HEAD_SHARE = 128 / 510
+# English prose has 4 to 5 characters a token; a head that yields too few tokens is made 8 times longer.
+_CHARS_PER_TOKEN = 6
+_HEAD_GROWTH = 8
+# A cut text must yield this many tokens more than are kept: belt and braces beside the proof in `cuts`.
+_MARGIN_TOKENS = 16
+# One call into the library: enough to keep the cores busy, little enough that its encodings, about
+# 150 bytes a token, stay near 100 MB.
+_BATCH_CHARS = 2_000_000
+_BATCH_TEXTS = 1024
+# Longer texts are tokenized in pieces, which is parallel and bounds memory.
+_PIECE_CHARS = 100_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tokens:
+    """Token ids of a batch of documents: row i is `flat_ids[offsets[i]:offsets[i + 1]]`.
+
+    Under a window policy a row holds the whole document, special tokens around it; `windows` cuts
+    it up. Otherwise a row is what the model gets. A null text and one with an error are rows of
+    length 0.
+    """
+
+    flat_ids: TokenIds
+    """Every row's ids, one after the other."""
+    offsets: npt.NDArray[np.int64]
+    """Row boundaries, one more than there are rows."""
+    second_starts: npt.NDArray[np.int32] | None
+    """Where in its row a pair's token type 1 begins; None where every token type is 0."""
+    truncated: npt.NDArray[np.bool_]
+    """Whether the policy cut content away."""
+    errors: dict[int, str]
+    """Error codes by row; rows that are not here have none."""
+
+    @property
+    def num_tokens(self) -> npt.NDArray[np.int32]:
+        """Ids of each row, special tokens included; under a window policy those of the document."""
+        return np.diff(self.offsets).astype(np.int32)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpecialTokens:
+    """The ids that a tokenizer puts around one text."""
+
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """How many they are."""
+        return len(self.prefix) + len(self.suffix)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairSpecialTokens:
+    """The ids that a tokenizer puts around and between two texts."""
+
+    prefix: tuple[int, ...]
+    middle: tuple[int, ...]
+    suffix: tuple[int, ...]
+    num_middle_of_first: int | None
+    """How many of `middle` have token type 0; None where every token type of a pair is 0."""
+
+    @property
+    def num_tokens(self) -> int:
+        """How many they are."""
+        return len(self.prefix) + len(self.middle) + len(self.suffix)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Rows:
+    """What becomes of a few documents: `parts` in a row are the ids, `lengths` cut them into rows."""
+
+    parts: list[Sequence[int]]
+    lengths: list[int]
+    truncated: list[bool]
+    second_starts: list[int]
+    """Empty for single texts; 0 for a row without a second segment."""
+
+
+class Encoder:
+    """Turns Arrow columns of text into `Tokens` with one bundle's tokenizer and one policy.
+
+    `encode` uses every core (the library's own threads; `TOKENIZERS_PARALLELISM=false` stops that)
+    and gives the same ids whatever the batch. Threads may share an encoder.
+    """
+
+    @classmethod
+    def from_bundle(
+        cls, path: str | os.PathLike[str], *, max_length: int, on_long: OnLong, stride: int = 0
+    ) -> "Encoder":
+        """The encoder of the tokenizer.json in a bundle.
+
+        `max_length` counts tokens, special ones included. `stride` is the overlap of neighbouring
+        windows in tokens, as in `transformers`; the other policies have none. `BundleError` where
+        the folder has no usable tokenizer.json, `UsageError` for lengths that leave no room.
+        """
+        file = Path(path) / "tokenizer.json"
+        way_out = "save the tokenizer with AutoTokenizer.from_pretrained(..., use_fast=True).save_pretrained"
+        description = read_json(file, missing=way_out)
+        try:
+            tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:  # noqa: BLE001 - the library raises bare Exception for what it cannot parse
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BundleError(f"{file}: not a tokenizer ({reason}); {way_out}") from None
+        return cls(
+            tokenizer,
+            fingerprint=tokenizer_fingerprint(file),
+            cut_rule=find_cut_rule(description),
+            max_length=max_length,
+            on_long=on_long,
+            stride=stride,
+        )
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        fingerprint: str,
+        cut_rule: CutRule,
+        max_length: int,
+        on_long: OnLong,
+        stride: int,
+    ) -> None:
+        if on_long not in get_args(OnLong):
+            raise UsageError(f"on_long {on_long!r}; no such policy; use one of {', '.join(get_args(OnLong))}")
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self._cut_rule = cut_rule
+        self.fingerprint = fingerprint
+        """Hash of what the tokenizer does to text, 32 hex digits."""
+        self.max_length = max_length
+        """Largest number of ids of a row or window, special tokens included."""
+        self.on_long: OnLong = on_long
+        """The policy for documents over `max_length`."""
+        self.stride = stride
+        """Overlap of neighbouring windows, in tokens."""
+        self.id_type: np.dtype[np.uint16] | np.dtype[np.int32] = _id_type(tokenizer)
+        """Type of the ids: uint16 where the vocabulary allows, else int32."""
+        self.special_tokens = _probe_single(tokenizer)
+        """What surrounds a single text; None where it follows no template."""
+        self.pair_special_tokens = _probe_pair(tokenizer)
+        """What surrounds a pair of texts; None where it follows no template."""
+        self._check_lengths()
+
+    def encode(self, texts: pa.Array, text_pairs: pa.Array | None = None) -> Tokens:
+        """The token ids of each text, or of each pair of texts, in order.
+
+        A null text (or a null half of a pair) is an empty row. `UsageError` for pairs under a
+        policy that is defined for single texts only.
+        """
+        is_usable = _is_valid(texts)
+        second: list[str] | None = None
+        if text_pairs is not None:
+            self._check_pairs()
+            is_usable &= _is_valid(text_pairs)
+            second = list(compress(text_pairs.to_pylist(), is_usable))
+        first: list[str] = list(compress(texts.to_pylist(), is_usable))
+
+        flat: list[npt.NDArray[Any]] = [np.empty(0, dtype=self.id_type)]
+        lengths: list[int] = []
+        truncated: list[bool] = []
+        second_starts: list[int] = []
+        for start, stop in pairwise(_batch_boundaries(first, second)):
+            batch = first[start:stop]
+            rows = self._rows(batch) if second is None else self._pair_rows(batch, second[start:stop])
+            ids = chain.from_iterable(rows.parts)
+            flat.append(np.fromiter(ids, dtype=self.id_type, count=sum(rows.lengths)))
+            lengths += rows.lengths
+            truncated += rows.truncated
+            second_starts += rows.second_starts
+
+        # Everything above is about usable rows; null rows come back in here.
+        offsets = np.zeros(len(is_usable) + 1, dtype=np.int64)
+        offsets[1:][is_usable] = lengths
+        is_over = np.zeros(len(is_usable), dtype=np.bool_)
+        is_over[is_usable] = truncated
+        starts = None
+        if any(second_starts):
+            starts = np.zeros(len(is_usable), dtype=np.int32)
+            starts[is_usable] = second_starts
+        is_error = self.on_long == "error"
+        return Tokens(
+            flat_ids=np.concatenate(flat),
+            offsets=np.cumsum(offsets, out=offsets),
+            second_starts=starts,
+            truncated=np.zeros_like(is_over) if is_error else is_over,
+            errors=dict.fromkeys(np.flatnonzero(is_over).tolist(), TOO_LONG) if is_error else {},
+        )
+
+    # ------------------------------------------------------------ policies
+
+    def _rows(self, texts: list[str]) -> _Rows:
+        special = self.special_tokens
+        if special is None:
+            return self._library_rows(texts)
+        limit = self.max_length - special.num_tokens
+        parts: list[Sequence[int]] = []
+        lengths: list[int] = []
+        truncated: list[bool] = []
+        if self.on_long == "head-tail":
+            num_head = round(limit * _HEAD_SHARE)
+            content = self._outer_ids(texts, num_head, limit - num_head)
+        elif self.on_long in _WINDOWS:
+            content = self._content_ids(texts)
+        else:
+            content, _ = self._leading_ids(texts, limit)
+        for ids in content:
+            is_over = len(ids) > limit and self.on_long not in _WINDOWS
+            truncated.append(is_over)
+            if is_over and self.on_long == "error":
+                lengths.append(0)
+                continue
+            kept: tuple[Sequence[int], ...] = (ids,)
+            if is_over and self.on_long == "head-tail":
+                kept = (ids[:num_head], ids[len(ids) - limit + num_head :])
+            elif is_over:
+                kept = (ids[:limit],)
+            parts += (special.prefix, *kept, special.suffix)
+            lengths.append(special.num_tokens + (limit if is_over else len(ids)))
+        return _Rows(parts=parts, lengths=lengths, truncated=truncated, second_starts=[])
+
+    def _pair_rows(self, texts: list[str], text_pairs: list[str]) -> _Rows:
+        special = self.pair_special_tokens
+        if special is None:
+            return self._library_rows(list(zip(texts, text_pairs, strict=True)))
+        limit = self.max_length - special.num_tokens
+        rows = _Rows(parts=[], lengths=[], truncated=[], second_starts=[])
+        both = texts + text_pairs
+        content, cut = self._leading_ids(both, limit)
+        if limit % 2:
+            # The odd token goes to the longer text; where both are over the limit, only reading them
+            # whole tells which one that is.
+            pairs = ((number, number + len(texts)) for number in range(len(texts)))
+            unclear = [
+                number
+                for pair in pairs
+                if all(len(content[number]) > limit for number in pair)
+                for number in cut.intersection(pair)
+            ]
+            for number, ids in zip(unclear, self._content_ids([both[i] for i in unclear]), strict=True):
+                content[number] = ids
+        for first, second in zip(content[: len(texts)], content[len(texts) :], strict=True):
+            num_first, num_second = _longest_first(len(first), len(second), limit)
+            is_over = num_first + num_second < len(first) + len(second)
+            rows.truncated.append(is_over)
+            if is_over and self.on_long == "error":
+                rows.lengths.append(0)
+                rows.second_starts.append(0)
+                continue
+            rows.parts.extend(
+                (special.prefix, first[:num_first], special.middle, second[:num_second], special.suffix)
+            )
+            rows.lengths.append(special.num_tokens + num_first + num_second)
+            if special.num_middle_of_first is None:
+                rows.second_starts.append(0)
+            else:
+                rows.second_starts.append(len(special.prefix) + num_first + special.num_middle_of_first)
+        return rows
+
+    def _library_rows(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> _Rows:
+        """Rows of a tokenizer without a template: its own special tokens, its own truncation."""
+        encodings = self._tokenizer.encode_batch(texts)
+        is_over = [len(encoding) > self.max_length for encoding in encodings]
+        if self.on_long == "truncate" and any(is_over):
+            # A copy, so that threads which share this encoder never meet a truncating tokenizer.
+            truncating = Tokenizer.from_str(self._tokenizer.to_str())
+            truncating.enable_truncation(self.max_length)
+            encodings = truncating.encode_batch(texts)
+        elif self.on_long == "error":
+            encodings = [Encoding() if over else one for one, over in zip(encodings, is_over, strict=True)]
+        ids = [encoding.ids for encoding in encodings]
+        return _Rows(
+            parts=list(ids),
+            lengths=[len(row) for row in ids],
+            truncated=is_over,
+            second_starts=[_second_start(encoding.type_ids) for encoding in encodings],
+        )
+
+    # ------------------------------------------------------------ content ids
+
+    def _leading_ids(self, texts: list[str], num_kept: int) -> tuple[list[list[int]], set[int]]:
+        """Content ids of each text, all or more than `num_kept`, and the numbers of those not read whole."""
+        content: list[list[int]] = [[] for _ in texts]
+        cut: set[int] = set()
+        pending: Sequence[int] = range(len(texts))
+        num_chars = (num_kept + _MARGIN_TOKENS) * _CHARS_PER_TOKEN
+        while pending:
+            heads = [self._cut_rule.head(texts[number], num_chars) for number in pending]
+            short: list[int] = []
+            for number, head, ids in zip(pending, heads, self._content_ids(heads), strict=True):
+                content[number] = ids
+                if len(head) == len(texts[number]):
+                    continue
+                if len(ids) < num_kept + _MARGIN_TOKENS:
+                    short.append(number)
+                else:
+                    cut.add(number)
+            pending = short
+            num_chars *= _HEAD_GROWTH
+        return content, cut
+
+    def _outer_ids(self, texts: list[str], num_head: int, num_tail: int) -> list[list[int]]:
+        """Content ids of each text, or its first and last ones and more than the sum where it is long."""
+        head_chars = (num_head + _MARGIN_TOKENS) * _CHARS_PER_TOKEN
+        tail_chars = (num_tail + _MARGIN_TOKENS) * _CHARS_PER_TOKEN
+        ends: list[str] = []
+        for text in texts:
+            head, tail = self._cut_rule.head(text, head_chars), self._cut_rule.tail(text, tail_chars)
+            is_shorter = tail is not None and len(head) + len(tail) < len(text)
+            ends += (head, cast("str", tail)) if is_shorter else (text, "")
+        content = self._content_ids(ends)
+        joined = [head + tail for head, tail in zip(content[::2], content[1::2], strict=True)]
+        missing = [
+            i
+            for i, (head, tail) in enumerate(zip(content[::2], content[1::2], strict=True))
+            if ends[2 * i + 1]
+            and (len(head) < num_head + _MARGIN_TOKENS or len(tail) < num_tail + _MARGIN_TOKENS)
+        ]
+        for i, ids in zip(missing, self._content_ids([texts[i] for i in missing]), strict=True):
+            joined[i] = ids
+        return joined
+
+    def _content_ids(self, texts: list[str]) -> list[list[int]]:
+        """Every id of each text, without special tokens; long texts in pieces."""
+        if all(len(text) <= _PIECE_CHARS for text in texts):
+            return self._library_ids(texts)
+        pieces = [list(self._cut_rule.pieces(text, _PIECE_CHARS)) for text in texts]
+        ids = iter(self._library_ids([piece for row in pieces for piece in row]))
+        return [list(chain.from_iterable(next(ids) for _ in row)) for row in pieces]
+
+    def _library_ids(self, texts: list[str]) -> list[list[int]]:
+        content: list[list[int]] = []
+        for start, stop in pairwise(_batch_boundaries(texts)):
+            encodings = self._tokenizer.encode_batch_fast(texts[start:stop], add_special_tokens=False)
+            content += [encoding.ids for encoding in encodings]
+        return content
+
+    # ------------------------------------------------------------ settings
+
+    def _check_lengths(self) -> None:
+        num_special = self.special_tokens.num_tokens if self.special_tokens else 0
+        limit = self.max_length - num_special
+        if limit < 1:
+            raise UsageError(
+                f"max_length {self.max_length}; the tokenizer adds {num_special} special tokens; "
+                f"use at least {num_special + 1}"
+            )
+        if self.stride < 0 or (self.on_long in _WINDOWS and self.stride >= limit):
+            raise UsageError(
+                f"stride {self.stride}; windows of {limit} tokens must overlap by fewer than that; "
+                f"use 0 to {limit - 1}"
+            )
+        if self.special_tokens is None and self.on_long not in {"truncate", "error"}:
+            raise UsageError(
+                f"on_long {self.on_long!r}; this tokenizer's special tokens follow no template; "
+                "use truncate or error"
+            )
+
+    def _check_pairs(self) -> None:
+        if self.on_long not in {"truncate", "error"}:
+            raise UsageError(
+                f"on_long {self.on_long!r}; it is for single texts, not for pairs; use truncate or error"
+            )
+        num_special = self.pair_special_tokens.num_tokens if self.pair_special_tokens else 0
+        if self.max_length <= num_special:
+            raise UsageError(
+                f"max_length {self.max_length}; the tokenizer adds {num_special} special tokens to a pair; "
+                f"use at least {num_special + 1}"
+            )
+
+
+def _batch_boundaries(texts: list[str], text_pairs: list[str] | None = None) -> Iterator[int]:
+    """Row numbers at which batches of a bounded number of characters start; the last one is the end."""
+    yield 0
+    start = num_chars = 0
+    for row, text in enumerate(texts):
+        num_chars += len(text) + (len(text_pairs[row]) if text_pairs else 0)
+        if num_chars >= _BATCH_CHARS or row + 1 - start >= _BATCH_TEXTS:
+            yield row + 1
+            start, num_chars = row + 1, 0
+    if start < len(texts):
+        yield len(texts)
+
+
+def _is_valid(column: pa.Array) -> npt.NDArray[np.bool_]:
+    return np.array(column.is_valid(), dtype=np.bool_)
+
+
+def _longest_first(num_first: int, num_second: int, limit: int) -> tuple[int, int]:
+    """Tokens kept of two texts: the shorter one whole where it fits in half of `limit`, else halves.
+
+    The rule of `truncate_encodings` in the `tokenizers` library (src/utils/truncation.rs,
+    `LongestFirst`), which `transformers` uses. The odd token goes to the longer text.
+    """
+    if num_first + num_second <= limit:
+        return num_first, num_second
+    shorter, longer = sorted((num_first, num_second))
+    longer = shorter if shorter > limit else max(shorter, limit - shorter)
+    if shorter + longer > limit:
+        shorter, longer = limit // 2, limit // 2 + limit % 2
+    return (longer, shorter) if num_first > num_second else (shorter, longer)
+
+
+# ---------------------------------------------------------------- what the tokenizer does
+
+
+def _id_type(tokenizer: Tokenizer) -> np.dtype[np.uint16] | np.dtype[np.int32]:
+    # Ids of added tokens may leave gaps, so the largest id can lie beyond the vocabulary's size.
+    largest_added = max(tokenizer.get_added_tokens_decoder(), default=0)
+    vocab_size = max(tokenizer.get_vocab_size(with_added_tokens=True), largest_added + 1)
+    return np.dtype(np.uint16) if vocab_size <= np.iinfo(np.uint16).max else np.dtype(np.int32)
+
+
+_PROBES = ("a", "the quick brown fox 1 2 3", "")
+_Segment = tuple[int | None, int, int]  # sequence (None: special token), token type, token id
+
+
+def _segments(encoding: Encoding) -> list[_Segment]:
+    return list(zip(encoding.sequence_ids, encoding.type_ids, encoding.ids, strict=True))
+
+
+def _special_run(segments: Sequence[_Segment]) -> tuple[int, ...]:
+    return tuple(token for _, _, token in segments)
+
+
+def _probe_single(tokenizer: Tokenizer) -> SpecialTokens | None:
+    """The template around one text, or None where the probes do not agree on one."""
+    found: SpecialTokens | None = None
+    for probe in _PROBES:
+        content = tokenizer.encode(probe, add_special_tokens=False).ids
+        segments = _segments(tokenizer.encode(probe))
+        if any(token_type for _, token_type, _ in segments):
+            return None
+        if found is None:
+            start = next((i for i, segment in enumerate(segments) if segment[0] == 0), 0)
+            found = SpecialTokens(
+                prefix=_special_run(segments[:start]), suffix=_special_run(segments[start + len(content) :])
+            )
+        if [token for _, _, token in segments] != [*found.prefix, *content, *found.suffix]:
+            return None
+    return found
+
+
+def _probe_pair(tokenizer: Tokenizer) -> PairSpecialTokens | None:
+    """The template around two texts, or None where the probes do not agree on one."""
+    found: PairSpecialTokens | None = None
+    for first, second in ((_PROBES[0], _PROBES[1]), (_PROBES[1], _PROBES[0]), ("", _PROBES[1]), ("", "")):
+        first_ids = tokenizer.encode(first, add_special_tokens=False).ids
+        second_ids = tokenizer.encode(second, add_special_tokens=False).ids
+        segments = _segments(tokenizer.encode(first, second))
+        if found is None:
+            found = _read_pair_template(segments, len(first_ids), len(second_ids))
+            if found is None:
+                return None
+        if [token for _, _, token in segments] != [
+            *found.prefix, *first_ids, *found.middle, *second_ids, *found.suffix
+        ]:  # fmt: skip
+            return None
+        num_zeros = len(segments)
+        if found.num_middle_of_first is not None:
+            num_zeros = len(found.prefix) + len(first_ids) + found.num_middle_of_first
+        if [kind for _, kind, _ in segments] != [0] * num_zeros + [1] * (len(segments) - num_zeros):
+            return None
+    return found
+
+
+def _read_pair_template(
+    segments: Sequence[_Segment], num_first: int, num_second: int
+) -> PairSpecialTokens | None:
+    sequences = [sequence for sequence, _, _ in segments]
+    if 0 not in sequences or 1 not in sequences:
+        return None
+    first_start, second_start = sequences.index(0), sequences.index(1)
+    first_stop, second_stop = first_start + num_first, second_start + num_second
+    second_type = _second_start([kind for _, kind, _ in segments])
+    return PairSpecialTokens(
+        prefix=_special_run(segments[:first_start]),
+        middle=_special_run(segments[first_stop:second_start]),
+        suffix=_special_run(segments[second_stop:]),
+        num_middle_of_first=second_type - first_stop if second_type else None,
+    )
+
+
+def _second_start(type_ids: Sequence[int]) -> int:
+    """Where token type 1 begins; 0 where every token type is 0."""
+    return list(type_ids).index(1) if 1 in type_ids else 0

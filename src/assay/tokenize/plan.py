@@ -1,0 +1,140 @@
+"""Settings, tokenizer and sources to the manifest of a tokenize run; and finding one again."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from assay import __version__
+from assay.bundle import Bundle, load_bundle
+from assay.data.sources import Columns, find_sources
+from assay.errors import SourceError, UsageError
+from assay.runs.cut import cut_sources, id_field
+from assay.runs.manifest import Manifest, new_manifest
+from assay.runs.run import PARTS, Run, find_run
+from assay.tokenize.encode import Encoder
+from assay.tokenize.settings import OnLong, TokenizeSettings
+
+TOKENS_PER_SECOND_AND_CORE = 150_000.0
+"""What the tokenizers library does on one core, roughly; only sizes units."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizerRecord:
+    """How token parts were made; `assay score` must go on the same way."""
+
+    fingerprint: str
+    max_length: int
+    on_long: OnLong
+    stride: int
+
+
+def choose_max_length(bundle: Bundle, asked: int | None) -> int:
+    """The limit on a document's tokens: as asked, else what the model was trained for.
+
+    Raises UsageError for more than the model can take.
+    """
+    if asked is None:
+        return bundle.default_max_length
+    if not 1 <= asked <= bundle.max_length:
+        msg = f"max_length {asked}; {bundle.path} takes 1 to {bundle.max_length} tokens; set --max-length within"
+        raise UsageError(msg)
+    return asked
+
+
+def plan_tokenize(settings: TokenizeSettings) -> Manifest:
+    """The manifest of the tokenize run that `settings` ask for; reads the sources' footers."""
+    bundle = load_bundle(settings.bundle)
+    max_length = choose_max_length(bundle, settings.max_length)
+    encoder = Encoder.from_bundle(
+        bundle.path, max_length=max_length, on_long=settings.on_long, stride=settings.stride
+    )
+    columns = Columns(
+        text=settings.text_column, text_pair=settings.text_pair_column, id=settings.id_column, input_ids=None
+    )
+    sources = find_sources(settings.sources, format=settings.format, columns=columns)
+    boundaries = cut_sources(
+        sources,
+        unit_rows=settings.unit_rows,
+        limit_rows=settings.limit_rows,
+        max_length=max_length,
+        tokens_per_second=TOKENS_PER_SECOND_AND_CORE * (os.cpu_count() or 1),
+    )
+    record = TokenizerRecord(
+        fingerprint=encoder.fingerprint,
+        max_length=max_length,
+        on_long=settings.on_long,
+        stride=settings.stride,
+    )
+    return new_manifest(
+        kind="tokenize",
+        assay_version=__version__,
+        identity={"tokenizer": record.fingerprint, **_without_fingerprint(record)},
+        settings={"bundle": str(Path(settings.bundle).resolve()), "strict": settings.strict},
+        columns=columns,
+        sources=sources,
+        boundaries=boundaries,
+        part_schema=token_schema(
+            id_field(sources, columns), encoder, is_pair=settings.text_pair_column is not None
+        ),
+    )
+
+
+def _without_fingerprint(record: TokenizerRecord) -> dict[str, str | int]:
+    fields = asdict(record)
+    del fields["fingerprint"]
+    return fields
+
+
+def token_schema(id_: pa.Field, encoder: Encoder, *, is_pair: bool) -> pa.Schema:
+    """The columns of a token part."""
+    ids = pa.list_(pa.field("element", pa.from_numpy_dtype(encoder.id_type), nullable=False))
+    pair = [pa.field("second_start", pa.int32(), nullable=False)] if is_pair else []
+    return pa.schema(
+        [
+            id_,
+            pa.field("input_ids", ids, nullable=False),
+            *pair,
+            pa.field("truncated", pa.bool_(), nullable=False),
+            pa.field("error", pa.string()),
+        ]
+    )
+
+
+def find_token_run(patterns: Sequence[str]) -> Run | None:
+    """The tokenize run that the one source names, by its directory or its parts; else None.
+
+    Raises SourceError for a run that is no tokenize run or is not finished.
+    """
+    if len(patterns) != 1 or any(character in patterns[0] for character in "*?["):
+        return None
+    url = patterns[0].rstrip("/")
+    if url.endswith("/" + PARTS.rstrip("/")):
+        url = url[: -len(PARTS)]
+    if "://" not in url and not Path(url).is_dir():
+        return None
+    run = find_run(url)
+    if run is None:
+        return None
+    if run.manifest.kind != "tokenize":
+        msg = f"{url} is a {run.manifest.kind} run; a source is data or a tokenize run; give what it was made from"
+        raise SourceError(msg)
+    units, published = run.manifest.units(), run.part_files()
+    missing = sum(unit.name not in published for unit in units)
+    if missing:
+        msg = f"{missing} of {len(units)} units of the tokenize run {url} are not published; finish it first"
+        raise SourceError(msg)
+    return run
+
+
+def tokenizer_record(run: Run) -> TokenizerRecord:
+    """How the token parts of a tokenize run were made."""
+    identity = run.manifest.identity
+    return TokenizerRecord(
+        fingerprint=identity["tokenizer"],
+        max_length=identity["max_length"],
+        on_long=identity["on_long"],
+        stride=identity["stride"],
+    )

@@ -1,0 +1,105 @@
+"""How a unit of text becomes a token part."""
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from assay.data.rows import RowReader, Rows
+from assay.errors import InputError
+from assay.runs.manifest import Manifest
+from assay.runs.plan import Unit
+from assay.telemetry import Counters
+from assay.tokenize.encode import Encoder, Tokens
+
+BATCH_ROWS = 4_096
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenChunk:
+    """Some rows and their token ids."""
+
+    rows: Rows
+    tokens: Tokens
+
+
+class TokenizeWork:
+    """Tokenizes units: `prepare` reads and encodes on all cores, `finish` builds the part's columns."""
+
+    def __init__(self, manifest: Manifest, encoder: Encoder) -> None:
+        """Work for the run of `manifest`."""
+        self.counters = Counters()
+        self._manifest = manifest
+        self._encoder = encoder
+        self._schema = manifest.arrow_schema()
+        self._columns = manifest.source_columns()
+        self._reader = RowReader(self._columns)
+        self._worker = f"{socket.gethostname()}-{os.getpid()}-cpu"
+        self._stats: Counter[str] = Counter()
+        self._errors: Counter[str] = Counter()
+
+    def prepare(self, unit: Unit) -> Iterator[TokenChunk]:
+        """The unit's rows and their token ids, in order."""
+        source = self._manifest.source(unit.source)
+        for rows in self._reader.read(source, unit.start, unit.stop, batch_rows=BATCH_ROWS):
+            yield TokenChunk(rows=rows, tokens=self._encoder.encode(rows.texts, rows.text_pairs))
+
+    def finish(self, unit: Unit, prepared: Iterator[TokenChunk]) -> Iterator[pa.RecordBatch]:
+        """The rows of the unit's token part, in source order."""
+        self._stats.clear()
+        self._errors.clear()
+        for chunk in prepared:
+            errors = {**chunk.tokens.errors, **chunk.rows.errors}
+            if errors and self._manifest.settings["strict"]:
+                row, code = min(errors.items())
+                msg = (
+                    f"row {chunk.rows.start + row} of source {unit.source_name} is bad ({code}); --strict stops "
+                    "here; mend the row, or run without --strict to give it an error code"
+                )
+                raise InputError(msg)
+            self._count(chunk, errors)
+            yield self._batch(chunk, errors)
+
+    def stats(self) -> dict[str, Any]:
+        """Figures of the unit just finished, for the part's footer."""
+        return {**self._stats, "errors": dict(self._errors), "worker": self._worker}
+
+    def _batch(self, chunk: TokenChunk, errors: dict[int, str]) -> pa.RecordBatch:
+        rows, tokens = chunk.rows, chunk.tokens
+        ids = rows.ids
+        if ids is None:
+            ids = pa.array(np.arange(rows.start, rows.start + rows.num_rows, dtype=np.int64))
+        field = self._schema.field("input_ids").type.value_field
+        columns = {
+            self._schema.names[0]: ids,
+            "input_ids": pa.ListArray.from_arrays(
+                pa.array(tokens.offsets.astype(np.int32)), pa.array(tokens.flat_ids), type=pa.list_(field)
+            ),
+            "truncated": pa.array(tokens.truncated),
+            "error": pa.array([errors.get(row) for row in range(rows.num_rows)], pa.string())
+            if errors
+            else pa.nulls(rows.num_rows, pa.string()),
+        }
+        if "second_start" in self._schema.names:
+            starts = tokens.second_starts
+            columns["second_start"] = pa.array(
+                np.zeros(rows.num_rows, dtype=np.int32) if starts is None else starts
+            )
+        return pa.RecordBatch.from_arrays([columns[name] for name in self._schema.names], schema=self._schema)
+
+    def _count(self, chunk: TokenChunk, errors: dict[int, str]) -> None:
+        num_tokens = len(chunk.tokens.flat_ids)
+        self._stats["num_rows"] += chunk.rows.num_rows
+        self._stats["num_tokens"] += num_tokens
+        self._stats["truncated_rows"] += int(chunk.tokens.truncated.sum())
+        self._stats["error_rows"] += len(errors)
+        self._errors.update(errors.values())
+        self.counters.rows += chunk.rows.num_rows
+        self.counters.tokens += num_tokens
+        self.counters.padded_tokens += num_tokens
+        self.counters.error_rows += len(errors)

@@ -1,0 +1,1 @@
+"""Labelled rows in, a bundle out: fine-tuning, and the corpus of the quickstart."""

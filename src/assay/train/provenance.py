@@ -1,0 +1,56 @@
+"""Which texts a classifier has seen: 8-byte hashes, small enough to travel in `assay.json`.
+
+Pure. Calibration and evaluation ask it whether a row they were given was part of the training.
+"""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+HashArray = NDArray[np.uint64]
+
+MAX_HASHES = 1_000_000
+"""Above this many rows no hashes are kept: they would weigh more than 10 MB in a JSON file."""
+
+
+def text_hashes(texts: Sequence[str], text_pairs: Sequence[str] | None = None) -> HashArray:
+    """One 64-bit hash a row, in row order; white space around a text does not count."""
+    digests = bytearray()
+    for row, text in enumerate(texts):
+        content = text.strip()
+        if text_pairs is not None:
+            content = f"{len(content)}:{content}{text_pairs[row].strip()}"
+        digests += hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return np.frombuffer(bytes(digests), dtype="<u8").astype(np.uint64)
+
+
+def pack_hashes(hashes: HashArray) -> str | None:
+    """Sorted hashes without repeats as base64 text; `None` above `MAX_HASHES`."""
+    unique = np.unique(hashes)
+    if unique.size > MAX_HASHES:
+        return None
+    return base64.b64encode(unique.astype("<u8").tobytes()).decode("ascii")
+
+
+def seen_hashes(provenance: Mapping[str, object]) -> dict[str, HashArray]:
+    """The hashes that a bundle's provenance keeps, by role (`train`, `validation`); {} where none."""
+    packed = provenance.get("text_hashes")
+    if not isinstance(packed, dict):
+        return {}
+    found: dict[str, HashArray] = {}
+    for role, content in packed.items():
+        if isinstance(content, str):
+            try:
+                found[str(role)] = np.frombuffer(base64.b64decode(content, validate=True), dtype="<u8")
+            except (binascii.Error, ValueError):
+                continue
+    return found
+
+
+def count_seen(hashes: HashArray, provenance: Mapping[str, object]) -> dict[str, int]:
+    """How many of these rows each role of a bundle's training has seen, by role."""
+    return {role: int(np.isin(hashes, seen).sum()) for role, seen in seen_hashes(provenance).items()}

@@ -1,0 +1,149 @@
+"""Charts: honest axes, escaped text, figures in each mark."""
+
+import math
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from assay.score import charts
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def parse(svg):
+    """The SVG as a tree; fails where it is not well-formed XML."""
+    return ET.fromstring(svg)  # noqa: S314  our own output
+
+
+def titles(svg):
+    """What the chart and its marks are called."""
+    return [node.text for node in parse(svg).iter(f"{SVG}title")]
+
+
+def heights(svg, css):
+    """Heights of the bars of a class."""
+    return [float(rect.get("height")) for rect in parse(svg).iter(f"{SVG}rect") if rect.get("class") == css]
+
+
+def test_each_chart_is_a_named_image():
+    """Every chart is well-formed, has the role of an image, and names itself in its first child."""
+    drawn = [
+        charts.bar_chart("a <b> & c", ["x", "y"], [1, 2]),
+        charts.histogram("a <b> & c", [0, 1, 2], [3, 4], x_label="x"),
+        charts.line_chart("a <b> & c", [charts.Line(name="l", x=[0, 1], y=[1, 2])], x_label="x", y_label="y"),
+        charts.reliability_diagram("a <b> & c", [0.2, 0.9], [0.3, 0.8], [5, 10]),
+    ]
+    for svg in drawn:
+        root = parse(svg)
+        assert root.get("role") == "img"
+        assert root[0].tag == f"{SVG}title"
+        assert root[0].text == "a <b> & c"
+
+
+def test_text_is_escaped_and_printable():
+    """Labels cannot bring elements or control characters into the page."""
+    svg = charts.bar_chart("t", ["<script>alert(1)</script>", "a\x00\x1b\ud800b", '"quoted"'], [1, 1, 1])
+    assert "<script" not in svg
+    assert not re.search(r"[\x00-\x08\x1b\ud800]", svg)
+    parse(svg)
+
+
+def test_heights_of_a_histogram_are_proportional_to_its_counts():
+    """The axis begins at zero, so twice the count is twice the height."""
+    low, high, empty = heights(charts.histogram("t", [0, 1, 2, 3], [500, 1000, 0], x_label="x"), "f0")
+    assert high == pytest.approx(2 * low, rel=1e-3)
+    assert empty == 0
+
+
+def test_a_rare_value_can_be_seen():
+    """One document in a million still draws a sliver; none draws nothing."""
+    most, rare, none = heights(charts.histogram("t", [0, 1, 2, 3], [1_000_000, 1, 0], x_label="x"), "f0")
+    assert most > 100
+    assert 0 < rare < 1
+    assert none == 0
+
+
+def test_marks_tell_their_figures():
+    """Each bar, bin and dot has a title with its exact figures."""
+    assert "0.5 to 1: 1,234 documents, 34 of them chosen" in titles(
+        charts.histogram("t", [0, 0.5, 1], [1, 1234], x_label="x", highlight=[1, 34], highlight_name="chosen")
+    )
+    assert "sport: 3 (75.0%)" in titles(charts.bar_chart("t", ["sport", "news"], [3, 1]))
+    assert "8 or more: 2 documents" in titles(
+        charts.histogram("t", [4, 8, 16], [1, 2], x_label="x", even_bins=True, open_end=True)
+    )
+    assert "says 0.900, is right 0.800 of the time (1,000 documents)" in titles(
+        charts.reliability_diagram("t", [0.9], [0.8], [1000])
+    )
+
+
+def test_lines_leave_out_what_is_not_finite():
+    """NaN and infinity in a series are gaps, never coordinates."""
+    line = charts.Line(name="loss", x=[0, 1, 2, 3], y=[1.0, math.nan, math.inf, 0.5])
+    svg = charts.line_chart("t", [line], x_label="step", y_label="loss", from_zero=False)
+    assert not re.search(r"nan|inf", svg.lower().replace("infinity", ""))
+    assert len(list(parse(svg).iter(f"{SVG}circle"))) == 2
+
+
+def test_lines_are_told_apart_without_colour():
+    """Two lines differ in dashes and stand in a legend."""
+    lines = [charts.Line(name=name, x=[0, 1], y=[0, 1]) for name in ("train", "held out")]
+    svg = charts.line_chart("t", lines, x_label="step", y_label="loss")
+    dashes = {path.get("stroke-dasharray") for path in parse(svg).iter(f"{SVG}path") if path.get("class")}
+    assert {None, charts.DASHES[1]} <= dashes
+    assert ">train<" in svg
+    assert ">held out<" in svg
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "options", "expected"),
+    [
+        (0, 87, {}, [0, 20, 40, 60, 80, 100]),
+        (0, 1, {}, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (0, 2, {"whole": True}, [0, 1, 2]),
+        (0.3, 9.7, {"inside": True}, [2, 4, 6, 8]),
+        (-1.2, 1.1, {}, [-1.5, -1, -0.5, 0, 0.5, 1, 1.5]),
+    ],
+)
+def test_ticks_are_round_numbers_around_the_range(low, high, options, expected):
+    """Ticks are 1, 2 or 5 times a power of ten apart and cover the range, or stay inside of it."""
+    assert charts.nice_ticks(low, high, **options) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0, -3.0, 1e-12, 1e12])
+def test_a_range_of_one_value_has_ticks(value):
+    """A constant series is drawn like any other."""
+    ticks = charts.nice_ticks(value, value)
+    assert len(ticks) >= 2
+    assert ticks[0] <= value <= ticks[-1]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0, "0"),
+        (0.25, "0.25"),
+        (1200, "1,200"),
+        (15000, "15k"),
+        (2.5e6, "2.5M"),
+        (3e9, "3G"),
+        (-20000, "-20k"),
+    ],
+)
+def test_numbers_are_short(value, expected):
+    """Axis labels are as short as the number allows."""
+    assert charts.format_number(value) == expected
+
+
+def test_nothing_to_draw_is_drawn_as_nothing():
+    """Empty input gives an empty chart, no error."""
+    for svg in (
+        charts.bar_chart("t", [], []),
+        charts.bar_chart("t", ["a"], [0]),
+        charts.histogram("t", [0, 1], [0], x_label="x"),
+        charts.line_chart("t", [], x_label="x", y_label="y"),
+        charts.line_chart("t", [charts.Line(name="l", x=[], y=[])], x_label="x", y_label="y"),
+        charts.reliability_diagram("t", [], [], []),
+    ):
+        parse(svg)

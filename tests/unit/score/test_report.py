@@ -1,0 +1,533 @@
+"""The report: one page that says what a run holds, whatever its documents are called."""
+
+import json
+import re
+import tracemalloc
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from assay.data.sources import Columns, Source
+from assay.errors import CheckError, SourceError, UsageError
+from assay.runs.manifest import new_manifest
+from assay.runs.run import create_or_join, part_path
+from assay.score.report import report
+from assay.score.tally import GrowingHistogram, Tally, count_parts
+from assay.score.timeline import Span, throughput, worker_seconds
+
+START = 1_760_000_000.0
+EVIL = "<script>alert('x')</script>"
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+class Page(HTMLParser):
+    """A page as its tags, its text, and whether each tag is closed in order."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags = []
+        self.attributes = []
+        self.text = ""
+        self.headings = []
+        self._open = []
+        self.feed(html)
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self._open:
+            self.text += data + "\n"
+        if self._open and self._open[-1] in {"h1", "h2", "h3"}:
+            self.headings.append(data)
+
+
+def source_of(name, num_rows):
+    """A source that is planned but never read."""
+    return Source(
+        uri=f"/data/{name}.parquet",
+        name=name,
+        format="parquet",
+        size_bytes=num_rows * 900 + 1,
+        version="1",
+        fingerprint="f" * 32,
+        num_rows=num_rows,
+        splits=(0,),
+        offsets=(),
+        index_rows=0,
+        schema=pa.schema([("id", pa.string()), ("text", pa.string())]),
+        bytes_per_row=900.0,
+    )
+
+
+def schema_of(score_fields):
+    """The schema of a scored part with these score columns."""
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("num_tokens", pa.int32()),
+            ("truncated", pa.bool_()),
+            ("error", pa.string()),
+            *score_fields,
+        ]
+    )
+
+
+def single_label_schema(labels):
+    """The schema of a scored part of a single-label task."""
+    scores = [("probability", pa.float32()), *((f"prob_{label}", pa.float32()) for label in labels)]
+    return schema_of([("prediction", pa.string()), *scores])
+
+
+def make_run(url, schema, *, rows_by_source, unit_rows=100, settings=None, identity=None, kind="score"):
+    """A planned run without parts."""
+    sources = [source_of(name, rows) for name, rows in rows_by_source.items()]
+    boundaries = [
+        tuple(range(0, rows + 1, unit_rows)) if rows else (0, 0) for rows in rows_by_source.values()
+    ]
+    manifest = new_manifest(
+        kind=kind,
+        assay_version="0.1.0",
+        identity=identity or {"bundle": "b" * 32, "max_length": 256, "on_long": "truncate"},
+        settings=settings or {"bundle": "/models/minilm-bbc", "task": "single_label"},
+        columns=Columns(),
+        sources=sources,
+        boundaries=boundaries,
+        part_schema=schema,
+    )
+    run, _ = create_or_join(str(url), manifest)
+    return run
+
+
+def single_label_batch(rng, schema, labels, num_rows, *, first_id=0, error_every=0, ids=None):
+    """Random scores, lengths and errors in the layout of a scored part."""
+    weights = rng.dirichlet(np.full(len(labels), 0.35), num_rows).astype(np.float32)
+    bad = np.zeros(num_rows, bool)
+    if error_every:
+        bad[::error_every] = True
+    lengths = np.minimum(np.exp(rng.normal(4.6, 0.8, num_rows)).astype(np.int32) + 2, 256)
+    chosen = weights.argmax(axis=1)
+    columns = {
+        "id": pa.array(ids or [f"doc-{first_id + row:06}" for row in range(num_rows)]),
+        "num_tokens": pa.array(np.where(bad, 0, lengths).astype(np.int32)),
+        "truncated": pa.array((lengths == 256) & ~bad),
+        "error": pa.array(["null" if row % 2 else "not_utf8" for row in range(num_rows)], mask=~bad),
+        "prediction": pa.array([labels[label] for label in chosen], mask=bad),
+        "probability": pa.array(weights.max(axis=1), mask=bad),
+        **{f"prob_{label}": pa.array(weights[:, c], mask=bad) for c, label in enumerate(labels)},
+    }
+    return pa.record_batch(
+        [columns[name].cast(schema.field(name).type) for name in schema.names], schema=schema
+    )
+
+
+def publish_all(run, make_batch, *, workers=2, seconds=55.0, pause_after=None, pause_seconds=0.0, leave=0):
+    """Publish the run's units as `workers` workers would, `seconds` apart."""
+    units = run.manifest.units()
+    for index, unit in enumerate(units[: len(units) - leave]):
+        begun = START + (index // workers) * seconds
+        if pause_after is not None and index >= pause_after:
+            begun += pause_seconds
+        times = iter((begun, begun + seconds * (0.9 + 0.1 * (index % 2))))
+        batch = make_batch(unit)
+        stats = {
+            "num_tokens": 1,
+            "duplicate_rows": 3,
+            "empty_rows": 1,
+            "padded_tokens": 10,
+            "device_milliseconds": round(seconds * 800),
+            "worker": f"host-{index % workers}",
+            "engine": "cpu-packed",
+        }
+        run.publish(unit, [batch], stats=lambda stats=stats: stats, clock=lambda times=times: next(times))
+
+
+def news_run(
+    url, *, labels=("business", "sport"), settings=None, leave=0, rows=1000, unit_rows=100, **options
+):
+    """A single-label run with random scores."""
+    rng = np.random.default_rng(7)
+    schema = single_label_schema(labels)
+    run = make_run(url, schema, rows_by_source={"news": rows}, unit_rows=unit_rows, settings=settings)
+    publish_all(
+        run,
+        lambda unit: single_label_batch(
+            rng, schema, labels, unit.num_rows, first_id=unit.start, error_every=25
+        ),
+        leave=leave,
+        **options,
+    )
+    return run
+
+
+def page_of(summary):
+    """The page that was written, parsed."""
+    with open(summary.path, encoding="utf-8") as file:  # noqa: PTH123  the path is text
+        return Page(file.read())
+
+
+def test_a_report_counts_what_the_parts_hold(tmp_path):
+    """Rows, errors, lengths, duplicates and rates on the page are those of the parts."""
+    news_run(tmp_path / "run")
+    summary = report(str(tmp_path / "run"))
+    assert summary.path == f"{tmp_path}/run/report.html"
+    assert (summary.rows, summary.rows_total, summary.is_complete) == (1000, 1000, True)
+    assert summary.error_rows == 40
+    assert summary.duplicate_rows == 30
+    assert summary.rows_per_second == pytest.approx(1000 / (5 * 55), rel=0.01)
+    assert summary.device_hours == pytest.approx(10 * 44 / 3600)
+    assert summary.cost is None
+    assert summary.parity_passed is None
+    page = page_of(summary)
+    assert page.headings[0] == "news, scored by minilm-bbc"
+    for text in (
+        "2.00%",
+        "doc-000000",
+        "not_utf8",
+        "Complete:",
+        summary.run_id,
+        "cpu-packed",
+        "10 (1.00%)",
+    ):
+        assert text in page.text
+    assert str(summary) == f"{summary.path}: 1,000 rows, 40 with an error code, 4 docs/s"
+
+
+def test_a_page_stands_alone(tmp_path):
+    """No scripts, nothing loaded from anywhere, headings in order, a figure's numbers as a table too."""
+    news_run(tmp_path / "run")
+    page = page_of(report(str(tmp_path / "run")))
+    assert "script" not in page.tags
+    assert not {"img", "link", "iframe", "object"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name in {"src", "href"} or name.startswith("on")]
+    assert page.tags.count("h1") == 1
+    assert page.tags.count("table") >= page.tags.count("figure") - 1
+    assert ("content", "width=device-width, initial-scale=1") in page.attributes
+
+
+def test_documents_cannot_write_into_the_page(tmp_path):
+    """Ids, labels, source names, settings, codes and footers with markup come out as text."""
+    labels = (EVIL, "b\" onload='x'")
+    rng = np.random.default_rng(1)
+    schema = single_label_schema(labels)
+    run = make_run(
+        tmp_path / "run",
+        schema,
+        rows_by_source={"n": 10},
+        unit_rows=10,
+        settings={
+            "bundle": f"/m/{EVIL}",
+            "note": EVIL,
+            "calibration": {"method": EVIL, "reliability": [{"confidence": EVIL, "accuracy": 1, "count": 2}]},
+        },
+        identity={EVIL: {EVIL: EVIL}},
+    )
+    unit = run.manifest.units()[0]
+    ids = [f"{EVIL}{row}" for row in range(10)]
+    batch = single_label_batch(rng, schema, labels, 10, ids=ids, error_every=2)
+    errors = pa.array([EVIL if value is not None else None for value in batch.column("error").to_pylist()])
+    batch = batch.set_column(batch.schema.get_field_index("error"), "error", errors)
+    run.publish(unit, [batch], stats=lambda: {"engine": EVIL, "worker": EVIL, "duplicate_rows": EVIL})
+    run.store.create("parity.json", json.dumps({"passed": EVIL, EVIL: {"x": EVIL}}).encode())
+    summary = report(run.url)
+    page = page_of(summary)
+    assert "script" not in page.tags
+    assert EVIL in page.text
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+
+
+def test_an_unfinished_run_says_so(tmp_path):
+    """A report of a run under way has a banner with what is missing, and counts the rest."""
+    news_run(tmp_path / "run", leave=3)
+    summary = report(str(tmp_path / "run"))
+    assert not summary.is_complete
+    assert summary.rows == 700
+    page = page_of(summary)
+    assert "This run is not complete." in page.text
+    assert "3 of 10 units (300 of 1,000 rows) are not published" in page.text
+    assert "not complete" in str(summary)
+
+
+def test_a_run_without_parts_has_a_report(tmp_path):
+    """Nothing published yet, or no rows at all: a page without charts, no error."""
+    schema = single_label_schema(("a", "b"))
+    make_run(tmp_path / "begun", schema, rows_by_source={"n": 100})
+    assert report(str(tmp_path / "begun")).rows == 0
+    run = make_run(tmp_path / "empty", schema, rows_by_source={"n": 0})
+    run.publish(run.manifest.units()[0], [])
+    summary = report(run.url, price_per_hour=1.0)
+    assert summary.is_complete
+    page_of(summary)
+
+
+def test_cost_is_worker_hours_at_the_price(tmp_path):
+    """Cost is the time that workers had units under way times the price, and so for a million documents."""
+    news_run(tmp_path / "run")
+    summary = report(str(tmp_path / "run"), price_per_hour=3.6)
+    assert summary.worker_hours == pytest.approx(5 * 55 * 1.9 / 3600)
+    assert summary.cost == pytest.approx(summary.worker_hours * 3.6)
+    assert f"{summary.cost / 1000 * 1e6:,.4g}" in page_of(summary).text
+
+
+@pytest.mark.parametrize("price", [-1.0, float("nan"), float("inf")])
+def test_a_price_is_a_number_of_zero_or_more(tmp_path, price):
+    """Other prices are refused before anything is read."""
+    with pytest.raises(UsageError, match="--price-per-hour"):
+        report(str(tmp_path / "none"), price_per_hour=price)
+
+
+def test_parity_and_calibration_are_shown(tmp_path):
+    """All figures of the gate and the calibration are on the page, with the reliability diagram."""
+    reliability = [
+        {"confidence": 0.55, "accuracy": 0.5, "count": 20},
+        {"confidence": 0.95, "accuracy": 0.97, "count": 180},
+    ]
+    calibration = {
+        "temperature": 1.37,
+        "method": "temperature",
+        "ece_before": 0.061,
+        "reliability": reliability,
+    }
+    run = news_run(tmp_path / "run", settings={"bundle": "/m/b", "calibration": calibration})
+    gate = {
+        "num_documents": 32,
+        "max_abs_difference": 2.5e-5,
+        "tolerance": {"probability": 0.0001},
+        "passed": True,
+    }
+    run.store.create("parity.json", json.dumps(gate).encode())
+    summary = report(run.url)
+    assert summary.parity_passed is True
+    page = page_of(summary)
+    for text in ("tolerance: probability", "0.0001", "2.5e-05", "1.37", "0.061", "Reliability", "0.9700"):
+        assert text in page.text
+
+
+def test_a_failed_gate_is_plain_to_see(tmp_path):
+    """A gate that did not pass says NOT passed, at the top too."""
+    run = news_run(tmp_path / "run")
+    run.store.create("parity.json", b'{"passed": false}')
+    summary = report(run.url)
+    assert summary.parity_passed is False
+    assert page_of(summary).text.count("NOT passed") == 2
+
+
+def test_multi_label_scores(tmp_path):
+    """Each label has a histogram; many labels are capped and the page says so."""
+    labels = [f"tag{index}" for index in range(15)]
+    schema = schema_of([(f"prob_{label}", pa.float32()) for label in labels])
+    run = make_run(tmp_path / "run", schema, rows_by_source={"n": 4}, unit_rows=4)
+    batch = pa.record_batch(
+        [
+            pa.array(["a", "b", "c", "d"]),
+            [5, 6, 7, 8],
+            [False] * 4,
+            [None] * 4,
+            *([[0.0, 0.49, 0.5, 1.0]] * 15),
+        ],
+        schema=schema,
+    )
+    run.publish(run.manifest.units()[0], [batch])
+    text = page_of(report(run.url)).text
+    assert "12 of 15 labels are drawn, the first ones." in text
+    assert "Probability of tag0" in text
+    assert "Probability of tag12" not in text
+    assert "tag14" in text
+    assert "2 (50.00%)" in text
+
+
+def test_regression_scores(tmp_path):
+    """A regression has a histogram of its predictions over their own range."""
+    schema = schema_of([("prediction", pa.float32())])
+    run = make_run(tmp_path / "run", schema, rows_by_source={"n": 300})
+    rng = np.random.default_rng(3)
+
+    def make_batch(unit):
+        values = rng.normal(2.5, 1.0, unit.num_rows).astype(np.float32)
+        columns = [[f"{unit.start + row}" for row in range(unit.num_rows)], [9] * unit.num_rows]
+        return pa.record_batch(
+            [
+                *map(pa.array, columns),
+                pa.array([False] * unit.num_rows),
+                pa.nulls(unit.num_rows, pa.string()),
+                values,
+            ],
+            schema=schema,
+        )
+
+    publish_all(run, make_batch)
+    tally = count_parts(run)
+    assert tally.values["prediction"].counts.sum() == 300
+    assert "Documents by prediction" in page_of(report(run.url)).text
+
+
+def test_a_tokenize_run_has_a_report(tmp_path):
+    """Token parts have lengths and errors, no scores; windows-long documents are counted too."""
+    schema = pa.schema(
+        [
+            ("source_row", pa.int64()),
+            ("input_ids", pa.list_(pa.uint16())),
+            ("truncated", pa.bool_()),
+            ("error", pa.string()),
+        ]
+    )
+    run = make_run(tmp_path / "run", schema, rows_by_source={"n": 4}, unit_rows=4, kind="tokenize")
+    ids = [[1] * 200_000, [1, 2], [1, 2, 3], []]
+    batch = pa.record_batch(
+        [pa.array(range(4)), pa.array(ids, pa.list_(pa.uint16())), [False] * 4, [None, None, None, "null"]],
+        schema=schema,
+    )
+    run.publish(run.manifest.units()[0], [batch])
+    summary = report(run.url)
+    assert summary.num_tokens == 200_005
+    page = page_of(summary)
+    assert page.headings[0] == "n, tokenized for minilm-bbc"
+    assert "131,072 or more" in page.text
+    assert "Parity gate" not in page.headings
+    assert "Scores" not in page.headings
+
+
+def test_the_fingerprint_and_the_sources_are_listed(tmp_path):
+    """Identity, settings and the first fifty sources are on the page."""
+    schema = single_label_schema(("a", "b"))
+    run = make_run(
+        tmp_path / "run", schema, rows_by_source={f"s{index:03}": 10 for index in range(60)}, unit_rows=10
+    )
+    text = page_of(report(run.url)).text
+    assert "60 sources, 600 rows" in text
+    assert "the first 50 are listed" in text
+    assert "s049" in text
+    assert "s050" not in text
+    assert "b" * 32 in text
+
+
+def test_out_names_another_file(tmp_path):
+    """`out` is written atomically, its folder made, and nothing else is left beside it."""
+    run = news_run(tmp_path / "run")
+    summary = report(run.url, out=str(tmp_path / "new" / "page.html"))
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
+    assert not (tmp_path / "run" / "report.html").exists()
+    assert page_of(summary)
+
+
+def test_there_must_be_a_run(tmp_path):
+    """A directory without run.json is refused."""
+    with pytest.raises(SourceError, match="holds no run"):
+        report(str(tmp_path))
+
+
+def test_a_damaged_part_is_named(tmp_path):
+    """A part that is no Parquet stops the report and is named."""
+    run = news_run(tmp_path / "run")
+    unit = run.manifest.units()[2]
+    run.store.replace(part_path(unit), b"PAR1 not really")
+    with pytest.raises(CheckError, match=re.escape(part_path(unit))):
+        report(run.url)
+
+
+def test_counts_do_not_depend_on_threads(tmp_path):
+    """One thread or many: the same counts and the same examples, in unit order."""
+    run = news_run(tmp_path / "run")
+    one, many = count_parts(run, num_threads=1), count_parts(run, num_threads=7)
+    assert one.examples == many.examples
+    assert one.examples["not_utf8"][0] == "doc-000000"
+    assert one.predictions == many.predictions
+    assert one.errors == many.errors
+    assert (one.lengths == many.lengths).all()
+    assert all((one.scores[label] == many.scores[label]).all() for label in one.scores)
+    assert one.num_tokens == many.num_tokens
+
+
+def test_memory_does_not_grow_with_rows(tmp_path):
+    """Counting ten times the rows takes no more Python memory and no more Arrow memory."""
+    peaks = []
+    for rows in (20_000, 200_000):
+        run = news_run(tmp_path / str(rows), rows=rows, unit_rows=20_000)
+        count_parts(run, num_threads=1)
+        before = pa.total_allocated_bytes()
+        tracemalloc.start()
+        count_parts(run, num_threads=1)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert pa.total_allocated_bytes() <= before + 1_000_000
+    assert peaks[1] < 1.3 * peaks[0] + 500_000
+
+
+def test_error_codes_are_capped():
+    """Past fifty codes the rest is counted under one name, without losing a row."""
+    tally = Tally()
+    for code in range(80):
+        tally.count_error(f"code{code}", 2)
+    assert len(tally.errors) == 51
+    assert tally.error_rows == 160
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_a_growing_histogram_keeps_every_value(scale):
+    """Whatever the range and however it grows, each value is counted once, near where it lies."""
+    rng = np.random.default_rng(5)
+    pieces = [rng.normal(0, width * scale, 500).astype(np.float32) for width in (0.001, 1, 50)]
+    whole, halves = GrowingHistogram(), [GrowingHistogram(), GrowingHistogram()]
+    for index, piece in enumerate(pieces):
+        whole.add(piece)
+        halves[index % 2].add(piece)
+    halves[0].merge(halves[1])
+    for histogram in (whole, halves[0]):
+        assert histogram.counts.sum() == 1500
+        edges, counts, outside = histogram.shown(40)
+        assert sum(counts) + outside == 1500
+        assert len(edges) == len(counts) + 1 <= 41
+        values = np.concatenate(pieces)
+        expected = [int(((values >= low) & (values < high)).sum()) for low, high in pairwise(edges)]
+        assert counts == expected
+
+
+def test_constant_values_make_a_histogram():
+    """A regression that always says the same is drawn."""
+    histogram = GrowingHistogram()
+    histogram.add(np.full(10, 3.5, np.float32))
+    histogram.add(np.full(10, 3.5, np.float32))
+    edges, counts, outside = histogram.shown(40)
+    assert sum(counts) == 20
+    assert outside == 0
+    assert edges[0] <= 3.5 <= edges[-1]
+
+
+def span(start, stop, rows, worker="w"):
+    """A part, in short."""
+    return Span(started_at=start, finished_at=stop, num_rows=rows, worker=worker)
+
+
+def test_throughput_adds_up():
+    """The rates times the bins' widths give the rows; workers are summed."""
+    spans = [span(0, 60, 600, "a"), span(0, 60, 600, "b"), span(60, 120, 300, "a")]
+    found = throughput(spans)
+    width = found.active_seconds / len(found.seconds)
+    assert sum(found.rows_per_second) * width == pytest.approx(1500)
+    assert found.rows_per_second[0] == pytest.approx(20)
+    assert found.rows_per_second[-1] == pytest.approx(5)
+    assert found.cuts == ()
+
+
+def test_idle_stretches_are_cut_and_told():
+    """A day between two tries is no working time."""
+    found = throughput([span(0, 60, 600), span(86_460, 86_520, 600)])
+    assert found.active_seconds == pytest.approx(120)
+    assert [(cut.at, cut.seconds) for cut in found.cuts] == [(60, 86_400)]
+    assert sum(found.rows_per_second) * 120 / len(found.seconds) == pytest.approx(1200)
+
+
+def test_overlapping_units_of_a_worker_count_once():
+    """A worker that reads ahead has two units under way; its time counts once."""
+    assert worker_seconds([span(0, 60, 1), span(50, 100, 1), span(0, 100, 1, "v")]) == 200
+    assert worker_seconds([span(0, 60, 1, None), span(50, 100, 1, None)]) == 110
