@@ -85,9 +85,10 @@ def build_tokenizer(normalizer, pre_tokenizer):
         vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(CORPUS * 3, trainer)
-    tokenizer.add_special_tokens(
-        [AddedToken("<mask>", lstrip=True, special=True), AddedToken("  ", special=False)]
-    )
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
+    # BERT's normalizer allows no cuts beside a token of spaces; Strip leaves nothing of one.
+    if normalizer in {"none", "nfc", "prepend"}:
+        tokenizer.add_tokens([AddedToken("  ")])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", 0), ("</s>", 1)]
     )

@@ -24,6 +24,17 @@ S = TypeVar("S")
 NOT_GIVEN = None
 
 
+HELP_WIDTH = 110
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """A screen a verb: wide lines, flags and their help beside each other."""
+
+    def __init__(self, prog: str) -> None:
+        """Lines of 110 characters, whatever the terminal, so that the generated page is one."""
+        super().__init__(prog, width=HELP_WIDTH, max_help_position=30)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are ours: one line, with a way out."""
 
@@ -48,16 +59,30 @@ def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
             continue
         flag = "--" + field.name.replace("_", "-")
         if kind is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=NOT_GIVEN, help=text)
+            action = argparse.BooleanOptionalAction if field.default is True else "store_true"
+            parser.add_argument(flag, action=action, default=NOT_GIVEN, help=text)
             continue
         if kind is tuple:
             parser.add_argument(flag, nargs="+", default=NOT_GIVEN, metavar="NAME", help=text)
             continue
-        default = "" if field.default in (None, MISSING) else f" [{field.default}]"
-        metavar = None if choices else _type_metavar(kind)
+        default = "" if field.default is MISSING or field.default is None else f" [{field.default}]"
+        metavar = "WORD" if choices else _type_metavar(kind)
         parser.add_argument(
             flag, type=kind, choices=choices, default=NOT_GIVEN, metavar=metavar, help=text + default
         )
+
+
+def usage(command: str, settings: type) -> str:
+    """The command with what it cannot do without: `assay score SOURCE... --bundle VALUE [options]`."""
+    words = [command]
+    for field in fields(settings):
+        required = field.default is MISSING and field.default_factory is MISSING
+        if is_positional(field):
+            many = "..." if field.name == "sources" else ""
+            words.append(f"{_metavar(field)}{many}" if required else f"[{_metavar(field)}{many}]")
+        elif required:
+            words.append(f"--{field.name.replace('_', '-')} {field.name.upper()}")
+    return " ".join([*words, "[options]"])
 
 
 def is_positional(field: "Field[Any]") -> bool:

@@ -70,7 +70,12 @@ def dispatch(words: Sequence[str]) -> int:
 def verb_parser(verb: Verb) -> flags.Parser:
     """The parser of one verb, made from its settings class."""
     parser = flags.Parser(
-        prog=f"assay {verb.name}", description=verb.summary, epilog=verb.example, allow_abbrev=False
+        prog=f"assay {verb.name}",
+        usage=flags.usage(f"assay {verb.name}", verb.settings),
+        description=verb.summary,
+        epilog=verb.example,
+        allow_abbrev=False,
+        formatter_class=flags.HelpFormatter,
     )
     flags.add_flags(parser, verb.settings)
     if verb.has_config:

@@ -329,7 +329,9 @@ def _where(mask: pa.BooleanArray) -> list[int]:
 
 
 def _as_numpy(array: pa.Array | None) -> Any:  # noqa: ANN401  bool or int32, as the column is
-    return None if array is None else array.fill_null(0).to_numpy(zero_copy_only=False)
+    if array is None:
+        return None
+    return array.fill_null(pa.scalar(0).cast(array.type)).to_numpy(zero_copy_only=False)
 
 
 def _as_scalars(array: pa.Array | None) -> pa.Array | None:

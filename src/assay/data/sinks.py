@@ -224,7 +224,9 @@ def _table_writer(
     if codecs:
         compression = {**codecs, **dict.fromkeys(added.schema.names, codec)}
     try:
-        with pq.ParquetWriter(out, schema, compression=compression) as writer:
+        # The name of a list's child is part of its type; Parquet's own name for it would change that.
+        options = {"compression": compression, "use_compliant_nested_type": False}
+        with pq.ParquetWriter(out, schema, **options) as writer:
             yield lambda table: writer.write_table(table.cast(schema), row_group_size=max(table.num_rows, 1))
             writer.add_key_value_metadata(added.metadata())
     except pa.ArrowNotImplementedError as error:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -143,9 +144,14 @@ def find_sources(patterns: Sequence[str], *, format: str | None = None, columns:
         raise SourceError(msg)
     files = list(found.values())
     names = _unique_names(files)
+    schemas = _SchemaPool()
+
+    def inspect(file: _Found, name: str) -> Source:
+        source = _inspect(file, name, columns)
+        return replace(source, schema=schemas.shared(source.schema))
+
     with ThreadPoolExecutor(max_workers=min(MAX_THREADS, len(files))) as pool:
-        sources = list(pool.map(lambda file, name: _inspect(file, name, columns), files, names))
-    return _share_schemas(sources)
+        return list(pool.map(inspect, files, names))
 
 
 def reinspect(source: Source) -> None:
@@ -196,6 +202,8 @@ def text_files(uri: str) -> tuple[Store, str, list[FileInfo]]:
     if info is not None:
         folder, _, name = path.rpartition("/")
         return store, folder, [replace(info, path=name)]
+    if not _MAGIC.search(path):
+        return store, "", []
     root = _static_root(uri)
     store, folder = _split_folder(root)
     if is_object_url(uri):
@@ -662,7 +670,10 @@ _INSPECTORS: dict[str, Callable[[_Found, str, Columns], Source]] = {
 def _current(source: Source) -> tuple[int, str]:
     """Size and version as they are now; raises FileNotFoundError."""
     if source.format == "text":
-        return _text_state(text_files(source.uri)[2])
+        files = text_files(source.uri)[2]
+        if not files and source.num_rows:
+            raise FileNotFoundError(source.uri)
+        return _text_state(files)
     store, path = split_url(source.uri)
     info = store.info(path)
     if info is None:
@@ -707,14 +718,18 @@ def _check_text(source: Source, name: str | None, option: str) -> None:
         raise SourceError(msg)
 
 
-def _share_schemas(sources: list[Source]) -> list[Source]:
-    """The same sources, with one schema object for all that are equal: there may be ten thousand."""
-    shared: list[pa.Schema] = []
-    result = []
-    for source in sources:
-        schema = next((known for known in shared if known.equals(source.schema, check_metadata=True)), None)
-        if schema is None:
-            schema = source.schema
-            shared = [schema, *shared[: MAX_SHARED_SCHEMAS - 1]]
-        result.append(replace(source, schema=schema))
-    return result
+class _SchemaPool:
+    """One schema object for all that are equal: ten thousand sources mostly have the same."""
+
+    def __init__(self) -> None:
+        self._known: list[pa.Schema] = []
+        self._lock = threading.Lock()
+
+    def shared(self, schema: pa.Schema) -> pa.Schema:
+        """The first schema equal to this one, metadata included."""
+        with self._lock:
+            for known in self._known:
+                if known.equals(schema, check_metadata=True):
+                    return known
+            self._known = [schema, *self._known[: MAX_SHARED_SCHEMAS - 1]]
+            return schema

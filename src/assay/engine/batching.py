@@ -67,9 +67,7 @@ def token_indices(starts: Ints, lengths: Ints) -> Ints:
     return np.arange(total, dtype=np.int64) + np.repeat(starts - ends + lengths, lengths)
 
 
-def find_duplicates(
-    flat_ids: Ids, offsets: Ints, second_starts: Ids | None = None
-) -> tuple[Ints, Ints]:
+def find_duplicates(flat_ids: Ids, offsets: Ints, second_starts: Ids | None = None) -> tuple[Ints, Ints]:
     """Return (unique_index, inverse): which sequences to run, and for each sequence whose result it takes.
 
     Sequence k equals sequence `unique_index[inverse[k]]`, token for token, the second segment's
@@ -151,7 +149,10 @@ def _full_hashes(flat_ids: Ids, offsets: Ints, chosen: Ints) -> npt.NDArray[np.u
         where = token_indices(starts[first:last], block_lengths)
         within = where - np.repeat(starts[first:last], block_lengths)
         terms = np.concatenate(
-            [np.zeros(1, dtype=np.uint64), (flat_ids[where].astype(np.uint64) + np.uint64(1)) * weights[within]]
+            [
+                np.zeros(1, dtype=np.uint64),
+                (flat_ids[where].astype(np.uint64) + np.uint64(1)) * weights[within],
+            ]
         )
         sums = np.cumsum(terms, dtype=np.uint64)
         hashes[first:last] += sums[ends] - sums[ends - block_lengths]

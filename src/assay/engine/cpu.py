@@ -30,6 +30,9 @@ _ONEDNN_ACTIVATIONS: dict[Activation | None, tuple[str, str]] = {
 }
 _WINDOW_BLOCK = 256
 """Queries of one product in a windowed layer: long texts cost window + block, not their length."""
+_ROW_STEPS = ((1024, 64), (0, 16))
+"""(from T on, T is rounded up to a multiple of). oneDNN makes and keeps a kernel of about half a
+megabyte for each new number of rows, so there must be few: at most 3% more rows, most often 1%."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,12 +56,12 @@ class _Group:
 class _Product(Protocol):
     """A linear layer whose weight lies as the kernel wants it."""
 
-    def __call__(self, x_RI: torch.Tensor, activation: Activation | None = None) -> torch.Tensor:  # noqa: N803
+    def __call__(self, x_RI: torch.Tensor, activation: Activation | None = None) -> torch.Tensor:
         """activation(x @ weight.T + bias)"""
         ...
 
-    def add(self, x_RI: torch.Tensor, residual_RH: torch.Tensor) -> torch.Tensor:  # noqa: N803
-        """x @ weight.T + bias + residual"""
+    def add(self, x_RI: torch.Tensor, residual_RH: torch.Tensor) -> torch.Tensor:
+        """X @ weight.T + bias + residual"""
         ...
 
 
@@ -69,11 +72,11 @@ class _PlainProduct:
         self._weight = linear.weight
         self._bias = linear.bias
 
-    def __call__(self, x_RI: torch.Tensor, activation: Activation | None = None) -> torch.Tensor:  # noqa: N803
+    def __call__(self, x_RI: torch.Tensor, activation: Activation | None = None) -> torch.Tensor:
         out = F.linear(x_RI, self._weight, self._bias)
         return out if activation is None else activate(out, activation)
 
-    def add(self, x_RI: torch.Tensor, residual_RH: torch.Tensor) -> torch.Tensor:  # noqa: N803
+    def add(self, x_RI: torch.Tensor, residual_RH: torch.Tensor) -> torch.Tensor:
         return F.linear(x_RI, self._weight, self._bias).add_(residual_RH)
 
 
@@ -87,12 +90,12 @@ class _OneDnnProduct:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.contiguous())  # noqa: SLF001
         self._bias = linear.bias
 
-    def __call__(self, x_RI: torch.Tensor, activation: Activation | None = None) -> torch.Tensor:  # noqa: N803
+    def __call__(self, x_RI: torch.Tensor, activation: Activation | None = None) -> torch.Tensor:
         attribute, algorithm = _ONEDNN_ACTIVATIONS[activation]
         product = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
         return cast("torch.Tensor", product.default(x_RI, self._weight, self._bias, attribute, [], algorithm))
 
-    def add(self, x_RI: torch.Tensor, residual_RH: torch.Tensor) -> torch.Tensor:  # noqa: N803
+    def add(self, x_RI: torch.Tensor, residual_RH: torch.Tensor) -> torch.Tensor:
         product = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
         return cast("torch.Tensor", product.binary(x_RI, residual_RH, self._weight, self._bias, "add"))
 
@@ -120,7 +123,6 @@ class CpuPackedEngine:
     packed = True
     wants_sorted = True
     default_batch_tokens = 2048
-    num_padded_tokens = 0
 
     def __init__(self, weights: EncoderWeights, *, use_onednn: bool | None = None) -> None:
         """Lay out the weights for this CPU; `use_onednn` None takes oneDNN's products where they work."""
@@ -128,6 +130,7 @@ class CpuPackedEngine:
         self.max_length = weights.max_length
         self.vocab_size = weights.word_embeddings.shape[0]
         self.family = weights.family
+        self.num_padded_tokens = 0
         self._uses_onednn = has_onednn() if use_onednn is None else use_onednn
         self._embedding = _Embedding(weights, self._product)
         self._layers = [
@@ -146,13 +149,15 @@ class CpuPackedEngine:
         batch, order_N = _side_by_side(batch)
         groups = _groups(batch)
         positions_T = _positions(batch)
-        hidden_TH = self._embedding(batch, positions_T)
+        hidden_TH = self._round_up(self._embedding(batch, positions_T))
         tables: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         firsts_N = batch.cu_seqlens[:-1]
         for layer in self._layers:
             table = None
             if layer.rotary is not None:
-                table = tables.get(id(layer.rotary)) or _rotary_table(layer.rotary, positions_T)
+                table = tables.get(id(layer.rotary)) or _rotary_table(
+                    layer.rotary, positions_T, hidden_TH.shape[0]
+                )
                 tables[id(layer.rotary)] = table
             hidden_TH = layer(hidden_TH, groups, firsts_N, table)
         logits_NC = self._head(self._pool(hidden_TH, groups))
@@ -170,13 +175,24 @@ class CpuPackedEngine:
     def _product(self, linear: Linear) -> _Product:
         return _OneDnnProduct(linear) if self._uses_onednn else _PlainProduct(linear)
 
-    def _pool(self, hidden_TH: torch.Tensor, groups: list[_Group]) -> torch.Tensor:  # noqa: N803
+    def _round_up(self, hidden_TH: torch.Tensor) -> torch.Tensor:
+        """The hidden states with rows of zeros after them, so that kernels are met again."""
+        if not self._uses_onednn:
+            return hidden_TH
+        num_rows = hidden_TH.shape[0]
+        step = next(step for start, step in _ROW_STEPS if num_rows >= start)
+        missing = -num_rows % step
+        self.num_padded_tokens += missing
+        return F.pad(hidden_TH, (0, 0, 0, missing)) if missing else hidden_TH
+
+    def _pool(self, hidden_TH: torch.Tensor, groups: list[_Group]) -> torch.Tensor:
         """The pooled hidden states [N, H]; after a first-token layer they are there already."""
         normed_TH = hidden_TH if self._final_norm is None else _normed(hidden_TH, self._final_norm)
         if self._pooling == "first":
             return normed_TH
         means = [
-            normed_TH[group.tokens].view(group.num_sequences, group.length, -1).mean(dim=1) for group in groups
+            normed_TH[group.tokens].view(group.num_sequences, group.length, -1).mean(dim=1)
+            for group in groups
         ]
         return torch.cat(means)
 
@@ -204,7 +220,7 @@ class _Embedding:
                 self._positions = self._positions + weights.token_type_embeddings[0]
                 self._types = weights.token_type_embeddings - weights.token_type_embeddings[0]
 
-    def __call__(self, batch: PackedBatch, positions_T: torch.Tensor) -> torch.Tensor:  # noqa: N803
+    def __call__(self, batch: PackedBatch, positions_T: torch.Tensor) -> torch.Tensor:
         ids_T = batch.input_ids_T
         hidden_TH = F.embedding(ids_T, self._words)
         if self._positions is not None:
@@ -216,7 +232,7 @@ class _Embedding:
         hidden_TH = _normed(hidden_TH, self._norm)
         return hidden_TH if self._projection is None else self._projection(hidden_TH)
 
-    def _skip_pads(self, batch: PackedBatch, positions_T: torch.Tensor, pad_token_id: int) -> torch.Tensor:  # noqa: N803
+    def _skip_pads(self, batch: PackedBatch, positions_T: torch.Tensor, pad_token_id: int) -> torch.Tensor:
         """RoBERTa numbers only what is not a pad id, even where the text itself holds one."""
         is_pad_T = batch.input_ids_T == pad_token_id
         if not bool(is_pad_T.any()):
@@ -242,22 +258,21 @@ class _Layer:
         self._window = layer.window
         self._attention_norm = layer.attention_norm
         self._ffn_norm = layer.ffn_norm
-        self._attention_out = product(layer.attention_out)
-        self._up = product(layer.up)
-        self._down = product(layer.down)
         self._first_only = first_only
         width = layer.qkv.weight.shape[0] // 3
-        if first_only:
-            self._query = product(_rows_of(layer.qkv, slice(0, width)))
-            self._qkv = product(_rows_of(layer.qkv, slice(width, None)))
-        else:
-            self._qkv = product(layer.qkv)
+        self._qkv = product(_rows_of(layer.qkv, slice(width, None)) if first_only else layer.qkv)
+        # N first tokens are few rows, of ever new number: no kernel of their own
+        few_rows = _PlainProduct if first_only else product
+        self._query = _PlainProduct(_rows_of(layer.qkv, slice(0, width)))
+        self._attention_out = few_rows(layer.attention_out)
+        self._up = few_rows(layer.up)
+        self._down = few_rows(layer.down)
 
     def __call__(
         self,
-        hidden_TH: torch.Tensor,  # noqa: N803
+        hidden_TH: torch.Tensor,
         groups: list[_Group],
-        firsts_N: torch.Tensor,  # noqa: N803
+        firsts_N: torch.Tensor,
         table: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> torch.Tensor:
         """The layer's output, [T, H]; of the first tokens alone, [N, H], in a first-token last layer."""
@@ -286,10 +301,10 @@ class _Layer:
             hidden_RH = _normed(hidden_RH, self._attention_norm)
         return _normed(self._down.add(self._feed(hidden_RH), hidden_RH), self._ffn_norm)
 
-    def _head_size(self, hidden_TH: torch.Tensor) -> int:  # noqa: N803
+    def _head_size(self, hidden_TH: torch.Tensor) -> int:
         return hidden_TH.shape[1] // self._num_heads
 
-    def _feed(self, hidden_RH: torch.Tensor) -> torch.Tensor:  # noqa: N803
+    def _feed(self, hidden_RH: torch.Tensor) -> torch.Tensor:
         """The inner half of the feed-forward, [R, I]."""
         if not self._gated:
             return self._up(hidden_RH, self._activation)
@@ -298,14 +313,14 @@ class _Layer:
 
     def _attend(
         self,
-        queries_RAD: torch.Tensor,  # noqa: N803
-        keys_TAD: torch.Tensor,  # noqa: N803
-        values_TAD: torch.Tensor,  # noqa: N803
+        queries_RAD: torch.Tensor,
+        keys_TAD: torch.Tensor,
+        values_TAD: torch.Tensor,
         groups: list[_Group],
     ) -> torch.Tensor:
         """Attention within each sequence, [R, H]; all queries, or those of the first tokens."""
         num_rows, num_heads, head_size = queries_RAD.shape
-        out_RH = None if len(groups) == 1 else queries_RAD.new_empty((num_rows, num_heads * head_size))
+        out_RH = queries_RAD.new_empty((num_rows, num_heads * head_size))
         for group in groups:
             rows = group.sequences if self._first_only else group.tokens
             shape = (group.num_sequences, -1, num_heads, head_size)
@@ -314,11 +329,11 @@ class _Layer:
                 for x in (queries_RAD[rows], keys_TAD[group.tokens], values_TAD[group.tokens])
             )
             attended = _attention(queries, keys, values, self._window)
-            flat = attended.transpose(1, 2).reshape(-1, num_heads * head_size)
-            if out_RH is None:
-                return flat
-            out_RH[rows] = flat
-        return cast("torch.Tensor", out_RH)
+            out_RH[rows] = attended.transpose(1, 2).reshape(-1, num_heads * head_size)
+        if not self._first_only:
+            # rows of no token: anything finite
+            out_RH[groups[-1].tokens.stop :] = 0.0
+        return out_RH
 
 
 def _attention(
@@ -352,7 +367,9 @@ def _side_by_side(batch: PackedBatch) -> tuple[PackedBatch, torch.Tensor | None]
     if bool((steps <= 0).all() or (steps >= 0).all()):
         return batch, None
     order = np.argsort(-lengths, kind="stable")
-    where = torch.from_numpy(token_indices(bounds[:-1][order].astype(np.int64), lengths[order].astype(np.int64)))
+    where = torch.from_numpy(
+        token_indices(bounds[:-1][order].astype(np.int64), lengths[order].astype(np.int64))
+    )
     types = batch.token_type_ids_T
     sorted_batch = PackedBatch(
         input_ids_T=batch.input_ids_T[where],
@@ -386,15 +403,20 @@ def _positions(batch: PackedBatch) -> torch.Tensor:
     return torch.from_numpy(within)
 
 
-def _rotary_table(rotary: Rotary, positions_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: N803
-    """Cosine and sine of each token's angles, [T, 1, D]."""
+def _rotary_table(
+    rotary: Rotary,
+    positions_T: torch.Tensor,
+    num_rows: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and sine of each token's angles, [num_rows, 1, D]; rows of no token at position 0."""
+    positions_T = F.pad(positions_T, (0, num_rows - positions_T.shape[0]))
     angles = positions_T[:, None].float() * rotary.inv_freq
     angles_TD = torch.cat([angles, angles], dim=1)[:, None]
     return angles_TD.cos(), angles_TD.sin()
 
 
-def _rotated(x_RAD: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:  # noqa: N803
-    """x with each pair of its two halves turned by the token's angle."""
+def _rotated(x_RAD: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """X with each pair of its two halves turned by the token's angle."""
     left, right = x_RAD.chunk(2, dim=-1)
     return torch.cat([-right, left], dim=-1).mul_(sin).addcmul_(x_RAD, cos)
 

@@ -53,7 +53,9 @@ class FakeEngine:
             mixed_N += batch.token_type_ids_T.numpy()[last_N].astype(np.uint64)
             mixed_N *= _MIX
         mixed_NC = mixed_N[:, None] * self._factors_C
-        logits_NC = (mixed_NC >> np.uint64(40)).astype(np.float32) * np.float32(6.0 / (1 << 24)) - np.float32(3.0)
+        logits_NC = (mixed_NC >> np.uint64(40)).astype(np.float32) * np.float32(6.0 / (1 << 24)) - np.float32(
+            3.0
+        )
         return torch.from_numpy(logits_NC)
 
     def description(self) -> str:

@@ -75,7 +75,11 @@ class PaddedEngine:
     def description(self) -> str:
         """Return one line: the class, the device, and why not the packed engine."""
         dtype = str(self._dtype).removeprefix("torch.")
-        how = "padded to the longest of like lengths" if self._can_pad else "equal lengths only, without padding"
+        how = (
+            "padded to the longest of like lengths"
+            if self._can_pad
+            else "equal lengths only, without padding"
+        )
         because = f" ({self._reason})" if self._reason else ""
         return f"{type(self._model).__name__} on {self._device}, {dtype}, {how}{because}"
 
@@ -99,10 +103,10 @@ class PaddedEngine:
 
     def _forward_padded(
         self,
-        flat_T: torch.Tensor,  # noqa: N803
-        types_T: torch.Tensor | None,  # noqa: N803
-        starts_B: torch.Tensor,  # noqa: N803
-        lengths_B: torch.Tensor,  # noqa: N803
+        flat_T: torch.Tensor,
+        types_T: torch.Tensor | None,
+        starts_B: torch.Tensor,
+        lengths_B: torch.Tensor,
         longest: int,
     ) -> torch.Tensor:
         """Logits [B, C] of sequences padded to `longest`."""

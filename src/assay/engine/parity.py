@@ -139,7 +139,7 @@ def _agreement(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64], ta
     if task == "regression":
         return 1.0
     if task == "multi_label":
-        return float(((left >= 0.5) == (right >= 0.5)).all(axis=1).mean())  # noqa: PLR2004 - even odds
+        return float(((left >= 0.5) == (right >= 0.5)).all(axis=1).mean())
     return float((left.argmax(axis=1) == right.argmax(axis=1)).mean())
 
 

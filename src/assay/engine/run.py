@@ -116,15 +116,24 @@ def _batches(
         seconds = seconds[chosen]
     if engine.wants_sorted:
         for rows in batching.plan_batches(lengths, max_batch_tokens=max_batch_tokens):
-            yield rows, _gather(
-                sequences.flat_ids, starts[rows], lengths[rows], None if seconds is None else seconds[rows]
+            yield (
+                rows,
+                _gather(
+                    sequences.flat_ids,
+                    starts[rows],
+                    lengths[rows],
+                    None if seconds is None else seconds[rows],
+                ),
             )
         return
     bounds = batching.cut(lengths, max_batch_tokens=max_batch_tokens).tolist()
     for first, last in zip(bounds, bounds[1:], strict=False):
         rows = slice(first, last)
-        yield rows, _gather(
-            sequences.flat_ids, starts[rows], lengths[rows], None if seconds is None else seconds[rows]
+        yield (
+            rows,
+            _gather(
+                sequences.flat_ids, starts[rows], lengths[rows], None if seconds is None else seconds[rows]
+            ),
         )
 
 
@@ -162,9 +171,7 @@ def _check(engine: Engine, sequences: Sequences) -> None:
     lengths = np.diff(offsets)
     shortest, longest = int(lengths.argmin()), int(lengths.argmax())
     if lengths[shortest] < 1:
-        message = (
-            f"sequence {shortest} has {lengths[shortest]} tokens; an engine needs at least 1; give it an error code"
-        )
+        message = f"sequence {shortest} has {lengths[shortest]} tokens; an engine needs at least 1; give it an error code"
         raise InputError(message)
     if lengths[longest] > engine.max_length:
         message = (

@@ -4,14 +4,18 @@ Only weights are read: safetensors, or an old `pytorch_model.bin` through torch'
 reader. No code and no other pickle of a checkpoint is ever run.
 """
 
+import contextlib
 import json
+import pickle
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers.utils import logging as hf_logging
 
 from assay.errors import BundleError
 
@@ -30,17 +34,26 @@ def load_classifier(path: str | Path, *, dtype: torch.dtype = torch.float32) -> 
     read_config(folder)
     _require_weights(folder)
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        loaded, info = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            local_files_only=True,
-            trust_remote_code=False,
-            weights_only=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, EOFError) as error:
+        with _quiet():
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            loaded, info = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                local_files_only=True,
+                trust_remote_code=False,
+                weights_only=True,
+                output_loading_info=True,
+            )
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        SafetensorError,
+        EOFError,
+        pickle.UnpicklingError,
+    ) as error:
         message = f"{folder} cannot be loaded: {_one_line(error)}; check that the copy is complete"
         raise BundleError(message) from error
     _require_complete(folder, info)
@@ -81,9 +94,13 @@ def _require_weights(folder: Path) -> None:
             stacklevel=3,
         )
         return
-    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in {".pkl", ".pickle", ".pt", ".bin"})
+    pickles = sorted(
+        file.name for file in folder.iterdir() if file.suffix in {".pkl", ".pickle", ".pt", ".bin"}
+    )
     if pickles:
-        message = f"{folder} holds {pickles[0]} and no safetensors; pickles are never loaded; save as safetensors"
+        message = (
+            f"{folder} holds {pickles[0]} and no safetensors; pickles are never loaded; save as safetensors"
+        )
         raise BundleError(message)
     message = f"{folder} has no model.safetensors; copy the weights beside config.json"
     raise BundleError(message)
@@ -100,6 +117,21 @@ def _require_complete(folder: Path, info: dict[str, Any]) -> None:
             "fine-tune it first, or copy the whole checkpoint"
         )
         raise BundleError(message)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' progress bar and load report: what they say becomes our errors."""
+    verbosity = hf_logging.get_verbosity()
+    had_bar = hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if had_bar:
+            hf_logging.enable_progress_bar()
 
 
 def _one_line(error: Exception) -> str:

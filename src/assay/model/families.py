@@ -164,7 +164,14 @@ def max_sequence_length(model: PreTrainedModel) -> int:
         # relative positions only (T5 and kin): no bound of the model's own
         return 1 << 20
     # These number positions from pad_token_id + 1 on.
-    offset_families = {*ROBERTA_LIKE, "xlm-roberta-xl", "roberta-prelayernorm", "data2vec-text", "mpnet", "xmod"}
+    offset_families = {
+        *ROBERTA_LIKE,
+        "xlm-roberta-xl",
+        "roberta-prelayernorm",
+        "data2vec-text",
+        "mpnet",
+        "xmod",
+    }
     if config.model_type in offset_families | {"longformer", "ibert", "luke"}:
         return positions - (config.pad_token_id or 0) - 1
     return positions

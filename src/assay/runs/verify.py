@@ -5,8 +5,6 @@ unit has one part whose footer names this run and this unit, whose rows and id c
 the footer, and in which no prediction is null without an error code.
 """
 
-import json
-import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -26,7 +24,6 @@ from assay.runs.run import (
     FOOTER_ID_CHECKSUM,
     FOOTER_NUM_ROWS,
     FOOTER_RUN_ID,
-    FOOTER_STATS,
     FOOTER_UNIT,
     ID_COLUMNS,
     Run,
@@ -178,7 +175,7 @@ def _check_part(run: Run, unit: Unit, *, sources: bool) -> _PartCheck:
 
 
 def _check_open_part(run: Run, unit: Unit, file: pq.ParquetFile, path: str, *, sources: bool) -> _PartCheck:
-    footer = file.schema_arrow.metadata or {}
+    footer = file.metadata.metadata or {}
     schema = run.manifest.arrow_schema()
     way_out = "delete it and run the same command to make it again"
     wanted = {FOOTER_RUN_ID: run.manifest.run_id, FOOTER_UNIT: unit.name, FOOTER_NUM_ROWS: str(unit.num_rows)}
@@ -251,20 +248,3 @@ def _count_duplicates(run: Run, units: Sequence[Unit]) -> int:
                     yield batch.column(0)
 
     return count_duplicates(read_ids, sum(unit.num_rows for unit in units)).num_rows
-
-
-def part_stats(run: Run) -> list[tuple[Unit, dict[str, Any]]]:
-    """The figures in the footer of each published part, in unit order; for reports."""
-    found = run.part_files()
-    gathered = []
-    for unit in run.manifest.units():
-        if unit.name in found:
-            with run.store.open_input(part_path(unit)) as handle:
-                footer = pq.read_metadata(handle).metadata or {}
-            stats = json.loads(footer.get(FOOTER_STATS, b"{}"))
-            gathered.append((unit, {key: value for key, value in stats.items() if not _is_nan(value)}))
-    return gathered
-
-
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)

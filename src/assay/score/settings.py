@@ -17,49 +17,49 @@ class ScoreSettings:
     sources: tuple[str, ...]
     """Files, folders, globs or URLs to score; or the run of `assay tokenize`."""
     bundle: str
-    """Directory of the classifier: a bundle, or any transformers sequence classification directory."""
+    """Directory of the classifier; any transformers sequence classification directory."""
     run: str
-    """Directory or object-store URL of the run; the same command again goes on where it stopped."""
+    """Directory or URL of the run; the same command again goes on where it stopped."""
     text_column: str = "text"
     """Column that holds the text; a dotted path reaches into structs."""
     text_pair_column: str | None = None
     """Column of the second text, for pair models."""
     id_column: str | None = None
-    """Column that names a row; by default `id` where there is one, else the row number."""
+    """Column that names a row; else `id` where there is one, else the row number."""
     input_ids_column: str | None = None
-    """Column of token ids made elsewhere, special tokens included; takes the place of the text."""
+    """Column of token ids made elsewhere, special tokens included, instead of text."""
     format: str | None = None
-    """Format of the sources where their names do not tell: parquet, jsonl, csv, arrow or text."""
+    """parquet, jsonl, csv, arrow or text, where the names do not tell."""
     max_length: int | None = None
-    """Most tokens of a document, special tokens included; by default what the model was trained for."""
+    """Most tokens of a document; by default what the model was trained for."""
     on_long: OnLong = "truncate"
-    """What becomes of longer documents: truncate, head-tail, window-mean, window-max or error."""
+    """Longer documents: truncate, head-tail, window-mean, window-max or error."""
     stride: int = 0
     """Tokens that neighbouring windows share, for the window policies."""
     devices: str = "auto"
-    """`auto`, or how many: GPUs where there are any, worker processes otherwise."""
+    """How many GPUs, or worker processes where there are none."""
     precision: Precision = "auto"
-    """Arithmetic of the forward pass: auto is bf16 on a GPU and fp32 on a CPU."""
+    """fp32, bf16 or fp16; auto is bf16 on a GPU and fp32 on a CPU."""
     engine: EngineChoice = "auto"
-    """`padded` runs the transformers model itself; `fake` makes up scores, to time all the rest."""
+    """`padded`: the transformers model itself; `fake`: made-up scores, to time the rest."""
     max_batch_tokens: int | None = None
     """Tokens of a forward pass; by default what suits the device."""
     deduplicate: bool = True
-    """Run equal token sequences of a chunk of up to 65,536 documents once."""
+    """Run equal token sequences once (within 65,536 documents of a unit)."""
     executor: Executor = "local"
-    """`local`: this machine does it all; `static`: one of many that never talk, by rank."""
+    """`local`: this machine alone; `static`: one of many that never talk, by rank."""
     rank: int | None = None
-    """Which of the static workers this is; by default from the environment."""
+    """Which static worker this is; by default from the environment."""
     world_size: int | None = None
-    """How many static workers there are; by default from the environment."""
+    """How many static workers there are; by default likewise."""
     unit_rows: int | None = None
     """Rows of a unit; by default about a minute of work."""
     limit_rows: int | None = None
     """Score only so many rows, the first ones, for a trial."""
     parity_documents: int = 32
-    """Documents that the parity gate scores on the fp32 reference path first; 0 turns it off."""
+    """Documents that are scored in plain fp32 first, to compare; 0 turns the gate off."""
     parity_tolerance: float | None = None
-    """Largest difference of a probability that the gate lets pass; by default one for the precision."""
+    """Largest difference of a probability that passes; by default by precision."""
     strict: bool = False
     """Stop at the first bad row instead of giving it an error code."""
     unique_ids: bool = False

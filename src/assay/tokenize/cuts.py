@@ -9,7 +9,8 @@ A cut lies before one separator that has a letter, digit or plain closing punctu
 and a letter or digit on its right. Why such a cut is safe for each allowed component:
 
 - Normalizers work on characters, or compose a character with combining marks that follow it; a
-  separator is neither. Runs of spaces (`" {2,}"`) cannot reach over the cut, a separator stands alone.
+  separator is neither, and no visible character becomes, or gains, whitespace at its ends. Runs of spaces
+  (`" {2,}"`) cannot reach over the cut, a separator stands alone.
 - Pre-tokenizers: no class of BERT's, GPT-2's or `\w` splitting rules spans visible text and the
   whitespace after it. Metaspace splits on U+0020 only, so there only a space is a separator.
 - Added tokens are matched leftmost-longest; those with inner whitespace are refused below.
@@ -26,8 +27,9 @@ from typing import Any
 
 _WHITESPACE = " \n\t"
 _SPACE = " "
-# Letters and digits, less the four Hangul fillers, which are letters that some normalizers drop.
-_VISIBLE = "[^\\W_\u115f\u1160\u3164\uffa0]"
+# Letters and digits, less what some normalizers drop (Hangul fillers, two Vedic signs) or give a
+# leading space (the Greek iota subscript, Arabic presentation forms).
+_VISIBLE = "[^\\W_\u115f\u1160\u3164\uffa0\u1cf2\u1cf3\u037a\ufb50-\ufdff\ufe70-\ufefc]"
 _CLOSING = "[.,;:!?)\\]}\"'\u201d\u2019\u00bb\u3001\u3002\uff01\uff0c\uff1f\u300d]"
 
 _LOCAL_NORMALIZERS = frozenset(
@@ -90,7 +92,13 @@ def find_cut_rule(tokenizer: _Section) -> CutRule:
     normalizers = _flatten(tokenizer.get("normalizer"), "normalizers")
     if not all(_is_local_normalizer(section) for section in normalizers):
         return never
-    separators = _find_separators(_flatten(tokenizer.get("pre_tokenizer"), "pretokenizers"))
+    pre_tokenizers = _flatten(tokenizer.get("pre_tokenizer"), "pretokenizers")
+    # BERT's normalizer puts spaces around CJK characters; beside a cut these must not become tokens.
+    if any(section["type"] == "BertNormalizer" for section in normalizers) and (
+        not _drops_whitespace(pre_tokenizers) or any(re.search(r"\s", token["content"]) for token in added)
+    ):
+        return never
+    separators = _find_separators(pre_tokenizers)
     # What sees the start of a text would see the start of each piece: these do not commute with cuts.
     is_resumable = not any(token.get("rstrip") for token in added) and not any(
         section["type"] == "Prepend" or (section["type"] == "Strip" and section.get("strip_left", True))
@@ -123,6 +131,11 @@ def _is_local_normalizer(section: _Section) -> bool:
             return pattern.get("Regex") in _LOCAL_REPLACED or (len(literal) == 1 and not literal.isspace())
         case kind:
             return kind in _LOCAL_NORMALIZERS
+
+
+def _drops_whitespace(sections: Sequence[_Section]) -> bool:
+    kinds = [section["type"] for section in sections if section["type"] not in _LOCAL_PRE_TOKENIZERS]
+    return bool(kinds) and kinds[0] in _WHITESPACE_SPLITTERS
 
 
 def _find_separators(sections: Sequence[_Section]) -> str:

@@ -15,29 +15,29 @@ class TokenizeSettings:
     bundle: str
     """Directory whose tokenizer is used."""
     run: str
-    """Directory or object-store URL of the run; the same command again goes on where it stopped."""
+    """Directory or URL of the run; the same command again goes on where it stopped."""
     text_column: str = "text"
     """Column that holds the text; a dotted path reaches into structs."""
     text_pair_column: str | None = None
     """Column of the second text, for pair models."""
     id_column: str | None = None
-    """Column that names a row; by default `id` where there is one, else the row number."""
+    """Column that names a row; else `id` where there is one, else the row number."""
     format: str | None = None
-    """Format of the sources where their names do not tell: parquet, jsonl, csv, arrow or text."""
+    """parquet, jsonl, csv, arrow or text, where the names do not tell."""
     max_length: int | None = None
-    """Most tokens of a document, special tokens included; by default what the model was trained for."""
+    """Most tokens of a document; by default what the model was trained for."""
     on_long: OnLong = "truncate"
-    """What becomes of longer documents: truncate, head-tail, window-mean, window-max or error."""
+    """Longer documents: truncate, head-tail, window-mean, window-max or error."""
     stride: int = 0
     """Tokens that neighbouring windows share, for the window policies."""
     devices: str = "auto"
-    """`auto` is one worker process with all cores; a number is that many processes."""
+    """Worker processes; auto is one with all cores."""
     executor: Literal["local", "static"] = "local"
-    """`local`: this machine does it all; `static`: one of many that never talk, by rank."""
+    """`local`: this machine alone; `static`: one of many that never talk, by rank."""
     rank: int | None = None
-    """Which of the static workers this is; by default from the environment."""
+    """Which static worker this is; by default from the environment."""
     world_size: int | None = None
-    """How many static workers there are; by default from the environment."""
+    """How many static workers there are; by default likewise."""
     unit_rows: int | None = None
     """Rows of a unit; by default about a minute of work."""
     limit_rows: int | None = None

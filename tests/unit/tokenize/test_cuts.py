@@ -6,6 +6,7 @@ from assay.tokenize.cuts import CutRule, find_cut_rule
 
 RULE = CutRule(separators=" \n\t", is_resumable=True)
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+BERT = {"normalizer": {"type": "BertNormalizer"}, "pre_tokenizer": {"type": "BertPreTokenizer"}}
 METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
 
 
@@ -52,6 +53,9 @@ def added(content, **flags):
         ({"added_tokens": added("<mask>", rstrip=True)}, " \n\t", False),
         ({"added_tokens": added("New York")}, "", False),
         ({"added_tokens": added("    ")}, " \n\t", True),
+        ({"normalizer": {"type": "BertNormalizer"}}, "", False),
+        (BERT, " \n\t", True),
+        (BERT | {"added_tokens": added("  ")}, "", False),
     ],
 )
 def test_rule_of_components(changes, separators, is_resumable):

@@ -1,0 +1,123 @@
+"""The checksum of ids and the check for duplicates."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from assay.data.ids import IdChecksum, hash_ids, refuse_duplicate_ids
+from assay.data.sources import Columns, find_sources
+from assay.errors import SourceError
+
+STRINGS = ["a", "bb", None, "", "ccc", "a"]
+
+
+def checksum(*arrays):
+    """The checksum of arrays, one after the other."""
+    ids = IdChecksum()
+    for array in arrays:
+        ids.update(array)
+    return ids.hexdigest()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view(), pa.dictionary(pa.int8(), pa.string())],
+    ids=str,
+)
+def test_encodings_do_not_matter(kind):
+    """The same ids have one checksum in every encoding of strings and bytes."""
+    assert checksum(pa.array(STRINGS).cast(kind)) == checksum(pa.array(STRINGS))
+
+
+def test_parquet_does_not_matter(tmp_path):
+    """Ids have the same checksum after they went through a Parquet file."""
+    for ids in (
+        pa.array([1, None, 3], pa.timestamp("s", "UTC")),
+        pa.array([1, None, 3], pa.time32("s")),
+        pa.array([86_400_000, None, 0], pa.date64()),
+        pa.array([1, None, 3], pa.duration("s")),
+        pa.array([1, None, 3], pa.uint8()),
+        pa.array([1.5, None, 3], pa.float16()) if hasattr(np, "float16") else None,
+        pa.array([True, None, False]),
+        pa.array(["1.25", None, "0"]).cast(pa.decimal128(5, 2)).cast(pa.decimal32(5, 2)),
+        pa.array([b"0123456789abcdef", None, b"x" * 16], pa.uuid()),
+        pa.array(STRINGS).dictionary_encode(),
+    ):
+        pq.write_table(pa.table({"id": ids}), tmp_path / "a.parquet")
+        assert checksum(pq.read_table(tmp_path / "a.parquet")["id"]) == checksum(ids), ids.type
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (pa.array(["ab", "c"]), pa.array(["a", "bc"])),
+        (pa.array(["a", None]), pa.array(["a", ""])),
+        (pa.array([0, None]), pa.array([0, 0])),
+        (pa.array([None, 1]), pa.array([1, None])),
+        (pa.array([1, 2]), pa.array([2, 1])),
+        (pa.array([1]), pa.array([1, None])),
+        (pa.array([1]), pa.array(["1"])),
+        (pa.array([1]), pa.array([1.0])),
+        (pa.array([1]), pa.array([True])),
+        (pa.array([], pa.int64()), pa.array([None])),
+    ],
+)
+def test_what_matters(one, other):
+    """Values, order, nulls, count and kind all show in the checksum."""
+    assert checksum(one) != checksum(other)
+
+
+def test_bytes_under_a_null_do_not_matter():
+    """What Arrow leaves under a null is not part of the ids."""
+    mask = np.array([False, True, False])
+    dirty = pa.array(np.array([1, 99, 3]), mask=mask)
+    assert checksum(dirty) == checksum(pa.array([1, None, 3]))
+    offsets, data = pa.array([0, 1, 3, 4], pa.int32()).buffers()[1], pa.py_buffer(b"axxb")
+    validity = pa.array([1, None, 3]).buffers()[0]
+    strings = pa.StringArray.from_buffers(3, offsets, data, validity)
+    assert checksum(strings) == checksum(pa.array(["a", None, "b"]))
+
+
+def test_nested_and_mixed_ids_are_refused():
+    """Nested ids and a change of kind are SourceErrors."""
+    with pytest.raises(SourceError, match="set --id-column"):
+        checksum(pa.array([[1]]))
+    with pytest.raises(SourceError, match="one column has one type"):
+        checksum(pa.array([1]), pa.array(["a"]))
+
+
+def test_equal_ids_hash_alike():
+    """Hashes depend on the value alone: not on the encoding, the place or the neighbours."""
+    values = ["", "a", "b", "ab", "a" * 8, "a" * 9, "b" * 8 + "a", "a\0", "x" * 1000]
+    hashes = hash_ids(pa.array(values))
+    assert len(set(hashes.tolist())) == len(values)
+    assert hash_ids(pa.array(["zzz", *values]).cast(pa.string_view()))[1:].tolist() == hashes.tolist()
+    assert hash_ids(pa.array(values).slice(3)).tolist() == hashes[3:].tolist()
+    numbers = hash_ids(pa.array([0, 1, -1, 2**62]))
+    assert len(set(numbers.tolist())) == 4
+
+
+@pytest.mark.parametrize("ids", [[1, 2, 3, 2], ["a", "b", "c", "b"], [1.5, 2.0, None, 2.0]])
+def test_duplicate_ids_are_refused(tmp_path, ids):
+    """Two rows with one id are named, across sources; nulls are not compared."""
+    pq.write_table(pa.table({"id": ids[:2]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"id": ids[2:]}), tmp_path / "b.parquet")
+    columns = Columns(text=None)
+    found = find_sources([str(tmp_path)], columns=columns)
+    with pytest.raises(SourceError, match=rf"{ids[1]!r} is in row 1 of .*a\.parquet and in row 1 of .*b\.parquet"):
+        refuse_duplicate_ids(found, columns)
+
+
+def test_unique_ids_pass(tmp_path, monkeypatch):
+    """Unique ids pass, also where every hash meets another; so do rows without ids."""
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"id": f"x{n}" if n % 3 else None}) + "\n" for n in range(100)))
+    columns = Columns(text=None)
+    found = find_sources([str(tmp_path)], columns=columns)
+    refuse_duplicate_ids(found, columns)
+    monkeypatch.setattr("assay.data.ids.hash_ids", lambda ids: np.zeros(len(ids), dtype=np.uint64))
+    refuse_duplicate_ids(found, columns)
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' * 3)
+    refuse_duplicate_ids(find_sources([str(tmp_path)], columns=columns), columns)
