@@ -84,10 +84,14 @@ def test_ranges_partition_the_rows(kind, texts, cuts, group, batch_rows, order, 
 
 IDS = st.one_of(
     st.lists(st.one_of(st.none(), TEXT)).map(lambda ids: pa.array(ids, pa.string())),
-    st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1))).map(lambda ids: pa.array(ids, pa.int64())),
+    st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1))).map(
+        lambda ids: pa.array(ids, pa.int64())
+    ),
     st.lists(st.one_of(st.none(), st.floats(allow_nan=False))).map(lambda ids: pa.array(ids, pa.float64())),
     st.lists(st.one_of(st.none(), st.booleans())).map(lambda ids: pa.array(ids, pa.bool_())),
-    st.lists(st.one_of(st.none(), st.binary(min_size=4, max_size=4))).map(lambda ids: pa.array(ids, pa.binary(4))),
+    st.lists(st.one_of(st.none(), st.binary(min_size=4, max_size=4))).map(
+        lambda ids: pa.array(ids, pa.binary(4))
+    ),
 )
 
 
@@ -118,7 +122,8 @@ def test_other_ids_have_another_checksum(one, other):
     if not len(one) and not len(other):
         return
     values = [
-        [value.encode() if isinstance(value, str) else value for value in ids.to_pylist()] for ids in (one, other)
+        [value.encode() if isinstance(value, str) else value for value in ids.to_pylist()]
+        for ids in (one, other)
     ]
     # Floats are compared by their bits: 0.0 and -0.0 are two ids.
     equal = same_kind and list(map(repr, values[0])) == list(map(repr, values[1]))

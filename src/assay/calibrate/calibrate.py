@@ -151,7 +151,7 @@ def _max_length(settings: CalibrateSettings, bundle: Bundle) -> int:
 def _checked_labels(bundle: Bundle, rows: LabelledRows) -> IntArray:
     if bundle.task != "single_label":
         raise UsageError(
-            f"{bundle.path}: a {bundle.task} bundle; only single-label ones are calibrated; score it uncalibrated"
+            f"{bundle.path}: a {bundle.task} bundle; only single-label ones are calibrated; score it as is"
         )
     index_of_label = {label: index for index, label in enumerate(bundle.labels)}
     unknown = sorted(set(rows.labels) - set(index_of_label))

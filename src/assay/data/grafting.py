@@ -22,7 +22,7 @@ import pyarrow as pa
 
 MAGIC = b"PAR1"
 TAIL_BYTES = 8  # length of the footer, magic
-COPY_BYTES = 4 << 20
+COPY_BYTES = 1 << 20
 ARROW_SCHEMA = b"ARROW:schema"
 
 # FileMetaData

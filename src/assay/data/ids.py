@@ -1,15 +1,12 @@
-"""Ids of rows: a checksum that a source and the part made of it share, and a check for duplicates."""
+"""Ids of rows: a checksum that a source and the part made of it share, and a hash of each id."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assay.data.rows import read_rows
-from assay.data.sources import Columns, Source, id_column
 from assay.errors import SourceError
 
 Hashes = npt.NDArray[np.uint64]
@@ -72,53 +69,6 @@ class IdChecksum:
         for part in (self._values, self._lengths, self._nulls):
             whole.update(part.digest())
         return whole.hexdigest()
-
-
-def refuse_duplicate_ids(sources: Sequence[Source], columns: Columns) -> None:
-    """Raise SourceError where two rows of the sources have one id; counted rows never have.
-
-    Exact. Reads all ids once, and once more only where 64-bit hashes meet; keeps 8 bytes a row.
-    Rows without an id (null) are not compared.
-    """
-    ids_only = Columns(text=None, id=columns.id)
-    named = [source for source in sources if id_column(source, ids_only) is not None]
-    hashes = np.empty(sum(source.num_rows for source in named), dtype=np.uint64)
-    filled = 0
-    for source in named:
-        for _, ids in _id_batches(source, ids_only):
-            hashes[filled : filled + len(ids)] = hash_ids(ids)
-            filled += len(ids)
-    hashes = hashes[:filled]
-    hashes.sort()
-    met = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
-    del hashes
-    if not len(met):
-        return
-    seen: dict[object, tuple[str, int]] = {}
-    for source in named:
-        for start, ids in _id_batches(source, ids_only, drop_null=False):
-            found = hash_ids(ids)
-            places = np.minimum(np.searchsorted(met, found), len(met) - 1)
-            for index in np.flatnonzero((met[places] == found) & np.asarray(ids.is_valid())).tolist():
-                value = ids[index].as_py()
-                if value in seen:
-                    uri, row = seen[value]
-                    msg = (
-                        f"id {value!r} is in row {row} of {uri} and in row {start + index} of {source.uri}; "
-                        "ids must be unique: remove one, or run without --unique-ids"
-                    )
-                    raise SourceError(msg)
-                seen[value] = source.uri, start + index
-
-
-def _id_batches(
-    source: Source, columns: Columns, *, drop_null: bool = True
-) -> Iterator[tuple[int, pa.Array]]:
-    """Batches of ids with the row of the first; without nulls, rows no longer count on from there."""
-    for rows in read_rows(source, columns, 0, source.num_rows, batch_rows=65_536):
-        assert rows.ids is not None
-        ids = _canonical(rows.ids)
-        yield rows.start, ids.drop_null() if drop_null else ids
 
 
 def hash_ids(ids: pa.Array) -> Hashes:

@@ -49,7 +49,8 @@ FORMATS = {
 """Formats that can be read, and the endings by which they are known (`.gz` and `.zst` may follow
 those of jsonl and csv). A saved `datasets` dataset is its `.arrow` files."""
 
-MAX_THREADS = 16
+OBJECT_THREADS = 16
+LOCAL_THREADS = 4
 MAX_NAME_BYTES = 160
 MAX_SHARED_SCHEMAS = 32
 FINGERPRINT_HEX = 32
@@ -150,7 +151,9 @@ def find_sources(patterns: Sequence[str], *, format: str | None = None, columns:
         source = _inspect(file, name, columns)
         return replace(source, schema=schemas.shared(source.schema))
 
-    with ThreadPoolExecutor(max_workers=min(MAX_THREADS, len(files))) as pool:
+    # A request waits for the network; a local footer waits for nothing but the interpreter.
+    num_threads = OBJECT_THREADS if any(is_object_url(file.uri) for file in files) else LOCAL_THREADS
+    with ThreadPoolExecutor(max_workers=min(num_threads, len(files))) as pool:
         return list(pool.map(inspect, files, names))
 
 
@@ -495,6 +498,7 @@ def _inspect(file: _Found, name: str, columns: Columns) -> Source:
 
 
 def _inspect_parquet(file: _Found, name: str, columns: Columns) -> Source:
+    wanted = {name for name in (columns.text, columns.text_pair, columns.input_ids) if name is not None}
     store, path = split_url(file.uri)
     tail = store.read_bytes(path, max(0, file.size_bytes - FOOTER_READ_BYTES), FOOTER_READ_BYTES)
     if len(tail) < _FOOTER_TAIL_BYTES or tail[-4:] != _PARQUET_MAGIC:
@@ -506,19 +510,18 @@ def _inspect_parquet(file: _Found, name: str, columns: Columns) -> Source:
         tail = store.read_bytes(path, file.size_bytes - footer_bytes, footer_bytes)
     footer = tail[-footer_bytes:]
     try:
-        metadata = pq.read_metadata(pa.BufferReader(footer))
-        schema = metadata.schema.to_arrow_schema()
+        # Not metadata.schema: it and the metadata hold each other until the garbage collector runs.
+        with pq.ParquetFile(pa.BufferReader(footer)) as parquet:
+            metadata, schema = parquet.metadata, parquet.schema_arrow
     except (OSError, pa.ArrowException) as error:
         raise lines.unreadable(file.uri, error) from error
-    wanted = {column for column in (columns.text, columns.text_pair, columns.input_ids) if column is not None}
-    read = [
-        index
-        for index in range(metadata.num_columns)
-        if _is_below(metadata.schema.column(index).path, wanted)
-    ]
     starts, row, text_bytes = [0], 0, 0
+    read: list[int] = []
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
+        if index == 0:
+            paths = [group.column(column).path_in_schema for column in range(metadata.num_columns)]
+            read = [column for column, path in enumerate(paths) if _is_below(path, wanted)]
         row += group.num_rows
         starts.append(row)
         text_bytes += sum(group.column(column).total_uncompressed_size for column in read)

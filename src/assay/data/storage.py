@@ -383,7 +383,8 @@ class ObjectStore:
     """A bucket prefix, reached through obstore; credentials and endpoint from the usual variables.
 
     S3 reads `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL` and
-    `AWS_ALLOW_HTTP`; Google and Azure their own (obstore's documentation lists them).
+    `AWS_ALLOW_HTTP`, and `AWS_TIMEOUT` for one request (30s); Google and Azure read their own
+    (obstore's documentation lists them).
     """
 
     def __init__(self, url: str) -> None:

@@ -3,6 +3,8 @@
 Axes: N sequences, T tokens.
 """
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 
@@ -34,14 +36,15 @@ def plan_batches(
     bounds = cut(
         lengths[order], max_batch_tokens=max_batch_tokens, max_batch_sequences=max_batch_sequences
     ).tolist()
-    return [order[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [order[start:stop] for start, stop in itertools.pairwise(bounds)]
 
 
 def cut(lengths: Ids, *, max_batch_tokens: int, max_batch_sequences: int | None = None) -> Ints:
     """Return the bounds, int64 [num_batches + 1], of batches that keep the order given."""
     if max_batch_tokens < 1 or (max_batch_sequences is not None and max_batch_sequences < 1):
-        message = f"a batch of {max_batch_tokens} tokens, {max_batch_sequences} sequences holds nothing"
-        raise ValueError(message)
+        raise ValueError(
+            f"a batch of {max_batch_tokens} tokens, {max_batch_sequences} sequences holds nothing"
+        )
     num_sequences = len(lengths)
     ends = np.cumsum(lengths, dtype=np.int64)
     bounds = [0]
@@ -74,18 +77,11 @@ def find_duplicates(flat_ids: Ids, offsets: Ints, second_starts: Ids | None = No
     start included; `unique_index` ascends and names first occurrences. Exact: 64-bit signatures of
     a few sampled tokens only choose whom to compare in full. About 50 ns a sequence where few repeat.
     """
-    num_sequences = len(offsets) - 1
-    everyone = np.arange(num_sequences, dtype=np.int64)
-    if num_sequences < 2 or offsets[-1] == offsets[0]:
-        return (everyone, everyone) if num_sequences < 2 else _unique_of(np.zeros_like(everyone))
+    everyone = np.arange(len(offsets) - 1, dtype=np.int64)
     signatures = _signatures(flat_ids, offsets, second_starts)
-    ordered = np.sort(signatures)
-    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
-    if len(repeated) == 0:
+    candidates = _sharing(signatures)
+    if len(candidates) == 0:
         return everyone, everyone
-    repeated = np.unique(repeated)
-    nearest = np.minimum(np.searchsorted(repeated, signatures), len(repeated) - 1)
-    candidates = np.flatnonzero(repeated[nearest] == signatures)
     hashes = _full_hashes(flat_ids, offsets, candidates) ^ signatures[candidates]
     _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
     leaders = candidates[first][group]
@@ -103,30 +99,58 @@ def _unique_of(leader_of: Ints) -> tuple[Ints, Ints]:
     return np.flatnonzero(is_leader), (np.cumsum(is_leader) - 1)[leader_of]
 
 
+def _sharing(signatures: npt.NDArray[np.uint64]) -> Ints:
+    """Sequences whose signature another one has too, ascending.
+
+    A sort of all signatures would cost as much as the rest together. So each sequence first writes
+    its number into a slot of a table, eight slots a sequence, chosen by the signature's top bits: who
+    reads another number back shares a slot, and only those are sorted.
+    """
+    num_sequences = len(signatures)
+    bits = np.uint64(64 - max(1, (8 * num_sequences - 1).bit_length()))
+    slots = (signatures >> bits).astype(np.int64)
+    numbers = np.arange(num_sequences, dtype=np.int32)
+    table = np.empty(8 << num_sequences.bit_length(), dtype=np.int32)  # read only where written
+    table[slots] = numbers
+    winners = table[slots]
+    losers = np.flatnonzero(winners != numbers)
+    shares_slot = np.zeros(num_sequences, dtype=np.bool_)
+    shares_slot[losers] = True
+    shares_slot[winners[losers]] = True
+    suspects = np.flatnonzero(shares_slot)
+    _, inverse, counts = np.unique(signatures[suspects], return_inverse=True, return_counts=True)
+    return suspects[counts[inverse] > 1]
+
+
 def _signatures(flat_ids: Ids, offsets: Ints, second_starts: Ids | None) -> npt.NDArray[np.uint64]:
     """64-bit mix of the length, four sampled tokens and the second segment's start; [N].
 
-    An empty sequence samples its neighbour's tokens or the last token: harmless, the full
-    comparison decides.
+    Empty sequences sample nothing.
     """
     num_sequences = len(offsets) - 1
-    signatures = np.empty(num_sequences, dtype=np.uint64)
-    last_token = len(flat_ids) - 1
+    signatures = np.zeros(num_sequences, dtype=np.uint64)
+    if len(flat_ids) == 0:
+        return signatures
     for start in range(0, num_sequences, _BLOCK_SEQUENCES):
         stop = min(start + _BLOCK_SEQUENCES, num_sequences)
         begins = offsets[start:stop]
-        lengths = offsets[start + 1 : stop + 1] - begins
+        ends = offsets[start + 1 : stop + 1]
+        lengths = ends - begins
         mixed = lengths.astype(np.uint64)
         if second_starts is not None:
             mixed += second_starts[start:stop].astype(np.uint64) << np.uint64(32)
         # the first and the last token are special ones in most tokenizers, and tell nothing
-        for sampled in (begins + 1, begins + (lengths >> 2), begins + (lengths >> 1), begins + lengths - 2):
+        second = lengths > 1
+        for sampled in (begins + second, begins + (lengths >> 2), begins + (lengths >> 1), ends - 1 - second):
             mixed *= _MIX
             mixed ^= mixed >> np.uint64(29)
             mixed += flat_ids.take(sampled, mode="clip").astype(np.uint64)
         mixed *= _MIX
+        mixed ^= mixed >> np.uint64(32)
+        mixed *= _MIX
+        mixed[lengths == 0] = 0
         signatures[start:stop] = mixed
-    return signatures if last_token >= 0 else np.zeros(num_sequences, dtype=np.uint64)
+    return signatures
 
 
 def _blocks(lengths: Ints) -> list[tuple[int, int]]:
@@ -134,7 +158,7 @@ def _blocks(lengths: Ints) -> list[tuple[int, int]]:
     if len(lengths) == 0:
         return []
     bounds = cut(lengths, max_batch_tokens=_BLOCK_TOKENS).tolist()
-    return list(zip(bounds, bounds[1:], strict=False))
+    return list(itertools.pairwise(bounds))
 
 
 def _full_hashes(flat_ids: Ids, offsets: Ints, chosen: Ints) -> npt.NDArray[np.uint64]:
@@ -183,4 +207,4 @@ def _equal(
         right_tokens = flat_ids[token_indices(offsets[right[block]], block_lengths)]
         begins = np.cumsum(block_lengths) - block_lengths
         same[block] = np.logical_and.reduceat(left_tokens == right_tokens, begins)
-    return same
+    return np.asarray(same, dtype=np.bool_)

@@ -57,11 +57,11 @@ class _Product(Protocol):
     """A linear layer whose weight lies as the kernel wants it."""
 
     def __call__(self, x_RI: torch.Tensor, activation: Activation | None = None) -> torch.Tensor:
-        """activation(x @ weight.T + bias)"""
+        """Return activation(x @ weight.T + bias)."""
         ...
 
     def add(self, x_RI: torch.Tensor, residual_RH: torch.Tensor) -> torch.Tensor:
-        """X @ weight.T + bias + residual"""
+        """Return x @ weight.T + bias + residual."""
         ...
 
 

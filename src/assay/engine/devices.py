@@ -41,17 +41,14 @@ def parse_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        message = f"device {name!r} is not known; use cpu, cuda or cuda:K"
-        raise UsageError(message) from None
+        raise UsageError(f"device {name!r} is not known; use cpu, cuda or cuda:K") from None
     if device.type not in {"cpu", "cuda"}:
-        message = f"device {name!r} is not supported; use cpu, cuda or cuda:K"
-        raise UsageError(message)
+        raise UsageError(f"device {name!r} is not supported; use cpu, cuda or cuda:K")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        message = (
+        raise UsageError(
             f"device {name!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} "
             "CUDA devices; use cpu, or install the CUDA build of torch on a GPU machine"
         )
-        raise UsageError(message)
     return device
 
 
@@ -64,8 +61,7 @@ def parse_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return default_precision(device)
     if name not in PRECISIONS:
-        message = f"precision {name!r} is not known; use auto, {', '.join(PRECISIONS)}"
-        raise UsageError(message)
+        raise UsageError(f"precision {name!r} is not known; use auto, {', '.join(PRECISIONS)}")
     return PRECISIONS[name]
 
 

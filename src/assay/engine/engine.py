@@ -100,5 +100,6 @@ def _fake_engine(path: str) -> FakeEngine:
     try:
         return FakeEngine(num_outputs=int(num_outputs or 2), seconds_per_token=float(seconds or 0.0))
     except ValueError:
-        message = f"engine {path!r} is not fake:NUM_OUTPUTS[:SECONDS_PER_TOKEN]; write for example fake:2"
-        raise UsageError(message) from None
+        raise UsageError(
+            f"engine {path!r} is not fake:NUM_OUTPUTS[:SECONDS_PER_TOKEN]; write for example fake:2"
+        ) from None

@@ -30,8 +30,9 @@ class FakeEngine:
     def __init__(self, *, num_outputs: int = 2, seconds_per_token: float = 0.0) -> None:
         """Make an engine of `num_outputs` logits that sleeps `seconds_per_token` for each token."""
         if num_outputs < 1 or seconds_per_token < 0:
-            message = f"num_outputs {num_outputs} and seconds_per_token {seconds_per_token} must be positive"
-            raise ValueError(message)
+            raise ValueError(
+                f"num_outputs {num_outputs} and seconds_per_token {seconds_per_token} must be positive"
+            )
         self.num_outputs = num_outputs
         self.seconds_per_token = seconds_per_token
         self._factors_C = np.uint64(2) * np.arange(1, num_outputs + 1, dtype=np.uint64) * _MIX + np.uint64(1)

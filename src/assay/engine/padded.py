@@ -4,6 +4,7 @@ Axes: N sequences, B of one forward pass, L tokens with padding, C outputs.
 """
 
 import inspect
+import itertools
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ class PaddedEngine:
                 cuts.append(first)
                 waste = 0
         cuts.append(len(order))
-        pieces = [order[first:last] for first, last in zip(cuts, cuts[1:], strict=False)]
+        pieces = [order[first:last] for first, last in itertools.pairwise(cuts)]
         if self._max_sequences is None:
             return [piece for piece in pieces if len(piece)]
         step = self._max_sequences

@@ -117,15 +117,16 @@ def judge(found: Floats, expected: Floats, *, task: Task, tolerance: Tolerance) 
 
 
 def probabilities(logits: Floats, task: Task) -> npt.NDArray[np.float64]:
-    """[pure] Return softmax (single label) or sigmoid (multi label) of the logits, or themselves (regression)."""
+    """[pure] Return softmax (single label) or sigmoid (multi label) of logits; a regression's as they are."""
     wide = logits.astype(np.float64)
     if task == "regression":
         return wide
     if task == "multi_label":
         return 0.5 * (1.0 + np.tanh(0.5 * wide))
     with np.errstate(invalid="ignore"):
-        exponentials = np.exp(wide - wide.max(axis=1, keepdims=True))
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
+        shares: npt.NDArray[np.float64] = np.exp(wide - wide.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+    return shares
 
 
 def _largest(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> float:

@@ -5,8 +5,9 @@
 Axes: N sequences, T tokens, C outputs.
 """
 
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,27 +115,15 @@ def _batches(
     seconds = sequences.second_starts
     if seconds is not None and chosen is not None:
         seconds = seconds[chosen]
+    plan: Iterable[Ints | slice]
     if engine.wants_sorted:
-        for rows in batching.plan_batches(lengths, max_batch_tokens=max_batch_tokens):
-            yield (
-                rows,
-                _gather(
-                    sequences.flat_ids,
-                    starts[rows],
-                    lengths[rows],
-                    None if seconds is None else seconds[rows],
-                ),
-            )
-        return
-    bounds = batching.cut(lengths, max_batch_tokens=max_batch_tokens).tolist()
-    for first, last in zip(bounds, bounds[1:], strict=False):
-        rows = slice(first, last)
-        yield (
-            rows,
-            _gather(
-                sequences.flat_ids, starts[rows], lengths[rows], None if seconds is None else seconds[rows]
-            ),
-        )
+        plan = batching.plan_batches(lengths, max_batch_tokens=max_batch_tokens)
+    else:
+        bounds = batching.cut(lengths, max_batch_tokens=max_batch_tokens).tolist()
+        plan = itertools.starmap(slice, itertools.pairwise(bounds))
+    for rows in plan:
+        batch_seconds = None if seconds is None else seconds[rows]
+        yield rows, _gather(sequences.flat_ids, starts[rows], lengths[rows], batch_seconds)
 
 
 def _gather(
@@ -171,19 +160,19 @@ def _check(engine: Engine, sequences: Sequences) -> None:
     lengths = np.diff(offsets)
     shortest, longest = int(lengths.argmin()), int(lengths.argmax())
     if lengths[shortest] < 1:
-        message = f"sequence {shortest} has {lengths[shortest]} tokens; an engine needs at least 1; give it an error code"
-        raise InputError(message)
+        raise InputError(
+            f"sequence {shortest} has {lengths[shortest]} tokens; an engine needs at least 1; "
+            "give the row an error code"
+        )
     if lengths[longest] > engine.max_length:
-        message = (
+        raise InputError(
             f"sequence {longest} has {lengths[longest]} tokens, the model takes {engine.max_length}; "
             "truncate it or cut it into windows"
         )
-        raise InputError(message)
     ids = sequences.flat_ids[offsets[0] : offsets[-1]]
     least, most = int(ids.min()), int(ids.max())
     if least < 0 or most >= engine.vocab_size:
-        message = (
+        raise InputError(
             f"token id {least if least < 0 else most} is outside the vocabulary of {engine.vocab_size}; "
             "tokenize with the bundle's own tokenizer"
         )
-        raise InputError(message)

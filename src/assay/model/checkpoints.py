@@ -54,8 +54,9 @@ def load_classifier(path: str | Path, *, dtype: torch.dtype = torch.float32) -> 
         EOFError,
         pickle.UnpicklingError,
     ) as error:
-        message = f"{folder} cannot be loaded: {_one_line(error)}; check that the copy is complete"
-        raise BundleError(message) from error
+        raise BundleError(
+            f"{folder} cannot be loaded: {_one_line(error)}; check that the copy is complete"
+        ) from error
     _require_complete(folder, info)
     model = cast("PreTrainedModel", loaded)
     return cast("PreTrainedModel", model.eval().requires_grad_(False))  # noqa: FBT003
@@ -67,20 +68,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        message = f"{folder} has no config.json; give the directory of a transformers classifier"
-        raise BundleError(message) from None
+        raise BundleError(
+            f"{folder} has no config.json; give the directory of a transformers classifier"
+        ) from None
     except (OSError, ValueError) as error:
-        message = f"{file} cannot be read: {_one_line(error)}; check that the copy is complete"
-        raise BundleError(message) from error
+        raise BundleError(
+            f"{file} cannot be read: {_one_line(error)}; check that the copy is complete"
+        ) from error
     if not isinstance(config, dict):
-        message = f"{file} is not a JSON object; give the directory of a transformers classifier"
-        raise BundleError(message)
+        raise BundleError(f"{file} is not a JSON object; give the directory of a transformers classifier")
     if config.get("auto_map"):
-        message = (
+        raise BundleError(
             f"{file} asks for remote code (auto_map); code in a bundle is never run; "
             "convert it to a class of transformers"
         )
-        raise BundleError(message)
     return config
 
 
@@ -98,12 +99,10 @@ def _require_weights(folder: Path) -> None:
         file.name for file in folder.iterdir() if file.suffix in {".pkl", ".pickle", ".pt", ".bin"}
     )
     if pickles:
-        message = (
+        raise BundleError(
             f"{folder} holds {pickles[0]} and no safetensors; pickles are never loaded; save as safetensors"
         )
-        raise BundleError(message)
-    message = f"{folder} has no model.safetensors; copy the weights beside config.json"
-    raise BundleError(message)
+    raise BundleError(f"{folder} has no model.safetensors; copy the weights beside config.json")
 
 
 def _require_complete(folder: Path, info: dict[str, Any]) -> None:
@@ -112,11 +111,10 @@ def _require_complete(folder: Path, info: dict[str, Any]) -> None:
     mismatched = sorted(str(key) for key in info.get("mismatched_keys", ()))
     if missing or mismatched:
         named = ", ".join((missing + mismatched)[:3])
-        message = (
+        raise BundleError(
             f"{folder} lacks {len(missing) + len(mismatched)} weights ({named}); they would be random; "
             "fine-tune it first, or copy the whole checkpoint"
         )
-        raise BundleError(message)
 
 
 @contextlib.contextmanager

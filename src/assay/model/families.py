@@ -221,8 +221,7 @@ def _activation_names(config: Any) -> list[str]:  # noqa: ANN401 - a transformer
 
 
 def _linear(module: nn.Module) -> Linear:
-    dense = cast("nn.Linear", module)
-    return Linear(weight=dense.weight.detach(), bias=None if dense.bias is None else dense.bias.detach())
+    return Linear(weight=cast("torch.Tensor", module.weight).detach(), bias=_bias(module))
 
 
 def _stacked(*modules: nn.Module) -> Linear:
@@ -235,8 +234,12 @@ def _stacked(*modules: nn.Module) -> Linear:
 
 def _norm(module: nn.Module) -> Norm:
     norm = cast("nn.LayerNorm", module)
-    bias = None if norm.bias is None else norm.bias.detach()
-    return Norm(weight=norm.weight.detach(), bias=bias, eps=norm.eps)
+    return Norm(weight=norm.weight.detach(), bias=_bias(module), eps=norm.eps)
+
+
+def _bias(module: nn.Module) -> torch.Tensor | None:
+    bias = cast("torch.Tensor | None", module.bias)
+    return None if bias is None else bias.detach()
 
 
 def _bert_like(model: PreTrainedModel) -> EncoderWeights:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress, pairwise
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +28,7 @@ from tokenizers import Encoding, Tokenizer
 from assay.bundle import read_json, tokenizer_fingerprint
 from assay.errors import BundleError, UsageError
 from assay.tokenize.cuts import CutRule, find_cut_rule
-
-OnLong = Literal["truncate", "head-tail", "window-mean", "window-max", "error"]
-"""What happens to a document of more than `max_length` tokens."""
+from assay.tokenize.settings import OnLong
 
 TOO_LONG = "too_long"
 """Error code of a document over the limit under `error`."""

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from assay.errors import UsageError
+from assay.train.settings import TrainSettings
 from assay.train.splits import group_near_duplicates, split_rows
 
 Split = Literal["train", "validation", "calibration", "test"]
@@ -84,6 +85,27 @@ def load_corpus(*, seed: int = 0) -> Corpus:
         num_files=len(files),
         num_duplicates=len(files) - len(texts),
         num_near_duplicates=sum(size for size in size_of_group.values() if size > 1),
+    )
+
+
+def quickstart_settings(*, out: str, data: str, validation_data: str, seed: int = 0) -> TrainSettings:
+    """The quickstart's recipe: two thirds of MiniLM stay as they are, one pass, no dropout.
+
+    Chosen on validation rows, over two seeds and 70 recipes. Dropout costs nearly half of the time on
+    a CPU and a short training does without it.
+    """
+    return TrainSettings(
+        base=str(base_model_folder()),
+        out=out,
+        data=(data,),
+        validation_data=(validation_data,),
+        epochs=1,
+        batch_size=16,
+        learning_rate=5e-4,
+        max_length=128,
+        num_frozen_layers=4,
+        dropout=0.0,
+        seed=seed,
     )
 
 

@@ -1,14 +1,11 @@
-"""The checksum of ids and the check for duplicates."""
-
-import json
+"""The checksum of ids, and the hash of each."""
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assay.data.ids import IdChecksum, hash_ids, refuse_duplicate_ids
-from assay.data.sources import Columns, find_sources
+from assay.data.ids import IdChecksum, hash_ids
 from assay.errors import SourceError
 
 STRINGS = ["a", "bb", None, "", "ccc", "a"]
@@ -24,7 +21,14 @@ def checksum(*arrays):
 
 @pytest.mark.parametrize(
     "kind",
-    [pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view(), pa.dictionary(pa.int8(), pa.string())],
+    [
+        pa.large_string(),
+        pa.string_view(),
+        pa.binary(),
+        pa.large_binary(),
+        pa.binary_view(),
+        pa.dictionary(pa.int8(), pa.string()),
+    ],
     ids=str,
 )
 def test_encodings_do_not_matter(kind):
@@ -98,26 +102,3 @@ def test_equal_ids_hash_alike():
     assert hash_ids(pa.array(values).slice(3)).tolist() == hashes[3:].tolist()
     numbers = hash_ids(pa.array([0, 1, -1, 2**62]))
     assert len(set(numbers.tolist())) == 4
-
-
-@pytest.mark.parametrize("ids", [[1, 2, 3, 2], ["a", "b", "c", "b"], [1.5, 2.0, None, 2.0]])
-def test_duplicate_ids_are_refused(tmp_path, ids):
-    """Two rows with one id are named, across sources; nulls are not compared."""
-    pq.write_table(pa.table({"id": ids[:2]}), tmp_path / "a.parquet")
-    pq.write_table(pa.table({"id": ids[2:]}), tmp_path / "b.parquet")
-    columns = Columns(text=None)
-    found = find_sources([str(tmp_path)], columns=columns)
-    with pytest.raises(SourceError, match=rf"{ids[1]!r} is in row 1 of .*a\.parquet and in row 1 of .*b\.parquet"):
-        refuse_duplicate_ids(found, columns)
-
-
-def test_unique_ids_pass(tmp_path, monkeypatch):
-    """Unique ids pass, also where every hash meets another; so do rows without ids."""
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"id": f"x{n}" if n % 3 else None}) + "\n" for n in range(100)))
-    columns = Columns(text=None)
-    found = find_sources([str(tmp_path)], columns=columns)
-    refuse_duplicate_ids(found, columns)
-    monkeypatch.setattr("assay.data.ids.hash_ids", lambda ids: np.zeros(len(ids), dtype=np.uint64))
-    refuse_duplicate_ids(found, columns)
-    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' * 3)
-    refuse_duplicate_ids(find_sources([str(tmp_path)], columns=columns), columns)

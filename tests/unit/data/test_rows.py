@@ -19,7 +19,10 @@ from assay.errors import SourceError
 
 NUM_ROWS = 9_500
 RECORDS = [
-    {"id": number * 7, "text": "" if number % 50 == 0 else f'Text {number}: "a, b"\r\n\tzwei; ü{"x" * (number % 90)}'}
+    {
+        "id": number * 7,
+        "text": "" if number % 50 == 0 else f'Text {number}: "a, b"\r\n\tzwei; ü{"x" * (number % 90)}',
+    }
     for number in range(NUM_ROWS)
 ]
 
@@ -129,7 +132,15 @@ def test_a_round_trip(put, name):
     assert source.splits[0] == 0
     expected = [record["id"] for record in RECORDS], [record["text"] for record in RECORDS], {}
     assert collect(read_rows(source, Columns(), 0, NUM_ROWS)) == expected
-    for start, stop in [(0, 1), (1, 3), (1233, 1236), (4095, 4098), (5000, 9000), (NUM_ROWS - 1, NUM_ROWS), (7, 7)]:
+    for start, stop in [
+        (0, 1),
+        (1, 3),
+        (1233, 1236),
+        (4095, 4098),
+        (5000, 9000),
+        (NUM_ROWS - 1, NUM_ROWS),
+        (7, 7),
+    ]:
         ids, texts, _ = collect(read_rows(source, Columns(), start, stop, batch_rows=997))
         assert (ids, texts) == (expected[0][start:stop], expected[1][start:stop])
 
@@ -146,18 +157,28 @@ def test_a_reader_goes_on_and_jumps(tmp_path, name):
             assert collect(reader.read(source, start, stop, batch_rows=512))[1] == texts[start:stop]
 
 
-def test_batches_are_bounded(tmp_path):
-    """No batch has more rows than asked for, and long texts make batches smaller."""
+def test_batches_are_bounded(tmp_path, monkeypatch):
+    """No batch has more rows than asked for, and long texts make batches smaller, down to a row."""
     (tmp_path / "a.parquet").write_bytes(parquet(RECORDS))
     source = one_source(tmp_path / "a.parquet")
     assert max(batch.num_rows for batch in read_rows(source, Columns(), 0, NUM_ROWS, batch_rows=100)) == 100
-    long = [{"text": "x" * 10_000_000 + str(number)} for number in range(12)]
+    monkeypatch.setattr(rows, "BATCH_BYTES", 1_000_000)
+    long = [{"text": str(number) * 100_000} for number in range(40)]
     for name, content in (("b.parquet", parquet(long)), ("b.jsonl", jsonl(long)), ("b.csv", as_csv(long))):
         (tmp_path / name).write_bytes(content)
         source = one_source(tmp_path / name)
-        batches = list(read_rows(source, Columns(), 0, 12))
+        batches = list(read_rows(source, Columns(), 0, 40))
         assert collect(batches)[1] == [record["text"] for record in long]
-        assert max(batch.num_rows for batch in batches) <= 8
+        assert max(batch.num_rows for batch in batches) <= 10
+
+
+@pytest.mark.parametrize("make", [parquet, jsonl, as_csv])
+def test_a_text_of_ten_megabytes(tmp_path, make):
+    """A text of 10 MB between small ones is read like these."""
+    records = [{"text": "a"}, {"text": "ü x" * 2_500_000}, {"text": "b"}]
+    name = {parquet: "a.parquet", jsonl: "a.jsonl", as_csv: "a.csv"}[make]
+    (tmp_path / name).write_bytes(make(records))
+    assert read_all(tmp_path / name)[1] == [record["text"] for record in records]
 
 
 def test_a_saved_dataset(tmp_path):
@@ -167,7 +188,9 @@ def test_a_saved_dataset(tmp_path):
     (tmp_path / "saved" / "cache-1234.arrow").write_bytes(b"not a source")
     found = find_sources([str(tmp_path / "saved")], columns=Columns())
     assert [source.format for source in found] == ["arrow"] * 3
-    texts = [text for source in found for text in collect(read_rows(source, Columns(), 0, source.num_rows))[1]]
+    texts = [
+        text for source in found for text in collect(read_rows(source, Columns(), 0, source.num_rows))[1]
+    ]
     assert texts == [record["text"] for record in RECORDS]
 
 
@@ -273,7 +296,9 @@ def test_files_from_windows(tmp_path):
     """A byte order mark and CRLF line ends change nothing."""
     (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbf"id",text\r\n1,"a\r\nb"\r\n\r\n2,b\r\n')
     assert read_all(tmp_path / "a.csv") == ([1, 2], ["a\r\nb", "b"], {})
-    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"id": 1, "text": "a"}\r\n\r\n{"id": 2, "text": "b"}\r\n')
+    (tmp_path / "a.jsonl").write_bytes(
+        b'\xef\xbb\xbf{"id": 1, "text": "a"}\r\n\r\n{"id": 2, "text": "b"}\r\n'
+    )
     assert read_all(tmp_path / "a.jsonl") == ([1, 2], ["a", "b"], {})
 
 
@@ -333,7 +358,9 @@ def test_two_texts(tmp_path, name):
 @pytest.mark.parametrize(
     "kind", [pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64()], ids=str
 )
-@pytest.mark.parametrize("make", [pa.list_, pa.large_list, lambda kind: pa.list_(kind, 2)], ids=["l", "large", "fixed"])
+@pytest.mark.parametrize(
+    "make", [pa.list_, pa.large_list, lambda kind: pa.list_(kind, 2)], ids=["l", "large", "fixed"]
+)
 def test_input_ids(tmp_path, kind, make):
     """Token ids of any integer and list type come as uint16 or int32; null lists get a code."""
     array = pa.array([[1, 2], None, [3, 100]], make(kind))
@@ -433,7 +460,10 @@ def test_typed_ids(tmp_path, ids):
 
 def test_dictionary_ids_are_decoded(tmp_path):
     """A dictionary of ids comes as the ids."""
-    pq.write_table(pa.table({"id": pa.array(["x", "y", "x"]).dictionary_encode(), "text": ["a", "b", "c"]}), tmp_path / "a.parquet")
+    pq.write_table(
+        pa.table({"id": pa.array(["x", "y", "x"]).dictionary_encode(), "text": ["a", "b", "c"]}),
+        tmp_path / "a.parquet",
+    )
     source = one_source(tmp_path / "a.parquet")
     assert id_type(source, Columns()) == pa.string()
     assert read_all(tmp_path / "a.parquet")[0] == ["x", "y", "x"]
@@ -467,7 +497,9 @@ def test_types_of_json_ids(tmp_path, values, kind):
     assert id_type(source, Columns()) == kind
     ids = read_all(tmp_path / "a.jsonl")[0]
     if kind == pa.string():
-        assert ids == [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+        assert ids == [
+            value if value is None or isinstance(value, str) else json.dumps(value) for value in values
+        ]
     else:
         assert ids == values
 
@@ -560,7 +592,11 @@ def test_a_file_of_no_objects(tmp_path):
     """A JSON Lines file none of whose lines is an object is rows with errors, not a crash."""
     (tmp_path / "a.jsonl").write_text("nonsense\n" * 3)
     for columns in (Columns(), Columns(id="key")):
-        assert read_all(tmp_path / "a.jsonl", columns) == ([None] * 3, [None] * 3, dict.fromkeys(range(3), "not_json"))
+        assert read_all(tmp_path / "a.jsonl", columns) == (
+            [None] * 3,
+            [None] * 3,
+            dict.fromkeys(range(3), "not_json"),
+        )
 
 
 def test_ranges_beyond_the_source(tmp_path):

@@ -204,6 +204,27 @@ def test_other_readers_open_a_merged_file(tmp_path):
     assert frame["prediction"].null_count() == sum(number % 7 == 6 for number in range(990, 1000))
 
 
+@pytest.mark.parametrize("writer", ["duckdb", "polars"])
+def test_files_of_other_writers(tmp_path, writer):
+    """Files that DuckDB and Polars wrote get their scores too, and are theirs to read again."""
+    library = pytest.importorskip(writer)
+    path, out = str(tmp_path / "a.parquet"), str(tmp_path / "out" / "a.parquet")
+    table = pa.table(
+        {"id": [f"d{number}" for number in range(5000)], "text": ["zażółć"] * 5000, "l": [[1, 2]] * 5000}
+    )
+    if writer == "duckdb":
+        library.from_arrow(table).write_parquet(path, row_group_size=2048)
+    else:
+        library.from_arrow(table).write_parquet(path, row_group_size=1000)
+    make_run(tmp_path / "run", [path], unit_rows=700)
+    merge(str(tmp_path / "run"), str(tmp_path / "out"))
+    assert_merged(pq.read_table(out), pq.read_table(path))
+    assert row_groups(out) == row_groups(path)
+    frame = library.read_parquet(out)
+    names = frame.columns
+    assert names == ["id", "text", "l", *SCORES]
+
+
 def test_parquet_without_an_arrow_schema(tmp_path):
     """A file of another writer, with no Arrow schema in its footer, gets plain columns."""
     table = pa.table({"id": pa.array(range(10), pa.int64()), "text": ["t"] * 10})

@@ -1,0 +1,129 @@
+"""kill -9 anywhere, any number of times: rerun the same command; nothing is lost, doubled or half."""
+
+import itertools
+import random
+import subprocess
+import time
+
+import psutil
+import pytest
+from support.fake_runs import contents, make_run, start_driver, write_sources
+from support.fake_worker import LOCAL_STEPS, Orders, all_deaths, deaths_met, plan_deaths
+
+from assay.runs.run import open_run
+from assay.runs.verify import verify
+
+UNIT_ROWS = 10
+
+
+def finish(driver, *, seconds=120):
+    """What a driver process printed, and its exit status."""
+    output, _ = driver.communicate(timeout=seconds)
+    return driver.returncode, output
+
+
+def assert_same_as_uninterrupted(url, folder, tmp_path):
+    """The run at `url` holds what a run that nobody disturbed holds, part for part and row for row."""
+    proof = verify(str(url), sources=True, duplicates=True)
+    assert proof.holds, proof
+    assert proof.duplicate_ids == 0
+    calm = make_run(tmp_path / "calm", folder, unit_rows=UNIT_ROWS, publish=True)
+    assert contents(open_run(str(url))) == contents(calm)
+
+
+def kill_and_rerun(url, folder, deaths, *, seed, driver_kills):
+    """Rerun the same command until the run is whole, its workers dying and its drivers being killed."""
+    chance = random.Random(seed)
+    orders = Orders(seconds_per_batch=0.01, deaths=str(deaths))
+    killed = 0
+    for number in itertools.count():
+        driver = start_driver(url, folder, workers=1 + number % 4, unit_rows=UNIT_ROWS, orders=orders)
+        if killed < driver_kills:
+            try:
+                driver.wait(timeout=chance.uniform(0.5, 4.0))
+            except subprocess.TimeoutExpired:
+                driver.kill()
+                killed += 1
+        status, output = finish(driver)
+        assert status in {0, 1, -9}, output
+        if status == 0:
+            return killed
+    raise AssertionError
+
+
+def test_a_hundred_kills(tmp_path):
+    """Workers die before and after each step of publishing and at random moments, drivers are killed, and
+    the number of workers changes from try to try: the run ends with the parts of an undisturbed one.
+    """
+    folder = write_sources(tmp_path / "sources", [3500, 0, 3333])
+    deaths = plan_deaths(tmp_path / "deaths", all_deaths(timers=60, seed=1))
+    killed = kill_and_rerun(tmp_path / "run", folder, deaths, seed=1, driver_kills=6)
+    met = deaths_met(deaths)
+    assert len(met) + killed >= 100, met
+    assert {death.split(".")[1] for death in met if "timer" not in death} == set(LOCAL_STEPS)
+    assert_same_as_uninterrupted(tmp_path / "run", folder, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 6))
+def test_a_thousand_kills(tmp_path, seed):
+    """The same with more kills of workers and drivers, in other orders."""
+    folder = write_sources(tmp_path / "sources", [9_000, 0, 3_333])
+    deaths = plan_deaths(tmp_path / "deaths", all_deaths(timers=184, seed=seed))
+    killed = kill_and_rerun(tmp_path / "run", folder, deaths, seed=seed, driver_kills=20)
+    assert len(deaths_met(deaths)) + killed >= 200
+    assert_same_as_uninterrupted(tmp_path / "run", folder, tmp_path)
+
+
+def test_kills_while_the_run_is_created(tmp_path):
+    """A driver that dies before or after any step of writing run.json leaves nothing, or a run to join."""
+    folder = write_sources(tmp_path / "sources", [30])
+    steps = ("create", "sync", "link", "syncfolder", "unlink")
+    planned = [f"{when}.{step}.1" for step in steps for when in ("before", "after")]
+    deaths = plan_deaths(tmp_path / "deaths", planned)
+    environment = {"DRIVER_DEATHS": str(deaths)}
+    # Each dies in a run of its own: whoever finds run.json there already has no such step to die at.
+    drivers = [
+        start_driver(tmp_path / f"run{number}", folder, unit_rows=UNIT_ROWS, environment=environment)
+        for number in range(len(planned))
+    ]
+    assert {finish(driver)[0] for driver in drivers} == {-9}
+    assert deaths_met(deaths) == sorted(planned)
+    for number in range(len(planned)):
+        run = make_run(tmp_path / f"run{number}", folder, unit_rows=UNIT_ROWS, publish=True)
+        assert verify(run.url, sources=True).holds
+
+
+def test_workers_stop_when_their_driver_is_killed(tmp_path):
+    """A worker whose driver is gone publishes nothing half and ends by itself."""
+    folder = write_sources(tmp_path / "sources", [2000])
+    orders = Orders(seconds_per_batch=0.05)
+    driver = start_driver(tmp_path / "run", folder, workers=2, unit_rows=UNIT_ROWS, orders=orders)
+    while not list((tmp_path / "run").glob("parts/*.parquet")):
+        assert driver.poll() is None
+        time.sleep(0.02)
+    workers = psutil.Process(driver.pid).children()
+    assert len(workers) == 2
+    driver.kill()
+    driver.communicate()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+    proof = verify(str(tmp_path / "run"), sources=True)
+    assert 0 < proof.units_missing < proof.units_total
+    assert proof.problems == (
+        f"{proof.units_missing} of 200 units are not published; run the same command to go on",
+    )
+
+
+def test_two_drivers_on_one_run(tmp_path):
+    """Two drivers that start at once on one run directory end with one whole run."""
+    folder = write_sources(tmp_path / "sources", [1500])
+    orders = Orders(seconds_per_batch=0.01)
+    drivers = [
+        start_driver(tmp_path / "run", folder, workers=2, unit_rows=UNIT_ROWS, orders=orders)
+        for _ in range(2)
+    ]
+    for driver in drivers:
+        status, output = finish(driver)
+        assert status == 0, output
+    assert_same_as_uninterrupted(tmp_path / "run", folder, tmp_path)

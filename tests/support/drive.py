@@ -1,0 +1,43 @@
+"""A driver process over fake workers: `python drive.py RUN SOURCES WORKERS UNIT_ROWS`.
+
+A static one where POD_ID and NUM_WORKERS are set. With DRIVER_DEATHS it dies as fake_worker.py describes.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support.fake_runs import fake_commands, plan_run
+from support.fake_worker import draw_death
+
+from assay.errors import WorkError
+from assay.runs.driver import drive_run
+from assay.runs.placement import static_place
+
+
+def main() -> int:
+    """Drive the run to its end; status 1 where units are left."""
+    url, folder, num_workers, unit_rows = sys.argv[1:]
+    deaths = os.environ.pop("DRIVER_DEATHS", None)
+    if deaths:
+        draw_death(Path(deaths))
+    rank, world_size = static_place("static" if "POD_ID" in os.environ else "local", None, None)
+    try:
+        drive_run(
+            url,
+            plan_run(folder, unit_rows=int(unit_rows)),
+            lambda run: fake_commands(run, int(num_workers)),
+            rank=rank,
+            world_size=world_size,
+            on_message=lambda line: print(line, flush=True),  # noqa: T201
+        )
+    except WorkError as error:
+        print(error)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

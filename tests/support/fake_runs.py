@@ -1,0 +1,118 @@
+"""Runs whose workers are fake: plan one, drive it, read its parts back."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from assay.data.sources import Columns, find_sources
+from assay.runs.cut import id_field
+from assay.runs.driver import WorkerCommand
+from assay.runs.manifest import new_manifest
+from assay.runs.plan import limit_boundaries, plan_boundaries
+from assay.runs.run import create_or_join, part_path
+from assay.runs.worker import run_unit
+from support.fake_worker import FakeWork, Orders
+
+SUPPORT = Path(__file__).parent
+SCORES = (
+    pa.field("num_tokens", pa.int32()),
+    pa.field("error", pa.string()),
+    pa.field("prediction", pa.float32()),
+)
+
+
+def write_sources(folder, sizes, *, ids=True, row_group_rows=100):
+    """A Parquet source for each size, `a.parquet`, `b.parquet`, ...; every 50th text is null."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, size in enumerate(sizes):
+        texts = [None if row % 50 == 49 else f"document {row} of {number}" for row in range(size)]
+        columns = {"id": [f"{number}-{row}" for row in range(size)]} if ids else {}
+        table = pa.table(
+            {**columns, "text": texts},
+            schema=pa.schema([*((name, pa.string()) for name in columns), ("text", pa.string())]),
+        )
+        pq.write_table(table, folder / f"{chr(ord('a') + number)}.parquet", row_group_size=row_group_rows)
+    return folder
+
+
+def plan_run(folder, *, unit_rows=20, limit_rows=None, identity=None):
+    """The manifest of a run over the sources in `folder`."""
+    columns = Columns()
+    sources = find_sources([str(folder)], columns=columns)
+    boundaries, left = [], limit_rows
+    for source in sources:
+        cuts = plan_boundaries(source.num_rows, source.splits, unit_rows)
+        if left is not None:
+            cuts = limit_boundaries(cuts, left)
+            left -= cuts[-1] if cuts else 0
+        boundaries.append(cuts)
+    return new_manifest(
+        kind="score",
+        assay_version="0",
+        identity={"bundle": "b" * 32, "max_length": 64, **(identity or {})},
+        settings={},
+        columns=columns,
+        sources=sources,
+        boundaries=boundaries,
+        part_schema=pa.schema([id_field(sources, columns), *SCORES], metadata={"assay.task": "regression"}),
+    )
+
+
+def make_run(url, folder, *, publish=False, **options):
+    """The run at `url` over the sources in `folder`; with `publish` every unit is published in this process."""
+    run, _ = create_or_join(str(url), plan_run(folder, **options))
+    if publish:
+        for unit in run.manifest.units():
+            publish_unit(run, unit)
+    return run
+
+
+def publish_unit(run, unit):
+    """Publish one unit in this process, as a worker would."""
+    return run_unit(run, FakeWork(run.manifest), unit)
+
+
+def fake_commands(run, num_workers=1, orders=None):
+    """How to start fake workers."""
+    command = WorkerCommand(
+        arguments=(sys.executable, str(SUPPORT / "fake_worker.py"), run.url),
+        environment=orders.environment() if orders else {},
+    )
+    return [command] * num_workers
+
+
+def start_driver(run_url, folder, *, workers=1, unit_rows=20, orders=None, environment=None):
+    """A driver in a process of its own, see drive.py."""
+    return subprocess.Popen(
+        [sys.executable, str(SUPPORT / "drive.py"), str(run_url), str(folder), str(workers), str(unit_rows)],
+        env={**os.environ, **(orders or Orders()).environment(), **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    )
+
+
+def contents(run):
+    """What is in each part: its rows, and what its footer says about them; by unit name."""
+    found = {}
+    for name in sorted(run.part_files()):
+        with run.store.open_input(f"parts/{name}.parquet") as file:
+            table = pq.read_table(file)
+        kept = (b"assay.run_id", b"assay.unit", b"assay.num_rows", b"assay.id_checksum", b"assay.task")
+        found[name] = (table.to_pydict(), {key: table.schema.metadata.get(key) for key in kept})
+    return found
+
+
+def part_file(run, unit):
+    """The local file of a unit's part."""
+    return Path(run.url) / part_path(unit)
+
+
+def leftovers(run):
+    """Temporary files in a local run."""
+    scratch = Path(run.url) / "tmp"
+    return sorted(scratch.iterdir()) if scratch.exists() else []
