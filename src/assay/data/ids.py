@@ -102,7 +102,8 @@ def _cells(array: pa.Array) -> tuple[Bytes, Positions, Positions]:
         return np.zeros(0, dtype=np.uint8), nothing, nothing
     if pa.types.is_large_binary(array.type):
         data, offsets = _binary_cells(array)
-        return data, offsets[:-1], np.diff(offsets)
+        first, last = offsets[0], offsets[-1]
+        return data[first:last], offsets[:-1] - first, np.diff(offsets)
     width = array.type.bit_width // 8
     starts = np.arange(len(array), dtype=np.int64) * width
     return _fixed_width_bytes(array), starts, np.full(len(array), width, dtype=np.int64)
@@ -155,7 +156,7 @@ def _canonical(array: pa.Array) -> pa.Array:
     if kind == pa.time32("s"):
         return array.cast(pa.time32("ms"))
     if types.is_date64(kind):
-        return array.cast(pa.date32())
+        return array.cast(pa.date32(), safe=False)
     if types.is_decimal32(kind) or types.is_decimal64(kind):
         return array.cast(pa.decimal128(kind.precision, kind.scale))
     if types.is_nested(kind):

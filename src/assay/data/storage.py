@@ -14,6 +14,7 @@ Not covered: permissions of new files beyond the umask, links that lead out of t
 above the single-put limit of the service (5 GB on S3) in `create`; `replace` takes those too.
 """
 
+import atexit
 import ctypes
 import errno
 import functools
@@ -529,7 +530,9 @@ def _object_errors(name: str, verb: str) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=1)
 def _process_scratch(pid: int) -> "tempfile.TemporaryDirectory[str]":
-    return tempfile.TemporaryDirectory(prefix=f"assay-{pid}-", ignore_cleanup_errors=True)
+    folder = tempfile.TemporaryDirectory(prefix=f"assay-{pid}-", ignore_cleanup_errors=True)
+    atexit.register(folder.cleanup)
+    return folder
 
 
 class _RangeFile(io.RawIOBase):

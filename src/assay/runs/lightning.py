@@ -167,7 +167,7 @@ class PredictionWriter(BasePredictionWriter):
         try:
             staging.abort()
         except StorageError as error:
-            _log.warning("the last staged rows are lost: %s", error)  # noqa: TRY400  the exception is the news
+            _log.warning("the last staged rows are lost: %s", error)
         else:
             _log.warning(
                 "predict failed; rows predicted so far are in %s: %s", self._store.url, staging.files
@@ -218,7 +218,8 @@ class PredictionWriter(BasePredictionWriter):
         if value is None:
             known = ", ".join(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
             raise UsageError(
-                f"the batch has no {key!r} ({known}); put the row ids into it as an integer tensor, or set row_key"
+                f"the batch has no {key!r} ({known}); put the row ids into it as an integer tensor, "
+                "or set row_key"
             )
         rows = _to_array(value)
         if rows.ndim != 1 or rows.dtype.kind not in "iu":

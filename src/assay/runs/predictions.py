@@ -74,7 +74,7 @@ RowSource = pa.Table | ds.Dataset | Callable[[pa.Int64Array], pa.Table]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictionLayout:
-    """What a row of the result holds, and where it comes from. Raises UsageError where that does not add up."""
+    """What a row of the result holds, and where it comes from; UsageError where that does not add up."""
 
     schema: pa.Schema
     """Columns of the result, in order."""
@@ -270,7 +270,7 @@ def _differences(before: Mapping[str, object], after: Mapping[str, object]) -> s
 
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 64 else f"{text[:24]}...{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return text if len(text) <= 40 else f"{text[:12]}...{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def find_predictions(store: Store) -> Predictions | None:
@@ -432,8 +432,9 @@ def drop_repeats(table: pa.Table, tolerance: float) -> tuple[pa.Table, int]:
         near |= (first == second) | (np.isnan(first) & np.isnan(second))
         far = np.flatnonzero(~near.reshape(len(again), -1).all(axis=1))
         if len(far):
+            twice = rows[again[far[0]]]
             raise CheckError(
-                f"row {rows[again[far[0]]]} was predicted twice, {name} {first[far[0]]} and {second[far[0]]}, "
+                f"row {twice} was predicted twice, {name} {first[far[0]]} and {second[far[0]]}: "
                 f"further apart than duplicate_tolerance {tolerance} ({len(far)} such rows); "
                 "a row id must name one row of the whole cohort, not of a rank or a file"
             )
@@ -563,9 +564,9 @@ class RowCount:
             self._add(total - self.next_row, self.next_row)
         if self.num_missing:
             raise CheckError(
-                f"{self.num_missing} of {total} rows were not predicted (the first: row {self.first_missing}); "
-                "nothing is published; see that the dataloader gives every row (a batch limit, a dropped last "
-                "batch, a filtered dataset), and predict again"
+                f"{self.num_missing} of {total} rows were not predicted (the first: row "
+                f"{self.first_missing}); nothing is published; see that the dataloader gives every row "
+                "(a batch limit, a dropped last batch, a filtered dataset), and predict again"
             )
 
     def _add(self, count: int, first: int) -> None:
@@ -606,7 +607,8 @@ class _RowReader:
             table = self._rows(pa.array(np.arange(start, stop), pa.int64()))
         if table.num_rows != stop - start:
             raise SourceError(
-                f"rows gave {table.num_rows} rows for rows {start} to {stop}; it must give one for each id, in order"
+                f"rows gave {table.num_rows} rows for rows {start} to {stop}; it must give one for each id, "
+                "in order"
             )
         return table
 

@@ -70,7 +70,7 @@ def to_chunk(rows: Rows, encoder: Encoder, *, max_tokens: int | None) -> Chunk:
         tokens = encoder.encode(rows.texts, rows.text_pairs)
         errors = {**tokens.errors, **errors}
     else:
-        tokens = stored_tokens(rows.input_ids, None, None, encoder.id_type)
+        tokens = stored_tokens(rows.input_ids, rows.second_starts, rows.truncated, encoder.id_type)
         lengths = tokens.num_tokens
         errors.update({row: NO_IDS for row in np.flatnonzero(lengths == 0).tolist() if row not in errors})
         if max_tokens is not None and (too_long := np.flatnonzero(lengths > max_tokens)).size:

@@ -340,9 +340,13 @@ def _run_all(merger: "_Merger", todo: Sequence[Output], num_threads: int | None)
 
 
 def _results(futures: list[Future[T]]) -> list[T]:
-    done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-    for future in done:
-        future.result()
+    """The results in order; raises the first error that is not a mere stop because of another's."""
+    wait(futures, return_when=FIRST_EXCEPTION)
+    if any(future.done() and future.exception() for future in futures):
+        begun = [future for future in futures if not future.cancel()]
+        wait(begun)
+        errors = [error for future in begun if (error := future.exception()) is not None]
+        raise next((error for error in errors if not isinstance(error, _StoppedError)), errors[0])
     return [future.result() for future in futures]
 
 
@@ -358,6 +362,13 @@ class _Merger:
 
     def write(self, output: Output) -> bool:
         """Write one file and publish it; False where another merge had done so first."""
+        try:
+            return self._write(output)
+        except BaseException:
+            self.watch.stop.set()
+            raise
+
+    def _write(self, output: Output) -> bool:
         manifest = self.run.manifest
         source = manifest.source(output.source)
         num_rows = manifest.sources[output.source].planned_rows

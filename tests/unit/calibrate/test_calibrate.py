@@ -1,4 +1,4 @@
-"""`calibrate`: calibration.json is written from held-out rows alone, or an error leaves the bundle as it was."""
+"""`calibrate` writes calibration.json from held-out rows alone; an error leaves the bundle as it was."""
 
 import json
 import random

@@ -19,7 +19,9 @@ def test_lengths_beyond_16_bits_are_sorted_too():
     assert [batch.tolist() for batch in batches] == [[1], [2, 0]]
 
 
-@pytest.mark.parametrize("settings", [{"max_batch_tokens": 0}, {"max_batch_tokens": 1, "max_batch_sequences": 0}])
+@pytest.mark.parametrize(
+    "settings", [{"max_batch_tokens": 0}, {"max_batch_tokens": 1, "max_batch_sequences": 0}]
+)
 def test_a_budget_of_nothing_is_refused(settings):
     """A batch must hold something."""
     with pytest.raises(ValueError, match="holds nothing"):

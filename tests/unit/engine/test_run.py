@@ -25,9 +25,7 @@ def test_stop_is_asked_before_each_batch():
         return len(asked) == 3
 
     with pytest.raises(Stopped):
-        run_sequences(
-            engine, sequences_of([1], [2], [3], [4]), max_batch_tokens=1, should_stop=should_stop
-        )
+        run_sequences(engine, sequences_of([1], [2], [3], [4]), max_batch_tokens=1, should_stop=should_stop)
     assert asked == [0, 1, 2]
 
 

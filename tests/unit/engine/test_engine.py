@@ -1,0 +1,126 @@
+"""Which engine `load_engine` picks, and the self test that guards the packed one."""
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, BertConfig, MPNetConfig
+
+from assay.engine import engine as engines
+from assay.engine.cpu import CpuPackedEngine, has_onednn
+from assay.engine.engine import load_engine
+from assay.engine.fake import FakeEngine
+from assay.engine.padded import PaddedEngine
+from assay.errors import BundleError, UsageError
+from assay.model.packing import pack
+
+SHAPE = {
+    "vocab_size": 40,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "initializer_range": 0.3,
+}
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """A tiny BERT classifier's directory."""
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(0)
+    AutoModelForSequenceClassification.from_config(BertConfig(**SHAPE)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _keep_threads():
+    """load_engine sets torch's threads for the process; put them back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_known_family_runs_packed(bert):
+    """BERT on the CPU gets the packed engine, on the threads asked for."""
+    engine = load_engine(bert, num_threads=1)
+    assert isinstance(engine, CpuPackedEngine)
+    assert torch.get_num_threads() == 1
+    assert "1 threads" in engine.description()
+
+
+def test_an_unknown_family_runs_padded_and_says_why(tmp_path):
+    """MPNet gets transformers' own forward and a reason."""
+    AutoModelForSequenceClassification.from_config(MPNetConfig(**SHAPE)).save_pretrained(tmp_path)
+    engine = load_engine(tmp_path)
+    assert isinstance(engine, PaddedEngine)
+    assert "mpnet" in engine.description()
+
+
+def test_half_precision_on_the_cpu_runs_padded(bert):
+    """The packed CPU kernels are fp32; another precision says so."""
+    engine = load_engine(bert, precision="bf16")
+    assert isinstance(engine, PaddedEngine)
+    assert "fp32" in engine.description()
+    assert engine.forward(pack([[1, 2], [3]])).dtype == torch.float32
+
+
+@pytest.mark.parametrize("wrong", [1.0, float("nan")])
+def test_a_packed_engine_that_disagrees_is_not_used(bert, monkeypatch, wrong):
+    """Where packed logits differ from the model's own, the padded engine runs and says why."""
+    right = CpuPackedEngine.forward
+    monkeypatch.setattr(CpuPackedEngine, "forward", lambda self, batch: right(self, batch) + wrong)
+    engine = load_engine(bert)
+    assert isinstance(engine, PaddedEngine)
+    assert "self test" in engine.description()
+
+
+def test_the_self_test_sees_documents_that_attend_to_each_other(bert):
+    """Sequences run as one long one are found out."""
+    reference = load_engine(bert, precision="fp32")
+
+    class Mixing(CpuPackedEngine):
+        def forward(self, batch):
+            whole = pack([batch.input_ids_T.tolist()])
+            return super().forward(whole).expand(batch.num_sequences, -1)
+
+    mixing = object.__new__(Mixing)
+    mixing.__dict__.update(reference.__dict__)
+    assert engines.self_test(mixing, reference) > engines.SELF_TEST_TOLERANCE
+    assert engines.self_test(reference, reference) <= engines.SELF_TEST_TOLERANCE
+
+
+def test_fake_engines_by_name():
+    """fake:, fake:5 and fake:5:0.1 name a fake engine."""
+    engine = load_engine("fake:5")
+    assert isinstance(engine, FakeEngine)
+    assert engine.num_outputs == 5
+    assert load_engine("fake:").num_outputs == 2
+    assert load_engine("fake:3:0.5").seconds_per_token == 0.5
+    for bad in ("fake:x", "fake:0", "fake:2:fast"):
+        with pytest.raises(UsageError, match="fake:NUM_OUTPUTS"):
+            load_engine(bad)
+
+
+def test_what_is_no_bundle_or_no_device_is_refused(bert, tmp_path):
+    """Errors come from Assay's tree."""
+    with pytest.raises(BundleError):
+        load_engine(tmp_path / "nowhere")
+    with pytest.raises(UsageError):
+        load_engine(bert, device="tpu")
+    with pytest.raises(UsageError):
+        load_engine(bert, precision="int4")
+
+
+def test_onednn_products_are_used_only_where_they_exist(monkeypatch):
+    """A build of torch without oneDNN takes the plain products."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not has_onednn()
+
+
+def test_the_slow_fake_takes_its_time():
+    """seconds_per_token makes a slow device."""
+    slept = []
+    engine = FakeEngine(seconds_per_token=0.25)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("assay.engine.fake.time.sleep", slept.append)
+        engine.forward(pack([[1, 2], [3]]))
+    assert slept == [0.75]
