@@ -19,7 +19,7 @@ from assay import metrics
 from assay.bundle import load_bundle
 from assay.calibrate.calibrate import calibrate_rows
 from assay.calibrate.settings import CalibrateSettings
-from assay.engine.engine import load_engine
+from assay.engine.load import load_engine
 from assay.errors import CheckError, UsageError
 from assay.runs.verify import require, verify
 from assay.score.merge import merge

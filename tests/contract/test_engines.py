@@ -168,7 +168,7 @@ def test_order_out_equals_order_in_for_a_thousand(engine):
 
 
 def test_equality_with_transformers_on_pairs_and_singles(models):
-    """Packed and padded logits equal the model's own forward, one document at a time, token types included."""
+    """Packed and padded logits equal the model's own, one document at a time, token types included."""
     sequences = make_sequences([*ODD_LENGTHS, 9, 33, 33])
     seconds = np.array([0, 1, 60, 0, 128, 200, 4, 0, 32], dtype=np.int32)
     sequences = Sequences(flat_ids=sequences.flat_ids, offsets=sequences.offsets, second_starts=seconds)

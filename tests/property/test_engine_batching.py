@@ -1,5 +1,7 @@
 """Properties of batching, deduplication and `run_sequences`."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +41,7 @@ def test_cut_covers_the_order_without_gaps(lengths, budget):
     assert bounds[0] == 0
     assert bounds[-1] == len(lengths)
     assert bounds == sorted(set(bounds))
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         assert array[start:stop].sum() <= budget or stop - start == 1
         assert stop == len(lengths) or array[start : stop + 1].sum() > budget
 

@@ -100,16 +100,21 @@ def contents(run):
     """What is in each part: its rows, and what its footer says about them; by unit name."""
     found = {}
     for name in sorted(run.part_files()):
-        with run.store.open_input(f"parts/{name}.parquet") as file:
-            table = pq.read_table(file)
-        kept = (b"assay.run_id", b"assay.unit", b"assay.num_rows", b"assay.id_checksum", b"assay.task")
-        found[name] = (table.to_pydict(), {key: table.schema.metadata.get(key) for key in kept})
+        with run.store.open_input(f"parts/{name}.parquet") as handle, pq.ParquetFile(handle) as file:
+            footer = file.metadata.metadata
+            kept = (b"assay.run_id", b"assay.unit", b"assay.num_rows", b"assay.id_checksum", b"assay.task")
+            found[name] = (file.read().to_pydict(), {key: footer[key] for key in kept})
     return found
 
 
 def part_file(run, unit):
     """The local file of a unit's part."""
     return Path(run.url) / part_path(unit)
+
+
+def footer_of(path):
+    """The key-value metadata in the footer of a Parquet file."""
+    return pq.read_metadata(path).metadata
 
 
 def leftovers(run):

@@ -20,7 +20,8 @@ from assay import metrics
 from assay.bundle import Bundle, Calibration, load_bundle, save_calibration
 from assay.calibrate.settings import CalibrateSettings
 from assay.calibrate.temperature import apply_calibration, fit_temperature
-from assay.engine.engine import Engine, load_engine
+from assay.engine.engine import Engine
+from assay.engine.load import load_engine
 from assay.engine.run import Sequences, run_sequences
 from assay.errors import InputError, UsageError
 from assay.metrics import IntArray, ReliabilityBin

@@ -67,7 +67,7 @@ def examine(bundle: str | None = None) -> Findings:
 
 def _bundle_lines(path: str) -> list[tuple[str, str]]:
     from assay.bundle import load_bundle
-    from assay.engine.engine import load_engine
+    from assay.engine.load import load_engine
 
     bundle = load_bundle(path)
     device = available_devices()[0].name

@@ -17,8 +17,8 @@ from assay.model.packing import PackedBatch, pack
 
 _PASS_TOKENS = {"cpu": 64, "cuda": 4096}
 """What starting one more forward pass costs, as tokens of padding that take as long."""
-_SHORT = 7
-"""Tokens of the sequence that is padded to see whether padding shows."""
+_SHORT = 2
+"""Tokens of the sequence that is padded to see whether padding shows: within a convolution's reach."""
 _PADDING_TOLERANCE = {True: 1e-4, False: 2e-2}
 """Largest difference of a logit that rounding explains; fp32, else."""
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from assay.bundle import Bundle, load_bundle
 from assay.data.rows import NOT_TEXT, NULL, Rows
-from assay.engine.engine import Engine, load_engine
+from assay.engine.engine import Engine
+from assay.engine.load import load_engine
 from assay.errors import InputError
 from assay.score.chunks import chunks
 from assay.score.scorer import Scorer, score_fields

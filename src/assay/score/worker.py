@@ -11,12 +11,11 @@ import sys
 from collections.abc import Callable
 
 from assay.bundle import load_bundle
-from assay.engine.engine import Engine, load_engine
+from assay.engine.engine import Engine
 from assay.engine.fake import FakeEngine
 from assay.errors import RefusedError
 from assay.runs.run import Run, open_run
 from assay.runs.worker import worker_main
-from assay.score.parity import check_parity
 from assay.score.scorer import Scorer
 from assay.score.work import ScoreWork
 from assay.telemetry import configure_logging
@@ -45,16 +44,8 @@ def open_score_work(
         on_long=identity["on_long"],
         stride=identity["stride"],
     )
-    if identity["engine"] == "fake":
-        engine: Engine = FakeEngine(num_outputs=len(bundle.labels))
-    else:
-        engine = load_engine(
-            bundle.path,
-            device=device,
-            precision=identity["precision"],
-            num_threads=num_threads,
-            packed=identity["engine"] != "padded",
-        )
+    is_fake = identity["engine"] == "fake"
+    engine = FakeEngine(num_outputs=len(bundle.labels)) if is_fake else _load_engine(run, device, num_threads)
     scorer = Scorer(
         bundle,
         engine,
@@ -64,8 +55,30 @@ def open_score_work(
         should_stop=should_stop,
     )
     work = ScoreWork(run.manifest, scorer, encoder, worker=f"{socket.gethostname()}-{os.getpid()}-{device}")
-    check_parity(run, work, scorer, engine, device=device)
+    if not is_fake:
+        _check_parity(run, work, scorer, engine, device)
     return work, engine.description()
+
+
+# transformers takes seconds to import; a worker on the fake engine does without.
+
+
+def _load_engine(run: Run, device: str, num_threads: int | None) -> Engine:
+    from assay.engine.load import load_engine
+
+    return load_engine(
+        run.manifest.settings["bundle"],
+        device=device,
+        precision=run.manifest.identity["precision"],
+        num_threads=num_threads,
+        packed=run.manifest.identity["engine"] != "padded",
+    )
+
+
+def _check_parity(run: Run, work: ScoreWork, scorer: Scorer, engine: Engine, device: str) -> None:
+    from assay.score.parity import check_parity
+
+    check_parity(run, work, scorer, engine, device=device)
 
 
 def main() -> int:

@@ -177,7 +177,8 @@ def fit(
     )
     with publish_folder(out, overwrite=settings.overwrite) as folder:
         _restore_dropout(model, base_config)
-        model.save_pretrained(folder)
+        with _quiet_transformers():
+            model.save_pretrained(folder)
         for name in _TOKENIZER_FILES:
             if (Path(settings.base) / name).exists():
                 shutil.copyfile(Path(settings.base) / name, folder / name)

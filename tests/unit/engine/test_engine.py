@@ -4,10 +4,10 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, MPNetConfig
 
-from assay.engine import engine as engines
+from assay.engine import load as engines
 from assay.engine.cpu import CpuPackedEngine, has_onednn
-from assay.engine.engine import load_engine
 from assay.engine.fake import FakeEngine
+from assay.engine.load import load_engine
 from assay.engine.padded import PaddedEngine
 from assay.errors import BundleError, UsageError
 from assay.model.packing import pack

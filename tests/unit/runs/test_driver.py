@@ -1,0 +1,177 @@
+"""The driver: units handed out, handed out again where a worker dies, and given up where no retry helps."""
+
+import sys
+from collections import Counter
+
+import pytest
+from support.fake_runs import fake_commands, make_run, plan_run, publish_unit, write_sources
+from support.fake_worker import Orders, deaths_met, plan_deaths
+
+from assay.errors import InputError, RefusedError, StorageError, UnitError, WorkError
+from assay.runs.driver import Driver, WorkerCommand, drive_run, python_command
+from assay.runs.verify import verify
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """One source of 200 rows."""
+    return write_sources(tmp_path / "sources", [200])
+
+
+@pytest.fixture
+def run(folder, tmp_path):
+    """A run of ten units, none published."""
+    return make_run(tmp_path / "run", folder)
+
+
+def script(run, text):
+    """A worker that is a few lines of Python."""
+    return WorkerCommand(arguments=(sys.executable, "-c", text, run.url))
+
+
+def test_two_workers_publish_a_run(run):
+    """Every unit is published once, progress is told, and the outcome counts what was done."""
+    heard = []
+    # What libraries print on stdout must not meet the protocol.
+    orders = Orders(noisy=True, seconds_per_batch=0.02)
+    driver = Driver(run, fake_commands(run, 2, orders), on_progress=heard.append)
+    assert (driver.units_total, driver.units_left) == (10, 10)
+    outcome = driver.run()
+    assert (outcome.units_total, outcome.units_found, outcome.units_published) == (10, 0, 10)
+    assert outcome.counters.rows == 200
+    assert outcome.descriptions == ("fake worker",)
+    assert outcome.ready_seconds > 0
+    assert verify(run.url, sources=True).holds
+    assert heard[-1].units_done == 10
+    assert heard[-1].rows_done == heard[-1].rows_total == 200
+    assert [progress.units_done for progress in heard] == sorted(progress.units_done for progress in heard)
+
+
+def test_a_finished_run_starts_no_worker(folder, tmp_path):
+    """Where everything is published no process is started, and a person is told."""
+    run = make_run(tmp_path / "run", folder, publish=True)
+    said = []
+    _, outcome = drive_run(
+        run.url, plan_run(folder), lambda run: [script(run, "no python")], on_message=said.append
+    )
+    assert (outcome.units_found, outcome.units_published, outcome.seconds) == (10, 0, 0)
+    assert said == ["All 10 units are published already; nothing to do."]
+
+
+def test_going_on(run, folder):
+    """A second try does only what is left, and says how much that is."""
+    for unit in run.manifest.units()[:7]:
+        publish_unit(run, unit)
+    said = []
+    _, outcome = drive_run(run.url, plan_run(folder), fake_commands, on_message=said.append)
+    assert said == ["7 of 10 units are published; going on with 3."]
+    assert (outcome.units_found, outcome.units_published) == (7, 3)
+    assert outcome.counters.rows == 60
+    assert verify(run.url).holds
+
+
+def test_a_new_run_says_what_it_does(folder, tmp_path):
+    """A new run says how much there is to do."""
+    said = []
+    with pytest.raises(WorkError):
+        drive_run(
+            str(tmp_path / "new"), plan_run(folder), lambda run: [script(run, "")], on_message=said.append
+        )
+    assert said == ["10 units to do, 200 rows."]
+
+
+def test_a_dead_worker_costs_its_units_only(run, tmp_path):
+    """A worker that is killed is started again, and its units, those given ahead too, are done again."""
+    deaths = plan_deaths(tmp_path / "deaths", ["before.link.2", "after.link.1"])
+    log = tmp_path / "log"
+    outcome = Driver(run, fake_commands(run, 1, Orders(deaths=str(deaths), log=str(log)))).run()
+    assert len(deaths_met(deaths)) == 2
+    # The part whose worker died right after the link stands, though its worker could not say so.
+    assert outcome.units_published == 9
+    assert verify(run.url, sources=True).holds
+    begun = Counter(line.split()[1] for line in log.read_text().splitlines())
+    assert set(begun) == {unit.name for unit in run.manifest.units()}
+    assert sum(begun.values()) <= 10 + 2 * 2
+
+
+def test_a_worker_that_always_dies(run):
+    """A worker that dies three times in a row ends the run, with its way of dying in the message."""
+    with pytest.raises(WorkError, match=r"died 3 times in a row .worker exited with status 3.; 10 units are left"):
+        Driver(run, fake_commands(run, 1, Orders(start="exit"))).run()
+
+
+def test_a_worker_that_cannot_start(run):
+    """What kept a worker from starting is the message."""
+    with pytest.raises(WorkError, match=r"died 3 times in a row .RuntimeError: no such device."):
+        Driver(run, fake_commands(run, 1, Orders(start="broken"))).run()
+
+
+def test_a_refusal_at_the_start_is_not_retried(run):
+    """A worker that finds another model raises that error in the driver, at once."""
+    with pytest.raises(RefusedError, match="the model is another now; put it back"):
+        Driver(run, fake_commands(run, 2, Orders(start="refused"))).run()
+
+
+def test_a_unit_that_fails_three_times(run, tmp_path):
+    """A cursed unit is tried three times and named; all the others are published."""
+    log = tmp_path / "log"
+    orders = Orders(fail_units=("a-40-60",), log=str(log))
+    with pytest.raises(UnitError) as failed:
+        Driver(run, fake_commands(run, 1, orders)).run()
+    assert str(failed.value) == (
+        "1 of 10 units failed 3 times (a-40-60: RuntimeError: the unit is cursed); "
+        "the others are published; mend the cause and run the same command again"
+    )
+    begun = Counter(line.split()[1] for line in log.read_text().splitlines())
+    assert begun.pop("a-40-60") == 3
+    assert set(begun.values()) == {1}
+    assert verify(run.url).units_missing == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "message"),
+    [("SourceError", InputError, "the source is bad; mend it"), ("ENOSPC", StorageError, "free space on that disk")],
+)
+def test_what_no_retry_mends_stops_the_run(run, kind, error, message):
+    """A bad source and a full disk stop the run at once; what is published stays."""
+    orders = Orders(fail_units=("a-100-120",), fail_kind=kind)
+    with pytest.raises(error, match=message):
+        Driver(run, fake_commands(run, 1, orders)).run()
+    assert 5 <= len(run.part_files()) < 10
+
+
+def test_a_worker_killed_in_the_middle_of_a_line(run):
+    """Half a line on the pipe is a death like any other, not a hang."""
+    half = script(run, "import sys; sys.stdout.write('{\"event\": \"rea')")
+    with pytest.raises(WorkError, match="worker exited with status 0"):
+        Driver(run, [half]).run()
+
+
+def test_one_bad_worker_of_two(run):
+    """While one device never starts, the other does all of the work."""
+    commands = [script(run, "raise SystemExit(1)"), *fake_commands(run)]
+    assert Driver(run, commands).run().units_published == 10
+    assert verify(run.url).holds
+
+
+def test_no_more_workers_than_units(folder, tmp_path):
+    """Two units start at most two processes."""
+    run = make_run(tmp_path / "run", folder, unit_rows=100)
+    log = tmp_path / "log"
+    Driver(run, fake_commands(run, 5, Orders(log=str(log)))).run()
+    assert len({line.split()[0] for line in log.read_text().splitlines()}) <= 2
+
+
+def test_a_rank_does_its_share_first(run, tmp_path):
+    """A static driver begins with its share, then takes the others' from the back."""
+    log = tmp_path / "log"
+    Driver(run, fake_commands(run, 1, Orders(log=str(log))), rank=1, world_size=3).run()
+    begun = [int(line.split()[1].split("-")[1]) // 20 for line in log.read_text().splitlines()]
+    assert begun == [3, 4, 5, 9, 8, 7, 6, 2, 1, 0]
+
+
+def test_commands_run_our_own_interpreter():
+    """A worker is a module of the same installation, with its place in the environment."""
+    command = python_command("assay.score.worker", "run", "--device", "cpu", environment={"OMP_NUM_THREADS": "1"})
+    assert command.arguments == (sys.executable, "-m", "assay.score.worker", "run", "--device", "cpu")
+    assert command.environment == {"OMP_NUM_THREADS": "1"}
