@@ -64,7 +64,9 @@ def make_bundle(folder: Path) -> Path:
 def write_tokens(path: Path, num_documents: int) -> int:
     """Token parts as `assay tokenize` writes them; returns the number of tokens."""
     generator = np.random.default_rng(0)
-    lengths = np.exp(generator.normal(size=num_documents) * 0.8 + np.log(260) - 0.32).clip(8, 512).astype(np.int64)
+    lengths = (
+        np.exp(generator.normal(size=num_documents) * 0.8 + np.log(260) - 0.32).clip(8, 512).astype(np.int64)
+    )
     element = pa.field("element", pa.uint16(), nullable=False)
     schema = pa.schema(
         [
@@ -93,11 +95,15 @@ def plain_loop(tokens: Path, out: Path, schema: pa.Schema) -> float:
     """Seconds of a plain pyarrow loop over the same rows."""
     began = time.perf_counter()
     with pq.ParquetFile(tokens) as file, pq.ParquetWriter(out, schema, **writer_options(schema)) as writer:
-        for batch in file.iter_batches(BATCH_ROWS, columns=["id", "input_ids", "truncated", "error"], use_threads=False):
+        for batch in file.iter_batches(
+            BATCH_ROWS, columns=["id", "input_ids", "truncated", "error"], use_threads=False
+        ):
             count = batch.num_rows
             scores = pa.array(np.full(count, 0.5, dtype=np.float32))
             lengths = batch.column("input_ids").value_lengths()
-            label = pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), list(LABELS)).dictionary_decode()
+            label = pa.DictionaryArray.from_arrays(
+                np.zeros(count, np.int32), list(LABELS)
+            ).dictionary_decode()
             columns = [batch.column("id"), lengths, batch.column("truncated"), batch.column("error"), label]
             writer.write_batch(pa.RecordBatch.from_arrays([*columns, scores, scores, scores], schema=schema))
     return time.perf_counter() - began
@@ -105,10 +111,14 @@ def plain_loop(tokens: Path, out: Path, schema: pa.Schema) -> float:
 
 def main() -> None:
     """Measure, check that both sides wrote every row, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--documents", type=int, default=1_048_576)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--record", action="store_true", help="append the results to benchmarks/results.jsonl")
+    parser.add_argument(
+        "--record", action="store_true", help="append the results to benchmarks/results.jsonl"
+    )
     arguments = parser.parse_args()
     core = min(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
@@ -134,7 +144,11 @@ def main() -> None:
                 columns=columns,
                 sources=sources,
                 boundaries=cut_sources(
-                    sources, unit_rows=2 * ROW_GROUP_ROWS, limit_rows=None, max_length=512, tokens_per_second=1e9
+                    sources,
+                    unit_rows=2 * ROW_GROUP_ROWS,
+                    limit_rows=None,
+                    max_length=512,
+                    tokens_per_second=1e9,
                 ),
                 part_schema=schema,
             )
@@ -161,9 +175,16 @@ def main() -> None:
     baseline = f"plain pyarrow read-write loop, {rate['pyarrow']:.0f} docs/s"
     packages = ("assay", "pyarrow", "numpy")
     finish(
-        "cpu.overhead_docs_per_second_core", rate["assay"], "docs/s", baseline, packages=packages, record=arguments.record
+        "cpu.overhead_docs_per_second_core",
+        rate["assay"],
+        "docs/s",
+        baseline,
+        packages=packages,
+        record=arguments.record,
     )
-    finish("cpu.overhead_vs_pyarrow_loop", ratio, "ratio", baseline, packages=packages, record=arguments.record)
+    finish(
+        "cpu.overhead_vs_pyarrow_loop", ratio, "ratio", baseline, packages=packages, record=arguments.record
+    )
 
 
 if __name__ == "__main__":

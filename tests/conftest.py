@@ -2,6 +2,10 @@
 
 import itertools
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +52,16 @@ def s3_url(s3_server, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     return f"s3://{_BUCKET}/test-{next(_numbers)}"
+
+
+@pytest.fixture(scope="session")
+def worker_host(tmp_path_factory):
+    """The address of a host that starts fake workers in milliseconds, see support/worker_host.py."""
+    address = str(tmp_path_factory.mktemp("host") / "socket")
+    command = [sys.executable, str(Path(__file__).parent / "support" / "worker_host.py"), "serve", address]
+    # A process that forks must have no threads.
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as host:
+        assert host.stdout.readline() == b"ready\n"
+        yield address
+        host.kill()

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import performance_page
+
 FENCE = re.compile(r"^ *(```|~~~).*?^ *\1 *$", re.MULTILINE | re.DOTALL)
 INLINE_CODE = re.compile(r"`[^`\n]*`")
 LINK = re.compile(
@@ -190,6 +192,21 @@ def check_reference(
         yield f"docs/reference/cli.md: out of date; write it with {spelled} > docs/reference/cli.md"
 
 
+def check_performance(root: Path) -> Iterator[str]:
+    """A problem where docs/performance.md is not what the recorded results give."""
+    if not (root / "benchmarks").is_dir():
+        return
+    page = root / performance_page.PAGE
+    command = f"python tools/performance_page.py > {performance_page.PAGE}"
+    try:
+        wanted = performance_page.performance_page(root)
+    except ValueError as error:
+        yield f"{performance_page.PAGE}: {error}"
+        return
+    if not page.exists() or page.read_text(encoding="utf-8") != wanted:
+        yield f"{performance_page.PAGE}: out of date; write it with {command}"
+
+
 def check(root: Path) -> list[str]:
     """Every problem of the project at `root`, one line each, in the order of the pages."""
     missing = [name for name in ("README.md", "CHANGELOG.md", "mkdocs.yml") if not (root / name).is_file()]
@@ -201,6 +218,7 @@ def check(root: Path) -> list[str]:
     problems += check_nav(root)
     problems += check_changelog((root / "CHANGELOG.md").read_text(encoding="utf-8"))
     problems += check_reference(root)
+    problems += check_performance(root)
     settings = [root / name for name in ("mkdocs.yml", "pyproject.toml", "constraints.txt", "Makefile")]
     for path in all_pages + [path for path in settings if path.exists()]:
         problems += check_hosts(root, path)

@@ -1,10 +1,10 @@
 """The verbs of the command line as functions, each with the settings value that the command takes.
 
-    from assay.api import ScoreSettings, merge, score, verify
+from assay.api import ScoreSettings, merge, score, verify
 
-    score(ScoreSettings(sources=("corpus/*.parquet",), bundle="model/", run="run/"))
-    assert verify("run/").holds
-    merge("run/", "scored/")
+score(ScoreSettings(sources=("corpus/*.parquet",), bundle="model/", run="run/"))
+assert verify("run/").holds
+merge("run/", "scored/")
 """
 
 from assay.errors import AssayError

@@ -20,7 +20,7 @@ from assay.bundle import load_bundle
 from assay.calibrate.calibrate import calibrate_rows
 from assay.calibrate.settings import CalibrateSettings
 from assay.engine.load import load_engine
-from assay.errors import CheckError, UsageError
+from assay.errors import UsageError
 from assay.runs.verify import require, verify
 from assay.score.merge import merge
 from assay.score.report import report
@@ -33,7 +33,9 @@ from assay.train.settings import TrainSettings
 from assay.train.train import TrainProgress, fit
 
 ROW_GROUP_ROWS = 512
-RECIPE = TrainSettings(base="", out="", data=("BBC News",), epochs=1, batch_size=16, learning_rate=3e-4, max_length=128)
+RECIPE = TrainSettings(
+    base="", out="", data=("BBC News",), epochs=1, batch_size=16, learning_rate=3e-4, max_length=128
+)
 """Chosen on the validation split alone."""
 FILES = ("corpus.parquet", "model", "run", "merged", "report.html")
 
@@ -63,8 +65,10 @@ class QuickstartResult:
                 f"run            {self.directory / 'run'} (verified)",
                 f"merged corpus  {self.directory / 'merged' / 'corpus.parquet'}",
                 f"report         {self.directory / 'report.html'}",
-                f"took {format_duration(self.seconds)} for {self.num_documents:,} documents; "
-                f"next: python -c \"import assay; print(assay.load('{self.directory}/model').predict('a text'))\"",
+                (
+                    f"took {format_duration(self.seconds)} for {self.num_documents:,} documents; "
+                    f"next: python -c \"import assay; print(assay.load('{self.directory}/model').predict('a text'))\""
+                ),
             ]
         )
 
@@ -91,7 +95,12 @@ def quickstart(
     run_url = str(place / "run")
     say("scoring the whole corpus")
     score(
-        ScoreSettings(sources=(str(place / "corpus.parquet"),), bundle=str(place / "model"), run=run_url, devices=devices),
+        ScoreSettings(
+            sources=(str(place / "corpus.parquet"),),
+            bundle=str(place / "model"),
+            run=run_url,
+            devices=devices,
+        ),
         on_message=on_message,
     )
     proof = verify(run_url, sources=True, duplicates=True)
@@ -118,7 +127,9 @@ def quickstart(
 
 def _make_room(place: Path) -> None:
     """Remove what an earlier quickstart left; refuse a directory that holds anything else."""
-    foreign = sorted(path.name for path in place.iterdir() if path.name not in FILES) if place.exists() else []
+    foreign = (
+        sorted(path.name for path in place.iterdir() if path.name not in FILES) if place.exists() else []
+    )
     if foreign:
         msg = f"{place} holds {foreign[0]!r}, which no quickstart made; give an empty or a new directory"
         raise UsageError(msg)
@@ -149,7 +160,9 @@ def _train(corpus: Corpus, out: Path, say: Callable[[str], None]) -> None:
             )
 
     settings = replace(RECIPE, base=str(base_model_folder()), out=str(out))
-    say(f"fine-tuning MiniLM on {len(corpus.split('train')):,} documents of up to {settings.max_length} tokens")
+    say(
+        f"fine-tuning MiniLM on {len(corpus.split('train')):,} documents of up to {settings.max_length} tokens"
+    )
     fit(settings, _labelled(corpus.split("train")), _labelled(corpus.split("validation")), on_progress=show)
 
 

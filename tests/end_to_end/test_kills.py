@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import subprocess
 import time
 
 import psutil
@@ -31,19 +30,21 @@ def assert_same_as_uninterrupted(url, folder, tmp_path):
     assert contents(open_run(str(url))) == contents(calm)
 
 
-def kill_and_rerun(url, folder, deaths, *, seed, driver_kills):
+def kill_and_rerun(url, folder, deaths, host, *, seed, driver_kills):
     """Rerun the same command until the run is whole, its workers dying and its drivers being killed."""
     chance = random.Random(seed)
     orders = Orders(seconds_per_batch=0.01, deaths=str(deaths))
     killed = 0
     for number in itertools.count():
-        driver = start_driver(url, folder, workers=1 + number % 4, unit_rows=UNIT_ROWS, orders=orders)
+        workers = 1 + number % 4
+        driver = start_driver(url, folder, workers=workers, unit_rows=UNIT_ROWS, orders=orders, host=host)
         if killed < driver_kills:
-            try:
-                driver.wait(timeout=chance.uniform(0.5, 4.0))
-            except subprocess.TimeoutExpired:
-                driver.kill()
-                killed += 1
+            wanted = len(deaths_met(deaths)) + chance.randrange(15)
+            while driver.poll() is None and len(deaths_met(deaths)) < wanted:
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0, 0.05))
+            driver.kill()
+            killed += 1
         status, output = finish(driver)
         assert status in {0, 1, -9}, output
         if status == 0:
@@ -51,13 +52,13 @@ def kill_and_rerun(url, folder, deaths, *, seed, driver_kills):
     raise AssertionError
 
 
-def test_a_hundred_kills(tmp_path):
+def test_a_hundred_kills(tmp_path, worker_host):
     """Workers die before and after each step of publishing and at random moments, drivers are killed, and
     the number of workers changes from try to try: the run ends with the parts of an undisturbed one.
     """
-    folder = write_sources(tmp_path / "sources", [3500, 0, 3333])
+    folder = write_sources(tmp_path / "sources", [2500, 0, 2333])
     deaths = plan_deaths(tmp_path / "deaths", all_deaths(timers=60, seed=1))
-    killed = kill_and_rerun(tmp_path / "run", folder, deaths, seed=1, driver_kills=6)
+    killed = kill_and_rerun(tmp_path / "run", folder, deaths, worker_host, seed=1, driver_kills=6)
     met = deaths_met(deaths)
     assert len(met) + killed >= 100, met
     assert {death.split(".")[1] for death in met if "timer" not in death} == set(LOCAL_STEPS)
@@ -66,11 +67,11 @@ def test_a_hundred_kills(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2, 6))
-def test_a_thousand_kills(tmp_path, seed):
+def test_a_thousand_kills(tmp_path, worker_host, seed):
     """The same with more kills of workers and drivers, in other orders."""
     folder = write_sources(tmp_path / "sources", [9_000, 0, 3_333])
     deaths = plan_deaths(tmp_path / "deaths", all_deaths(timers=184, seed=seed))
-    killed = kill_and_rerun(tmp_path / "run", folder, deaths, seed=seed, driver_kills=20)
+    killed = kill_and_rerun(tmp_path / "run", folder, deaths, worker_host, seed=seed, driver_kills=20)
     assert len(deaths_met(deaths)) + killed >= 200
     assert_same_as_uninterrupted(tmp_path / "run", folder, tmp_path)
 

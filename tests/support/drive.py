@@ -28,7 +28,7 @@ def main() -> int:
         drive_run(
             url,
             plan_run(folder, unit_rows=int(unit_rows)),
-            lambda run: fake_commands(run, int(num_workers)),
+            lambda run: fake_commands(run, int(num_workers), host=os.environ.get("WORKER_HOST")),
             rank=rank,
             world_size=world_size,
             on_message=lambda line: print(line, flush=True),  # noqa: T201

@@ -76,20 +76,26 @@ def publish_unit(run, unit):
     return run_unit(run, FakeWork(run.manifest), unit)
 
 
-def fake_commands(run, num_workers=1, orders=None):
-    """How to start fake workers."""
-    command = WorkerCommand(
-        arguments=(sys.executable, str(SUPPORT / "fake_worker.py"), run.url),
-        environment=orders.environment() if orders else {},
-    )
+def fake_commands(run, num_workers=1, orders=None, *, host=None):
+    """How to start fake workers: each from nothing, or in milliseconds by the host at that address."""
+    if host is None:
+        arguments = (sys.executable, str(SUPPORT / "fake_worker.py"), run.url)
+    else:
+        arguments = (sys.executable, "-I", "-S", str(SUPPORT / "worker_host.py"), host, run.url)
+    command = WorkerCommand(arguments=arguments, environment=orders.environment() if orders else {})
     return [command] * num_workers
 
 
-def start_driver(run_url, folder, *, workers=1, unit_rows=20, orders=None, environment=None):
-    """A driver in a process of its own, see drive.py."""
+def start_driver(run_url, folder, *, workers=1, unit_rows=20, orders=None, environment=None, host=None):
+    """A driver in a process of its own, see drive.py; its workers are started by the host, if there is one."""
     return subprocess.Popen(
         [sys.executable, str(SUPPORT / "drive.py"), str(run_url), str(folder), str(workers), str(unit_rows)],
-        env={**os.environ, **(orders or Orders()).environment(), **(environment or {})},
+        env={
+            **os.environ,
+            **(orders or Orders()).environment(),
+            **({"WORKER_HOST": host} if host else {}),
+            **(environment or {}),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",

@@ -59,7 +59,9 @@ def examine(bundle: str | None = None) -> Findings:
     disk = shutil.disk_usage(Path.cwd())
     lines.append(("disk", f"{disk.free / GIB:.1f} GiB free of {disk.total / GIB:.0f} in {Path.cwd()}"))
     if disk.free < LOW_DISK_BYTES:
-        problems.append(f"only {disk.free / GIB:.1f} GiB of disk are free; parts may not fit; free some or use another --run")
+        problems.append(
+            f"only {disk.free / GIB:.1f} GiB of disk are free; parts may not fit; free some or use another --run"
+        )
     if bundle is not None:
         lines += _bundle_lines(bundle)
     return Findings(lines=tuple(lines), problems=tuple(problems))
@@ -72,9 +74,14 @@ def _bundle_lines(path: str) -> list[tuple[str, str]]:
     bundle = load_bundle(path)
     device = available_devices()[0].name
     engine = load_engine(bundle.path, device=device)
-    calibration = "none" if bundle.calibration is None else f"temperature {bundle.calibration.temperature:.4g}"
+    calibration = (
+        "none" if bundle.calibration is None else f"temperature {bundle.calibration.temperature:.4g}"
+    )
     lines = [
-        ("bundle", f"{bundle.task}, {len(bundle.labels)} outputs, up to {bundle.max_length} tokens, calibration {calibration}"),
+        (
+            "bundle",
+            f"{bundle.task}, {len(bundle.labels)} outputs, up to {bundle.max_length} tokens, calibration {calibration}",
+        ),
         ("fingerprint", f"bundle {bundle.fingerprint}, tokenizer {bundle.tokenizer_fingerprint}"),
         ("engine", engine.description()),
     ]
@@ -83,7 +90,9 @@ def _bundle_lines(path: str) -> list[tuple[str, str]]:
 
 def _why_slow() -> str:
     if torch.cuda.is_available():
-        return "GPUs run the padded path (transformers' own kernels), length-sorted; there are no packed GPU kernels yet"
+        return (
+            "GPUs run the padded path (transformers' own kernels), length-sorted; no packed GPU kernels yet"
+        )
     if torch.version.cuda is None:
         return f"no GPU: this torch ({torch.__version__}) is a CPU build; on a GPU machine install the CUDA build"
     return f"no GPU: torch {torch.__version__} finds no CUDA device; see whether nvidia-smi lists one"

@@ -8,6 +8,7 @@ import argparse
 import ast
 import difflib
 import inspect
+import itertools
 import sys
 import textwrap
 import tomllib
@@ -120,7 +121,9 @@ def build(settings: type[S], values: Mapping[str, Any], command: str) -> S:
         name = _metavar(field) if is_positional(field) else "--" + field.name.replace("_", "-")
         msg = f"{command} needs {name}; see {command} --help"
         raise UsageError(msg)
-    return settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    return settings(
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    )
 
 
 def read_config(path: Path, settings: type) -> dict[str, Any]:
@@ -167,7 +170,7 @@ def field_docs(settings: type) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(settings)))
     body = next(node for node in tree.body if isinstance(node, ast.ClassDef)).body
     found = {}
-    for node, following in zip(body, body[1:], strict=False):
+    for node, following in itertools.pairwise(body):
         is_field = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
         is_text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
         if is_field and is_text:
@@ -195,7 +198,11 @@ def _check_type(path: Path, key: str, value: object, hint: object) -> None:
     else:
         fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
     if not fits or (choices and value not in choices):
-        wanted = f"one of {', '.join(choices)}" if choices else {"tuple": "a list of strings"}.get(kind.__name__, kind.__name__)
+        wanted = (
+            f"one of {', '.join(choices)}"
+            if choices
+            else {"tuple": "a list of strings"}.get(kind.__name__, kind.__name__)
+        )
         msg = f"{key} in {path} is {value!r}; it must be {wanted}"
         raise UsageError(msg)
 

@@ -1,6 +1,6 @@
 """`assay VERB ...`: find the verb, parse its settings, run it, translate an error into one line.
 
-    0 done | 1 the work failed or a check did not hold | 2 bad usage or input | 3 refused | 130 interrupted
+0 done | 1 the work failed or a check did not hold | 2 bad usage or input | 3 refused | 130 interrupted
 """
 
 import os
@@ -104,7 +104,11 @@ def overview() -> str:
 def _report(error: Exception, code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
-    text = str(error) if isinstance(error, AssayError) else f"{type(error).__name__}: {error} (--debug shows where)"
+    text = (
+        str(error)
+        if isinstance(error, AssayError)
+        else f"{type(error).__name__}: {error} (--debug shows where)"
+    )
     sys.stderr.write("assay: error: " + " ".join(text.split("\n")) + "\n")
     return code
 

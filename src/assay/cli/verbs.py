@@ -136,8 +136,11 @@ def run_tokenize(settings: TokenizeSettings) -> int:
 
     with ProgressDisplay("tokenize") as display:
         result = tokenize(settings, on_progress=display.update, on_message=_say)
-    stdout(describe_plan(result.manifest, result.run_url, result.placement) if result.outcome is None else
-           f"tokenized into {result.run_url}: {_figures(result.outcome)}")
+    stdout(
+        describe_plan(result.manifest, result.run_url, result.placement)
+        if result.outcome is None
+        else f"tokenized into {result.run_url}: {_figures(result.outcome)}"
+    )
     return 0
 
 
@@ -154,7 +157,9 @@ def run_score(settings: ScoreSettings) -> int:
     stdout(f"scored into {result.run_url}: {_figures(result.outcome)}")
     for description in result.outcome.descriptions:
         stdout(f"engine: {description}")
-    stdout(f"next: assay verify {settings.run}; assay merge {settings.run} --out DIR; assay report {settings.run}")
+    stdout(
+        f"next: assay verify {settings.run}; assay merge {settings.run} --out DIR; assay report {settings.run}"
+    )
     return 0
 
 

@@ -79,7 +79,11 @@ def _hashes(ids: pa.Array) -> npt.NDArray[np.uint64]:
     """
     if pa.types.is_integer(ids.type):
         return ids.to_numpy(zero_copy_only=False).astype(np.uint64) * _MIX >> np.uint64(32)
-    values = ids.cast(pa.string()).cast(pa.large_binary()) if not _is_bytes(ids.type) else ids.cast(pa.large_binary())
+    values = (
+        ids.cast(pa.string()).cast(pa.large_binary())
+        if not _is_bytes(ids.type)
+        else ids.cast(pa.large_binary())
+    )
     _, offsets_buffer, data_buffer = values.buffers()
     offsets = np.frombuffer(offsets_buffer, dtype=np.int64)[values.offset : values.offset + len(values) + 1]
     data = np.frombuffer(data_buffer, dtype=np.uint8) if data_buffer is not None else np.zeros(0, np.uint8)

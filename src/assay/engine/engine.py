@@ -1,4 +1,4 @@
-"""What an engine is. Imports torch alone, so that a process on the fake engine starts without transformers."""
+"""What an engine is. Imports torch alone: a process on the fake engine starts without transformers."""
 
 from typing import Protocol
 

@@ -17,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from assay.data.scratch import sweep_scratch
 from assay.errors import UnitError, WorkError
 from assay.runs.manifest import Manifest
 from assay.runs.plan import Unit, helping_order, own_share
@@ -70,7 +71,7 @@ class _Worker:
         self.counters = Counters()
         self.ready = False
         self.ended = False
-        self.process = subprocess.Popen(  # noqa: S603  our own interpreter and module
+        self.process = subprocess.Popen(
             command.arguments,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -238,7 +239,9 @@ class Driver:
         self._lost.add(worker.counters)
         if worker.ended and not worker.assigned:
             return
-        cause = _death(worker.process.returncode) if worker.ready or not self._last_death else self._last_death
+        cause = (
+            _death(worker.process.returncode) if worker.ready or not self._last_death else self._last_death
+        )
         if worker.assigned:
             self._pending.extendleft(reversed(list(worker.assigned)[1:]))
             self._retry(worker.assigned[0], cause)
@@ -343,7 +346,9 @@ def _death(returncode: int) -> str:
     return f"worker exited with status {returncode}"
 
 
-def python_command(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> WorkerCommand:
+def python_command(
+    module: str, *arguments: str, environment: Mapping[str, str] | None = None
+) -> WorkerCommand:
     """The command that runs one of our modules in a process of its own."""
     return WorkerCommand(
         arguments=(sys.executable, "-m", module, *arguments), environment=dict(environment or {})
@@ -367,6 +372,7 @@ def drive_run(
     """
     say = on_message or (lambda _: None)
     run, is_new = create_or_join(url, manifest)
+    sweep_scratch(run.store)
     driver = Driver(run, commands(run), rank=rank, world_size=world_size, on_progress=on_progress)
     total, left = driver.units_total, driver.units_left
     if is_new or left == total:

@@ -1,5 +1,6 @@
 """Rows to units, and who takes which unit. Pure: plain values in, plain values out."""
 
+import itertools
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def limit_boundaries(boundaries: Sequence[int], rows_left: int) -> tuple[int, ..
 
 def units_of(source: int, source_name: str, boundaries: Sequence[int]) -> Iterable[Unit]:
     """The units between the boundaries of one source, in row order."""
-    for start, stop in zip(boundaries, boundaries[1:], strict=False):
+    for start, stop in itertools.pairwise(boundaries):
         yield Unit(source=source, source_name=source_name, start=start, stop=stop)
 
 

@@ -29,7 +29,9 @@ LAUNCHERS = (
         world_sizes=("SLURM_ARRAY_TASK_COUNT",),
         first_rank="SLURM_ARRAY_TASK_MIN",
     ),
-    Launcher(name="Kubernetes indexed Job", rank="JOB_COMPLETION_INDEX", world_sizes=("NUM_WORKERS", "WORLD_SIZE")),
+    Launcher(
+        name="Kubernetes indexed Job", rank="JOB_COMPLETION_INDEX", world_sizes=("NUM_WORKERS", "WORLD_SIZE")
+    ),
     Launcher(name="SkyPilot", rank="SKYPILOT_NODE_RANK", world_sizes=("SKYPILOT_NUM_NODES",)),
     Launcher(name="pods", rank="POD_ID", world_sizes=("NUM_WORKERS",)),
 )

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assay.data.ids import IdChecksum
+from assay.data.scratch import scratch_file
 from assay.data.storage import FileInfo, Store, open_store, writing
 from assay.errors import RefusedError, SourceError, UnitError
 from assay.runs.manifest import MANIFEST_PATH, Manifest, differences, parse_manifest
@@ -80,13 +80,10 @@ class Run:
         after the last batch. Raises UnitError where the rows do not add up to the unit, and
         StorageError where the part cannot be written; nothing half is left behind in either case.
         """
-        temporary = self.store.scratch() / f"{unit.name[-80:]}.{uuid4().hex[:12]}{SUFFIX}"
-        try:
+        with scratch_file(self.store, f"{unit.name[-80:]}.") as temporary:
             with writing(str(temporary)):
                 self._write_part(temporary, unit, batches, stats, clock)
             created = self.store.create(part_path(unit), temporary)
-        finally:
-            temporary.unlink(missing_ok=True)
         return Published(unit=unit.name, num_rows=unit.num_rows, created=created)
 
     def _write_part(
@@ -186,7 +183,9 @@ def create_or_join(url: str, manifest: Manifest) -> tuple[Run, bool]:
     content = manifest.model_dump_json(indent=1).encode()
     if store.info(MANIFEST_PATH) is None:
         if next(iter(store.list(PARTS)), None) is not None:
-            msg = f"{store.url} has parts but no {MANIFEST_PATH}; whose they are is unknown; use another --run"
+            msg = (
+                f"{store.url} has parts but no {MANIFEST_PATH}; whose they are is unknown; use another --run"
+            )
             raise RefusedError(msg)
         if store.create(MANIFEST_PATH, content):
             return Run(store, manifest), True
@@ -200,6 +199,6 @@ def refuse_if_changed(old: Manifest, new: Manifest, where: str) -> None:
     if old.run_id == new.run_id:
         return
     changed = differences(old, new) or ["something that this Assay does not know"]
-    shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")  # noqa: PLR2004
+    shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
     msg = f"{where} holds another run: {shown}; put it back as it was, or use another --run"
     raise RefusedError(msg)

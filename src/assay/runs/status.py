@@ -68,7 +68,9 @@ def status_of(run: Run, *, now: float) -> Status:
     rows_published = sum(unit.num_rows for unit, _ in published)
     rows_total = run.manifest.planned_rows
     last = max((info.modified for _, info in published), default=None)
-    recent = [(info.modified, unit.num_rows) for unit, info in published if now - info.modified <= RECENT_SECONDS]
+    recent = [
+        (info.modified, unit.num_rows) for unit, info in published if now - info.modified <= RECENT_SECONDS
+    ]
     rate = _rate(recent)
     left = rows_total - rows_published
     return Status(
@@ -89,7 +91,7 @@ def status_of(run: Run, *, now: float) -> Status:
 
 def _rate(parts: list[tuple[float, int]]) -> float:
     """Rows a second between the first and the last of the parts; the first one only starts the clock."""
-    if len(parts) < 2:  # noqa: PLR2004
+    if len(parts) < 2:
         return 0.0
     parts = sorted(parts)
     seconds = parts[-1][0] - parts[0][0]

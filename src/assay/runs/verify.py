@@ -5,6 +5,7 @@ unit has one part whose footer names this run and this unit, whose rows and id c
 the footer, and in which no prediction is null without an error code.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -67,8 +68,10 @@ class Proof:
         against = " and against the sources" if self.checked_sources else ""
         lines = [
             f"run {self.run_id}: {self.num_sources:,} sources, {self.rows_total:,} planned rows",
-            f"  units    {self.units_total - self.units_missing:,} of {self.units_total:,} published, "
-            "each row range once",
+            (
+                f"  units    {self.units_total - self.units_missing:,} of {self.units_total:,} published, "
+                "each row range once"
+            ),
             f"  rows     {self.rows_found:,} found, {self.error_rows:,} of them with an error code",
             f"  ids      checksums recomputed{against}",
         ]
@@ -106,11 +109,15 @@ def verify_run(run: Run, *, sources: bool = False, duplicates: bool = False, num
     found = run.part_files()
     names = {unit.name for unit in units}
     missing = [unit for unit in units if unit.name not in found]
-    problems = [f"parts/{name}.parquet is no unit of this run; remove it" for name in sorted(found.keys() - names)]
+    problems = [
+        f"parts/{name}.parquet is no unit of this run; remove it" for name in sorted(found.keys() - names)
+    ]
     problems += _range_problems(run)
     problems += _changed_sources(run)
     if missing:
-        problems.insert(0, f"{len(missing):,} of {len(units):,} units are not published; run the same command to go on")
+        problems.insert(
+            0, f"{len(missing):,} of {len(units):,} units are not published; run the same command to go on"
+        )
     present = [unit for unit in units if unit.name in found]
     with ThreadPoolExecutor(num_threads) as pool:
         checks = list(pool.map(lambda unit: _check_part(run, unit, sources=sources), present))
@@ -149,7 +156,7 @@ def is_partition(boundaries: Sequence[int], num_rows: int) -> bool:
     """Whether the boundaries cut 0..num_rows into ranges without gap or overlap."""
     if num_rows == 0:
         return tuple(boundaries) == (0, 0)
-    rising = all(a < b for a, b in zip(boundaries, boundaries[1:], strict=False))
+    rising = all(a < b for a, b in itertools.pairwise(boundaries))
     return rising and boundaries[0] == 0 and boundaries[-1] == num_rows
 
 
@@ -185,7 +192,9 @@ def _check_open_part(run: Run, unit: Unit, file: pq.ParquetFile, path: str, *, s
             problem = f"{path}: {key.decode()} is {seen!r}, not {value!r}; {way_out}"
             return _PartCheck(rows=0, error_rows=0, problems=(problem,))
     if not file.schema_arrow.remove_metadata().equals(schema.remove_metadata()):
-        return _PartCheck(rows=0, error_rows=0, problems=(f"{path} has another schema than the run; {way_out}",))
+        return _PartCheck(
+            rows=0, error_rows=0, problems=(f"{path} has another schema than the run; {way_out}",)
+        )
     id_column = next(name for name in ID_COLUMNS if name in schema.names)
     scores = [name for name in schema.names if name == "prediction" or name.startswith("prob_")]
     checksum = IdChecksum()

@@ -104,7 +104,9 @@ def stored_tokens(
     try:
         flat = flat if flat.type == wanted else flat.cast(wanted)
     except pa.ArrowInvalid as error:
-        msg = f"stored token ids do not fit this bundle's vocabulary ({error}); tokenize with its own tokenizer"
+        msg = (
+            f"stored token ids do not fit this bundle's vocabulary ({error}); tokenize with its own tokenizer"
+        )
         raise SourceError(msg) from None
     return Tokens(
         flat_ids=flat.to_numpy(),

@@ -1,9 +1,9 @@
 """`assay.load(path).predict(texts)`: the same engine and the same numbers as a run, in a notebook.
 
-    classifier = assay.load("bundle/")
-    classifier.predict("one text")
-    classifier.predict(frame["text"])              # pandas, Polars, Arrow, list
-    classifier.predict(questions, answers)         # pair models
+classifier = assay.load("bundle/")
+classifier.predict("one text")
+classifier.predict(frame["text"])              # pandas, Polars, Arrow, list
+classifier.predict(questions, answers)         # pair models
 """
 
 import os
@@ -62,7 +62,10 @@ class Classifier:
         rows = _batches(first, second, errors)
         schema = pa.schema(score_fields(self.bundle))
         scored = [scorer.score(chunk).columns for chunk in chunks(rows, self._encoder, max_tokens=None)]
-        batches = [pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema) for columns in scored]
+        batches = [
+            pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+            for columns in scored
+        ]
         return pa.Table.from_batches(batches, schema)
 
 
@@ -118,7 +121,11 @@ def _arrow_column(values: Any) -> pa.Array | None:  # noqa: ANN401  whatever a n
         return None
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    if pa.types.is_null(values.type) or pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+    if (
+        pa.types.is_null(values.type)
+        or pa.types.is_string(values.type)
+        or pa.types.is_large_string(values.type)
+    ):
         return values.cast(pa.large_string())
     if pa.types.is_string_view(values.type):
         return values.cast(pa.large_string())

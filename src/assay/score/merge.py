@@ -8,24 +8,22 @@ Not covered: sources that were reordered after scoring (they are refused; join b
 """
 
 import difflib
-import fcntl
 import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assay.data.ids import IdChecksum
+from assay.data.scratch import scratch_file, sweep_scratch
 from assay.data.sinks import OUTPUT_FORMATS, taken_name, write_merged
 from assay.data.sources import reinspect
 from assay.data.storage import Store, is_object_url, local_path, open_store, writing
@@ -47,7 +45,6 @@ T = TypeVar("T")
 MERGE_PATH = "_merge.json"
 """Names the run that a folder of merged files belongs to. Readers of datasets leave out names in `_`."""
 
-SCRATCH_SUFFIX = ".merging"
 PART_ROWS = 65_536
 MAX_THREADS = 4
 MAX_CREATE_BYTES = 5_000_000_000
@@ -132,7 +129,7 @@ def merge(
     try:
         written = _run_all(merger, todo, num_threads)
     finally:
-        _sweep(store)
+        sweep_scratch(store)
     records = [run.manifest.sources[output.source] for output in outputs]
     checked = sum(run.manifest.sources[output.source].planned_rows for output in todo)
     return MergeReport(
@@ -372,7 +369,7 @@ class _Merger:
         manifest = self.run.manifest
         source = manifest.source(output.source)
         num_rows = manifest.sources[output.source].planned_rows
-        with _scratch_file(self._store) as path:
+        with scratch_file(self._store) as path:
             scores = _PartColumns(self.run, output.source, self._names, self._prefix, self.watch)
             with scores, writing(f"{self._store.url}/{output.path}"):
                 write_merged(source, manifest.source_columns(), num_rows, scores, path)
@@ -508,41 +505,3 @@ def _publish(store: Store, path: str, file: Path) -> bool:
         store.replace(path, file)  # two merges of one run write the same content
         return True
     return store.create(path, file)
-
-
-@contextmanager
-def _scratch_file(store: Store) -> Iterator[Path]:
-    """An empty temporary file, locked while in use so that `_sweep` knows the dead from the living."""
-    descriptor = None
-    while descriptor is None:
-        path = store.scratch() / f"{uuid4().hex}{SCRATCH_SUFFIX}"
-        with writing(str(path)), suppress(FileNotFoundError):  # a sweep may take the empty folder away
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-            with suppress(OSError):  # no locks here: then nothing is swept either
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if os.fstat(descriptor).st_nlink == 0:
-                os.close(descriptor)
-                descriptor = None
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _sweep(store: Store) -> None:
-    """Remove what killed merges left in the output folder, and the temporary folder once it is empty."""
-    if is_object_url(store.url):
-        return
-    folder = Path(store.url) / "tmp"
-    for path in folder.glob(f"*{SCRATCH_SUFFIX}"):
-        with suppress(OSError):
-            descriptor = os.open(path, os.O_RDWR)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
-                path.with_name(path.name + ".columns").unlink(missing_ok=True)
-            finally:
-                os.close(descriptor)
-    with suppress(OSError):
-        folder.rmdir()

@@ -33,7 +33,11 @@ def check_parity(run: Run, work: ScoreWork, scorer: Scorer, engine: Engine, *, d
         sample = sample_sequences(run, work, scorer, num_documents)
         began = time.perf_counter()
         report = measure(run, engine, sample, device=device)
-        found = {**asdict(report), "seconds": round(time.perf_counter() - began, 2), "engine": engine.description()}
+        found = {
+            **asdict(report),
+            "seconds": round(time.perf_counter() - began, 2),
+            "engine": engine.description(),
+        }
         run.store.create(PARITY_PATH, json.dumps(found, indent=1).encode())
     refuse_failed(json.loads(run.store.read_bytes(PARITY_PATH)), run.url)
 
@@ -43,7 +47,9 @@ def measure(run: Run, engine: Engine, sample: Sequences, *, device: str) -> Pari
     settings = run.manifest.settings
     tolerance = TOLERANCES[run.manifest.identity["precision"]]
     if settings["parity_tolerance"] is not None:
-        tolerance = Tolerance(probability=settings["parity_tolerance"], logit=settings["parity_tolerance"] * 10)
+        tolerance = Tolerance(
+            probability=settings["parity_tolerance"], logit=settings["parity_tolerance"] * 10
+        )
     return compare(
         engine,
         reference_engine(settings["bundle"], device=device),
@@ -56,7 +62,11 @@ def measure(run: Run, engine: Engine, sample: Sequences, *, device: str) -> Pari
 def sample_sequences(run: Run, work: ScoreWork, scorer: Scorer, num_documents: int) -> Sequences:
     """The first rows of some units spread over the corpus, about `num_documents` in all."""
     units = [unit for unit in run.manifest.units() if unit.num_rows]
-    picked = [units[k] for k in sorted({round(k) for k in np.linspace(0, len(units) - 1, SAMPLED_UNITS)})] if units else []
+    picked = (
+        [units[k] for k in sorted({round(k) for k in np.linspace(0, len(units) - 1, SAMPLED_UNITS)})]
+        if units
+        else []
+    )
     each = -(-num_documents // max(len(picked), 1))
     flat, lengths, starts = [], [], []
     for unit in picked:

@@ -78,7 +78,11 @@ def part_schema(id_: pa.Field, bundle: Bundle) -> pa.Schema:
             id_,
             *score_fields(bundle),
         ],
-        metadata={"assay.bundle": bundle.fingerprint, "assay.task": bundle.task, "assay.calibration": calibrated},
+        metadata={
+            "assay.bundle": bundle.fingerprint,
+            "assay.task": bundle.task,
+            "assay.calibration": calibrated,
+        },
     )
 
 

@@ -47,7 +47,9 @@ def score(
     if settings.dry_run:
         return ScoreResult(run_url=settings.run, manifest=manifest, placement=placement, outcome=None)
     if settings.unique_ids:
-        refuse_duplicate_ids([manifest.source(k) for k in range(len(manifest.sources))], manifest.source_columns())
+        refuse_duplicate_ids(
+            [manifest.source(k) for k in range(len(manifest.sources))], manifest.source_columns()
+        )
     run, outcome = drive_run(
         settings.run,
         manifest,

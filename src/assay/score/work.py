@@ -60,7 +60,9 @@ class ScoreWork:
                 _refuse(unit, chunk, scored.errors)
             self._count(chunk, scored)
             columns = {self._schema.names[0]: chunk.ids, **scored.columns}
-            yield pa.RecordBatch.from_arrays([columns[name] for name in self._schema.names], schema=self._schema)
+            yield pa.RecordBatch.from_arrays(
+                [columns[name] for name in self._schema.names], schema=self._schema
+            )
 
     def stats(self) -> dict[str, Any]:
         """Figures of the unit just finished, for the part's footer."""

@@ -1,10 +1,12 @@
 """The driver: units handed out, handed out again where a worker dies, and given up where no retry helps."""
 
+import functools
 import sys
 from collections import Counter
 
 import pytest
-from support.fake_runs import fake_commands, make_run, plan_run, publish_unit, write_sources
+from support.fake_runs import make_run, plan_run, publish_unit, write_sources
+from support.fake_runs import fake_commands as fake_commands_of
 from support.fake_worker import Orders, deaths_met, plan_deaths
 
 from assay.errors import InputError, RefusedError, StorageError, UnitError, WorkError
@@ -24,12 +26,18 @@ def run(folder, tmp_path):
     return make_run(tmp_path / "run", folder)
 
 
+@pytest.fixture
+def fake_commands(worker_host):
+    """How to start fake workers quickly."""
+    return functools.partial(fake_commands_of, host=worker_host)
+
+
 def script(run, text):
     """A worker that is a few lines of Python."""
     return WorkerCommand(arguments=(sys.executable, "-c", text, run.url))
 
 
-def test_two_workers_publish_a_run(run):
+def test_two_workers_publish_a_run(run, fake_commands):
     """Every unit is published once, progress is told, and the outcome counts what was done."""
     heard = []
     # What libraries print on stdout must not meet the protocol.
@@ -58,7 +66,7 @@ def test_a_finished_run_starts_no_worker(folder, tmp_path):
     assert said == ["All 10 units are published already; nothing to do."]
 
 
-def test_going_on(run, folder):
+def test_going_on(run, folder, fake_commands):
     """A second try does only what is left, and says how much that is."""
     for unit in run.manifest.units()[:7]:
         publish_unit(run, unit)
@@ -80,7 +88,7 @@ def test_a_new_run_says_what_it_does(folder, tmp_path):
     assert said == ["10 units to do, 200 rows."]
 
 
-def test_a_dead_worker_costs_its_units_only(run, tmp_path):
+def test_a_dead_worker_costs_its_units_only(run, tmp_path, fake_commands):
     """A worker that is killed is started again, and its units, those given ahead too, are done again."""
     deaths = plan_deaths(tmp_path / "deaths", ["before.link.2", "after.link.1"])
     log = tmp_path / "log"
@@ -94,25 +102,25 @@ def test_a_dead_worker_costs_its_units_only(run, tmp_path):
     assert sum(begun.values()) <= 10 + 2 * 2
 
 
-def test_a_worker_that_always_dies(run):
+def test_a_worker_that_always_dies(run, fake_commands):
     """A worker that dies three times in a row ends the run, with its way of dying in the message."""
     with pytest.raises(WorkError, match=r"died 3 times in a row .worker exited with status 3.; 10 units are left"):
         Driver(run, fake_commands(run, 1, Orders(start="exit"))).run()
 
 
-def test_a_worker_that_cannot_start(run):
+def test_a_worker_that_cannot_start(run, fake_commands):
     """What kept a worker from starting is the message."""
     with pytest.raises(WorkError, match=r"died 3 times in a row .RuntimeError: no such device."):
         Driver(run, fake_commands(run, 1, Orders(start="broken"))).run()
 
 
-def test_a_refusal_at_the_start_is_not_retried(run):
+def test_a_refusal_at_the_start_is_not_retried(run, fake_commands):
     """A worker that finds another model raises that error in the driver, at once."""
     with pytest.raises(RefusedError, match="the model is another now; put it back"):
         Driver(run, fake_commands(run, 2, Orders(start="refused"))).run()
 
 
-def test_a_unit_that_fails_three_times(run, tmp_path):
+def test_a_unit_that_fails_three_times(run, tmp_path, fake_commands):
     """A cursed unit is tried three times and named; all the others are published."""
     log = tmp_path / "log"
     orders = Orders(fail_units=("a-40-60",), log=str(log))
@@ -132,7 +140,7 @@ def test_a_unit_that_fails_three_times(run, tmp_path):
     ("kind", "error", "message"),
     [("SourceError", InputError, "the source is bad; mend it"), ("ENOSPC", StorageError, "free space on that disk")],
 )
-def test_what_no_retry_mends_stops_the_run(run, kind, error, message):
+def test_what_no_retry_mends_stops_the_run(run, kind, error, message, fake_commands):
     """A bad source and a full disk stop the run at once; what is published stays."""
     orders = Orders(fail_units=("a-100-120",), fail_kind=kind)
     with pytest.raises(error, match=message):
@@ -147,14 +155,14 @@ def test_a_worker_killed_in_the_middle_of_a_line(run):
         Driver(run, [half]).run()
 
 
-def test_one_bad_worker_of_two(run):
+def test_one_bad_worker_of_two(run, fake_commands):
     """While one device never starts, the other does all of the work."""
     commands = [script(run, "raise SystemExit(1)"), *fake_commands(run)]
     assert Driver(run, commands).run().units_published == 10
     assert verify(run.url).holds
 
 
-def test_no_more_workers_than_units(folder, tmp_path):
+def test_no_more_workers_than_units(folder, tmp_path, fake_commands):
     """Two units start at most two processes."""
     run = make_run(tmp_path / "run", folder, unit_rows=100)
     log = tmp_path / "log"
@@ -162,7 +170,7 @@ def test_no_more_workers_than_units(folder, tmp_path):
     assert len({line.split()[0] for line in log.read_text().splitlines()}) <= 2
 
 
-def test_a_rank_does_its_share_first(run, tmp_path):
+def test_a_rank_does_its_share_first(run, tmp_path, fake_commands):
     """A static driver begins with its share, then takes the others' from the back."""
     log = tmp_path / "log"
     Driver(run, fake_commands(run, 1, Orders(log=str(log))), rank=1, world_size=3).run()

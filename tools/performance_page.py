@@ -1,0 +1,114 @@
+"""Makes docs/performance.md from benchmarks/results.jsonl, so that no figure on it is typed by hand.
+
+    python tools/performance_page.py > docs/performance.md
+
+Shows the last result of each claim. A missing or empty results file gives a page that says so.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = "benchmarks/results.jsonl"
+PAGE = "docs/performance.md"
+
+CLAIMS: Mapping[str, str] = {
+    "quickstart.seconds_after_install": "The quickstart, from start to report, once everything is installed",
+    "cpu.score_vs_transformers_pipeline": "Scoring a real corpus, against the `transformers` pipeline",
+    "cpu.score_vs_cross_encoder": "Scoring the same documents, against sentence-transformers with length sorting",
+    "cpu.tokenize_vs_tokenizers": "Tokenizing, against the `tokenizers` library alone",
+    "cpu.overhead_docs_per_second_core": "Everything but the forward pass, a core",
+    "cpu.overhead_vs_pyarrow_loop": "The same, against a plain pyarrow loop that reads and writes",
+    "memory.peak_1e7_rows_over_1e5_rows": "Peak memory of a worker, 10 million rows over 100,000",
+    "memory.worker_gb_minilm_cpu": "Peak memory of a worker with MiniLM on a CPU",
+    "merge.speed_vs_duckdb": "Verify and merge, against DuckDB's join on a string id",
+    "merge.memory_vs_duckdb": "Peak memory of verify and merge, over that of DuckDB's join",
+    "resume.seconds_10000_parts": "Going on with a run of 10,000 published parts, until the first new work",
+}
+"""What each claim says, in words; a claim that is not here is shown by its name."""
+
+HEAD = f"""# Performance
+
+Made by `python tools/performance_page.py` from `{RESULTS}`, which the benchmarks write; `make check`
+compares it. Each script under `benchmarks/` measures one claim and, in the same run, what it is compared with.
+"""
+
+EMPTY = """
+No result has been recorded yet, so nothing is claimed here.
+"""
+
+TAIL = """
+A figure holds for the hardware and versions beside it. Where a value is a ratio, above 1 means that Assay does more
+in the same time, or, for memory, that it takes more.
+
+## Run them again
+
+`make bench` installs what the benchmarks compare with and runs all of them on a CPU; it takes a while. One by one, with
+the command in the table:
+
+```sh
+make setup
+.venv/bin/python benchmarks/tokenize_throughput.py
+```
+
+The last line printed is the result. With `--record` it is added to `benchmarks/results.jsonl`; this page then has to be
+made again. Results are never edited. Run on a machine that does nothing else.
+"""
+
+HEADER = ("claim", "value", "compared with", "hardware", "versions", "date", "command")
+KEYS = ("claim", "value", "unit", "baseline", "hardware", "versions", "date", "command")
+
+Result = Mapping[str, object]
+
+
+def performance_page(root: Path) -> str:
+    """The text of the page for the project at `root`; raises ValueError naming a line that is no result."""
+    results = read_results(root / RESULTS)
+    return HEAD + (_table(results) if results else EMPTY) + TAIL
+
+
+def read_results(path: Path) -> list[Result]:
+    """The last result of each claim, in the order of CLAIMS and then of the file."""
+    latest: dict[str, Result] = {}
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            result = json.loads(line)
+            missing = [key for key in KEYS if key not in result]
+            if missing:
+                msg = f"{path}:{number}: no {missing[0]!r}; a result has {', '.join(KEYS)}; run the benchmark again"
+                raise ValueError(msg)
+            latest[str(result["claim"])] = result
+    known = [claim for claim in CLAIMS if claim in latest]
+    return [latest[claim] for claim in [*known, *(claim for claim in latest if claim not in CLAIMS)]]
+
+
+def _table(results: Sequence[Result]) -> str:
+    rows = [HEADER, tuple("---" for _ in HEADER), *(_row(result) for result in results)]
+    return "\n" + "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    claim, versions = str(result["claim"]), result["versions"]
+    shown = ", ".join(f"{name} {number}" for name, number in versions.items()) if isinstance(versions, dict) else ""
+    ceiling = f"; ceiling: {result['ceiling']}" if "ceiling" in result else ""
+    cells = (
+        CLAIMS.get(claim, f"`{claim}`"),
+        f"{_figure(result['value'])} {result['unit']}",
+        f"{result['baseline']}{ceiling}",
+        str(result["hardware"]),
+        shown,
+        str(result["date"]),
+        f"`{result['command']}`",
+    )
+    return tuple(cell.replace("|", "\\|") for cell in cells)
+
+
+def _figure(value: object) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) and value < 1000 else f"{value:,}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(performance_page(ROOT))
