@@ -97,6 +97,7 @@ def run_page(page):
             with contextlib.redirect_stdout(printed):
                 exec(compile(block.text, block.where, "exec"), names)  # noqa: S102  our own pages
             output = printed.getvalue()
+            print(output, flush=True)  # noqa: T201
         elif block.language == "text" and output is not None:
             said = {masked(line) for line in output.splitlines()}
             for line in block.text.splitlines():
@@ -107,7 +108,9 @@ def _run_console(block):
     output = ""
     lines = commands(block)
     for number, line in enumerate(lines):
+        print(f"$ {line}", flush=True)  # noqa: T201  a transcript, for whoever writes the page
         status, printed = _run_assay(line) if line.startswith("assay ") else _run_shell(line)
+        print(printed, flush=True)  # noqa: T201
         output += printed
         wanted = int(block.marks.get("exit status", 0)) if number == len(lines) - 1 else 0
         assert status == wanted, f"{block.where}: {line} ended with {status}, not {wanted}:\n{printed}"

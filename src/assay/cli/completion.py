@@ -19,6 +19,6 @@ def completion_script(shell: str) -> str:
     for verb in VERBS.values():
         command = commands.add_parser(verb.name, help=verb.summary)
         add_flags(command, verb.settings)
-        if verb.has_config:
+        if verb.config == "flag":
             command.add_argument("--config", metavar="FILE", help="TOML or YAML file.")
     return shtab.complete(parser, shell=shell)

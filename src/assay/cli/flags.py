@@ -73,15 +73,15 @@ def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
         )
 
 
-def usage(command: str, settings: type) -> str:
+def usage(command: str, settings: type, config: str = "none") -> str:
     """The command with what it cannot do without: `assay score SOURCE... --bundle VALUE [options]`."""
-    words = [command]
+    words = [command, "CONFIG"] if config == "positional" else [command]
     for field in fields(settings):
         required = field.default is MISSING and field.default_factory is MISSING
         if is_positional(field):
             many = "..." if field.name == "sources" else ""
             words.append(f"{_metavar(field)}{many}" if required else f"[{_metavar(field)}{many}]")
-        elif required:
+        elif required and config != "positional":
             words.append(f"--{field.name.replace('_', '-')} {field.name.upper()}")
     return " ".join([*words, "[options]"])
 
@@ -171,9 +171,9 @@ def field_docs(settings: type) -> dict[str, str]:
     body = next(node for node in tree.body if isinstance(node, ast.ClassDef)).body
     found = {}
     for node, following in itertools.pairwise(body):
-        is_field = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-        is_text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-        if is_field and is_text:
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
+            continue
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
             found[node.target.id] = " ".join(str(following.value.value).split())
     return found
 

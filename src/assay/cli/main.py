@@ -71,15 +71,17 @@ def verb_parser(verb: Verb) -> flags.Parser:
     """The parser of one verb, made from its settings class."""
     parser = flags.Parser(
         prog=f"assay {verb.name}",
-        usage=flags.usage(f"assay {verb.name}", verb.settings),
+        usage=flags.usage(f"assay {verb.name}", verb.settings, verb.config),
         description=verb.summary,
         epilog=verb.example,
         allow_abbrev=False,
         formatter_class=flags.HelpFormatter,
     )
     flags.add_flags(parser, verb.settings)
-    if verb.has_config:
+    if verb.config == "flag":
         parser.add_argument("--config", metavar="FILE", help="TOML or YAML file with the same settings.")
+    if verb.config == "positional":
+        parser.add_argument("config", nargs="?", metavar="CONFIG", help="TOML or YAML file with the settings.")
     return parser
 
 

@@ -6,8 +6,9 @@ Rooms are imported inside the functions, so that `assay --help` and a wrong flag
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+from assay.calibrate.settings import CalibrateSettings
 from assay.cli.flags import stdout
 from assay.errors import CheckError
 from assay.score.settings import ScoreSettings
@@ -33,8 +34,8 @@ class Verb:
     """One line for the overview."""
     example: str
     """Shown below the flags."""
-    has_config: bool = False
-    """Whether a `--config` file may hold the settings."""
+    config: Literal["none", "flag", "positional"] = "none"
+    """Whether a TOML or YAML file may hold the settings, and how it is given."""
 
 
 # ------------------------------------------------------------ settings of the small verbs
@@ -206,6 +207,14 @@ def run_train(settings: TrainSettings) -> int:
     return 0
 
 
+def run_calibrate(settings: CalibrateSettings) -> int:
+    """Fit a temperature and say what it changed."""
+    from assay.calibrate.calibrate import calibrate
+
+    stdout(str(calibrate(settings)))
+    return 0
+
+
 def run_doctor(settings: DoctorSettings) -> int:
     """Print versions, devices, memory and what falls back to a slower path; status 1 on a problem."""
     from assay.cli.doctor import examine
@@ -266,7 +275,7 @@ VERBS: dict[str, Verb] = {
             run=run_tokenize,
             summary="Turn text into token ids once, for many scoring runs.",
             example="example: assay tokenize 'corpus/*.parquet' --bundle model/ --run tokens/",
-            has_config=True,
+            config="flag",
         ),
         Verb(
             name="score",
@@ -274,7 +283,7 @@ VERBS: dict[str, Verb] = {
             run=run_score,
             summary="Score every row of the sources into a run; the same command again goes on.",
             example="example: assay score 'corpus/*.parquet' --bundle model/ --run run/",
-            has_config=True,
+            config="flag",
         ),
         Verb(
             name="status",
@@ -309,8 +318,15 @@ VERBS: dict[str, Verb] = {
             settings=TrainSettings,
             run=run_train,
             summary="Fine-tune a single-label classifier on labelled rows.",
-            example="example: assay train --base encoder/ --data labelled.jsonl --out model/",
-            has_config=True,
+            example="example: assay train train.toml --out model/",
+            config="positional",
+        ),
+        Verb(
+            name="calibrate",
+            settings=CalibrateSettings,
+            run=run_calibrate,
+            summary="Fit a temperature to a single-label bundle on held-out labelled rows.",
+            example="example: assay calibrate model/ held-out.jsonl",
         ),
         Verb(
             name="doctor",

@@ -35,7 +35,7 @@ def score_columns(task: Task, labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def decide(
-    probabilities_NC: npt.NDArray[np.floating], task: Task, labels: Sequence[str], threshold: float | None
+    probabilities_NC: npt.NDArray[np.floating], task: Task, labels: Sequence[str], threshold: float | tuple[float, ...] | None
 ) -> Decision:
     """The decision for calibrated probabilities (regression: for the outputs themselves).
 
@@ -46,7 +46,7 @@ def decide(
     names = score_columns(task, labels)
     if task != "single_label":
         return Decision(label_N=None, scores={name: values_NC[:, c] for c, name in enumerate(names)})
-    if threshold is not None and len(labels) == BINARY:
+    if isinstance(threshold, float) and len(labels) == BINARY:
         label_N = (values_NC[:, 1] >= np.float32(threshold)).astype(np.int64)
     else:
         label_N = values_NC.argmax(axis=1)

@@ -1,5 +1,6 @@
 """Settings, bundle and sources to the manifest of a scoring run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -155,6 +156,6 @@ def _tokens_per_second(settings: ScoreSettings, bundle: Bundle, placement: Place
     return FLOPS_PER_SECOND[placement.kind] / share / operations
 
 
-def _size(config: Json, names: tuple[str, ...], otherwise: int) -> int:
-    found = (config[name] for name in names if isinstance(config.get(name), int))
-    return next(found, otherwise)
+def _size(config: Mapping[str, object], names: tuple[str, ...], otherwise: int) -> int:
+    found = (config.get(name) for name in names)
+    return next((size for size in found if isinstance(size, int)), otherwise)
