@@ -92,7 +92,11 @@ def _table(results: Sequence[Result]) -> str:
 
 def _row(result: Result) -> tuple[str, ...]:
     claim, versions = str(result["claim"]), result["versions"]
-    shown = ", ".join(f"{name} {number}" for name, number in versions.items()) if isinstance(versions, dict) else ""
+    shown = (
+        ", ".join(f"{name} {number}" for name, number in versions.items())
+        if isinstance(versions, dict)
+        else ""
+    )
     ceiling = f"; ceiling: {result['ceiling']}" if "ceiling" in result else ""
     cells = (
         CLAIMS.get(claim, f"`{claim}`"),

@@ -7,7 +7,7 @@ merges and reports. The test split is looked at once, through the scores of the 
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,16 +27,11 @@ from assay.score.report import report
 from assay.score.settings import ScoreSettings
 from assay.score.verb import score
 from assay.telemetry import format_duration
-from assay.train.corpus import Corpus, CorpusRow, base_model_folder, load_corpus
+from assay.train.corpus import Corpus, CorpusRow, load_corpus, quickstart_settings
 from assay.train.rows import LabelledRows
-from assay.train.settings import TrainSettings
 from assay.train.train import TrainProgress, fit
 
 ROW_GROUP_ROWS = 512
-RECIPE = TrainSettings(
-    base="", out="", data=("BBC News",), epochs=1, batch_size=16, learning_rate=3e-4, max_length=128
-)
-"""Chosen on the validation split alone."""
 FILES = ("corpus.parquet", "model", "run", "merged", "report.html")
 
 
@@ -159,7 +154,7 @@ def _train(corpus: Corpus, out: Path, say: Callable[[str], None]) -> None:
                 f"{progress.validation['accuracy']:.4f}, {format_duration(progress.seconds)}"
             )
 
-    settings = replace(RECIPE, base=str(base_model_folder()), out=str(out))
+    settings = quickstart_settings(out=str(out))
     say(
         f"fine-tuning MiniLM on {len(corpus.split('train')):,} documents of up to {settings.max_length} tokens"
     )

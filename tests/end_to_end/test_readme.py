@@ -130,7 +130,9 @@ def test_the_quickstart_keeps_its_promises(tmp_path):
     merged = pq.read_table(place / "merged" / "corpus.parquet")
     assert merged.select(corpus.column_names).equals(corpus)
     assert merged["error"].null_count == merged.num_rows
-    rows = [row for row in merged.select(["split", "label", "prediction"]).to_pylist() if row["split"] == "test"]
+    rows = [
+        row for row in merged.select(["split", "label", "prediction"]).to_pylist() if row["split"] == "test"
+    ]
     accuracy = sum(row["prediction"] == row["label"] for row in rows) / len(rows)
     assert accuracy >= 0.93
     assert f"test accuracy  {accuracy:.4f} on {len(rows)} documents" in done.stdout

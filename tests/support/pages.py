@@ -101,7 +101,9 @@ def run_page(page):
         elif block.language == "text" and output is not None:
             said = {masked(line) for line in output.splitlines()}
             for line in block.text.splitlines():
-                assert not line.strip() or masked(line) in said, f"{block.where}: {line!r} is not in:\n{output}"
+                assert not line.strip() or masked(line) in said, (
+                    f"{block.where}: {line!r} is not in:\n{output}"
+                )
 
 
 def _run_console(block):
@@ -136,7 +138,8 @@ def _run_shell(line):
 def shell_environment(**others):
     """The environment in which `assay` and `python` are those that run the tests."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, **others}
+    # Tests share their cores: a thread that waits by spinning takes them from the one it waits for.
+    return {**os.environ, "PATH": path, "OMP_WAIT_POLICY": "PASSIVE", **others}
 
 
 def start_page(page, folder):

@@ -78,11 +78,17 @@ def test_how_to_examples_run_as_written(page, sources):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_each_console_block_is_run_or_says_why_not(page):
     """A block that a reader may paste is run by a test of its page, or carries its reason."""
-    run_elsewhere = {ROOT / "README.md", TUTORIAL, *HOW_TO}  # the first two by tests/end_to_end/test_readme.py
+    run_elsewhere = {
+        ROOT / "README.md",
+        TUTORIAL,
+        *HOW_TO,
+    }  # the first two by tests/end_to_end/test_readme.py
     if page in run_elsewhere:
         return
     unmarked = [
-        block.where for block in read_blocks(page) if block.language == "console" and "not run" not in block.marks
+        block.where
+        for block in read_blocks(page)
+        if block.language == "console" and "not run" not in block.marks
     ]
     assert unmarked == []
 
@@ -122,7 +128,15 @@ def test_every_error_code_is_explained():
     from assay.score import chunks
     from assay.tokenize import encode
 
-    codes = {rows.NULL, rows.NOT_TEXT, rows.NOT_UTF8, rows.NOT_JSON, rows.NOT_CSV, encode.TOO_LONG, chunks.NO_IDS}
+    codes = {
+        rows.NULL,
+        rows.NOT_TEXT,
+        rows.NOT_UTF8,
+        rows.NOT_JSON,
+        rows.NOT_CSV,
+        encode.TOO_LONG,
+        chunks.NO_IDS,
+    }
     text = (DOCS / "how-to" / "sources.md").read_text(encoding="utf-8")
     table = text.partition("\n| code |")[2].partition("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == codes | {"not_finite"}

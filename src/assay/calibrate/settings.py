@@ -1,6 +1,6 @@
 """What `assay calibrate` can be told. Imports nothing heavy, so that the command line starts fast."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from assay.errors import UsageError
@@ -10,9 +10,9 @@ from assay.errors import UsageError
 class CalibrateSettings:
     """Calibration of one bundle on held-out labelled rows."""
 
-    bundle: str
+    bundle: str = field(metadata={"positional": True, "metavar": "BUNDLE"})
     """Folder of the bundle; its `calibration.json` is written or replaced."""
-    data: tuple[str, ...]
+    data: tuple[str, ...] = field(metadata={"positional": True, "metavar": "DATA"})
     """Sources of labelled rows that no part of the training has seen."""
     format: str | None = None
     """Format of all sources, where the file name does not tell."""

@@ -79,7 +79,7 @@ def usage(command: str, settings: type, config: str = "none") -> str:
     for field in fields(settings):
         required = field.default is MISSING and field.default_factory is MISSING
         if is_positional(field):
-            many = "..." if field.name == "sources" else ""
+            many = "..." if str(field.type).startswith("tuple") else ""
             words.append(f"{_metavar(field)}{many}" if required else f"[{_metavar(field)}{many}]")
         elif required and config != "positional":
             words.append(f"--{field.name.replace('_', '-')} {field.name.upper()}")

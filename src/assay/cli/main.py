@@ -81,7 +81,9 @@ def verb_parser(verb: Verb) -> flags.Parser:
     if verb.config == "flag":
         parser.add_argument("--config", metavar="FILE", help="TOML or YAML file with the same settings.")
     if verb.config == "positional":
-        parser.add_argument("config", nargs="?", metavar="CONFIG", help="TOML or YAML file with the settings.")
+        parser.add_argument(
+            "config", nargs="?", metavar="CONFIG", help="TOML or YAML file with the settings."
+        )
     return parser
 
 

@@ -85,7 +85,8 @@ class _Worker:
         stdout = self.process.stdout
         if stdout is not None:
             for line in stdout:
-                events.put((self, json.loads(line)))
+                if line.endswith("\n"):  # a worker may be killed in the middle of a line
+                    events.put((self, json.loads(line)))
         events.put((self, None))
 
     def send(self, command: Json) -> None:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 from uuid import uuid4
 
 import numpy as np
@@ -68,7 +68,7 @@ MERGE_ROWS = 16_384
 
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
-RowSource = pa.Table | ds.Dataset | Callable[[pa.Int64Array], pa.Table]
+RowSource: TypeAlias = pa.Table | ds.Dataset | Callable[[pa.Int64Array], pa.Table]
 """What the cohort knows of its rows: a table or a dataset in row order, or a function of row ids."""
 
 
@@ -160,11 +160,8 @@ class PredictionLayout:
         if self.rows is None or not isinstance(self.rows, (pa.Table, ds.Dataset)):
             return None
         checksums = {name: IdChecksum() for name in self.row_columns}
-        for batch in (
-            self.rows.select(self.row_columns).to_batches()
-            if isinstance(self.rows, pa.Table)
-            else _scan(self.rows, self.row_columns)
-        ):
+        in_memory = isinstance(self.rows, pa.Table)
+        for batch in self.rows.to_batches() if in_memory else _scan(self.rows, self.row_columns):
             for name, checksum in checksums.items():
                 checksum.update(batch.column(name))
         return {name: checksum.hexdigest() for name, checksum in checksums.items()}

@@ -91,8 +91,8 @@ def load_corpus(*, seed: int = 0) -> Corpus:
 def quickstart_settings(*, out: str, seed: int = 0) -> TrainSettings:
     """The quickstart's recipe for `fit`: two thirds of MiniLM stay as they are, one pass, no dropout.
 
-    Chosen among 70 recipes, two seeds each, on the validation and calibration splits. Dropout costs nearly half of the time on
-    a CPU and a short training does without it.
+    Chosen among 70 recipes, two seeds each, on the validation and calibration splits. Dropout costs
+    nearly half of the time on a CPU, and so short a training does without it.
     """
     return TrainSettings(
         base=str(base_model_folder()),

@@ -106,6 +106,17 @@ class TrainReport:
     seconds: float
     """From the first step to the last validation."""
 
+    def __str__(self) -> str:
+        """What was trained and how good it is on the validation rows, for people."""
+        found = ", ".join(f"{name} {value:.4f}" for name, value in self.validation.items())
+        return "\n".join(
+            [
+                f"trained on {self.num_train_rows:,} rows of {len(self.labels)} labels in {self.seconds:.0f} s",
+                f"validation ({self.num_validation_rows:,} rows, epoch {self.best_epoch} of {len(self.epochs)}): {found}",
+                f"wrote {self.out}",
+            ]
+        )
+
 
 OnProgress = Callable[[TrainProgress], None]
 

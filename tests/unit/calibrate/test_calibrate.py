@@ -16,8 +16,8 @@ from assay.bundle import Calibration, Description, load_bundle, save_calibration
 from assay.calibrate.calibrate import calibrate, calibrate_rows, held_out_logits
 from assay.calibrate.settings import CalibrateSettings
 from assay.calibrate.temperature import apply_calibration
-from assay.engine.load import load_engine
 from assay.engine.fake import FakeEngine
+from assay.engine.load import load_engine
 from assay.errors import InputError, UsageError
 from assay.train.provenance import pack_hashes, text_hashes
 from assay.train.rows import LabelledRows

@@ -6,7 +6,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, MPNetCo
 
 from assay.engine.cpu import CpuPackedEngine, has_onednn
 from assay.engine.fake import FakeEngine
-from assay.engine.load import load_engine
+from assay.engine.load import SELF_TEST_TOLERANCE, load_engine, self_test
 from assay.engine.padded import PaddedEngine
 from assay.errors import BundleError, UsageError
 from assay.model.packing import pack
@@ -83,8 +83,8 @@ def test_the_self_test_sees_documents_that_attend_to_each_other(bert):
 
     mixing = object.__new__(Mixing)
     mixing.__dict__.update(reference.__dict__)
-    assert load.self_test(mixing, reference) > load.SELF_TEST_TOLERANCE
-    assert load.self_test(reference, reference) <= load.SELF_TEST_TOLERANCE
+    assert self_test(mixing, reference) > SELF_TEST_TOLERANCE
+    assert self_test(reference, reference) <= SELF_TEST_TOLERANCE
 
 
 def test_fake_engines_by_name():

@@ -1,0 +1,28 @@
+"""`assay` with fake workers behind it: `python cli.py score ...` is the real command line and driver.
+
+The workers do as FAKE_WORKER says, so a test can have them slow, and they need no torch.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support.fake_runs import fake_commands
+
+from assay.cli.main import main
+from assay.score import verb
+
+
+def use_fake_workers(set_attribute, *, host=None):
+    """Have `assay score` in this process start fake workers; `set_attribute` is like setattr."""
+    set_attribute(
+        verb,
+        "worker_commands",
+        lambda _, run, placement: fake_commands(run, placement.num_workers, host=host),
+    )
+
+
+if __name__ == "__main__":
+    use_fake_workers(setattr)
+    sys.exit(main())
