@@ -37,8 +37,9 @@ def assay(monkeypatch, worker_host):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt(tmp_path, number, assay, capsys):
-    """SIGINT and SIGTERM end with status 130 and a line that says how to go on; the workers are gone, every
-    part is whole, and the same command does only what is left.
+    """SIGINT and SIGTERM end with status 130 and a line that says how to go on.
+
+    The workers are gone, every part is whole, and the same command does only what is left.
     """
     write_sources(tmp_path / "sources", [1200])
     write_bundle(tmp_path / "bundle")
@@ -57,7 +58,10 @@ def test_an_interrupt(tmp_path, number, assay, capsys):
     _, errors = driver.communicate(timeout=60)
     assert driver.returncode == 130
     assert "Traceback" not in errors
-    assert errors.splitlines()[-1] == "interrupted: nothing half is published; run the same command again to go on"
+    assert (
+        errors.splitlines()[-1]
+        == "interrupted: nothing half is published; run the same command again to go on"
+    )
     assert psutil.wait_procs(workers, timeout=10)[1] == []
 
     run = open_run(str(tmp_path / "run"))
@@ -69,7 +73,9 @@ def test_an_interrupt(tmp_path, number, assay, capsys):
     )
 
     assert assay(score_words(tmp_path)) == 0
-    assert f"{published} of 60 units are published; going on with {60 - published}." in capsys.readouterr().err
+    assert (
+        f"{published} of 60 units are published; going on with {60 - published}." in capsys.readouterr().err
+    )
     assert verify(run.url, sources=True).holds
     assert assay(score_words(tmp_path)) == 0
     assert "All 60 units are published already; nothing to do." in capsys.readouterr().err

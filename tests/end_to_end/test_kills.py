@@ -53,8 +53,10 @@ def kill_and_rerun(url, folder, deaths, host, *, seed, driver_kills):
 
 
 def test_a_hundred_kills(tmp_path, worker_host):
-    """Workers die before and after each step of publishing and at random moments, drivers are killed, and
-    the number of workers changes from try to try: the run ends with the parts of an undisturbed one.
+    """Workers and drivers are killed at a hundred moments: the run ends with the parts of an undisturbed one.
+
+    Workers die before and after each step of publishing and at random moments, drivers are killed as they
+    work, and the number of workers changes from try to try.
     """
     folder = write_sources(tmp_path / "sources", [2500, 0, 2333])
     deaths = plan_deaths(tmp_path / "deaths", all_deaths(timers=60, seed=1))
@@ -116,12 +118,14 @@ def test_workers_stop_when_their_driver_is_killed(tmp_path):
     )
 
 
-def test_two_drivers_on_one_run(tmp_path):
+def test_two_drivers_on_one_run(tmp_path, worker_host):
     """Two drivers that start at once on one run directory end with one whole run."""
     folder = write_sources(tmp_path / "sources", [1500])
     orders = Orders(seconds_per_batch=0.01)
     drivers = [
-        start_driver(tmp_path / "run", folder, workers=2, unit_rows=UNIT_ROWS, orders=orders)
+        start_driver(
+            tmp_path / "run", folder, workers=2, unit_rows=UNIT_ROWS, orders=orders, host=worker_host
+        )
         for _ in range(2)
     ]
     for driver in drivers:

@@ -24,7 +24,9 @@ CONFIG = {
 def write_bundle(folder, *, weight=0.0):
     """A bundle folder; another `weight` makes it another model."""
     folder.mkdir(parents=True, exist_ok=True)
-    vocab = {word: number for number, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS))}
+    vocab = {
+        word: number for number, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS))
+    }
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from support.fake_worker import FakeWork, Orders
 
 from assay.data.sources import Columns, find_sources
 from assay.runs.cut import id_field
@@ -15,7 +16,6 @@ from assay.runs.manifest import new_manifest
 from assay.runs.plan import limit_boundaries, plan_boundaries
 from assay.runs.run import create_or_join, part_path
 from assay.runs.worker import run_unit
-from support.fake_worker import FakeWork, Orders
 
 SUPPORT = Path(__file__).parent
 SCORES = (

@@ -31,9 +31,12 @@ def serve(address: str) -> None:
     # Only here: whoever calls should start at once.
     from pathlib import Path
 
+    import pyarrow as pa
+
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from support import fake_worker
 
+    pa.array([True]).to_numpy(zero_copy_only=False)  # imports pandas, where there is one
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(address)
@@ -60,8 +63,8 @@ def _mind(calling, worker_main) -> None:
         asked = json.loads(request)
         os.environ["FAKE_WORKER"] = asked["orders"]
         sys.argv = ["fake_worker", asked["run"]]
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         os._exit(worker_main())
     for pipe in (0, 1, 2, *pipes):
         os.close(pipe)

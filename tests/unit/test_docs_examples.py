@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,7 @@ import yaml
 from safetensors.numpy import save_file
 from support.pages import ROOT, commands, read_blocks, run_page
 
-from assay.cli.flags import build, read_config
+from assay.cli.flags import build, parse_settings, read_config
 from assay.cli.main import verb_parser
 from assay.cli.verbs import VERBS
 
@@ -154,3 +155,12 @@ def test_every_format_and_launcher_is_listed():
     machines = (DOCS / "how-to" / "many-machines.md").read_text(encoding="utf-8")
     for launcher in LAUNCHERS:
         assert all(f"`{name}`" in machines for name in (launcher.rank, *launcher.world_sizes))
+
+
+@pytest.mark.parametrize("verb", VERBS.values(), ids=lambda verb: verb.name)
+def test_the_example_of_each_help_screen_parses(verb, tmp_path, monkeypatch):
+    """The line below a command's flags gives settings, its config file (if it names one) being there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.toml").write_text('base = "encoder/"\ndata = ["labelled.jsonl"]\n')
+    example = re.search(r"assay [^)]*", verb.example.removeprefix("example: "))[0]
+    assert parse_settings(verb_parser(verb), verb.settings, shlex.split(example)[2:]) is not None

@@ -54,8 +54,10 @@ class CalibrateReport:
         return "\n".join(
             [
                 f"calibrated on {self.num_rows:,} rows: temperature {self.calibration.temperature:.4f}",
-                f"on these rows NLL {self.before['nll']:.4f} -> {self.after['nll']:.4f}, "
-                f"ECE {self.before['ece']:.4f} -> {self.after['ece']:.4f} (in-sample: evaluate on others)",
+                (
+                    f"on these rows NLL {self.before['nll']:.4f} -> {self.after['nll']:.4f}, "
+                    f"ECE {self.before['ece']:.4f} -> {self.after['ece']:.4f} (in-sample: evaluate on others)"
+                ),
                 f"wrote {self.file}",
             ]
         )

@@ -112,7 +112,7 @@ class TrainReport:
         return "\n".join(
             [
                 f"trained on {self.num_train_rows:,} rows of {len(self.labels)} labels in {self.seconds:.0f} s",
-                f"validation ({self.num_validation_rows:,} rows, epoch {self.best_epoch} of {len(self.epochs)}): {found}",
+                f"epoch {self.best_epoch} of {len(self.epochs)}, {self.num_validation_rows:,} validation rows: {found}",
                 f"wrote {self.out}",
             ]
         )

@@ -5,8 +5,8 @@ import sys
 from collections import Counter
 
 import pytest
-from support.fake_runs import make_run, plan_run, publish_unit, write_sources
 from support.fake_runs import fake_commands as fake_commands_of
+from support.fake_runs import make_run, plan_run, publish_unit, write_sources
 from support.fake_worker import Orders, deaths_met, plan_deaths
 
 from assay.errors import InputError, RefusedError, StorageError, UnitError, WorkError
@@ -104,7 +104,9 @@ def test_a_dead_worker_costs_its_units_only(run, tmp_path, fake_commands):
 
 def test_a_worker_that_always_dies(run, fake_commands):
     """A worker that dies three times in a row ends the run, with its way of dying in the message."""
-    with pytest.raises(WorkError, match=r"died 3 times in a row .worker exited with status 3.; 10 units are left"):
+    with pytest.raises(
+        WorkError, match=r"died 3 times in a row .worker exited with status 3.; 10 units are left"
+    ):
         Driver(run, fake_commands(run, 1, Orders(start="exit"))).run()
 
 
@@ -138,7 +140,10 @@ def test_a_unit_that_fails_three_times(run, tmp_path, fake_commands):
 
 @pytest.mark.parametrize(
     ("kind", "error", "message"),
-    [("SourceError", InputError, "the source is bad; mend it"), ("ENOSPC", StorageError, "free space on that disk")],
+    [
+        ("SourceError", InputError, "the source is bad; mend it"),
+        ("ENOSPC", StorageError, "free space on that disk"),
+    ],
 )
 def test_what_no_retry_mends_stops_the_run(run, kind, error, message, fake_commands):
     """A bad source and a full disk stop the run at once; what is published stays."""
@@ -150,7 +155,7 @@ def test_what_no_retry_mends_stops_the_run(run, kind, error, message, fake_comma
 
 def test_a_worker_killed_in_the_middle_of_a_line(run):
     """Half a line on the pipe is a death like any other, not a hang."""
-    half = script(run, "import sys; sys.stdout.write('{\"event\": \"rea')")
+    half = script(run, 'import sys; sys.stdout.write(\'{"event": "rea\')')
     with pytest.raises(WorkError, match="worker exited with status 0"):
         Driver(run, [half]).run()
 
@@ -180,6 +185,8 @@ def test_a_rank_does_its_share_first(run, tmp_path, fake_commands):
 
 def test_commands_run_our_own_interpreter():
     """A worker is a module of the same installation, with its place in the environment."""
-    command = python_command("assay.score.worker", "run", "--device", "cpu", environment={"OMP_NUM_THREADS": "1"})
+    command = python_command(
+        "assay.score.worker", "run", "--device", "cpu", environment={"OMP_NUM_THREADS": "1"}
+    )
     assert command.arguments == (sys.executable, "-m", "assay.score.worker", "run", "--device", "cpu")
     assert command.environment == {"OMP_NUM_THREADS": "1"}

@@ -139,7 +139,7 @@ def test_an_unknown_format_version_is_refused(manifest, version):
 @pytest.mark.parametrize("content", [b"", b'{"format_version": 1', b"\x00\xff\xfe"])
 def test_damaged_json_is_named(content):
     """A run.json that is no JSON is an input error that names the file."""
-    with pytest.raises(SourceError, match="r/run.json is not JSON .*start a new run elsewhere"):
+    with pytest.raises(SourceError, match=r"r/run\.json is not JSON .*start a new run elsewhere"):
         parse_manifest(content, "r/run.json")
 
 
@@ -152,9 +152,11 @@ def test_json_of_another_kind_is_refused(content):
 
 def test_unknown_and_wrong_fields_are_named(manifest):
     """An unknown key and a value of the wrong type are named by their place in the file."""
-    with pytest.raises(SourceError, match="colour: Extra inputs are not permitted; the run directory is damaged"):
+    with pytest.raises(
+        SourceError, match=r"colour: Extra inputs are not permitted; the run directory is damaged"
+    ):
         parse_manifest(changed(manifest, colour="red"), "run.json")
     sources = json.loads(manifest.model_dump_json())["sources"]
     sources[1]["num_rows"] = "many"
-    with pytest.raises(SourceError, match="sources.1.num_rows: "):
+    with pytest.raises(SourceError, match=r"sources\.1\.num_rows: "):
         parse_manifest(changed(manifest, sources=sources), "run.json")

@@ -82,7 +82,10 @@ def test_devices():
     """`auto` takes every GPU or one process; a number means as many of either."""
     assert place_workers("auto", num_gpus=0).num_workers == 1
     assert place_workers("3", num_gpus=0).num_workers == 3
-    assert (place_workers("auto", num_gpus=4).kind, place_workers("auto", num_gpus=4).num_workers) == ("cuda", 4)
+    assert (place_workers("auto", num_gpus=4).kind, place_workers("auto", num_gpus=4).num_workers) == (
+        "cuda",
+        4,
+    )
     assert place_workers("2", num_gpus=4).num_workers == 2
     with pytest.raises(UsageError, match="devices 5; this machine has 4 GPUs"):
         place_workers("5", num_gpus=4)

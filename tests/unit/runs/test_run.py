@@ -68,23 +68,23 @@ def test_another_run_is_refused(run, folder):
     with pytest.raises(RefusedError) as refused:
         create_or_join(run.url, other)
     assert str(refused.value) == (
-        f"{run.url} holds another run: a was null, now 1; b was null, now 2; bundle was {'b' * 32}, now null; "
-        "and 2 more; put it back as it was, or use another --run"
-    ).replace(f"bundle was {'b' * 32}, now null; and 2 more", "c was null, now 3; and 1 more")
+        f"{run.url} holds another run: a was null, now 1; b was null, now 2; c was null, now 3; and 1 more; "
+        "put it back as it was, or use another --run"
+    )
 
 
 def test_parts_without_run_json_are_refused(run, folder):
     """Parts of nobody knows whom are not taken for one's own."""
     publish_unit(run, run.manifest.units()[0])
     (part_file(run, run.manifest.units()[0]).parents[1] / "run.json").unlink()
-    with pytest.raises(RefusedError, match="has parts but no run.json; .* use another --run"):
+    with pytest.raises(RefusedError, match=r"has parts but no run.json; .* use another --run"):
         create_or_join(run.url, plan_run(folder))
 
 
 def test_no_run(tmp_path):
     """A directory without run.json holds no run, and the message says where one is looked for."""
     assert find_run(str(tmp_path)) is None
-    with pytest.raises(SourceError, match="holds no run .no run.json.; give the directory"):
+    with pytest.raises(SourceError, match=r"holds no run .no run.json.; give the directory"):
         open_run(str(tmp_path))
 
 
@@ -125,7 +125,9 @@ def test_a_wrong_number_of_rows_is_no_part(run, change):
     (batch,) = batches(run, unit)
     given = {"fewer": [batch.slice(1)], "more": [batch, batch.slice(0, 1)], "none": []}[change]
     rows = sum(batch.num_rows for batch in given)
-    with pytest.raises(UnitError, match=f"unit a-0-20 gave {rows} rows instead of 20; its source may have changed"):
+    with pytest.raises(
+        UnitError, match=f"unit a-0-20 gave {rows} rows instead of 20; its source may have changed"
+    ):
         run.publish(unit, given)
     assert not run.is_published(unit)
     assert leftovers(run) == []

@@ -35,7 +35,9 @@ def test_a_new_run(run):
     assert found.recent_rows_per_second == 0
     assert found.seconds_left is found.seconds_since_last_part is None
     assert not found.is_complete
-    assert str(found) == "0 of 8 units are published (0 of 160 rows); 0 docs/s lately, last part - ago, - left"
+    assert (
+        str(found) == "0 of 8 units are published (0 of 160 rows); 0 docs/s lately, last part - ago, - left"
+    )
 
 
 def test_the_rate_is_that_of_the_last_minutes(run):
@@ -46,7 +48,9 @@ def test_the_rate_is_that_of_the_last_minutes(run):
     assert found.recent_rows_per_second == pytest.approx(2.0)
     assert found.seconds_since_last_part == pytest.approx(80)
     assert found.seconds_left == pytest.approx(40)
-    assert str(found).startswith("4 of 8 units are published (80 of 160 rows); 2 docs/s lately, last part 1:20 ago")
+    assert str(found).startswith(
+        "4 of 8 units are published (80 of 160 rows); 2 docs/s lately, last part 1:20 ago"
+    )
 
 
 @pytest.mark.parametrize("ages", [[700, 650], [10], [10, 10]])

@@ -279,7 +279,13 @@ def test_a_limited_run(folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("boundaries", "num_rows", "fits"),
-    [((0, 5, 9), 9, True), ((0, 0), 0, True), ((0, 9), 8, False), ((1, 9), 9, False), ((0, 5, 5, 9), 9, False)],
+    [
+        ((0, 5, 9), 9, True),
+        ((0, 0), 0, True),
+        ((0, 9), 8, False),
+        ((1, 9), 9, False),
+        ((0, 5, 5, 9), 9, False),
+    ],
 )
 def test_partitions(boundaries, num_rows, fits):
     """Boundaries cover the rows exactly where they rise from 0 to the end."""

@@ -17,7 +17,9 @@ from assay.runs.worker import FATAL_ERRORS, Mailbox, StopRequestedError, UnitFee
 @pytest.fixture
 def run(tmp_path):
     """A run of five units of 200 rows, each of four batches."""
-    return make_run(tmp_path / "run", write_sources(tmp_path / "sources", [1000], row_group_rows=200), unit_rows=200)
+    return make_run(
+        tmp_path / "run", write_sources(tmp_path / "sources", [1000], row_group_rows=200), unit_rows=200
+    )
 
 
 def serve(run, commands, work=None):
@@ -101,7 +103,10 @@ def test_a_failed_unit_is_no_part(run):
 
 @pytest.mark.parametrize(
     ("fail_kind", "kind", "message"),
-    [("SourceError", "InputError", "the source is bad"), ("ENOSPC", "StorageError", "free space on that disk")],
+    [
+        ("SourceError", "InputError", "the source is bad"),
+        ("ENOSPC", "StorageError", "free space on that disk"),
+    ],
 )
 def test_what_no_retry_mends_is_said_so(run, fail_kind, kind, message):
     """A bad source and a full disk are reported by the name of their error, so that nobody retries."""
