@@ -43,7 +43,7 @@ docs: .venv/ready-docs ## build the documentation into ./site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/ready-bench ## run every CPU benchmark; each adds its lines to benchmarks/results.jsonl
-	set -e; for script in benchmarks/[a-z]*.py; do $(BIN)/python "$$script"; done
+	set -e; for script in benchmarks/[a-z]*.py; do $(BIN)/python "$$script" --record; done
 
 clean: ## remove caches and outputs; .venv stays
 	rm -rf build dist site quickstart .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

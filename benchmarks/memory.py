@@ -1,8 +1,8 @@
 """Peak memory of a scoring worker: flat in the size of the corpus, and modest with a real model.
 
 Flatness: stored token ids (mean 32 a row), the fake engine, units of 50,000 rows, a corpus of 10^5 and one of
-10^7 rows; the ratio of the two peaks. Real model: MiniLM on BBC News text at 512 tokens, fp32, one worker with all cores.
-The peak is the worker process's own high-water mark of resident memory, read from /proc while it lives.
+10^7 rows; the ratio of the two peaks. Real model: MiniLM on BBC News text at 512 tokens, fp32, one worker
+with all cores. The peak is the worker process's own high-water mark of resident memory, read from /proc while it lives.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from overhead import make_bundle
 
 ROW_GROUP_ROWS = 100_000
 MEAN_TOKENS = 32
+FAKE = ("--input-ids-column", "input_ids", "--engine", "fake", "--unit-rows", "50000")
 
 
 def write_ids(path: Path, num_rows: int) -> None:
@@ -76,8 +77,7 @@ def main() -> None:
         for name, num_rows in (("small", arguments.small), ("large", arguments.large)):
             write_ids(place / f"{name}.parquet", num_rows)
             peaks[name] = peak_bytes(
-                ["score", str(place / f"{name}.parquet"), "--bundle", str(bundle), "--run", str(place / name)]
-                + ["--input-ids-column", "input_ids", "--engine", "fake", "--unit-rows", "50000"]
+                ["score", str(place / f"{name}.parquet"), "--bundle", str(bundle), "--run", str(place / name), *FAKE]
             )
             print(
                 f"{num_rows:>12,} rows of ids, fake engine: peak {peaks[name] / 2**20:,.0f} MiB", flush=True

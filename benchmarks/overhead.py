@@ -28,7 +28,7 @@ from assay.runs.cut import cut_sources, id_field
 from assay.runs.manifest import new_manifest
 from assay.runs.run import ROW_GROUP_ROWS, create_or_join, writer_options
 from assay.runs.worker import run_unit
-from assay.score.plan import part_schema
+from assay.score.schema import part_schema
 from assay.score.scorer import Scorer
 from assay.score.work import ScoreWork
 from assay.tokenize.encode import Encoder

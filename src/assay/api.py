@@ -7,13 +7,15 @@ assert verify("run/").holds
 merge("run/", "scored/")
 """
 
+from assay.calibrate.calibrate import CalibrateReport, calibrate
+from assay.calibrate.settings import CalibrateSettings
 from assay.errors import AssayError
-from assay.quickstart import quickstart
+from assay.quickstart import QuickstartResult, quickstart
 from assay.runs.status import Status, status
 from assay.runs.verify import Proof, verify
 from assay.score.classifier import Classifier, load
-from assay.score.merge import merge
-from assay.score.report import report
+from assay.score.merge import MergeReport, merge
+from assay.score.report import ReportSummary, report
 from assay.score.settings import ScoreSettings
 from assay.score.verb import ScoreResult, score
 from assay.tokenize.settings import TokenizeSettings
@@ -23,8 +25,13 @@ from assay.train.train import TrainReport, train
 
 __all__ = [
     "AssayError",
+    "CalibrateReport",
+    "CalibrateSettings",
     "Classifier",
+    "MergeReport",
     "Proof",
+    "QuickstartResult",
+    "ReportSummary",
     "ScoreResult",
     "ScoreSettings",
     "Status",
@@ -32,6 +39,7 @@ __all__ = [
     "TokenizeSettings",
     "TrainReport",
     "TrainSettings",
+    "calibrate",
     "load",
     "merge",
     "quickstart",

@@ -62,6 +62,12 @@ def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
         if kind is bool:
             action = argparse.BooleanOptionalAction if field.default is True else "store_true"
             parser.add_argument(flag, action=action, default=NOT_GIVEN, help=text)
+            if action == "store_true":
+                # Not shown: it is there to take back what a config file says.
+                no = "--no-" + flag.removeprefix("--")
+                parser.add_argument(
+                    no, dest=field.name, action="store_false", default=NOT_GIVEN, help=argparse.SUPPRESS
+                )
             continue
         if kind is tuple:
             parser.add_argument(flag, nargs="+", default=NOT_GIVEN, metavar="NAME", help=text)
@@ -137,7 +143,7 @@ def read_config(path: Path, settings: type) -> dict[str, Any]:
     hints = get_type_hints(settings)
     for key, value in raw.items():
         if key not in hints:
-            refuse_unknown(key, list(hints), f"key in {path}", "the fields of this command's --help")
+            refuse_unknown(str(key), list(hints), f"key in {path}", "the fields of this command's --help")
         _check_type(path, key, value, hints[key])
     return raw
 
@@ -147,7 +153,7 @@ def _parse(path: Path, content: str) -> dict[str, Any]:
 
     try:
         raw = yaml.safe_load(content) if path.suffix in {".yaml", ".yml"} else tomllib.loads(content)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:  # PyYAML lets a date that is none through as ValueError
         first = str(error).replace("\n", " ")
         msg = f"config {path} is not {'YAML' if path.suffix in {'.yaml', '.yml'} else 'TOML'} ({first}); mend it"
         raise UsageError(msg) from error

@@ -300,7 +300,7 @@ def _column(batch: pa.RecordBatch, path: tuple[str, ...]) -> pa.Array:
 
 def _rows_of(source: Source, start: int, num_rows: int, found: dict[str, pa.Array]) -> Rows:
     errors: dict[int, str] = {}
-    texts = {role: _as_text(found[role], errors) for role in ("texts", "text_pairs") if role in found}
+    texts = {role: as_text(found[role], errors) for role in ("texts", "text_pairs") if role in found}
     if errors:
         texts = {role: _null_at(array, errors) for role, array in texts.items()}
     input_ids = None
@@ -340,7 +340,7 @@ def _as_scalars(array: pa.Array | None) -> pa.Array | None:
     return array
 
 
-def _as_text(array: pa.Array, errors: dict[int, str]) -> pa.LargeStringArray:
+def as_text(array: pa.Array, errors: dict[int, str]) -> pa.LargeStringArray:
     """The texts of a column of strings or bytes; adds an error for each that is null or no UTF-8."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -548,7 +548,7 @@ def _csv_batch(
     for role, (name,) in paths.items():
         column = table.column(name).combine_chunks()
         if role in {"texts", "text_pairs"}:
-            texts[role] = _as_text(column, errors)
+            texts[role] = as_text(column, errors)
             continue
         column, broken = csvrows.without_bad_bytes(column)
         for index in broken:

@@ -5,9 +5,14 @@ published part is the only state: what is published is done, everything else is 
 
     plan.py      rows -> units, and who takes which (pure)
     manifest.py  run.json: what was planned, and what must not change
+    cut.py       sources -> unit boundaries; the one type of their ids
     run.py       a run on its store: create or join, list, publish a part
     worker.py    one process: unit in, published part out, until told to stop
     driver.py    worker processes, handing out units, retrying, stopping
+    placement.py which devices, how many threads, which share of the units
+    ranks.py     rank and world size from flags or a launcher's environment (pure)
     status.py    what is published, how fast, how long still
     verify.py    the proof that every row is there exactly once
+
+predictions.py and lightning.py write the same parts from a Lightning Trainer's predict loop.
 """

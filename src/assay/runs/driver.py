@@ -140,6 +140,7 @@ class Driver:
         found = run.part_files()
         share = own_share(len(units), rank, world_size)
         order = [*share, *helping_order(len(units), rank, world_size)]
+        self._units = {unit.name: unit for unit in units}
         self._units_total = len(units)
         self._rows_total = run.manifest.planned_rows
         self._published = {unit.name for unit in units if unit.name in found}
@@ -182,6 +183,8 @@ class Driver:
         except BaseException:
             self._stop_workers()
             raise
+        for unit in [unit for unit in self._failures if self._target.is_published(self._units[unit])]:
+            del self._failures[unit]  # another driver had better luck
         if self._failures:
             shown = "; ".join(f"{unit}: {message}" for unit, message in list(self._failures.items())[:3])
             msg = (
@@ -230,8 +233,10 @@ class Driver:
         if isinstance(kind, str):
             raise FATAL_ERRORS[kind](message)
         if event["unit"] is None:
+            # It could not start, and would not the next time; its exit is the next event.
             self._last_death = message
-            return  # the worker could not start; its exit is the next event
+            self._starts[worker.index] = STARTS_PER_WORKER
+            return
         self._retry(worker.assigned.popleft(), message)
 
     def _on_exit(self, worker: _Worker) -> None:
@@ -251,7 +256,10 @@ class Driver:
             if self._starts[worker.index] < STARTS_PER_WORKER:
                 self._start(worker.index)
             elif not self._workers:
-                msg = f"a worker died {STARTS_PER_WORKER} times in a row ({cause}); {len(self._pending)} units are left"
+                msg = (
+                    f"no worker is left ({cause}), {len(self._pending):,} units are; mend the cause and "
+                    "run the same command again"
+                )
                 raise WorkError(msg)
 
     def _retry(self, unit: Unit, message: str) -> None:
@@ -328,7 +336,10 @@ class Driver:
         deadline = time.monotonic() + STOP_SECONDS
         try:
             for worker in self._workers:
-                worker.send({"stop": True})
+                if worker.ready:
+                    worker.send({"stop": True})
+                else:
+                    worker.kill()  # still loading its model; nothing of it can be half
             for worker in self._workers:
                 worker.process.wait(timeout=max(deadline - time.monotonic(), 0.1))
         except (KeyboardInterrupt, subprocess.TimeoutExpired):

@@ -137,6 +137,7 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
         "compression_level": 1,
         "use_dictionary": strings or False,
         "write_statistics": True,
+        "write_page_checksum": True,
     }
 
 

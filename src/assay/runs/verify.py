@@ -173,7 +173,10 @@ def _changed_sources(run: Run) -> list[str]:
 def _check_part(run: Run, unit: Unit, *, sources: bool) -> _PartCheck:
     path = part_path(unit)
     try:
-        with run.store.open_input(path) as handle, pq.ParquetFile(handle) as file:
+        with (
+            run.store.open_input(path) as handle,
+            pq.ParquetFile(handle, page_checksum_verification=True) as file,
+        ):
             return _check_open_part(run, unit, file, path, sources=sources)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]

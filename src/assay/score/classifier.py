@@ -13,12 +13,14 @@ from typing import Any
 import pyarrow as pa
 
 from assay.bundle import Bundle, load_bundle
-from assay.data.rows import NOT_TEXT, NULL, Rows
+from assay.data.columns import is_textual, value_type
+from assay.data.rows import NOT_TEXT, NOT_UTF8, NULL, Rows, as_text
 from assay.engine.engine import Engine
 from assay.engine.load import load_engine
 from assay.errors import InputError
 from assay.score.chunks import chunks
-from assay.score.scorer import Scorer, score_fields
+from assay.score.schema import score_fields
+from assay.score.scorer import Scorer
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import choose_max_length
 from assay.tokenize.settings import OnLong
@@ -97,17 +99,23 @@ def to_texts(values: object) -> tuple[pa.Array, dict[int, str]]:
         values = [values]
     column = _arrow_column(values)
     if column is not None:
-        return column, {row: NULL for row, valid in enumerate(column.is_valid().to_pylist()) if not valid}
-    if not isinstance(values, Iterable) or isinstance(values, bytes | dict):
+        found: dict[int, str] = {}
+        return as_text(column, found), found
+    # A data frame would iterate over the names of its columns, a set in no order.
+    if (
+        not isinstance(values, Iterable)
+        or isinstance(values, bytes | dict | set | frozenset)
+        or getattr(values, "ndim", 1) != 1
+    ):
         msg = f"texts are {type(values).__name__}; pass a string, a list of strings or a column of them"
         raise InputError(msg)
     texts: list[str | None] = []
     errors: dict[int, str] = {}
     for row, value in enumerate(values):
-        text = _clean(value)
-        if text is None:
-            errors[row] = NULL if _is_missing(value) else NOT_TEXT
-        texts.append(text)
+        code = _error_code(value)
+        if code is not None:
+            errors[row] = code
+        texts.append(None if code is not None else str(value))
     return pa.array(texts, pa.large_string()), errors
 
 
@@ -115,37 +123,36 @@ def _arrow_column(values: Any) -> pa.Array | None:  # noqa: ANN401  whatever a n
     """Arrow data, or a Polars series, without a Python loop; None for anything else."""
     if hasattr(values, "to_arrow"):
         values = values.to_arrow()
+    if isinstance(values, pa.Table | pa.RecordBatch):
+        msg = f"texts are a table of {values.num_columns} columns; pass one column of it"
+        raise InputError(msg)
+    if not isinstance(values, pa.Array | pa.ChunkedArray):
+        return None
+    if not is_textual(values.type):
+        msg = f"texts are an Arrow column of {values.type}; pass a column of strings"
+        raise InputError(msg)
     if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
-    if not isinstance(values, pa.Array):
-        return None
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    if (
-        pa.types.is_null(values.type)
-        or pa.types.is_string(values.type)
-        or pa.types.is_large_string(values.type)
-    ):
-        return values.cast(pa.large_string())
-    if pa.types.is_string_view(values.type):
-        return values.cast(pa.large_string())
-    msg = f"texts are an Arrow column of {values.type}; pass a column of strings"
-    raise InputError(msg)
+        # Bytes with 64-bit offsets: chunks of more than 2 GiB become one, and none is decoded yet.
+        values = values.cast(value_type(values.type)).cast(pa.large_binary()).combine_chunks()
+    return values
 
 
-def _clean(value: object) -> str | None:
-    """The text, or None for what is no text or holds lone surrogates."""
+def _error_code(value: object) -> str | None:
+    """What is wrong with one text: missing, no text, or no UTF-8 (a lone surrogate); None for a good one."""
     if not isinstance(value, str):
-        return None
+        return NULL if _is_missing(value) else NOT_TEXT
     try:
         value.encode()
     except UnicodeEncodeError:
-        return None
-    return value
+        return NOT_UTF8
+    return None
 
 
 def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and value != value)  # noqa: PLR0124  NaN, as pandas has it
+    """None, or NaN, NaT or NA as pandas has them, which is not imported for this."""
+    if isinstance(value, float):
+        return value != value  # noqa: PLR0124  only NaN differs from itself
+    return value is None or type(value).__name__ in {"NAType", "NaTType"}
 
 
 def _batches(first: pa.Array, second: pa.Array | None, errors: dict[int, str]) -> Iterable[Rows]:

@@ -35,7 +35,10 @@ def score_columns(task: Task, labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def decide(
-    probabilities_NC: npt.NDArray[np.floating], task: Task, labels: Sequence[str], threshold: float | tuple[float, ...] | None
+    probabilities_NC: npt.NDArray[np.floating],
+    task: Task,
+    labels: Sequence[str],
+    threshold: float | tuple[float, ...] | None,
 ) -> Decision:
     """The decision for calibrated probabilities (regression: for the outputs themselves).
 

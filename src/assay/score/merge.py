@@ -3,6 +3,7 @@
 No join: parts lie in the sources' row order, so one pass over both is enough, and a row whose id
 differs from its part's stops the merge. One output file a source, in the source's format, written
 under a temporary name and published whole; a rerun goes on with the sources that have none yet.
+Where token parts were scored, the sources are those that the parts were made from.
 
 Not covered: sources that were reordered after scoring (they are refused; join by key instead).
 """
@@ -29,7 +30,7 @@ from assay.data.sources import reinspect
 from assay.data.storage import Store, is_object_url, local_path, open_store, writing
 from assay.errors import CheckError, InputError, RefusedError, UsageError
 from assay.runs.manifest import SourceRecord
-from assay.runs.plan import Unit, units_of
+from assay.runs.plan import Unit
 from assay.runs.run import (
     FOOTER_RUN_ID,
     FOOTER_UNIT,
@@ -38,6 +39,7 @@ from assay.runs.run import (
     open_run,
     part_path,
 )
+from assay.score.corpus import Corpus, corpus_of
 from assay.telemetry import Counters, Progress
 
 T = TypeVar("T")
@@ -90,7 +92,7 @@ class Output:
     """One file to write."""
 
     source: int
-    """Index of the source in the run's list."""
+    """Index of the source in the corpus."""
     path: str
     """Path within the output folder."""
 
@@ -106,40 +108,43 @@ def merge(
 ) -> MergeReport:
     """Write each source of the run again under `out`, with the columns of its parts beside its own.
 
+    The sources of a run over token parts are those that were tokenized.
     `columns` chooses among the parts' columns (default: all but the id); `prefix` goes before their
     names. Files keep their names and folders below the sources' common folder; Arrow files and
     text folders become Parquet. `on_progress` is called from several threads, one at a time.
 
     Raises SourceError where there is no run, UsageError for an unknown column, InputError where a
     name is taken or `out` would get in the way of a source, CheckError where a part is missing or
-    an id does not meet its row, RefusedError where a source changed or `out` holds something else.
+    an id does not meet its row, RefusedError where a source or a scored tokenize run changed or `out`
+    holds something else.
     """
     started = time.monotonic()
     run = open_run(run_url)
     names = choose_columns(run, columns)
-    outputs = plan_outputs(run.manifest.sources)
+    corpus = corpus_of(run)
+    sources = corpus.manifest.sources
+    outputs = plan_outputs(sources)
     store = open_store(out)
-    _refuse_place(run, store)
-    _refuse_taken_names(run, outputs, [prefix + name for name in names])
+    _refuse_place(corpus, store)
+    _refuse_taken_names(corpus, outputs, [prefix + name for name in names])
     _require_parts(run)
     _claim(run, store, outputs, names, prefix)
     present = {info.path for info in store.list()}
     todo = [output for output in outputs if output.path not in present]
-    merger = _Merger(run, store, names, prefix, _Watch(run, outputs, todo, on_progress))
+    merger = _Merger(corpus, store, names, prefix, _Watch(corpus, outputs, todo, on_progress))
     try:
         written = _run_all(merger, todo, num_threads)
     finally:
         sweep_scratch(store)
-    records = [run.manifest.sources[output.source] for output in outputs]
-    checked = sum(run.manifest.sources[output.source].planned_rows for output in todo)
+    checked = sum(sources[output.source].planned_rows for output in todo)
     return MergeReport(
         run_id=run.manifest.run_id,
         out=store.url,
         files_written=written,
         files_skipped=len(outputs) - written,
-        rows=sum(record.planned_rows for record in records),
+        rows=sum(sources[output.source].planned_rows for output in outputs),
         ids_checked=checked,
-        rows_left_out=sum(record.num_rows - record.planned_rows for record in run.manifest.sources),
+        rows_left_out=sum(record.num_rows - record.planned_rows for record in sources),
         seconds=time.monotonic() - started,
     )
 
@@ -205,13 +210,13 @@ def _output_name(record: SourceRecord, path: str) -> str:
 # ------------------------------------------------------------ what a merge refuses
 
 
-def _refuse_place(run: Run, store: Store) -> None:
+def _refuse_place(corpus: Corpus, store: Store) -> None:
     """Raise InputError where the output folder holds a source, or would become one."""
     out = _real(store.url)
-    if _is_below(out, _real(run.url)):
+    if any(_is_below(out, _real(run.url)) for run in (corpus.run, corpus.token_run) if run is not None):
         msg = f"--out {store.url} lies in the run directory; merged files go elsewhere: name another folder"
         raise InputError(msg)
-    for record in run.manifest.sources:
+    for record in corpus.manifest.sources:
         folder, _, _ = record.uri.partition("*")[0].rpartition("/")
         is_inside = record.format == "text" and "*" in record.uri and _is_below(out, _real(folder))
         if is_inside or _is_below(_real(folder), out):
@@ -228,12 +233,12 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def _refuse_taken_names(run: Run, outputs: Sequence[Output], names: Sequence[str]) -> None:
+def _refuse_taken_names(corpus: Corpus, outputs: Sequence[Output], names: Sequence[str]) -> None:
     seen: dict[int, str | None] = {}
     for output in outputs:
-        record = run.manifest.sources[output.source]
+        record = corpus.manifest.sources[output.source]
         if record.schema_index not in seen:
-            present = set(run.manifest.source(output.source).schema.names)
+            present = set(corpus.manifest.source(output.source).schema.names)
             seen[record.schema_index] = next((name for name in names if name in present), None)
         taken = seen[record.schema_index]
         if taken is not None:
@@ -289,12 +294,12 @@ class _Watch:
 
     def __init__(
         self,
-        run: Run,
+        corpus: Corpus,
         outputs: Sequence[Output],
         todo: Sequence[Output],
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        rows = {output.path: run.manifest.sources[output.source].planned_rows for output in outputs}
+        rows = {output.path: corpus.manifest.sources[output.source].planned_rows for output in outputs}
         left = sum(rows[output.path] for output in todo)
         self.stop = threading.Event()
         self._on_progress = on_progress
@@ -328,8 +333,8 @@ def _run_all(merger: "_Merger", todo: Sequence[Output], num_threads: int | None)
     threads = num_threads or min(MAX_THREADS, os.cpu_count() or 1)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="merge")
     try:
-        checks = [pool.submit(reinspect, merger.run.manifest.source(output.source)) for output in todo]
-        _results(checks)
+        inputs = (source for output in todo for source in merger.corpus.inputs(output.source))
+        _results([pool.submit(reinspect, source) for source in inputs])
         return sum(_results([pool.submit(merger.write, output) for output in todo]))
     finally:
         merger.watch.stop.set()
@@ -350,8 +355,10 @@ def _results(futures: list[Future[T]]) -> list[T]:
 class _Merger:
     """Writes the outputs of one merge; `write` may run in many threads."""
 
-    def __init__(self, run: Run, store: Store, names: Sequence[str], prefix: str, watch: _Watch) -> None:
-        self.run = run
+    def __init__(
+        self, corpus: Corpus, store: Store, names: Sequence[str], prefix: str, watch: _Watch
+    ) -> None:
+        self.corpus = corpus
         self.watch = watch
         self._store = store
         self._names = names
@@ -366,11 +373,11 @@ class _Merger:
             raise
 
     def _write(self, output: Output) -> bool:
-        manifest = self.run.manifest
+        manifest = self.corpus.manifest
         source = manifest.source(output.source)
         num_rows = manifest.sources[output.source].planned_rows
         with scratch_file(self._store) as path:
-            scores = _PartColumns(self.run, output.source, self._names, self._prefix, self.watch)
+            scores = _PartColumns(self.corpus, output.source, self._names, self._prefix, self.watch)
             with scores, writing(f"{self._store.url}/{output.path}"):
                 write_merged(source, manifest.source_columns(), num_rows, scores, path)
             scores.require_all_taken()
@@ -383,18 +390,19 @@ class _Merger:
 class _PartColumns:
     """The columns of one source's parts, a batch at a time; checks the ids as they go by."""
 
-    def __init__(self, run: Run, source: int, names: Sequence[str], prefix: str, watch: _Watch) -> None:
-        record = run.manifest.sources[source]
-        part_schema = run.manifest.arrow_schema()
-        self._run = run
-        self._record = record
+    def __init__(
+        self, corpus: Corpus, source: int, names: Sequence[str], prefix: str, watch: _Watch
+    ) -> None:
+        part_schema = corpus.run.manifest.arrow_schema()
+        self._run = corpus.run
+        self._record = corpus.manifest.sources[source]
         self._names = list(names)
         self._prefix = prefix
         self._watch = watch
         self._id_column = next(name for name in ID_COLUMNS if name in part_schema.names)
         self._row = 0
         self._checksum = IdChecksum()
-        self._batches = self._read(list(units_of(source, record.name, record.boundaries)))
+        self._batches = self._read(corpus.units[source])
         self._rest: pa.RecordBatch | None = None
         fields = [part_schema.field(name) for name in names]
         self.schema = pa.schema([field.with_name(prefix + field.name) for field in fields])
@@ -444,7 +452,7 @@ class _PartColumns:
             raise CheckError(msg)
         return batch
 
-    def _read(self, units: list[Unit]) -> Iterator[pa.RecordBatch]:
+    def _read(self, units: Sequence[Unit]) -> Iterator[pa.RecordBatch]:
         """The parts' batches in row order, the id column first."""
         for unit in units:
             path = part_path(unit)

@@ -94,9 +94,9 @@ def refuse_failed(found: dict[str, Any], where: str) -> None:
     if not found["passed"]:
         tolerance = found["tolerance"]
         msg = (
-            f"the parity gate did not hold: on {found['num_documents']} documents of the corpus scores differ from "
-            f"fp32 by up to {found['max_abs_probability_difference']:.4g} (allowed {tolerance['probability']:g}), "
-            f"logits by {found['max_abs_difference']:.4g}; use --precision fp32 with a new --run, or set "
-            f"--parity-tolerance (figures in {where}/{PARITY_PATH})"
+            f"the parity gate did not hold: on {found['num_documents']} documents of the corpus probabilities "
+            f"differ from fp32 by up to {found['max_abs_probability_difference']:.4g} (allowed "
+            f"{tolerance['probability']:g}), logits by {found['max_abs_difference']:.4g}; with a new --run use "
+            f"--precision fp32, or --parity-tolerance (figures in {where}/{PARITY_PATH})"
         )
         raise CheckError(msg)

@@ -1,19 +1,17 @@
 """Settings, bundle and sources to the manifest of a scoring run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import pyarrow as pa
 
 from assay import __version__
 from assay.bundle import Bundle, load_bundle
-from assay.data.sources import Columns, find_sources
+from assay.data.sources import Columns, Source, find_sources
 from assay.errors import RefusedError, UsageError
 from assay.runs.cut import cut_sources, id_field
 from assay.runs.manifest import Json, Manifest, new_manifest
 from assay.runs.placement import Placement
-from assay.runs.run import PARTS
-from assay.score.scorer import score_fields
+from assay.runs.run import PARTS, Run, part_path
+from assay.score.schema import part_schema
 from assay.score.settings import Precision, ScoreSettings
 from assay.tokenize.plan import TokenizerRecord, choose_max_length, find_token_run, tokenizer_record
 
@@ -43,6 +41,8 @@ def plan_score(
         id_name = token_run.manifest.arrow_schema().names[0]
         columns = Columns(text=None, text_pair=None, id=id_name, input_ids="input_ids")
     sources = find_sources(patterns, format=settings.format, columns=columns)
+    if token_run is not None:
+        sources = _in_row_order(sources, token_run)
     boundaries = cut_sources(
         sources,
         unit_rows=settings.unit_rows,
@@ -62,7 +62,7 @@ def plan_score(
             "precision": precision,
             "engine": settings.engine,
         },
-        settings=_worker_settings(settings, bundle),
+        settings={**_worker_settings(settings, bundle), "token_run": _token_run(token_run)},
         columns=columns,
         sources=sources,
         boundaries=boundaries,
@@ -71,20 +71,15 @@ def plan_score(
     return manifest, bundle
 
 
-def part_schema(id_: pa.Field, bundle: Bundle) -> pa.Schema:
-    """The columns of a scored part; the footer says which model and calibration made them."""
-    calibrated = "none" if bundle.calibration is None else bundle.calibration.method
-    return pa.schema(
-        [
-            id_,
-            *score_fields(bundle),
-        ],
-        metadata={
-            "assay.bundle": bundle.fingerprint,
-            "assay.task": bundle.task,
-            "assay.calibration": calibrated,
-        },
-    )
+def _in_row_order(parts: Sequence[Source], token_run: Run) -> list[Source]:
+    """The token parts as the rows lie in their sources: a listing has rows 1000 to 1200 before 200 to 400."""
+    by_path = {PARTS + part.uri.rpartition("/")[2]: part for part in parts}
+    return [by_path[part_path(unit)] for unit in token_run.manifest.units()]
+
+
+def _token_run(run: Run | None) -> Json | None:
+    """What `assay merge` needs to find the sources that were tokenized."""
+    return None if run is None else {"url": run.url, "run_id": run.manifest.run_id}
 
 
 def _columns(settings: ScoreSettings) -> Columns:

@@ -21,7 +21,7 @@ from assay.engine.engine import Engine
 from assay.engine.run import ForwardStats, Sequences, run_sequences
 from assay.errors import UsageError
 from assay.score.chunks import Chunk
-from assay.score.decide import decide, score_columns
+from assay.score.decide import decide
 from assay.tokenize.encode import Encoder, Tokens
 from assay.tokenize.windows import expand_windows, reduce_windows
 
@@ -143,19 +143,6 @@ class Scorer:
         for name, values_N in decision.scores.items():
             columns[name] = pa.array(values_N, mask=is_bad_N)
         return columns
-
-
-def score_fields(bundle: Bundle) -> list[pa.Field]:
-    """The columns of a scored part, save the first, which names the row."""
-    prediction = [pa.field("prediction", pa.string())] if bundle.task == "single_label" else []
-    scores = [pa.field(name, pa.float32()) for name in score_columns(bundle.task, bundle.labels)]
-    return [
-        pa.field("num_tokens", pa.int32(), nullable=False),
-        pa.field("truncated", pa.bool_(), nullable=False),
-        pa.field("error", pa.string()),
-        *prediction,
-        *scores,
-    ]
 
 
 def _with_not_finite(errors: dict[int, str], probabilities_NC: npt.NDArray[np.float64]) -> dict[int, str]:

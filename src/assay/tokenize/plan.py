@@ -78,8 +78,13 @@ def plan_tokenize(settings: TokenizeSettings) -> Manifest:
         boundaries=boundaries,
         part_schema=token_schema(
             id_field(sources, columns), encoder, is_pair=settings.text_pair_column is not None
-        ),
+        ).with_metadata({f"assay.{key}": str(value) for key, value in _footer(record).items()}),
     )
+
+
+def _footer(record: TokenizerRecord) -> dict[str, str | int]:
+    """What a token part's footer says of the tokenizer."""
+    return {"tokenizer": record.fingerprint, **_without_fingerprint(record)}
 
 
 def _without_fingerprint(record: TokenizerRecord) -> dict[str, str | int]:

@@ -105,7 +105,7 @@ def test_a_dead_worker_costs_its_units_only(run, tmp_path, fake_commands):
 def test_a_worker_that_always_dies(run, fake_commands):
     """A worker that dies three times in a row ends the run, with its way of dying in the message."""
     with pytest.raises(
-        WorkError, match=r"died 3 times in a row .worker exited with status 3.; 10 units are left"
+        WorkError, match=r"no worker is left .worker exited with status 3., 10 units are"
     ):
         Driver(run, fake_commands(run, 1, Orders(start="exit"))).run()
 
