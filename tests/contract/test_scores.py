@@ -133,7 +133,7 @@ def test_pairs(family, place, texts, tmp_path):
     table = read_parts(score_here(source, bundle, tmp_path / "run", text_pair_column="other"))
     expected = softmax(Reference(bundle).logits(texts, pairs))
     np.testing.assert_allclose(column(table, "prob_positive"), expected[:, 1], atol=TOLERANCE)
-    tokens = tokenize_here(source, bundle, tmp_path / "tokens", text_pair_column="other", unit_rows=13)
+    tokens = tokenize_here(source, bundle, tmp_path / "tokens", text_pair_column="other")
     again = read_parts(score_here(tokens.url, bundle, tmp_path / "again"))
     assert by_id(again) == by_id(table)
 

@@ -163,9 +163,10 @@ class Reference:
         """Logits [N, C] of texts, truncated as transformers truncates."""
         rows = []
         for row, text in enumerate(texts):
-            second = None if pairs is None else pairs[row]
-            encoded = self.tokenizer(text, second, truncation=True, max_length=max_length)
-            rows.append(self.logits_of(encoded["input_ids"], encoded["token_type_ids"]))
+            # As a list: by itself transformers takes an empty second text for none.
+            second = None if pairs is None else [pairs[row]]
+            encoded = self.tokenizer([text], second, truncation=True, max_length=max_length)
+            rows.append(self.logits_of(encoded["input_ids"][0], encoded["token_type_ids"][0]))
         return np.stack(rows)
 
     @torch.inference_mode()

@@ -70,8 +70,10 @@ def examine(bundle: str | None = None) -> Findings:
 def _bundle_lines(path: str) -> list[tuple[str, str]]:
     from assay.bundle import load_bundle
     from assay.engine.load import load_engine
+    from assay.tokenize.encode import Encoder
 
     bundle = load_bundle(path)
+    Encoder.from_bundle(bundle.path, max_length=bundle.default_max_length, on_long="truncate")
     device = available_devices()[0].name
     engine = load_engine(bundle.path, device=device)
     calibration = (

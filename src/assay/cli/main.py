@@ -113,7 +113,7 @@ def _report(error: Exception, code: int, *, debug: bool) -> int:
         if isinstance(error, AssayError)
         else f"{type(error).__name__}: {error} (--debug shows where)"
     )
-    sys.stderr.write("assay: error: " + " ".join(text.split("\n")) + "\n")
+    sys.stderr.write("assay: error: " + " ".join(line.strip() for line in text.splitlines()) + "\n")
     return code
 
 

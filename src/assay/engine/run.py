@@ -170,7 +170,10 @@ def _check(engine: Engine, sequences: Sequences) -> None:
             "truncate it or cut it into windows"
         )
     ids = sequences.flat_ids[offsets[0] : offsets[-1]]
-    least, most = int(ids.min()), int(ids.max())
+    # Of what the type itself rules out nothing need be looked at.
+    limits = np.iinfo(ids.dtype)
+    least = int(ids.min()) if limits.min < 0 else 0
+    most = int(ids.max()) if limits.max >= engine.vocab_size else 0
     if least < 0 or most >= engine.vocab_size:
         raise InputError(
             f"token id {least if least < 0 else most} is outside the vocabulary of {engine.vocab_size}; "

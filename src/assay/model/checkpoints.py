@@ -8,7 +8,7 @@ import contextlib
 import json
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,6 +43,8 @@ def load_classifier(path: str | Path, *, dtype: torch.dtype = torch.float32) -> 
                 local_files_only=True,
                 trust_remote_code=False,
                 weights_only=True,
+                # Else transformers reports them on a log and raises an error that names none.
+                ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
     except (
@@ -108,13 +110,23 @@ def _require_weights(folder: Path) -> None:
 def _require_complete(folder: Path, info: dict[str, Any]) -> None:
     """BundleError where transformers made up a weight that the file lacks or holds in another shape."""
     missing = sorted(str(key) for key in info.get("missing_keys", ()))
-    mismatched = sorted(str(key) for key in info.get("mismatched_keys", ()))
-    if missing or mismatched:
-        named = ", ".join((missing + mismatched)[:3])
+    mismatched = sorted(_shapes(*key) for key in info.get("mismatched_keys", ()))
+    if mismatched:
         raise BundleError(
-            f"{folder} lacks {len(missing) + len(mismatched)} weights ({named}); they would be random; "
+            f"{folder} holds {len(mismatched)} weights in another shape than config.json asks for "
+            f"({', '.join(mismatched[:3])}); correct the labels or sizes there, or copy the whole checkpoint"
+        )
+    if missing:
+        named = ", ".join(missing[:3])
+        raise BundleError(
+            f"{folder} lacks {len(missing)} weights ({named}); they would be random; "
             "fine-tune it first, or copy the whole checkpoint"
         )
+
+
+def _shapes(name: str, held: Sequence[int], wanted: Sequence[int]) -> str:
+    """A weight that does not fit, as `classifier.bias: 2, not 3`."""
+    return f"{name}: {' x '.join(map(str, held))}, not {' x '.join(map(str, wanted))}"
 
 
 @contextlib.contextmanager

@@ -390,9 +390,7 @@ class _Merger:
 class _PartColumns:
     """The columns of one source's parts, a batch at a time; checks the ids as they go by."""
 
-    def __init__(
-        self, corpus: Corpus, source: int, names: Sequence[str], prefix: str, watch: _Watch
-    ) -> None:
+    def __init__(self, corpus: Corpus, source: int, names: Sequence[str], prefix: str, watch: _Watch) -> None:
         part_schema = corpus.run.manifest.arrow_schema()
         self._run = corpus.run
         self._record = corpus.manifest.sources[source]

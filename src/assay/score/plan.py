@@ -13,6 +13,7 @@ from assay.runs.placement import Placement
 from assay.runs.run import PARTS, Run, part_path
 from assay.score.schema import part_schema
 from assay.score.settings import Precision, ScoreSettings
+from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import TokenizerRecord, choose_max_length, find_token_run, tokenizer_record
 
 FLOPS_PER_SECOND = {"cpu": 4e10, "cuda": 2e14}
@@ -24,6 +25,7 @@ def plan_score(
     settings: ScoreSettings, placement: Placement, precision: Precision
 ) -> tuple[Manifest, Bundle]:
     """The manifest of the run that `settings` ask for, and its bundle; reads the sources' footers."""
+    _check_numbers(settings)
     bundle = load_bundle(settings.bundle)
     token_run = find_token_run(settings.sources)
     if token_run is None:
@@ -33,6 +35,12 @@ def plan_score(
             on_long=settings.on_long,
             stride=settings.stride,
         )
+        # Refuses a policy, length or stride that this tokenizer cannot have, before there is a run of it.
+        encoder = Encoder.from_bundle(
+            bundle.path, max_length=record.max_length, on_long=record.on_long, stride=record.stride
+        )
+        if settings.text_pair_column is not None:
+            encoder.check_pairs()
         patterns, columns = settings.sources, _columns(settings)
     else:
         record = tokenizer_record(token_run)
@@ -41,7 +49,10 @@ def plan_score(
         id_name = token_run.manifest.arrow_schema().names[0]
         columns = Columns(text=None, text_pair=None, id=id_name, input_ids="input_ids")
     sources = find_sources(patterns, format=settings.format, columns=columns)
+    id_ = id_field(sources, columns)
     if token_run is not None:
+        # Rows that were counted when they were tokenized are row numbers still, not ids.
+        id_ = token_run.manifest.arrow_schema().field(0)
         sources = _in_row_order(sources, token_run)
     boundaries = cut_sources(
         sources,
@@ -66,7 +77,7 @@ def plan_score(
         columns=columns,
         sources=sources,
         boundaries=boundaries,
-        part_schema=part_schema(id_field(sources, columns), bundle),
+        part_schema=part_schema(id_, bundle),
     )
     return manifest, bundle
 
@@ -80,6 +91,17 @@ def _in_row_order(parts: Sequence[Source], token_run: Run) -> list[Source]:
 def _token_run(run: Run | None) -> Json | None:
     """What `assay merge` needs to find the sources that were tokenized."""
     return None if run is None else {"url": run.url, "run_id": run.manifest.run_id}
+
+
+def _check_numbers(settings: ScoreSettings) -> None:
+    """Refuse what no run can have; rows and lengths are checked where they are used."""
+    for name, least in (("max_batch_tokens", 1), ("parity_documents", 0), ("parity_tolerance", 0)):
+        number = getattr(settings, name)
+        # Written so that NaN fails.
+        if number is not None and not number >= least:
+            flag = "--" + name.replace("_", "-")
+            msg = f"{name} is {number}; it is at least {least}; set {flag} to {least} or more"
+            raise UsageError(msg)
 
 
 def _columns(settings: ScoreSettings) -> Columns:
@@ -136,6 +158,15 @@ def _refuse_other_tokens(settings: ScoreSettings, bundle: Bundle, record: Tokeni
             "leave --max-length out, or tokenize again"
         )
         raise UsageError(msg)
+    for name, asked, default in (("on_long", settings.on_long, "truncate"), ("stride", settings.stride, 0)):
+        made = getattr(record, name)
+        if asked not in (default, made):
+            flag = "--" + name.replace("_", "-")
+            msg = (
+                f"{name} {asked}; {settings.sources[0]} was tokenized with {made}; "
+                f"leave {flag} out, or tokenize again"
+            )
+            raise UsageError(msg)
 
 
 def _tokens_per_second(settings: ScoreSettings, bundle: Bundle, placement: Placement) -> float:

@@ -114,6 +114,10 @@ class Scorer:
             deduplicate=self._deduplicate,
             should_stop=self._should_stop,
         )
+        is_finite_SC = np.isfinite(logits_SC)
+        if not is_finite_SC.all():
+            # NaN throughout, so that neither a maximum over windows nor a sigmoid hides an infinity.
+            logits_SC[~is_finite_SC.all(axis=1)] = np.nan
         num_rows = len(tokens.offsets) - 1
         if self._windows:
             return reduce_windows(logits_SC, row_S, num_rows, how=self._windows), stats

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.data.duplicates import refuse_duplicate_ids
+from assay.data.rows import SOURCE_ROW
 from assay.runs.driver import Outcome, drive_run
 from assay.runs.manifest import Manifest
 from assay.runs.placement import Placement, place_workers, static_place, worker_commands
@@ -46,7 +47,7 @@ def score(
             on_message(note)
     if settings.dry_run:
         return ScoreResult(run_url=settings.run, manifest=manifest, placement=placement, outcome=None)
-    if settings.unique_ids:
+    if settings.unique_ids and manifest.arrow_schema().names[0] != SOURCE_ROW:
         refuse_duplicate_ids(
             [manifest.source(k) for k in range(len(manifest.sources))], manifest.source_columns()
         )

@@ -95,6 +95,6 @@ def _refuse(unit: Unit, chunk: Chunk, errors: dict[int, str]) -> None:
     row, code = min(errors.items())
     msg = (
         f"row {chunk.start + row} of source {unit.source_name} is bad ({code}); --strict stops here; "
-        "mend the row, or run without --strict to give it an error code"
+        "with another --run mend the row, or leave --strict out to give it an error code"
     )
     raise InputError(msg)

@@ -193,7 +193,7 @@ class Encoder:
         is_usable = _is_valid(texts)
         second: list[str] | None = None
         if text_pairs is not None:
-            self._check_pairs()
+            self.check_pairs()
             is_usable &= _is_valid(text_pairs)
             second = list(compress(text_pairs.to_pylist(), is_usable))
         first: list[str] = list(compress(texts.to_pylist(), is_usable))
@@ -398,7 +398,8 @@ class Encoder:
                 "use truncate or error"
             )
 
-    def _check_pairs(self) -> None:
+    def check_pairs(self) -> None:
+        """Raise `UsageError` where the policy or the length cannot take pairs of texts."""
         if self.on_long not in {"truncate", "error"}:
             raise UsageError(
                 f"on_long {self.on_long!r}; it is for single texts, not for pairs; use truncate or error"

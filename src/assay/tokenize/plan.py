@@ -51,6 +51,8 @@ def plan_tokenize(settings: TokenizeSettings) -> Manifest:
     encoder = Encoder.from_bundle(
         bundle.path, max_length=max_length, on_long=settings.on_long, stride=settings.stride
     )
+    if settings.text_pair_column is not None:
+        encoder.check_pairs()
     columns = Columns(
         text=settings.text_column, text_pair=settings.text_pair_column, id=settings.id_column, input_ids=None
     )

@@ -59,7 +59,7 @@ class TokenizeWork:
                 row, code = min(errors.items())
                 msg = (
                     f"row {chunk.rows.start + row} of source {unit.source_name} is bad ({code}); --strict stops "
-                    "here; mend the row, or run without --strict to give it an error code"
+                    "here; with another --run mend the row, or leave --strict out to give it an error code"
                 )
                 raise InputError(msg)
             self._count(chunk, errors)

@@ -17,18 +17,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from support.bundles import write_bundle
 
 from assay.data import grafting
 from assay.data.rows import id_name, id_type
-from assay.data.scratch import scratch_file, sweep_scratch
+from assay.data.scratch import SUFFIX, scratch_file, sweep_scratch
 from assay.data.sources import Columns, find_sources
 from assay.data.storage import open_store
 from assay.errors import CheckError, InputError, RefusedError, UsageError
-from assay.runs.manifest import new_manifest
+from assay.runs.manifest import encode_schema, new_manifest
+from assay.runs.placement import place_workers
 from assay.runs.plan import limit_boundaries, plan_boundaries
 from assay.runs.run import create_or_join, part_path
-from assay.score import merge as merge_module
 from assay.score.merge import MERGE_PATH, merge, plan_outputs
+from assay.score.plan import plan_score
+from assay.score.settings import ScoreSettings
+from assay.tokenize.plan import plan_tokenize
+from assay.tokenize.settings import TokenizeSettings
+from assay.tokenize.worker import open_tokenize_work
 
 SCORES = ("num_tokens", "truncated", "error", "prediction", "probability")
 LABELS = ["good", "bad, very", 'so "so"', "zażółć"]
@@ -75,8 +81,8 @@ def make_run(url, patterns, *, columns=None, unit_rows=30, limit=None, publish=T
     return run
 
 
-def publish_all(run, change=lambda unit, ids: ids):
-    """Publish each unit's part; `change` may put other ids into it."""
+def publish_all(run, change=lambda unit, ids: ids, first_row=lambda unit: 0):
+    """Publish each unit's part; `change` may put other ids into it, scores count rows from `first_row`."""
     from assay.data.rows import read_rows
 
     schema = run.manifest.arrow_schema()
@@ -89,7 +95,8 @@ def publish_all(run, change=lambda unit, ids: ids):
         for batch in read_rows(source, run.manifest.source_columns(), unit.start, unit.stop):
             numbers = range(batch.start, batch.start + batch.num_rows)
             ids += batch.ids.to_pylist() if batch.ids is not None else list(numbers)
-        arrays = [pa.array(change(unit, ids), schema.field(0).type), *scores_of(rows).values()]
+        scores = scores_of([first_row(unit) + row for row in rows])
+        arrays = [pa.array(change(unit, ids), schema.field(0).type), *scores.values()]
         run.publish(unit, [pa.RecordBatch.from_arrays(arrays, schema=schema)] if rows else [])
 
 
@@ -478,6 +485,187 @@ def test_progress(tmp_path):
     assert (seen[-1].units_done, seen[-1].units_total) == (1, 1)
 
 
+# ------------------------------------------------------------ tokenized once
+
+
+def tokenize_sources(tmp_path, patterns, **settings):
+    """A finished tokenize run over `patterns`."""
+    manifest = plan_tokenize(
+        TokenizeSettings(
+            sources=tuple(map(str, patterns)),
+            bundle=str(write_bundle(tmp_path / "bundle")),
+            run=str(tmp_path / "tokens"),
+            **settings,
+        )
+    )
+    run, _ = create_or_join(str(tmp_path / "tokens"), manifest)
+    work, _ = open_tokenize_work(run)
+    for unit in manifest.units():
+        run.publish(unit, work.finish(unit, work.prepare(unit)))
+    return run
+
+
+def score_tokens(tmp_path, tokens, **settings):
+    """A run over a tokenize run, planned as `assay score` does, scores made of the original row number."""
+    settings = ScoreSettings(
+        sources=(tokens.url,),
+        bundle=str(tmp_path / "bundle"),
+        run=str(tmp_path / "run"),
+        engine="fake",
+        **settings,
+    )
+    placement = place_workers("1", num_gpus=0)
+    manifest, _ = plan_score(settings, placement, "fp32")
+    fields = [pa.field(name, column.type) for name, column in scores_of([0]).items()]
+    schema = pa.schema([manifest.arrow_schema().field(0), *fields])
+    manifest = manifest.model_copy(update={"part_schema": encode_schema(schema)})
+    run, _ = create_or_join(settings.run, manifest)
+    publish_all(run, first_row=lambda unit: int(unit.source_name.rsplit("-", 2)[1]))
+    return run
+
+
+def parquet_and_lines(folder, num_rows, *, ids):
+    """A Parquet file and a JSON Lines file of `num_rows` rows each, with an id column or without."""
+    folder.mkdir()
+    texts = [f"document of {row % 100}" for row in range(num_rows)]
+    for name in ("a", "b"):
+        named = {"id": [f"{name}-{row}" for row in range(num_rows)]} if ids else {}
+        table = pa.table({**named, "text": texts})
+        if name == "a":
+            write_row_groups(folder / "a.parquet", table, [num_rows])
+        else:
+            lines = [json.dumps(row) + "\n" for row in table.to_pylist()]
+            (folder / "b.jsonl").write_text("".join(lines))
+    return [folder]
+
+
+def assert_lines_merged(path, num_rows):
+    """Each line of `path` has the scores of its row."""
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [line["text"] for line in lines] == [f"document of {row % 100}" for row in range(num_rows)]
+    assert [line["num_tokens"] for line in lines] == list(range(num_rows))
+
+
+@pytest.mark.parametrize("ids", [True, False], ids=["ids", "positions"])
+def test_tokenized_sources_get_the_scores(tmp_path, ids):
+    """Scores of token parts go onto the files that were tokenized, twelve units in row order each."""
+    sources = parquet_and_lines(tmp_path / "in", 2400, ids=ids)
+    tokens = tokenize_sources(tmp_path, sources, unit_rows=200)
+    names = [unit.name for unit in tokens.manifest.units()]
+    assert len(names) == 24
+    assert names != sorted(names)
+    run = score_tokens(tmp_path, tokens, unit_rows=130)
+    assert len(run.manifest.units()) == 48
+    report = merge(run.url, str(tmp_path / "out"))
+    assert (report.files_written, report.rows, report.ids_checked, report.rows_left_out) == (2, 4800, 4800, 0)
+    found = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert found == [MERGE_PATH, "a.parquet", "b.jsonl"]
+    assert_merged(pq.read_table(tmp_path / "out" / "a.parquet"), pq.read_table(tmp_path / "in" / "a.parquet"))
+    assert_lines_merged(tmp_path / "out" / "b.jsonl", 2400)
+    metadata = pq.read_schema(tmp_path / "out" / "a.parquet").metadata
+    assert metadata[b"assay.run_id"] == run.manifest.run_id.encode()
+    assert merge(run.url, str(tmp_path / "out")).files_skipped == 2
+
+
+@pytest.mark.parametrize(
+    ("of_tokens", "of_scores", "rows"),
+    [(None, 150, (100, 50)), (150, None, (100, 50)), (120, 70, (70, 0)), (70, 120, (70, 0))],
+)
+def test_limited_tokens(tmp_path, of_tokens, of_scores, rows):
+    """A trial of either run has the first rows of the sources, not those of the first names."""
+    sources = parquet_and_lines(tmp_path / "in", 100, ids=True)
+    tokens = tokenize_sources(tmp_path, sources, unit_rows=8, limit_rows=of_tokens)
+    run = score_tokens(tmp_path, tokens, limit_rows=of_scores)
+    report = merge(run.url, str(tmp_path / "out"))
+    assert (report.rows, report.rows_left_out) == (sum(rows), 200 - sum(rows))
+    original = pq.read_table(tmp_path / "in" / "a.parquet")
+    assert_merged(pq.read_table(tmp_path / "out" / "a.parquet"), original.slice(0, rows[0]))
+    assert (tmp_path / "out" / "b.jsonl").exists() == bool(rows[1])
+    if rows[1]:
+        assert_lines_merged(tmp_path / "out" / "b.jsonl", rows[1])
+
+
+def test_tokenized_sources_without_rows(tmp_path):
+    """A source without rows comes back without rows."""
+    write_row_groups(tmp_path / "a.parquet", pa.table({"text": pa.array([], pa.string())}), [])
+    write_row_groups(tmp_path / "b.parquet", pa.table({"text": ["document"]}), [1])
+    tokens = tokenize_sources(tmp_path, [tmp_path / "*.parquet"])
+    report = merge(score_tokens(tmp_path, tokens).url, str(tmp_path / "out"))
+    assert (report.files_written, report.rows) == (2, 1)
+    assert_merged(pq.read_table(tmp_path / "out" / "a.parquet"), pq.read_table(tmp_path / "a.parquet"))
+
+
+def token_scores(tmp_path, *, ids=True):
+    """A scored tokenize run over a Parquet file and a JSON Lines file."""
+    tokens = tokenize_sources(tmp_path, parquet_and_lines(tmp_path / "in", 60, ids=ids), unit_rows=20)
+    return tokens, score_tokens(tmp_path, tokens)
+
+
+def test_missing_part_of_tokens(tmp_path):
+    """A unit that was not scored yet is named, and nothing is written."""
+    _, run = token_scores(tmp_path)
+    unit = run.manifest.units()[1]
+    run.store.delete(part_path(unit))
+    with pytest.raises(CheckError, match=r"1 of 6 units .* not published \(first: a-20-40-0-20\)"):
+        merge(run.url, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "b.jsonl"])
+def test_changed_original(tmp_path, name):
+    """A source that changed since it was tokenized is refused, though its token parts did not."""
+    _, run = token_scores(tmp_path)
+    if name == "a.parquet":
+        write_row_groups(tmp_path / "in" / name, rich_table(60), [60])
+    else:
+        (tmp_path / "in" / name).write_text('{"id": "b-0", "text": "other"}\n')
+    with pytest.raises(RefusedError, match=rf"{name} changed"):
+        merge(run.url, str(tmp_path / "out"))
+    assert not (tmp_path / "out" / name).exists()
+
+
+def test_changed_tokens(tmp_path):
+    """Token parts that are not those that were scored are refused, as is a run that is gone or cut anew."""
+    tokens, run = token_scores(tmp_path)
+    part = tmp_path / "tokens" / part_path(tokens.manifest.units()[4])
+    content = part.read_bytes()
+    pq.write_table(pq.read_table(part).slice(1), part)
+    with pytest.raises(RefusedError, match=r"b-20-40\.parquet changed"):
+        merge(run.url, str(tmp_path / "out"))
+    part.write_bytes(content)
+    shutil.move(tmp_path / "tokens", tmp_path / "away")
+    for unit_rows in (None, 30):
+        if unit_rows is not None:
+            tokenize_sources(tmp_path, [tmp_path / "in"], unit_rows=unit_rows)
+        with pytest.raises(RefusedError, match="no longer holds the tokenize run"):
+            merge(run.url, str(tmp_path / "out"))
+    shutil.rmtree(tmp_path / "tokens")
+    shutil.move(tmp_path / "away", tmp_path / "tokens")
+    assert merge(run.url, str(tmp_path / "out")).files_written == 2
+
+
+@pytest.mark.parametrize("ids", [True, False], ids=["ids", "positions"])
+def test_token_ids_on_the_wrong_row(tmp_path, ids):
+    """An id of a token part that is not the original row's stops the merge, which names that row."""
+    _, run = token_scores(tmp_path, ids=ids)
+    unit = run.manifest.units()[2]
+    run.store.delete(part_path(unit))
+    publish_all(run, lambda unit, ids: [ids[1], ids[0], *ids[2:]])
+    shown = "'a-40', its part has 'a-41'" if ids else "40, its part has 41"
+    with pytest.raises(CheckError, match=rf"a\.parquet row 40 has id {shown}"):
+        merge(run.url, str(tmp_path / "out"))
+
+
+def test_out_in_the_way_of_tokens(tmp_path):
+    """Merged files go neither among the sources nor into either run."""
+    tokens, run = token_scores(tmp_path)
+    for out in (tmp_path / "in", tmp_path / "run" / "merged", tmp_path / "tokens" / "merged"):
+        with pytest.raises(InputError, match="--out"):
+            merge(run.url, str(out))
+    with pytest.raises(InputError, match="tokenize run"):
+        merge(tokens.url, str(tmp_path / "out"))
+
+
 # ------------------------------------------------------------ what is refused
 
 
@@ -631,7 +819,7 @@ def test_sweeping_leaves_the_living_alone(tmp_path):
     """A temporary file that another merge is writing is not removed."""
     store = open_store(str(tmp_path / "out"))
     with scratch_file(store) as path:
-        dead = path.with_name("dead" + merge_module.SCRATCH_SUFFIX)
+        dead = path.with_name("dead" + SUFFIX)
         dead.touch()
         sweep_scratch(store)
         assert path.exists()

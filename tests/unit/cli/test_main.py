@@ -1,0 +1,379 @@
+"""The command line: one screen of help a verb, one line an error, one status a kind of error."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+from support.bundles import write_bundle
+from support.cli import use_fake_workers
+from support.fake_runs import contents, write_sources
+
+from assay import __version__, errors
+from assay.cli import main as command_line
+from assay.cli.main import EXIT_CODES, exit_code, main, verb_parser
+from assay.cli.verbs import VERBS, Verb
+from assay.runs.run import open_run
+from assay.telemetry import Counters, Progress, ProgressDisplay
+
+SCREEN_LINES = 50
+SCREEN_COLUMNS = 120
+
+
+@pytest.fixture(autouse=True)
+def _keep_sigterm():
+    """`main` has SIGTERM stop a command; give the signal back."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def run(capsys):
+    """The command line in this process: status, stdout, lines of stderr."""
+
+    def call(*words):
+        capsys.readouterr()
+        status = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err.splitlines()
+
+    return call
+
+
+def error_of(result, status=2):
+    """The one line of an error, without its head, once the status is as expected and stdout is empty."""
+    found, out, lines = result
+    assert (found, out) == (status, ""), result
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("assay: error: ")
+    return lines[0].removeprefix("assay: error: ")
+
+
+def a_verb(error):
+    """A verb that raises."""
+
+    def fail(_):
+        raise error
+
+    return Verb(name="fail", settings=VERBS["doctor"].settings, run=fail, summary="", example="")
+
+
+# ------------------------------------------------------------ help
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_the_help_of_a_verb_is_one_screen(run, name):
+    """`assay VERB --help` fits a screen, says what the verb does, and documents every flag."""
+    status, out, lines = run(name, "--help")
+    assert (status, lines) == (0, [])
+    shown = out.splitlines()
+    assert len(shown) <= SCREEN_LINES
+    assert max(map(len, shown)) <= SCREEN_COLUMNS
+    assert shown[0].startswith(f"usage: assay {name}")
+    assert VERBS[name].summary in out
+    assert "example: " in out
+    undocumented = [action.dest for action in verb_parser(VERBS[name])._actions if not action.help]
+    assert undocumented == []
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_assay_alone_lists_every_verb(run, words):
+    """Without a verb there is one screen with a line for each."""
+    status, out, lines = run(*words)
+    assert (status, lines) == (0, [])
+    assert len(out.splitlines()) <= SCREEN_LINES
+    for verb in VERBS.values():
+        assert f"  {verb.name} " in out
+        assert verb.summary in out
+
+
+def test_version(run):
+    """`assay --version` prints the version of the package."""
+    assert run("--version") == (0, f"assay {__version__}\n", [])
+
+
+def test_the_command_line_starts_without_heavy_libraries():
+    """Importing it, and help, usage errors and completion, load no torch, transformers, Arrow or NumPy."""
+    script = (
+        "import sys; from assay.cli.main import main\n"
+        "main([]); main(['score', '--help']); main(['score', '--bundel']); main(['completion', 'bash'])\n"
+        "heavy = {'torch', 'transformers', 'tokenizers', 'pyarrow', 'numpy', 'obstore', 'rich', 'pydantic'}\n"
+        "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# ------------------------------------------------------------ errors
+
+
+def test_what_is_unknown_is_refused_with_the_nearest_name(run):
+    """A command or a flag that does not exist names the one that was meant."""
+    assert error_of(run("scroe")) == "unknown command scroe; did you mean score?"
+    assert error_of(run("--verison")).startswith("unknown command --verison; ")
+    assert error_of(run("score", "a", "--bundel", "b")) == "unknown flag --bundel; did you mean --bundle?"
+    assert error_of(run("score", "--max_length=3")) == "unknown flag --max_length; did you mean --max-length?"
+    assert error_of(run("status", "--qqqqqq")) == "unknown flag --qqqqqq; see assay status --help"
+    assert error_of(run("score", "--bund", "b")).startswith("unknown flag --bund; "), "no abbreviations"
+
+
+def test_what_is_missing_or_too_much_is_named(run):
+    """A required argument that is missing, one too many, and a flag without its value are named."""
+    assert error_of(run("score")) == "assay score needs SOURCE; see assay score --help"
+    assert error_of(run("score", "a")) == "assay score needs --bundle; see assay score --help"
+    assert error_of(run("score", "a", "--bundle", "b")) == "assay score needs --run; see assay score --help"
+    assert error_of(run("merge", "r")) == "assay merge needs --out; see assay merge --help"
+    assert error_of(run("status", "a", "b")) == "'b' is one argument too many; see assay status --help"
+    assert "--limit-rows: expected one argument" in error_of(run("score", "a", "--limit-rows"))
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--unit-rows", "many"], "--unit-rows: invalid int value: 'many'"),
+        (["--unit-rows", "1.5"], "--unit-rows: invalid int value: '1.5'"),
+        (["--parity-tolerance", "small"], "--parity-tolerance: invalid float value: 'small'"),
+        (["--on-long", "cut"], "--on-long: invalid choice: 'cut' (choose from "),
+        (["--executor", "ray"], "--executor: invalid choice: 'ray' (choose from "),
+        (["--strict=yes"], "--strict: ignored explicit argument 'yes'"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named(run, words, shown):
+    """A number that is none, or a word that is no choice, is shown with its flag and the way out."""
+    error = error_of(run("score", "a", "--bundle", "b", "--run", "r", *words))
+    assert shown in error
+    assert error.endswith("; see assay score --help")
+
+
+def test_each_kind_of_error_has_its_status(run, monkeypatch):
+    """0 done, 1 failed, 2 usage or input, 3 refused; a kind below another has the other's."""
+    statuses = {kind.__name__: exit_code(kind("x")) for kind in _all_kinds(errors.AssayError)}
+    assert statuses == {
+        "AssayError": 1,
+        "UsageError": 2,
+        "InputError": 2,
+        "SourceError": 2,
+        "BundleError": 2,
+        "RefusedError": 3,
+        "WorkError": 1,
+        "UnitError": 1,
+        "StorageError": 1,
+        "CheckError": 1,
+    }
+    for kind, code in EXIT_CODES:
+        monkeypatch.setitem(command_line.VERBS, "fail", a_verb(kind("this is wrong; do that")))
+        assert error_of(run("fail"), status=code) == "this is wrong; do that"
+
+
+def _all_kinds(kind):
+    return [kind, *(below for child in kind.__subclasses__() for below in _all_kinds(child))]
+
+
+def test_an_error_is_one_line(run, monkeypatch):
+    """Line breaks in a message never reach stderr."""
+    monkeypatch.setitem(command_line.VERBS, "fail", a_verb(errors.InputError("one\ntwo\r\nthree\u2028four")))
+    assert error_of(run("fail")) == "one two three four"
+
+
+def test_an_unexpected_error_is_one_line_too(run, monkeypatch):
+    """A bug of ours is one line with its type and the hint at --debug, status 1, no traceback."""
+    monkeypatch.setitem(command_line.VERBS, "fail", a_verb(ZeroDivisionError("by\nzero")))
+    assert error_of(run("fail"), status=1) == "ZeroDivisionError: by zero (--debug shows where)"
+
+
+def test_debug_adds_the_traceback(run, monkeypatch):
+    """With --debug, wherever it stands, the traceback comes before the same last line."""
+    monkeypatch.setitem(command_line.VERBS, "fail", a_verb(errors.RefusedError("no; yes")))
+    for words in (["fail", "--debug"], ["--debug", "fail"]):
+        status, out, lines = run(*words)
+        assert (status, out) == (3, "")
+        assert lines[0].startswith("Traceback ")
+        assert lines[-1] == "assay: error: no; yes"
+
+
+def test_an_interrupt_says_how_to_go_on(run, monkeypatch):
+    """Ctrl-C, and SIGTERM likewise, end with status 130 and what to do."""
+    message = "interrupted: nothing half is published; run the same command again to go on"
+    monkeypatch.setitem(command_line.VERBS, "fail", a_verb(KeyboardInterrupt()))
+    assert run("fail") == (130, "", [message])
+
+    def preempt(_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setitem(
+        command_line.VERBS,
+        "fail",
+        Verb(name="fail", settings=VERBS["doctor"].settings, run=preempt, summary="", example=""),
+    )
+    assert run("fail") == (130, "", [message])
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    """`assay ... | head -1` ends without a word on stderr."""
+    command = f"{sys.executable} -m assay.cli.main score --help | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8", check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: assay score")
+
+
+# ------------------------------------------------------------ completion and doctor
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_is_a_script_of_that_shell(run, tmp_path, shell):
+    """The script knows every verb and flag, and the shell can parse it."""
+    status, out, lines = run("completion", shell)
+    assert (status, lines) == (0, [])
+    for verb in VERBS.values():
+        assert verb.name in out
+    assert "--max-batch-tokens" in out
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} here to parse the script")
+    script = tmp_path / "script"
+    script.write_text(out)
+    done = subprocess.run([shell, "-n", str(script)], capture_output=True, encoding="utf-8", check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_bash_completes_verbs_and_flags(run, tmp_path):
+    """With the script loaded, `assay sc<TAB>` is score and `assay score --bun<TAB>` is --bundle."""
+    script = tmp_path / "script"
+    script.write_text(run("completion", "bash")[1])
+    for words, wanted in ((["assay", "sc"], "score"), (["assay", "score", "--bun"], "--bundle")):
+        ask = (
+            f"source {script}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}\n"
+            'function=$(complete -p assay | sed "s/.*-F \\([^ ]*\\).*/\\1/")\n'
+            f'$function assay "{words[-1]}" "{words[-2]}"; echo "${{COMPREPLY[@]}}"'
+        )
+        done = subprocess.run(["bash", "-c", ask], capture_output=True, encoding="utf-8", check=True)
+        assert wanted in done.stdout.split()
+
+
+def test_completion_for_an_unknown_shell(run):
+    """Another shell is refused with those that there are."""
+    error = error_of(run("completion", "cmd"))
+    assert error.startswith("no completion for 'cmd'; there is bash, zsh, ")
+
+
+def test_doctor_says_what_is_here(run):
+    """Versions, devices, cores, memory, disk, and why a slower path is taken; as lines and as JSON."""
+    status, out, _ = run("doctor")
+    topics = [line.split()[0] for line in out.splitlines()]
+    assert status == (1 if "PROBLEM" in topics else 0)
+    assert topics[:3] == ["assay", "packages", "cpu"]
+    status, out, _ = run("doctor", "--json")
+    found = json.loads(out)
+    assert {"assay", "packages", "cpu", "cores", "slower path", "memory", "disk"} <= set(found["findings"])
+    assert __version__ in found["findings"]["assay"]
+    assert "missing" not in found["findings"]["packages"]
+    assert status == (1 if found["problems"] else 0)
+
+
+def test_doctor_examines_a_bundle(run, tmp_path):
+    """With --bundle it says which engine runs it; a bundle that cannot be loaded is status 2 and one line."""
+    from support.models import write_model
+
+    status, out, _ = run("doctor", "--bundle", write_model(tmp_path / "model"), "--json")
+    findings = json.loads(out)["findings"]
+    assert findings["bundle"].startswith("single_label, 2 outputs, up to 64 tokens, calibration none")
+    assert "engine" in findings
+    assert findings["fingerprint"].startswith("bundle ")
+    assert "no such folder" in error_of(run("doctor", "--bundle", tmp_path / "nowhere"))
+
+
+# ------------------------------------------------------------ plans, trials, progress
+
+
+@pytest.fixture
+def score(run, tmp_path, monkeypatch, worker_host):
+    """`assay score` over 400 rows of two sources, with fake workers."""
+    use_fake_workers(monkeypatch.setattr, host=worker_host)
+    sources = write_sources(tmp_path / "sources", [300, 100])
+    bundle = write_bundle(tmp_path / "bundle")
+
+    def call(*more):
+        where = ["--bundle", bundle, "--run", tmp_path / "run", "--engine", "fake", "--unit-rows", "50"]
+        return run("score", sources, *where, *more)
+
+    return call
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(score, tmp_path):
+    """--dry-run says sources, rows, units, workers and columns; no run directory appears."""
+    before = sorted(tmp_path.rglob("*"))
+    status, out, lines = score("--dry-run")
+    assert (status, lines) == (0, [])
+    assert "sources  2 with 400 rows to do" in out
+    assert "units    8 of 50 to 50 rows" in out
+    assert "columns  id, num_tokens, truncated, error, prediction, " in out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_limit_rows_scores_the_first_rows(score, tmp_path):
+    """--limit-rows N is a run of the first N rows that verifies; fewer than one row is refused."""
+    assert score("--limit-rows", "310")[0] == 0
+    parts = contents(open_run(str(tmp_path / "run")))
+    ids = sorted(value for part, _ in parts.values() for value in part["id"])
+    assert ids == sorted([f"0-{row}" for row in range(300)] + [f"1-{row}" for row in range(10)])
+    assert main(["verify", str(tmp_path / "run")]) == 0
+    for number in ("0", "-3"):
+        error = error_of(score("--limit-rows", number))
+        assert f"limit_rows is {number}; " in error
+
+
+def test_numbers_out_of_range_are_refused_before_anything_is_written(score, tmp_path):
+    """Rows of a unit, tokens of a batch, devices and parity documents below their least are usage errors."""
+    for flag in ("--unit-rows", "--max-batch-tokens", "--devices"):
+        assert "0" in error_of(score(flag, "0"))
+    assert "-1" in error_of(score("--parity-documents", "-1"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_same_command_goes_on_and_says_so(score, tmp_path):
+    """A run that is there is gone on with: what is published stays, and a line says how much is left."""
+    assert score()[0] == 0
+    run = open_run(str(tmp_path / "run"))
+    before = contents(run)
+    for name in sorted(before)[:3]:
+        (tmp_path / "run" / "parts" / f"{name}.parquet").unlink()
+    status, out, lines = score()
+    assert status == 0
+    assert "5 of 8 units are published; going on with 3." in lines
+    assert "8 of 8 units published" in out
+    assert contents(run) == before
+    status, out, lines = score()
+    assert (status, lines) == (0, ["All 8 units are published already; nothing to do."])
+
+
+def test_without_a_terminal_progress_is_a_json_line_a_minute():
+    """A log gets one JSON object a minute, with rates, padding and time left, however often it is updated."""
+    now = [0.0]
+    stream = io.StringIO()
+    progress = Progress(units_total=10, units_done=2, rows_total=1000, rows_done=250, num_workers=1)
+    progress.counters = Counters(rows=200, tokens=9_000, padded_tokens=10_000, error_rows=1)
+    progress.seconds = 50.0
+    with ProgressDisplay("score", stream=stream, clock=lambda: now[0]) as display:
+        for second in range(0, 185, 5):
+            now[0] = float(second)
+            display.update(progress)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert len(lines) == 3
+    assert lines[0] == {
+        "event": "progress",
+        "task": "score",
+        "units_done": 2,
+        "units_total": 10,
+        "rows_done": 250,
+        "rows_total": 1000,
+        "docs_per_second": 4.0,
+        "tokens_per_second": 180,
+        "padding_waste": 0.1,
+        "error_rows": 1,
+        "seconds": 50.0,
+        "seconds_left": 188,
+    }

@@ -1,0 +1,174 @@
+"""The parity gate of a run: a wrong engine scores nothing."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from support.scoring import make_classifier, make_texts, open_work, read_parts, score_here, write_parquet
+
+from assay.engine import load
+from assay.errors import CheckError
+from assay.runs.run import create_or_join
+from assay.score.parity import PARITY_PATH, sample_sequences
+from assay.score.plan import plan_score
+from assay.score.settings import ScoreSettings
+from assay.score.verb import place
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _threads():
+    """Engines set torch's thread count for the whole process; it is put back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small classifier and 50 documents, some of them null."""
+    folder = tmp_path_factory.mktemp("parity")
+    make_classifier(folder / "bundle")
+    texts = [None if row % 9 == 4 else text for row, text in enumerate(make_texts(50, longest=30))]
+    write_parquet(folder / "data.parquet", texts)
+    return folder
+
+
+def plan(folder, run, **changes):
+    """A run over the documents, created."""
+    settings = ScoreSettings(
+        sources=(str(folder / "data.parquet"),),
+        bundle=str(folder / "bundle"),
+        run=str(run),
+        unit_rows=10,
+        **changes,
+    )
+    return create_or_join(settings.run, plan_score(settings, *place(settings))[0])[0]
+
+
+def figures(run):
+    """What parity.json says."""
+    return json.loads(run.store.read_bytes(PARITY_PATH))
+
+
+@pytest.fixture
+def wrong_by(monkeypatch):
+    """Engines from now on give a first logit that is off by so much."""
+    right = load.load_engine
+
+    def use(offset):
+        def load_wrong(*arguments, **options):
+            engine = right(*arguments, **options)
+            forward = engine.forward
+
+            def forward_wrong(batch):
+                logits = forward(batch).clone()
+                logits[:, 0] += offset
+                return logits
+
+            monkeypatch.setattr(engine, "forward", forward_wrong, raising=False)
+            return engine
+
+        monkeypatch.setattr(load, "load_engine", load_wrong)
+
+    return use
+
+
+def test_the_engine_passes(folder, tmp_path):
+    """The engine agrees with fp32 on documents of the corpus; parity.json keeps the figures and what they are of."""
+    run = plan(folder, tmp_path / "run")
+    open_work(run)
+    found = figures(run)
+    assert found["passed"]
+    assert 0 < found["max_abs_difference"] < 1e-4 or found["max_abs_difference"] == 0
+    assert found["max_abs_probability_difference"] < 1e-5
+    assert found["label_agreement"] == 1.0
+    assert 20 <= found["num_documents"] <= 40
+    assert found["tolerance"] == {"probability": 1e-4, "logit": 1e-3}
+    assert "cpu" in found["engine"].lower()
+
+
+@pytest.mark.parametrize("offset", [0.1, float("nan")])
+def test_a_wrong_engine_stops_the_run(offset, folder, tmp_path, wrong_by):
+    """A wrong engine scores nothing; parity.json says so, and a later try is refused with the same words."""
+    wrong_by(offset)
+    run = plan(folder, tmp_path / "run")
+    with pytest.raises(CheckError, match="the parity gate did not hold: on .* documents") as first:
+        open_work(run)
+    assert "new --run" in str(first.value)
+    assert not figures(run)["passed"]
+    assert run.part_files() == {}
+    again = plan(folder, tmp_path / "run")
+    with pytest.raises(CheckError) as second:
+        open_work(again)
+    assert str(second.value) == str(first.value)
+
+
+def test_a_later_worker_takes_the_word_of_the_first(folder, tmp_path, wrong_by):
+    """The gate is measured once a run, whichever worker comes first."""
+    run = plan(folder, tmp_path / "run")
+    open_work(run)
+    before = figures(run)
+    wrong_by(0.1)
+    open_work(run)
+    assert figures(run) == before
+
+
+def test_the_tolerance_is_as_set(folder, tmp_path, wrong_by):
+    """What --parity-tolerance allows passes, and no more."""
+    wrong_by(0.01)
+    open_work(plan(folder, tmp_path / "wide", parity_tolerance=0.02))
+    with pytest.raises(CheckError, match=r"allowed 0\.001"):
+        open_work(plan(folder, tmp_path / "narrow", parity_tolerance=0.001))
+
+
+def test_the_gate_can_be_turned_off(folder, tmp_path, wrong_by):
+    """Without documents to compare nothing is measured."""
+    wrong_by(1.0)
+    run = plan(folder, tmp_path / "run", parity_documents=0)
+    open_work(run)
+    assert run.store.info(PARITY_PATH) is None
+
+
+def test_the_sample_is_of_the_whole_corpus(folder, tmp_path):
+    """The sample's documents come from units spread over the corpus, its windows and all, none of them empty."""
+    run = plan(folder, tmp_path / "run")
+    work, _ = open_work(run)
+    scorer = work._scorer
+    sample = sample_sequences(run, work, scorer, 10)
+    units = run.manifest.units()
+    assert len(units) == 7
+    assert 7 <= sample.num_sequences <= 14
+    assert np.diff(sample.offsets).min() >= 1
+    nothing = sample_sequences(run, work, scorer, 0)
+    assert nothing.num_sequences == 0
+
+
+def test_the_sample_leaves_the_work_as_it_was(folder, tmp_path):
+    """A run with the gate has the scores of a run without."""
+    with_gate = score_here(folder / "data.parquet", folder / "bundle", tmp_path / "a", parity_documents=32)
+    without = score_here(folder / "data.parquet", folder / "bundle", tmp_path / "b", parity_documents=0)
+    assert read_parts(with_gate).equals(read_parts(without))
+
+
+def test_a_corpus_without_documents_passes(folder, tmp_path):
+    """Where no row has a document there is nothing to compare, and the run goes on to its error codes."""
+    write_parquet(tmp_path / "nulls.parquet", [None] * 5)
+    run = score_here(tmp_path / "nulls.parquet", folder / "bundle", tmp_path / "run", parity_documents=32)
+    assert figures(run)["num_documents"] == 0
+    assert read_parts(run)["error"].to_pylist() == ["null"] * 5
+    write_parquet(tmp_path / "none.parquet", [])
+    empty = score_here(tmp_path / "none.parquet", folder / "bundle", tmp_path / "none", parity_documents=32)
+    assert figures(empty)["passed"]
+
+
+def test_pairs_and_windows_are_compared_as_the_model_gets_them(folder, tmp_path):
+    """The gate holds for windows of long documents and for pairs with their token types."""
+    texts = make_texts(20)
+    write_parquet(tmp_path / "pairs.parquet", texts, other=texts[::-1])
+    source, bundle = tmp_path / "pairs.parquet", folder / "bundle"
+    pairs = score_here(source, bundle, tmp_path / "pairs", parity_documents=8, text_pair_column="other")
+    windows = score_here(source, bundle, tmp_path / "windows", parity_documents=8, on_long="window-max")
+    assert figures(pairs)["passed"]
+    assert figures(windows)["passed"]
+    assert figures(windows)["num_documents"] > 8

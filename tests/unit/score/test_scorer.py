@@ -1,0 +1,158 @@
+"""Chunks of token ids to scores."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from support.bundles import write_bundle
+
+from assay.bundle import load_bundle
+from assay.data.rows import Rows
+from assay.engine.fake import FakeEngine
+from assay.engine.run import Stopped
+from assay.errors import InputError, UsageError
+from assay.score.chunks import to_chunk
+from assay.score.scorer import NOT_FINITE, Scorer
+from assay.tokenize.encode import Encoder
+
+
+class OddEngine(FakeEngine):
+    """The fake engine, save that a document that holds token 9 gets a logit that is no number."""
+
+    def __init__(self, odd, **options):
+        super().__init__(**options)
+        self._odd = odd
+
+    def forward(self, batch):
+        logits = super().forward(batch)
+        bounds = batch.cu_seqlens.tolist()
+        for row, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+            if 9 in batch.input_ids_T[start:stop]:
+                logits[row, 0] = self._odd
+        return logits
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The small bundle."""
+    return write_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+def make_scorer(folder, engine=None, *, on_long="truncate", max_length=16, **options):
+    encoder = Encoder.from_bundle(folder, max_length=max_length, on_long=on_long)
+    return Scorer(load_bundle(folder), engine or FakeEngine(num_outputs=2), encoder, **options), encoder
+
+
+def chunk_of(lists, encoder, **fields):
+    rows = Rows(start=0, num_rows=len(lists), input_ids=pa.array(lists, pa.list_(pa.uint16())), **fields)
+    return to_chunk(rows, encoder, max_tokens=None)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_what_is_not_finite_is_an_error(odd, task, folder, tmp_path):
+    """A document for which the model gives NaN or infinity has a code and no score; its neighbours have theirs."""
+    if task == "multi_label":
+        folder = write_bundle(tmp_path)
+        config = (folder / "config.json").read_text()
+        (folder / "config.json").write_text(config[:-1] + ', "problem_type": "multi_label_classification"}')
+    scorer, encoder = make_scorer(folder, OddEngine(odd))
+    plain, _ = make_scorer(folder)
+    chunk = chunk_of([[2, 7, 3], [2, 9, 3], [], [2, 8, 3]], encoder)
+    scored, before = scorer.score(chunk), plain.score(chunk)
+    assert scored.errors == {1: NOT_FINITE, 2: "no_ids"}
+    assert scored.columns["error"].to_pylist() == [None, NOT_FINITE, "no_ids", None]
+    for name in ("prob_ham", "prob_spam"):
+        found = scored.columns[name].to_pylist()
+        assert found[1] is found[2] is None
+        assert found[0::3] == before.columns[name].to_pylist()[0::3]
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("on_long", ["window-mean", "window-max"])
+def test_windows_that_are_not_finite(on_long, odd, folder):
+    """One bad window of a document is a bad document: a maximum does not hide it."""
+    scorer, encoder = make_scorer(folder, OddEngine(odd), on_long=on_long, max_length=6)
+    scored = scorer.score(chunk_of([[2, *[7] * 9, 9, 3], [2, 7, 3]], encoder))
+    assert scored.errors == {0: NOT_FINITE}
+
+
+def test_the_engine_never_sees_a_row_with_an_error(folder):
+    """Rows without ids are left out of the forward pass and keep their place."""
+    scorer, encoder = make_scorer(folder)
+    scored = scorer.score(chunk_of([[], [2, 7, 3], [], [2, 8, 7, 3]], encoder))
+    assert scored.stats.num_forward_tokens == 7
+    assert scored.columns["prediction"].is_valid().to_pylist() == [False, True, False, True]
+    assert scored.columns["num_tokens"].to_pylist() == [0, 3, 0, 4]
+
+
+def test_a_chunk_of_errors_alone(folder):
+    """Where no row has ids there is no forward pass, and every row is there."""
+    for on_long in ("truncate", "window-mean"):
+        scorer, encoder = make_scorer(folder, on_long=on_long)
+        scored = scorer.score(chunk_of([[], []], encoder))
+        assert scored.columns["prob_ham"].null_count == 2
+        assert scored.stats.num_batches == 0
+
+
+def test_pairs_next_to_rows_without_ids(folder):
+    """The second segments stay with their rows when empty rows are left out."""
+    scorer, encoder = make_scorer(folder)
+    starts = np.array([0, 2, 0, 3], np.int32)
+    chunk = chunk_of([[], [2, 7, 3, 8, 3], [], [2, 7, 7, 3]], encoder, second_starts=starts)
+    sequences, rows = scorer.sequences(chunk.tokens)
+    assert rows.tolist() == [1, 3]
+    assert sequences.second_starts.tolist() == [2, 3]
+    assert np.diff(sequences.offsets).tolist() == [5, 4]
+
+
+def test_duplicates(folder):
+    """Equal documents run once and get the same score; a document runs each time where that is asked for."""
+    lists = [[2, 7, 3], [2, 8, 3], [2, 7, 3]]
+    once, encoder = make_scorer(folder)
+    each, _ = make_scorer(folder, deduplicate=False)
+    one, other = once.score(chunk_of(lists, encoder)), each.score(chunk_of(lists, encoder))
+    assert (one.stats.num_duplicates, other.stats.num_duplicates) == (1, 0)
+    assert (one.stats.num_forward_tokens, other.stats.num_forward_tokens) == (6, 9)
+    assert one.columns == other.columns
+
+
+def test_an_id_outside_the_vocabulary(folder):
+    """A stored id that the model does not know is refused, not looked up elsewhere."""
+
+    class SmallEngine(FakeEngine):
+        vocab_size = 10
+
+    scorer, encoder = make_scorer(folder, SmallEngine())
+    with pytest.raises(InputError, match="outside the vocabulary of 10"):
+        scorer.score(chunk_of([[2, 10, 3]], encoder))
+
+
+def test_it_stops_when_told(folder):
+    """Asked to stop, a scorer raises and gives nothing half."""
+    scorer, encoder = make_scorer(folder, should_stop=lambda: True)
+    with pytest.raises(Stopped):
+        scorer.score(chunk_of([[2, 7, 3]], encoder))
+
+
+def test_windows_need_a_template(folder, monkeypatch):
+    """A tokenizer without fixed special tokens has no windows."""
+    scorer, encoder = make_scorer(folder, on_long="window-max")
+    assert scorer.max_tokens is None
+    monkeypatch.setattr(encoder, "special_tokens", None)
+    with pytest.raises(UsageError, match="use truncate"):
+        Scorer(load_bundle(folder), FakeEngine(), encoder)
+
+
+def test_float_types(folder):
+    """Scores are float32, counts int32, flags booleans, as the schema of a part says."""
+    scorer, encoder = make_scorer(folder)
+    columns = scorer.score(chunk_of([[2, 7, 3]], encoder)).columns
+    kinds = {name: values.type for name, values in columns.items()}
+    floats = dict.fromkeys(("probability", "prob_ham", "prob_spam"), pa.float32())
+    assert kinds == {
+        "num_tokens": pa.int32(),
+        "truncated": pa.bool_(),
+        "error": pa.string(),
+        "prediction": pa.string(),
+        **floats,
+    }

@@ -1,0 +1,122 @@
+"""The public names, frozen: adding one is a decision, losing one breaks somebody."""
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+import typing
+
+import pytest
+
+import assay
+from assay import api
+from assay.cli.verbs import VERBS
+from assay.errors import AssayError
+
+VERB_FUNCTIONS = {
+    "calibrate",
+    "merge",
+    "quickstart",
+    "report",
+    "score",
+    "status",
+    "tokenize",
+    "train",
+    "verify",
+}
+API_NAMES = [
+    "AssayError",
+    "CalibrateReport",
+    "CalibrateSettings",
+    "Classifier",
+    "MergeReport",
+    "Proof",
+    "QuickstartResult",
+    "ReportSummary",
+    "ScoreResult",
+    "ScoreSettings",
+    "Status",
+    "TokenizeResult",
+    "TokenizeSettings",
+    "TrainReport",
+    "TrainSettings",
+    "calibrate",
+    "load",
+    "merge",
+    "quickstart",
+    "report",
+    "score",
+    "status",
+    "tokenize",
+    "train",
+    "verify",
+]
+
+
+def test_the_names_of_the_package_are_frozen():
+    """`assay` offers the classifier for notebooks and its version, nothing else."""
+    assert sorted(assay.__all__) == ["Classifier", "__version__", "load"]
+    assert assay.load is api.load
+    assert assay.Classifier is api.Classifier
+    with pytest.raises(AttributeError, match="module 'assay' has no attribute 'laod'"):
+        assay.laod  # noqa: B018
+
+
+def test_the_names_of_the_api_are_frozen():
+    """`assay.api` offers each verb, its settings and what it returns; all of them exist."""
+    assert api.__all__ == API_NAMES
+    assert all(hasattr(api, name) for name in API_NAMES)
+
+
+def test_each_verb_that_works_is_a_function():
+    """What the command line can do to data, Python can; doctor and completion are for shells alone."""
+    assert set(VERBS) - {"doctor", "completion"} == VERB_FUNCTIONS
+    for name in VERB_FUNCTIONS:
+        assert inspect.isfunction(getattr(api, name))
+
+
+def test_settings_are_the_same_values_as_on_the_command_line():
+    """A verb with a settings class takes that very class as its first argument, in Python and in the shell."""
+    for name in ("calibrate", "score", "tokenize", "train"):
+        function = getattr(api, name)
+        first = next(iter(inspect.signature(function).parameters))
+        assert typing.get_type_hints(function)[first] is VERBS[name].settings
+        assert VERBS[name].settings is getattr(api, f"{name.title()}Settings")
+
+
+def test_every_public_name_is_documented_and_typed():
+    """Each has a docstring; each function has a type for every argument and for what it returns."""
+    for name in API_NAMES:
+        thing = getattr(api, name)
+        assert (thing.__doc__ or "").strip(), name
+        if inspect.isfunction(thing):
+            hints = typing.get_type_hints(thing)
+            assert set(hints) == {*inspect.signature(thing).parameters, "return"}, name
+
+
+def test_settings_are_values():
+    """Settings are frozen and given by name, so that none can be changed or mixed up under way."""
+    for name in API_NAMES:
+        thing = getattr(api, name)
+        if not name.endswith("Settings"):
+            continue
+        assert thing.__dataclass_params__.frozen, name
+        assert all(field.kw_only for field in dataclasses.fields(thing)), name
+
+
+def test_errors_have_one_base():
+    """Whoever catches AssayError catches everything that is raised on purpose."""
+    assert issubclass(api.AssayError, Exception)
+    assert api.AssayError is AssayError
+
+
+def test_importing_the_package_is_quick():
+    """`import assay` loads nothing heavy; `assay.load` does when it is asked for."""
+    script = (
+        "import sys, assay\n"
+        "print(sorted({'torch', 'transformers', 'pyarrow', 'numpy'} & set(sys.modules)))\n"
+        "assay.load\n"
+        "print('torch' in sys.modules, 'pyarrow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout.splitlines() == ["[]", "True True"]

@@ -1,0 +1,154 @@
+"""Settings, tokenizer and sources to the manifest of a tokenize run."""
+
+import dataclasses
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.bundles import write_bundle
+
+from assay.errors import RefusedError, SourceError, UsageError
+from assay.runs.run import create_or_join
+from assay.tokenize.plan import TokenizerRecord, find_token_run, plan_tokenize, tokenizer_record
+from assay.tokenize.settings import TokenizeSettings
+from assay.tokenize.verb import tokenize
+from assay.tokenize.worker import open_tokenize_work
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A source of two text columns and two bundles that share a tokenizer."""
+    folder = tmp_path_factory.mktemp("plan")
+    texts = [f"document {row % 100}" for row in range(500)]
+    table = pa.table({"id": range(500), "text": texts, "title": texts, "key": texts})
+    pq.write_table(table, folder / "a.parquet", row_group_size=100)
+    pq.write_table(table.slice(1), folder / "b.parquet")
+    write_bundle(folder / "bundle")
+    write_bundle(folder / "other", weight=1.0)
+    return folder
+
+
+def plan(folder, **changes):
+    base = {
+        "sources": (str(folder / "a.parquet"),),
+        "bundle": str(folder / "bundle"),
+        "run": str(folder / "run"),
+    }
+    return plan_tokenize(TokenizeSettings(**{**base, **changes}))
+
+
+CHANGES_AN_ID = {
+    "sources": lambda folder: (str(folder / "b.parquet"),),
+    "text_column": "title",
+    "text_pair_column": "title",
+    "id_column": "key",
+    "max_length": 32,
+    "on_long": "head-tail",
+    "stride": 4,
+    "limit_rows": 10,
+}
+CHANGES_NONE = {
+    "bundle": lambda folder: str(folder / "other"),
+    "run": "elsewhere",
+    "format": "parquet",
+    "devices": "3",
+    "executor": "static",
+    "rank": 1,
+    "world_size": 4,
+    "unit_rows": 7,
+    "strict": True,
+    "dry_run": True,
+}
+
+
+def test_every_setting_is_accounted_for():
+    """Each setting either changes a token id or a row, or changes none; another model's weights change none."""
+    names = {field.name for field in dataclasses.fields(TokenizeSettings)}
+    assert names == CHANGES_AN_ID.keys() | CHANGES_NONE.keys()
+
+
+@pytest.mark.parametrize("name", [*CHANGES_AN_ID, *CHANGES_NONE])
+def test_the_run_id(name, folder):
+    """The run id changes with what changes a token id or a row, and with nothing else."""
+    value = {**CHANGES_AN_ID, **CHANGES_NONE}[name]
+    value = value(folder) if callable(value) else value
+    is_same = plan(folder, **{name: value}).run_id == plan(folder).run_id
+    assert is_same == (name in CHANGES_NONE)
+
+
+def test_the_columns_of_a_token_part(folder):
+    """The id, the ids as the smallest integers, whether it was cut, the code; a pair's second segment too."""
+    names = ["id", "input_ids", "truncated", "error"]
+    assert plan(folder).arrow_schema().names == names
+    assert plan(folder).arrow_schema().field("input_ids").type.value_type == pa.uint16()
+    paired = plan(folder, text_pair_column="title").arrow_schema()
+    assert paired.names == [*names[:2], "second_start", *names[2:]]
+
+
+def test_how_the_parts_were_made_is_read_back(folder, tmp_path):
+    """A run that is found again says how its ids were made, by its folder, its parts, or with a slash."""
+    manifest = plan(folder, on_long="window-mean", stride=3, max_length=20)
+    run, _ = create_or_join(str(tmp_path / "run"), manifest)
+    work, _ = open_tokenize_work(run)
+    for unit in run.manifest.units():
+        run.publish(unit, work.finish(unit, work.prepare(unit)), stats=work.stats)
+    for name in ("run", "run/", "run/parts", "run/parts/"):
+        found = find_token_run([str(tmp_path / name)])
+        assert tokenizer_record(found) == TokenizerRecord(
+            fingerprint=manifest.identity["tokenizer"], max_length=20, on_long="window-mean", stride=3
+        )
+
+
+def test_what_is_no_run_is_data(folder, tmp_path):
+    """Files, folders, globs and several sources are data, not runs."""
+    for patterns in (
+        [str(folder / "a.parquet")],
+        [str(folder)],
+        [str(folder / "*.parquet")],
+        [str(folder), str(folder)],
+        [str(tmp_path / "missing")],
+    ):
+        assert find_token_run(patterns) is None
+
+
+def test_an_unfinished_run_is_refused(folder, tmp_path):
+    """Units that are not published would be documents without scores."""
+    create_or_join(str(tmp_path / "run"), plan(folder, unit_rows=100))
+    with pytest.raises(SourceError, match="5 of 5 units"):
+        find_token_run([str(tmp_path / "run")])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"max_length": 65}, "takes 1 to 64 tokens"),
+        ({"max_length": 0}, "takes 1 to 64 tokens"),
+        ({"on_long": "window-mean", "stride": 62}, "use 0 to 61"),
+        ({"on_long": "head-tail", "text_pair_column": "title"}, "single texts, not for pairs"),
+        ({"max_length": 3, "text_pair_column": "title"}, "use at least 4"),
+    ],
+)
+def test_what_no_worker_could_do_makes_no_run(changes, said, folder, tmp_path):
+    """Settings that the tokenizer cannot follow are refused before run.json is written."""
+    settings = TokenizeSettings(
+        sources=(str(folder / "a.parquet"),),
+        bundle=str(folder / "bundle"),
+        run=str(tmp_path / "run"),
+        **changes,
+    )
+    with pytest.raises(UsageError, match=said):
+        tokenize(settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tokenizer_that_changed_since_planning_is_refused(folder, tmp_path):
+    """A worker does not mix the ids of two tokenizers in one run."""
+    bundle = write_bundle(tmp_path / "bundle")
+    run, _ = create_or_join(str(tmp_path / "run"), plan(folder, bundle=str(bundle)))
+    open_tokenize_work(run)
+    content = json.loads((bundle / "tokenizer.json").read_text())
+    content["normalizer"]["lowercase"] = False
+    (bundle / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(RefusedError, match="changed since the run was planned"):
+        open_tokenize_work(run)
