@@ -77,7 +77,15 @@ def main() -> None:
         for name, num_rows in (("small", arguments.small), ("large", arguments.large)):
             write_ids(place / f"{name}.parquet", num_rows)
             peaks[name] = peak_bytes(
-                ["score", str(place / f"{name}.parquet"), "--bundle", str(bundle), "--run", str(place / name), *FAKE]
+                [
+                    "score",
+                    str(place / f"{name}.parquet"),
+                    "--bundle",
+                    str(bundle),
+                    "--run",
+                    str(place / name),
+                    *FAKE,
+                ]
             )
             print(
                 f"{num_rows:>12,} rows of ids, fake engine: peak {peaks[name] / 2**20:,.0f} MiB", flush=True

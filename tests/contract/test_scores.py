@@ -62,6 +62,7 @@ def plain(bundle, source, place):
 
 
 def column(table, name):
+    """A column as an array."""
     return table[name].to_numpy()
 
 
@@ -103,9 +104,7 @@ def test_ids_lengths_truncation_and_errors(plain, texts, bundle):
 
 def test_multi_label(source, texts, tmp_path):
     """Sigmoid of each logit, and no prediction."""
-    bundle = make_classifier(
-        tmp_path / "bundle", labels=THREE, problem_type="multi_label_classification"
-    )
+    bundle = make_classifier(tmp_path / "bundle", labels=THREE, problem_type="multi_label_classification")
     table = read_parts(score_here(source, bundle, tmp_path / "run"))
     expected = sigmoid(Reference(bundle).logits(texts))
     assert table.column_names[4:] == [f"prob_{label}" for label in THREE]
@@ -156,9 +155,7 @@ def test_temperature_and_threshold(threshold, place, source, texts, tmp_path):
 
 def test_temperature_of_a_multi_label_model(source, texts, tmp_path):
     """Each logit is divided by the temperature before its sigmoid."""
-    bundle = make_classifier(
-        tmp_path / "bundle", labels=THREE, problem_type="multi_label_classification"
-    )
+    bundle = make_classifier(tmp_path / "bundle", labels=THREE, problem_type="multi_label_classification")
     calibrate(bundle, temperature=0.5)
     table = read_parts(score_here(source, bundle, tmp_path / "run"))
     expected = sigmoid(Reference(bundle).logits(texts) / 0.5)
@@ -198,9 +195,7 @@ def test_tokenize_then_score(on_long, bundle, source, tmp_path):
 @pytest.mark.parametrize(("how", "stride"), [("mean", 0), ("max", 0), ("mean", 20), ("max", 61)])
 def test_windows(how, stride, bundle, source, texts, tmp_path):
     """The mean or maximum of the logits of the windows, which transformers gives one by one."""
-    table = read_parts(
-        score_here(source, bundle, tmp_path / "run", on_long=f"window-{how}", stride=stride)
-    )
+    table = read_parts(score_here(source, bundle, tmp_path / "run", on_long=f"window-{how}", stride=stride))
     reference = Reference(bundle)
     capacity, expected = MAX_LENGTH - 2, []
     for text in texts:

@@ -1,6 +1,6 @@
 """Bad input through the command line: one line with the value and the way out, the right status, no row lost."""
 
-import datetime
+import datetime as dt
 import decimal
 import gzip
 import json
@@ -386,9 +386,9 @@ IDS = {
     "string_view": pa.array(["", "b" * 50, None], pa.string_view()),
     "dictionary": pa.array(["x", "x", None]).dictionary_encode(),
     "binary": pa.array([b"\xff", b"", None]),
-    "date": pa.array([datetime.date(2024, 2, 29), datetime.date(1, 1, 1), None]),
+    "date": pa.array([dt.date(2024, 2, 29), dt.date(1, 1, 1), None]),
     "timestamp": pa.array([0, 2**53 + 1, None], pa.timestamp("ns", "UTC")),
-    "time": pa.array([datetime.time(1, 2, 3), datetime.time(0), None], pa.time64("us")),
+    "time": pa.array([dt.time(1, 2, 3), dt.time(0), None], pa.time64("us")),
     "decimal": pa.array([decimal.Decimal("1.50"), decimal.Decimal("-0.01"), None], pa.decimal128(20, 2)),
     "fixed": pa.array([b"0123456789abcdef"] * 2 + [None], pa.binary(16)),
 }
@@ -432,95 +432,95 @@ def test_ids_of_two_types(assay):
 # ------------------------------------------------------------ bundles
 
 
-def without_tokenizer(bundle):
+def _without_tokenizer(bundle):
     (bundle / "tokenizer.json").unlink()
 
 
-def with_a_pickle_only(bundle):
+def _with_a_pickle_only(bundle):
     (bundle / "model.safetensors").unlink()
     (bundle / "model.pkl").write_bytes(b"\x80\x04.")
 
 
-def with_a_pickle_alone(bundle):
+def _with_a_pickle_alone(bundle):
     for file in bundle.iterdir():
         file.unlink()
     (bundle / "classifier.joblib").write_bytes(b"\x80\x04.")
 
 
-def with_remote_code(bundle):
+def _with_remote_code(bundle):
     change_json(bundle / "config.json", auto_map={"AutoModelForSequenceClassification": "evil.Model"})
     (bundle / "evil.py").write_text("raise SystemExit('this code must never run')\n")
 
 
-def with_remote_tokenizer_code(bundle):
+def _with_remote_tokenizer_code(bundle):
     change_json(bundle / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.T", None]})
 
 
-def with_labels_that_disagree(bundle):
+def _with_labels_that_disagree(bundle):
     change_json(bundle / "config.json", label2id={"ham": 1, "spam": 0})
 
 
-def with_a_label_too_few(bundle):
+def _with_a_label_too_few(bundle):
     change_json(bundle / "config.json", id2label={"0": "ham", "2": "spam"}, label2id=None)
 
 
-def with_one_label_twice(bundle):
+def _with_one_label_twice(bundle):
     change_json(bundle / "config.json", id2label={"0": "ham", "1": "ham"}, label2id=None)
 
 
-def with_truncated_weights(bundle):
+def _with_truncated_weights(bundle):
     content = (bundle / "model.safetensors").read_bytes()
     (bundle / "model.safetensors").write_bytes(content[:-1])
 
 
-def with_a_pointer_for_weights(bundle):
+def _with_a_pointer_for_weights(bundle):
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
     (bundle / "model.safetensors").write_text(pointer)
 
 
-def without_weights(bundle):
+def _without_weights(bundle):
     (bundle / "model.safetensors").unlink()
 
 
-def without_a_head(bundle):
+def _without_a_head(bundle):
     change_json(bundle / "config.json", architectures=["BertModel"])
 
 
-def with_a_config_that_is_no_json(bundle):
+def _with_a_config_that_is_no_json(bundle):
     (bundle / "config.json").write_text("{")
 
 
-def with_a_tokenizer_that_is_none(bundle):
+def _with_a_tokenizer_that_is_none(bundle):
     (bundle / "tokenizer.json").write_text('{"model": "x"}')
 
 
-def with_a_calibration_that_is_none(bundle):
+def _with_a_calibration_that_is_none(bundle):
     (bundle / "calibration.json").write_text('{"temperature": 0}')
 
 
 @pytest.mark.parametrize(
     ("spoil", "shown"),
     [
-        (without_tokenizer, "no tokenizer.json"),
+        (_without_tokenizer, "no tokenizer.json"),
         (
-            with_a_pickle_only,
+            _with_a_pickle_only,
             "model.pkl; pickles can run code and are never loaded; export model.safetensors",
         ),
-        (with_a_pickle_alone, "classifier.joblib; pickles can run code and are never loaded; "),
-        (with_remote_code, "config.json: auto_map asks for remote code; code from a bundle is never run; "),
-        (with_remote_tokenizer_code, "tokenizer_config.json: auto_map asks for remote code; "),
-        (with_labels_that_disagree, "does not match id2label"),
-        (with_a_label_too_few, "they must be 0..1; correct config.json"),
-        (with_one_label_twice, "each needs a name of its own; correct id2label"),
-        (with_truncated_weights, "bytes that are no whole safetensors file; the weights must be complete; "),
-        (with_a_pointer_for_weights, "a Git LFS pointer; the weights must be complete; "),
-        (without_weights, "no model.safetensors; "),
-        (without_a_head, "BertModel has no classification head; "),
-        (with_a_config_that_is_no_json, "config.json: not JSON ("),
-        (with_a_tokenizer_that_is_none, "tokenizer.json: not a tokenizer ("),
-        (with_a_calibration_that_is_none, "calibration.json"),
+        (_with_a_pickle_alone, "classifier.joblib; pickles can run code and are never loaded; "),
+        (_with_remote_code, "config.json: auto_map asks for remote code; code from a bundle is never run; "),
+        (_with_remote_tokenizer_code, "tokenizer_config.json: auto_map asks for remote code; "),
+        (_with_labels_that_disagree, "does not match id2label"),
+        (_with_a_label_too_few, "they must be 0..1; correct config.json"),
+        (_with_one_label_twice, "each needs a name of its own; correct id2label"),
+        (_with_truncated_weights, "bytes that are no whole safetensors file; the weights must be complete; "),
+        (_with_a_pointer_for_weights, "a Git LFS pointer; the weights must be complete; "),
+        (_without_weights, "no model.safetensors; "),
+        (_without_a_head, "BertModel has no classification head; "),
+        (_with_a_config_that_is_no_json, "config.json: not JSON ("),
+        (_with_a_tokenizer_that_is_none, "tokenizer.json: not a tokenizer ("),
+        (_with_a_calibration_that_is_none, "calibration.json"),
     ],
-    ids=lambda value: getattr(value, "__name__", ""),
+    ids=lambda value: getattr(value, "__name__", "").removeprefix("_"),
 )
 def test_a_bundle_that_cannot_or_must_not_be_used(assay, spoil, shown):
     """Refused with status 2 and what to do, by score, tokenize and doctor alike, before anything is written."""

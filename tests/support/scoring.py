@@ -1,4 +1,4 @@
-"""Tiny classifiers with a real tokenizer, scoring runs in this process, and transformers' own answer to compare with."""
+"""Tiny classifiers with a real tokenizer, scoring runs in this process, transformers' own answer beside them."""
 
 import json
 import shutil
@@ -50,10 +50,11 @@ CONFIGS = {
         **head,
     ),
 }
-WORDS = (
-    "the city council met on tuesday to discuss a new bridge over river while fans of local team "
-    "waited for results shares fell sharply after bank warned film won prize unbelievably Zürich 北京 🙂 42"
-).split()
+SENTENCE = (
+    "the city council met on tuesday to discuss a new bridge over river while fans of local team waited for "
+    "results shares fell sharply after bank warned film won prize unbelievably Zürich 北京 🙂 42"
+)
+WORDS = SENTENCE.split()
 
 
 def make_classifier(
@@ -83,9 +84,7 @@ def calibrate(folder, **calibration):
 def make_texts(num_texts, *, seed=0, longest=150):
     """Texts of 1 to `longest` words, some of them equal, with an empty and a blank one."""
     generator = np.random.default_rng(seed)
-    texts = [
-        " ".join(generator.choice(WORDS, int(generator.integers(1, longest)))) for _ in range(num_texts)
-    ]
+    texts = [" ".join(generator.choice(WORDS, int(generator.integers(1, longest)))) for _ in range(num_texts)]
     if num_texts > 8:
         texts[3], texts[5], texts[7] = "", "  \t ", texts[1]
     return texts
@@ -172,7 +171,10 @@ class Reference:
     @torch.inference_mode()
     def logits_of(self, ids, types=None):
         """Logits [C] of one sequence of token ids."""
-        inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones((1, len(ids)), dtype=torch.long)}
+        inputs = {
+            "input_ids": torch.tensor([ids]),
+            "attention_mask": torch.ones((1, len(ids)), dtype=torch.long),
+        }
         if types is not None and self._takes_types:
             inputs["token_type_ids"] = torch.tensor([types])
         return self._model(**inputs).logits[0].numpy().astype(np.float64)

@@ -13,7 +13,7 @@ def notebook() -> None:
     assert_type(classifier.labels, tuple[str, ...])
     classifier.predict("one text")
     classifier.predict(["one", "two"])
-    classifier.predict((text for text in ("one", "two")))
+    classifier.predict(text for text in ("one", "two"))
     classifier.predict(["a question"], ["an answer"]).to_pandas()
 
 

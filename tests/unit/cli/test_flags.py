@@ -152,5 +152,5 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     """A missing config file, a folder, and one that is no UTF-8 are named."""
     (tmp_path / "c.toml").write_bytes(b"\xff\xfe")
     for file in (tmp_path / "none.toml", tmp_path, tmp_path / "c.toml"):
-        with pytest.raises(UsageError, match="cannot be read .*; give a TOML or YAML file"):
+        with pytest.raises(UsageError, match=r"cannot be read .*; give a TOML or YAML file"):
             parse("--config", file)

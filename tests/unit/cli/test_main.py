@@ -278,7 +278,7 @@ def test_doctor_examines_a_bundle(run, tmp_path):
     """With --bundle it says which engine runs it; a bundle that cannot be loaded is status 2 and one line."""
     from support.models import write_model
 
-    status, out, _ = run("doctor", "--bundle", write_model(tmp_path / "model"), "--json")
+    _, out, _ = run("doctor", "--bundle", write_model(tmp_path / "model"), "--json")
     findings = json.loads(out)["findings"]
     assert findings["bundle"].startswith("single_label, 2 outputs, up to 64 tokens, calibration none")
     assert "engine" in findings

@@ -1,5 +1,7 @@
 """The sources of a run, cut into units; and the one type that their ids share."""
 
+import itertools
+
 import pyarrow as pa
 import pytest
 
@@ -11,6 +13,7 @@ TEXT = pa.field("text", pa.string())
 
 
 def make_source(name, num_rows, *, splits=(0,), bytes_per_row=400.0, schema=None):
+    """A source of so many rows that lies nowhere."""
     return Source(
         uri=f"/data/{name}.parquet",
         name=name,
@@ -26,6 +29,7 @@ def make_source(name, num_rows, *, splits=(0,), bytes_per_row=400.0, schema=None
 
 
 def cut(sources, *, unit_rows=None, limit_rows=None, max_length=512, tokens_per_second=1e5):
+    """Boundaries by plain settings with these changes."""
     return cut_sources(
         sources,
         unit_rows=unit_rows,
@@ -36,7 +40,8 @@ def cut(sources, *, unit_rows=None, limit_rows=None, max_length=512, tokens_per_
 
 
 def sizes(boundaries):
-    return [stop - start for cuts in boundaries for start, stop in zip(cuts[:-1], cuts[1:], strict=True)]
+    """Rows of each unit, all sources together."""
+    return [stop - start for cuts in boundaries for start, stop in itertools.pairwise(cuts)]
 
 
 def test_a_unit_is_about_a_minute():

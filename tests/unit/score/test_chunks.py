@@ -103,7 +103,9 @@ def test_batches_are_joined_into_chunks(monkeypatch, encoder):
 
     batches = [
         batch(0, [[2, 3], [], [2, 4, 3]]),
-        batch(3, [[2, 5, 3], [9]], second_starts=np.array([2, 0], np.int32), truncated=np.array([True, False])),
+        batch(
+            3, [[2, 5, 3], [9]], second_starts=np.array([2, 0], np.int32), truncated=np.array([True, False])
+        ),
         batch(5, [[1] * 200]),
         batch(6, [[], [7]], errors={0: "null"}),
     ]

@@ -93,7 +93,7 @@ def test_a_wrong_engine_stops_the_run(offset, folder, tmp_path, wrong_by):
     """A wrong engine scores nothing; parity.json says so, and a later try is refused with the same words."""
     wrong_by(offset)
     run = plan(folder, tmp_path / "run")
-    with pytest.raises(CheckError, match="the parity gate did not hold: on .* documents") as first:
+    with pytest.raises(CheckError, match=r"the parity gate did not hold: on .* documents") as first:
         open_work(run)
     assert "new --run" in str(first.value)
     assert not figures(run)["passed"]

@@ -62,6 +62,7 @@ def settings_of(folder, **changes):
 
 
 def plan(folder, **changes):
+    """The manifest of a plain run with these changes."""
     settings = settings_of(folder, **changes)
     return plan_score(settings, *place(settings))[0]
 
@@ -208,7 +209,9 @@ def tokenize_here(folder, run, *, publish=True, **changes):
 def test_a_token_run_is_planned_as_its_text(place_of, tmp_path):
     """Tokenizer, limit and policy come from the token run; columns and ids of the part are those of the text."""
     for given in ("tokens", "tokens/", "tokens/parts"):
-        tokenize_here(place_of, tmp_path / "tokens", on_long="window-max", stride=3, max_length=16, unit_rows=200)
+        tokenize_here(
+            place_of, tmp_path / "tokens", on_long="window-max", stride=3, max_length=16, unit_rows=200
+        )
         manifest = plan(place_of, sources=(str(tmp_path / given),))
         direct = plan(place_of, on_long="window-max", stride=3, max_length=16)
         assert manifest.identity == direct.identity
@@ -239,7 +242,7 @@ def test_another_tokenizer_is_refused(place_of, tmp_path, capsys):
     content = json.loads((other / "tokenizer.json").read_text())
     content["model"]["vocab"]["zebra"] = len(content["model"]["vocab"])
     (other / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(RefusedError, match="was made with tokenizer .* tokenize again with --bundle"):
+    with pytest.raises(RefusedError, match=r"was made with tokenizer .* tokenize again with --bundle"):
         plan(place_of, sources=(str(tmp_path / "tokens"),), bundle=str(other))
     words = ["score", str(tmp_path / "tokens"), "--bundle", str(other), "--run", str(tmp_path / "run")]
     assert main([*words, "--engine", "fake"]) == 3
@@ -253,14 +256,18 @@ def test_longer_documents_than_the_model_takes_are_refused(place_of, tmp_path):
     small = write_bundle(tmp_path / "bundle")
     config = json.loads((small / "config.json").read_text())
     (small / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 32}))
-    with pytest.raises(RefusedError, match="up to 64 tokens, .* takes 32; tokenize again with --max-length 32"):
+    with pytest.raises(
+        RefusedError, match=r"up to 64 tokens, .* takes 32; tokenize again with --max-length 32"
+    ):
         plan(place_of, sources=(str(tmp_path / "tokens"),), bundle=str(small))
 
 
 def test_an_unfinished_token_run_is_refused(place_of, tmp_path):
     """A tokenize run with units left is no source yet."""
     tokenize_here(place_of, tmp_path / "tokens", publish=False, unit_rows=200)
-    with pytest.raises(SourceError, match="3 of 3 units of the tokenize run .* are not published; finish it first"):
+    with pytest.raises(
+        SourceError, match=r"3 of 3 units of the tokenize run .* are not published; finish it first"
+    ):
         plan(place_of, sources=(str(tmp_path / "tokens"),))
 
 
@@ -275,7 +282,10 @@ def test_a_score_run_is_no_source(place_of, tmp_path):
     ("changes", "said"),
     [
         ({"max_length": 8}, "max_length 8; .* was tokenized with 64; leave --max-length out"),
-        ({"on_long": "window-mean"}, "on_long window-mean; .* was tokenized with truncate; leave --on-long out"),
+        (
+            {"on_long": "window-mean"},
+            "on_long window-mean; .* was tokenized with truncate; leave --on-long out",
+        ),
         ({"stride": 5}, "stride 5; .* was tokenized with 0; leave --stride out"),
     ],
 )

@@ -1,5 +1,7 @@
 """Chunks of token ids to scores."""
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -25,7 +27,7 @@ class OddEngine(FakeEngine):
     def forward(self, batch):
         logits = super().forward(batch)
         bounds = batch.cu_seqlens.tolist()
-        for row, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        for row, (start, stop) in enumerate(itertools.pairwise(bounds)):
             if 9 in batch.input_ids_T[start:stop]:
                 logits[row, 0] = self._odd
         return logits
@@ -38,11 +40,13 @@ def folder(tmp_path_factory):
 
 
 def make_scorer(folder, engine=None, *, on_long="truncate", max_length=16, **options):
+    """A scorer on the fake engine, or on `engine`, and its encoder."""
     encoder = Encoder.from_bundle(folder, max_length=max_length, on_long=on_long)
     return Scorer(load_bundle(folder), engine or FakeEngine(num_outputs=2), encoder, **options), encoder
 
 
 def chunk_of(lists, encoder, **fields):
+    """A chunk of stored token ids."""
     rows = Rows(start=0, num_rows=len(lists), input_ids=pa.array(lists, pa.list_(pa.uint16())), **fields)
     return to_chunk(rows, encoder, max_tokens=None)
 

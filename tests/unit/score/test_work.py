@@ -23,7 +23,6 @@ from assay.score.plan import plan_score
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings
 from assay.score.verb import place
-from assay.score.work import ScoreWork
 from assay.score.worker import open_score_work
 from assay.tokenize.encode import Encoder
 
@@ -43,7 +42,8 @@ def texts():
     generator = np.random.default_rng(0)
     words = ["document", "of", *map(str, range(100)), "unknown"]
     texts = [
-        f"{row} " + " ".join(generator.choice(words, int(generator.integers(0, 90)))) for row in range(NUM_ROWS)
+        f"{row} " + " ".join(generator.choice(words, int(generator.integers(0, 90))))
+        for row in range(NUM_ROWS)
     ]
     texts[1:6] = ["", "  \t ", 'a "quoted", document', "two\nlines of 7", "Zürich 北京 🙂 42"]
     return texts
@@ -103,15 +103,18 @@ def expected(bundle, texts, tmp_path_factory):
 
 
 def table_of(texts, **columns):
+    """A table of ids and these texts."""
     return pa.table({"id": [f"row-{row}" for row in range(len(texts))], "text": texts, **columns})
 
 
 def write_parquet(folder, texts):
+    """Parquet of three row groups."""
     pq.write_table(table_of(texts), folder / "data.parquet", row_group_size=25)
     return {}
 
 
 def write_views(folder, texts):
+    """Parquet whose texts are dictionary-encoded."""
     table = table_of(texts)
     encoded = table["text"].combine_chunks().dictionary_encode()
     pq.write_table(table.set_column(1, "text", encoded), folder / "data.parquet", row_group_size=25)
@@ -119,43 +122,53 @@ def write_views(folder, texts):
 
 
 def write_nested(folder, texts):
+    """Parquet whose texts lie two structs deep."""
     inner = pa.array([{"body": {"text": text}} for text in texts])
-    pq.write_table(pa.table({"id": [f"row-{k}" for k in range(len(texts))], "doc": inner}), folder / "n.parquet")
+    pq.write_table(
+        pa.table({"id": [f"row-{k}" for k in range(len(texts))], "doc": inner}), folder / "n.parquet"
+    )
     return {"text_column": "doc.body.text"}
 
 
 def json_lines(texts):
+    """The texts as JSON Lines."""
     return "".join(json.dumps({"id": f"row-{row}", "text": text}) + "\n" for row, text in enumerate(texts))
 
 
 def write_jsonl(folder, texts):
+    """JSON Lines."""
     (folder / "data.jsonl").write_text(json_lines(texts))
     return {}
 
 
 def write_jsonl_gz(folder, texts):
+    """JSON Lines, gzip."""
     (folder / "data.jsonl.gz").write_bytes(gzip.compress(json_lines(texts).encode()))
     return {}
 
 
 def write_jsonl_zst(folder, texts):
+    """JSON Lines, zstd."""
     with pa.CompressedOutputStream(str(folder / "data.jsonl.zst"), "zstd") as sink:
         sink.write(json_lines(texts).encode())
     return {}
 
 
 def write_csv(folder, texts):
+    """CSV."""
     pa.csv.write_csv(table_of(texts), folder / "data.csv")
     return {}
 
 
 def write_csv_gz(folder, texts):
+    """CSV, gzip."""
     with pa.CompressedOutputStream(str(folder / "data.csv.gz"), "gzip") as sink:
         pa.csv.write_csv(table_of(texts), sink)
     return {}
 
 
 def write_arrow(folder, texts):
+    """A saved dataset of two Arrow files."""
     table = table_of(texts)
     for number, piece in enumerate((table.slice(0, 31), table.slice(31))):
         name = f"data-{number:05}-of-00002.arrow"
@@ -168,6 +181,7 @@ def write_arrow(folder, texts):
 
 
 def write_text(folder, texts):
+    """A folder of a text file a row."""
     for row, text in enumerate(texts):
         (folder / f"row-{row:03}.txt").write_text(text)
     return {}
@@ -336,6 +350,7 @@ def test_a_source_without_rows(bundle, tmp_path):
 
 
 def holed(texts):
+    """The texts, every seventh of them null."""
     return [None if row % 7 == 3 else text for row, text in enumerate(texts)]
 
 
@@ -398,7 +413,7 @@ def test_a_bundle_that_changed_since_planning_is_refused(texts, tmp_path):
         open_work(run)
     write_bundle(tmp_path / "bundle")
     (bundle / "calibration.json").write_text('{"format_version": 1, "temperature": 2.0}')
-    with pytest.raises(RefusedError, match="was .* when the run was planned"):
+    with pytest.raises(RefusedError, match=r"was .* when the run was planned"):
         open_work(run)
 
 

@@ -30,6 +30,7 @@ def folder(tmp_path_factory):
 
 
 def plan(folder, **changes):
+    """The manifest of a plain tokenize run with these changes."""
     base = {
         "sources": (str(folder / "a.parquet"),),
         "bundle": str(folder / "bundle"),

@@ -31,16 +31,20 @@ def bundle(tmp_path_factory):
 def texts():
     """70 texts, some long, some null, one empty."""
     generator = np.random.default_rng(0)
-    texts = [" ".join(map(str, generator.integers(0, 100, generator.integers(1, 120)))) for _ in range(NUM_ROWS)]
+    texts = [
+        " ".join(map(str, generator.integers(0, 100, generator.integers(1, 120)))) for _ in range(NUM_ROWS)
+    ]
     return [None if row % 11 == 5 else "" if row == 8 else text for row, text in enumerate(texts)]
 
 
 def write_source(path, texts, **columns):
+    """A Parquet source of these texts."""
     pq.write_table(pa.table({"text": pa.array(texts, pa.string()), **columns}), path, row_group_size=20)
     return path
 
 
 def plan(source, bundle, run, **changes):
+    """The tokenize run of these settings, created."""
     settings = TokenizeSettings(sources=(str(source),), bundle=str(bundle), run=str(run), **changes)
     return create_or_join(settings.run, plan_tokenize(settings))[0]
 
