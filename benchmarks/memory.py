@@ -1,6 +1,6 @@
 """Peak memory of a scoring worker: flat in the size of the corpus, and modest with a real model.
 
-Flatness: stored token ids (mean 32 a row), the fake engine, units of 50,000 rows, a corpus of 10^5 and one of
+Flatness: stored token ids (mean 32 a row), the fake engine, units of 6,250 rows (the default of the smaller), a corpus of 10^5 and one of
 10^7 rows; the ratio of the two peaks. Real model: MiniLM on BBC News text at 512 tokens, fp32, one worker
 with all cores. The peak is the worker process's own high-water mark of resident memory, read from /proc while it lives.
 """
@@ -21,7 +21,7 @@ from overhead import make_bundle
 
 ROW_GROUP_ROWS = 100_000
 MEAN_TOKENS = 32
-FAKE = ("--input-ids-column", "input_ids", "--engine", "fake", "--unit-rows", "50000")
+FAKE = ("--input-ids-column", "input_ids", "--engine", "fake", "--unit-rows", "6250")
 
 
 def write_ids(path: Path, num_rows: int) -> None:

@@ -8,7 +8,6 @@ torch), and the unit itself. Median of the rounds; each round resumes where the 
 
 import argparse
 import json
-import signal
 import statistics
 import subprocess
 import sys
@@ -64,7 +63,7 @@ def seconds_to_new_part(command: list[str], parts: Path) -> float:
             if any(path.name not in there for path in parts.iterdir()):
                 break
     seconds = time.perf_counter() - began
-    process.send_signal(signal.SIGINT)
+    process.terminate()
     process.wait()
     return seconds
 

@@ -34,6 +34,8 @@ from assay.tokenize.settings import TokenizeSettings
 from assay.tokenize.work import TokenizeWork
 
 BATCH_TEXTS = 1024
+UNIT_ROWS = 8192
+"""A part every few seconds; by default a large run has one a minute."""
 
 
 def read_corpus(num_documents: int) -> list[str]:
@@ -57,8 +59,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--documents", type=int, default=4096)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--documents", type=int, default=16384)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--record", action="store_true", help="append the result to benchmarks/results.jsonl")
     arguments = parser.parse_args()
@@ -80,6 +82,7 @@ def main() -> None:
             bundle=str(bundle),
             run=str(place / f"run{next(turn)}"),
             max_length=arguments.max_length,
+            unit_rows=UNIT_ROWS,
         )
         manifest = plan_tokenize(settings)
         run, _ = create_or_join(settings.run, manifest)

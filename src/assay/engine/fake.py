@@ -24,7 +24,7 @@ class FakeEngine:
     vocab_size = 1 << 31
     packed = True
     wants_sorted = False
-    default_batch_tokens = 1 << 18
+    default_batch_tokens = 1 << 20
     num_padded_tokens = 0
 
     def __init__(self, *, num_outputs: int = 2, seconds_per_token: float = 0.0) -> None:

@@ -29,6 +29,8 @@ UNITS_AHEAD = 2
 TRIES_PER_UNIT = 3
 STARTS_PER_WORKER = 3
 POLL_SECONDS = 0.2
+SETTINGS_OF_A_TRY = ("strict", "deduplicate", "max_batch_tokens", "parity_documents", "parity_tolerance")
+"""What a later try might ask for anew, though workers follow the plan."""
 STOP_SECONDS = 60.0
 
 Json = dict[str, object]
@@ -385,6 +387,10 @@ def drive_run(
     say = on_message or (lambda _: None)
     run, is_new = create_or_join(url, manifest)
     sweep_scratch(run.store)
+    for key, value in run.manifest.settings.items():
+        asked = manifest.settings.get(key)
+        if key in SETTINGS_OF_A_TRY and asked != value:
+            say(f"{key} stays {value}, as the run was planned with; {asked} needs a new --run.")
     driver = Driver(run, commands(run), rank=rank, world_size=world_size, on_progress=on_progress)
     total, left = driver.units_total, driver.units_left
     if is_new or left == total:

@@ -56,6 +56,9 @@ class Classifier:
         """
         first, first_errors = to_texts(texts)
         second, second_errors = (None, {}) if text_pairs is None else to_texts(text_pairs)
+        if second is None and self.bundle.is_pair:
+            msg = f"{self.bundle.path} takes pairs of texts and one column is given; pass text_pairs too"
+            raise InputError(msg)
         if second is not None and len(second) != len(first):
             msg = f"{len(first)} texts and {len(second)} second texts; a pair needs both; pass columns of one length"
             raise InputError(msg)

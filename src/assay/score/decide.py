@@ -51,9 +51,23 @@ def decide(
         return Decision(label_N=None, scores={name: values_NC[:, c] for c, name in enumerate(names)})
     if isinstance(threshold, float) and len(labels) == BINARY:
         label_N = (values_NC[:, 1] >= np.float32(threshold)).astype(np.int64)
+        chosen_N = np.where(label_N == 1, values_NC[:, 1], values_NC[:, 0])
     else:
-        label_N = values_NC.argmax(axis=1)
-    chosen_N = np.take_along_axis(values_NC, label_N[:, None], axis=1)[:, 0]
+        label_N, chosen_N = _largest(values_NC)
     scores = {"probability": chosen_N}
     scores.update({name: values_NC[:, c] for c, name in enumerate(names[1:])})
     return Decision(label_N=label_N, scores=scores)
+
+
+def _largest(values_NC: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Index and value of the largest output of each document, the first of equals.
+
+    A class at a time: NumPy's own arg max over a short axis costs several times as much.
+    """
+    label_N = np.zeros(len(values_NC), dtype=np.int64)
+    chosen_N = values_NC[:, 0].copy()
+    for c in range(1, values_NC.shape[1]):
+        is_larger_N = values_NC[:, c] > chosen_N
+        label_N[is_larger_N] = c
+        np.maximum(chosen_N, values_NC[:, c], out=chosen_N)
+    return label_N, chosen_N

@@ -5,6 +5,7 @@ the others take its word.
 """
 
 import json
+import math
 import time
 from dataclasses import asdict
 from typing import Any
@@ -93,6 +94,13 @@ def refuse_failed(found: dict[str, Any], where: str) -> None:
     """Raise CheckError where the gate's figures say that it did not hold."""
     if not found["passed"]:
         tolerance = found["tolerance"]
+        if not math.isfinite(found["max_abs_difference"]):
+            msg = (
+                f"the parity gate did not hold: the model gives numbers that are not finite on some of "
+                f"{found['num_documents']} documents of the corpus; mend the model, or with a new --run set "
+                "--parity-documents 0 to give such rows the code not_finite"
+            )
+            raise CheckError(msg)
         msg = (
             f"the parity gate did not hold: on {found['num_documents']} documents of the corpus probabilities "
             f"differ from fp32 by up to {found['max_abs_probability_difference']:.4g} (allowed "

@@ -28,6 +28,9 @@ def plan_score(
     _check_numbers(settings)
     bundle = load_bundle(settings.bundle)
     token_run = find_token_run(settings.sources)
+    if bundle.is_pair and settings.text_pair_column is None and not (token_run or settings.input_ids_column):
+        msg = f"{bundle.path} takes pairs of texts and one column is given; set --text-pair-column"
+        raise UsageError(msg)
     if token_run is None:
         record = TokenizerRecord(
             fingerprint=bundle.tokenizer_fingerprint,

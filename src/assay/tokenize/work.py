@@ -2,8 +2,9 @@
 
 import os
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,8 @@ from assay.runs.plan import Unit
 from assay.telemetry import Counters
 from assay.tokenize.encode import Encoder, Tokens
 
-BATCH_ROWS = 4_096
+BATCH_ROWS = 1_024
+BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,8 +48,15 @@ class TokenizeWork:
     def prepare(self, unit: Unit) -> Iterator[TokenChunk]:
         """The unit's rows and their token ids, in order."""
         source = self._manifest.source(unit.source)
-        for rows in self._reader.read(source, unit.start, unit.stop, batch_rows=BATCH_ROWS):
-            yield TokenChunk(rows=rows, tokens=self._encoder.encode(rows.texts, rows.text_pairs))
+        encoding: deque[tuple[Rows, Future[Tokens]]] = deque()
+        # While one batch's ids are gathered, which takes the interpreter, the next is in the library, on all cores.
+        with ThreadPoolExecutor(BATCHES_AHEAD) as pool:
+            for rows in self._reader.read(source, unit.start, unit.stop, batch_rows=BATCH_ROWS):
+                encoding.append((rows, pool.submit(self._encoder.encode, rows.texts, rows.text_pairs)))
+                if len(encoding) > BATCHES_AHEAD:
+                    yield _first(encoding)
+            while encoding:
+                yield _first(encoding)
 
     def finish(self, unit: Unit, prepared: Iterator[TokenChunk]) -> Iterator[pa.RecordBatch]:
         """The rows of the unit's token part, in source order."""
@@ -103,3 +112,8 @@ class TokenizeWork:
         self.counters.tokens += num_tokens
         self.counters.padded_tokens += num_tokens
         self.counters.error_rows += len(errors)
+
+
+def _first(encoding: "deque[tuple[Rows, Future[Tokens]]]") -> TokenChunk:
+    rows, tokens = encoding.popleft()
+    return TokenChunk(rows=rows, tokens=tokens.result())
