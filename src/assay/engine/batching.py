@@ -123,7 +123,7 @@ def _sharing(signatures: npt.NDArray[np.uint64]) -> Ints:
 
 
 def _signatures(flat_ids: Ids, offsets: Ints, second_starts: Ids | None) -> npt.NDArray[np.uint64]:
-    """64-bit mix of the length, four sampled tokens and the second segment's start; [N].
+    """64-bit mix of the length, three sampled tokens and the second segment's start; [N].
 
     Empty sequences sample nothing.
     """
@@ -141,7 +141,7 @@ def _signatures(flat_ids: Ids, offsets: Ints, second_starts: Ids | None) -> npt.
             mixed += second_starts[start:stop].astype(np.uint64) << np.uint64(32)
         # the first and the last token are special ones in most tokenizers, and tell nothing
         second = lengths > 1
-        for sampled in (begins + second, begins + (lengths >> 2), begins + (lengths >> 1), ends - 1 - second):
+        for sampled in (begins + second, begins + (lengths >> 1), ends - 1 - second):
             mixed *= _MIX
             mixed ^= mixed >> np.uint64(29)
             mixed += flat_ids.take(sampled, mode="clip").astype(np.uint64)

@@ -96,9 +96,9 @@ def refuse_failed(found: dict[str, Any], where: str) -> None:
         tolerance = found["tolerance"]
         if not math.isfinite(found["max_abs_difference"]):
             msg = (
-                f"the parity gate did not hold: the model gives numbers that are not finite on some of "
-                f"{found['num_documents']} documents of the corpus; mend the model, or with a new --run set "
-                "--parity-documents 0 to give such rows the code not_finite"
+                f"the parity gate did not hold: on {found['num_documents']} documents of the corpus the model gives "
+                "numbers that are not finite; mend the model, or with a new --run set --parity-documents 0, "
+                "which gives such rows the code not_finite"
             )
             raise CheckError(msg)
         msg = (
