@@ -5,6 +5,7 @@ nothing else: they are handed out again. The order of units makes the executor: 
 (`local`), or one's own share first and then what others have not published (`static`).
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -84,11 +85,12 @@ class _Worker:
         threading.Thread(target=self._read, args=(events,), daemon=True).start()
 
     def _read(self, events: "queue.SimpleQueue[_Event]") -> None:
-        stdout = self.process.stdout
-        if stdout is not None:
-            for line in stdout:
-                if line.endswith("\n"):  # a worker may be killed in the middle of a line
-                    events.put((self, json.loads(line)))
+        """Pass events on until the worker is gone; closes the pipe, which nobody else touches."""
+        if self.process.stdout is not None:
+            with self.process.stdout as stdout:
+                for line in stdout:
+                    if line.endswith("\n"):  # a worker may be killed in the middle of a line
+                        events.put((self, json.loads(line)))
         events.put((self, None))
 
     def send(self, command: Json) -> None:
@@ -111,12 +113,9 @@ class _Worker:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    continue
+        if self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
 
 
 _Event = tuple[_Worker, Json | None]
