@@ -21,7 +21,8 @@ from transformers import (
 from assay.engine.cpu import CpuPackedEngine
 from assay.engine.fake import FakeEngine
 from assay.engine.padded import PaddedEngine
-from assay.engine.run import Sequences, run_sequences
+from assay.engine.run import run_sequences
+from assay.engine.sequences import Sequences
 from assay.model.families import extract_weights
 from assay.model.packing import pack
 

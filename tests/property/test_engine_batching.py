@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from assay.engine.batching import cut, find_duplicates, plan_batches, token_indices
 from assay.engine.fake import FakeEngine
-from assay.engine.run import Sequences, run_sequences
+from assay.engine.run import run_sequences
+from assay.engine.sequences import Sequences
 
 lengths_lists = st.lists(st.integers(1, 600), max_size=80)
 documents = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), max_size=40)

@@ -22,7 +22,8 @@ from assay.calibrate.settings import CalibrateSettings
 from assay.calibrate.temperature import apply_calibration, fit_temperature
 from assay.engine.engine import Engine
 from assay.engine.load import load_engine
-from assay.engine.run import Sequences, run_sequences
+from assay.engine.run import run_sequences
+from assay.engine.sequences import Sequences
 from assay.errors import InputError, UsageError
 from assay.metrics import IntArray, ReliabilityBin
 from assay.tokenize.encode import Encoder

@@ -14,7 +14,8 @@ import torch
 from assay.engine import devices
 from assay.engine.engine import Engine
 from assay.engine.padded import PaddedEngine
-from assay.engine.run import Sequences, run_sequences
+from assay.engine.run import run_sequences
+from assay.engine.sequences import Sequences
 from assay.model import checkpoints
 
 Task = Literal["single_label", "multi_label", "regression"]

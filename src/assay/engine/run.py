@@ -8,7 +8,6 @@ Axes: N sequences, T tokens, C outputs.
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,47 +16,9 @@ import torch
 from assay.engine import batching
 from assay.engine.batching import Ids, Ints
 from assay.engine.engine import Engine
+from assay.engine.sequences import ForwardStats, Sequences, Stopped
 from assay.errors import InputError
 from assay.model.packing import PackedBatch
-
-
-class Stopped(Exception):  # noqa: N818 - it reports an order obeyed, not an error
-    """The caller asked to stop; nothing of the sequences at hand is returned."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sequences:
-    """Token sequences as an Arrow list array holds them: one flat buffer and offsets."""
-
-    flat_ids: Ids
-    """Token ids with special tokens, uint16 or int32 [T]."""
-    offsets: Ints
-    """Sequence k is flat_ids[offsets[k]:offsets[k + 1]]; int64 [N + 1]; need not begin at 0."""
-    second_starts: npt.NDArray[np.int32] | None = None
-    """Pairs: position within the sequence where the second segment begins, 0 for none; [N]."""
-
-    @property
-    def num_sequences(self) -> int:
-        """N, the number of sequences."""
-        return len(self.offsets) - 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ForwardStats:
-    """What a call of `run_sequences` cost."""
-
-    num_forward_tokens: int
-    """Real tokens that went through the engine, each duplicate counted once."""
-    num_padded_tokens: int
-    """Tokens of padding computed on top."""
-    num_duplicates: int
-    """Sequences that took another's result."""
-    num_batches: int
-    """Forward passes."""
-    seconds: float
-    """Wall time of the whole call."""
-    forward_seconds: float
-    """Wall time inside the engine."""
 
 
 def run_sequences(

@@ -14,7 +14,7 @@ import numpy as np
 
 from assay.engine.engine import Engine
 from assay.engine.parity import TOLERANCES, ParityReport, Tolerance, compare, reference_engine
-from assay.engine.run import Sequences
+from assay.engine.sequences import Sequences
 from assay.errors import CheckError
 from assay.runs.plan import Unit
 from assay.runs.run import Run

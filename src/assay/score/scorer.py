@@ -18,7 +18,8 @@ import pyarrow as pa
 from assay.bundle import Bundle
 from assay.calibrate.temperature import apply_calibration
 from assay.engine.engine import Engine
-from assay.engine.run import ForwardStats, Sequences, run_sequences
+from assay.engine.run import run_sequences
+from assay.engine.sequences import ForwardStats, Sequences
 from assay.errors import UsageError
 from assay.score.chunks import Chunk
 from assay.score.decide import decide

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from assay.data.rows import RowReader
-from assay.engine.run import Stopped
+from assay.engine.sequences import Stopped
 from assay.errors import InputError
 from assay.runs.manifest import Manifest
 from assay.runs.plan import Unit

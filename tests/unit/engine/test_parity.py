@@ -5,7 +5,7 @@ import pytest
 
 from assay.engine.fake import FakeEngine
 from assay.engine.parity import TOLERANCES, Tolerance, compare, judge, probabilities
-from assay.engine.run import Sequences
+from assay.engine.sequences import Sequences
 
 TOLERANCE = TOLERANCES["fp32"]
 LOGITS = np.array([[1.0, -1.0], [0.2, 0.1], [-3.0, 2.0]], dtype=np.float32)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from assay.engine.fake import FakeEngine
-from assay.engine.run import Sequences, Stopped, run_sequences
+from assay.engine.run import run_sequences
+from assay.engine.sequences import Sequences, Stopped
 from assay.errors import InputError
 
 

@@ -10,7 +10,7 @@ from support.bundles import write_bundle
 from assay.bundle import load_bundle
 from assay.data.rows import Rows
 from assay.engine.fake import FakeEngine
-from assay.engine.run import Stopped
+from assay.engine.sequences import Stopped
 from assay.errors import InputError, UsageError
 from assay.score.chunks import to_chunk
 from assay.score.scorer import NOT_FINITE, Scorer
