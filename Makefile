@@ -12,7 +12,7 @@ STATED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup quickstart check test test-slow test-gpu docs bench clean
+.PHONY: help setup quickstart check test test-slow test-gpu docs bench bench-gpu clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target words; do \
@@ -44,6 +44,13 @@ docs: .venv/ready-docs ## build the documentation into ./site
 
 bench: .venv/ready-bench ## run every CPU benchmark; each adds its lines to benchmarks/results.jsonl
 	set -e; for script in benchmarks/[a-z]*.py; do $(BIN)/python "$$script" --record; done
+
+# TEXT=novels.parquet gives the end-to-end benchmark real text; without it that claim is left out.
+bench-gpu: .venv/ready-bench ## run every benchmark that needs a CUDA GPU, and record them likewise
+	set -e; for script in benchmarks/gpu/[a-z]*.py; do \
+		[ "$$script" != benchmarks/gpu/scaling.py ] || [ "$$(nvidia-smi -L | wc -l)" -ge 2 ] || continue; \
+		text=; [ -z "$(TEXT)" ] || [ "$$script" != benchmarks/gpu/end_to_end.py ] || text='--text-corpus $(TEXT)'; \
+		$(BIN)/python "$$script" $$text --record; done
 
 clean: ## remove caches and outputs; .venv stays
 	rm -rf build dist site quickstart .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

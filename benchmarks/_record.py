@@ -7,10 +7,11 @@ import shlex
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-RESULTS = Path(__file__).with_name("results.jsonl")
+FOLDER = Path(__file__).resolve().parent
+RESULTS = FOLDER / "results.jsonl"
 
 
 def hardware() -> str:
@@ -31,7 +32,7 @@ def hardware() -> str:
 
 def versions(*names: str) -> dict[str, str]:
     """Python's version and those of the named packages."""
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    return {"python": platform.python_version(), **{name: _version(name) for name in names}}
 
 
 def finish(
@@ -73,9 +74,19 @@ def finish(
     print(line)
 
 
+def _version(name: str) -> str:
+    """A package's version; its own word for it where it runs from a source tree."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return str(getattr(sys.modules.get(name), "__version__", "not installed"))
+
+
 def _command() -> str:
+    """The command line, the script as a reader at the root of the project would name it."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--record"]
-    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments])
+    script = Path(sys.argv[0]).resolve().relative_to(FOLDER.parent).as_posix()
+    return shlex.join(["python", script, *arguments])
 
 
 def _memory_gib() -> float:

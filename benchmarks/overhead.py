@@ -156,7 +156,8 @@ def main() -> None:
             )
             run, _ = create_or_join(str(place / f"run{turn}"), manifest)
             scorer = Scorer(bundle, FakeEngine(num_outputs=2), encoder)
-            work = ScoreWork(manifest, scorer, encoder)
+            work = ScoreWork(manifest, encoder, lambda scorer=scorer: scorer)
+            work.load()
             rows = sum(run_unit(run, work, unit).num_rows for unit in manifest.units())
             ours = time.perf_counter() - began
             plain = plain_loop(tokens, place / "plain.parquet", schema)

@@ -8,7 +8,7 @@ MiniLM-L6 with a four-label head, fp32, all cores. Baselines, models loaded and 
 - `CrossEncoder.predict(batch_size=32)`, which sorts by length, on pairs (first line, rest) of the same posts;
   ours scores the same pairs.
 
-Ours plans, reads Parquet, tokenizes ahead in a thread, scores and publishes parts, with the model loaded too.
+Ours plans, reads Parquet, tokenizes, scores and publishes parts in three threads, with the model loaded too.
 Scores are compared first: probabilities must agree within 1e-4. Rounds alternate; ratios are medians of pairs.
 """
 
@@ -34,7 +34,7 @@ from assay.bundle import load_bundle
 from assay.engine.load import load_engine
 from assay.runs.placement import Placement
 from assay.runs.run import create_or_join
-from assay.runs.worker import UnitFeed
+from assay.runs.worker import Pipeline
 from assay.score.plan import plan_score
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings
@@ -95,14 +95,14 @@ def make_ours(bundle_path: Path, source: Path, place: Path, *, pair: bool) -> Ca
         )
         manifest, _ = plan_score(settings, Placement(kind="cpu", num_workers=1), "fp32")
         run, _ = create_or_join(settings.run, manifest)
-        work = ScoreWork(manifest, Scorer(bundle, engine, encoder), encoder)
-        feed = UnitFeed(work, lambda: False)
-        for unit in manifest.units():
-            feed.add(unit)
-        feed.close()
-        while (taken := feed.next_unit()) is not None:
-            unit, prepared = taken
-            run.publish(unit, work.finish(unit, prepared), stats=work.stats)
+        scorer = Scorer(bundle, engine, encoder)
+        work = ScoreWork(manifest, encoder, lambda: scorer)
+        with Pipeline(work, lambda: False) as pipeline:
+            for unit in manifest.units():
+                pipeline.add(unit)
+            pipeline.close()
+            for unit, computed in pipeline.units():
+                run.publish(unit, work.finish(unit, computed), stats=work.stats)
         parts = [pq.read_table(f"{run.url}/parts/{unit.name}.parquet") for unit in manifest.units()]
         return probabilities(pa.concat_tables(parts))
 

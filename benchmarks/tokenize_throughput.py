@@ -27,7 +27,7 @@ from overhead import make_bundle
 from tokenizers import Tokenizer
 
 from assay.runs.run import create_or_join
-from assay.runs.worker import UnitFeed
+from assay.runs.worker import Pipeline
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import plan_tokenize
 from assay.tokenize.settings import TokenizeSettings
@@ -87,13 +87,12 @@ def main() -> None:
         manifest = plan_tokenize(settings)
         run, _ = create_or_join(settings.run, manifest)
         work = TokenizeWork(manifest, encoder)
-        feed = UnitFeed(work, lambda: False)
-        for unit in manifest.units():
-            feed.add(unit)
-        feed.close()
-        while (taken := feed.next_unit()) is not None:
-            unit, prepared = taken
-            run.publish(unit, work.finish(unit, prepared), stats=work.stats)
+        with Pipeline(work, lambda: False) as pipeline:
+            for unit in manifest.units():
+                pipeline.add(unit)
+            pipeline.close()
+            for unit, computed in pipeline.units():
+                run.publish(unit, work.finish(unit, computed), stats=work.stats)
         return work.counters.tokens
 
     def alone() -> int:

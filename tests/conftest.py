@@ -13,6 +13,18 @@ _BUCKET = "assay-tests"
 _numbers = itertools.count()
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that need a GPU skip where there is none, and say so."""
+    needing = [item for item in items if item.get_closest_marker("gpu")]
+    if not needing:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in needing:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 @pytest.fixture(scope="session")
 def s3_server():
     """The environment that reaches an S3-compatible server on loopback, which has one bucket."""

@@ -13,6 +13,8 @@ from assay.errors import AssayError
 from assay.quickstart import QuickstartResult, quickstart
 from assay.runs.status import Status, status
 from assay.runs.verify import Proof, verify
+from assay.score.bench import BenchReport, bench
+from assay.score.bench_settings import BenchSettings
 from assay.score.classifier import Classifier, load
 from assay.score.merge import MergeReport, merge
 from assay.score.report import ReportSummary, report
@@ -25,6 +27,8 @@ from assay.train.train import TrainReport, train
 
 __all__ = [
     "AssayError",
+    "BenchReport",
+    "BenchSettings",
     "CalibrateReport",
     "CalibrateSettings",
     "Classifier",
@@ -39,6 +43,7 @@ __all__ = [
     "TokenizeSettings",
     "TrainReport",
     "TrainSettings",
+    "bench",
     "calibrate",
     "load",
     "merge",

@@ -81,7 +81,9 @@ def score(folder, engine):
             max_batch_tokens=chosen.max_batch_tokens,
             deduplicate=chosen.deduplicate,
         )
-        works = [ScoreWork(manifest, scorer, encoder) for _ in range(num_workers)]
+        works = [ScoreWork(manifest, encoder, lambda: scorer) for _ in range(num_workers)]
+        for work in works:
+            work.load()
         units = run.manifest.units()
         for unit, work in reversed(list(zip(units, itertools.cycle(works), strict=False))):
             run_unit(run, work, unit)

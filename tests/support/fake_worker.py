@@ -65,6 +65,8 @@ class Orders:
     """What they fail of: RuntimeError, SourceError, or ENOSPC for a full disk."""
     start: str = "well"
     """How the start goes: well, refused, broken or exit."""
+    load: str = "well"
+    """How loading goes: well; broken or exit, once a unit was read; forever."""
     noisy: bool = False
     """Print to stdout, as libraries do."""
     log: str | None = None
@@ -95,6 +97,18 @@ class FakeWork:
         self._should_stop = should_stop
         self._schema = manifest.arrow_schema()
         self._rows = 0
+        self._has_read = threading.Event()
+
+    def load(self) -> str:
+        if self._orders.load == "forever":
+            time.sleep(600)
+        if self._orders.load != "well":
+            assert self._has_read.wait(60), "no unit was read while this loaded"
+            if self._orders.load == "exit":
+                os._exit(3)
+            msg = "no such device"
+            raise RuntimeError(msg)
+        return "fake worker"
 
     def prepare(self, unit) -> Iterator[object]:
         if self._orders.log:
@@ -102,13 +116,18 @@ class FakeWork:
                 log.write(f"{os.getpid()} {unit.name}\n")
         source = self._manifest.source(unit.source)
         columns = self._manifest.source_columns()
-        return read_rows(source, columns, unit.start, unit.stop, batch_rows=BATCH_ROWS)
+        for rows in read_rows(source, columns, unit.start, unit.stop, batch_rows=BATCH_ROWS):
+            self._has_read.set()
+            yield rows
 
-    def finish(self, unit, prepared) -> Iterator[pa.RecordBatch]:
+    def compute(self, rows) -> object:
+        return rows
+
+    def finish(self, unit, computed) -> Iterator[pa.RecordBatch]:
         self._rows = 0
         if self._orders.noisy:
             print("a library says hello on stdout")  # noqa: T201
-        for rows in prepared:
+        for rows in computed:
             if unit.name in self._orders.fail_units:
                 fail(self._orders.fail_kind)
             if self._orders.seconds_per_batch:
@@ -247,7 +266,7 @@ def main() -> int:
         return 3
     run = open_run(sys.argv[1])
 
-    def open_work(should_stop: Callable[[], bool]) -> tuple[FakeWork, str]:
+    def open_work(should_stop: Callable[[], bool]) -> FakeWork:
         if orders.start == "refused":
             msg = "the model is another now; put it back"
             raise RefusedError(msg)
@@ -256,7 +275,7 @@ def main() -> int:
             raise RuntimeError(msg)
         if orders.deaths:
             draw_death(Path(orders.deaths))
-        return FakeWork(run.manifest, orders, should_stop), "fake worker"
+        return FakeWork(run.manifest, orders, should_stop)
 
     return worker_main(run, open_work)
 

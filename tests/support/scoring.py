@@ -112,15 +112,16 @@ def score_here(source, bundle, run, **settings):
 
 
 def open_work(run):
-    """The work of a scoring run on one thread, and a line that describes it."""
-    return open_score_work(run, device="cpu", num_threads=1, should_stop=lambda: False)
+    """The work of a scoring run on one thread, loaded, and a line that describes it."""
+    work = open_score_work(run, device="cpu", num_threads=1, should_stop=lambda: False)
+    return work, work.load()
 
 
 def tokenize_here(source, bundle, run, **settings):
     """A whole tokenize run in this process; the run."""
     chosen = TokenizeSettings(sources=(str(source),), bundle=str(bundle), run=str(run), **settings)
     made, _ = create_or_join(chosen.run, plan_tokenize(chosen))
-    work, _ = open_tokenize_work(made)
+    work = open_tokenize_work(made)
     for unit in made.manifest.units():
         run_unit(made, work, unit)
     return made

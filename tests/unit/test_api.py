@@ -14,6 +14,7 @@ from assay.cli.verbs import VERBS
 from assay.errors import AssayError
 
 VERB_FUNCTIONS = {
+    "bench",
     "calibrate",
     "merge",
     "quickstart",
@@ -26,6 +27,8 @@ VERB_FUNCTIONS = {
 }
 API_NAMES = [
     "AssayError",
+    "BenchReport",
+    "BenchSettings",
     "CalibrateReport",
     "CalibrateSettings",
     "Classifier",
@@ -40,6 +43,7 @@ API_NAMES = [
     "TokenizeSettings",
     "TrainReport",
     "TrainSettings",
+    "bench",
     "calibrate",
     "load",
     "merge",
@@ -77,7 +81,7 @@ def test_each_verb_that_works_is_a_function():
 
 def test_settings_are_the_same_values_as_on_the_command_line():
     """A verb with a settings class takes that very class as its first argument, in Python and in the shell."""
-    for name in ("calibrate", "score", "tokenize", "train"):
+    for name in ("bench", "calibrate", "score", "tokenize", "train"):
         function = getattr(api, name)
         first = next(iter(inspect.signature(function).parameters))
         assert typing.get_type_hints(function)[first] is VERBS[name].settings

@@ -1,6 +1,7 @@
 """`assay doctor`: what this machine has, what runs where, and what falls back to a slower path and why."""
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shutil
@@ -92,9 +93,9 @@ def _bundle_lines(path: str) -> list[tuple[str, str]]:
 
 def _why_slow() -> str:
     if torch.cuda.is_available():
-        return (
-            "GPUs run the padded path (transformers' own kernels), length-sorted; no packed GPU kernels yet"
-        )
+        if importlib.util.find_spec("triton") is None:
+            return "Triton is missing: attention and norms run in plain torch; install triton"
+        return "architectures without a packed path run padded, see --bundle"
     if torch.version.cuda is None:
         return f"no GPU: this torch ({torch.__version__}) is a CPU build; on a GPU machine install the CUDA build"
     return f"no GPU: torch {torch.__version__} finds no CUDA device; see whether nvidia-smi lists one"

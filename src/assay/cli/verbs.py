@@ -11,6 +11,7 @@ from typing import Any, Literal
 from assay.calibrate.settings import CalibrateSettings
 from assay.cli.flags import stdout
 from assay.errors import CheckError
+from assay.score.bench_settings import BenchSettings
 from assay.score.settings import ScoreSettings
 from assay.telemetry import ProgressDisplay, format_count, format_duration
 from assay.tokenize.settings import TokenizeSettings
@@ -199,6 +200,15 @@ def run_report(settings: ReportSettings) -> int:
     return 0
 
 
+def run_bench(settings: BenchSettings) -> int:
+    """Measure the bundle on a sample and print figures and estimate."""
+    from assay.score.bench import bench
+
+    report = bench(settings, on_message=_say)
+    stdout(json.dumps(report.to_json()) if settings.json else str(report))
+    return 0
+
+
 def run_train(settings: TrainSettings) -> int:
     """Fine-tune a classifier and say how it went."""
     from assay.train.train import train
@@ -327,6 +337,13 @@ VERBS: dict[str, Verb] = {
             run=run_calibrate,
             summary="Fit a temperature to a single-label bundle on held-out labelled rows.",
             example="example: assay calibrate model/ held-out.jsonl",
+        ),
+        Verb(
+            name="bench",
+            settings=BenchSettings,
+            run=run_bench,
+            summary="Measure a bundle on a sample of one's own documents; hours and cost of a corpus.",
+            example="example: assay bench 'corpus/*.parquet' --bundle model/ --for-documents 160M",
         ),
         Verb(
             name="doctor",

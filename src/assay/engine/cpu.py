@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 
 from assay.engine.batching import token_indices
+from assay.engine.positions import positions_without_pads, token_positions
 from assay.model.families import Activation, EncoderWeights, LayerWeights, Linear, Norm, Rotary, activate
 from assay.model.packing import PackedBatch
 
@@ -123,6 +124,8 @@ class CpuPackedEngine:
     packed = True
     wants_sorted = True
     default_batch_tokens = 2048
+    device_seconds = None
+    deterministic = False
 
     def __init__(self, weights: EncoderWeights, *, use_onednn: bool | None = None) -> None:
         """Lay out the weights for this CPU; `use_onednn` None takes oneDNN's products where they work."""
@@ -148,7 +151,7 @@ class CpuPackedEngine:
             return torch.empty((0, self.num_outputs))
         batch, order_N = _side_by_side(batch)
         groups = _groups(batch)
-        positions_T = _positions(batch)
+        positions_T = torch.from_numpy(token_positions(batch.cu_seqlens.numpy()))
         hidden_TH = self._round_up(self._embedding(batch, positions_T))
         tables: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         firsts_N = batch.cu_seqlens[:-1]
@@ -225,23 +228,15 @@ class _Embedding:
         hidden_TH = F.embedding(ids_T, self._words)
         if self._positions is not None:
             if self._pad_token_id is not None:
-                positions_T = self._skip_pads(batch, positions_T, self._pad_token_id)
+                rows_T = positions_without_pads(
+                    ids_T.numpy(), batch.cu_seqlens.numpy(), self._pad_token_id, self._pad_row
+                )
+                positions_T = positions_T if rows_T is None else torch.from_numpy(rows_T)
             hidden_TH.add_(F.embedding(positions_T, self._positions))
         if self._types is not None and self._types.shape[0] > 1 and batch.token_type_ids_T is not None:
             hidden_TH.add_(F.embedding(batch.token_type_ids_T, self._types))
         hidden_TH = _normed(hidden_TH, self._norm)
         return hidden_TH if self._projection is None else self._projection(hidden_TH)
-
-    def _skip_pads(self, batch: PackedBatch, positions_T: torch.Tensor, pad_token_id: int) -> torch.Tensor:
-        """RoBERTa numbers only what is not a pad id, even where the text itself holds one."""
-        is_pad_T = batch.input_ids_T == pad_token_id
-        if not bool(is_pad_T.any()):
-            return positions_T
-        pads_before_T = torch.cumsum(is_pad_T, 0, dtype=torch.int32) - is_pad_T.to(torch.int32)
-        lengths_N = batch.cu_seqlens.diff()
-        at_start_T = torch.repeat_interleave(pads_before_T[batch.cu_seqlens[:-1]], lengths_N)
-        counted_T = positions_T - (pads_before_T - at_start_T)
-        return counted_T.masked_fill_(is_pad_T, self._pad_row)
 
 
 class _Layer:
@@ -394,13 +389,6 @@ def _groups(batch: PackedBatch) -> list[_Group]:
         )
         for first, last in zip(firsts, [*firsts[1:], len(lengths)], strict=True)
     ]
-
-
-def _positions(batch: PackedBatch) -> torch.Tensor:
-    """Position of each token in its sequence, int32 [T]."""
-    bounds = batch.cu_seqlens.numpy()
-    within = np.arange(batch.num_tokens, dtype=np.int32) - np.repeat(bounds[:-1], np.diff(bounds))
-    return torch.from_numpy(within)
 
 
 def _rotary_table(

@@ -8,7 +8,13 @@ import torch
 
 from assay.errors import UsageError
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp8": torch.bfloat16,
+}
+"""What each precision keeps; fp8 is that of products alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

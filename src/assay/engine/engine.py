@@ -24,11 +24,24 @@ class Engine(Protocol):
     """Whether batches of like lengths are faster than batches in input order."""
     default_batch_tokens: int
     """A budget of tokens a batch that suits the device."""
+    deterministic: bool
+    """Whether a sequence gets the same bits in any company; batches are then of the engine's own budget."""
     num_padded_tokens: int
     """Tokens of padding computed since the engine was loaded."""
 
+    @property
+    def device_seconds(self) -> float | None:
+        """Seconds that the device worked since the engine was loaded; asking waits until it is done.
+
+        None where `forward` itself waits, so that its wall time is the device's.
+        """
+        ...
+
     def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """Return the logits, float32 [N, C] on the CPU, row k for sequence k."""
+        """Return the logits, float32 [N, C], row k for sequence k.
+
+        They may lie on a device and still be on their way: `.cpu()` waits for them.
+        """
         ...
 
     def description(self) -> str:

@@ -26,6 +26,8 @@ class FakeEngine:
     wants_sorted = False
     default_batch_tokens = 1 << 20
     num_padded_tokens = 0
+    device_seconds = None
+    deterministic = False
 
     def __init__(self, *, num_outputs: int = 2, seconds_per_token: float = 0.0) -> None:
         """Make an engine of `num_outputs` logits that sleeps `seconds_per_token` for each token."""

@@ -33,6 +33,8 @@ class PaddedEngine:
     name = "padded"
     packed = False
     wants_sorted = True
+    device_seconds = None
+    deterministic = False
 
     def __init__(
         self, model: PreTrainedModel, *, device: torch.device | None = None, reason: str | None = None

@@ -6,8 +6,10 @@ Axes: N sequences, T tokens, C outputs.
 """
 
 import itertools
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +19,10 @@ from assay.engine import batching
 from assay.engine.batching import Ids, Ints
 from assay.engine.engine import Engine
 from assay.engine.sequences import ForwardStats, Sequences, Stopped
-from assay.errors import InputError
+from assay.errors import InputError, WorkError
 from assay.model.packing import PackedBatch
+
+_log = logging.getLogger(__name__)
 
 
 def run_sequences(
@@ -33,58 +37,119 @@ def run_sequences(
 
     `max_batch_tokens` None takes the engine's own. `should_stop` is asked before each batch; Stopped
     is raised when it says so. InputError for a sequence that is empty, longer than the engine's
-    max_length, or holds an id outside the vocabulary.
+    max_length, or holds an id outside the vocabulary; WorkError for one that alone is too large for the
+    device's memory. Where a batch is, the batches are halved and none is lost.
     """
     began = time.perf_counter()
     _check(engine, sequences)
-    offsets = sequences.offsets
     inverse = chosen = None
     if deduplicate:
-        unique, inverse = batching.find_duplicates(sequences.flat_ids, offsets, sequences.second_starts)
+        unique, inverse = batching.find_duplicates(
+            sequences.flat_ids, sequences.offsets, sequences.second_starts
+        )
         chosen = unique if len(unique) < sequences.num_sequences else None
     num_chosen = sequences.num_sequences if chosen is None else len(chosen)
-    logits_NC = np.empty((num_chosen, engine.num_outputs), dtype=np.float32)
-    num_tokens = num_batches = 0
+    padded_before, device_before = engine.num_padded_tokens, engine.device_seconds
+    done: list[tuple[Ints | slice, torch.Tensor]] = []
+    num_tokens = 0
     forward_seconds = 0.0
-    padded_before = engine.num_padded_tokens
-    for rows, batch in _batches(sequences, chosen, engine, max_batch_tokens or engine.default_batch_tokens):
+    plan = _Plan(sequences, chosen, engine, max_batch_tokens)
+    while (rows := plan.next_rows()) is not None:
         if should_stop is not None and should_stop():
             raise Stopped
+        batch = plan.gather(rows)
         entered = time.perf_counter()
-        logits_NC[rows] = engine.forward(batch).numpy()
+        try:
+            done.append((rows, engine.forward(batch)))
+        except torch.OutOfMemoryError:
+            plan.give_back(rows)
+            continue
         forward_seconds += time.perf_counter() - entered
         num_tokens += batch.num_tokens
-        num_batches += 1
+    logits_NC = _collect(done, num_chosen, engine.num_outputs)
+    if device_before is not None and engine.device_seconds is not None:
+        forward_seconds = engine.device_seconds - device_before
     stats = ForwardStats(
         num_forward_tokens=num_tokens,
         num_padded_tokens=engine.num_padded_tokens - padded_before,
         num_duplicates=sequences.num_sequences - num_chosen,
-        num_batches=num_batches,
+        num_batches=len(done),
         seconds=time.perf_counter() - began,
         forward_seconds=forward_seconds,
     )
     return logits_NC if chosen is None or inverse is None else logits_NC[inverse], stats
 
 
-def _batches(
-    sequences: Sequences, chosen: Ints | None, engine: Engine, max_batch_tokens: int
-) -> Iterator[tuple[Ints | slice, PackedBatch]]:
-    """Each batch with the rows of the chosen sequences that it holds."""
-    starts = sequences.offsets[:-1] if chosen is None else sequences.offsets[chosen]
-    ends = sequences.offsets[1:] if chosen is None else sequences.offsets[chosen + 1]
-    lengths = ends - starts
-    seconds = sequences.second_starts
-    if seconds is not None and chosen is not None:
-        seconds = seconds[chosen]
-    plan: Iterable[Ints | slice]
-    if engine.wants_sorted:
-        plan = batching.plan_batches(lengths, max_batch_tokens=max_batch_tokens)
-    else:
-        bounds = batching.cut(lengths, max_batch_tokens=max_batch_tokens).tolist()
-        plan = itertools.starmap(slice, itertools.pairwise(bounds))
-    for rows in plan:
-        batch_seconds = None if seconds is None else seconds[rows]
-        yield rows, _gather(sequences.flat_ids, starts[rows], lengths[rows], batch_seconds)
+class _Plan:
+    """Which of the chosen sequences run together; halves the batches where the device has no room."""
+
+    def __init__(
+        self, sequences: Sequences, chosen: Ints | None, engine: Engine, max_batch_tokens: int | None
+    ) -> None:
+        self._flat_ids = sequences.flat_ids
+        self._starts = sequences.offsets[:-1] if chosen is None else sequences.offsets[chosen]
+        self._lengths = (
+            sequences.offsets[1:] if chosen is None else sequences.offsets[chosen + 1]
+        ) - self._starts
+        seconds = sequences.second_starts
+        self._seconds = seconds if seconds is None or chosen is None else seconds[chosen]
+        self._engine = engine
+        asked = None if engine.deterministic else max_batch_tokens
+        self._budget = asked or engine.default_batch_tokens
+        self._left: deque[Ints | slice] = deque(self._batches(slice(0, len(self._lengths))))
+
+    def next_rows(self) -> Ints | slice | None:
+        """The chosen sequences of the next batch, None after the last."""
+        return self._left.popleft() if self._left else None
+
+    def gather(self, rows: Ints | slice) -> PackedBatch:
+        """These of the chosen sequences, laid end to end."""
+        seconds = None if self._seconds is None else self._seconds[rows]
+        return _gather(self._flat_ids, self._starts[rows], self._lengths[rows], seconds)
+
+    def give_back(self, rows: Ints | slice) -> None:
+        """The device has no room for this batch: go on in batches of half its tokens, from here on."""
+        num_tokens = int(self._lengths[rows].sum())
+        if len(self._lengths[rows]) == 1:
+            raise WorkError(
+                f"one sequence of {num_tokens:,} tokens does not fit into the device's memory; "
+                "use a smaller --max-length, or a device with more memory"
+            )
+        torch.cuda.empty_cache()
+        self._budget = max(1, min(self._budget, num_tokens) // 2)
+        self._engine.default_batch_tokens = min(self._engine.default_batch_tokens, self._budget)
+        _log.warning(
+            "the device has no room for %s tokens at once; going on with %s",
+            f"{num_tokens:,}",
+            f"{self._budget:,}",
+        )
+        waiting = [rows, *self._left]
+        self._left = deque(piece for held in waiting for piece in self._batches(held))
+
+    def _batches(self, rows: Ints | slice) -> Iterable[Ints | slice]:
+        """These of the chosen sequences, cut into batches."""
+        lengths = self._lengths[rows]
+        if self._engine.wants_sorted or not isinstance(rows, slice):
+            numbers = np.arange(len(self._lengths))[rows]
+            cuts = batching.plan_batches(lengths, max_batch_tokens=self._budget)
+            return [numbers[some] for some in cuts]
+        bounds = (batching.cut(lengths, max_batch_tokens=self._budget) + rows.start).tolist()
+        return itertools.starmap(slice, itertools.pairwise(bounds))
+
+
+def _collect(
+    done: list[tuple[Ints | slice, torch.Tensor]], num_chosen: int, num_outputs: int
+) -> npt.NDArray[np.float32]:
+    """The logits of all batches in order, [N, C]; the one place that waits for the device."""
+    logits_NC = np.empty((num_chosen, num_outputs), dtype=np.float32)
+    if not done:
+        return logits_NC
+    together_NC = torch.cat([logits for _, logits in done]).cpu().numpy()
+    stop = 0
+    for rows, logits in done:
+        start, stop = stop, stop + logits.shape[0]
+        logits_NC[rows] = together_NC[start:stop]
+    return logits_NC
 
 
 def _gather(

@@ -72,6 +72,7 @@ class _Worker:
         self.index = index
         self.assigned: deque[Unit] = deque()
         self.counters = Counters()
+        self.listening = False
         self.ready = False
         self.ended = False
         self.process = subprocess.Popen(
@@ -104,10 +105,13 @@ class _Worker:
             return
 
     def end(self) -> None:
-        """No more units for this worker; it exits after the last."""
+        """No more units for this worker; it exits after the last, and at once where it is still loading."""
         if not self.ended:
             self.ended = True
-            self.send({"end": True})
+            if self.ready:
+                self.send({"end": True})
+            else:
+                self.kill()
 
     def kill(self) -> None:
         if self.process.poll() is None:
@@ -219,7 +223,9 @@ class Driver:
         counters = event.get("counters")
         if isinstance(counters, dict):
             worker.counters = Counters(**counters)
-        if event["event"] == "ready":
+        if event["event"] == "listening":
+            worker.listening = True
+        elif event["event"] == "ready":
             worker.ready = True
             self._ready_at = self._ready_at or time.monotonic()
             self._descriptions[str(event["description"])] = None
@@ -237,6 +243,8 @@ class Driver:
             # It could not start, and would not the next time; its exit is the next event.
             self._last_death = message
             self._starts[worker.index] = STARTS_PER_WORKER
+            worker.listening = False
+            self._put_back(worker)
             return
         self._retry(worker.assigned.popleft(), message)
 
@@ -249,9 +257,9 @@ class Driver:
         cause = (
             _death(worker.process.returncode) if worker.ready or not self._last_death else self._last_death
         )
-        if worker.assigned:
-            self._pending.extendleft(reversed(list(worker.assigned)[1:]))
-            self._retry(worker.assigned[0], cause)
+        if worker.assigned and worker.ready:
+            self._retry(worker.assigned.popleft(), cause)
+        self._put_back(worker)
         self._last_death = cause
         if self._pending:
             if self._starts[worker.index] < STARTS_PER_WORKER:
@@ -263,6 +271,11 @@ class Driver:
                 )
                 raise WorkError(msg)
 
+    def _put_back(self, worker: _Worker) -> None:
+        """Its units are the next again; none of them was at fault."""
+        self._pending.extendleft(reversed(worker.assigned))
+        worker.assigned.clear()
+
     def _retry(self, unit: Unit, message: str) -> None:
         self._tries[unit.name] += 1
         if self._tries[unit.name] >= TRIES_PER_UNIT:
@@ -271,13 +284,14 @@ class Driver:
             self._pending.append(unit)
 
     def _hand_out(self) -> None:
-        """Keep every ready worker supplied; once nothing is left or under way, let them all go.
+        """Keep every listening worker supplied; once nothing is left or under way, let them all go.
 
         A unit is given ahead only while there is at least one for each worker, so that the last
-        units are shared out. What others published in the meantime is passed over.
+        units are shared out; one that is still loading gets the unit that it begins with. What
+        others published in the meantime is passed over.
         """
         for worker in self._workers:
-            while worker.ready and self._pending and len(worker.assigned) < self._units_ahead():
+            while worker.listening and self._pending and len(worker.assigned) < self._units_ahead(worker):
                 unit = self._pending.popleft()
                 if self._target.is_published(unit):
                     self._mark_published(unit)
@@ -288,8 +302,8 @@ class Driver:
             for worker in self._workers:
                 worker.end()
 
-    def _units_ahead(self) -> int:
-        return UNITS_AHEAD if len(self._pending) >= len(self._workers) else 1
+    def _units_ahead(self, worker: _Worker) -> int:
+        return UNITS_AHEAD if worker.ready and len(self._pending) >= len(self._workers) else 1
 
     def _mark_published(self, unit: Unit) -> None:
         if unit.name not in self._published:

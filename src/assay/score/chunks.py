@@ -6,6 +6,7 @@ is what the engine takes.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,13 @@ import pyarrow as pa
 from assay.data.rows import Rows
 from assay.errors import SourceError
 from assay.tokenize.encode import TOO_LONG, Encoder, TokenIds, Tokens
+from assay.tokenize.settings import OnLong
 
 CHUNK_ROWS = 65_536
 CHUNK_TOKENS = 32 << 20
 
+WINDOWS: dict[OnLong, Literal["mean", "max"]] = {"window-mean": "mean", "window-max": "max"}
+"""The policies that cut long documents into windows, and how these become one score."""
 NO_IDS = "no_ids"
 """Error code of a row of stored token ids that holds none."""
 
@@ -41,10 +45,15 @@ class Chunk:
         return len(self.ids)
 
 
+def max_row_tokens(encoder: Encoder) -> int | None:
+    """Most ids that a row of stored ids may have; None where windows will cut them."""
+    return None if encoder.on_long in WINDOWS else encoder.max_length
+
+
 def chunks(batches: Iterable[Rows], encoder: Encoder, *, max_tokens: int | None) -> Iterator[Chunk]:
     """The rows of `batches` as chunks of up to 65,536 rows or 32M tokens, in order.
 
-    `max_tokens` is the most ids that a row of stored ids may have; None where windows will cut them.
+    Rows of stored ids that have more than `max_tokens` get an error code, see `max_row_tokens`.
     """
     held: list[Chunk] = []
     num_rows = num_tokens = 0

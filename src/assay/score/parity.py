@@ -12,32 +12,34 @@ from typing import Any
 
 import numpy as np
 
+from assay.data.rows import RowReader
 from assay.engine.engine import Engine
 from assay.engine.parity import TOLERANCES, ParityReport, Tolerance, compare, reference_engine
 from assay.engine.sequences import Sequences
 from assay.errors import CheckError
 from assay.runs.plan import Unit
 from assay.runs.run import Run
+from assay.score.chunks import chunks
 from assay.score.scorer import Scorer
-from assay.score.work import ScoreWork
+from assay.score.work import read_unit
 
 PARITY_PATH = "parity.json"
 SAMPLED_UNITS = 8
 
 
-def check_parity(run: Run, work: ScoreWork, scorer: Scorer, engine: Engine, *, device: str) -> None:
-    """Raise CheckError unless the engine agrees with the reference on a sample of the corpus."""
+def check_parity(run: Run, scorer: Scorer, *, device: str) -> None:
+    """Raise CheckError unless the scorer's engine agrees with the reference on a sample of the corpus."""
     num_documents = run.manifest.settings["parity_documents"]
     if not num_documents:
         return
     if run.store.info(PARITY_PATH) is None:
-        sample = sample_sequences(run, work, scorer, num_documents)
+        sample = sample_sequences(run, scorer, num_documents)
         began = time.perf_counter()
-        report = measure(run, engine, sample, device=device)
+        report = measure(run, scorer.engine, sample, device=device)
         found = {
             **asdict(report),
             "seconds": round(time.perf_counter() - began, 2),
-            "engine": engine.description(),
+            "engine": scorer.engine.description(),
         }
         run.store.create(PARITY_PATH, json.dumps(found, indent=1).encode())
     refuse_failed(json.loads(run.store.read_bytes(PARITY_PATH)), run.url)
@@ -60,8 +62,11 @@ def measure(run: Run, engine: Engine, sample: Sequences, *, device: str) -> Pari
     )
 
 
-def sample_sequences(run: Run, work: ScoreWork, scorer: Scorer, num_documents: int) -> Sequences:
-    """The first rows of some units spread over the corpus, about `num_documents` in all."""
+def sample_sequences(run: Run, scorer: Scorer, num_documents: int) -> Sequences:
+    """The first rows of some units spread over the corpus, about `num_documents` in all.
+
+    Reads with a reader of its own: the run's is at work on the first unit meanwhile.
+    """
     units = [unit for unit in run.manifest.units() if unit.num_rows]
     picked = (
         [units[k] for k in sorted({round(k) for k in np.linspace(0, len(units) - 1, SAMPLED_UNITS)})]
@@ -70,15 +75,17 @@ def sample_sequences(run: Run, work: ScoreWork, scorer: Scorer, num_documents: i
     )
     each = -(-num_documents // max(len(picked), 1))
     flat, lengths, starts = [], [], []
-    for unit in picked:
-        stop = min(unit.stop, unit.start + each)
-        head = Unit(source=unit.source, source_name=unit.source_name, start=unit.start, stop=stop)
-        for chunk in work.prepare(head):
-            sequences, _ = scorer.sequences(chunk.tokens)
-            flat.append(sequences.flat_ids)
-            lengths.append(np.diff(sequences.offsets))
-            second = sequences.second_starts
-            starts.append(np.zeros(sequences.num_sequences, dtype=np.int32) if second is None else second)
+    with RowReader(run.manifest.source_columns()) as reader:
+        for unit in picked:
+            stop = min(unit.stop, unit.start + each)
+            head = Unit(source=unit.source, source_name=unit.source_name, start=unit.start, stop=stop)
+            rows = read_unit(run.manifest, reader, head)
+            for chunk in chunks(rows, scorer.encoder, max_tokens=scorer.max_tokens):
+                sequences, _ = scorer.sequences(chunk.tokens)
+                flat.append(sequences.flat_ids)
+                lengths.append(np.diff(sequences.offsets))
+                second = sequences.second_starts
+                starts.append(np.zeros(sequences.num_sequences, dtype=np.int32) if second is None else second)
     if not flat:
         return Sequences(flat_ids=np.empty(0, dtype=np.int32), offsets=np.zeros(1, dtype=np.int64))
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)

@@ -75,6 +75,7 @@ def plan_score(
             "stride": record.stride,
             "precision": precision,
             "engine": settings.engine,
+            **({"deterministic": True} if settings.deterministic else {}),
         },
         settings={**_worker_settings(settings, bundle), "token_run": _token_run(token_run)},
         columns=columns,

@@ -1,15 +1,16 @@
 """Chunks of token ids to scores: the one path that runs, notebooks and services share.
 
-    token ids -> sequences (windows) -> logits -> probabilities -> decisions -> columns
+    forward, the device's part:   token ids -> sequences (windows) -> logits
+    decide, the host's part:      logits -> probabilities -> decisions -> columns
 
-A row with an error keeps its place with null scores; the engine never sees it.
+The two may run in two threads, `decide` on one chunk beside `forward` on the next. A row with an
+error keeps its place with null scores; the engine never sees it.
 
 Axes: N rows of a chunk, S sequences (windows of documents), C outputs.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +22,26 @@ from assay.engine.engine import Engine
 from assay.engine.run import run_sequences
 from assay.engine.sequences import ForwardStats, Sequences
 from assay.errors import UsageError
-from assay.score.chunks import Chunk
+from assay.score.chunks import WINDOWS, Chunk, max_row_tokens
 from assay.score.decide import decide
 from assay.tokenize.encode import Encoder, Tokens
 from assay.tokenize.windows import expand_windows, reduce_windows
 
 NOT_FINITE = "not_finite"
 """Error code of a row for which the model gave NaN or infinity."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forwarded:
+    """A chunk and what the engine gave for it."""
+
+    chunk: Chunk
+    logits_SC: npt.NDArray[np.float32]
+    """The engine's logits, a row for each sequence."""
+    row_S: npt.NDArray[np.int64]
+    """Which row of the chunk each sequence belongs to."""
+    stats: ForwardStats
+    """What the forward passes cost."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +57,7 @@ class Scored:
 
 
 class Scorer:
-    """Scores chunks with one bundle, engine and encoder."""
+    """Scores chunks with one bundle, engine and encoder. One thread at a time may be in `forward`."""
 
     def __init__(
         self,
@@ -56,45 +70,63 @@ class Scorer:
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
         """Put together what was loaded; raises UsageError where windows need what the tokenizer lacks."""
+        self.engine = engine
+        """Gives the logits."""
+        self.encoder = encoder
+        """Made the token ids."""
         self._bundle = bundle
-        self._engine = engine
-        self._encoder = encoder
         self._max_batch_tokens = max_batch_tokens
         self._deduplicate = deduplicate
         self._should_stop = should_stop
         self._labels = pa.array(bundle.labels, pa.string())
         calibration = bundle.calibration
         self._threshold = calibration.threshold if calibration is not None else None
-        self._windows: Literal["mean", "max"] | None = None
-        if encoder.on_long in ("window-mean", "window-max"):
-            self._windows = "mean" if encoder.on_long == "window-mean" else "max"
-            if encoder.special_tokens is None:
-                msg = f"on_long {encoder.on_long} needs a tokenizer with fixed special tokens; use truncate"
-                raise UsageError(msg)
+        self._windows = WINDOWS.get(encoder.on_long)
+        if self._windows and encoder.special_tokens is None:
+            msg = f"on_long {encoder.on_long} needs a tokenizer with fixed special tokens; use truncate"
+            raise UsageError(msg)
 
     @property
     def max_tokens(self) -> int | None:
         """Most ids that a row may have; None where windows cut long rows."""
-        return None if self._windows else self._encoder.max_length
+        return max_row_tokens(self.encoder)
 
     def score(self, chunk: Chunk) -> Scored:
         """The scores of a chunk's rows, in order."""
-        logits_NC, stats = self._logits(chunk.tokens)
+        return self.decide(self.forward(chunk))
+
+    def forward(self, chunk: Chunk) -> Forwarded:
+        """The logits of a chunk's sequences; raises Stopped where `should_stop` says so."""
+        sequences, row_S = self.sequences(chunk.tokens)
+        logits_SC, stats = run_sequences(
+            self.engine,
+            sequences,
+            max_batch_tokens=self._max_batch_tokens,
+            deduplicate=self._deduplicate,
+            should_stop=self._should_stop,
+        )
+        return Forwarded(chunk=chunk, logits_SC=logits_SC, row_S=row_S, stats=stats)
+
+    def decide(self, forwarded: Forwarded) -> Scored:
+        """The scores of a chunk's rows, in order, from the logits of its sequences."""
+        chunk = forwarded.chunk
+        logits_NC = self._row_logits(forwarded)
         probabilities_NC = apply_calibration(logits_NC, self._bundle.calibration, self._bundle.task)
         errors = _with_not_finite(chunk.errors, probabilities_NC)
-        return Scored(columns=self._columns(chunk, probabilities_NC, errors), errors=errors, stats=stats)
+        columns = self._columns(chunk, probabilities_NC, errors)
+        return Scored(columns=columns, errors=errors, stats=forwarded.stats)
 
     def sequences(self, tokens: Tokens) -> tuple[Sequences, npt.NDArray[np.int64]]:
         """What the engine is to run, and which row each sequence belongs to; empty rows have none."""
-        special = self._encoder.special_tokens
+        special = self.encoder.special_tokens
         if self._windows and special is not None:
             windows = expand_windows(
                 tokens.flat_ids,
                 tokens.offsets,
                 prefix=special.prefix,
                 suffix=special.suffix,
-                max_length=self._encoder.max_length,
-                stride=self._encoder.stride,
+                max_length=self.encoder.max_length,
+                stride=self.encoder.stride,
             )
             return Sequences(flat_ids=windows.flat_ids, offsets=windows.offsets), windows.document_of_window
         row_S = np.flatnonzero(np.diff(tokens.offsets))
@@ -105,28 +137,21 @@ class Scorer:
             second_starts = None if second_starts is None else second_starts[row_S]
         return Sequences(flat_ids=tokens.flat_ids, offsets=offsets, second_starts=second_starts), row_S
 
-    def _logits(self, tokens: Tokens) -> tuple[npt.NDArray[np.float32], ForwardStats]:
-        """The logits of each row, NaN for a row without ids; windows already reduced."""
-        sequences, row_S = self.sequences(tokens)
-        logits_SC, stats = run_sequences(
-            self._engine,
-            sequences,
-            max_batch_tokens=self._max_batch_tokens,
-            deduplicate=self._deduplicate,
-            should_stop=self._should_stop,
-        )
+    def _row_logits(self, forwarded: Forwarded) -> npt.NDArray[np.float32]:
+        """The logits of each row, NaN for a row without ids; windows reduced to their document."""
+        logits_SC, row_S = forwarded.logits_SC, forwarded.row_S
         is_finite_SC = np.isfinite(logits_SC)
         if not is_finite_SC.all():
             # NaN throughout, so that neither a maximum over windows nor a sigmoid hides an infinity.
-            logits_SC[~is_finite_SC.all(axis=1)] = np.nan
-        num_rows = len(tokens.offsets) - 1
+            logits_SC = np.where(is_finite_SC.all(axis=1, keepdims=True), logits_SC, np.float32(np.nan))
+        num_rows = forwarded.chunk.num_rows
         if self._windows:
-            return reduce_windows(logits_SC, row_S, num_rows, how=self._windows), stats
+            return reduce_windows(logits_SC, row_S, num_rows, how=self._windows)
         if len(row_S) == num_rows:
-            return logits_SC, stats
+            return logits_SC
         logits_NC = np.full((num_rows, logits_SC.shape[1]), np.nan, dtype=np.float32)
         logits_NC[row_S] = logits_SC
-        return logits_NC, stats
+        return logits_NC
 
     def _columns(
         self, chunk: Chunk, probabilities_NC: npt.NDArray[np.float64], errors: dict[int, str]

@@ -7,7 +7,7 @@ from assay.tokenize.settings import OnLong
 
 Executor = Literal["local", "static"]
 EngineChoice = Literal["auto", "padded", "fake"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "fp8"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,9 +39,11 @@ class ScoreSettings:
     devices: str = "auto"
     """How many GPUs, or worker processes where there are none."""
     precision: Precision = "auto"
-    """fp32, bf16 or fp16; auto is bf16 on a GPU and fp32 on a CPU."""
+    """fp32, bf16, fp16 or fp8 (products in fp8); auto is bf16 on a GPU and fp32 on a CPU."""
     engine: EngineChoice = "auto"
     """`padded`: the transformers model itself; `fake`: made-up scores, to time the rest."""
+    deterministic: bool = False
+    """Give a document the same bits in any company; slower."""
     max_batch_tokens: int | None = None
     """Tokens of a forward pass; by default what suits the device."""
     deduplicate: bool = True

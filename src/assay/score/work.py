@@ -1,61 +1,84 @@
-"""How a unit becomes a part: rows -> chunks of token ids -> scores -> rows of the part.
+"""How a unit becomes a part: rows -> chunks of token ids -> logits -> scores, the rows of the part.
 
-`prepare` reads and tokenizes, ahead of the device; `finish` runs the engine and decides.
+    prepare   reads and tokenizes                        before the engine is loaded, and ahead of it
+    compute   runs the engine                            all that the device waits for
+    finish    decides; its caller writes and publishes   beside the next chunk on the device
+
+Imports no torch: a worker reads its first unit while the engine and its libraries are loaded.
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from assay.data.rows import RowReader
+from assay.data.rows import RowReader, Rows
 from assay.engine.sequences import Stopped
 from assay.errors import InputError
 from assay.runs.manifest import Manifest
 from assay.runs.plan import Unit
 from assay.runs.worker import StopRequestedError
-from assay.score.chunks import CHUNK_ROWS, Chunk, chunks
-from assay.score.scorer import Scored, Scorer
+from assay.score.chunks import CHUNK_ROWS, Chunk, chunks, max_row_tokens
 from assay.telemetry import Counters
 from assay.tokenize.encode import Encoder
+
+if TYPE_CHECKING:
+    from assay.score.scorer import Forwarded, Scored, Scorer
 
 TEXT_BATCH_ROWS = 2_048
 EXAMPLES_PER_ERROR = 5
 
 
 class ScoreWork:
-    """Scores the units of a run. `prepare` and `finish` may run in two threads."""
+    """Scores the units of a run. `prepare`, `compute` and `finish` may run in three threads."""
 
-    def __init__(self, manifest: Manifest, scorer: Scorer, encoder: Encoder, *, worker: str = "") -> None:
-        """Work for the run of `manifest`; `worker` names this process in the parts' footers."""
+    def __init__(
+        self,
+        manifest: Manifest,
+        encoder: Encoder,
+        load_scorer: "Callable[[], Scorer]",
+        *,
+        worker: str = "",
+    ) -> None:
+        """Work for the run of `manifest`; `worker` names this process in the parts' footers.
+
+        `load_scorer` is called by `load`; all but `prepare` waits for that.
+        """
         self.counters = Counters()
         self._manifest = manifest
-        self._scorer = scorer
         self._encoder = encoder
+        self._load_scorer = load_scorer
+        self._loaded: Scorer | None = None
         self._worker = worker
         self._schema = manifest.arrow_schema()
-        columns = manifest.source_columns()
-        self._batch_rows = CHUNK_ROWS if columns.input_ids else TEXT_BATCH_ROWS
-        self._reader = RowReader(columns)
+        self._reader = RowReader(manifest.source_columns())
         self._stats: Counter[str] = Counter()
         self._errors: dict[str, dict[str, Any]] = {}
 
+    def load(self) -> str:
+        """Load the engine and put it to the test; returns its description."""
+        self._loaded = self._load_scorer()
+        return self._loaded.engine.description()
+
     def prepare(self, unit: Unit) -> Iterator[Chunk]:
         """The unit's rows as token ids, in order, a chunk at a time."""
-        source = self._manifest.source(unit.source)
-        rows = self._reader.read(source, unit.start, unit.stop, batch_rows=self._batch_rows)
-        return chunks(rows, self._encoder, max_tokens=self._scorer.max_tokens)
+        rows = read_unit(self._manifest, self._reader, unit)
+        return chunks(rows, self._encoder, max_tokens=max_row_tokens(self._encoder))
 
-    def finish(self, unit: Unit, prepared: Iterator[Chunk]) -> Iterator[pa.RecordBatch]:
+    def compute(self, chunk: Chunk) -> "Forwarded":
+        """The logits of a chunk."""
+        try:
+            return self._scorer().forward(chunk)
+        except Stopped:
+            raise StopRequestedError from None
+
+    def finish(self, unit: Unit, computed: "Iterator[Forwarded]") -> Iterator[pa.RecordBatch]:
         """The rows of the unit's part, in source order."""
         self._stats.clear()
         self._errors = {}
-        for chunk in prepared:
-            try:
-                scored = self._scorer.score(chunk)
-            except Stopped:
-                raise StopRequestedError from None
+        for forwarded in computed:
+            chunk, scored = forwarded.chunk, self._scorer().decide(forwarded)
             if scored.errors and self._manifest.settings["strict"]:
                 _refuse(unit, chunk, scored.errors)
             self._count(chunk, scored)
@@ -68,7 +91,11 @@ class ScoreWork:
         """Figures of the unit just finished, for the part's footer."""
         return {**self._stats, "errors": self._errors, "worker": self._worker}
 
-    def _count(self, chunk: Chunk, scored: Scored) -> None:
+    def _scorer(self) -> "Scorer":
+        assert self._loaded is not None, "load() comes before compute()"
+        return self._loaded
+
+    def _count(self, chunk: Chunk, scored: "Scored") -> None:
         cost = scored.stats
         self._stats["num_rows"] += chunk.num_rows
         self._stats["num_tokens"] += int(chunk.tokens.offsets[-1] - chunk.tokens.offsets[0])
@@ -89,6 +116,12 @@ class ScoreWork:
         self.counters.error_rows += len(scored.errors)
         self.counters.duplicate_rows += cost.num_duplicates
         self.counters.device_seconds += cost.forward_seconds
+
+
+def read_unit(manifest: Manifest, reader: RowReader, unit: Unit) -> Iterator[Rows]:
+    """The rows of a unit, in batches of a size that suits what is done to them."""
+    batch_rows = CHUNK_ROWS if manifest.source_columns().input_ids else TEXT_BATCH_ROWS
+    return reader.read(manifest.source(unit.source), unit.start, unit.stop, batch_rows=batch_rows)
 
 
 def _refuse(unit: Unit, chunk: Chunk, errors: dict[int, str]) -> None:

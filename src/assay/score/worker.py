@@ -1,6 +1,7 @@
 """The process that scores: `python -m assay.score.worker RUN --device cuda:0`.
 
-Everything it needs stands in the run's manifest; the driver adds only the place to work.
+Everything it needs stands in the run's manifest; the driver adds only the place to work. torch and
+transformers take seconds to import, so that only `load_scorer` does.
 """
 
 import argparse
@@ -9,26 +10,28 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from assay.bundle import load_bundle
-from assay.engine.engine import Engine
-from assay.engine.fake import FakeEngine
+from assay.bundle import Bundle, load_bundle
 from assay.errors import RefusedError
 from assay.runs.run import Run, open_run
 from assay.runs.worker import worker_main
-from assay.score.scorer import Scorer
 from assay.score.work import ScoreWork
 from assay.telemetry import configure_logging
 from assay.tokenize.encode import Encoder
 
+if TYPE_CHECKING:
+    from assay.engine.engine import Engine
+    from assay.score.scorer import Scorer
+
 
 def open_score_work(
     run: Run, *, device: str, num_threads: int | None, should_stop: Callable[[], bool]
-) -> tuple[ScoreWork, str]:
-    """The work of a scoring run on one device, and a line that describes it.
+) -> ScoreWork:
+    """The work of a scoring run on one device; its `load` loads the engine.
 
-    Raises RefusedError where the bundle on disk is no longer the one that the run was planned with,
-    and CheckError where the parity gate does not hold.
+    Raises RefusedError where the bundle on disk is no longer the one that the run was planned with;
+    `load` raises CheckError where the parity gate does not hold.
     """
     identity, settings = run.manifest.identity, run.manifest.settings
     bundle = load_bundle(settings["bundle"])
@@ -44,26 +47,55 @@ def open_score_work(
         on_long=identity["on_long"],
         stride=identity["stride"],
     )
+
+    def load() -> "Scorer":
+        return load_scorer(
+            run, bundle, encoder, device=device, num_threads=num_threads, should_stop=should_stop
+        )
+
+    worker = f"{socket.gethostname()}-{os.getpid()}-{device}"
+    return ScoreWork(run.manifest, encoder, load, worker=worker)
+
+
+def load_scorer(
+    run: Run,
+    bundle: Bundle,
+    encoder: Encoder,
+    *,
+    device: str,
+    num_threads: int | None,
+    should_stop: Callable[[], bool],
+) -> "Scorer":
+    """The scorer of a run on one device, past the parity gate; takes seconds."""
+    from assay.score.scorer import Scorer
+
+    identity, settings = run.manifest.identity, run.manifest.settings
     is_fake = identity["engine"] == "fake"
-    engine = FakeEngine(num_outputs=len(bundle.labels)) if is_fake else _load_engine(run, device, num_threads)
     scorer = Scorer(
         bundle,
-        engine,
+        _fake_engine(bundle) if is_fake else _load_engine(run, device, num_threads),
         encoder,
         max_batch_tokens=settings["max_batch_tokens"],
         deduplicate=settings["deduplicate"],
         should_stop=should_stop,
     )
-    work = ScoreWork(run.manifest, scorer, encoder, worker=f"{socket.gethostname()}-{os.getpid()}-{device}")
     if not is_fake:
-        _check_parity(run, work, scorer, engine, device)
-    return work, engine.description()
+        from assay.score.parity import check_parity
+
+        check_parity(run, scorer, device=device)
+    return scorer
 
 
-# transformers takes seconds to import; a worker on the fake engine does without.
+# A worker on the fake engine does without transformers, which takes seconds more.
 
 
-def _load_engine(run: Run, device: str, num_threads: int | None) -> Engine:
+def _fake_engine(bundle: Bundle) -> "Engine":
+    from assay.engine.fake import FakeEngine
+
+    return FakeEngine(num_outputs=len(bundle.labels))
+
+
+def _load_engine(run: Run, device: str, num_threads: int | None) -> "Engine":
     from assay.engine.load import load_engine
 
     return load_engine(
@@ -72,13 +104,8 @@ def _load_engine(run: Run, device: str, num_threads: int | None) -> Engine:
         precision=run.manifest.identity["precision"],
         num_threads=num_threads,
         packed=run.manifest.identity["engine"] != "padded",
+        deterministic=run.manifest.identity.get("deterministic", False),
     )
-
-
-def _check_parity(run: Run, work: ScoreWork, scorer: Scorer, engine: Engine, device: str) -> None:
-    from assay.score.parity import check_parity
-
-    check_parity(run, work, scorer, engine, device=device)
 
 
 def main() -> int:
@@ -92,7 +119,7 @@ def main() -> int:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     run = open_run(arguments.run)
 
-    def open_work(should_stop: Callable[[], bool]) -> tuple[ScoreWork, str]:
+    def open_work(should_stop: Callable[[], bool]) -> ScoreWork:
         return open_score_work(
             run, device=arguments.device, num_threads=arguments.threads, should_stop=should_stop
         )

@@ -31,7 +31,10 @@ class TokenChunk:
 
 
 class TokenizeWork:
-    """Tokenizes units: `prepare` reads and encodes on all cores, `finish` builds the part's columns."""
+    """Tokenizes units: `prepare` reads and encodes on all cores, `finish` builds the part's columns.
+
+    No device computes anything in between.
+    """
 
     def __init__(self, manifest: Manifest, encoder: Encoder) -> None:
         """Work for the run of `manifest`."""
@@ -44,6 +47,10 @@ class TokenizeWork:
         self._worker = f"{socket.gethostname()}-{os.getpid()}-cpu"
         self._stats: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
+
+    def load(self) -> str:
+        """Nothing is left to load; returns a line that describes the tokenizer."""
+        return f"tokenizer {self._encoder.fingerprint}, ids {self._encoder.id_type}"
 
     def prepare(self, unit: Unit) -> Iterator[TokenChunk]:
         """The unit's rows and their token ids, in order."""
@@ -58,11 +65,15 @@ class TokenizeWork:
             while encoding:
                 yield _first(encoding)
 
-    def finish(self, unit: Unit, prepared: Iterator[TokenChunk]) -> Iterator[pa.RecordBatch]:
+    def compute(self, chunk: TokenChunk) -> TokenChunk:
+        """The chunk as it is."""
+        return chunk
+
+    def finish(self, unit: Unit, computed: Iterator[TokenChunk]) -> Iterator[pa.RecordBatch]:
         """The rows of the unit's token part, in source order."""
         self._stats.clear()
         self._errors.clear()
-        for chunk in prepared:
+        for chunk in computed:
             errors = {**chunk.tokens.errors, **chunk.rows.errors}
             if errors and self._manifest.settings["strict"]:
                 row, code = min(errors.items())

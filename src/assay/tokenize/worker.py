@@ -12,8 +12,8 @@ from assay.tokenize.encode import Encoder
 from assay.tokenize.work import TokenizeWork
 
 
-def open_tokenize_work(run: Run) -> tuple[TokenizeWork, str]:
-    """The work of a tokenize run, and a line that describes it.
+def open_tokenize_work(run: Run) -> TokenizeWork:
+    """The work of a tokenize run.
 
     Raises RefusedError where the tokenizer on disk is no longer the one of the plan.
     """
@@ -30,7 +30,7 @@ def open_tokenize_work(run: Run) -> tuple[TokenizeWork, str]:
             "put it back, or use another --run"
         )
         raise RefusedError(msg)
-    return TokenizeWork(run.manifest, encoder), f"tokenizer {encoder.fingerprint}, ids {encoder.id_type}"
+    return TokenizeWork(run.manifest, encoder)
 
 
 def main() -> int:
@@ -43,7 +43,7 @@ def main() -> int:
     configure_logging()
     run = open_run(arguments.run)
 
-    def open_work(_: Callable[[], bool]) -> tuple[TokenizeWork, str]:
+    def open_work(_: Callable[[], bool]) -> TokenizeWork:
         return open_tokenize_work(run)
 
     return worker_main(run, open_work)

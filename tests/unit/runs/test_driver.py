@@ -114,6 +114,60 @@ def test_a_worker_that_cannot_start(run, fake_commands):
         Driver(run, fake_commands(run, 1, Orders(start="broken"))).run()
 
 
+@pytest.mark.parametrize("end", ["broken", "exit"])
+def test_a_worker_that_cannot_load(run, tmp_path, fake_commands, end):
+    """One device fails to load with units in hand: the other does all of them, and none counts as tried."""
+    log = tmp_path / "log"
+    commands = [
+        *fake_commands(run, 1, Orders(load=end, log=str(log))),
+        *fake_commands(run, 1, Orders(seconds_per_batch=0.05)),
+    ]
+    driver = Driver(run, commands)
+    outcome = driver.run()
+    assert outcome.units_published == 10
+    assert verify(run.url, sources=True).holds
+    assert log.read_text(), "the broken worker was given a unit"
+    assert not driver._tries
+
+
+@pytest.mark.parametrize(
+    ("end", "cause"), [("broken", "RuntimeError: no such device"), ("exit", "worker exited with status 3")]
+)
+def test_no_worker_can_load(run, fake_commands, end, cause):
+    """Where every device fails to load the run ends with the cause, and no unit is called a failure."""
+    with pytest.raises(WorkError, match=rf"no worker is left .{cause}., 10 units are"):
+        Driver(run, fake_commands(run, 2, Orders(load=end))).run()
+    assert run.part_files() == {}
+
+
+def test_a_worker_still_loading_is_not_waited_for(folder, tmp_path, fake_commands):
+    """Once all is published, by other drivers too, a worker that still loads is let go at once."""
+    run = make_run(tmp_path / "run", folder)
+    first, *others = run.manifest.units()
+
+    class Meanwhile(Driver):
+        def _start(self, index):
+            super()._start(index)
+            for unit in (first, *others):
+                publish_unit(run, unit)
+
+    outcome = Meanwhile(run, fake_commands(run, 1, Orders(load="forever"))).run()
+    assert (outcome.units_published, outcome.seconds) == (0, 0)
+    assert verify(run.url).holds
+
+
+def test_an_interrupt_while_loading(run, fake_commands):
+    """Ctrl-C kills a worker that still loads; nothing waits for its engine."""
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    driver = Driver(run, fake_commands(run, 2, Orders(load="forever")), on_progress=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        driver.run()
+    assert all(worker.process.poll() is not None for worker in driver._workers)
+
+
 def test_a_refusal_at_the_start_is_not_retried(run, fake_commands):
     """A worker that finds another model raises that error in the driver, at once."""
     with pytest.raises(RefusedError, match="the model is another now; put it back"):

@@ -11,7 +11,15 @@ from support.fake_worker import FakeWork, Orders
 
 from assay.errors import RefusedError, SourceError, StorageError, UnitError
 from assay.runs.verify import verify
-from assay.runs.worker import FATAL_ERRORS, Mailbox, StopRequestedError, UnitFeed, run_unit, serve_units
+from assay.runs.worker import (
+    CHUNKS_AHEAD,
+    FATAL_ERRORS,
+    Mailbox,
+    Pipeline,
+    StopRequestedError,
+    run_unit,
+    serve_units,
+)
 
 
 @pytest.fixture
@@ -23,11 +31,14 @@ def run(tmp_path):
 
 
 def serve(run, commands, work=None):
-    """What a worker answers to the driver's commands, as JSON objects."""
+    """What a worker answers to the driver's commands once it is ready, as JSON objects."""
     events = io.StringIO()
     lines = io.StringIO("".join(json.dumps(command) + "\n" for command in commands))
     serve_units(run, work or FakeWork(run.manifest), Mailbox(run, lines, events))
-    return [json.loads(line) for line in events.getvalue().splitlines()]
+    listening, ready, *answers = [json.loads(line) for line in events.getvalue().splitlines()]
+    assert listening == {"event": "listening"}
+    assert ready == {"event": "ready", "description": "fake worker"}
+    return answers
 
 
 def units(run, *indices):
@@ -66,8 +77,8 @@ def test_stop_publishes_nothing_half(run, command):
     started = threading.Event()
 
     class SlowWork(FakeWork):
-        def finish(self, unit, prepared):
-            for batch in super().finish(unit, prepared):
+        def finish(self, unit, computed):
+            for batch in super().finish(unit, computed):
                 started.set()
                 yield batch
 
@@ -141,36 +152,257 @@ def test_progress_is_sent_while_a_unit_runs(run, monkeypatch):
     assert [event["counters"]["rows"] for event in events] == [64, 128, 192, 200, 200]
 
 
-def test_a_feed_prepares_ahead_and_stays_bounded(run):
-    """Units are prepared before they are asked for, across their borders, but only a few chunks ahead."""
-    prepared = []
+def pipeline_of(run, work):
+    """A pipeline with all units of a run."""
+    pipeline = Pipeline(work, lambda: False)
+    for unit in run.manifest.units():
+        pipeline.add(unit)
+    pipeline.close()
+    return pipeline
+
+
+def test_a_pipeline_works_ahead_and_stays_bounded(run):
+    """Units are prepared and computed before they are asked for, across their borders, a few chunks ahead."""
+    prepared, computed = [], []
 
     class WatchedWork(FakeWork):
         def prepare(self, unit):
             for rows in super().prepare(unit):
-                prepared.append(unit.name)
+                prepared.append(rows.start)
                 yield rows
 
-    feed = UnitFeed(WatchedWork(run.manifest), lambda: False)
-    for unit in run.manifest.units():
-        feed.add(unit)
-    feed.close()
+        def compute(self, rows):
+            computed.append(rows.start)
+            return super().compute(rows)
+
     taken = []
-    while (got := feed.next_unit()) is not None:
-        unit, chunks = got
-        for rows in chunks:
-            taken.append(rows.start)
-            assert len(prepared) <= len(taken) + 4
-    assert taken == sorted(taken)
-    assert len(taken) == len(prepared) == 20
+    with pipeline_of(run, WatchedWork(run.manifest)) as pipeline:
+        for _, chunks in pipeline.units():
+            for rows in chunks:
+                taken.append(rows.start)
+                # What waits in a channel, and what its two threads hold.
+                assert len(computed) <= len(taken) + CHUNKS_AHEAD + 1
+                assert len(prepared) <= len(computed) + CHUNKS_AHEAD + 1
+    assert taken == sorted(taken) == prepared == computed
+    assert len(taken) == 20
 
 
-def test_a_stopped_feed_ends(run):
+def test_the_device_computes_while_a_chunk_is_written(run):
+    """No step waits for the one after it: with a chunk still being written, the next two are computed."""
+    computed = [threading.Event() for _ in range(4)]
+
+    class WatchedWork(FakeWork):
+        def compute(self, rows):
+            computed[rows.start // 64].set()
+            return super().compute(rows)
+
+        def finish(self, unit, chunks):
+            for number, batch in enumerate(super().finish(unit, chunks)):
+                assert all(event.wait(20) for event in computed[number : number + 3])
+                yield batch
+
+    assert [event["event"] for event in serve(run, units(run, 0), WatchedWork(run.manifest))] == ["published"]
+
+
+def test_the_device_computes_while_a_part_is_published(run, monkeypatch):
+    """Across unit borders too: the next unit is on the device before the part of this one is linked."""
+    next_unit = threading.Event()
+    create = type(run.store).create
+
+    class WatchedWork(FakeWork):
+        def compute(self, rows):
+            if rows.start == 200:
+                next_unit.set()
+            return super().compute(rows)
+
+    def create_late(store, path, source):
+        assert next_unit.wait(20), "the next unit waits for the part of this one"
+        return create(store, path, source)
+
+    monkeypatch.setattr(type(run.store), "create", create_late)
+    events = serve(run, units(run, 0, 1), WatchedWork(run.manifest))
+    assert [event["event"] for event in events] == ["published", "published"]
+
+
+@pytest.mark.parametrize("step", ["prepare", "compute", "finish"])
+def test_an_error_in_any_step_fails_its_unit_alone(run, step):
+    """Whichever thread a unit fails in, and in the middle of it, its neighbours are published and it is not."""
+    begun = []
+
+    class BrokenWork(FakeWork):
+        def prepare(self, unit):
+            for rows in super().prepare(unit):
+                self._break("prepare", rows)
+                yield rows
+
+        def compute(self, rows):
+            begun.append(rows.start)
+            self._break("compute", rows)
+            return super().compute(rows)
+
+        def finish(self, unit, computed):
+            for batch in super().finish(unit, computed):
+                self._break("finish", unit)
+                yield batch
+
+        def _break(self, where, what):
+            if where == step and what.start in {200, 264}:
+                raise ValueError(where)
+
+    work = BrokenWork(run.manifest)
+    events = serve(run, units(run, 0, 1, 2), work)
+    assert [(event["event"], event["unit"]) for event in events] == [
+        ("published", "a-0-200"),
+        ("failed", "a-200-400"),
+        ("published", "a-400-600"),
+    ]
+    assert events[1]["message"] == f"ValueError: {step}"
+    assert events[1]["kind"] is None
+    assert "_break" in events[1]["trace"]
+    assert set(run.part_files()) == {"a-0-200", "a-400-600"}
+    assert leftovers(run) == []
+    if step == "compute":
+        assert {264, 328, 392}.isdisjoint(begun), "nothing more of a failed unit is computed"
+
+
+def test_a_panic_is_a_failure(run):
+    """A panic in a Rust library, which is no Exception in Python, fails its unit and not the thread."""
+
+    class PanicException(BaseException):
+        pass
+
+    class PanickingWork(FakeWork):
+        def prepare(self, unit):
+            if unit.start == 0:
+                raise PanicException("index out of bounds")
+            return super().prepare(unit)
+
+    failed, published = serve(run, units(run, 0, 1), PanickingWork(run.manifest))
+    assert (failed["event"], published["event"]) == ("failed", "published")
+    assert "index out of bounds" in failed["message"]
+
+
+def test_units_are_prepared_while_the_engine_loads(run):
+    """Listening comes before loading: what is read meanwhile is bounded, and computed once all is loaded."""
+    prepared, full = [], threading.Event()
+    at_load = []
+
+    class SlowToLoad(FakeWork):
+        def load(self):
+            assert full.wait(20), "nothing is prepared before the engine is loaded"
+            # The thread would go on now if the channel did not hold it.
+            threading.Event().wait(0.1)
+            at_load.extend(prepared)
+            return super().load()
+
+        def prepare(self, unit):
+            for rows in super().prepare(unit):
+                prepared.append(rows.start)
+                if len(prepared) > CHUNKS_AHEAD:
+                    full.set()
+                yield rows
+
+        def compute(self, rows):
+            assert at_load
+            return super().compute(rows)
+
+    events = serve(run, units(run, 0, 1), SlowToLoad(run.manifest))
+    assert at_load == [0, 64, 128]
+    assert [event["event"] for event in events] == ["published", "published"]
+
+
+def test_loading_and_computing_are_in_one_thread(run):
+    """The device belongs to one thread, in which it is loaded too; parts are written in another."""
+    threads = {}
+
+    class WatchedWork(FakeWork):
+        def load(self):
+            threads["load"] = threading.get_ident()
+            return super().load()
+
+        def compute(self, rows):
+            threads["compute"] = threading.get_ident()
+            return super().compute(rows)
+
+        def finish(self, unit, computed):
+            threads["finish"] = threading.get_ident()
+            return super().finish(unit, computed)
+
+    serve(run, units(run, 0), WatchedWork(run.manifest))
+    assert threads["load"] == threads["compute"]
+    assert threads["finish"] == threading.get_ident() != threads["compute"]
+
+
+@pytest.mark.parametrize("error", [RefusedError("another model"), TimeoutError("no answer")])
+def test_what_loading_raises(run, error):
+    """Where loading fails serving ends with that error, whatever was read in the meantime."""
+
+    class Unloadable(FakeWork):
+        def load(self):
+            assert self._has_read.wait(20)
+            raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        serve(run, units(run, 0, 1), Unloadable(run.manifest))
+    with pytest.raises(type(error), match=str(error)), pipeline_of(run, Unloadable(run.manifest)) as pipeline:
+        next(pipeline.units())
+    assert run.part_files() == {}
+
+
+@pytest.mark.parametrize("command", [{"stop": True}, None])
+def test_stop_while_the_engine_loads(run, command):
+    """Told to stop, or left by its driver, before the engine is there, a worker ends without waiting for it."""
+    loading, go_on, computed = threading.Event(), threading.Event(), []
+
+    class SlowToLoad(FakeWork):
+        def load(self):
+            loading.set()
+            assert go_on.wait(20)
+            return super().load()
+
+        def compute(self, rows):
+            computed.append(rows)
+            return super().compute(rows)
+
+    reading, writing = os.pipe()
+    events = io.StringIO()
+    with os.fdopen(reading) as commands, os.fdopen(writing, "w", buffering=1) as driver:
+        mailbox = Mailbox(run, commands, events)
+        work = SlowToLoad(run.manifest)
+        worker = threading.Thread(target=serve_units, args=(run, work, mailbox))
+        worker.start()
+        driver.write(json.dumps({"unit": run.manifest.units()[0].name}) + "\n")
+        assert loading.wait(20)
+        if command:
+            driver.write(json.dumps(command) + "\n")
+        else:
+            driver.close()
+        worker.join(20)
+        assert not worker.is_alive()
+        go_on.set()
+    for thread in threading.enumerate():
+        if thread.name in {"prepare", "compute"}:
+            thread.join(20)
+    assert [json.loads(line)["event"] for line in events.getvalue().splitlines()] == ["listening"]
+    assert computed == []
+    assert run.part_files() == {}
+
+
+def test_a_stopped_pipeline_ends(run):
     """Once told to stop, whoever waits for a unit is let go."""
-    feed = UnitFeed(FakeWork(run.manifest), lambda: True)
-    with pytest.raises(StopRequestedError):
-        feed.next_unit()
-    feed.close()
+    with Pipeline(FakeWork(run.manifest), lambda: True) as pipeline, pytest.raises(StopRequestedError):
+        next(pipeline.units())
+
+
+def test_work_that_stops_ends_the_pipeline(run):
+    """A step that gives up because it was told to stop ends the other threads with it."""
+
+    class Stopping(FakeWork):
+        def compute(self, rows):
+            raise StopRequestedError
+
+    with pipeline_of(run, Stopping(run.manifest)) as pipeline, pytest.raises(StopRequestedError):
+        next(pipeline.units())
 
 
 def test_a_driver_that_is_gone_stops_the_worker(run):

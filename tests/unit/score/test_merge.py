@@ -499,7 +499,7 @@ def tokenize_sources(tmp_path, patterns, **settings):
         )
     )
     run, _ = create_or_join(str(tmp_path / "tokens"), manifest)
-    work, _ = open_tokenize_work(run)
+    work = open_tokenize_work(run)
     for unit in manifest.units():
         run.publish(unit, work.finish(unit, work.prepare(unit)))
     return run

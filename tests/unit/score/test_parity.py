@@ -134,13 +134,13 @@ def test_the_sample_is_of_the_whole_corpus(folder, tmp_path):
     """The sample's documents come from units spread over the corpus, its windows and all, none of them empty."""
     run = plan(folder, tmp_path / "run")
     work, _ = open_work(run)
-    scorer = work._scorer
-    sample = sample_sequences(run, work, scorer, 10)
+    scorer = work._scorer()
+    sample = sample_sequences(run, scorer, 10)
     units = run.manifest.units()
     assert len(units) == 7
     assert 7 <= sample.num_sequences <= 14
     assert np.diff(sample.offsets).min() >= 1
-    nothing = sample_sequences(run, work, scorer, 0)
+    nothing = sample_sequences(run, scorer, 0)
     assert nothing.num_sequences == 0
 
 

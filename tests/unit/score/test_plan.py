@@ -200,7 +200,7 @@ def tokenize_here(folder, run, *, publish=True, **changes):
     base = {"sources": (str(folder / "a.parquet"),), "bundle": str(folder / "bundle"), "run": str(run)}
     made, _ = create_or_join(str(run), plan_tokenize(TokenizeSettings(**{**base, **changes})))
     if publish:
-        work, _ = open_tokenize_work(made)
+        work = open_tokenize_work(made)
         for unit in made.manifest.units():
             run_unit(made, work, unit)
     return made

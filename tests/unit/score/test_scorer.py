@@ -109,6 +109,18 @@ def test_pairs_next_to_rows_without_ids(folder):
     assert np.diff(sequences.offsets).tolist() == [5, 4]
 
 
+@pytest.mark.parametrize("on_long", ["truncate", "window-mean"])
+def test_deciding_waits_for_no_forward_pass(on_long, folder):
+    """Forward passes may run ahead: decided later, each chunk has the scores that it has by itself."""
+    scorer, encoder = make_scorer(folder, OddEngine(float("nan")), on_long=on_long)
+    chunks = [chunk_of(lists, encoder) for lists in ([[2, 7, 3], []], [[2, 9, 3], [2, 8, 3], [2, 6, 3]])]
+    ahead = [scorer.forward(chunk) for chunk in chunks]
+    decided = [scorer.decide(forwarded) for forwarded in ahead]
+    assert [one.columns for one in decided] == [scorer.score(chunk).columns for chunk in chunks]
+    assert decided[1].errors == {0: NOT_FINITE}
+    assert scorer.decide(ahead[1]).columns == decided[1].columns
+
+
 def test_duplicates(folder):
     """Equal documents run once and get the same score; a document runs each time where that is asked for."""
     lists = [[2, 7, 3], [2, 8, 3], [2, 7, 3]]

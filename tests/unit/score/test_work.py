@@ -19,6 +19,7 @@ from assay.runs.run import FOOTER_STATS, create_or_join, part_path
 from assay.runs.verify import verify
 from assay.runs.worker import StopRequestedError, run_unit
 from assay.score.merge import merge
+from assay.score.parity import sample_sequences
 from assay.score.plan import plan_score
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings
@@ -59,8 +60,10 @@ def plan(patterns, bundle, run, **settings):
 
 
 def open_work(run):
-    """The work that a worker would do."""
-    return open_score_work(run, device="cpu", num_threads=1, should_stop=lambda: False)[0]
+    """The work that a worker would do, loaded."""
+    work = open_score_work(run, device="cpu", num_threads=1, should_stop=lambda: False)
+    work.load()
+    return work
 
 
 def score_here(patterns, bundle, run, **settings):
@@ -397,10 +400,31 @@ def test_a_unit_that_is_stopped_publishes_nothing(bundle, texts, tmp_path):
     """Told to stop, the work of a unit ends without a part."""
     pq.write_table(table_of(texts), tmp_path / "data.parquet")
     run = plan(tmp_path / "data.parquet", bundle, tmp_path / "run")
-    work, _ = open_score_work(run, device="cpu", num_threads=1, should_stop=lambda: True)
+    work = open_score_work(run, device="cpu", num_threads=1, should_stop=lambda: True)
+    work.load()
     with pytest.raises(StopRequestedError):
         run_unit(run, work, run.manifest.units()[0])
     assert run.part_files() == {}
+
+
+def test_the_gate_reads_beside_the_first_unit(bundle, texts, tmp_path, monkeypatch):
+    """The parity sample is read while a unit is, from the same source; neither notices the other."""
+    monkeypatch.setattr("assay.score.work.TEXT_BATCH_ROWS", 5)
+    monkeypatch.setattr("assay.score.chunks.CHUNK_ROWS", 5)
+    pq.write_table(table_of(texts), tmp_path / "data.parquet", row_group_size=30)
+    run = plan(tmp_path / "data.parquet", bundle, tmp_path / "run")
+    encoder = Encoder.from_bundle(bundle, max_length=64, on_long="truncate")
+    scorer = Scorer(load_bundle(bundle), FakeEngine(num_outputs=2), encoder)
+    unit = run.manifest.units()[0]
+    alone = [chunk.ids.to_pylist() for chunk in open_work(run).prepare(unit)]
+    expected = sample_sequences(run, scorer, 20)
+    read = []
+    for chunk in open_work(run).prepare(unit):
+        read.append(chunk.ids.to_pylist())
+        sample = sample_sequences(run, scorer, 20)
+        assert sample.flat_ids.tolist() == expected.flat_ids.tolist()
+    assert read == alone
+    assert len(read) > 1
 
 
 def test_a_bundle_that_changed_since_planning_is_refused(texts, tmp_path):

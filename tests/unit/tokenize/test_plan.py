@@ -91,7 +91,7 @@ def test_how_the_parts_were_made_is_read_back(folder, tmp_path):
     """A run that is found again says how its ids were made, by its folder, its parts, or with a slash."""
     manifest = plan(folder, on_long="window-mean", stride=3, max_length=20)
     run, _ = create_or_join(str(tmp_path / "run"), manifest)
-    work, _ = open_tokenize_work(run)
+    work = open_tokenize_work(run)
     for unit in run.manifest.units():
         run.publish(unit, work.finish(unit, work.prepare(unit)), stats=work.stats)
     for name in ("run", "run/", "run/parts", "run/parts/"):

@@ -51,7 +51,7 @@ def plan(source, bundle, run, **changes):
 
 def run_all(run):
     """All units in this process; the rows of the parts in unit order, and each part's figures."""
-    work, _ = open_tokenize_work(run)
+    work = open_tokenize_work(run)
     tables, figures = [], []
     for unit in run.manifest.units():
         run_unit(run, work, unit)

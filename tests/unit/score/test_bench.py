@@ -1,0 +1,228 @@
+"""`assay bench`: the sample, the figures on both sides, the estimate, and what is refused."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.scoring import MAX_LENGTH, make_classifier, make_texts, tokenize_here, write_parquet
+
+from assay.data.sources import Columns, find_sources
+from assay.engine.load import load_engine
+from assay.errors import InputError, SourceError, UsageError
+from assay.score.bench import bench, estimate, parse_count, spread
+from assay.score.bench_settings import BenchSettings
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A classifier of random weights."""
+    return make_classifier(tmp_path_factory.mktemp("bench") / "model")
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Forty short texts."""
+    return write_parquet(tmp_path / "corpus.parquet", make_texts(40))
+
+
+def bench_here(source, bundle, **settings):
+    """The report on a source, of one round on the CPU."""
+    settings = {"rounds": 1, "device": "cpu", **settings}
+    return bench(BenchSettings(sources=(str(source),), bundle=str(bundle), **settings))
+
+
+# ------------------------------------------------------------ numbers of people
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("160M", 160_000_000),
+        ("160 m", 160_000_000),
+        ("1.5B", 1_500_000_000),
+        ("2G", 2_000_000_000),
+        ("250k", 250_000),
+        ("2.5e6", 2_500_000),
+        ("12,345", 12_345),
+        ("1_000", 1_000),
+        ("1", 1),
+    ],
+)
+def test_counts_as_people_write_them(text, count):
+    """A number may have a suffix, an exponent or separators."""
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "M", "many", "-5", "0", "0.1", "1e400", "nan", "160MM", "5 %"])
+def test_what_is_no_count_is_refused(text):
+    """The value seen, the rule and the way out."""
+    with pytest.raises(UsageError, match="is no number of documents; write it as 160M"):
+        parse_count(text)
+
+
+# ------------------------------------------------------------ estimate
+
+
+def test_on_a_gpu_the_slower_side_bounds_the_run():
+    """Tokenizing runs beside the device, so the slower of the two decides, and is named."""
+    found = estimate(3_600_000, 1000.0, 500.0, shares_cores=False, price_per_hour=3.0)
+    assert (found.bound, found.docs_per_second, found.hours, found.cost) == ("tokenizer", 500.0, 2.0, 6.0)
+    found = estimate(3_600_000, 1000.0, 5000.0, shares_cores=False, price_per_hour=None)
+    assert (found.bound, found.hours, found.cost) == ("engine", 1.0, None)
+
+
+def test_on_a_cpu_both_take_the_same_cores():
+    """Their times add up."""
+    found = estimate(3600, 2.0, 2.0, shares_cores=True, price_per_hour=1.0)
+    assert (found.bound, found.docs_per_second, found.hours) == ("both", 1.0, 1.0)
+
+
+def test_stored_ids_need_no_tokenizer():
+    """Then the engine alone bounds the run."""
+    found = estimate(3600, 2.0, None, shares_cores=True, price_per_hour=None)
+    assert (found.bound, found.hours) == ("engine", 0.5)
+
+
+# ------------------------------------------------------------ sample
+
+
+def rows_of(ranges):
+    """The rows that ranges of two sources `a` and `b` name."""
+    return [(source.name, row) for source, start, stop in ranges for row in range(start, stop)]
+
+
+@pytest.fixture
+def two_sources(tmp_path):
+    """Sources of thirty and seventy rows."""
+    for name, count in (("a", 30), ("b", 70)):
+        write_parquet(tmp_path / f"{name}.parquet", ["text"] * count)
+    return find_sources([str(tmp_path / "*.parquet")], columns=Columns())
+
+
+@pytest.mark.parametrize("num_documents", [1, 2, 7, 8, 9, 50, 99])
+def test_the_sample_is_spread_over_the_sources(two_sources, num_documents):
+    """As many rows as asked for, each once, in order, from the whole length of the corpus."""
+    rows = rows_of(spread(two_sources, num_documents))
+    assert len(rows) == num_documents
+    assert rows == sorted(set(rows))
+    if num_documents >= 8:
+        assert {name for name, _ in rows} == {"a", "b"}
+        assert rows[-1] >= ("b", 55), "the last slice lies in the last eighth or so"
+
+
+def test_a_small_corpus_is_the_sample(two_sources):
+    """Where fewer rows are there than asked for, all are taken."""
+    assert len(rows_of(spread(two_sources, 1000))) == 100
+
+
+# ------------------------------------------------------------ the whole
+
+
+def test_both_sides_are_measured_on_the_same_documents(source, bundle):
+    """Engine and transformers' padded pass run the same tokens, and their scores agree."""
+    report = bench_here(source, bundle, rounds=2, for_documents="1M", price_per_hour=2.0)
+    assert report.padded is not None
+    assert report.engine.num_documents == report.padded.num_documents == 40
+    assert report.engine.num_tokens == report.padded.num_tokens
+    assert report.ratio == pytest.approx(
+        report.engine.docs_per_second / report.padded.docs_per_second, rel=0.9
+    )
+    assert report.largest_difference is not None
+    assert report.largest_difference < 1e-5
+    assert (report.precision, report.num_rows, report.estimate.num_documents) == ("fp32", 40, 1_000_000)
+    assert report.estimate.cost == pytest.approx(report.estimate.hours * 2.0)
+    assert report.estimate.bound == "both"
+    assert report.engine.ceiling_share == pytest.approx(report.engine.teraflops / report.ceiling)
+    assert report.sample.num_tokens_longest == MAX_LENGTH
+    assert 0 < report.sample.truncated_share < 1
+
+
+def test_the_report_reads_and_parses(source, bundle):
+    """For people a table, a ratio and the estimate; as JSON the same figures, serializable."""
+    report = bench_here(source, bundle)
+    text = str(report)
+    for word in ("docs/s", "of ceiling", "padding", "transformers, padded", "ratio", "tokenizer", "estimate"):
+        assert word in text
+    assert "40 documents: " in text, "by default the rows of the sources are estimated"
+    content = json.loads(json.dumps(report.to_json()))
+    assert content["sample"]["documents"] == 40
+    assert content["engine"]["docs_per_second"] > 0
+    assert content["estimate"]["cost"] is None
+
+
+def test_the_padded_engine_has_nothing_beside_it(source, bundle):
+    """Where transformers' own pass is the engine there is no second side and no ratio."""
+    report = bench_here(source, bundle, engine="padded")
+    assert (report.padded, report.ratio, report.largest_difference) == (None, None, None)
+    assert not load_engine(bundle, packed=False).packed
+    assert "transformers, padded" not in str(report)
+
+
+def test_bad_rows_are_left_out_and_told(tmp_path, bundle):
+    """A null text is no document of the sample; the report says how many there were."""
+    source = write_parquet(tmp_path / "corpus.parquet", ["one text", None, "another text", None])
+    report = bench_here(source, bundle)
+    assert (report.sample.num_documents, report.sample.num_rows) == (2, 4)
+    assert report.engine.num_documents == 2
+    assert "2 bad rows left out" in str(report)
+
+
+def test_a_token_run_needs_no_tokenizing(source, bundle, tmp_path):
+    """The run of `assay tokenize` is measured on its ids; the tokenizer then bounds nothing."""
+    tokens = tokenize_here(source, bundle, tmp_path / "tokens")
+    report = bench_here(tokens.url, bundle)
+    assert (report.tokenize_docs_per_second, report.estimate.bound) == (None, "engine")
+    assert report.engine.num_tokens == bench_here(source, bundle).engine.num_tokens
+
+
+def test_windows_count_as_their_document(source, bundle):
+    """A document cut into windows is one document, whose tokens all count."""
+    cut, whole = bench_here(source, bundle), bench_here(source, bundle, on_long="window-mean")
+    assert whole.engine.num_documents == cut.engine.num_documents == 40
+    assert whole.sample.sequences.num_sequences > 40
+    assert whole.engine.num_tokens > cut.engine.num_tokens
+
+
+def test_stored_ids_are_measured(tmp_path, bundle):
+    """Ids made elsewhere are taken as they are."""
+    ids = [[101, 2023, 102], [101, 102], []]
+    pq.write_table(pa.table({"input_ids": pa.array(ids, pa.list_(pa.uint16()))}), tmp_path / "ids.parquet")
+    report = bench_here(tmp_path / "ids.parquet", bundle, input_ids_column="input_ids")
+    assert (report.engine.num_documents, report.engine.num_tokens) == (2, 5)
+    assert np.diff(report.sample.sequences.offsets).tolist() == [3, 2]
+
+
+# ------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"documents": 0}, "documents is 0; it is at least 1; set --documents to 1 or more"),
+        ({"rounds": 0}, "rounds is 0; it is at least 1; set --rounds"),
+        ({"price_per_hour": float("nan")}, "price_per_hour is nan; it is at least 0; set --price-per-hour"),
+        ({"for_documents": "lots"}, "'lots' is no number of documents"),
+        ({"engine": "fake"}, "engine fake makes scores up"),
+        ({"device": "cuda:99"}, "device 'cuda:99' is not there"),
+        ({"max_length": 1000}, "takes 1 to 64 tokens"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_settings_out_of_range_are_refused(source, bundle, settings, message):
+    """Each with the value seen, the rule and the way out, before anything is loaded."""
+    with pytest.raises(UsageError, match=message):
+        bench_here(source, bundle, **settings)
+
+
+def test_sources_without_a_document_are_refused(tmp_path, bundle):
+    """Nothing to measure is no figure: a missing column, no rows, or none that can be scored."""
+    source = write_parquet(tmp_path / "nulls.parquet", [None, None])
+    with pytest.raises(InputError, match="none of the 2 rows sampled can be scored"):
+        bench_here(source, bundle)
+    empty = write_parquet(tmp_path / "empty.parquet", [])
+    with pytest.raises(InputError, match="none of the 0 rows"):
+        bench_here(empty, bundle)
+    with pytest.raises(SourceError, match="no column 'body'"):
+        bench_here(source, bundle, text_column="body")

@@ -1,0 +1,69 @@
+"""The process that scores: what it does before its engine is there."""
+
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.bundles import write_bundle
+
+from assay.runs.run import create_or_join
+from assay.score.plan import plan_score
+from assay.score.settings import ScoreSettings
+from assay.score.verb import place
+
+HEAVY = ("torch", "transformers")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of three units on the fake engine."""
+    bundle = write_bundle(tmp_path / "bundle")
+    pq.write_table(pa.table({"text": ["document of 1"] * 9}), tmp_path / "data.parquet")
+    settings = ScoreSettings(
+        sources=(str(tmp_path / "data.parquet"),),
+        bundle=str(bundle),
+        run=str(tmp_path / "run"),
+        engine="fake",
+        unit_rows=3,
+    )
+    return create_or_join(settings.run, plan_score(settings, *place(settings))[0])[0]
+
+
+def python(code, *arguments):
+    """What these lines of Python print, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("module", ["assay.score.worker", "assay.tokenize.worker", "assay.score.verb"])
+def test_starting_imports_nothing_heavy(module):
+    """A worker listens, and a driver begins, without torch and transformers, which take seconds to import."""
+    code = f"import sys, {module}; print(*(name for name in {HEAVY} if name in sys.modules))"
+    assert python(code) == ""
+
+
+def test_the_first_unit_is_read_without_the_engine(run):
+    """A unit is read and tokenized before `load`, which is what imports torch; then it is scored."""
+    code = f"""
+import sys
+from assay.runs.run import open_run
+from assay.score.worker import open_score_work
+
+run = open_run(sys.argv[1])
+work = open_score_work(run, device="cpu", num_threads=1, should_stop=lambda: False)
+unit = run.manifest.units()[1]
+chunks = list(work.prepare(unit))
+print(sum(chunk.num_rows for chunk in chunks), [name for name in {HEAVY} if name in sys.modules])
+print(work.load())
+print(run.publish(unit, work.finish(unit, map(work.compute, chunks)), stats=work.stats).num_rows)
+"""
+    assert python(code, run.url).splitlines() == [
+        "3 []",
+        "fake engine, 2 outputs: made-up logits, no model",
+        "3",
+    ]
