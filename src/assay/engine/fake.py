@@ -53,8 +53,9 @@ class FakeEngine:
             mixed_N += sampled_N.astype(np.uint64)
             mixed_N *= _MIX
         if batch.token_type_ids_T is not None:
-            mixed_N += batch.token_type_ids_T.numpy()[last_N].astype(np.uint64)
-            mixed_N *= _MIX
+            types_N = batch.token_type_ids_T.numpy()[last_N].astype(np.uint64)
+            # a sequence of one segment is the same in the company of pairs
+            mixed_N = np.where(types_N > 0, (mixed_N + types_N) * _MIX, mixed_N)
         mixed_NC = mixed_N[:, None] * self._factors_C
         logits_NC = (mixed_NC >> np.uint64(40)).astype(np.float32) * np.float32(6.0 / (1 << 24)) - np.float32(
             3.0

@@ -45,6 +45,8 @@ DETERMINISTIC_ROWS = 16_384
 _FIRST_ROWS = 1024
 """First tokens of one product of a deterministic engine."""
 _PROBE_ROWS = 8192
+FP8_COLUMNS = 256
+"""Columns of a tile of the fp8 product that applies the activation."""
 _MEMORY_SHARE = 0.4
 """Of the free memory that a batch may take; its graph takes as much again."""
 
@@ -117,6 +119,9 @@ class GpuPackedEngine:
         """Return the logits, float32 [N, C] on the device, perhaps still being computed."""
         if batch.num_sequences == 0:
             return torch.empty((0, self.num_outputs))
+        if self.deterministic:
+            # kernels choose their steps by it
+            batch = replace(batch, max_seqlen=self.max_length)
         with self._staging.put(
             batch, self._num_rows(batch.num_tokens), in_few_shapes=self._in_few_shapes
         ) as placed:
@@ -209,6 +214,8 @@ def why_not_fp8(weights: EncoderWeights) -> str | None:
     sizes = (*weights.layers[0].up.weight.shape, *weights.layers[0].qkv.weight.shape)
     if any(size % 16 for size in sizes):
         return "fp8 products need sizes that are multiples of 16"
+    if weights.layers[0].up.weight.shape[0] % FP8_COLUMNS:
+        return f"the fp8 feed-forward needs an intermediate size that is a multiple of {FP8_COLUMNS}"
     return None
 
 

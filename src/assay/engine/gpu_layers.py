@@ -13,7 +13,16 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from assay.engine.fp8 import fp8_linear, fp8_weights, scale_for, with_scale
 from assay.engine.kernels.kernels import Kernels, Quantized
 from assay.engine.kernels.layout import DeviceBatch
-from assay.model.families import Activation, EncoderWeights, LayerWeights, Linear
+from assay.model.families import Activation, EncoderWeights, LayerWeights, Linear, Norm
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PendingNorm:
+    """A norm that the next products apply themselves."""
+
+    norm: Norm
+    sums_PT2: torch.Tensor
+    """Sum and sum of squares of each row, by groups of columns, float32 [groups, T, 2]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +32,15 @@ class Hidden:
     values_TH: torch.Tensor
     fp8: Quantized | None = None
     """The same in fp8, where the next product wants it so."""
+    pending: PendingNorm | None = None
+    """The norm that the values still lack; None where they are hidden states."""
+
+
+def normed(hidden: Hidden, kernels: Kernels) -> torch.Tensor:
+    """Return the hidden states [T, H], whatever norm they lacked; may overwrite `hidden`."""
+    if hidden.pending is None:
+        return hidden.values_TH
+    return kernels.norm(hidden.values_TH, hidden.pending.norm, in_place=True)
 
 
 Layer = Callable[[Hidden, DeviceBatch, torch.Tensor | None], Hidden]
@@ -87,7 +105,7 @@ class Fp8PostNormLayer:
         qkv_TH = fp8_linear(hidden.fp8 or kernels.activate_quantize(hidden.values_TH, None), self._qkv)
         out_TH = fp8_linear(self._attend(qkv_TH, batch), self._attention_out)
         residual_TH, fp8 = kernels.add_norm_quantize(out_TH, hidden.values_TH, self._attention_norm)
-        down_TH = fp8_linear(self._inner(fp8), self._down)
+        down_TH = fp8_linear(self._inner(fp8, batch), self._down)
         hidden_TH, fp8 = kernels.add_norm_quantize(down_TH, residual_TH, self._ffn_norm)
         return Hidden(values_TH=hidden_TH, fp8=fp8)
 
@@ -101,11 +119,12 @@ class Fp8PostNormLayer:
             self._attended_scale = scale_for(attend()[:num_tokens])
         return with_scale(attend(fp8_scale=self._attended_scale), self._attended_scale)
 
-    def _inner(self, fp8: Quantized) -> Quantized:
+    def _inner(self, fp8: Quantized, batch: DeviceBatch) -> Quantized:
         """The intermediate states, [T, I]."""
         if self._inner_scale is None:
+            num_tokens = int(batch.cu_seqlens.max())
             inner_TI = self._kernels.activate(fp8_linear(fp8, self._up), self._activation)
-            self._inner_scale = scale_for(inner_TI.nan_to_num(0.0, 0.0, 0.0))
+            self._inner_scale = scale_for(inner_TI[:num_tokens])
         inner = self._kernels.linear_activate_quantize(fp8, self._up, self._activation, self._inner_scale)
         return with_scale(inner, self._inner_scale)
 
@@ -165,14 +184,14 @@ class FirstTokenLayer:
 
     def __call__(self, hidden: Hidden, batch: DeviceBatch, angles: torch.Tensor | None) -> Hidden:
         """Return the layer's output of the first tokens, [N, H]."""
-        input_TH = hidden.values_TH
+        hidden_TH = input_TH = normed(hidden, self._kernels)
         if self._is_pre_norm and self._layer.attention_norm is not None:
             input_TH = self._kernels.norm(input_TH, self._layer.attention_norm)
         # where a sequence of no token would begin there may be no row
         firsts_N = batch.cu_seqlens[:-1].long().clamp_max(batch.num_rows - 1)
         attend = self._attend if angles is None else partial(self._attend_rotated, angles=angles)
         attended_NH = attend(input_TH, input_TH[firsts_N], batch)
-        return Hidden(values_TH=self._by_rows(self._rest, attended_NH, hidden.values_TH[firsts_N]))
+        return Hidden(values_TH=self._by_rows(self._rest, attended_NH, hidden_TH[firsts_N]))
 
     def _attend(self, input_TH: torch.Tensor, first_NH: torch.Tensor, batch: DeviceBatch) -> torch.Tensor:
         """The attention of the first tokens, [N, H]."""

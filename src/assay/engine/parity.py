@@ -30,15 +30,19 @@ class Tolerance:
     """Largest difference of a probability."""
     logit: float
     """Largest difference of a logit, as a share of the largest logit of the sample where that is above 1."""
+    agreement: float = 0.0
+    """Least share of documents that keep their label."""
 
 
 TOLERANCES = {
-    "fp32": Tolerance(probability=1e-4, logit=1e-3),
-    # Half precision keeps 8 (bf16) or 11 (fp16) bits. On MiniLM and RoBERTa shapes logits of bf16
-    # differ by 0.003 to 0.010 from fp32; a probability moves by at most a quarter of a logit's
-    # difference for two labels. 0.02 leaves room for trained heads with larger logits.
-    "bf16": Tolerance(probability=0.02, logit=0.08),
-    "fp16": Tolerance(probability=0.02, logit=0.08),
+    "fp32": Tolerance(probability=1e-4, logit=1e-3, agreement=0.95),
+    # From a fine-tuned MiniLM-L6 of five labels on 2,000 news texts of 400 tokens (H100). Largest
+    # difference of a probability, its 99th percentile, of a logit as a share, label agreement:
+    # bf16 0.020, 0.005, 0.011, 1.0; fp16 0.0025, 0.0013, 0.0015, 1.0; fp8 0.10, 0.034, 0.093, 0.999.
+    # Allowed is about twice the largest, and in a sample of 32 one label that turns, in fp8 three.
+    "bf16": Tolerance(probability=0.04, logit=0.04, agreement=0.95),
+    "fp16": Tolerance(probability=0.01, logit=0.01, agreement=0.95),
+    "fp8": Tolerance(probability=0.2, logit=0.2, agreement=0.9),
 }
 """Default tolerance by precision."""
 
@@ -60,7 +64,7 @@ class ParityReport:
     tolerance: Tolerance
     """What was allowed."""
     passed: bool
-    """Whether both differences were within the tolerance."""
+    """Whether the differences and the agreement were within the tolerance."""
 
 
 def reference_engine(path: str | Path, *, device: str = "cpu") -> PaddedEngine:
@@ -103,14 +107,15 @@ def judge(found: Floats, expected: Floats, *, task: Task, tolerance: Tolerance) 
     probability_difference = _largest(left, right)
     # written so that NaN fails
     allowed = tolerance.logit * max(1.0, float(np.abs(expected).max()))
-    passed = bool(logit_difference <= allowed)
+    agreement = _agreement(left, right, task)
+    passed = bool(logit_difference <= allowed) and agreement >= tolerance.agreement
     if task != "regression":
         passed = passed and bool(probability_difference <= tolerance.probability)
     return ParityReport(
         num_documents=num_documents,
         max_abs_difference=logit_difference,
         max_abs_probability_difference=probability_difference,
-        label_agreement=_agreement(left, right, task),
+        label_agreement=agreement,
         rank_correlation=_spearman(found[:, 0], expected[:, 0]) if task == "regression" else None,
         tolerance=tolerance,
         passed=passed,

@@ -163,6 +163,7 @@ class Driver:
         self._workers: list[_Worker] = []
         self._began = time.monotonic()
         self._ready_at: float | None = None
+        self._published_at: float | None = None
 
     @property
     def units_total(self) -> int:
@@ -233,6 +234,7 @@ class Driver:
             unit = worker.assigned.popleft()
             self._mark_published(unit)
             self._published_here += bool(event["created"])
+            self._published_at = time.monotonic()
             self._starts[worker.index] = 1
 
     def _on_failure(self, worker: _Worker, event: Json) -> None:
@@ -335,14 +337,13 @@ class Driver:
         return total
 
     def _outcome(self) -> Outcome:
-        now = time.monotonic()
-        ready_at = self._ready_at or now
+        ready_at = self._ready_at or time.monotonic()
         return Outcome(
             units_total=self._units_total,
             units_found=self._units_found,
             units_published=self._published_here,
             counters=self._counters(),
-            seconds=now - ready_at,
+            seconds=max(0.0, (self._published_at or ready_at) - ready_at),
             ready_seconds=ready_at - self._began,
             descriptions=tuple(self._descriptions),
         )

@@ -97,6 +97,8 @@ class _UnderWay:
     """It failed, or was given up: nothing more of it need be prepared or computed."""
     error: Exception | None = None
     """What it failed of; raised at its end, to whoever takes its chunks."""
+    computed_from: float = 0.0
+    """When its first chunk was taken up, unix seconds; 0 before."""
 
     @contextlib.contextmanager
     def owning_errors(self) -> Iterator[None]:
@@ -148,7 +150,9 @@ class Pipeline:
             for unit, computed in pipeline.units():
                 run.publish(unit, work.finish(unit, computed), stats=work.stats)
 
-    The work is loaded and computes in one and the same thread: a CUDA device is current by thread.
+    `unit_started_at` says when the unit given last was taken up, unix seconds: once the unit before it
+    was done, or once something of it was computed. The work is loaded and computes in one and the
+    same thread: a CUDA device is current by thread.
     """
 
     def __init__(self, work: Work[Any, Any], should_stop: Callable[[], bool]) -> None:
@@ -160,6 +164,7 @@ class Pipeline:
         self._prepared = _Channel(self._should_stop)
         self._computed = _Channel(self._should_stop)
         self._loaded: concurrent.futures.Future[str] = concurrent.futures.Future()
+        self.unit_started_at = 0.0
         self._preparing = self._start("prepare", self._prepare_units)
         self._computing = self._start("compute", self._compute_chunks)
 
@@ -199,12 +204,16 @@ class Pipeline:
         """
         self.load()
         taken = None
+        free_since = time.time()
         while (item := self._computed.get()) is not None:
             if item.of is taken:
                 continue
             taken = item.of
+            # its time is its own: what was computed of it ahead, while the unit before was written, is not
+            self.unit_started_at = max(free_since, item.of.computed_from)
             yield taken.unit, self._chunks(item)
             taken.is_over = True
+            free_since = time.time()
 
     def _chunks(self, item: _Item | None) -> Iterator[Any]:
         while item is not None and not item.is_end:
@@ -236,6 +245,7 @@ class Pipeline:
             if item.is_end:
                 self._computed.put(item)
             elif not item.of.is_over:
+                item.of.computed_from = item.of.computed_from or time.time()
                 with item.of.owning_errors():
                     computed = self._work.compute(item.chunk)
                     self._computed.put(_Item(of=item.of, chunk=computed))
@@ -311,11 +321,11 @@ def serve_units(run: Run, work: Work[Any, Any], mailbox: Mailbox) -> None:
         mailbox.send("listening")
         mailbox.send("ready", description=pipeline.load())
         for unit, computed in pipeline.units():
-            _serve_unit(run, work, mailbox, unit, computed)
+            _serve_unit(run, work, mailbox, unit, computed, pipeline.unit_started_at)
 
 
 def _serve_unit(
-    run: Run, work: Work[Any, Any], mailbox: Mailbox, unit: Unit, computed: Iterator[Any]
+    run: Run, work: Work[Any, Any], mailbox: Mailbox, unit: Unit, computed: Iterator[Any], started_at: float
 ) -> None:
     def batches() -> Iterator[pa.RecordBatch]:
         last = time.monotonic()
@@ -328,7 +338,7 @@ def _serve_unit(
                 mailbox.send("progress", unit=unit.name, counters=work.counters.to_json())
 
     try:
-        published = run.publish(unit, batches(), stats=work.stats)
+        published = run.publish(unit, batches(), stats=lambda: {**work.stats(), "started_at": started_at})
     except StopRequestedError:
         raise
     except Exception as error:  # noqa: BLE001  whatever a unit dies of, the driver decides what follows

@@ -6,18 +6,21 @@ is what the engine takes.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from assay.data.ahead import ahead
 from assay.data.rows import Rows
 from assay.errors import SourceError
 from assay.tokenize.encode import TOO_LONG, Encoder, TokenIds, Tokens
 from assay.tokenize.settings import OnLong
 
 CHUNK_ROWS = 65_536
+FIRST_CHUNK_ROWS = 4_096
 CHUNK_TOKENS = 32 << 20
 
 WINDOWS: dict[OnLong, Literal["mean", "max"]] = {"window-mean": "mean", "window-max": "max"}
@@ -50,21 +53,36 @@ def max_row_tokens(encoder: Encoder) -> int | None:
     return None if encoder.on_long in WINDOWS else encoder.max_length
 
 
-def chunks(batches: Iterable[Rows], encoder: Encoder, *, max_tokens: int | None) -> Iterator[Chunk]:
-    """The rows of `batches` as chunks of up to 65,536 rows or 32M tokens, in order.
+class ChunkRows:
+    """How many rows the next chunk has: few at first, so that the device soon has something to do."""
+
+    def __init__(self) -> None:
+        self.value = FIRST_CHUNK_ROWS
+
+    def grow(self) -> None:
+        """A quarter more, up to what a chunk may have: preparing it should not outlast the chunk before."""
+        self.value = min(CHUNK_ROWS, self.value + self.value // 4)
+
+
+def chunks(
+    batches: Iterable[Rows], encoder: Encoder, *, max_tokens: int | None, chunk_rows: ChunkRows | None = None
+) -> Iterator[Chunk]:
+    """The rows of `batches` as chunks of up to `chunk_rows` (65,536) rows or 32M tokens, in order.
 
     Rows of stored ids that have more than `max_tokens` get an error code, see `max_row_tokens`.
     """
     held: list[Chunk] = []
     num_rows = num_tokens = 0
-    for rows in batches:
-        chunk = to_chunk(rows, encoder, max_tokens=max_tokens)
+    for chunk in ahead(partial(to_chunk, encoder=encoder, max_tokens=max_tokens), batches):
         held.append(chunk)
         num_rows += chunk.num_rows
         num_tokens += len(chunk.tokens.flat_ids)
-        if num_rows >= CHUNK_ROWS or num_tokens >= CHUNK_TOKENS:
+        most_rows = CHUNK_ROWS if chunk_rows is None else chunk_rows.value
+        if num_rows >= most_rows or num_tokens >= CHUNK_TOKENS:
             yield join(held)
             held, num_rows, num_tokens = [], 0, 0
+            if chunk_rows is not None:
+                chunk_rows.grow()
     if held:
         yield join(held)
 

@@ -111,7 +111,8 @@ def refuse_failed(found: dict[str, Any], where: str) -> None:
         msg = (
             f"the parity gate did not hold: on {found['num_documents']} documents of the corpus probabilities "
             f"differ from fp32 by up to {found['max_abs_probability_difference']:.4g} (allowed "
-            f"{tolerance['probability']:g}), logits by {found['max_abs_difference']:.4g}; with a new --run use "
+            f"{tolerance['probability']:g}), logits by {found['max_abs_difference']:.4g}, and "
+            f"{found['label_agreement']:.1%} keep their label; with a new --run use "
             f"--precision fp32, or --parity-tolerance (figures in {where}/{PARITY_PATH})"
         )
         raise CheckError(msg)

@@ -19,7 +19,7 @@ from assay.errors import InputError
 from assay.runs.manifest import Manifest
 from assay.runs.plan import Unit
 from assay.runs.worker import StopRequestedError
-from assay.score.chunks import CHUNK_ROWS, Chunk, chunks, max_row_tokens
+from assay.score.chunks import CHUNK_ROWS, Chunk, ChunkRows, chunks, max_row_tokens
 from assay.telemetry import Counters
 from assay.tokenize.encode import Encoder
 
@@ -54,6 +54,7 @@ class ScoreWork:
         self._schema = manifest.arrow_schema()
         self._reader = RowReader(manifest.source_columns())
         self._stats: Counter[str] = Counter()
+        self._chunk_rows = ChunkRows()
         self._errors: dict[str, dict[str, Any]] = {}
 
     def load(self) -> str:
@@ -64,7 +65,9 @@ class ScoreWork:
     def prepare(self, unit: Unit) -> Iterator[Chunk]:
         """The unit's rows as token ids, in order, a chunk at a time."""
         rows = read_unit(self._manifest, self._reader, unit)
-        return chunks(rows, self._encoder, max_tokens=max_row_tokens(self._encoder))
+        return chunks(
+            rows, self._encoder, max_tokens=max_row_tokens(self._encoder), chunk_rows=self._chunk_rows
+        )
 
     def compute(self, chunk: Chunk) -> "Forwarded":
         """The logits of a chunk."""

@@ -2,15 +2,15 @@
 
 import os
 import socket
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from assay.data.ahead import ahead
 from assay.data.rows import RowReader, Rows
 from assay.errors import InputError
 from assay.runs.manifest import Manifest
@@ -19,7 +19,6 @@ from assay.telemetry import Counters
 from assay.tokenize.encode import Encoder, Tokens
 
 BATCH_ROWS = 1_024
-BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,15 +54,11 @@ class TokenizeWork:
     def prepare(self, unit: Unit) -> Iterator[TokenChunk]:
         """The unit's rows and their token ids, in order."""
         source = self._manifest.source(unit.source)
-        encoding: deque[tuple[Rows, Future[Tokens]]] = deque()
-        # While one batch's ids are gathered, which takes the interpreter, the next is in the library, on all cores.
-        with ThreadPoolExecutor(BATCHES_AHEAD) as pool:
-            for rows in self._reader.read(source, unit.start, unit.stop, batch_rows=BATCH_ROWS):
-                encoding.append((rows, pool.submit(self._encoder.encode, rows.texts, rows.text_pairs)))
-                if len(encoding) > BATCHES_AHEAD:
-                    yield _first(encoding)
-            while encoding:
-                yield _first(encoding)
+        batches = self._reader.read(source, unit.start, unit.stop, batch_rows=BATCH_ROWS)
+        return ahead(self._encode, batches)
+
+    def _encode(self, rows: Rows) -> TokenChunk:
+        return TokenChunk(rows=rows, tokens=self._encoder.encode(rows.texts, rows.text_pairs))
 
     def compute(self, chunk: TokenChunk) -> TokenChunk:
         """The chunk as it is."""
@@ -123,8 +118,3 @@ class TokenizeWork:
         self.counters.tokens += num_tokens
         self.counters.padded_tokens += num_tokens
         self.counters.error_rows += len(errors)
-
-
-def _first(encoding: "deque[tuple[Rows, Future[Tokens]]]") -> TokenChunk:
-    rows, tokens = encoding.popleft()
-    return TokenChunk(rows=rows, tokens=tokens.result())

@@ -226,9 +226,11 @@ def test_rows_in_fp8():
 
 def test_which_weights_do_not_run_in_fp8():
     """Pre-norm layers and sizes that are no multiples of 16, in a few words; others do."""
-    assert why_not_fp8(extract_weights(make_model())) is None
+    assert why_not_fp8(extract_weights(make_model(intermediate_size=256))) is None
     odd = extract_weights(make_model(intermediate_size=40))
     assert "16" in why_not_fp8(odd)
+    # no whole tile of the fp8 feed-forward
+    assert "256" in why_not_fp8(extract_weights(make_model(intermediate_size=128)))
     modern = make_model(
         ModernBertConfig, pad_token_id=0, bos_token_id=1, cls_token_id=1, eos_token_id=2, sep_token_id=2
     )
@@ -315,6 +317,8 @@ def test_forward_does_not_wait_for_the_device(fp8, has_types):
     types = [[int(place > 2) for place in range(len(x))] for x in ids] if has_types else None
     batch = pack(ids, types)
     expected = engine.forward(batch).cpu()
+    # the second time that a shape is met it is captured
+    engine.forward(batch)
     before = engine.device_seconds
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -346,6 +350,7 @@ def test_forward_does_not_wait_for_the_device_in_modernbert(pooling):
     engine = make_engine(model, device="cuda", dtype=torch.bfloat16)
     batch = pack(documents([1 + k % 200 for k in range(300)]))
     expected = engine.forward(batch).cpu()
+    engine.forward(batch)
     torch.cuda.set_sync_debug_mode("error")
     try:
         made = [engine.forward(batch) for _ in range(5)]
@@ -353,6 +358,27 @@ def test_forward_does_not_wait_for_the_device_in_modernbert(pooling):
         torch.cuda.set_sync_debug_mode("default")
     for logits in made:
         assert torch.equal(logits.cpu(), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("max_graphs", [2, 64])
+def test_graphs_give_what_a_first_pass_gives(monkeypatch, max_graphs):
+    """Shapes met again, in turn, few or many of them kept: the same bits, and no logits written over."""
+    from assay.engine import graphs
+
+    monkeypatch.setattr(graphs, "MAX_GRAPHS", max_graphs)
+    engine = make_engine(make_model(**LARGER), device="cuda", dtype=torch.bfloat16)
+    batches = [pack(documents([1 + k % 90 for k in range(num)], seed=num)) for num in (1, 9, 40, 100, 350)]
+    first = [engine.forward(batch) for batch in batches]
+    rounds = [[engine.forward(batch) for batch in batches] for _ in range(4)]
+    torch.cuda.synchronize()
+    for made in rounds:
+        for logits, expected in zip(made, first, strict=True):
+            assert torch.equal(logits, expected)
+    # other documents in a shape that has been met
+    other = documents([1 + k % 90 for k in range(40)], seed=77)
+    alone = make_engine(make_model(**LARGER), device="cuda", dtype=torch.bfloat16).forward(pack(other))
+    assert torch.equal(engine.forward(pack(other)), alone)
 
 
 @pytest.mark.gpu

@@ -124,20 +124,24 @@ def activated(x, activation):
     raise AssertionError(activation)
 
 
-def make_batch(lengths, *, vocab_size=50, num_types=1, num_positions=None):
-    """A batch of random ids on the device, with rows of no token behind."""
+def make_batch(lengths, *, kind="plain", vocab_size=50, num_types=1, num_positions=None):
+    """A batch of random ids on the device, with rows of no token behind.
+
+    Triton's kernels get sequences and blocks of no token as well.
+    """
     bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     num_rows = int(bounds[-1]) + FILLED
+    spare = 3 if kind == "triton" else 0
 
     def integers(high):
         return torch.randint(0, high, (num_rows,), dtype=torch.int32, device=DEVICE)
 
     return DeviceBatch(
         input_ids_T=integers(vocab_size),
-        cu_seqlens=torch.from_numpy(bounds).to(DEVICE),
-        blocks_B4=torch.from_numpy(plan_blocks(bounds)).to(DEVICE),
+        cu_seqlens=torch.from_numpy(np.pad(bounds, (0, spare))).to(DEVICE),
+        blocks_B4=torch.from_numpy(np.pad(plan_blocks(bounds), ((0, spare), (0, 0)))).to(DEVICE),
         max_seqlen=int(max(lengths)),
-        num_sequences=len(lengths),
+        num_sequences=len(lengths) + spare,
         token_types_T=integers(num_types) if num_types > 1 else None,
         positions_T=None if num_positions is None else integers(num_positions),
     )
@@ -145,8 +149,17 @@ def make_batch(lengths, *, vocab_size=50, num_types=1, num_positions=None):
 
 def places(batch):
     """The position of each token in its sequence, int64 [tokens]."""
-    lengths = batch.cu_seqlens.diff().tolist()
-    return torch.cat([torch.arange(length) for length in lengths]).to(DEVICE)
+    return torch.cat([torch.arange(last - first) for first, last in pairs_of(batch)]).to(DEVICE)
+
+
+def pairs_of(batch):
+    """Where each sequence begins and ends, those of no token left out."""
+    return [(first, last) for first, last in itertools.pairwise(batch.cu_seqlens.tolist()) if first < last]
+
+
+def firsts_of(batch):
+    """The rows of first tokens; of a sequence of no token any."""
+    return batch.cu_seqlens[:-1].long().clamp_max(batch.num_rows - 1)
 
 
 def relative(out, expected):
@@ -222,6 +235,7 @@ def test_embeddings_are_summed_and_normed(kind, case, dtype, what):
     num_places = max(lengths)
     batch = make_batch(
         lengths,
+        kind=kind,
         num_types=3 if what == "types" else 1,
         num_positions=num_places if what == "numbered" else None,
     )
@@ -383,7 +397,7 @@ def random_qkv(batch, num_heads, head_size, dtype):
 def attended(qkv, batch, num_heads, window):
     """Attention in float64, a sequence at a time, [tokens, H]."""
     out = []
-    for first, last in itertools.pairwise(batch.cu_seqlens.tolist()):
+    for first, last in pairs_of(batch):
         queries, keys, values = qkv[first:last].double().unflatten(1, (3, num_heads, -1)).permute(1, 2, 0, 3)
         scores = queries @ keys.mT * math.log(2.0)
         if window is not None:
@@ -421,22 +435,23 @@ ATTENTION = on_all(SMALL_ATTENTION, LARGE_ATTENTION)
 def test_attention(kind, case, dtype):
     """Every token's attention is float64's, whatever lies before and behind its sequence."""
     lengths, head_size, window = case
-    batch = make_batch(lengths)
+    batch = make_batch(lengths, kind=kind)
     qkv = random_qkv(batch, HEADS, head_size, dtype)
     out = make(kind).attention(qkv, batch, num_heads=HEADS, window=window)
     assert out.dtype == dtype
     assert relative(out[: sum(lengths)], attended(qkv, batch, HEADS, window)) < TOLERANCES[dtype]
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("case", "dtype"), ATTENTION)
 def test_attention_of_first_tokens(kind, case, dtype):
     """First tokens alone get what they get among all."""
     lengths, head_size, window = case
-    batch = make_batch(lengths)
+    batch = make_batch(lengths, kind=kind)
     qkv = random_qkv(batch, HEADS, head_size, dtype)
     hidden = HEADS * head_size
-    firsts = batch.cu_seqlens[:-1].long()
+    firsts = firsts_of(batch)
     out = make(kind).first_attention(
         qkv[firsts, :hidden].contiguous(),
         qkv[:, hidden:].contiguous(),
@@ -444,9 +459,64 @@ def test_attention_of_first_tokens(kind, case, dtype):
         num_heads=HEADS,
         window=window,
     )
-    assert relative(out, attended(qkv, batch, HEADS, window)[firsts]) < TOLERANCES[dtype]
+    num = len(lengths)
+    assert relative(out[:num], attended(qkv, batch, HEADS, window)[firsts[:num]]) < TOLERANCES[dtype]
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    on_all(
+        [([1, 2, 65], 2, 32), ([33, 129], 3, 24), ([5], 16, 64)],
+        [
+            ([1, 2, 127, 128, 129, 512, 33], 12, 768),
+            ([8192, 1], 16, 1024),
+            ([3] * 10_000, 12, 384),
+            ([300, 4], 4, 256),
+        ],
+    ),
+)
+def test_first_mixture(kind, case, dtype):
+    """Each head's mean of the hidden states, weighted by the attention of the first token's query."""
+    lengths, num_heads, hidden = case
+    batch = make_batch(lengths, kind=kind)
+    states = random(batch.num_rows, hidden, dtype=dtype)
+    states[-FILLED:] = NAN
+    queries = random(batch.num_sequences, num_heads * hidden, dtype=dtype, scale=2.0 * hidden**-0.5)
+    expected = []
+    for query, (first, last) in zip(queries, pairs_of(batch), strict=False):
+        seen = states[first:last].double()
+        weights = (query.double().view(num_heads, hidden) @ seen.T * math.log(2.0)).softmax(dim=1)
+        expected.append((weights @ seen).flatten())
+    out = make(kind).first_mixture(queries, states, batch, num_heads=num_heads)
+    assert out.dtype == dtype
+    assert relative(out[: len(lengths)], torch.stack(expected)) < TOLERANCES[dtype]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    on_all(
+        [([1, 2, 65], 32), ([33, 129], 200)],
+        [([8192, 1, 127, 512], 768), ([3] * 10_000, 384), ([40], 1024)],
+    ),
+)
+def test_means(kind, case, dtype):
+    """The mean of each sequence's rows, in float32; not of its neighbours'."""
+    lengths, hidden = case
+    batch = make_batch(lengths, kind=kind)
+    states = random(batch.num_rows, hidden, dtype=dtype) + 0.3
+    states[-FILLED:] = NAN
+    expected = torch.stack([states[first:last].double().mean(dim=0) for first, last in pairs_of(batch)])
+    out = make(kind).mean(states, batch)
+    assert out.dtype == torch.float32
+    assert relative(out[: len(lengths)], expected) < TOLERANCES[torch.float32]
+
+
+# the interpreter's numpy warns of the means of no rows
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
 @ANYWHERE
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("window", [None, 4])
@@ -454,7 +524,7 @@ def test_a_nan_stays_in_its_sequence(kind, window, where):
     """What overflows in one document leaves its neighbours alone, on either side."""
     # the NaN lies behind the second, which is far shorter than the first
     lengths = [40, 3, 2, 9]
-    batch = make_batch(lengths)
+    batch = make_batch(lengths, kind=kind)
     qkv = random_qkv(batch, HEADS, 32, torch.float32)
     qkv[batch.cu_seqlens[2] : batch.cu_seqlens[3]] = NAN
     kernels = make(kind)
@@ -462,13 +532,18 @@ def test_a_nan_stays_in_its_sequence(kind, window, where):
     finite = out[: sum(lengths)].isfinite().all(dim=1)
     assert [part.all().item() for part in finite.split(lengths)] == [True, True, False, True]
     firsts = kernels.first_attention(
-        qkv[batch.cu_seqlens[:-1].long(), :64].contiguous(),
+        qkv[firsts_of(batch), :64].contiguous(),
         qkv[:, 64:].contiguous(),
         batch,
         num_heads=HEADS,
         window=window,
     )
-    assert firsts.isfinite().all(dim=1).tolist() == [True, True, False, True]
+    assert firsts[:4].isfinite().all(dim=1).tolist() == [True, True, False, True]
+    means = kernels.mean(qkv, batch)
+    assert means[:4].isfinite().all(dim=1).tolist() == [True, True, False, True]
+    queries = qkv[firsts_of(batch), :128].contiguous()
+    mixed = kernels.first_mixture(queries, qkv[:, 64:128].contiguous(), batch, num_heads=2)
+    assert mixed[:4].isfinite().all(dim=1).tolist() == [True, True, False, True]
 
 
 @ANYWHERE
@@ -476,7 +551,7 @@ def test_a_nan_stays_in_its_sequence(kind, window, where):
 @pytest.mark.parametrize("scale", [1.0, -10.0])
 def test_large_scores_do_not_overflow(kind, scale, where):
     """Scores of thousands leave a softmax of zeros and ones, not NaN."""
-    batch = make_batch([70])
+    batch = make_batch([70], kind=kind)
     qkv = random_qkv(batch, HEADS, 32, torch.float32)
     qkv[:, :64] *= scale * 1000.0
     out = make(kind).attention(qkv, batch, num_heads=HEADS, window=None)
@@ -490,7 +565,7 @@ def test_large_scores_do_not_overflow(kind, scale, where):
 def test_attention_in_fp8(kind, case, dtype):
     """The attention over the scale, in fp8; what is beyond the range becomes its end."""
     lengths, head_size, window = case
-    batch = make_batch(lengths)
+    batch = make_batch(lengths, kind=kind)
     qkv = random_qkv(batch, HEADS, head_size, dtype)
     expected = attended(qkv, batch, HEADS, window)
     kernels = make(kind)
@@ -516,7 +591,7 @@ def test_attention_in_fp8(kind, case, dtype):
 def test_rotary_positions(kind, case, dtype, num_turned):
     """The first heads of each row are turned by the token's position, the rest stays."""
     lengths, head_size = case
-    batch = make_batch(lengths)
+    batch = make_batch(lengths, kind=kind)
     num_tokens = sum(lengths)
     angles = torch.arange(max(lengths) + 3)[:, None] * torch.rand(head_size // 2)
     cos_sin = torch.stack([angles.cos(), angles.sin()]).to(DEVICE)
@@ -530,6 +605,33 @@ def test_rotary_positions(kind, case, dtype, num_turned):
 
 
 # --- products
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    on_all(
+        [(1, 32, 48), (37, 24, 64)], [(129, 768, 3072), (8193, 384, 1536), (1000, 256, 1040), (1, 1024, 4096)]
+    ),
+)
+@pytest.mark.parametrize(
+    ("activation", "has_bias"),
+    [("gelu", True), ("gelu_tanh", True), ("relu", True), ("silu", True), ("gelu", False)],
+)
+def test_linear_activate(kind, case, dtype, activation, has_bias):
+    """Product, bias where there is one, and activation, by whichever way suits the sizes."""
+    num_rows, num_inputs, num_outputs = case
+    x = random(num_rows, num_inputs, dtype=dtype)
+    linear = Linear(
+        weight=random(num_outputs, num_inputs, dtype=dtype, scale=num_inputs**-0.5),
+        bias=random(num_outputs, dtype=dtype) if has_bias else None,
+    )
+    bias = linear.bias.double() if has_bias else 0.0
+    expected = activated(x.double() @ linear.weight.double().T + bias, activation)
+    out = make(kind).linear_activate(x, linear, activation)
+    assert out.dtype == dtype
+    assert relative(out, expected) < TOLERANCES[dtype]
+
 
 SMALL_TILE = {"rows": 16, "columns": 32, "depth": 32, "group": 2, "warps": 4, "stages": 2}
 
@@ -548,7 +650,7 @@ def run_linear(x, linear, activation, dtype, tile, **named):
 
 @needs_triton
 @pytest.mark.skipif(DEVICE == "cuda", reason="compiled, products of float32 are not the kernel's use")
-@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("split", [0, 1, 2])
 @pytest.mark.parametrize(
     ("num_rows", "num_inputs", "num_outputs", "activation"),
     [(1, 32, 32, "gelu"), (37, 64, 96, "gelu_tanh"), (50, 48, 64, "relu"), (16, 32, 64, "silu")],
@@ -565,7 +667,7 @@ def test_linear_of_any_number_of_rows(num_rows, num_inputs, num_outputs, activat
 @pytest.mark.gpu
 @needs_triton
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("split", [0, 1, 2])
 @pytest.mark.parametrize(
     ("num_rows", "num_inputs", "num_outputs"), [(1, 256, 256), (129, 768, 3072), (1000, 384, 1536)]
 )

@@ -1,11 +1,13 @@
 """How a batch comes to the device, and how positions are counted on the way."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from transformers.models.roberta.modeling_roberta import RobertaEmbeddings
 
-from assay.engine.kernels.layout import plan_blocks
+from assay.engine.kernels.layout import plan_blocks, rounded
 from assay.engine.positions import positions_without_pads, token_positions
 from assay.engine.staging import BATCHES_AHEAD, PadPositions, Staging
 from assay.model.packing import pack
@@ -77,6 +79,43 @@ def test_a_batch_arrives_whole(device, has_types, has_pads):
         expected_positions = [0, 99, 1, 0, *range(70), *[0] * 6] if has_pads else None
         assert (given["positions"].tolist() if has_pads else given["positions"]) == expected_positions
     assert staging.device_seconds() >= 0.0
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_batches_in_few_shapes_are_filled_up_with_nothing(device):
+    """Spare sequences and blocks hold no token; what is real comes first, as it was."""
+    staging = Staging(torch.device(device), PadPositions(pad_token_id=PAD, pad_row=9))
+    shapes = set()
+    for num in (9, 10, 13, 15):
+        batch = pack([[3] * 70, *[[2, PAD]] * (num - 1)])
+        with staging.put(batch, 128, in_few_shapes=True) as placed:
+            assert placed.num_sequences >= num
+            assert placed.num_rows == 128
+            assert placed.max_seqlen >= 70
+            bounds = placed.cu_seqlens.tolist()
+            assert len(bounds) == placed.num_sequences + 1
+            assert bounds[: num + 1] == batch.cu_seqlens.tolist()
+            assert all(later <= earlier for earlier, later in itertools.pairwise(bounds[num:]))
+            blocks = placed.blocks_B4.tolist()
+            real = plan_blocks(batch.cu_seqlens.numpy()).tolist()
+            assert blocks[: len(real)] == real
+            assert all(length == 0 for *_, length in blocks[len(real) :])
+            assert placed.positions_T.tolist()[70:74] == [0, 9, 0, 9]
+            # kernels that load 16 bytes at a time meet one alignment
+            assert all(
+                part.data_ptr() % 16 == placed.flat.data_ptr() % 16
+                for part in (placed.input_ids_T, placed.cu_seqlens, placed.blocks_B4, placed.positions_T)
+            )
+            shapes.add(placed.shape)
+    assert len(shapes) == 1
+
+
+def test_numbers_are_rounded_to_few():
+    """Never down, at most by an eighth or to a multiple of 8, and few of them."""
+    numbers = [rounded(number) for number in range(1, 10_001)]
+    assert all(number <= up <= max(number + 7, number * 1.125) for number, up in enumerate(numbers, 1))
+    assert numbers == sorted(numbers)
+    assert len(set(numbers)) < 80
 
 
 @pytest.mark.parametrize("device", DEVICES)

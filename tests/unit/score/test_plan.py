@@ -80,6 +80,7 @@ CHANGES_A_NUMBER = {
     "on_long": "head-tail",
     "stride": 4,
     "precision": "bf16",
+    "deterministic": True,
     "engine": "padded",
     "limit_rows": 10,
 }

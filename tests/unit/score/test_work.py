@@ -410,7 +410,7 @@ def test_a_unit_that_is_stopped_publishes_nothing(bundle, texts, tmp_path):
 def test_the_gate_reads_beside_the_first_unit(bundle, texts, tmp_path, monkeypatch):
     """The parity sample is read while a unit is, from the same source; neither notices the other."""
     monkeypatch.setattr("assay.score.work.TEXT_BATCH_ROWS", 5)
-    monkeypatch.setattr("assay.score.chunks.CHUNK_ROWS", 5)
+    monkeypatch.setattr("assay.score.chunks.FIRST_CHUNK_ROWS", 5)
     pq.write_table(table_of(texts), tmp_path / "data.parquet", row_group_size=30)
     run = plan(tmp_path / "data.parquet", bundle, tmp_path / "run")
     encoder = Encoder.from_bundle(bundle, max_length=64, on_long="truncate")

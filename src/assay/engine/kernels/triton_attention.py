@@ -107,7 +107,7 @@ def _attention_kernel(
     # rows of no query have seen keys all the same; in a window they may have seen none
     out = acc / tl.maximum(total, 1e-30)[:, None]
     if FP8_OUT:
-        out = tl.clamp(out * inverse_scale, -448.0, 448.0)
+        out = tl.clamp(out * inverse_scale, -448.0, 448.0, propagate_nan=tl.PropagateNan.ALL)
     out_ptrs = out_ptr + (first + query).to(tl.int64)[:, None] * hidden + head * D + offsets_d[None, :]
     tl.store(out_ptrs, out.to(out_ptr.dtype.element_ty), mask=here)
 
@@ -237,11 +237,12 @@ def first_mixture(
     """Return each head's attention-weighted mean of hidden states, [N, A * H]; see `Kernels.first_mixture`."""
     hidden = hidden_TH.shape[1]
     out = torch.empty_like(queries_NAH)
+    is_fp32 = hidden_TH.dtype == torch.float32  # twice the bytes in shared memory
     _first_mixture_kernel[(batch.num_sequences,)](
         queries_NAH, hidden_TH, out, batch.cu_seqlens, num_heads, hidden,
-        BA=max(16, triton.next_power_of_2(num_heads)), BH=max(16, triton.next_power_of_2(hidden)), BN=32,
-        PRECISION="ieee" if hidden_TH.dtype == torch.float32 else "tf32",
-        num_warps=8, num_stages=2,
+        BA=max(16, triton.next_power_of_2(num_heads)), BH=max(16, triton.next_power_of_2(hidden)),
+        BN=16 if is_fp32 else 32, PRECISION="ieee" if is_fp32 else "tf32",
+        num_warps=8, num_stages=1 if is_fp32 else 2,
     )  # fmt: skip
     return out
 

@@ -1,8 +1,9 @@
 """A matrix product in Triton whose epilogue applies scales, bias and activation and may write fp8.
 
-It may also take its input, or a residual, as sums that are still to be normed, and gather of its
-own rows what their norm will ask: so between products no pass over the rows is left. Persistent programs take output tiles in turn; operands come through the bulk tensor copy engine
-(Hopper and newer). Axes: T rows, I inputs, O outputs.
+It may also take its input, or a residual, as sums that are still to be normed, and gather of the rows
+it writes what their norm will ask: so no pass over the rows is left between products. Persistent
+programs take output tiles in turn; operands come through the bulk tensor copy engine (Hopper and
+newer). Axes: T rows, I inputs, O outputs.
 """
 
 from dataclasses import dataclass
@@ -27,17 +28,14 @@ class Tile:
     group: int = 8
     warps: int = 8
     stages: int = 3
-    split: bool = False
-    """Whether the epilogue goes over half the columns at a time."""
+    split: int = 0
+    """How often the epilogue halves the columns that it takes at a time: 0, 1 or 2 times."""
     flatten: bool = True
     """Whether the next tile's copies start while this tile's epilogue runs."""
     programs: int = 1
     """Programs a multiprocessor."""
-
-    @property
-    def out_columns(self) -> int:
-        """Columns that the epilogue takes at a time."""
-        return self.columns // 2 if self.split else self.columns
+    prefetch: bool = False
+    """Whether the residual is on its way to the L2 cache while the tile's product is made."""
 
 
 @triton.jit
@@ -56,9 +54,24 @@ def _row_statistics(sums_ptr, row, num_rows, width, eps, PARTS: tl.constexpr):
 
 
 @triton.jit
+def _prefetch(ptr, m, n, num_rows, num_columns, BM: tl.constexpr, BN: tl.constexpr):
+    """Have a tile of half precision on its way to the L2 cache: each line of 128 bytes is asked for."""
+    row = tl.minimum(m + tl.arange(0, BM), num_rows - 1).to(tl.int64)
+    column = n + 64 * tl.arange(0, BN // 64)
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;",
+        "=r,l",
+        [ptr + row[:, None] * num_columns + column[None, :]],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
+
+
+@triton.jit
 def _finish(
-    x, m, n, mean, deviation, residual_desc, out_desc, scale_a_ptr, scale_b_ptr, bias_ptr,
-    weight_sums_ptr, norm_weight_ptr, out_sums_ptr, num_rows, inverse_scale,
+    x, m, n, mean, deviation, total, squares, residual_desc, out_desc, scale_a_ptr, scale_b_ptr, bias_ptr,
+    weight_sums_ptr, norm_weight_ptr, num_rows, inverse_scale,
     SCALED: tl.constexpr, KIND: tl.constexpr, FAST: tl.constexpr, FP8_OUT: tl.constexpr,
     NORMED: tl.constexpr, RESIDUAL: tl.constexpr, STATISTICS: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, OUT_TYPE: tl.constexpr,
@@ -86,20 +99,46 @@ def _finish(
     out_desc.store([m, n], rounded)
     if STATISTICS:
         kept = rounded.to(tl.float32)
-        at = out_sums_ptr + 2 * (n // BN * num_rows + row)
-        tl.store(at, tl.sum(kept, 1), mask=row < num_rows)
-        tl.store(at + 1, tl.sum(kept * kept, 1), mask=row < num_rows)
+        total += tl.sum(kept, 1)
+        squares += tl.sum(kept * kept, 1)
+    return total, squares
+
+
+@triton.jit
+def _halves(x, BM: tl.constexpr, BN: tl.constexpr):
+    return tl.split(tl.permute(tl.reshape(x, (BM, 2, BN // 2)), (0, 2, 1)))
+
+
+@triton.jit
+def _finish_halves(
+    x, m, n, mean, deviation, total, squares, residual_desc, out_desc, scale_a_ptr, scale_b_ptr, bias_ptr,
+    weight_sums_ptr, norm_weight_ptr, num_rows, inverse_scale,
+    SCALED: tl.constexpr, KIND: tl.constexpr, FAST: tl.constexpr, FP8_OUT: tl.constexpr,
+    NORMED: tl.constexpr, RESIDUAL: tl.constexpr, STATISTICS: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, OUT_TYPE: tl.constexpr,
+):  # fmt: skip
+    left, right = _halves(x, BM, BN)
+    total, squares = _finish(
+        left, m, n, mean, deviation, total, squares, residual_desc, out_desc, scale_a_ptr, scale_b_ptr,
+        bias_ptr, weight_sums_ptr, norm_weight_ptr, num_rows, inverse_scale,
+        SCALED, KIND, FAST, FP8_OUT, NORMED, RESIDUAL, STATISTICS, BM, BN // 2, OUT_TYPE,
+    )  # fmt: skip
+    return _finish(
+        right, m, n + BN // 2, mean, deviation, total, squares, residual_desc, out_desc, scale_a_ptr,
+        scale_b_ptr, bias_ptr, weight_sums_ptr, norm_weight_ptr, num_rows, inverse_scale,
+        SCALED, KIND, FAST, FP8_OUT, NORMED, RESIDUAL, STATISTICS, BM, BN // 2, OUT_TYPE,
+    )  # fmt: skip
 
 
 @triton.jit
 def _linear_kernel(
     a_desc, b_desc, residual_desc, out_desc, scale_a_ptr, scale_b_ptr, bias_ptr,
-    in_sums_ptr, weight_sums_ptr, norm_weight_ptr, out_sums_ptr,
+    in_sums_ptr, weight_sums_ptr, norm_weight_ptr, residual_ptr, out_sums_ptr,
     num_rows, num_columns, num_inputs, inverse_scale, norm_width, eps, num_programs,
     SCALED: tl.constexpr, KIND: tl.constexpr, FAST: tl.constexpr, FP8_OUT: tl.constexpr,
     NORMED: tl.constexpr, RESIDUAL: tl.constexpr, PARTS: tl.constexpr, STATISTICS: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
-    SPLIT: tl.constexpr, FLATTEN: tl.constexpr, OUT_TYPE: tl.constexpr,
+    SPLIT: tl.constexpr, FLATTEN: tl.constexpr, PREFETCH: tl.constexpr, OUT_TYPE: tl.constexpr,
 ):  # fmt: skip
     tiles_m = tl.cdiv(num_rows, BM)
     tiles_n = tl.cdiv(num_columns, BN)
@@ -110,29 +149,48 @@ def _linear_kernel(
         in_group = tl.minimum(tiles_m - first, GROUP)
         m = (first + (tile % (GROUP * tiles_n)) % in_group) * BM
         n = ((tile % (GROUP * tiles_n)) // in_group) * BN
+        if PREFETCH:
+            _prefetch(residual_ptr, m, n, num_rows, num_columns, BM, BN)
         acc = tl.zeros([BM, BN], tl.float32)
         for k in range(steps):
             a = a_desc.load([m, k * BK])
             b = b_desc.load([n, k * BK])
             acc = tl.dot(a, b.T, acc)
+        row = m + tl.arange(0, BM)
         mean = 0.0
         deviation = 1.0
         if PARTS:
-            row = m + tl.arange(0, BM)
             mean, deviation = _row_statistics(in_sums_ptr, row, num_rows, norm_width, eps, PARTS)
-        if SPLIT:
-            halves = tl.permute(tl.reshape(acc, (BM, 2, BN // 2)), (0, 2, 1))
-            left, right = tl.split(halves)
-            _finish(left, m, n, mean, deviation, residual_desc, out_desc, scale_a_ptr, scale_b_ptr, bias_ptr,
-                    weight_sums_ptr, norm_weight_ptr, out_sums_ptr, num_rows, inverse_scale,
-                    SCALED, KIND, FAST, FP8_OUT, NORMED, RESIDUAL, STATISTICS, BM, BN // 2, OUT_TYPE)  # fmt: skip
-            _finish(right, m, n + BN // 2, mean, deviation, residual_desc, out_desc, scale_a_ptr, scale_b_ptr,
-                    bias_ptr, weight_sums_ptr, norm_weight_ptr, out_sums_ptr, num_rows, inverse_scale,
-                    SCALED, KIND, FAST, FP8_OUT, NORMED, RESIDUAL, STATISTICS, BM, BN // 2, OUT_TYPE)  # fmt: skip
+        total = tl.zeros([BM], tl.float32)
+        squares = tl.zeros([BM], tl.float32)
+        if SPLIT == 0:
+            total, squares = _finish(
+                acc, m, n, mean, deviation, total, squares, residual_desc, out_desc, scale_a_ptr, scale_b_ptr,
+                bias_ptr, weight_sums_ptr, norm_weight_ptr, num_rows, inverse_scale,
+                SCALED, KIND, FAST, FP8_OUT, NORMED, RESIDUAL, STATISTICS, BM, BN, OUT_TYPE,
+            )  # fmt: skip
+        elif SPLIT == 1:
+            total, squares = _finish_halves(
+                acc, m, n, mean, deviation, total, squares, residual_desc, out_desc, scale_a_ptr, scale_b_ptr,
+                bias_ptr, weight_sums_ptr, norm_weight_ptr, num_rows, inverse_scale,
+                SCALED, KIND, FAST, FP8_OUT, NORMED, RESIDUAL, STATISTICS, BM, BN, OUT_TYPE,
+            )  # fmt: skip
         else:
-            _finish(acc, m, n, mean, deviation, residual_desc, out_desc, scale_a_ptr, scale_b_ptr, bias_ptr,
-                    weight_sums_ptr, norm_weight_ptr, out_sums_ptr, num_rows, inverse_scale,
-                    SCALED, KIND, FAST, FP8_OUT, NORMED, RESIDUAL, STATISTICS, BM, BN, OUT_TYPE)  # fmt: skip
+            left, right = _halves(acc, BM, BN)
+            total, squares = _finish_halves(
+                left, m, n, mean, deviation, total, squares, residual_desc, out_desc, scale_a_ptr, scale_b_ptr,
+                bias_ptr, weight_sums_ptr, norm_weight_ptr, num_rows, inverse_scale,
+                SCALED, KIND, FAST, FP8_OUT, NORMED, RESIDUAL, STATISTICS, BM, BN // 2, OUT_TYPE,
+            )  # fmt: skip
+            total, squares = _finish_halves(
+                right, m, n + BN // 2, mean, deviation, total, squares, residual_desc, out_desc, scale_a_ptr,
+                scale_b_ptr, bias_ptr, weight_sums_ptr, norm_weight_ptr, num_rows, inverse_scale,
+                SCALED, KIND, FAST, FP8_OUT, NORMED, RESIDUAL, STATISTICS, BM, BN // 2, OUT_TYPE,
+            )  # fmt: skip
+        if STATISTICS:
+            at = out_sums_ptr + 2 * (n // BN * num_rows + row)
+            tl.store(at, total, mask=row < num_rows)
+            tl.store(at + 1, squares, mask=row < num_rows)
 
 
 _MIN_ROWS = 4096
@@ -158,44 +216,45 @@ _TYPES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RowSums:
-    """Sum and sum of squares of each row of a tensor, by groups of its columns: what a norm asks of it."""
+_FOLDED_WIDE = Tile(depth=64, stages=4, split=1)
+_FOLDED_WIDE_ADDED = Tile(depth=64, stages=4, split=2)
+_FOLDED_NARROW = Tile(columns=128, depth=64, warps=4, stages=5)
+_FOLDED_NARROW_ADDED = Tile(columns=128, depth=64, warps=4, stages=5, split=1)
 
-    parts_PT2: torch.Tensor
-    """float32 [groups, T, 2]"""
-    width: int
-    """Columns of the tensor."""
+
+def folded_tile(num_columns: int, *, has_residual: bool) -> Tile:
+    """Return the tile of a half precision product in a folded layer; columns a multiple of 128."""
+    if num_columns % 256 == 0:
+        return _FOLDED_WIDE_ADDED if has_residual else _FOLDED_WIDE
+    return _FOLDED_NARROW_ADDED if has_residual else _FOLDED_NARROW
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputNorm:
-    """The norm of the product's input, its weight and bias being in the product's own."""
+    """The norm of a product's input; its weight and bias are in the product's own."""
 
-    sums: RowSums
+    sums_PT2: torch.Tensor
+    """Sum and sum of squares of each row of the input, by groups of columns, float32 [groups, T, 2]."""
     weight_sums_O: torch.Tensor
     """Sums of the product's weight over the inputs, float32 [O]."""
     eps: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Residual:
-    """What is added to the product; where `sums` are given its norm is, but for the norm's bias."""
+class ResidualNorm:
+    """The norm of a residual; its bias is in the product's own."""
 
-    values_TO: torch.Tensor
-    sums: RowSums | None = None
-    norm_weight_O: torch.Tensor | None = None
+    sums_PT2: torch.Tensor
+    """As `InputNorm.sums_PT2`, of the residual."""
+    weight_O: torch.Tensor
     """float32 [O]"""
-    eps: float = 0.0
+    eps: float
 
 
-def empty_sums(out_TO: torch.Tensor, tile: Tile) -> RowSums:
-    """Return unwritten sums of the rows that a product cut like this writes."""
+def empty_sums(out_TO: torch.Tensor, tile: Tile) -> torch.Tensor:
+    """Return unwritten sums of the rows that a product in such tiles writes, float32 [groups, T, 2]."""
     num_rows, num_columns = out_TO.shape
-    parts = num_columns // tile.out_columns
-    return RowSums(
-        parts_PT2=out_TO.new_empty((parts, num_rows, 2), dtype=torch.float32), width=num_columns
-    )
+    return out_TO.new_empty((num_columns // tile.columns, num_rows, 2), dtype=torch.float32)
 
 
 def linear(
@@ -207,47 +266,52 @@ def linear(
     out: torch.Tensor,
     scales: tuple[torch.Tensor, torch.Tensor] | None = None,
     inverse_scale: float = 1.0,
-    normed: InputNorm | None = None,
-    residual: Residual | None = None,
-    out_sums: RowSums | None = None,
+    input_norm: InputNorm | None = None,
+    residual: torch.Tensor | None = None,
+    residual_norm: ResidualNorm | None = None,
+    out_sums: torch.Tensor | None = None,
     tile: Tile | None = None,
 ) -> torch.Tensor:
     """Write activation(x @ weight.T + bias) + residual to `out` [T, O] and return it.
 
     `scales` are those of the rows of x [T, 1] and of weight [O]; `out` float8_e4m3fn takes the result
-    times `inverse_scale`. With `normed` x counts as normed, with `out_sums` the sums of the rows of
-    `out`, as rounded, are written too. `out` may be the residual's memory. O must be a multiple of the
-    tile's columns.
+    times `inverse_scale`. x counts as normed by `input_norm`, the residual [T, O] by `residual_norm`;
+    a product takes one of them at most, the second with no activation. `out_sums` (see `empty_sums`)
+    takes sums and sums of squares of the rows of `out` as rounded. `out` may be the residual's memory,
+    `out_sums` no sums that are read.
+    O must be a multiple of the tile's columns.
     """
     tile = tile or Tile()
+    assert input_norm is None or residual_norm is None, "sums of one tensor's rows are read, not of two"
+    if residual_norm is not None:
+        assert residual is not None, "a norm of a residual wants the residual"
+        assert activation == "none", "the norm's bias is in the product's: nothing may come between"
     num_rows, num_inputs = x_TI.shape
     num_columns = weight_OI.shape[0]
-    sums, eps = None, 0.0
-    if normed is not None:
-        sums, eps = normed.sums, normed.eps
-    if residual is not None and residual.sums is not None:
-        assert normed is None, "one norm a product: of its input or of its residual"
-        sums, eps = residual.sums, residual.eps
+    norm = input_norm or residual_norm
+    kind = "none" if residual is None else "plain" if residual_norm is None else "normed"
+    out_block = [tile.rows, tile.columns >> tile.split]
     processors = torch.cuda.get_device_properties(x_TI.device).multi_processor_count if x_TI.is_cuda else 4
     programs = min(
         processors * tile.programs, triton.cdiv(num_rows, tile.rows) * triton.cdiv(num_columns, tile.columns)
     )
-    out_block = [tile.rows, tile.out_columns]
-    kind = "none" if residual is None else "plain" if residual.sums is None else "normed"
     _linear_kernel[(programs,)](
         TensorDescriptor.from_tensor(x_TI, [tile.rows, tile.depth]),
         TensorDescriptor.from_tensor(weight_OI, [tile.columns, tile.depth]),
-        TensorDescriptor.from_tensor(residual.values_TO, out_block) if residual else None,
+        None if residual is None else TensorDescriptor.from_tensor(residual, out_block),
         TensorDescriptor.from_tensor(out, out_block),
         scales[0] if scales else None, scales[1] if scales else None, bias_O,
-        sums.parts_PT2 if sums else None, normed.weight_sums_O if normed else None,
-        residual.norm_weight_O if residual else None, out_sums.parts_PT2 if out_sums else None,
-        num_rows, num_columns, num_inputs, inverse_scale, float(sums.width) if sums else 1.0, eps, programs,
+        norm.sums_PT2 if norm else None, input_norm.weight_sums_O if input_norm else None,
+        residual_norm.weight_O if residual_norm else None, residual, out_sums,
+        num_rows, num_columns, num_inputs, inverse_scale,
+        float(num_inputs if input_norm else num_columns), norm.eps if norm else 0.0, programs,
         SCALED=scales is not None, KIND=activation, FAST=is_fast(out), FP8_OUT=out.dtype == torch.float8_e4m3fn,
-        NORMED=normed is not None, RESIDUAL=kind, PARTS=sums.parts_PT2.shape[0] if sums else 0,
+        NORMED=input_norm is not None, RESIDUAL=kind, PARTS=norm.sums_PT2.shape[0] if norm else 0,
         STATISTICS=out_sums is not None,
         BM=tile.rows, BN=tile.columns, BK=tile.depth, GROUP=tile.group,
-        SPLIT=tile.split, FLATTEN=tile.flatten, OUT_TYPE=_TYPES[out.dtype],
+        SPLIT=int(tile.split), FLATTEN=tile.flatten,
+        # an instruction of the device, which the interpreter has not
+        PREFETCH=tile.prefetch and residual is not None and is_fast(residual), OUT_TYPE=_TYPES[out.dtype],
         num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return out

@@ -105,7 +105,7 @@ def activated(x, KIND: tl.constexpr, FAST: tl.constexpr):
     elif KIND == "gelu_tanh":
         y = 0.5 * x * (1.0 + tanh_of(x * (0.7978845608028654 + 0.035677408136300125 * x * x), FAST))
     elif KIND == "relu":
-        y = tl.maximum(x, 0.0)
+        y = tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
     elif KIND == "none":
         y = x
     elif KIND == "silu":
