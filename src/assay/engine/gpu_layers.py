@@ -13,16 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from assay.engine.fp8 import fp8_linear, fp8_weights, scale_for, with_scale
 from assay.engine.kernels.kernels import Kernels, Quantized
 from assay.engine.kernels.layout import DeviceBatch
-from assay.model.families import Activation, EncoderWeights, LayerWeights, Linear, Norm
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PendingNorm:
-    """A norm that the next products apply themselves."""
-
-    norm: Norm
-    sums_PT2: torch.Tensor
-    """Sum and sum of squares of each row, by groups of columns, float32 [groups, T, 2]."""
+from assay.model.families import Activation, EncoderWeights, LayerWeights, Linear
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,15 +23,6 @@ class Hidden:
     values_TH: torch.Tensor
     fp8: Quantized | None = None
     """The same in fp8, where the next product wants it so."""
-    pending: PendingNorm | None = None
-    """The norm that the values still lack; None where they are hidden states."""
-
-
-def normed(hidden: Hidden, kernels: Kernels) -> torch.Tensor:
-    """Return the hidden states [T, H], whatever norm they lacked; may overwrite `hidden`."""
-    if hidden.pending is None:
-        return hidden.values_TH
-    return kernels.norm(hidden.values_TH, hidden.pending.norm, in_place=True)
 
 
 Layer = Callable[[Hidden, DeviceBatch, torch.Tensor | None], Hidden]
@@ -184,7 +166,7 @@ class FirstTokenLayer:
 
     def __call__(self, hidden: Hidden, batch: DeviceBatch, angles: torch.Tensor | None) -> Hidden:
         """Return the layer's output of the first tokens, [N, H]."""
-        hidden_TH = input_TH = normed(hidden, self._kernels)
+        hidden_TH = input_TH = hidden.values_TH
         if self._is_pre_norm and self._layer.attention_norm is not None:
             input_TH = self._kernels.norm(input_TH, self._layer.attention_norm)
         # where a sequence of no token would begin there may be no row

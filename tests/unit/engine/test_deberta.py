@@ -182,8 +182,10 @@ def test_attention_on_the_device(poisoned, dtype, head_size):
     lengths = [1, 2, 127, 128, 129, 511, 512, *torch.randint(1, 513, (293,)).tolist()]
     case = Case(lengths, head_size, dtype)
     expected = case.expected()
-    assert (case.of_all("triton") - expected).abs().max() < TOLERANCES[dtype]
-    assert (case.of_first("triton") - expected[case.bounds[:-1]]).abs().max() < TOLERANCES[dtype]
+    # scores of larger heads are sums of more rounded products
+    allowed = TOLERANCES[dtype] * max(1, head_size / 32)
+    assert (case.of_all("triton") - expected).abs().max() < allowed
+    assert (case.of_first("triton") - expected[case.bounds[:-1]]).abs().max() < allowed
 
 
 @pytest.mark.gpu
