@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 
-from assay.engine.gpu import KernelChoice, choose_kernels, moved
+from assay.engine.gpu import KernelChoice, choose_kernels
 from assay.engine.gpu_layers import FeedForward
 from assay.engine.kernels import disentangled
 from assay.engine.kernels.disentangled import Distances
@@ -22,7 +22,7 @@ from assay.engine.kernels.layout import DeviceBatch
 from assay.engine.kernels.plain import PlainKernels
 from assay.engine.staging import Staging
 from assay.model.deberta import DebertaWeights, PositionWeights
-from assay.model.families import EncoderWeights, LayerWeights, Linear
+from assay.model.families import EncoderWeights, LayerWeights, Linear, moved
 from assay.model.packing import PackedBatch
 
 ROWS_PER_PROCESSOR = 256

@@ -12,8 +12,8 @@ intermediate, D of a head, C outputs.
 import importlib.util
 import math
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar, cast
+from dataclasses import replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
@@ -32,11 +32,10 @@ from assay.engine.kernels.kernels import EmbeddingTables, Kernels
 from assay.engine.kernels.layout import DeviceBatch, rounded
 from assay.engine.kernels.plain import PlainKernels
 from assay.engine.staging import PadPositions, Staging
-from assay.model.families import EncoderWeights, LayerWeights, Linear, Rotary
+from assay.model.families import EncoderWeights, LayerWeights, Linear, moved
 from assay.model.packing import PackedBatch, pack
 
 KernelChoice = Literal["auto", "triton", "plain"]
-T = TypeVar("T")
 
 ROWS_PER_PROCESSOR = 1024
 """Rows of a batch for each multiprocessor: the tiles of every product then fill the device evenly."""
@@ -217,23 +216,6 @@ def why_not_fp8(weights: EncoderWeights) -> str | None:
     if weights.layers[0].up.weight.shape[0] % FP8_COLUMNS:
         return f"the fp8 feed-forward needs an intermediate size that is a multiple of {FP8_COLUMNS}"
     return None
-
-
-def moved(weights: T, device: torch.device, dtype: torch.dtype) -> T:
-    """Return the dataclass with every tensor in it, at any depth, on `device` in `dtype`."""
-
-    def move(value: Any) -> Any:  # noqa: ANN401 - fields of any type pass through
-        if isinstance(value, torch.Tensor):
-            return value.to(device, dtype).contiguous()
-        if isinstance(value, tuple):
-            return tuple(move(item) for item in value)
-        if isinstance(value, Rotary):
-            return value
-        if is_dataclass(value) and not isinstance(value, type):
-            return replace(value, **{field.name: move(getattr(value, field.name)) for field in fields(value)})
-        return value
-
-    return cast("T", move(weights))
 
 
 def embedding_tables(weights: EncoderWeights) -> tuple[EmbeddingTables, PadPositions | None]:

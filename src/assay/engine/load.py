@@ -4,21 +4,25 @@
 the padded one. `fake:NUM_OUTPUTS` gives the fake: no weights, for tests and benchmarks.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel
 
-from assay.engine import devices
+from assay.engine import devices, proofs
 from assay.engine.cpu import CpuPackedEngine
 from assay.engine.engine import Engine
 from assay.engine.fake import FakeEngine
 from assay.engine.fp8 import check_fp8
 from assay.engine.padded import PaddedEngine
 from assay.errors import UsageError
-from assay.model import checkpoints, deberta, families
+from assay.model import checkpoints, families
+from assay.model.families import EncoderWeights
 from assay.model.packing import pack
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 FAKE_PREFIX = "fake:"
 SELF_TEST_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.02}
@@ -53,78 +57,111 @@ def load_engine(
     dtype = devices.parse_precision(precision, chosen)
     if chosen.type == "cpu":
         torch.set_num_threads(num_threads or devices.default_num_threads())
-    if chosen.type == "cuda" and packed:
-        return _gpu_engine(path, chosen, dtype, fp8=precision == "fp8", deterministic=deterministic)
-    if precision == "fp8":
-        raise UsageError("precision 'fp8' needs the packed engine on a GPU; use auto")
-    model = checkpoints.load_classifier(path, dtype=dtype)
-    weights = families.extract_weights(model) if packed and dtype == torch.float32 else None
-    if weights is None:
-        reason = (
-            "asked for" if not packed else families.why_not_packed(model) or "packed CPU kernels are fp32"
+    wanted = _Wanted(
+        path=Path(path), device=chosen, dtype=dtype, fp8=precision == "fp8", deterministic=deterministic
+    )
+    if wanted.fp8 and chosen.type == "cpu":
+        raise UsageError("precision 'fp8' needs a GPU; use auto")
+    if not packed:
+        return wanted.padded(checkpoints.load_classifier(path, dtype=dtype), "asked for")
+    return _proven_engine(wanted) or _engine_on_trial(wanted)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Wanted:
+    """What was asked of `load_engine`."""
+
+    path: Path
+    device: torch.device
+    dtype: torch.dtype
+    fp8: bool
+    deterministic: bool
+
+    def packed(self, weights: EncoderWeights) -> Engine | str:
+        """The packed engine of these float32 weights, or why there is none here."""
+        if self.device.type == "cpu":
+            if self.dtype != torch.float32:
+                return "packed CPU kernels are fp32"
+            return self._settled(CpuPackedEngine(weights))
+        from assay.engine.gpu import GpuPackedEngine, why_not_fp8
+
+        if self.fp8:
+            check_fp8(self.device)
+            if reason := why_not_fp8(weights):
+                return reason
+        return GpuPackedEngine(
+            weights, device=self.device, dtype=self.dtype, fp8=self.fp8, deterministic=self.deterministic
         )
-        return _settled(PaddedEngine(model, device=chosen, reason=reason), deterministic=deterministic)
-    packed_engine = CpuPackedEngine(weights)
-    padded_engine = PaddedEngine(model, device=chosen, reason="the packed engine failed its self test")
-    difference = self_test(packed_engine, padded_engine)
-    # "<=" is False for NaN
-    holds = difference <= SELF_TEST_TOLERANCE[torch.float32]
-    return _settled(packed_engine if holds else padded_engine, deterministic=deterministic)
+
+    def padded(self, model: "PreTrainedModel", reason: str | None) -> Engine:
+        """The transformers model itself; UsageError for fp8, which it has not."""
+        if self.fp8:
+            raise UsageError(f"precision 'fp8': {reason}; use bf16")
+        untyped: Any = model
+        return self._settled(PaddedEngine(untyped.to(self.dtype), device=self.device, reason=reason))
+
+    def tolerance(self) -> float:
+        """How far the packed engine may be off in its self test."""
+        return FP8_SELF_TEST_TOLERANCE if self.fp8 else SELF_TEST_TOLERANCE[self.dtype]
+
+    def proof(self) -> proofs.Proof:
+        """Where it is noted that these very files passed on this device, with these versions."""
+        files = checkpoints.weight_files(self.path)
+        return proofs.Proof.of(files, self.device, self.dtype, self.fp8, self.deterministic)
+
+    def _settled(self, engine: CpuPackedEngine | PaddedEngine) -> Engine:
+        """The engine; a deterministic one runs each sequence alone."""
+        if self.deterministic:
+            engine.deterministic = True
+            engine.default_batch_tokens = 1
+        return engine
 
 
-def _settled(engine: CpuPackedEngine | PaddedEngine, *, deterministic: bool) -> Engine:
-    """The engine; a deterministic one runs each sequence alone."""
-    if deterministic:
-        engine.deterministic = True
-        engine.default_batch_tokens = 1
+def _proven_engine(wanted: _Wanted) -> Engine | None:
+    """The packed engine of a checkpoint that has passed its self test here before; None for any other.
+
+    Neither transformers' models are imported, nor is one made: seconds of every later start.
+    """
+    if not wanted.proof().is_there():
+        return None
+    loaded = checkpoints.load_tensors(wanted.path)
+    weights = None if loaded is None else families.weights_of(*loaded)
+    engine = None if weights is None else wanted.packed(families.in_float32(weights))
+    return None if isinstance(engine, str) else engine
+
+
+def _engine_on_trial(wanted: _Wanted) -> Engine:
+    """The packed engine where the family is known and proves itself, else the padded one."""
+    # in fp32: queries are scaled, and fp8's scales found, before anything is rounded
+    model = checkpoints.load_classifier(wanted.path, dtype=torch.float32)
+    weights = families.extract_weights(model)
+    engine = _deberta_engine(model, wanted) if weights is None else wanted.packed(weights)
+    if isinstance(engine, str):
+        return wanted.padded(model, engine)
+    difference = self_test(engine, PaddedEngine(model, device=wanted.device, reason="self test"))
+    # written so that NaN fails
+    if not difference <= wanted.tolerance():
+        return wanted.padded(model, f"the packed engine failed its self test by {difference:.3g}")
+    if weights is not None:
+        wanted.proof().write()
     return engine
 
 
-def _gpu_engine(
-    path: str | Path, device: torch.device, dtype: torch.dtype, *, fp8: bool, deterministic: bool
-) -> Engine:
-    """The packed engine where the family is known and proves itself, else the padded one."""
-    from assay.engine.gpu import GpuPackedEngine, why_not_fp8
+def _deberta_engine(model: "PreTrainedModel", wanted: _Wanted) -> Engine | str:
+    """DeBERTa's own packed engine, or why there is none."""
+    from assay.model import deberta
 
-    if fp8:
-        check_fp8(device)
-    # in fp32: queries are scaled before they are rounded
-    model = checkpoints.load_classifier(path, dtype=torch.float32)
-    weights = families.extract_weights(model)
-    reason = families.why_not_packed(model)
-    if model.config.model_type == deberta.FAMILY and not fp8 and not deterministic:
-        return _deberta_engine(model, device, dtype)
-    if weights is not None:
-        if fp8 and (why := why_not_fp8(weights)):
-            raise UsageError(f"precision 'fp8': {why}; use bf16")
-        engine = GpuPackedEngine(weights, device=device, dtype=dtype, fp8=fp8, deterministic=deterministic)
-        reference = PaddedEngine(model, device=device, reason="self test")
-        difference = self_test(engine, reference)
-        if difference <= (FP8_SELF_TEST_TOLERANCE if fp8 else SELF_TEST_TOLERANCE[dtype]):
-            return engine
-        reason = f"the packed engine failed its self test by {difference:.3g}"
-    if fp8:
-        raise UsageError(f"precision 'fp8': {reason}; use bf16")
-    untyped: Any = model
-    return _settled(
-        PaddedEngine(untyped.to(dtype), device=device, reason=reason), deterministic=deterministic
-    )
-
-
-def _deberta_engine(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> Engine:
-    """DeBERTa's own packed engine where it covers the model and proves itself, else the padded one."""
+    config: Any = model.config
+    if config.model_type != deberta.FAMILY or wanted.device.type == "cpu":
+        return families.why_not_packed(config) or f"{type(model).__name__} is not a sequence classifier"
+    if wanted.fp8 or wanted.deterministic:
+        return "disentangled attention has no fp8 and no deterministic path"
+    weights = deberta.extract_weights(model)
+    if weights is None:
+        return deberta.why_not_packed(model) or "the model is not covered"
     from assay.engine.deberta import GpuDebertaEngine
 
-    reason = deberta.why_not_packed(model)
-    weights = deberta.extract_weights(model)
-    if weights is not None:
-        engine = GpuDebertaEngine(weights, device=device, dtype=dtype)
-        difference = self_test(engine, PaddedEngine(model, device=device, reason="self test"))
-        if difference <= SELF_TEST_TOLERANCE[dtype]:
-            return engine
-        reason = f"the packed engine failed its self test by {difference:.3g}"
-    untyped: Any = model
-    return PaddedEngine(untyped.to(dtype), device=device, reason=reason)
+    return GpuDebertaEngine(weights, device=wanted.device, dtype=wanted.dtype)
 
 
 def self_test(engine: Engine, reference: Engine) -> float:

@@ -5,16 +5,18 @@ Axes: N sequences, B of one forward pass, L tokens with padding, C outputs.
 
 import inspect
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import PreTrainedModel
 
 from assay.engine.batching import Ints
 from assay.model.families import max_sequence_length
 from assay.model.packing import PackedBatch, pack
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _PASS_TOKENS = {"cpu": 64, "cuda": 4096}
 """What starting one more forward pass costs, as tokens of padding that take as long."""
@@ -37,7 +39,7 @@ class PaddedEngine:
     deterministic = False
 
     def __init__(
-        self, model: PreTrainedModel, *, device: torch.device | None = None, reason: str | None = None
+        self, model: "PreTrainedModel", *, device: torch.device | None = None, reason: str | None = None
     ) -> None:
         """Run `model` on `device` (None: where it is); `reason` says why not the packed engine."""
         untyped: Any = model
@@ -47,7 +49,7 @@ class PaddedEngine:
         self._reason = reason
         config: Any = model.config
         self.num_outputs = int(config.num_labels)
-        self.max_length = max_sequence_length(model)
+        self.max_length = max_sequence_length(model.config)
         self.vocab_size = int(untyped.get_input_embeddings().weight.shape[0])
         self.default_batch_tokens = 131072 if self._device.type == "cuda" else 2048
         self.num_padded_tokens = 0

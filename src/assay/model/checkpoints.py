@@ -10,26 +10,30 @@ import pickle
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
-from transformers.utils import logging as hf_logging
+from safetensors.torch import load_file
 
 from assay.errors import BundleError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 _LEGACY = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
-def load_classifier(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def load_classifier(path: str | Path, *, dtype: torch.dtype = torch.float32) -> "PreTrainedModel":
     """Return the classifier in evaluation mode on the CPU, its weights in `dtype`.
 
     Raises BundleError where the directory is no checkpoint, asks for remote code, holds only
     pickles, is truncated, or lacks weights (a head that would be made up at random). Warns
     (UserWarning) where the weights are an old `pytorch_model.bin`.
     """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
     folder = Path(path)
     read_config(folder)
     _require_weights(folder)
@@ -62,6 +66,33 @@ def load_classifier(path: str | Path, *, dtype: torch.dtype = torch.float32) -> 
     _require_complete(folder, info)
     model = cast("PreTrainedModel", loaded)
     return cast("PreTrainedModel", model.eval().requires_grad_(False))  # noqa: FBT003
+
+
+def load_tensors(path: str | Path) -> tuple[Any, dict[str, torch.Tensor]] | None:
+    """Return a checkpoint's transformers config and its tensors by name, as they lie in its safetensors.
+
+    Takes a fraction of `load_classifier`, which makes a model; None where there are no safetensors or
+    they cannot be read: that one says why. Raises BundleError as it does for config.json.
+    """
+    from transformers import AutoConfig
+
+    folder = Path(path)
+    read_config(folder)
+    index = folder / _SAFETENSORS[1]
+    try:
+        files = [_SAFETENSORS[0]]
+        if index.is_file():
+            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        state = {name: tensor for file in files for name, tensor in load_file(folder / file).items()}
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False), state
+    except (OSError, ValueError, KeyError, SafetensorError):
+        return None
+
+
+def weight_files(path: str | Path) -> list[Path]:
+    """Return config.json and the weights of a checkpoint, sorted."""
+    folder = Path(path)
+    return sorted([folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.bin")])
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -132,6 +163,8 @@ def _shapes(name: str, held: Sequence[int], wanted: Sequence[int]) -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence transformers' progress bar and load report: what they say becomes our errors."""
+    from transformers.utils import logging as hf_logging
+
     verbosity = hf_logging.get_verbosity()
     had_bar = hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()

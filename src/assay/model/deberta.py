@@ -10,12 +10,11 @@ positions, C outputs.
 
 import math
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from torch import nn
-from transformers import PreTrainedModel
 
 from assay.model.families import (
     ACTIVATIONS,
@@ -26,6 +25,9 @@ from assay.model.families import (
     Norm,
     max_sequence_length,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 FAMILY = "deberta-v2"
 """config.model_type of both v2 and v3."""
@@ -61,7 +63,7 @@ class DebertaWeights:
     """1 / sqrt(D * terms of the score)"""
 
 
-def why_not_packed(model: PreTrainedModel) -> str | None:
+def why_not_packed(model: "PreTrainedModel") -> str | None:
     """Return why this model must run padded, in a few words; None where `extract_weights` takes it."""
     config: Any = model.config
     if config.model_type != FAMILY:
@@ -76,7 +78,7 @@ def why_not_packed(model: PreTrainedModel) -> str | None:
     return None
 
 
-def extract_weights(model: PreTrainedModel) -> DebertaWeights | None:
+def extract_weights(model: "PreTrainedModel") -> DebertaWeights | None:
     """Return the model's weights as plain tensors; None where `why_not_packed` has a reason.
 
     Tensors are shared with the model where nothing is stacked or worked out; dtype and device are
@@ -113,7 +115,7 @@ def extract_weights(model: PreTrainedModel) -> DebertaWeights | None:
             norm=None,
             out=_linear(untyped.classifier),
         ),
-        max_length=max_sequence_length(model),
+        max_length=max_sequence_length(model.config),
     )
     # the terms count even where relative attention is off
     num_terms = 1 + len({"c2p", "p2c"}.intersection(config.pos_att_type or ()))

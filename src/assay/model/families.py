@@ -1,5 +1,8 @@
 """The families whose weights run packed, as plain tensors that an engine can lay out as it likes.
 
+They are taken by name from a checkpoint or a model's state; transformers' models, which take seconds
+to import, are not needed for it.
+
 Covers sequence classifiers of BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT, ELECTRA and
 ModernBERT. What does not fit (a decoder, relative positions, an activation not listed, RoPE
 scaling) is named by `why_not_packed` and left to the padded path.
@@ -7,13 +10,17 @@ scaling) is named by `why_not_packed` and left to the padded path.
 Axes: V vocabulary, H hidden, I intermediate, D of a head, P pooled hidden, C outputs, N sequences.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
-from torch import nn
-from transformers import PreTrainedModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+T = TypeVar("T")
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh"]
 
@@ -30,6 +37,8 @@ ACTIVATIONS: dict[str, Activation] = {
 
 BERT_LIKE = frozenset({"bert", "electra"})
 ROBERTA_LIKE = frozenset({"roberta", "xlm-roberta", "camembert"})
+_DISTILBERT_EPS = 1e-12
+"""DistilBERT's config does not name it."""
 PACKED_FAMILIES = BERT_LIKE | ROBERTA_LIKE | {"distilbert", "modernbert"}
 
 
@@ -156,9 +165,8 @@ def activate(x: torch.Tensor, activation: Activation) -> torch.Tensor:
             return torch.tanh(x)
 
 
-def max_sequence_length(model: PreTrainedModel) -> int:
+def max_sequence_length(config: Any) -> int:  # noqa: ANN401 - a transformers config is untyped
     """Return the most tokens a sequence may have, special tokens counted."""
-    config: Any = model.config
     positions = getattr(config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions < 1:
         # relative positions only (T5 and kin): no bound of the model's own
@@ -177,13 +185,10 @@ def max_sequence_length(model: PreTrainedModel) -> int:
     return positions
 
 
-def why_not_packed(model: PreTrainedModel) -> str | None:
-    """Return why this model must run padded, in a few words; None where it can run packed."""
-    config: Any = model.config
+def why_not_packed(config: Any) -> str | None:  # noqa: ANN401 - a transformers config is untyped
+    """Return why a classifier of this config must run padded, in a few words; None where it can run packed."""
     if config.model_type not in PACKED_FAMILIES:
         return f"family {config.model_type!r} has no packed path"
-    if not type(model).__name__.endswith("ForSequenceClassification"):
-        return f"{type(model).__name__} is not a sequence classifier"
     if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
         return "the model is a decoder"
     if getattr(config, "position_embedding_type", None) not in {None, "absolute"}:
@@ -199,19 +204,79 @@ def why_not_packed(model: PreTrainedModel) -> str | None:
     return None
 
 
-def extract_weights(model: PreTrainedModel) -> EncoderWeights | None:
-    """Return the model's weights in the one plain shape; None where `why_not_packed` has a reason.
+def extract_weights(model: "PreTrainedModel") -> EncoderWeights | None:
+    """Return the model's weights in the one plain shape; None where it is no classifier that runs packed.
 
     Tensors are shared with the model where nothing is stacked; dtype and device are the model's.
     """
-    if why_not_packed(model) is not None:
+    if not type(model).__name__.endswith("ForSequenceClassification"):
         return None
-    family = str(model.config.model_type)
-    if family == "modernbert":
-        return _modernbert(model)
-    if family == "distilbert":
-        return _distilbert(model)
-    return _bert_like(model)
+    return weights_of(model.config, model.state_dict())
+
+
+def weights_of(config: Any, state: Mapping[str, torch.Tensor]) -> EncoderWeights | None:  # noqa: ANN401 - untyped
+    """Return the weights of a classifier's state, by transformers' names, in the one plain shape.
+
+    None where `why_not_packed` has a reason, or where the state lacks a weight that the family has.
+    """
+    if why_not_packed(config) is not None:
+        return None
+    make = {"modernbert": _modernbert, "distilbert": _distilbert}.get(config.model_type, _bert_like)
+    try:
+        return make(config, _State(state))
+    except KeyError:
+        return None
+
+
+def in_float32(weights: EncoderWeights) -> EncoderWeights:
+    """Return the weights in float32, whatever the checkpoint keeps them in."""
+    return moved(weights, weights.word_embeddings.device, torch.float32)
+
+
+def moved(weights: T, device: torch.device, dtype: torch.dtype) -> T:
+    """Return the dataclass with every tensor in it, at any depth, on `device` in `dtype`."""
+
+    def move(value: Any) -> Any:  # noqa: ANN401 - fields of any type pass through
+        if isinstance(value, torch.Tensor):
+            return value.to(device, dtype).contiguous()
+        if isinstance(value, tuple):
+            return tuple(move(item) for item in value)
+        if isinstance(value, Rotary):
+            return value
+        if is_dataclass(value) and not isinstance(value, type):
+            return replace(value, **{field.name: move(getattr(value, field.name)) for field in fields(value)})
+        return value
+
+    return cast("T", move(weights))
+
+
+class _State:
+    """Tensors by name, as the parts that layers are made of. KeyError for a name that is not there."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._tensors = tensors
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def tensor(self, name: str) -> torch.Tensor:
+        return self._tensors[name].detach()
+
+    def linear(self, name: str) -> Linear:
+        return Linear(weight=self.tensor(f"{name}.weight"), bias=self._bias(name))
+
+    def stacked(self, *names: str) -> Linear:
+        parts = [self.linear(name) for name in names]
+        biases = [part.bias for part in parts if part.bias is not None]
+        return Linear(
+            weight=torch.cat([part.weight for part in parts]), bias=torch.cat(biases) if biases else None
+        )
+
+    def norm(self, name: str, eps: float) -> Norm:
+        return Norm(weight=self.tensor(f"{name}.weight"), bias=self._bias(name), eps=eps)
+
+    def _bias(self, name: str) -> torch.Tensor | None:
+        return self.tensor(f"{name}.bias") if f"{name}.bias" in self else None
 
 
 def _activation_names(config: Any) -> list[str]:  # noqa: ANN401 - a transformers config is untyped
@@ -220,144 +285,123 @@ def _activation_names(config: Any) -> list[str]:  # noqa: ANN401 - a transformer
     return [str(getattr(config, name)) for name in names if hasattr(config, name)]
 
 
-def _linear(module: nn.Module) -> Linear:
-    return Linear(weight=cast("torch.Tensor", module.weight).detach(), bias=_bias(module))
-
-
-def _stacked(*modules: nn.Module) -> Linear:
-    parts = [_linear(module) for module in modules]
-    biases = [part.bias for part in parts if part.bias is not None]
-    return Linear(
-        weight=torch.cat([part.weight for part in parts]), bias=torch.cat(biases) if biases else None
-    )
-
-
-def _norm(module: nn.Module) -> Norm:
-    norm = cast("nn.LayerNorm", module)
-    return Norm(weight=norm.weight.detach(), bias=_bias(module), eps=norm.eps)
-
-
-def _bias(module: nn.Module) -> torch.Tensor | None:
-    bias = cast("torch.Tensor | None", module.bias)
-    return None if bias is None else bias.detach()
-
-
-def _bert_like(model: PreTrainedModel) -> EncoderWeights:
+def _bert_like(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 - a transformers config is untyped
     """BERT, ELECTRA, RoBERTa and kin: post-norm, learned positions, token types."""
-    config: Any = model.config
-    base: Any = model.base_model
-    untyped: Any = model
-    embeddings = base.embeddings
-    positions = embeddings.position_embeddings.weight.detach()
+    base = config.model_type if config.model_type in BERT_LIKE else "roberta"
+    eps = config.layer_norm_eps
+    positions = state.tensor(f"{base}.embeddings.position_embeddings.weight")
     pad_position = pad_token_id = None
     if config.model_type in ROBERTA_LIKE:
         pad_token_id = int(config.pad_token_id)
         pad_position = positions[pad_token_id]
         positions = positions[pad_token_id + 1 :]
-    layers = tuple(
-        LayerWeights(
-            qkv=_stacked(layer.attention.self.query, layer.attention.self.key, layer.attention.self.value),
-            attention_out=_linear(layer.attention.output.dense),
-            attention_norm=_norm(layer.attention.output.LayerNorm),
-            up=_linear(layer.intermediate.dense),
-            down=_linear(layer.output.dense),
-            ffn_norm=_norm(layer.output.LayerNorm),
+    layers = []
+    for number in range(config.num_hidden_layers):
+        layer = f"{base}.encoder.layer.{number}"
+        attention = f"{layer}.attention"
+        layers.append(
+            LayerWeights(
+                qkv=state.stacked(*(f"{attention}.self.{part}" for part in ("query", "key", "value"))),
+                attention_out=state.linear(f"{attention}.output.dense"),
+                attention_norm=state.norm(f"{attention}.output.LayerNorm", eps),
+                up=state.linear(f"{layer}.intermediate.dense"),
+                down=state.linear(f"{layer}.output.dense"),
+                ffn_norm=state.norm(f"{layer}.output.LayerNorm", eps),
+            )
         )
-        for layer in base.encoder.layer
-    )
     if config.model_type == "bert":
         head = HeadWeights(
-            dense=_linear(base.pooler.dense), activation="tanh", norm=None, out=_linear(untyped.classifier)
+            dense=state.linear("bert.pooler.dense"),
+            activation="tanh",
+            norm=None,
+            out=state.linear("classifier"),
         )
     else:
         head = HeadWeights(
-            dense=_linear(untyped.classifier.dense),
+            dense=state.linear("classifier.dense"),
             activation="gelu" if config.model_type == "electra" else "tanh",
             norm=None,
-            out=_linear(untyped.classifier.out_proj),
+            out=state.linear("classifier.out_proj"),
         )
+    project = f"{base}.embeddings_project"
     return EncoderWeights(
         family=config.model_type,
         num_heads=config.num_attention_heads,
         activation=ACTIVATIONS[config.hidden_act],
         gated=False,
         is_pre_norm=False,
-        word_embeddings=embeddings.word_embeddings.weight.detach(),
+        word_embeddings=state.tensor(f"{base}.embeddings.word_embeddings.weight"),
         position_embeddings=positions,
         pad_position=pad_position,
         pad_token_id=pad_token_id,
-        token_type_embeddings=embeddings.token_type_embeddings.weight.detach(),
-        embedding_norm=_norm(embeddings.LayerNorm),
-        projection=_linear(base.embeddings_project) if hasattr(base, "embeddings_project") else None,
-        layers=layers,
+        token_type_embeddings=state.tensor(f"{base}.embeddings.token_type_embeddings.weight"),
+        embedding_norm=state.norm(f"{base}.embeddings.LayerNorm", eps),
+        projection=state.linear(project) if f"{project}.weight" in state else None,
+        layers=tuple(layers),
         final_norm=None,
         pooling="first",
         head=head,
-        max_length=max_sequence_length(model),
+        max_length=max_sequence_length(config),
     )
 
 
-def _distilbert(model: PreTrainedModel) -> EncoderWeights:
+def _distilbert(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 - a transformers config is untyped
     """DistilBERT: BERT without token types, its head a ReLU."""
-    config: Any = model.config
-    base: Any = model.base_model
-    untyped: Any = model
-    layers = tuple(
-        LayerWeights(
-            qkv=_stacked(layer.attention.q_lin, layer.attention.k_lin, layer.attention.v_lin),
-            attention_out=_linear(layer.attention.out_lin),
-            attention_norm=_norm(layer.sa_layer_norm),
-            up=_linear(layer.ffn.lin1),
-            down=_linear(layer.ffn.lin2),
-            ffn_norm=_norm(layer.output_layer_norm),
+    layers = []
+    for number in range(config.n_layers):
+        layer = f"distilbert.transformer.layer.{number}"
+        layers.append(
+            LayerWeights(
+                qkv=state.stacked(*(f"{layer}.attention.{part}_lin" for part in "qkv")),
+                attention_out=state.linear(f"{layer}.attention.out_lin"),
+                attention_norm=state.norm(f"{layer}.sa_layer_norm", _DISTILBERT_EPS),
+                up=state.linear(f"{layer}.ffn.lin1"),
+                down=state.linear(f"{layer}.ffn.lin2"),
+                ffn_norm=state.norm(f"{layer}.output_layer_norm", _DISTILBERT_EPS),
+            )
         )
-        for layer in base.transformer.layer
-    )
     return EncoderWeights(
         family=config.model_type,
         num_heads=config.n_heads,
         activation=ACTIVATIONS[config.activation],
         gated=False,
         is_pre_norm=False,
-        word_embeddings=base.embeddings.word_embeddings.weight.detach(),
-        position_embeddings=base.embeddings.position_embeddings.weight.detach(),
+        word_embeddings=state.tensor("distilbert.embeddings.word_embeddings.weight"),
+        position_embeddings=state.tensor("distilbert.embeddings.position_embeddings.weight"),
         pad_position=None,
         pad_token_id=None,
         token_type_embeddings=None,
-        embedding_norm=_norm(base.embeddings.LayerNorm),
+        embedding_norm=state.norm("distilbert.embeddings.LayerNorm", _DISTILBERT_EPS),
         projection=None,
-        layers=layers,
+        layers=tuple(layers),
         final_norm=None,
         pooling="first",
         head=HeadWeights(
-            dense=_linear(untyped.pre_classifier),
-            activation="relu",
-            norm=None,
-            out=_linear(untyped.classifier),
+            dense=state.linear("pre_classifier"), activation="relu", norm=None, out=state.linear("classifier")
         ),
-        max_length=max_sequence_length(model),
+        max_length=max_sequence_length(config),
     )
 
 
-def _modernbert(model: PreTrainedModel) -> EncoderWeights:
+def _modernbert(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 - a transformers config is untyped
     """ModernBERT: pre-norm, rotary positions, gated feed-forward, two layers of three see a window."""
-    config: Any = model.config
-    base: Any = model.base_model
-    untyped: Any = model
-    layers = []
+    eps = config.norm_eps
     rotaries = {
-        kind: Rotary(inv_freq=getattr(base.rotary_emb, f"{kind}_inv_freq").detach())
+        kind: _rotary(config.hidden_size // config.num_attention_heads, config.rope_parameters[kind])
         for kind in set(config.layer_types)
     }
-    for layer, kind in zip(base.layers, config.layer_types, strict=True):
+    layers = []
+    for number, kind in enumerate(config.layer_types):
+        layer = f"model.layers.{number}"
+        has_norm = f"{layer}.attn_norm.weight" in state
         layers.append(
             LayerWeights(
-                qkv=_linear(layer.attn.Wqkv),
-                attention_out=_linear(layer.attn.Wo),
-                attention_norm=None if isinstance(layer.attn_norm, nn.Identity) else _norm(layer.attn_norm),
-                up=_linear(layer.mlp.Wi),
-                down=_linear(layer.mlp.Wo),
-                ffn_norm=_norm(layer.mlp_norm),
+                qkv=state.linear(f"{layer}.attn.Wqkv"),
+                attention_out=state.linear(f"{layer}.attn.Wo"),
+                attention_norm=state.norm(f"{layer}.attn_norm", eps) if has_norm else None,
+                up=state.linear(f"{layer}.mlp.Wi"),
+                down=state.linear(f"{layer}.mlp.Wo"),
+                ffn_norm=state.norm(f"{layer}.mlp_norm", eps),
                 rotary=rotaries[kind],
                 window=int(config.sliding_window) if kind == "sliding_attention" else None,
             )
@@ -368,21 +412,27 @@ def _modernbert(model: PreTrainedModel) -> EncoderWeights:
         activation=ACTIVATIONS[config.hidden_activation],
         gated=True,
         is_pre_norm=True,
-        word_embeddings=base.embeddings.tok_embeddings.weight.detach(),
+        word_embeddings=state.tensor("model.embeddings.tok_embeddings.weight"),
         position_embeddings=None,
         pad_position=None,
         pad_token_id=None,
         token_type_embeddings=None,
-        embedding_norm=_norm(base.embeddings.norm),
+        embedding_norm=state.norm("model.embeddings.norm", eps),
         projection=None,
         layers=tuple(layers),
-        final_norm=_norm(base.final_norm),
+        final_norm=state.norm("model.final_norm", eps),
         pooling="mean" if config.classifier_pooling == "mean" else "first",
         head=HeadWeights(
-            dense=_linear(untyped.head.dense),
+            dense=state.linear("head.dense"),
             activation=ACTIVATIONS[config.classifier_activation],
-            norm=_norm(untyped.head.norm),
-            out=_linear(untyped.classifier),
+            norm=state.norm("head.norm", eps),
+            out=state.linear("classifier"),
         ),
-        max_length=max_sequence_length(model),
+        max_length=max_sequence_length(config),
     )
+
+
+def _rotary(head_size: int, parameters: Mapping[str, Any]) -> Rotary:
+    """Angles a position of one kind of layer."""
+    exponents = torch.arange(0, head_size, 2, dtype=torch.int64).float() / head_size
+    return Rotary(inv_freq=1.0 / (parameters["rope_theta"] ** exponents))

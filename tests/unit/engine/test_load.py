@@ -1,5 +1,7 @@
 """Which engine `load_engine` picks, and the self test that guards the packed one."""
 
+import os
+
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, MPNetConfig
@@ -9,6 +11,7 @@ from assay.engine.fake import FakeEngine
 from assay.engine.load import SELF_TEST_TOLERANCE, load_engine, self_test
 from assay.engine.padded import PaddedEngine
 from assay.errors import BundleError, UsageError
+from assay.model import checkpoints
 from assay.model.packing import pack
 
 SHAPE = {
@@ -62,8 +65,40 @@ def test_half_precision_on_the_cpu_runs_padded(bert):
     assert engine.forward(pack([[1, 2], [3]])).dtype == torch.float32
 
 
+@pytest.fixture
+def fresh_cache(tmp_path, monkeypatch):
+    """A cache in which no engine has passed its self test yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_what_passed_once_is_not_tried_again(bert, fresh_cache, monkeypatch):
+    """The second load makes no transformers model and gives the same logits; a changed file is tried anew."""
+    first = load_engine(bert, num_threads=1)
+    sequences = pack([[1, 2, 3], [4, 5, 6, 7]])
+    calls = []
+    original = checkpoints.load_classifier
+    monkeypatch.setattr(
+        checkpoints, "load_classifier", lambda *args, **named: calls.append(args) or original(*args, **named)
+    )
+    second = load_engine(bert, num_threads=1)
+    assert not calls
+    assert isinstance(second, CpuPackedEngine)
+    torch.testing.assert_close(second.forward(sequences), first.forward(sequences), atol=0.0, rtol=0.0)
+    os.utime(bert / "model.safetensors", ns=(1, 1))
+    load_engine(bert, num_threads=1)
+    assert len(calls) == 1
+
+
+def test_a_cache_that_cannot_be_written_to_is_none(bert, tmp_path, monkeypatch):
+    """The engine loads all the same."""
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert isinstance(load_engine(bert, num_threads=1), CpuPackedEngine)
+
+
 @pytest.mark.parametrize("wrong", [1.0, float("nan")])
-def test_a_packed_engine_that_disagrees_is_not_used(bert, monkeypatch, wrong):
+def test_a_packed_engine_that_disagrees_is_not_used(fresh_cache, bert, monkeypatch, wrong):
     """Where packed logits differ from the model's own, the padded engine runs and says why."""
     right = CpuPackedEngine.forward
     monkeypatch.setattr(CpuPackedEngine, "forward", lambda self, batch: right(self, batch) + wrong)

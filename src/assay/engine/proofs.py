@@ -1,0 +1,66 @@
+"""Notes that a packed engine passed its self test: on these files, this device, with these versions.
+
+A note is an empty file in the user's cache (`$XDG_CACHE_HOME/assay/proofs`, else `~/.cache`), named by a
+hash of all that the outcome hangs on. Deleting it costs the next start a few seconds.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+
+_PACKAGES = ("assay", "torch", "transformers", "triton")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proof:
+    """One note, written or not."""
+
+    file: Path
+
+    @classmethod
+    def of(cls, files: Sequence[Path], device: torch.device, *settings: object) -> Self:
+        """Return the note on an engine made of `files` on `device` with `settings`."""
+        parts = [f"{name} {_version(name)}" for name in _PACKAGES]
+        parts += [_state(file) for file in files]
+        parts += [torch.cuda.get_device_name(device) if device.type == "cuda" else device.type]
+        parts += [str(setting) for setting in settings]
+        name = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        return cls(file=_folder() / name)
+
+    def is_there(self) -> bool:
+        """Whether the engine has passed before."""
+        return self.file.is_file()
+
+    def write(self) -> None:
+        """Note that it passed; a cache that cannot be written to is none."""
+        with contextlib.suppress(OSError):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.file.touch()
+
+
+def _folder() -> Path:
+    caches = os.environ.get("XDG_CACHE_HOME")
+    return (Path(caches) if caches else Path.home() / ".cache") / "assay" / "proofs"
+
+
+def _state(file: Path) -> str:
+    """What changes whenever the file does."""
+    try:
+        found = file.stat()
+    except OSError:
+        return f"{file}: missing"
+    return f"{file.resolve()} {found.st_size} {found.st_mtime_ns}"
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
