@@ -26,6 +26,21 @@ CLAIMS: Mapping[str, str] = {
     "merge.speed_vs_duckdb": "Verify and merge, against DuckDB's join on a string id",
     "merge.memory_vs_duckdb": "Peak memory of verify and merge, over that of DuckDB's join",
     "resume.seconds_10000_parts": "Going on with a run of 10,000 published parts, until the first new work",
+    "h100.roberta_base.bf16.docs_per_second": "RoBERTa-base in bf16, the engine alone",
+    "h100.roberta_base.bf16_vs_sorted_padded": "RoBERTa-base in bf16, against the usual recipe",
+    "h100.roberta_base.fp8.docs_per_second": "RoBERTa-base in fp8, the engine alone",
+    "h100.roberta_base.fp8_vs_sorted_padded": "RoBERTa-base in fp8, against the usual recipe in bf16",
+    "h100.minilm.bf16.docs_per_second": "MiniLM-L6 in bf16, the engine alone",
+    "h100.roberta_large.bf16_vs_sorted_padded": "RoBERTa-large in bf16, against the usual recipe",
+    "h100.roberta_large.fp8_vs_sorted_padded": "RoBERTa-large in fp8, against the usual recipe in bf16",
+    "h100.modernbert_base_long.bf16_vs_sorted_padded": "ModernBERT-base on long documents, against the usual recipe",
+    "h100.deberta_v3_base.docs_per_second": "DeBERTa-v3-base in bf16, the engine alone",
+    "h100.roberta_base.end_to_end_ids_over_engine": "`assay score` on token ids, over the engine alone, RoBERTa-base",
+    "h100.roberta_base.end_to_end_text_over_engine": "`assay score` on text, over the engine alone, RoBERTa-base",
+    "h100.minilm.end_to_end_ids_docs_per_second": "`assay score` on token ids, MiniLM-L6",
+    "h100x2.score_scaling": "`assay score` on two GPUs, over one",
+    "h100.cold_start_seconds_roberta_base": "From a fresh process to the first document, empty caches, RoBERTa-base",
+    "h100.warm_start_seconds_roberta_base": "The same with the caches that a first start has left",
 }
 """What each claim says, in words; a claim that is not here is shown by its name."""
 
@@ -43,10 +58,15 @@ TAIL = """
 A figure holds for the hardware and versions beside it. Where a value is a ratio, above 1 means that Assay does more
 in the same time, or, for memory, that it takes more.
 
+On a GPU the usual recipe is transformers in bf16, sorted by length, padded, batch 256. Models there have random weights
+of the real shapes, and documents are random ids or, where a row says text, real text: mean 229 tokens, for long ones
+1,489. A ceiling is what the same card reached beside them in a product of large squares. What these figures leave
+open, and which fall short of what was hoped, stands in [a note](decisions/2026-11-22-gpu-measurements.md).
+
 ## Run them again
 
-`make bench` installs what the benchmarks compare with and runs all of them on a CPU; it takes a while. One by one, with
-the command in the table:
+`make bench` installs what the benchmarks compare with and runs all of them on a CPU; it takes a while. `make bench-gpu`
+does the same for those that need a CUDA GPU, below `benchmarks/gpu/`. One by one, with the command in the table:
 
 ```sh
 make setup

@@ -74,7 +74,7 @@ def main() -> None:
     flags.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(CLAIMS)}; default all")
     flags.add_argument("--precisions", nargs="+", choices=("bf16", "fp8"), default=["bf16", "fp8"])
     flags.add_argument("--documents", type=int, help="documents of a round of ours")
-    flags.add_argument("--baseline-every", type=int, help="the baseline runs each so many-th document")
+    flags.add_argument("--baseline-every", type=int, help="the baseline runs each so many-th of its batches")
     flags.add_argument("--baseline-tokens", type=int, help="most tokens of a batch of the baseline")
     flags.add_argument("--batch-tokens", type=int, help="tokens of a batch of ours; default the engine's own")
     flags.add_argument("--check-documents", type=int, default=256)
