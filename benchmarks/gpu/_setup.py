@@ -197,10 +197,10 @@ def every(sequences: Sequences, step: int) -> Sequences:
     if step <= 1:
         return sequences
     order = np.argsort(-np.diff(sequences.offsets), kind="stable")
-    first = step // 2  # neither the longest nor the shortest of each group of batches
-    picked = [
-        order[k : k + PADDED_BATCH] for k in range(first * PADDED_BATCH, len(order), step * PADDED_BATCH)
-    ]
+    num_batches = -(-len(order) // PADDED_BATCH)
+    # neither the longest nor the shortest of each group of batches
+    chosen = range(min(step // 2, num_batches - 1), num_batches, step)
+    picked = [order[k * PADDED_BATCH : (k + 1) * PADDED_BATCH] for k in chosen]
     return take(sequences, np.sort(np.concatenate(picked)))
 
 
