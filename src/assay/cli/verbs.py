@@ -262,6 +262,8 @@ def _figures(outcome: Any) -> str:  # noqa: ANN401  runs is imported lazily
         f"{format_count(rate)} docs/s, {format_count(tokens)} tokens/s, {waste:.1%} padding",
         f"first worker ready after {outcome.ready_seconds:.1f} s",
     ]
+    if (idle := outcome.idle_share) is not None:
+        parts.append(f"devices idle {idle:.1%} of the time")
     if counters.error_rows:
         parts.append(f"{counters.error_rows:,} rows got an error code")
     if counters.duplicate_rows:

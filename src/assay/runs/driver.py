@@ -63,6 +63,15 @@ class Outcome:
     """From the start of the driver to the first worker being ready."""
     descriptions: tuple[str, ...]
     """What the workers said of themselves, distinct."""
+    num_workers: int = 1
+    """Workers that were started at first."""
+
+    @property
+    def idle_share(self) -> float | None:
+        """Share of the time that devices had nothing to do, 0 to 1; None where none was at work."""
+        if not self.counters.device_seconds or self.seconds <= 0:
+            return None
+        return max(0.0, 1.0 - self.counters.device_seconds / (self.seconds * self.num_workers))
 
 
 class _Worker:
@@ -346,6 +355,7 @@ class Driver:
             seconds=max(0.0, (self._published_at or ready_at) - ready_at),
             ready_seconds=ready_at - self._began,
             descriptions=tuple(self._descriptions),
+            num_workers=max(1, min(len(self._commands), self._units_total - self._units_found)),
         )
 
     def _stop_workers(self) -> None:

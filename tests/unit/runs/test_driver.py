@@ -10,8 +10,9 @@ from support.fake_runs import make_run, plan_run, publish_unit, write_sources
 from support.fake_worker import Orders, deaths_met, plan_deaths
 
 from assay.errors import InputError, RefusedError, StorageError, UnitError, WorkError
-from assay.runs.driver import Driver, WorkerCommand, drive_run, python_command
+from assay.runs.driver import Driver, Outcome, WorkerCommand, drive_run, python_command
 from assay.runs.verify import verify
+from assay.telemetry import Counters
 
 
 @pytest.fixture
@@ -242,3 +243,22 @@ def test_commands_run_our_own_interpreter():
     )
     assert command.arguments == (sys.executable, "-m", "assay.score.worker", "run", "--device", "cpu")
     assert command.environment == {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize(
+    ("device_seconds", "seconds", "expected"),
+    [(12.0, 8.0, 0.25), (16.1, 8.0, 0.0), (0.0, 8.0, None), (1.0, 0.0, None)],
+)
+def test_the_idle_share_is_of_all_devices(device_seconds, seconds, expected):
+    """Two workers could have worked twice the time; clocks that disagree give no negative share."""
+    outcome = Outcome(
+        units_total=2,
+        units_found=0,
+        units_published=2,
+        counters=Counters(device_seconds=device_seconds),
+        seconds=seconds,
+        ready_seconds=1.0,
+        descriptions=(),
+        num_workers=2,
+    )
+    assert outcome.idle_share == expected
