@@ -122,13 +122,12 @@ def test_a_small_corpus_is_the_sample(two_sources):
 
 def test_both_sides_are_measured_on_the_same_documents(source, bundle):
     """Engine and transformers' padded pass run the same tokens, and their scores agree."""
-    report = bench_here(source, bundle, rounds=2, for_documents="1M", price_per_hour=2.0)
+    # of one round, whose ratio is that of its two rates: rounds of a busy machine differ by more than any bound
+    report = bench_here(source, bundle, rounds=1, for_documents="1M", price_per_hour=2.0)
     assert report.padded is not None
     assert report.engine.num_documents == report.padded.num_documents == 40
     assert report.engine.num_tokens == report.padded.num_tokens
-    assert report.ratio == pytest.approx(
-        report.engine.docs_per_second / report.padded.docs_per_second, rel=0.9
-    )
+    assert report.ratio == pytest.approx(report.engine.docs_per_second / report.padded.docs_per_second)
     assert report.largest_difference is not None
     assert report.largest_difference < 1e-5
     assert (report.precision, report.num_rows, report.estimate.num_documents) == ("fp32", 40, 1_000_000)
