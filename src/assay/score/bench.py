@@ -42,7 +42,7 @@ from assay.runs.manifest import Manifest
 from assay.runs.placement import Placement
 from assay.score.bench_settings import BenchSettings
 from assay.score.chunks import Chunk, join, to_chunk
-from assay.score.plan import plan_score
+from assay.score.plan import check_least, plan_score
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings
 from assay.telemetry import format_count
@@ -370,13 +370,7 @@ def _plan(settings: BenchSettings, device: torch.device) -> tuple[Manifest, Bund
 
 
 def _check_numbers(settings: BenchSettings) -> None:
-    for name, least in (("documents", 1), ("rounds", 1), ("price_per_hour", 0)):
-        number = getattr(settings, name)
-        # Written so that NaN fails.
-        if number is not None and not number >= least:
-            flag = "--" + name.replace("_", "-")
-            msg = f"{name} is {number}; it is at least {least}; set {flag} to {least} or more"
-            raise UsageError(msg)
+    check_least(settings, {"documents": 1, "rounds": 1, "price_per_hour": 0})
     if settings.engine == "fake":
         msg = "engine fake makes scores up, so its speed says nothing; use auto or padded"
         raise UsageError(msg)

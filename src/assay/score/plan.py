@@ -25,7 +25,8 @@ def plan_score(
     settings: ScoreSettings, placement: Placement, precision: Precision
 ) -> tuple[Manifest, Bundle]:
     """The manifest of the run that `settings` ask for, and its bundle; reads the sources' footers."""
-    _check_numbers(settings)
+    # what no run can have; rows and lengths are checked where they are used
+    check_least(settings, {"max_batch_tokens": 1, "parity_documents": 0, "parity_tolerance": 0})
     bundle = load_bundle(settings.bundle)
     token_run = find_token_run(settings.sources)
     if bundle.is_pair and settings.text_pair_column is None and not (token_run or settings.input_ids_column):
@@ -97,9 +98,9 @@ def _token_run(run: Run | None) -> Json | None:
     return None if run is None else {"url": run.url, "run_id": run.manifest.run_id}
 
 
-def _check_numbers(settings: ScoreSettings) -> None:
-    """Refuse what no run can have; rows and lengths are checked where they are used."""
-    for name, least in (("max_batch_tokens", 1), ("parity_documents", 0), ("parity_tolerance", 0)):
+def check_least(settings: object, least_by_name: Mapping[str, int]) -> None:
+    """Raise UsageError for a setting below its least value; None is no value."""
+    for name, least in least_by_name.items():
         number = getattr(settings, name)
         # Written so that NaN fails.
         if number is not None and not number >= least:

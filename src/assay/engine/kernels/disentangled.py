@@ -8,12 +8,12 @@ Axes: T rows of the batch, N sequences, n sequences of a group, L the longest of
 D of a head, P rows of relative positions, X distances.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from assay.engine.kernels.layout import DeviceBatch
+from assay.engine.kernels.plain import groups
 
 HEAD_SIZES = frozenset({16, 32, 64, 128})
 """What triton_disentangled.py takes; other shapes run here."""
@@ -75,7 +75,7 @@ def attention(
     """
     parts = qkv_TH.chunk(3, dim=1)
     out_TH = torch.zeros_like(parts[0])
-    for rows_nL, mask_nL, _ in _groups(batch):
+    for rows_nL, mask_nL, _ in groups(batch, size=_GROUP):
         queries, keys, values = (_heads(part[rows_nL], num_heads) for part in parts)
         places_L = torch.arange(rows_nL.shape[1], device=qkv_TH.device)
         # [row, column]: how far the column is ahead
@@ -105,7 +105,7 @@ def first_attention(
     """Return the attention of first tokens alone, [N, H]; keys and values are [T, 2H]."""
     parts = keys_values_TH.chunk(2, dim=1)
     out_NH = torch.empty_like(queries_NH)
-    for rows_nL, mask_nL, sequences_n in _groups(batch):
+    for rows_nL, mask_nL, sequences_n in groups(batch, size=_GROUP):
         keys, values = (_heads(part[rows_nL], num_heads) for part in parts)
         queries = _heads(queries_NH[sequences_n, None], num_heads)
         places_L = torch.arange(rows_nL.shape[1], device=queries.device)
@@ -133,16 +133,3 @@ def _heads(x_nLH: torch.Tensor, num_heads: int) -> torch.Tensor:
     """[n, A, L, D] in float32 or wider."""
     x = x_nLH.view(*x_nLH.shape[:2], num_heads, -1).transpose(1, 2)
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _groups(batch: DeviceBatch) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Rows [n, L] of sequences of like length, which of them are tokens, and the sequences [n]."""
-    device = batch.input_ids_T.device
-    bounds = batch.cu_seqlens.cpu().long()
-    lengths = bounds.diff()
-    for some in lengths.argsort(descending=True, stable=True).split(_GROUP):
-        within_L = torch.arange(int(lengths[some[0]]))
-        mask_nL = within_L < lengths[some, None]
-        # a sequence's last token stands in for what it lacks: another's may be NaN, which 0 does not undo
-        rows_nL = bounds[some, None] + within_L.minimum(lengths[some, None] - 1)
-        yield rows_nL.to(device), mask_nL.to(device), some.to(device)

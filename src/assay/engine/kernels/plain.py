@@ -4,6 +4,7 @@ Axes: see kernels.py; n sequences of a group, L the longest of them.
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -95,7 +96,7 @@ class PlainKernels:
         """See `Kernels.attention`."""
         queries_TH, keys_TH, values_TH = qkv_TH.chunk(3, dim=1)
         out_TH = torch.zeros_like(queries_TH)
-        for rows_nL, mask_nL in _groups(batch):
+        for rows_nL, mask_nL, _ in groups(batch):
             queries, keys, values = (
                 x[rows_nL].unflatten(2, (num_heads, -1)).transpose(1, 2)
                 for x in (queries_TH, keys_TH, values_TH)
@@ -123,9 +124,7 @@ class PlainKernels:
         """See `Kernels.first_attention`."""
         keys_TH, values_TH = keys_values_TH.chunk(2, dim=1)
         out_NH = torch.empty_like(queries_NH)
-        sequence_of_row = _sequence_of_first_row(batch)
-        for rows_nL, mask_nL in _groups(batch):
-            sequences_n = sequence_of_row[rows_nL[:, 0]]
+        for rows_nL, mask_nL, sequences_n in groups(batch):
             queries = queries_NH[sequences_n].unflatten(1, (num_heads, 1, -1))
             keys, values = (
                 x[rows_nL].unflatten(2, (num_heads, -1)).transpose(1, 2) for x in (keys_TH, values_TH)
@@ -150,9 +149,7 @@ class PlainKernels:
     ) -> torch.Tensor:
         """See `Kernels.first_mixture`."""
         out_NAH = torch.empty_like(queries_NAH)
-        sequence_of_row = _sequence_of_first_row(batch)
-        for rows_nL, mask_nL in _groups(batch):
-            sequences_n = sequence_of_row[rows_nL[:, 0]]
+        for rows_nL, mask_nL, sequences_n in groups(batch):
             states_nLH = hidden_TH[rows_nL][:, None]
             mixed = F.scaled_dot_product_attention(
                 queries_NAH[sequences_n].unflatten(1, (num_heads, 1, -1)),
@@ -185,26 +182,16 @@ def _positions(batch: DeviceBatch) -> torch.Tensor:
     return positions_T.to(batch.input_ids_T.device)
 
 
-def _sequence_of_first_row(batch: DeviceBatch) -> torch.Tensor:
-    """Sequence by its first row, int64 [T]; other rows are 0."""
+def groups(
+    batch: DeviceBatch, *, size: int = _GROUP
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Yield rows [n, L] of up to `size` sequences of like length, which of them are tokens, and the sequences [n]."""
     device = batch.input_ids_T.device
-    sequence_of_row = torch.zeros(batch.num_rows, dtype=torch.int64, device=device)
-    sequence_of_row[batch.cu_seqlens[:-1].long()] = torch.arange(batch.num_sequences, device=device)
-    return sequence_of_row
-
-
-def _groups(batch: DeviceBatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Rows [n, L] of sequences of like length, and which of them are tokens of the sequence."""
-    device = batch.input_ids_T.device
-    bounds = batch.cu_seqlens.long()
+    bounds = batch.cu_seqlens.cpu().long()
     lengths = bounds.diff()
-    order = lengths.argsort(descending=True)
-    groups = []
-    for some in order.split(_GROUP):
-        longest = int(lengths[some].max())
-        within_L = torch.arange(longest, device=device)
+    for some in lengths.argsort(descending=True, stable=True).split(size):
+        within_L = torch.arange(int(lengths[some[0]]))
         mask_nL = within_L < lengths[some, None]
-        # behind its end a sequence repeats its last row: what a neighbour holds (NaN) must not leak
-        rows_nL = bounds[some, None] + torch.minimum(within_L, lengths[some, None] - 1)
-        groups.append((rows_nL, mask_nL))
-    return groups
+        # a sequence's last token stands in for what it lacks: another's may be NaN, which 0 does not undo
+        rows_nL = bounds[some, None] + within_L.minimum(lengths[some, None] - 1)
+        yield rows_nL.to(device), mask_nL.to(device), some.to(device)
