@@ -255,10 +255,10 @@ class _Layer:
         self._ffn_norm = layer.ffn_norm
         self._first_only = first_only
         width = layer.qkv.weight.shape[0] // 3
-        self._qkv = product(_rows_of(layer.qkv, slice(width, None)) if first_only else layer.qkv)
+        self._qkv = product(layer.qkv.rows(slice(width, None)) if first_only else layer.qkv)
         # N first tokens are few rows, of ever new number: no kernel of their own
         few_rows = _PlainProduct if first_only else product
-        self._query = _PlainProduct(_rows_of(layer.qkv, slice(0, width)))
+        self._query = _PlainProduct(layer.qkv.rows(slice(0, width)))
         self._attention_out = few_rows(layer.attention_out)
         self._up = few_rows(layer.up)
         self._down = few_rows(layer.down)
@@ -407,10 +407,6 @@ def _rotated(x_RAD: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
     """X with each pair of its two halves turned by the token's angle."""
     left, right = x_RAD.chunk(2, dim=-1)
     return torch.cat([-right, left], dim=-1).mul_(sin).addcmul_(x_RAD, cos)
-
-
-def _rows_of(linear: Linear, rows: slice) -> Linear:
-    return Linear(weight=linear.weight[rows], bias=None if linear.bias is None else linear.bias[rows])
 
 
 def _normed(x: torch.Tensor, norm: Norm) -> torch.Tensor:

@@ -8,7 +8,6 @@ Axes: T rows of the batch (tokens, and rows that fill it up), N sequences, H hid
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
@@ -22,7 +21,7 @@ from assay.engine.kernels.layout import DeviceBatch
 from assay.engine.kernels.plain import PlainKernels
 from assay.engine.staging import Staging
 from assay.model.deberta import DebertaWeights, PositionWeights
-from assay.model.families import EncoderWeights, LayerWeights, Linear, moved
+from assay.model.families import EncoderWeights, LayerWeights, moved
 from assay.model.packing import PackedBatch
 
 ROWS_PER_PROCESSOR = 256
@@ -198,8 +197,8 @@ class _LastLayer:
         self, layer: LayerWeights, encoder: EncoderWeights, kernels: Kernels, attention: _Attention
     ) -> None:
         width = layer.attention_out.weight.shape[1]
-        self._query = _rows_of(layer.qkv, slice(0, width))
-        self._keys_values = _rows_of(layer.qkv, slice(width, None))
+        self._query = layer.qkv.rows(slice(0, width))
+        self._keys_values = layer.qkv.rows(slice(width, None))
         self._attention = attention
         self._rest = _Rest(layer, encoder, kernels)
 
@@ -238,9 +237,3 @@ def _positions(batch: DeviceBatch, max_length: int) -> torch.Tensor:
     places_T = torch.arange(batch.num_rows, dtype=torch.int32, device=batch.cu_seqlens.device)
     sequence_T = torch.searchsorted(batch.cu_seqlens, places_T, right=True) - 1
     return (places_T - batch.cu_seqlens[sequence_T]).clamp_max(max_length - 1)
-
-
-def _rows_of(linear: Linear, rows: slice) -> Linear:
-    return replace(
-        linear, weight=linear.weight[rows], bias=None if linear.bias is None else linear.bias[rows]
-    )

@@ -152,8 +152,8 @@ class FirstTokenLayer:
         width = layer.attention_out.weight.shape[1]
         heads = (weights.num_heads, width // weights.num_heads)
         self._layer = layer
-        self._query = _rows_of(layer.qkv, slice(0, width))
-        self._keys_values = _rows_of(layer.qkv, slice(width, None))
+        self._query = layer.qkv.rows(slice(0, width))
+        self._keys_values = layer.qkv.rows(slice(width, None))
         self._values_bias = None if layer.qkv.bias is None else layer.qkv.bias[2 * width :]
         # a bias of the keys moves all scores of a query alike: softmax does not see it
         self._keys_ADH = layer.qkv.weight[width : 2 * width].unflatten(0, heads)
@@ -256,7 +256,3 @@ def _add_product(out_RH: torch.Tensor, x_RI: torch.Tensor, linear: Linear) -> No
     out_RH.addmm_(x_RI, linear.weight.t())
     if linear.bias is not None:
         out_RH.add_(linear.bias)
-
-
-def _rows_of(linear: Linear, rows: slice) -> Linear:
-    return Linear(weight=linear.weight[rows], bias=None if linear.bias is None else linear.bias[rows])

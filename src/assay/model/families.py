@@ -51,6 +51,10 @@ class Linear:
     bias: torch.Tensor | None
     """[out]"""
 
+    def rows(self, rows: slice) -> "Linear":
+        """Return the part that gives these outputs; tensors are shared."""
+        return Linear(weight=self.weight[rows], bias=None if self.bias is None else self.bias[rows])
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Norm:
