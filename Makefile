@@ -58,7 +58,7 @@ clean: ## remove caches and outputs; .venv stays
 
 # One environment; a stamp for each set of extras in it, so that adding one set leaves the others whole.
 .venv/ready: $(STATED) | $(BIN)/uv
-	$(INSTALL) '.[dev,lightning,quickstart]'
+	$(INSTALL) '.[dev,lightning,quickstart,serve,train]'
 	touch $@ .venv/ready-quickstart
 
 .venv/ready-quickstart: $(STATED) | $(BIN)/uv
@@ -70,7 +70,7 @@ clean: ## remove caches and outputs; .venv stays
 	touch $@
 
 .venv/ready-bench: $(STATED) | $(BIN)/uv
-	$(INSTALL) '.[bench,dev,quickstart]'
+	$(INSTALL) '.[bench,dev,quickstart,serve,train]'
 	touch $@
 
 $(BIN)/uv:

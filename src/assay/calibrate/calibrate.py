@@ -178,7 +178,7 @@ def _checked_labels(bundle: Bundle, rows: LabelledRows) -> IntArray:
         raise InputError(
             f"labels {unknown[:5]}; the bundle knows {list(bundle.labels)[:10]}; check the label column"
         )
-    return np.array([index_of_label[label] for label in rows.labels], dtype=np.int64)
+    return np.array([index_of_label[str(label)] for label in rows.labels], dtype=np.int64)
 
 
 def _bins(probabilities_NC: metrics.FloatArray, labels: IntArray) -> tuple[ReliabilityBin, ...]:

@@ -18,13 +18,12 @@ from uuid import uuid4
 
 import jinja2
 
-from assay import __version__
+from assay import __version__, charts
 from assay.data.storage import is_object_url, local_path, split_url, writing
 from assay.errors import SourceError, UsageError
 from assay.runs.manifest import Manifest
 from assay.runs.run import Run, open_run
 from assay.runs.status import Status, status_of
-from assay.score import charts
 from assay.score.tally import LONGEST_COUNTED, SCORE_BINS, Tally, count_parts
 from assay.score.timeline import Span, Throughput, throughput, worker_seconds
 from assay.telemetry import format_count, format_duration

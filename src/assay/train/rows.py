@@ -9,6 +9,7 @@ import pyarrow as pa
 from assay.data.rows import read_rows
 from assay.data.sources import Columns, find_sources
 from assay.errors import InputError, SourceError
+from assay.train.labels import Label
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,14 +18,19 @@ class LabelledRows:
 
     texts: tuple[str, ...]
     """One text a row."""
-    labels: tuple[str, ...]
-    """One label a row."""
+    labels: tuple[Label, ...]
+    """One label a row: all names, all numbers, or all tuples of names."""
     text_pairs: tuple[str, ...] | None = None
     """The second text of each row, for pairs."""
+    groups: tuple[str, ...] | None = None
+    """The group (author, book, url) of each row, where a group column was named."""
+    ids: tuple[str, ...] | None = None
+    """The id of each row, where an id column was named."""
 
     def __post_init__(self) -> None:
         """Raise `InputError` where the columns differ in length."""
-        lengths = {len(self.texts), len(self.labels), len(self.text_pairs or self.texts)}
+        columns = (self.texts, self.labels, self.text_pairs, self.groups, self.ids)
+        lengths = {len(column) for column in columns if column is not None}
         if len(lengths) > 1:
             raise InputError(
                 f"columns of {sorted(lengths)} rows; texts and labels go row by row; hand in equal lengths"
@@ -40,7 +46,9 @@ class LabelledRows:
         return LabelledRows(
             texts=tuple(self.texts[row] for row in rows),
             labels=tuple(self.labels[row] for row in rows),
-            text_pairs=None if self.text_pairs is None else tuple(self.text_pairs[row] for row in rows),
+            text_pairs=_taken(self.text_pairs, rows),
+            groups=_taken(self.groups, rows),
+            ids=_taken(self.ids, rows),
         )
 
 
@@ -83,13 +91,8 @@ def read_labelled(
     )
 
 
-def label_names(rows: LabelledRows) -> tuple[str, ...]:
-    """The labels that occur, sorted; as numbers where all are whole numbers."""
-    names = set(rows.labels)
-    try:
-        return tuple(sorted(names, key=int))
-    except ValueError:
-        return tuple(sorted(names))
+def _taken(column: tuple[str, ...] | None, rows: Sequence[int]) -> tuple[str, ...] | None:
+    return None if column is None else tuple(column[row] for row in rows)
 
 
 def _strings(column: pa.Array | None) -> list[str | None]:

@@ -31,8 +31,9 @@ from assay.engine import devices
 from assay.errors import InputError, UsageError, WorkError
 from assay.tokenize.encode import Encoder, Tokens
 from assay.train.batches import IndexArray, epoch_batches, learning_rate_factor
+from assay.train.labels import label_names
 from assay.train.provenance import pack_hashes, text_hashes
-from assay.train.rows import LabelledRows, label_names, read_labelled
+from assay.train.rows import LabelledRows, read_labelled
 from assay.train.settings import BestBy, TrainSettings
 from assay.train.splits import group_near_duplicates, split_rows
 
@@ -140,7 +141,9 @@ def train(settings: TrainSettings, *, on_progress: OnProgress | None = None) -> 
 def set_aside(rows: LabelledRows, *, share: float, seed: int) -> tuple[LabelledRows, LabelledRows]:
     """Rows to train on and rows to validate on: stratified, near-duplicates never on both sides."""
     groups = group_near_duplicates(rows.texts)
-    splits = split_rows(rows.labels, groups, {"train": 1 - share, "validation": share}, seed=seed)
+    splits = split_rows(
+        [str(label) for label in rows.labels], groups, {"train": 1 - share, "validation": share}, seed=seed
+    )
     chosen = {
         name: rows.take([row for row, split in enumerate(splits) if split == name])
         for name in ("train", "validation")
@@ -278,7 +281,7 @@ def _run_epochs(
             seconds=time.perf_counter() - epoch_began,
         )
         reports.append(report)
-        if report is best_epoch(reports, best_by=settings.best_by) and settings.epochs > 1:
+        if report is best_epoch(reports, best_by=settings.chosen_by) and settings.epochs > 1:
             best_weights = {
                 name: each.detach().clone() for name, each in model.named_parameters() if each.requires_grad
             }
@@ -297,7 +300,7 @@ def _run_epochs(
         )
     if best_weights:
         model.load_state_dict(best_weights, strict=False)
-    return reports, best_epoch(reports, best_by=settings.best_by), num_tokens
+    return reports, best_epoch(reports, best_by=settings.chosen_by), num_tokens
 
 
 def best_epoch(reports: list[EpochReport], *, best_by: BestBy) -> EpochReport:
@@ -370,7 +373,7 @@ def _checked_labels(train_rows: LabelledRows, validation_rows: LabelledRows) -> 
         raise InputError(
             "0 validation rows; they choose the epoch; hand in more rows or raise validation_share"
         )
-    labels = label_names(train_rows)
+    labels = label_names(train_rows.labels, "single_label")
     if len(labels) < 2:
         raise InputError(f"labels {list(labels)}; a classifier needs at least 2; check the label column")
     unknown = sorted(set(validation_rows.labels) - set(labels))
@@ -450,7 +453,7 @@ def _encode(
     pad_id = getattr(model.config, "pad_token_id", None)
     return _EncodedRows(
         tokens=encoder.encode(pa.array(rows.texts, type=pa.large_string()), pairs),
-        labels=np.array([index_of_label[label] for label in rows.labels], dtype=np.int64),
+        labels=np.array([index_of_label[str(label)] for label in rows.labels], dtype=np.int64),
         pad_id=pad_id if isinstance(pad_id, int) and pad_id >= 0 else 0,
         has_token_types=getattr(model.config, "type_vocab_size", 0) > 1,
     )

@@ -1,0 +1,46 @@
+"""Labels as targets of a loss: names to indices, numbers checked. Pure: NumPy arrays out.
+
+Axes: N rows, C labels.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.errors import InputError
+from assay.train.settings import Task
+
+Targets = NDArray[np.int64] | NDArray[np.float32]
+"""int64 [N] indices (single_label), float32 [N, C] of 0 and 1 (multi_label), float32 [N] (regression)."""
+Label = str | float | tuple[str, ...]
+"""What a row is labelled with: a name (single_label), a number (regression), or names (multi_label)."""
+
+
+def label_names(labels: Sequence[Label], task: Task) -> tuple[str, ...]:
+    """The names of the outputs: labels that occur, sorted, as numbers where all are whole; `score` for a number."""
+    if task == "regression":
+        return ("score",)
+    names = {name for label in labels for name in (label if isinstance(label, tuple) else (str(label),))}
+    try:
+        return tuple(sorted(names, key=int))
+    except ValueError:
+        return tuple(sorted(names))
+
+
+def to_targets(labels: Sequence[Label], task: Task, names: Sequence[str]) -> Targets:
+    """The targets of rows, in order; raises `InputError` for a name that is not among `names`."""
+    if task == "regression":
+        return np.array(labels, dtype=np.float32)
+    index_of = {name: index for index, name in enumerate(names)}
+    found = {name for label in labels for name in (label if isinstance(label, tuple) else (str(label),))}
+    unknown = sorted(found - set(names))
+    if unknown:
+        raise InputError(f"labels {unknown[:5]}; the model knows {list(names)[:10]}; check the label column")
+    if task == "single_label":
+        return np.array([index_of[str(label)] for label in labels], dtype=np.int64)
+    targets_NC = np.zeros((len(labels), len(names)), dtype=np.float32)
+    for row, label in enumerate(labels):
+        for name in label if isinstance(label, tuple) else (str(label),):
+            targets_NC[row, index_of[name]] = 1.0
+    return targets_NC
