@@ -43,12 +43,15 @@ docs: .venv/ready-docs ## build the documentation into ./site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/ready-bench ## run every CPU benchmark; each adds its lines to benchmarks/results.jsonl
-	set -e; for script in benchmarks/[a-z]*.py; do $(BIN)/python "$$script" --record; done
+	set -e; for script in benchmarks/[a-z]*.py benchmarks/serve/cpu.py; do \
+		case $$script in benchmarks/recipes.py|benchmarks/train_vs_trainer.py) [ -d recipes/data ] || continue;; esac; \
+		$(BIN)/python "$$script" --record; done
 
 # TEXT=novels.parquet gives the end-to-end benchmark real text; without it that claim is left out.
 bench-gpu: .venv/ready-bench ## run every benchmark that needs a CUDA GPU, and record them likewise
 	set -e; for script in benchmarks/gpu/[a-z]*.py; do \
-		[ "$$script" != benchmarks/gpu/scaling.py ] || [ "$$(nvidia-smi -L | wc -l)" -ge 2 ] || continue; \
+		case $$script in *scaling.py) [ "$$(nvidia-smi -L | wc -l)" -ge 2 ] || continue;; \
+		*time_to_accuracy.py) [ -d recipes/data ] || continue;; esac; \
 		text=; [ -z "$(TEXT)" ] || [ "$$script" != benchmarks/gpu/end_to_end.py ] || text='--text-corpus $(TEXT)'; \
 		$(BIN)/python "$$script" $$text --record; done
 

@@ -4,16 +4,20 @@
     classifier = assay.load("bundle/")
     table = classifier.predict(["a text", "another"])
 
+    with assay.Client("http://127.0.0.1:8000") as client:        # of `assay serve`
+        predictions = client.predict_batch(["a text", "another"])
+
 The verbs of the command line are functions in `assay.api`, each taking the same settings value.
 """
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from assay.client import AsyncClient, Client
     from assay.score.classifier import Classifier, load
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "__version__", "load"]
+__all__ = ["AsyncClient", "Classifier", "Client", "__version__", "load"]
 
 
 def __getattr__(name: str) -> object:
@@ -22,5 +26,9 @@ def __getattr__(name: str) -> object:
         from assay.score import classifier
 
         return getattr(classifier, name)
+    if name in {"AsyncClient", "Client"}:
+        from assay import client
+
+        return getattr(client, name)
     msg = f"module 'assay' has no attribute {name!r}"
     raise AttributeError(msg)

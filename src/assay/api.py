@@ -10,6 +10,9 @@ merge("run/", "scored/")
 from assay.calibrate.calibrate import CalibrateReport, calibrate
 from assay.calibrate.settings import CalibrateSettings
 from assay.errors import AssayError
+from assay.evaluate.evaluate import evaluate
+from assay.evaluate.findings import EvaluateReport
+from assay.evaluate.settings import EvaluateSettings
 from assay.quickstart import QuickstartResult, quickstart
 from assay.runs.status import Status, status
 from assay.runs.verify import Proof, verify
@@ -20,6 +23,8 @@ from assay.score.merge import MergeReport, merge
 from assay.score.report import ReportSummary, report
 from assay.score.settings import ScoreSettings
 from assay.score.verb import ScoreResult, score
+from assay.serve.settings import ServeSettings
+from assay.serve.verb import serve
 from assay.tokenize.settings import TokenizeSettings
 from assay.tokenize.verb import TokenizeResult, tokenize
 from assay.train.settings import TrainSettings
@@ -32,12 +37,15 @@ __all__ = [
     "CalibrateReport",
     "CalibrateSettings",
     "Classifier",
+    "EvaluateReport",
+    "EvaluateSettings",
     "MergeReport",
     "Proof",
     "QuickstartResult",
     "ReportSummary",
     "ScoreResult",
     "ScoreSettings",
+    "ServeSettings",
     "Status",
     "TokenizeResult",
     "TokenizeSettings",
@@ -45,11 +53,13 @@ __all__ = [
     "TrainSettings",
     "bench",
     "calibrate",
+    "evaluate",
     "load",
     "merge",
     "quickstart",
     "report",
     "score",
+    "serve",
     "status",
     "tokenize",
     "train",

@@ -4,7 +4,8 @@ A bundle is a plain `transformers` folder (`config.json`, `model.safetensors`, `
 plus two files of ours, both optional:
 
     assay.json         what the classifier is and where it came from (format version 1)
-    calibration.json   how its logits become probabilities (format version 1)
+    calibration.json   how its logits become probabilities (format version 1); also found in the parent
+                       folder, where some trainers put it
 
 This module reads and publishes such folders and decides which must not be used. It loads no
 weights (that is `model`) and fits no calibration (that is `calibrate`).
@@ -20,15 +21,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeGuard, cast
+from typing import Literal, TypeGuard, cast, get_args
 
 from assay.errors import AssayError, BundleError, StorageError, UsageError
 
 Task = Literal["single_label", "multi_label", "regression"]
+Method = Literal["temperature", "vector", "logistic", "isotonic", "conformal"]
 JsonObject = Mapping[str, object]
 
 ASSAY_FILE = "assay.json"
 CALIBRATION_FILE = "calibration.json"
+STYLE_CALIBRATION_FILE = "style_calibration.json"
 FORMAT_VERSION = 1
 """Version of both files of ours; a larger one is refused."""
 
@@ -54,21 +57,52 @@ _NO_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Calibration:
-    """How logits become probabilities and, where a threshold was chosen, probabilities decisions."""
+class Steps:
+    """A rising curve through points, straight between them and flat beyond: one map of an isotonic fit."""
 
-    method: Literal["temperature"] = "temperature"
+    x: tuple[float, ...]
+    """Uncalibrated probabilities, rising, at least one."""
+    y: tuple[float, ...]
+    """What each becomes: 0 to 1, never falling."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """How logits become probabilities and, where a threshold was chosen, probabilities decisions.
+
+    `calibrate.maps.apply_calibration` says what each method does. Which fields a method has:
+
+        temperature   temperature
+        vector        scale, bias: one a label
+        logistic      scale, bias: one (two labels), or one a label (multi-label)
+        isotonic      steps: one (two labels), or one a label
+        conformal     half_width, coverage (regression)
+    """
+
+    method: Method = "temperature"
     """The kind of map."""
     temperature: float = 1.0
-    """Logits are divided by this before softmax or sigmoid; above 0."""
+    """Logits are divided by this before softmax or sigmoid; above 0; 1 under other methods."""
+    scale: tuple[float, ...] = ()
+    """Factors of the logits."""
+    bias: tuple[float, ...] = ()
+    """What is added to the scaled logits."""
+    steps: tuple[Steps, ...] = ()
+    """Curves from uncalibrated to calibrated probability."""
+    half_width: float | None = None
+    """Half of the width of a regression's intervals, in the unit of its targets; 0 or more."""
+    coverage: float | None = None
+    """Share of the documents whose interval is promised to hold their target, above 0 and below 1."""
     threshold: float | tuple[float, ...] | None = None
     """Probability at which a label holds, one for all or one a label; `None`: arg max, or 0.5."""
     opt_metric: str | None = None
-    """What the fit minimised or the threshold maximised."""
+    """What the threshold maximised; without a threshold, what the fit minimised."""
     selection_metrics: Mapping[str, float] = field(default_factory=dict)
-    """Metrics on the calibration rows, by name."""
+    """Metrics on the calibration rows, by name: in-sample, so too kind."""
     meta: Mapping[str, object] = field(default_factory=dict)
-    """Sample counts, fingerprints and dates; changes no number."""
+    """Sample counts, cross-validated metrics, fingerprints and dates; changes no number."""
+    provenance: JsonObject = field(default_factory=dict)
+    """Hashes of the calibration rows, in the shape of `Bundle.provenance`; changes no number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +131,8 @@ class Bundle:
     """Whether it takes two texts; `None` where the folder does not say."""
     provenance: JsonObject
     """Where it came from: base, settings, counts, hashes of the training rows."""
+    int_score: tuple[int, int] | None = None
+    """Regression: least and greatest whole score, where predictions are also given rounded and clipped."""
     notes: tuple[str, ...] = ()
     """Things the user should hear of, a sentence each."""
 
@@ -115,11 +151,11 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     _refuse_headless(folder, config)
     labels = _labels(folder, config)
     description = _description(folder)
-    calibration = load_calibration(folder)
+    calibration, calibration_notes = _find_calibration(folder)
     max_length = _max_length(folder, config)
     task = _task(folder, config, labels)
     _check_description(folder, description, task, labels)
-    _check_calibration(folder, calibration, labels)
+    _check_calibration(folder, calibration, task, labels)
     trained_length = description.get("max_length")
     is_pair = description.get("is_pair")
     provenance = description.get("provenance")
@@ -135,7 +171,8 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         tokenizer_fingerprint=tokenizer_fingerprint(folder),
         is_pair=is_pair if isinstance(is_pair, bool) else None,
         provenance=cast("JsonObject", provenance) if isinstance(provenance, dict) else {},
-        notes=notes,
+        int_score=_int_score(folder, description, task),
+        notes=(*notes, *calibration_notes),
     )
 
 
@@ -190,45 +227,60 @@ def read_json(file: Path, *, missing: str) -> JsonObject:
 
 
 def load_calibration(folder: Path) -> Calibration | None:
-    """The calibration beside a bundle's weights; `None` where there is none."""
-    file = folder / CALIBRATION_FILE
-    if not file.exists():
+    """The calibration of the bundle in a folder; `None` where there is none.
+
+    The file lies beside the weights or else in the parent folder; there it counts only where the
+    parent is no bundle itself. Raises `BundleError` for a file that cannot be applied as it stands.
+    """
+    return _find_calibration(folder)[0]
+
+
+def load_style_calibration(folder: Path) -> Calibration | None:
+    """The map in a bundle's `style_calibration.json` or its parent's; `None` where there is none.
+
+    Such a file maps the cosine similarity of two documents' embeddings to the probability that they
+    belong together: hand both to `calibrate.maps.map_scores`. It says nothing of the logits of a head,
+    so a bundle is not calibrated by it.
+    """
+    file = _beside_or_above(folder, STYLE_CALIBRATION_FILE)
+    if file is None:
         return None
-    content = read_json(file, missing="run assay calibrate")
-    _check_version(file, content)
-    method = content.get("method", "temperature")
-    if method != "temperature":
+    content = read_json(file, missing="copy the bundle again")
+    fitted = content.get("style_calibration")
+    if not isinstance(fitted, dict) or fitted.get("method") not in {"logistic", "isotonic"}:
         msg = (
-            f"{file}: method {method!r}; this release applies 'temperature'; "
-            "install a newer assay or calibrate again"
+            f"{file}: style_calibration {_brief(fitted)}; it needs the method logistic or isotonic;"
+            " calibrate again"
         )
         raise BundleError(msg)
-    temperature = content.get("temperature", 1.0)
-    if not _is_number(temperature) or not 0 < temperature < math.inf:
-        msg = f"{file}: temperature {temperature!r}; it must be a number above 0; run assay calibrate again"
-        raise BundleError(msg)
-    opt_metric = content.get("opt_metric")
-    return Calibration(
-        method="temperature",
-        temperature=float(temperature),
-        threshold=_threshold(file, content.get("threshold")),
-        opt_metric=opt_metric if isinstance(opt_metric, str) else None,
-        selection_metrics=_numbers(content.get("selection_metrics")),
-        meta=cast("JsonObject", meta) if isinstance(meta := content.get("meta"), dict) else {},
+    meta = content.get("meta")
+    calibration = Calibration(
+        method=fitted["method"],
+        scale=_flat_numbers(file, "coef", fitted.get("coef")),
+        bias=_flat_numbers(file, "intercept", fitted.get("intercept")),
+        steps=_steps(file, [{"x": fitted.get("x_thresholds"), "y": fitted.get("y_values")}])
+        if fitted["method"] == "isotonic"
+        else (),
+        meta=cast("JsonObject", meta) if isinstance(meta, dict) else {},
     )
+    _check_counts(file, calibration, wanted=1)
+    return calibration
 
 
 def save_calibration(folder: Path, calibration: Calibration) -> Path:
     """Writes or replaces `calibration.json` in one step (a reader sees the old or the new); the file."""
-    content = {
+    content: dict[str, object] = {
         "format_version": FORMAT_VERSION,
         "method": calibration.method,
         "temperature": calibration.temperature,
+        **_parameters(calibration),
         "threshold": calibration.threshold,
         "opt_metric": calibration.opt_metric,
         "selection_metrics": dict(calibration.selection_metrics),
         "meta": dict(calibration.meta),
     }
+    if calibration.provenance:
+        content["provenance"] = dict(calibration.provenance)
     file = folder / CALIBRATION_FILE
     with _storage_errors(file):
         descriptor, name = tempfile.mkstemp(prefix=f".{CALIBRATION_FILE}.", dir=folder)
@@ -245,6 +297,114 @@ def save_calibration(folder: Path, calibration: Calibration) -> Path:
             raise
         _sync_folder(folder)
     return file
+
+
+def _find_calibration(folder: Path) -> tuple[Calibration | None, tuple[str, ...]]:
+    notes: list[str] = []
+    style = _beside_or_above(folder, STYLE_CALIBRATION_FILE)
+    if style is not None:
+        notes.append(f"{style}: maps similarities of embeddings, not logits; scores do not use it")
+    file = _beside_or_above(folder, CALIBRATION_FILE)
+    if file is None:
+        return None, tuple(notes)
+    if file.parent != folder:
+        if not {"method", "temperature"} & read_json(file, missing="").keys():
+            # A file of that name that calibrates something else: it is not ours to refuse.
+            return None, tuple(notes)
+        notes.append(f"{file}: the calibration is taken from the parent folder")
+    return _read_calibration(file), tuple(notes)
+
+
+def _beside_or_above(folder: Path, name: str) -> Path | None:
+    """The file in the folder, or in its parent where that is no bundle of its own."""
+    if (folder / name).exists():
+        return folder / name
+    above = folder.absolute().parent
+    return above / name if (above / name).is_file() and not (above / "config.json").exists() else None
+
+
+def _read_calibration(file: Path) -> Calibration:
+    content = read_json(file, missing="run assay calibrate")
+    _check_version(file, content)
+    method = content.get("method", "temperature")
+    if method not in get_args(Method):
+        msg = (
+            f"{file}: method {method!r}; this release applies {', '.join(get_args(Method))}; "
+            "install a newer assay or calibrate again"
+        )
+        raise BundleError(msg)
+    temperature = content.get("temperature", 1.0)
+    if not _is_number(temperature) or not 0 < temperature < math.inf:
+        msg = f"{file}: temperature {temperature!r}; it must be a number above 0; run assay calibrate again"
+        raise BundleError(msg)
+    opt_metric = content.get("opt_metric")
+    provenance = content.get("provenance")
+    half_width, coverage = _interval(file, content) if method == "conformal" else (None, None)
+    return Calibration(
+        method=cast("Method", method),
+        temperature=float(temperature),
+        scale=_flat_numbers(file, "scale", content.get("scale")),
+        bias=_flat_numbers(file, "bias", content.get("bias")),
+        steps=_steps(file, content.get("isotonic", [])),
+        half_width=half_width,
+        coverage=coverage,
+        threshold=_threshold(file, content.get("threshold")),
+        opt_metric=opt_metric if isinstance(opt_metric, str) else None,
+        selection_metrics=_numbers(content.get("selection_metrics")),
+        meta=cast("JsonObject", meta) if isinstance(meta := content.get("meta"), dict) else {},
+        provenance=cast("JsonObject", provenance) if isinstance(provenance, dict) else {},
+    )
+
+
+def _interval(file: Path, content: JsonObject) -> tuple[float, float]:
+    half_width, coverage = content.get("half_width"), content.get("coverage")
+    if not _is_number(half_width) or half_width < 0 or not _is_number(coverage) or not 0 < coverage < 1:
+        msg = (
+            f"{file}: half_width {half_width!r} with coverage {coverage!r}; an interval needs a width of 0 or"
+            " more and a share between 0 and 1; run assay calibrate again"
+        )
+        raise BundleError(msg)
+    return float(half_width), float(coverage)
+
+
+def _flat_numbers(file: Path, name: str, value: object) -> tuple[float, ...]:
+    """Numbers of a list, of a list in a list (as scikit-learn has coefficients), or one; () for None."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
+        value = value[0]
+    many = [] if value is None else value if isinstance(value, list) else [value]
+    numbers = tuple(float(each) for each in many if _is_number(each))
+    if len(numbers) < len(many):
+        msg = f"{file}: {name} {_brief(value)}; it must be finite numbers; run assay calibrate again"
+        raise BundleError(msg)
+    return numbers
+
+
+def _steps(file: Path, value: object) -> tuple[Steps, ...]:
+    found = []
+    for entry in value if isinstance(value, list) else [value]:
+        x, y = (entry.get("x"), entry.get("y")) if isinstance(entry, dict) else (None, None)
+        xs, ys = _flat_numbers(file, "isotonic x", x), _flat_numbers(file, "isotonic y", y)
+        rises = list(xs) == sorted(xs) and list(ys) == sorted(ys)
+        if not xs or len(xs) != len(ys) or not rises or not (ys[0] >= 0 and ys[-1] <= 1):
+            msg = (
+                f"{file}: isotonic x {_brief(x)}, y {_brief(y)}; both must be rising lists of one length, y"
+                " from 0 to 1; run assay calibrate again"
+            )
+            raise BundleError(msg)
+        found.append(Steps(x=xs, y=ys))
+    return tuple(found)
+
+
+def _parameters(calibration: Calibration) -> dict[str, object]:
+    """What a method has besides the temperature, as JSON values; {} for a temperature alone."""
+    values: dict[str, object] = {
+        "scale": list(calibration.scale),
+        "bias": list(calibration.bias),
+        "isotonic": [{"x": list(each.x), "y": list(each.y)} for each in calibration.steps],
+        "half_width": calibration.half_width,
+        "coverage": calibration.coverage,
+    }
+    return {name: value for name, value in values.items() if value not in (None, [])}
 
 
 # ---------------------------------------------------------------- publishing a bundle
@@ -268,11 +428,13 @@ class Description:
     """Whether it takes two texts."""
     provenance: JsonObject
     """Base, settings, counts and hashes of the training rows; plain JSON values."""
+    int_score: tuple[int, int] | None = None
+    """Regression: least and greatest whole score, where scores are also given rounded and clipped."""
 
 
 def write_description(folder: Path, description: Description) -> None:
     """Writes `assay.json` into a bundle folder that is still being made."""
-    content = {
+    content: dict[str, object] = {
         "format_version": FORMAT_VERSION,
         "assay_version": description.assay_version,
         "created": description.created,
@@ -282,6 +444,8 @@ def write_description(folder: Path, description: Description) -> None:
         "is_pair": description.is_pair,
         "provenance": dict(description.provenance),
     }
+    if description.int_score is not None:
+        content["int_score"] = list(description.int_score)
     (folder / ASSAY_FILE).write_bytes(_pretty(content))
 
 
@@ -586,13 +750,66 @@ def _check_description(folder: Path, description: JsonObject, task: Task, labels
         raise BundleError(msg)
 
 
-def _check_calibration(folder: Path, calibration: Calibration | None, labels: tuple[str, ...]) -> None:
-    if calibration is None or not isinstance(calibration.threshold, tuple):
-        return
-    if len(calibration.threshold) != len(labels):
+def _int_score(folder: Path, description: JsonObject, task: Task) -> tuple[int, int] | None:
+    value = description.get("int_score")
+    if value is None:
+        return None
+    bounds = value if isinstance(value, list) and len(value) == 2 else []
+    if (
+        not bounds
+        or not all(type(each) is int for each in bounds)
+        or not -(2**31) <= bounds[0] < bounds[1] < 2**31
+    ):
         msg = (
-            f"{folder / CALIBRATION_FILE}: {len(calibration.threshold)} thresholds for {len(labels)} labels;"
+            f"{folder / ASSAY_FILE}: int_score {_brief(value)}; it is the least and the greatest whole score;"
+            " write for example [1, 5]"
+        )
+        raise BundleError(msg)
+    if task != "regression":
+        msg = f"{folder / ASSAY_FILE}: int_score {bounds} of a {task} bundle; only a regression has one; remove it"
+        raise BundleError(msg)
+    return bounds[0], bounds[1]
+
+
+def _check_calibration(
+    folder: Path, calibration: Calibration | None, task: Task, labels: tuple[str, ...]
+) -> None:
+    if calibration is None:
+        return
+    file = folder / CALIBRATION_FILE
+    if isinstance(calibration.threshold, tuple) and len(calibration.threshold) != len(labels):
+        msg = (
+            f"{file}: {len(calibration.threshold)} thresholds for {len(labels)} labels;"
             " one a label is needed; run assay calibrate again"
+        )
+        raise BundleError(msg)
+    method = calibration.method
+    fits = {
+        "single_label": {"temperature", "vector", "isotonic", *(["logistic"] if len(labels) == 2 else [])},
+        "multi_label": {"temperature", "logistic", "isotonic"},
+        "regression": {"temperature", "conformal"},
+    }
+    if method not in fits[task]:
+        msg = (
+            f"{file}: method {method!r} for {len(labels)} outputs of a {task} bundle; it takes"
+            f" {', '.join(sorted(fits[task]))}; run assay calibrate again"
+        )
+        raise BundleError(msg)
+    is_one_curve = task == "single_label" and len(labels) == 2 and method != "vector"
+    _check_counts(file, calibration, wanted=1 if is_one_curve else len(labels))
+
+
+def _check_counts(file: Path, calibration: Calibration, *, wanted: int) -> None:
+    """Refuses a map that lacks the numbers for some of its outputs."""
+    counts = {
+        "vector": {len(calibration.scale), len(calibration.bias)},
+        "logistic": {len(calibration.scale), len(calibration.bias)},
+        "isotonic": {len(calibration.steps)},
+    }.get(calibration.method, {wanted})
+    if counts != {wanted}:
+        msg = (
+            f"{file}: method {calibration.method!r} with {' and '.join(map(str, sorted(counts)))} parameters;"
+            f" {wanted} of each are needed; run assay calibrate again"
         )
         raise BundleError(msg)
 
@@ -645,15 +862,19 @@ def _fingerprint(
     calibration: Calibration | None,
 ) -> str:
     """Hash of configuration, weights, calibration and description, as far as they change a score."""
+    described = {name: description.get(name) for name in ("task", "labels", "max_length", "is_pair")}
+    if description.get("int_score") is not None:
+        described["int_score"] = description["int_score"]
     parts: dict[str, object] = {
         "config": config,
         "weights": {file.name: _hash_file(file) for file in weights},
-        "description": {name: description.get(name) for name in ("task", "labels", "max_length", "is_pair")},
+        "description": described,
         "calibration": None
         if calibration is None
         else {
             "method": calibration.method,
             "temperature": calibration.temperature,
+            **_parameters(calibration),
             "threshold": calibration.threshold,
         },
     }

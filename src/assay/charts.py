@@ -22,6 +22,8 @@ BAR_HEIGHT = 24.0
 SHORTEST_MARK = 0.75
 """Height of a bar that is not zero, at the least, so that a rare value can be seen at all."""
 MOST_LABEL_CHARACTERS = 24
+MOST_CELL_CHARACTERS = 14
+"""Of the names beside the cells of a confusion matrix."""
 _CENTRED = 'text-anchor="middle"'
 DASHES = ("", "6 3", "2 3", "9 3 2 3", "1 4")
 
@@ -29,9 +31,9 @@ DASHES = ("", "6 3", "2 3", "9 3 2 3", "1 4")
 # the same hues, lighter.
 STYLE = """\
 :root{--chart-0:#0072b2;--chart-1:#d55e00;--chart-2:#009e73;--chart-3:#a4548a;--chart-4:#8a6d00;
---chart-soft:#a9cce3;--chart-axis:#6b7280;--chart-grid:#e2e5ea;--chart-text:#3b424d}
+--chart-soft:#a9cce3;--chart-heat:#56b4e9;--chart-axis:#6b7280;--chart-grid:#e2e5ea;--chart-text:#3b424d}
 @media (prefers-color-scheme:dark){:root{--chart-0:#56b4e9;--chart-1:#f0864a;--chart-2:#3ccfa0;
---chart-3:#dd9cc4;--chart-4:#e6c229;--chart-soft:#2d5573;--chart-axis:#8b93a1;--chart-grid:#2e343e;
+--chart-3:#dd9cc4;--chart-4:#e6c229;--chart-soft:#2d5573;--chart-heat:#0072b2;--chart-axis:#8b93a1;--chart-grid:#2e343e;
 --chart-text:#c6ccd6}}
 svg.chart{display:block;width:100%;height:auto;font:11px system-ui,sans-serif}
 svg.chart text{fill:var(--chart-text)}
@@ -39,6 +41,8 @@ svg.chart .axis{stroke:var(--chart-axis);fill:none}
 svg.chart .grid{stroke:var(--chart-grid);fill:none}
 svg.chart .ideal{stroke:var(--chart-axis);stroke-dasharray:4 4;fill:none}
 svg.chart .soft{fill:var(--chart-soft)}
+svg.chart .heat{fill:var(--chart-heat)}
+svg.chart .cell{stroke:var(--chart-grid);fill:none}
 svg.chart .f0{fill:var(--chart-0)}
 svg.chart .f1{fill:var(--chart-1)}
 svg.chart .l0{stroke:var(--chart-0)}
@@ -47,6 +51,7 @@ svg.chart .l2{stroke:var(--chart-2)}
 svg.chart .l3{stroke:var(--chart-3)}
 svg.chart .l4{stroke:var(--chart-4)}
 svg.chart .line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}
+svg.chart .faint{stroke-width:1;stroke-opacity:0.4}
 """
 
 
@@ -57,6 +62,8 @@ class Line:
     name: str
     x: Sequence[float]
     y: Sequence[float]
+    is_faint: bool = False
+    """Drawn thin and pale, without dashes: raw values behind a smoothed line."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,26 +185,133 @@ def line_chart(
             f'text-anchor="{anchor}">{_text(mark.text)}</text></g>'
         )
     for index, (line, own) in enumerate(zip(lines, points, strict=True)):
-        body += _polyline(frame, index, line.name, own)
+        body += _polyline(frame, index, line.name, own, is_faint=line.is_faint)
     if len(lines) > 1:
+        faint = [" faint" if line.is_faint else "" for line in lines]
         body += _legend(
-            [(f"l{index % len(DASHES)}", line.name) for index, line in enumerate(lines)], frame.left
+            [(f"l{index % len(DASHES)}{faint[index]}", line.name) for index, line in enumerate(lines)],
+            frame.left,
         )
     return _svg(title, body)
 
 
+def steps_chart(
+    title: str,
+    edges: Sequence[float],
+    series: Sequence[tuple[str, Sequence[float]]],
+    *,
+    x_label: str,
+    y_label: str,
+) -> str:
+    """Histograms over the same `edges` as outlines from zero, up to five, told apart by colour and dashes."""
+    most = max((value for _, values in series for value in values), default=0)
+    frame = _Frame(
+        x_range=(edges[0], edges[-1]),
+        y_ticks=nice_ticks(0, most or 1),
+        x_label=x_label,
+        y_label=y_label,
+        top=TOP + (16 if len(series) > 1 else 4),
+    )
+    body = frame.y_axis() + frame.x_axis(nice_ticks(edges[0], edges[-1], inside=True))
+    for index, (name, values) in enumerate(series):
+        css = f"l{index % len(DASHES)}"
+        dash = f' stroke-dasharray="{DASHES[index % len(DASHES)]}"' if index % len(DASHES) else ""
+        path = f"M{frame.x(edges[0]):.1f} {frame.bottom:.1f}"
+        for at, value in enumerate(values):
+            path += f"V{frame.y(value):.1f}H{frame.x(edges[at + 1]):.1f}"
+        body.append(
+            f'<path class="line {css}"{dash} d="{path}V{frame.bottom:.1f}"><title>{_text(name)}</title></path>'
+        )
+    if len(series) > 1:
+        body += _legend(
+            [(f"l{index % len(DASHES)}", name) for index, (name, _) in enumerate(series)], frame.left
+        )
+    return _svg(title, body)
+
+
+def scatter(title: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str) -> str:
+    """A dot a pair on axes of the same range; on the dashed diagonal both are equal. None is finite: none drawn."""
+    points = [(left, up) for left, up in zip(x, y, strict=True) if math.isfinite(left) and math.isfinite(up)]
+    values = [value for point in points for value in point] or [0.0, 1.0]
+    ticks = nice_ticks(min(values), max(values))
+    frame = _Frame(
+        x_range=(ticks[0], ticks[-1]), y_ticks=ticks, x_label=x_label, y_label=y_label, height=300.0
+    )
+    body = frame.y_axis() + frame.x_axis(ticks)
+    body.append(
+        f'<path class="ideal" d="M{frame.x(ticks[0]):.1f} {frame.bottom:.1f}'
+        f'L{frame.right:.1f} {frame.y(ticks[-1]):.1f}"><title>both are equal</title></path>'
+    )
+    body += [
+        f'<circle class="f0" opacity="0.45" cx="{frame.x(left):.1f}" cy="{frame.y(up):.1f}" r="2.2">'
+        f"<title>{format_number(left)}, {format_number(up)}</title></circle>"
+        for left, up in points
+    ]
+    return _svg(title, body, height=frame.height)
+
+
+def confusion_chart(title: str, labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    """Rows by true label (down) and predicted label (across), each cell as strong as its share of its row."""
+    shown = [_shorten(label, MOST_CELL_CHARACTERS) for label in labels]
+    longest = CHARACTER * max((len(label) for label in shown), default=1)
+    left = 34 + longest
+    size = max((WIDTH - left - RIGHT) / max(len(labels), 1), 1.0)
+    tall = min(size, 44.0)
+    bottom = 26 + tall * len(labels)
+    turned = f"rotate(-90 11 {(26 + bottom) / 2:.1f})"
+    body = [
+        f'<text x="{left + size * len(labels) / 2:.1f}" y="12" {_CENTRED}>predicted</text>',
+        f'<text x="11" y="{(26 + bottom) / 2:.1f}" {_CENTRED} transform="{turned}">true</text>',
+    ]
+    fits = CHARACTER * len(str(max((max(row) for row in counts), default=0))) + 4 <= size
+    for row, name in enumerate(shown):
+        top = 26 + tall * row
+        total = sum(counts[row])
+        middle = top + tall / 2 + 4
+        body.append(f'<text x="{left - 6:.1f}" y="{middle:.1f}" text-anchor="end">{_text(name)}</text>')
+        for column, count in enumerate(counts[row]):
+            x = left + size * column
+            share = count / total if total else 0.0
+            spoken = f"{labels[row]} as {labels[column]}: {count:,} ({share:.1%} of {total:,})"
+            box = f'x="{x:.1f}" y="{top:.1f}" width="{size:.1f}" height="{tall:.1f}"'
+            body.append(
+                f"<g><title>{_text(spoken)}</title>"
+                f'<rect class="heat" opacity="{0.7 * share:.3f}" {box}/><rect class="cell" {box}/>'
+            )
+            if fits:
+                body.append(f'<text x="{x + size / 2:.1f}" y="{middle:.1f}" {_CENTRED}>{count}</text>')
+            body.append("</g>")
+    turn = max(len(label) for label in shown) * CHARACTER > size - 6 if shown else False
+    for column, name in enumerate(shown):
+        x, y = left + size * (column + 0.5), bottom + 16
+        place = _CENTRED
+        if turn:
+            x, y = x + 4, bottom + 12
+            place = f'text-anchor="end" transform="rotate(-40 {x:.1f} {y:.1f})"'
+        body.append(f'<text x="{x:.1f}" y="{y:.1f}" {place}>{_text(name)}</text>')
+    return _svg(title, body, height=bottom + (16 + 0.68 * longest if turn else 24))
+
+
 def reliability_diagram(
-    title: str, confidence: Sequence[float], accuracy: Sequence[float], counts: Sequence[int]
+    title: str,
+    confidence: Sequence[float],
+    accuracy: Sequence[float],
+    counts: Sequence[int],
+    *,
+    before: Sequence[tuple[float, float]] = (),
+    x_label: str = "mean probability of the predicted label",
 ) -> str:
     """Accuracy against confidence, both 0 to 1; a dot a bin, its area by the bin's count.
 
     On the dashed diagonal a classifier is right as often as it says it is. Empty bins are left out.
+    `before`: confidence and accuracy of each bin before calibration, drawn dashed.
     """
     frame = _Frame(
         x_range=(0, 1),
         y_ticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
-        x_label="mean probability of the predicted label",
+        x_label=x_label,
         y_label="share that is right",
+        top=TOP + (16 if before else 4),
         height=300.0,
     )
     body = frame.y_axis() + frame.x_axis([0, 0.2, 0.4, 0.6, 0.8, 1])
@@ -205,13 +319,16 @@ def reliability_diagram(
         f'<path class="ideal" d="M{frame.x(0):.1f} {frame.y(0):.1f}L{frame.x(1):.1f} {frame.y(1):.1f}">'
         "<title>as right as it says</title></path>"
     )
+    if before:
+        body += _polyline(frame, 1, "before calibration", before)
+        body += _legend([("l0", "as calibrated"), ("l1", "before calibration")], frame.left)
     bins = [bin_ for bin_ in zip(confidence, accuracy, counts, strict=True) if bin_[2] > 0]
-    most = max((count for _, _, count in bins), default=1)
+    total = sum(count for _, _, count in bins)
     if len(bins) > 1:
         path = "L".join(f"{frame.x(said):.1f} {frame.y(was):.1f}" for said, was, _ in bins)
         body.append(f'<path class="line l0" d="M{path}"/>')
     for said, was, count in bins:
-        radius = 2.5 + 6.5 * math.sqrt(count / most)
+        radius = 2 + 8 * math.sqrt(count / total)
         body.append(
             f'<circle class="f0" cx="{frame.x(said):.1f}" cy="{frame.y(was):.1f}" r="{radius:.1f}">'
             f"<title>says {said:.3f}, is right {was:.3f} of the time ({count:,} documents)</title></circle>"
@@ -329,9 +446,14 @@ def _column(frame: _Frame, left: float, right: float, count: float, css: str) ->
     )
 
 
-def _polyline(frame: _Frame, index: int, name: str, points: Sequence[tuple[float, float]]) -> list[str]:
+def _polyline(
+    frame: _Frame, index: int, name: str, points: Sequence[tuple[float, float]], *, is_faint: bool = False
+) -> list[str]:
     css = f"l{index % len(DASHES)}"
-    dash = f' stroke-dasharray="{DASHES[index % len(DASHES)]}"' if index % len(DASHES) else ""
+    dash = (
+        f' stroke-dasharray="{DASHES[index % len(DASHES)]}"' if index % len(DASHES) and not is_faint else ""
+    )
+    css += " faint" if is_faint else ""
     path = "L".join(f"{frame.x(x):.1f} {frame.y(y):.1f}" for x, y in points)
     body = [f'<path class="line {css}"{dash} d="M{path}"/>'] if len(points) > 1 else []
     radius = 2.0 if len(points) > 1 else 4.0
@@ -348,10 +470,13 @@ def _polyline(frame: _Frame, index: int, name: str, points: Sequence[tuple[float
 def _legend(entries: Sequence[tuple[str, str]], left: float) -> list[str]:
     body = []
     x = left
+    most = MOST_LABEL_CHARACTERS
+    while most > 4 and sum(32 + CHARACTER * min(len(name), most) for _, name in entries) > WIDTH - left:
+        most -= 1
     for css, name in entries:
-        shown = _shorten(name)
+        shown = _shorten(name, most)
         if css.startswith("l"):
-            dash = DASHES[int(css[1:])]
+            dash = "" if css.endswith(" faint") else DASHES[int(css[1:])]
             style = f' stroke-dasharray="{dash}"' if dash else ""
             body.append(f'<path class="line {css}"{style} d="M{x:.1f} 11h16"/>')
         else:
@@ -370,8 +495,8 @@ def _value_and_share(value: float, total: float) -> str:
     return f"{number} ({value / total:.1%})" if total > 0 else number
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= MOST_LABEL_CHARACTERS else text[: MOST_LABEL_CHARACTERS - 1] + "…"
+def _shorten(text: str, most: int = MOST_LABEL_CHARACTERS) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _text(text: str) -> str:

@@ -28,8 +28,9 @@ from assay.score.settings import ScoreSettings
 from assay.score.verb import score
 from assay.telemetry import format_duration
 from assay.train.corpus import Corpus, CorpusRow, load_corpus, quickstart_settings
+from assay.train.loop import TrainProgress
 from assay.train.rows import LabelledRows
-from assay.train.train import TrainProgress, fit
+from assay.train.train import fit
 
 ROW_GROUP_ROWS = 512
 FILES = ("corpus.parquet", "model", "run", "merged", "report.html")

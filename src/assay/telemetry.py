@@ -131,7 +131,7 @@ class ProgressDisplay:
         self._stream = stream or sys.stderr
         self._clock = clock
         self._last_line = clock()
-        self._bar = _LiveBar(title) if self._stream.isatty() else None
+        self._bar = LiveBar(title) if self._stream.isatty() else None
 
     def __enter__(self) -> Self:
         """Begin showing."""
@@ -149,7 +149,13 @@ class ProgressDisplay:
     def update(self, progress: Progress) -> None:
         """Show where the run stands now; cheap enough to call several times a second."""
         if self._bar:
-            self._bar.update(progress)
+            figures = (
+                f"{format_count(progress.rows_done)}/{format_count(progress.rows_total)} docs, "
+                f"{format_count(progress.rows_per_second)} docs/s, "
+                f"{format_count(progress.tokens_per_second)} tok/s, "
+                f"{progress.padding_waste:.0%} padding, {format_duration(progress.seconds_left)} left"
+            )
+            self._bar.update(progress.rows_done, progress.rows_total, figures)
         elif self._clock() - self._last_line >= JSON_INTERVAL_SECONDS:
             self._last_line = self._clock()
             line = {"event": "progress", "task": self._title, **progress.to_json()}
@@ -157,10 +163,11 @@ class ProgressDisplay:
             self._stream.flush()
 
 
-class _LiveBar:
-    """A rich progress bar; rich is imported only where there is a terminal to show it on."""
+class LiveBar:
+    """A bar with a line of figures on stderr; rich is imported only where there is a terminal to show it on."""
 
     def __init__(self, title: str) -> None:
+        """Show a bar under `title` from `start` on."""
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as RichProgress
@@ -175,21 +182,16 @@ class _LiveBar:
         self._task = self._rich.add_task(title, total=None, figures="starting")
 
     def start(self) -> None:
+        """Begin showing."""
         self._rich.start()
 
     def stop(self) -> None:
+        """Stop showing, leaving the last state."""
         self._rich.stop()
 
-    def update(self, progress: Progress) -> None:
-        figures = (
-            f"{format_count(progress.rows_done)}/{format_count(progress.rows_total)} docs, "
-            f"{format_count(progress.rows_per_second)} docs/s, "
-            f"{format_count(progress.tokens_per_second)} tok/s, "
-            f"{progress.padding_waste:.0%} padding, {format_duration(progress.seconds_left)} left"
-        )
-        self._rich.update(
-            self._task, completed=progress.rows_done, total=max(progress.rows_total, 1), figures=figures
-        )
+    def update(self, done: float, total: float, figures: str) -> None:
+        """Show that `done` of `total` is done, and the figures."""
+        self._rich.update(self._task, completed=done, total=max(total, 1), figures=figures)
 
 
 def configure_logging(*, debug: bool = False) -> None:

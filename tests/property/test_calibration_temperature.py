@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from assay.bundle import Calibration
-from assay.calibrate.temperature import apply_calibration, fit_temperature
+from assay.calibrate.maps import apply_calibration
+from assay.calibrate.temperature import fit_temperature
 from assay.errors import InputError
 from assay.metrics import log_softmax
 
@@ -38,6 +39,7 @@ def test_probabilities_are_probabilities(logits, temperature):
     np.testing.assert_array_equal(apply_calibration(logits, calibration, "regression"), logits)
 
 
+@settings(deadline=None)
 @given(LOGITS, st.integers(0, 2**32 - 1))
 def test_no_other_temperature_has_a_lower_nll(logits, seed):
     """The fit is the minimum: every temperature of a wide grid does at best as well."""
@@ -55,6 +57,7 @@ def test_no_other_temperature_has_a_lower_nll(logits, seed):
     assert loss(best) <= min(loss(temperature) for temperature in grid) + 1e-9
 
 
+@settings(deadline=None)
 @given(st.floats(0.2, 5.0))
 def test_scaled_logits_give_a_scaled_temperature(factor):
     """Multiplying the logits by k multiplies the temperature by k: probabilities do not move."""

@@ -16,10 +16,12 @@ from assay.errors import AssayError
 VERB_FUNCTIONS = {
     "bench",
     "calibrate",
+    "evaluate",
     "merge",
     "quickstart",
     "report",
     "score",
+    "serve",
     "status",
     "tokenize",
     "train",
@@ -32,12 +34,15 @@ API_NAMES = [
     "CalibrateReport",
     "CalibrateSettings",
     "Classifier",
+    "EvaluateReport",
+    "EvaluateSettings",
     "MergeReport",
     "Proof",
     "QuickstartResult",
     "ReportSummary",
     "ScoreResult",
     "ScoreSettings",
+    "ServeSettings",
     "Status",
     "TokenizeResult",
     "TokenizeSettings",
@@ -45,11 +50,13 @@ API_NAMES = [
     "TrainSettings",
     "bench",
     "calibrate",
+    "evaluate",
     "load",
     "merge",
     "quickstart",
     "report",
     "score",
+    "serve",
     "status",
     "tokenize",
     "train",
@@ -58,8 +65,8 @@ API_NAMES = [
 
 
 def test_the_names_of_the_package_are_frozen():
-    """`assay` offers the classifier for notebooks and its version, nothing else."""
-    assert sorted(assay.__all__) == ["Classifier", "__version__", "load"]
+    """`assay` offers the classifier for notebooks, the clients of a server and its version, nothing else."""
+    assert sorted(assay.__all__) == ["AsyncClient", "Classifier", "Client", "__version__", "load"]
     assert assay.load is api.load
     assert assay.Classifier is api.Classifier
     with pytest.raises(AttributeError, match="module 'assay' has no attribute 'laod'"):
@@ -81,7 +88,7 @@ def test_each_verb_that_works_is_a_function():
 
 def test_settings_are_the_same_values_as_on_the_command_line():
     """A verb with a settings class takes that very class as its first argument, in Python and in the shell."""
-    for name in ("bench", "calibrate", "score", "tokenize", "train"):
+    for name in ("bench", "calibrate", "evaluate", "score", "tokenize", "train"):
         function = getattr(api, name)
         first = next(iter(inspect.signature(function).parameters))
         assert typing.get_type_hints(function)[first] is VERBS[name].settings

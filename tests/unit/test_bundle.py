@@ -1,5 +1,6 @@
 """What makes a folder a bundle, what is refused, and what its fingerprint hangs on."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from safetensors.numpy import save_file
 from assay.bundle import (
     Calibration,
     Description,
+    Steps,
     load_bundle,
     load_calibration,
+    load_style_calibration,
     publish_folder,
     save_calibration,
     tokenizer_fingerprint,
@@ -34,6 +37,18 @@ TOKENIZER = {
     "padding": None,
     "model": {"type": "WordPiece", "vocab": {"a": 0}},
 }
+
+
+REGRESSION = {"id2label": {"0": "score"}, "label2id": {"score": 0}}
+CALIBRATIONS = [
+    {"method": "vector", "scale": [1.0, 2.0], "bias": [0.0, 0.5]},
+    {"method": "vector", "scale": [1.0, 2.5], "bias": [0.0, 0.5]},
+    {"method": "vector", "scale": [1.0, 2.0], "bias": [0.1, 0.5]},
+    {"method": "logistic", "scale": [1.5], "bias": [0.5]},
+    {"method": "isotonic", "isotonic": [{"x": [0.1, 0.9], "y": [0.2, 0.7]}]},
+    {"method": "isotonic", "isotonic": [{"x": [0.1, 0.9], "y": [0.2, 0.8]}]},
+]
+"""Each another map of two labels."""
 
 
 def make(folder, *, config=None, weights=None, **files):
@@ -245,8 +260,41 @@ def test_the_fingerprint_changes_with_all_that_changes_a_score(tmp_path):
         make(tmp_path / "c", config={"layer_norm_eps": 1e-5}),
         make(tmp_path / "d", calibration={"temperature": 2.0}),
         make(tmp_path / "e", calibration={"temperature": 1.0, "threshold": 0.5}),
+        *(
+            make(tmp_path / f"f{number}", calibration=calibration)
+            for number, calibration in enumerate(CALIBRATIONS)
+        ),
     ]
-    assert len({base, *(load_bundle(folder).fingerprint for folder in others)}) == 5
+    assert len({base, *(load_bundle(folder).fingerprint for folder in others)}) == 5 + len(CALIBRATIONS)
+
+
+def test_the_fingerprint_of_an_older_calibration_stays(tmp_path):
+    """A run that was begun before the other methods came goes on: the same file, the same identity."""
+    bundle = load_bundle(make(tmp_path / "b", calibration={"temperature": 2.0, "threshold": 0.5}))
+    config = {name: value for name, value in CONFIG.items() if value is not None}
+    weights = hashlib.sha256((tmp_path / "b" / "model.safetensors").read_bytes()).hexdigest()
+    parts = {
+        "config": config,
+        "weights": {"model.safetensors": weights},
+        "description": dict.fromkeys(("task", "labels", "max_length", "is_pair")),
+        "calibration": {"method": "temperature", "temperature": 2.0, "threshold": 0.5},
+    }
+    content = json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()
+    assert bundle.fingerprint == hashlib.sha256(content).hexdigest()[:32]
+
+
+def test_the_fingerprint_changes_with_the_interval_and_the_whole_scores(tmp_path):
+    """A regression's columns hang on both."""
+    interval = {"method": "conformal", "half_width": 0.5, "coverage": 0.9}
+    folders = [
+        make(tmp_path / "a", config=REGRESSION),
+        make(tmp_path / "b", config=REGRESSION, calibration=interval),
+        make(tmp_path / "c", config=REGRESSION, calibration={**interval, "half_width": 0.6}),
+        make(tmp_path / "d", config=REGRESSION, calibration={**interval, "coverage": 0.8}),
+        make(tmp_path / "e", config=REGRESSION, assay={"int_score": [1, 5]}),
+        make(tmp_path / "f", config=REGRESSION, assay={"int_score": [0, 5]}),
+    ]
+    assert len({load_bundle(folder).fingerprint for folder in folders}) == 6
 
 
 def test_the_fingerprint_ignores_what_changes_no_score(tmp_path):
@@ -301,7 +349,18 @@ def test_a_calibration_survives_the_file(tmp_path):
         ({"temperature": 0}, "temperature 0; it must be a number above 0"),
         ({"temperature": float("nan")}, "temperature nan"),
         ({"temperature": "hot"}, "temperature 'hot'"),
-        ({"temperature": 1.0, "method": "isotonic"}, "method 'isotonic'"),
+        ({"temperature": 1.0, "method": "beta"}, "method 'beta'; this release applies temperature, vector"),
+        ({"method": "isotonic"}, "method 'isotonic' with 0 parameters; 1 of each are needed"),
+        ({"method": "isotonic", "isotonic": [{"x": [0.5], "y": [0.1, 0.2]}]}, "rising lists of one length"),
+        ({"method": "isotonic", "isotonic": [{"x": [0.5, 0.1], "y": [0.1, 0.2]}]}, "rising lists"),
+        ({"method": "isotonic", "isotonic": [{"x": [0.1, 0.5], "y": [0.3, 0.2]}]}, "rising lists"),
+        ({"method": "isotonic", "isotonic": [{"x": [0.1, 0.5], "y": [0.3, 1.2]}]}, "y from 0 to 1"),
+        ({"method": "isotonic", "isotonic": 7}, "rising lists"),
+        ({"method": "vector", "scale": [1.0, "x"], "bias": [0, 0]}, "scale .* must be finite numbers"),
+        ({"method": "vector", "scale": [1.0], "bias": [0.0, 0.0]}, "with 1 and 2 parameters; 2 of each"),
+        ({"method": "logistic", "scale": [float("inf")], "bias": [0.0]}, "scale .* must be finite"),
+        ({"method": "conformal", "half_width": 1.0, "coverage": 0.9}, "method 'conformal' for 2 outputs"),
+        ({"method": "conformal", "half_width": -1.0, "coverage": 0.9}, "half_width -1.0 with coverage 0.9"),
         ({"temperature": 1.0, "threshold": 1.5}, "threshold 1.5"),
         ({"temperature": 1.0, "threshold": [0.5]}, "1 thresholds for 2 labels"),
     ],
@@ -310,6 +369,182 @@ def test_a_calibration_that_cannot_be_applied_is_refused(tmp_path, content, matc
     """A future version, a method unknown here, values out of range: never ignored in silence."""
     with pytest.raises(BundleError, match=match):
         load_bundle(make(tmp_path / "b", calibration=content))
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        Calibration(method="vector", scale=(0.1 + 0.2, 2.0), bias=(1e-17, -3.0), opt_metric="nll"),
+        Calibration(method="logistic", scale=(1.5,), bias=(0.25,), threshold=0.1 + 0.2),
+        Calibration(method="isotonic", steps=(Steps(x=(0.0, 1 / 3), y=(0.1, 2 / 3)),)),
+        Calibration(temperature=2.0, provenance={"text_hashes": {"calibration": "AAAA"}}),
+    ],
+)
+def test_every_method_survives_the_file(tmp_path, calibration):
+    """To the last digit: what was fitted is what is applied."""
+    folder = make(tmp_path / "b")
+    save_calibration(folder, calibration)
+    assert load_bundle(folder).calibration == calibration
+
+
+def test_an_interval_survives_the_file(tmp_path):
+    """A regression's half width and the coverage that it promises."""
+    folder = make(tmp_path / "b", config=REGRESSION)
+    calibration = Calibration(method="conformal", half_width=0.1 + 0.2, coverage=0.9)
+    save_calibration(folder, calibration)
+    assert load_bundle(folder).calibration == calibration
+
+
+PAIR_MODEL = {
+    "temperature": 1.37,
+    "threshold": 0.42,
+    "opt_metric": "accuracy",
+    "selection_metrics": {"threshold": 0.42, "accuracy": 0.9, "f0.5": 0.8},
+}
+"""A calibration as a trainer of pair models writes it beside its `final/` folder: no version, no method."""
+
+
+def test_a_calibration_in_the_parent_folder_is_found(tmp_path):
+    """`final/` beside `calibration.json`: it is applied, and the bundle says where it came from."""
+    (tmp_path / "calibration.json").write_text(json.dumps(PAIR_MODEL))
+    folder = make(tmp_path / "final")
+    bundle = load_bundle(folder)
+    assert (bundle.calibration.method, bundle.calibration.temperature) == ("temperature", 1.37)
+    assert bundle.calibration.threshold == 0.42
+    assert bundle.calibration.selection_metrics["f0.5"] == 0.8
+    assert bundle.notes == (
+        f"{tmp_path / 'calibration.json'}: the calibration is taken from the parent folder",
+    )
+    save_calibration(folder, Calibration(temperature=3.0))
+    own = load_bundle(folder)
+    assert own.calibration.temperature == 3.0
+    assert own.notes == ()
+
+
+def test_another_file_of_that_name_in_the_parent_folder_is_left_alone(tmp_path):
+    """Whatever it calibrates: without a temperature or a method it is none of a bundle's."""
+    (tmp_path / "calibration.json").write_text('{"focal_length": 35}')
+    bundle = load_bundle(make(tmp_path / "model"))
+    assert (bundle.calibration, bundle.notes) == (None, ())
+
+
+def test_the_calibration_of_a_bundle_is_not_that_of_the_checkpoints_in_it(tmp_path):
+    """A parent that is a bundle itself keeps its calibration to itself."""
+    parent = make(tmp_path / "model", calibration=PAIR_MODEL)
+    assert load_bundle(make(parent / "checkpoint-100")).calibration is None
+    assert load_bundle(parent).calibration.temperature == 1.37
+
+
+@pytest.mark.parametrize("place", ["own", "parent"])
+@pytest.mark.parametrize(
+    ("fitted", "expected"),
+    [
+        (
+            {"method": "logistic", "coef": 12.5, "intercept": -6.0},
+            {"method": "logistic", "scale": (12.5,), "bias": (-6.0,)},
+        ),
+        (
+            {"method": "logistic", "coef": [[12.5]], "intercept": [-6.0]},
+            {"method": "logistic", "scale": (12.5,), "bias": (-6.0,)},
+        ),
+        (
+            {"method": "isotonic", "x_thresholds": [-0.2, 0.9], "y_values": [0.0, 1.0]},
+            {"method": "isotonic", "steps": (Steps(x=(-0.2, 0.9), y=(0.0, 1.0)),)},
+        ),
+    ],
+)
+def test_a_style_calibration_loads(tmp_path, place, fitted, expected):
+    """Both methods, beside the weights or above; it maps similarities, so the head is not calibrated by it."""
+    folder = make(tmp_path / "final")
+    meta = {"n_samples": 5000, "num_chunks": 20}
+    file = (folder if place == "own" else tmp_path) / "style_calibration.json"
+    file.write_text(json.dumps({"style_calibration": fitted, "meta": meta}))
+    assert load_style_calibration(folder) == Calibration(**expected, meta=meta)
+    bundle = load_bundle(folder)
+    assert bundle.calibration is None
+    assert bundle.notes == (f"{file}: maps similarities of embeddings, not logits; scores do not use it",)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ({}, "style_calibration None; it needs the method"),
+        ({"style_calibration": {"method": "beta"}}, "it needs the method logistic or isotonic"),
+        ({"style_calibration": {"method": "logistic", "coef": [1.0, 2.0], "intercept": 0}}, "1 and 2 param"),
+        ({"style_calibration": {"method": "isotonic", "x_thresholds": [1]}}, "rising lists of one length"),
+    ],
+)
+def test_a_style_calibration_that_cannot_be_applied_is_refused(tmp_path, content, match):
+    """No method, another one, numbers that do not fit."""
+    folder = make(tmp_path / "b")
+    (folder / "style_calibration.json").write_text(json.dumps(content))
+    with pytest.raises(BundleError, match=match):
+        load_style_calibration(folder)
+    assert load_style_calibration(make(tmp_path / "c")) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "calibration", "match"),
+    [
+        (
+            {"problem_type": "multi_label_classification"},
+            {"method": "logistic", "scale": [1.0], "bias": [0.0]},
+            "with 1 parameters; 2 of each are needed",
+        ),
+        (
+            {"problem_type": "multi_label_classification"},
+            {"method": "vector", "scale": [1.0, 1.0], "bias": [0.0, 0.0]},
+            "of a multi_label bundle; it takes isotonic, logistic, temperature",
+        ),
+        (REGRESSION, {"method": "vector", "scale": [1.0], "bias": [0.0]}, "takes conformal, temperature"),
+        (
+            {"id2label": {str(n): f"l{n}" for n in range(3)}, "label2id": None},
+            {"method": "logistic", "scale": [1.0], "bias": [0.0]},
+            "method 'logistic' for 3 outputs of a single_label bundle",
+        ),
+    ],
+)
+def test_a_method_that_the_head_cannot_have_is_refused(tmp_path, config, calibration, match):
+    """A file copied from another bundle is found out before anything is scored."""
+    with pytest.raises(BundleError, match=match):
+        load_bundle(make(tmp_path / "b", config=config, calibration=calibration))
+
+
+def test_whole_scores_survive_the_file(tmp_path):
+    """assay.json says from where to where a regression's scores are rounded; a bundle without says nothing."""
+    folder = make(tmp_path / "b", config=REGRESSION)
+    assert load_bundle(folder).int_score is None
+    write_description(
+        folder,
+        Description(
+            assay_version="0",
+            created="",
+            task="regression",
+            labels=("score",),
+            max_length=8,
+            is_pair=False,
+            provenance={},
+            int_score=(1, 5),
+        ),
+    )
+    assert load_bundle(folder).int_score == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("config", "value", "match"),
+    [
+        (REGRESSION, [5, 1], "least and the greatest"),
+        (REGRESSION, [1], "least and the greatest"),
+        (REGRESSION, [1, 5.5], "least and the greatest"),
+        (REGRESSION, [False, True], "least and the greatest"),
+        (REGRESSION, [0, 2**40], "least and the greatest"),
+        ({}, [1, 5], "of a single_label bundle; only a regression has one"),
+    ],
+)
+def test_whole_scores_that_make_no_sense_are_refused(tmp_path, config, value, match):
+    """Turned round, half, not whole, beyond the column, or of a classifier."""
+    with pytest.raises(BundleError, match=match):
+        load_bundle(make(tmp_path / "b", config=config, assay={"int_score": value}))
 
 
 def test_a_description_survives_the_file(tmp_path):

@@ -147,3 +147,70 @@ def test_nothing_to_draw_is_drawn_as_nothing():
         charts.reliability_diagram("t", [], [], []),
     ):
         parse(svg)
+
+
+def test_confusion_chart_writes_each_cell_with_its_share_of_the_true_label():
+    """Counts stand in the cells, shares in the titles; names are escaped."""
+    svg = charts.confusion_chart("c", ["ham", "<spam>"], [[8, 2], [0, 5]])
+    assert "ham as &lt;spam&gt;: 2 (20.0% of 10)" in svg
+    assert "&lt;spam&gt; as &lt;spam&gt;: 5 (100.0% of 5)" in svg
+    assert svg.count('class="cell"') == 4
+    parse(svg)
+
+
+def test_confusion_chart_of_many_long_names_turns_them_and_leaves_numbers_to_the_titles():
+    """Names that do not fit stand slanted; a true label without rows has no share."""
+    names = [f"a label of some length {number}" for number in range(20)]
+    svg = charts.confusion_chart("c", names, [[100_000 * (row == 0)] * 20 for row in range(20)])
+    assert "rotate(-40" in svg
+    assert ">100000<" not in svg
+    assert "(0.0% of 0)" in svg
+    parse(svg)
+
+
+def test_steps_chart_outlines_each_series_and_names_it():
+    """Two outlines from zero to zero, in colours and dashes, with a legend."""
+    svg = charts.steps_chart(
+        "s", [0, 0.5, 1], [("yes", [0.2, 0.8]), ("no", [1, 0])], x_label="p", y_label="share"
+    )
+    assert "<title>yes</title>" in svg
+    assert "stroke-dasharray" in svg
+    assert svg.count('class="line l0"') == 2  # the outline and the legend
+    parse(svg)
+
+
+def test_scatter_has_one_range_for_both_axes_and_leaves_out_what_is_not_finite():
+    """A dot a pair; NaN is no place."""
+    svg = charts.scatter("s", [0.0, 2.0, math.nan], [1.0, 3.0, 1.0], x_label="target", y_label="prediction")
+    assert svg.count("<circle") == 2
+    parse(charts.scatter("s", [], [], x_label="x", y_label="y"))
+
+
+def test_reliability_diagram_shows_what_it_was_before():
+    """A dashed line and a legend, only where there is a before."""
+    without = charts.reliability_diagram("r", [0.5], [0.4], [10])
+    svg = charts.reliability_diagram("r", [0.5], [0.4], [10], before=[(0.6, 0.4), (0.9, 0.5)])
+    assert "before calibration" in svg
+    assert "before calibration" not in without
+    parse(svg)
+
+
+def test_a_legend_that_would_not_fit_shortens_its_names():
+    """Five long names still end within the drawing."""
+    lines = [charts.Line(name=f"technology and science {n}", x=[0, 1], y=[0, 1]) for n in range(5)]
+    svg = charts.line_chart("l", lines, x_label="x", y_label="y")
+    places = [float(x) for x in re.findall(r'<text x="([\d.]+)" y="15">', svg)]
+    assert len(places) == 5
+    assert places[-1] < charts.WIDTH - 5 * charts.CHARACTER
+
+
+def test_raw_values_are_drawn_faint():
+    """Thin, pale and without dashes, in the curve and in the legend; the smoothed line beside them as ever."""
+    lines = [
+        charts.Line(name="smoothed", x=[0, 1, 2], y=[3, 2, 1]),
+        charts.Line(name="of a step", x=[0, 1, 2], y=[3, 1, 2], is_faint=True),
+    ]
+    svg = charts.line_chart("t", lines, x_label="step", y_label="loss")
+    faint = [path for path in parse(svg).iter(f"{SVG}path") if "faint" in path.get("class")]
+    assert [path.get("class") for path in faint] == ["line l1 faint"] * 2
+    assert not [path for path in faint if path.get("stroke-dasharray")]

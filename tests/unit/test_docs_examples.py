@@ -30,6 +30,8 @@ FLAGS = {
 }
 EVERYWHERE = {"--debug", "--help", "--version"}
 OF_OTHERS = {"--array", "--gres", "--requeue", "--record"}  # sbatch, and the benchmarks
+OF_OTHERS |= {"--nproc-per-node", "--ntasks"}  # torchrun, srun
+OF_OTHERS |= {"--build-arg", "--format", "--from-file", "--gpus", "--read-only", "--tmpfs"}  # docker, kubectl
 
 
 @pytest.fixture
@@ -83,7 +85,8 @@ def test_each_console_block_is_run_or_says_why_not(page):
         ROOT / "README.md",
         TUTORIAL,
         *HOW_TO,
-    }  # the first two by tests/end_to_end/test_readme.py
+        DOCS / "how-to" / "serve.md",
+    }  # the first two by tests/end_to_end/test_readme.py, the last by tests/end_to_end/test_serve_docs.py
     if page in run_elsewhere:
         return
     unmarked = [

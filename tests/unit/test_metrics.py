@@ -152,3 +152,181 @@ def test_class_report_names_every_metric():
     assert report["num_rows"] == 300
     assert report["accuracy"] == metrics.accuracy(LABELS, PREDICTED)
     assert report["ece"] == metrics.ece(PROBABILITIES, LABELS)
+
+
+# ---------------------------------------------------------------- classes
+
+
+def test_weighted_f1_and_balanced_accuracy_agree_with_scikit_learn():
+    """The same numbers as scikit-learn, also where a class is never predicted."""
+    never_three = np.where(PREDICTED == 3, 0, PREDICTED)
+    for predicted in (PREDICTED, never_three):
+        assert metrics.weighted_f1(LABELS, predicted) == pytest.approx(
+            sklearn.metrics.f1_score(LABELS, predicted, average="weighted")
+        )
+        assert metrics.balanced_accuracy(LABELS, predicted) == pytest.approx(
+            sklearn.metrics.balanced_accuracy_score(LABELS, predicted)
+        )
+
+
+def test_confusion_matrix_agrees_with_scikit_learn_and_keeps_classes_without_rows():
+    """True labels down, predicted ones across; a class that never occurs is a row of zeros."""
+    expected = sklearn.metrics.confusion_matrix(LABELS, PREDICTED, labels=range(5))
+    np.testing.assert_array_equal(metrics.confusion_matrix(LABELS, PREDICTED, 5), expected)
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
+def test_precision_recall_and_f_beta_agree_with_scikit_learn(beta):
+    """Of binary labels, for any beta."""
+    labels, predicted = LABELS == 1, PREDICTED == 1
+    assert metrics.precision(labels, predicted) == pytest.approx(
+        sklearn.metrics.precision_score(labels, predicted)
+    )
+    assert metrics.recall(labels, predicted) == pytest.approx(sklearn.metrics.recall_score(labels, predicted))
+    assert metrics.f_beta(labels, predicted, beta) == pytest.approx(
+        sklearn.metrics.fbeta_score(labels, predicted, beta=beta)
+    )
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 9])
+def test_average_precision_and_its_curve_agree_with_scikit_learn_under_ties(decimals):
+    """Steps, not trapezes; equal scores share a threshold."""
+    labels, scores = LABELS == 0, LOGITS[:, 0].round(decimals)
+    assert metrics.average_precision(labels, scores) == pytest.approx(
+        sklearn.metrics.average_precision_score(labels, scores)
+    )
+    precision, recall, thresholds = sklearn.metrics.precision_recall_curve(labels, scores)
+    curve = metrics.precision_recall_curve(labels, scores)
+    np.testing.assert_allclose(curve.precision, precision[:-1][::-1])
+    np.testing.assert_allclose(curve.recall, recall[:-1][::-1])
+    np.testing.assert_allclose(curve.threshold, thresholds[::-1])
+
+
+def test_auc_and_average_precision_of_many_classes_agree_with_scikit_learn():
+    """One against the rest, each class counting the same; of two classes the second."""
+    assert metrics.macro_auc(LABELS, PROBABILITIES) == pytest.approx(
+        sklearn.metrics.roc_auc_score(LABELS, PROBABILITIES, multi_class="ovr")
+    )
+    assert metrics.macro_average_precision(LABELS, PROBABILITIES) == pytest.approx(
+        sklearn.metrics.average_precision_score(np.eye(4)[LABELS], PROBABILITIES, average="macro")
+    )
+    two = metrics.softmax(LOGITS[:, :2])
+    binary = (LABELS == 1).astype(int)
+    assert metrics.macro_auc(binary, two) == pytest.approx(sklearn.metrics.roc_auc_score(binary, two[:, 1]))
+
+
+def test_a_class_without_rows_is_left_out_of_the_mean_over_classes():
+    """It has no AUC; the others have."""
+    rows = LABELS != 3
+    each = [sklearn.metrics.roc_auc_score(LABELS[rows] == c, PROBABILITIES[rows, c]) for c in range(3)]
+    assert metrics.macro_auc(LABELS[rows], PROBABILITIES[rows]) == pytest.approx(np.mean(each))
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: metrics.precision([1, 0], [0, 0]), "no row is predicted positive"),
+        (lambda: metrics.recall([0, 0], [1, 0]), "no row is positive"),
+        (lambda: metrics.f_beta([0, 0], [0, 0]), "F1 is undefined"),
+        (lambda: metrics.average_precision([0, 0], [0.1, 0.2]), "none of 2 labels is positive"),
+        (lambda: metrics.macro_auc([1, 1], [[0.5, 0.5], [0.4, 0.6]]), "all 2 labels are 1"),
+        (lambda: metrics.multilabel_f1([[0, 0]], [[0, 0]], "micro"), "no label occurs"),
+        (lambda: metrics.multilabel_macro(metrics.auc, [[1, 0]], [[0.5, 0.5]]), "for all rows or for none"),
+        (lambda: metrics.confusion_matrix([0, 3], [0, 0], 3), r"class indices 0\.\.2"),
+        (lambda: metrics.multilabel_nll([1, 0], [0.5, 0.5]), r"two arrays \[N, C\]"),
+    ],
+)
+def test_what_rows_leave_undefined_is_an_error_that_says_why(call, match):
+    """Neither 0 nor NaN."""
+    with pytest.raises(InputError, match=match):
+        call()
+
+
+# ---------------------------------------------------------------- many labels, numbers, pairs
+
+
+SETS = RNG.random(size=(200, 5)) < [0.5, 0.3, 0.1, 0.05, 0.4]
+SAID = metrics.sigmoid(RNG.normal(size=(200, 5)) + 2 * SETS - 1)
+
+
+@pytest.mark.parametrize("average", ["macro", "micro"])
+def test_multilabel_f1_agrees_with_scikit_learn(average):
+    """Over labels, or over all decisions together."""
+    expected = sklearn.metrics.f1_score(SETS, SAID >= 0.5, average=average)
+    assert metrics.multilabel_f1(SETS, SAID >= 0.5, average) == pytest.approx(expected)
+
+
+def test_multilabel_probabilities_agree_with_scikit_learn():
+    """Means over labels of AUC and average precision; NLL and Brier a decision; labels alike row by row."""
+    assert metrics.multilabel_macro(metrics.auc, SETS, SAID) == pytest.approx(
+        sklearn.metrics.roc_auc_score(SETS, SAID)
+    )
+    assert metrics.multilabel_macro(metrics.average_precision, SETS, SAID) == pytest.approx(
+        sklearn.metrics.average_precision_score(SETS, SAID)
+    )
+    assert metrics.multilabel_nll(SETS, SAID) == pytest.approx(
+        sklearn.metrics.log_loss(SETS.ravel(), SAID.ravel())
+    )
+    assert metrics.multilabel_brier(SETS, SAID) == pytest.approx(
+        sklearn.metrics.brier_score_loss(SETS.ravel(), SAID.ravel())
+    )
+    assert metrics.subset_accuracy(SETS, SAID >= 0.5) == pytest.approx(
+        sklearn.metrics.accuracy_score(SETS, SAID >= 0.5)
+    )
+
+
+def test_multilabel_ece_is_that_of_all_decisions():
+    """Decisions are rows of one reliability diagram."""
+    assert metrics.multilabel_ece(SETS, SAID) == metrics.calibration_error(SAID.ravel(), SETS.ravel())
+
+
+def test_errors_of_numbers_agree_with_scikit_learn():
+    """MAE and RMSE, in the unit of the targets."""
+    values = LOGITS[:, 0]
+    assert metrics.mae(LABELS, values) == pytest.approx(sklearn.metrics.mean_absolute_error(LABELS, values))
+    assert metrics.rmse(LABELS, values) == pytest.approx(
+        sklearn.metrics.root_mean_squared_error(LABELS, values)
+    )
+
+
+def test_whole_scores_round_halves_to_even_and_stay_in_range():
+    """As Python's round; what lies outside is clipped."""
+    values = [-3.0, 0.5, 1.5, 2.5, 3.49, 9.0]
+    assert metrics.whole_scores(values, 0, 5).tolist() == [max(0, min(5, round(value))) for value in values]
+    assert metrics.int_macro_f1([1.0, 2.0], [1.2, 2.4], 1, 5) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second"), [(0, 0), (5, 5), (1, 9), (12, 3), (0, 40), (400, 480)]
+)
+def test_mcnemar_is_the_exact_binomial_test(only_first, only_second):
+    """As SciPy's two-sided binomial test of the rows on which one alone is right."""
+    from scipy.stats import binomtest
+
+    first = [1] * 50 + [1] * only_first + [0] * only_second
+    second = [1] * 50 + [0] * only_first + [1] * only_second
+    differing = only_first + only_second
+    expected = binomtest(only_first, differing).pvalue if differing else 1.0
+    assert metrics.mcnemar(first, second) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("task", "outputs", "targets", "names"),
+    [
+        ("single_label", PROBABILITIES, LABELS, {"accuracy", "macro_f1", "nll"}),
+        ("multi_label", SAID, SETS, {"macro_f1", "nll", "auc"}),
+        ("regression", LOGITS[:, :1], LABELS.astype(float), {"mae", "spearman", "int_macro_f1"}),
+    ],
+)
+def test_validation_metrics_have_what_can_choose_a_checkpoint(task, outputs, targets, names):
+    """The names of each task, all finite."""
+    found = metrics.validation_metrics(task, outputs, targets, int_score=(0, 3))
+    assert names <= set(found)
+    assert all(np.isfinite(value) for value in found.values())
+
+
+def test_validation_metrics_are_nan_where_undefined():
+    """A model that says the same of every row has no rank correlation; NaN is never the best."""
+    found = metrics.validation_metrics("regression", np.ones(3), [1.0, 2.0, 3.0])
+    assert np.isnan(found["spearman"])
+    assert found["mae"] == 1.0

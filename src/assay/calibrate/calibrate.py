@@ -1,39 +1,59 @@
 """A bundle and held-out labelled rows in, `calibration.json` out.
 
-    rows -> token ids -> logits -> temperature -> calibration.json
+    rows -> none seen before -> token ids -> logits -> map, threshold -> cross-validated -> calibration.json
 
-The same encoder and engine as in scoring, so the temperature fits the logits it will meet. Not
-covered yet: multi-label heads, thresholds, other maps than a temperature.
+The same encoder and engine as in scoring, so the map fits the logits it will meet. What it says of
+the rows that it was fitted on is marked as such; the cross-validated figures are the ones to believe,
+and those of `assay evaluate` on rows that no step has seen.
 """
 
-import importlib.metadata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from assay import metrics
-from assay.bundle import Bundle, Calibration, load_bundle, save_calibration
+from assay import __version__, metrics
+from assay.bundle import Bundle, Calibration, Method, load_bundle, save_calibration
+from assay.calibrate.conformal import fit_half_width, measured_coverage
+from assay.calibrate.disjoint import calibration_provenance, refuse_seen, refuse_shared
+from assay.calibrate.fit import (
+    Examples,
+    choose_method,
+    choose_thresholds,
+    cross_validate,
+    decide_rows,
+    decision_report,
+    fit_map,
+    methods_of,
+    quality,
+    refuse_other_method,
+)
+from assay.calibrate.folds import fold_rows
+from assay.calibrate.maps import apply_calibration
 from assay.calibrate.settings import CalibrateSettings
-from assay.calibrate.temperature import apply_calibration, fit_temperature
+from assay.calibrate.targets import TargetArray, check_logits_and_targets
+from assay.calibrate.thresholds import Goal, as_json
 from assay.engine.engine import Engine
 from assay.engine.load import load_engine
 from assay.engine.run import run_sequences
 from assay.engine.sequences import Sequences
 from assay.errors import InputError, UsageError
-from assay.metrics import IntArray, ReliabilityBin
+from assay.metrics import FloatArray, IntArray, ReliabilityBin
 from assay.tokenize.encode import Encoder
-from assay.train.provenance import count_seen, text_hashes
+from assay.train.labels import to_targets
 from assay.train.rows import LabelledRows, read_labelled
+
+_NOT_CROSSED = "not cross-validated: "
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CalibrateReport:
-    """What a calibration found. All metrics are of the rows that it was fitted on."""
+    """What a calibration found."""
 
     file: Path
     """`calibration.json`."""
@@ -42,102 +62,145 @@ class CalibrateReport:
     num_rows: int
     """Rows it was fitted on."""
     before: Mapping[str, float]
-    """Metrics of the plain softmax; see `metrics.class_report`."""
+    """Metrics of the uncalibrated outputs on these rows."""
     after: Mapping[str, float]
-    """Metrics with the temperature."""
-    bins_before: tuple[ReliabilityBin, ...]
-    """Reliability diagram of the plain softmax."""
-    bins_after: tuple[ReliabilityBin, ...]
-    """Reliability diagram with the temperature."""
+    """The same of the calibrated ones: in-sample, so too kind."""
+    cross_validated: Mapping[str, float]
+    """The same of rows whose map and threshold were fitted on others; {} where a note says why not."""
+    tried: Mapping[str, float] = field(default_factory=dict)
+    """auto: what each method was compared by, lower is better."""
+    bins_before: tuple[ReliabilityBin, ...] = ()
+    """Reliability diagram of the uncalibrated probabilities; () for a regression."""
+    bins_after: tuple[ReliabilityBin, ...] = ()
+    """The same of the calibrated ones, on these rows."""
+    notes: tuple[str, ...] = ()
+    """What could not be checked or measured, a sentence each."""
 
     def __str__(self) -> str:
         """What was fitted and what it changed, for people."""
-        return "\n".join(
-            [
-                f"calibrated on {self.num_rows:,} rows: temperature {self.calibration.temperature:.4f}",
-                (
-                    f"on these rows NLL {self.before['nll']:.4f} -> {self.after['nll']:.4f}, "
-                    f"ECE {self.before['ece']:.4f} -> {self.after['ece']:.4f} (in-sample: evaluate on others)"
-                ),
-                f"wrote {self.file}",
-            ]
+        lines = [f"calibrated on {self.num_rows:,} rows: {_summary(self.calibration)}"]
+        if self.tried:
+            scores = ", ".join(f"{method} {score:.4f}" for method, score in self.tried.items())
+            lines.append(f"chosen by cross-validated {self.calibration.meta['select_by']}: {scores}")
+        lines += self._regression_lines() if self.calibration.method == "conformal" else self._class_lines()
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes), f"wrote {self.file}"])
+
+    def _class_lines(self) -> list[str]:
+        shown = {"nll": "NLL", "brier": "Brier", "ece": "ECE"}
+        changes = ", ".join(
+            f"{title} {self.before[name]:.4f} -> {self.after[name]:.4f}" for name, title in shown.items()
         )
+        lines = [f"on these rows {changes} (in-sample: evaluate on others)"]
+        if self.cross_validated:
+            honest = ", ".join(f"{title} {self.cross_validated[name]:.4f}" for name, title in shown.items())
+            lines.append(f"cross-validated {honest} ({self.calibration.meta['cross_validated_by']})")
+        if self.calibration.threshold is not None:
+            lines.append(f"threshold {_threshold_text(self.calibration)} by {self.calibration.opt_metric}")
+            for name, values in (
+                ("on these rows", self.calibration.selection_metrics),
+                ("cross-validated", self.cross_validated),
+            ):
+                if "precision" in values:
+                    figures = ", ".join(
+                        f"{each} {values[each]:.4f}" for each in ("accuracy", "precision", "recall", "f1")
+                    )
+                    lines.append(f"  {name} {figures}")
+        return lines
+
+    def _regression_lines(self) -> list[str]:
+        promised = f"coverage {self.calibration.coverage:g} promised"
+        measured = (
+            f"{promised}, {self.cross_validated['coverage']:.4f} measured"
+            f" ({self.calibration.meta['cross_validated_by']})"
+            if self.cross_validated
+            else promised
+        )
+        return [measured, f"on these rows MAE {self.before['mae']:.4f}, RMSE {self.before['rmse']:.4f}"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Fitted:
+    """A calibration with what was measured on the way."""
+
+    calibration: Calibration
+    before: dict[str, float]
+    after: dict[str, float]
+    cross_validated: dict[str, float]
+    tried: dict[str, float] = field(default_factory=dict)
+    bins_before: tuple[ReliabilityBin, ...] = ()
+    bins_after: tuple[ReliabilityBin, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def calibrate(settings: CalibrateSettings) -> CalibrateReport:
-    """Fits a temperature to a bundle on `settings.data` and writes its `calibration.json` in one step.
+    """Fits a map to a bundle on `settings.data` and writes its `calibration.json` in one step.
 
-    Raises `InputError` where rows were part of the training, labels are unknown, or no temperature
-    can be fitted; the old file is then untouched.
+    Raises `InputError` where rows were part of the training or the test, labels are unknown, or no map
+    or threshold of the kind asked for suits them; the old file is then untouched.
     """
     bundle = load_bundle(settings.bundle)
-    rows = read_labelled(
-        settings.data,
-        text_column=settings.text_column,
-        text_pair_column=settings.text_pair_column,
-        label_column=settings.label_column,
-        format=settings.format,
-    )
+    _check_settings(settings, bundle)
+    rows = _read(settings, bundle, settings.data)
+    test_rows = _read(settings, bundle, settings.test_data) if settings.test_data else None
     engine = load_engine(
         settings.bundle,
         device=settings.device,
         precision=settings.precision,
         num_threads=settings.num_threads,
     )
-    return calibrate_rows(settings, bundle, engine, rows)
+    return calibrate_rows(settings, bundle, engine, rows, test_rows)
 
 
 def calibrate_rows(
-    settings: CalibrateSettings, bundle: Bundle, engine: Engine, rows: LabelledRows
+    settings: CalibrateSettings,
+    bundle: Bundle,
+    engine: Engine,
+    rows: LabelledRows,
+    test_rows: LabelledRows | None = None,
 ) -> CalibrateReport:
     """As `calibrate`, with the bundle, its engine and the rows handed in."""
-    labels = _checked_labels(bundle, rows)
-    refuse_seen(bundle, rows)
-    logits_NC = held_out_logits(settings, bundle, engine, rows)
-    temperature = fit_temperature(logits_NC, labels)
-    before = metrics.softmax(logits_NC)
-    after = apply_calibration(logits_NC, Calibration(temperature=temperature), "single_label")
-    calibration = Calibration(
-        temperature=temperature,
-        opt_metric="nll",
-        selection_metrics=metrics.class_report(after, labels),
-        meta={
-            "n_samples": rows.num_rows,
-            "max_length": _max_length(settings, bundle),
-            "on_long": settings.on_long,
-            "data": list(settings.data),
-            "before": metrics.class_report(before, labels),
-            "reliability": [
-                {"confidence": each.confidence, "accuracy": each.accuracy, "count": each.num_rows}
-                for each in _bins(after, labels)
-            ],
-            "engine": engine.name,
-            "bundle_fingerprint": bundle.fingerprint,
-            "tokenizer_fingerprint": bundle.tokenizer_fingerprint,
-            "assay_version": importlib.metadata.version("assay"),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
+    _check_settings(settings, bundle)
+    targets = to_targets(rows.labels, bundle.task, bundle.labels)
+    notes = refuse_seen(bundle, rows)
+    if test_rows is not None:
+        refuse_shared(rows, test_rows)
+    logits_NC, checked = check_logits_and_targets(
+        held_out_logits(settings, bundle, engine, rows), targets, bundle.task
+    )
+    if bundle.task == "regression":
+        fitted = _fit_intervals(settings, logits_NC[:, 0], cast("FloatArray", checked), rows)
+    else:
+        fitted = _fit_probabilities(settings, bundle, logits_NC, checked, rows)
+    calibration = replace(
+        fitted.calibration,
+        meta={**_meta(settings, bundle, engine, rows), **fitted.calibration.meta},
+        provenance=calibration_provenance(rows),
     )
     return CalibrateReport(
         file=save_calibration(bundle.path, calibration),
         calibration=calibration,
         num_rows=rows.num_rows,
-        before=metrics.class_report(before, labels),
-        after=metrics.class_report(after, labels),
-        bins_before=_bins(before, labels),
-        bins_after=_bins(after, labels),
+        before=fitted.before,
+        after=fitted.after,
+        cross_validated=fitted.cross_validated,
+        tried=fitted.tried,
+        bins_before=fitted.bins_before,
+        bins_after=fitted.bins_after,
+        notes=(*notes, *fitted.notes, *_lost_threshold(bundle, calibration)),
     )
 
 
-def refuse_seen(bundle: Bundle, rows: LabelledRows) -> None:
-    """Raises `InputError` where rows were trained on or chose the checkpoint, as far as the bundle knows."""
-    seen = count_seen(text_hashes(rows.texts, rows.text_pairs), bundle.provenance)
-    found = ", ".join(f"{count} as {role} rows" for role, count in seen.items() if count)
-    if found:
-        raise InputError(
-            f"of {rows.num_rows} rows the training of {bundle.path} has seen {found};"
-            " a calibration on them would be too sure; remove them"
-        )
+def _lost_threshold(bundle: Bundle, calibration: Calibration) -> tuple[str, ...]:
+    """Said where a threshold was there before: it was one of other probabilities."""
+    if (
+        bundle.calibration is None
+        or bundle.calibration.threshold is None
+        or calibration.threshold is not None
+    ):
+        return ()
+    return (
+        f"the old threshold {_threshold_text(bundle.calibration)} is gone; --threshold-by finds a new one",
+    )
 
 
 def held_out_logits(
@@ -160,6 +223,160 @@ def held_out_logits(
     return logits_NC
 
 
+def _fit_probabilities(
+    settings: CalibrateSettings,
+    bundle: Bundle,
+    logits_NC: FloatArray,
+    targets: TargetArray,
+    rows: LabelledRows,
+) -> _Fitted:
+    examples = Examples(logits_NC=logits_NC, targets=targets, task=bundle.task, labels=bundle.labels)
+    goal = _goal(settings)
+    notes: list[str] = []
+    fold_N, folded_by = _folds(settings, rows, examples.strata, notes)
+    method: Method = "temperature" if settings.method in {None, "auto"} else cast("Method", settings.method)
+    tried: dict[str, float] = {}
+    if settings.method == "auto":
+        if fold_N is None:
+            raise InputError(
+                f"method=auto compares by cross-validation; {notes[0].removeprefix(_NOT_CROSSED)}"
+            )
+        known = methods_of(bundle.task, len(bundle.labels))
+        method, tried, failed = choose_method(known, examples, fold_N, settings.select_by)
+        notes += [f"{name} left out: {reason}" for name, reason in failed.items()]
+    fitted = fit_map(method, examples)
+    plain_NC = apply_calibration(logits_NC, None, bundle.task)
+    calibrated_NC = apply_calibration(logits_NC, fitted, bundle.task)
+    threshold = choose_thresholds(calibrated_NC, examples, goal)
+    decided, by_label = decision_report(decide_rows(calibrated_NC, bundle.task, threshold), examples)
+    after = quality(calibrated_NC, examples)
+    honest = {} if fold_N is None else _cross_validated(method, examples, fold_N, goal, notes)
+    return _Fitted(
+        calibration=replace(
+            fitted,
+            threshold=threshold,
+            opt_metric=_opt_metric(settings, fitted),
+            selection_metrics={
+                **after,
+                **({"threshold": threshold} if isinstance(threshold, float) else {}),
+                **decided,
+            },
+            meta={
+                "before": quality(plain_NC, examples),
+                "cross_validated": honest,
+                "cross_validated_by": folded_by,
+                **({"select_by": settings.select_by, "compared": tried} if tried else {}),
+                **({"threshold_by": dict(as_json(goal))} if goal else {}),
+                **({"by_label": by_label} if by_label else {}),
+                "reliability": [
+                    {"confidence": each.confidence, "accuracy": each.accuracy, "count": each.num_rows}
+                    for each in _bins(calibrated_NC, examples)
+                ],
+            },
+        ),
+        before=quality(plain_NC, examples),
+        after=after,
+        cross_validated=honest,
+        tried=tried,
+        bins_before=_bins(plain_NC, examples),
+        bins_after=_bins(calibrated_NC, examples),
+        notes=tuple(notes),
+    )
+
+
+def _cross_validated(
+    method: Method, examples: Examples, fold_N: IntArray, goal: Goal | None, notes: list[str]
+) -> dict[str, float]:
+    """Metrics on rows left out of the fit; without those of decisions, or none, where a note says why."""
+    try:
+        crossed = cross_validate(method, examples, fold_N, goal)
+    except InputError as error:
+        notes.append(f"{'threshold ' if goal else ''}not cross-validated: on the other folds {error}")
+        if goal is None:
+            return {}
+        without = _cross_validated(method, examples, fold_N, None, notes)
+        return {name: without[name] for name in ("num_rows", "nll", "brier", "ece") if name in without}
+    decided = decision_report(crossed.decided, examples)[0]
+    return {**quality(crossed.probabilities_NC, examples), **decided}
+
+
+def _fit_intervals(
+    settings: CalibrateSettings, values_N: FloatArray, targets_N: FloatArray, rows: LabelledRows
+) -> _Fitted:
+    errors_N, coverage = targets_N - values_N, settings.coverage
+    half_width = fit_half_width(errors_N, coverage)
+    before = {
+        "num_rows": float(len(values_N)),
+        "mae": metrics.mae(targets_N, values_N),
+        "rmse": metrics.rmse(targets_N, values_N),
+    }
+    inside = float((np.abs(errors_N) <= half_width).mean())
+    notes: list[str] = []
+    honest: dict[str, float] = {}
+    fold_N, folded_by = _folds(settings, rows, None, notes)
+    if fold_N is not None:
+        try:
+            honest = {**before, "coverage": measured_coverage(errors_N, coverage, fold_N)}
+        except InputError as error:
+            notes.append(f"coverage not measured: in cross-fitting {error}")
+    after = {**before, "coverage": inside, "interval_width": 2 * half_width}
+    return _Fitted(
+        calibration=Calibration(
+            method="conformal",
+            half_width=half_width,
+            coverage=coverage,
+            opt_metric="coverage",
+            selection_metrics=after,
+            meta={"before": before, "cross_validated": honest, "cross_validated_by": folded_by},
+        ),
+        before=before,
+        after=after,
+        cross_validated=honest,
+        notes=tuple(notes),
+    )
+
+
+def _folds(
+    settings: CalibrateSettings, rows: LabelledRows, strata: IntArray | None, notes: list[str]
+) -> tuple[IntArray | None, str]:
+    """The fold of each row and how they were made; `None` and a note where there can be none."""
+    try:
+        fold_N = fold_rows(
+            rows.num_rows, num_folds=settings.num_folds, seed=settings.seed, strata=strata, groups=rows.groups
+        )
+    except InputError as error:
+        notes.append(f"{_NOT_CROSSED}{error}")
+        return None, "none"
+    return fold_N, f"{settings.num_folds} folds{' by group' if rows.groups is not None else ''}"
+
+
+def _read(settings: CalibrateSettings, bundle: Bundle, patterns: tuple[str, ...]) -> LabelledRows:
+    return read_labelled(
+        patterns,
+        task=bundle.task,
+        text_column=settings.text_column,
+        text_pair_column=settings.text_pair_column,
+        label_column=settings.label_column,
+        group_column=settings.group_column,
+        id_column=settings.id_column,
+        format=settings.format,
+    )
+
+
+def _check_settings(settings: CalibrateSettings, bundle: Bundle) -> None:
+    """Raises `UsageError` for what this bundle cannot have, before anything is read or run."""
+    _max_length(settings, bundle)
+    if settings.method is not None:
+        refuse_other_method(settings.method, bundle.task, len(bundle.labels))
+    if settings.threshold_by is None:
+        return
+    if bundle.task == "regression" or (bundle.task == "single_label" and len(bundle.labels) > 2):
+        raise UsageError(
+            f"threshold_by={settings.threshold_by}; {bundle.path} is a {bundle.task} bundle of"
+            f" {len(bundle.labels)} outputs; a threshold needs two labels or a multi-label bundle; leave it out"
+        )
+
+
 def _max_length(settings: CalibrateSettings, bundle: Bundle) -> int:
     wanted = settings.max_length or bundle.default_max_length
     if wanted > bundle.max_length:
@@ -167,20 +384,65 @@ def _max_length(settings: CalibrateSettings, bundle: Bundle) -> int:
     return wanted
 
 
-def _checked_labels(bundle: Bundle, rows: LabelledRows) -> IntArray:
-    if bundle.task != "single_label":
-        raise UsageError(
-            f"{bundle.path}: a {bundle.task} bundle; only single-label ones are calibrated; score it as is"
-        )
-    index_of_label = {label: index for index, label in enumerate(bundle.labels)}
-    unknown = sorted(set(rows.labels) - set(index_of_label))
-    if unknown:
-        raise InputError(
-            f"labels {unknown[:5]}; the bundle knows {list(bundle.labels)[:10]}; check the label column"
-        )
-    return np.array([index_of_label[str(label)] for label in rows.labels], dtype=np.int64)
+def _goal(settings: CalibrateSettings) -> Goal | None:
+    if settings.threshold_by is None:
+        return None
+    given = {
+        name: getattr(settings, name)
+        for name in ("min_recall", "min_precision", "cost_false_positive", "cost_false_negative")
+    }
+    return Goal(
+        by=settings.threshold_by, **{name: value for name, value in given.items() if value is not None}
+    )
 
 
-def _bins(probabilities_NC: metrics.FloatArray, labels: IntArray) -> tuple[ReliabilityBin, ...]:
+def _opt_metric(settings: CalibrateSettings, fitted: Calibration) -> str:
+    if settings.threshold_by is not None:
+        return settings.threshold_by
+    return "brier" if fitted.method == "isotonic" else "nll"
+
+
+def _meta(
+    settings: CalibrateSettings, bundle: Bundle, engine: Engine, rows: LabelledRows
+) -> dict[str, object]:
+    return {
+        "n_samples": rows.num_rows,
+        **({"n_groups": len(set(rows.groups))} if rows.groups is not None else {}),
+        "max_length": _max_length(settings, bundle),
+        "on_long": settings.on_long,
+        "data": list(settings.data),
+        "engine": engine.name,
+        "bundle_fingerprint": bundle.fingerprint,
+        "tokenizer_fingerprint": bundle.tokenizer_fingerprint,
+        "assay_version": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _summary(calibration: Calibration) -> str:
+    method = calibration.method
+    if method == "temperature":
+        return f"temperature {calibration.temperature:.4f}"
+    if method == "conformal":
+        return f"intervals of the prediction ± {calibration.half_width:.4f}"
+    if method == "isotonic":
+        points = sum(len(each.x) for each in calibration.steps)
+        return f"isotonic, {points} points"
+    return f"{method}, scale {_range(calibration.scale)}, bias {_range(calibration.bias)}"
+
+
+def _threshold_text(calibration: Calibration) -> str:
+    threshold = calibration.threshold
+    return _range(threshold if isinstance(threshold, tuple) else (threshold or 0.0,))
+
+
+def _range(values: tuple[float, ...]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:.4f}" if low == high else f"{low:.4f} to {high:.4f}"
+
+
+def _bins(probabilities_NC: FloatArray, examples: Examples) -> tuple[ReliabilityBin, ...]:
+    if examples.task == "multi_label":
+        return metrics.reliability_bins(probabilities_NC.ravel(), examples.targets.ravel())
     predicted = probabilities_NC.argmax(axis=1)
-    return metrics.reliability_bins(probabilities_NC.max(axis=1), predicted == labels)
+    return metrics.reliability_bins(probabilities_NC.max(axis=1), predicted == examples.targets)

@@ -1,9 +1,19 @@
 """What `assay calibrate` can be told. Imports nothing heavy, so that the command line starts fast."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from assay.errors import UsageError
+
+ThresholdBy = Literal["accuracy", "f0.5", "f1", "f2", "precision_at_recall", "recall_at_precision", "cost"]
+
+_BELONGS_TO = {
+    "min_recall": "precision_at_recall",
+    "min_precision": "recall_at_precision",
+    "cost_false_positive": "cost",
+    "cost_false_negative": "cost",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +31,33 @@ class CalibrateSettings:
     text_pair_column: str | None = None
     """Column of the second text, for pairs."""
     label_column: str = "label"
-    """Column of the label, as the bundle names it."""
+    """Column of the label, as the bundle names it: lists of names for multi-label, numbers for regression."""
+    group_column: str | None = None
+    """Column (author, book, url) whose rows are cross-validated together; no group may be in the training."""
+    id_column: str | None = None
+    """Column of the id; no id may be in the training."""
+    test_data: tuple[str, ...] = ()
+    """Sources of the test rows: refused where they share a text, an id or a group with DATA."""
+    method: Literal["temperature", "vector", "logistic", "isotonic", "auto", "conformal"] | None = None
+    """Map of the logits; auto: the best in cross-validation. `None`: temperature, or conformal for a regression."""
+    select_by: Literal["brier", "ece"] = "brier"
+    """What auto compares the methods by."""
+    num_folds: int = 5
+    """Parts of the rows in cross-validation."""
+    seed: int = 0
+    """Decides which rows are held out together."""
+    coverage: float = 0.9
+    """Regression: share of the documents whose interval is to hold their target."""
+    threshold_by: ThresholdBy | None = None
+    """Choose a threshold (two labels), or one a label (multi-label), that is best by this."""
+    min_recall: float | None = None
+    """precision_at_recall: least recall."""
+    min_precision: float | None = None
+    """recall_at_precision: least precision."""
+    cost_false_positive: float | None = None
+    """cost: what a wrong positive costs, in any unit."""
+    cost_false_negative: float | None = None
+    """cost: what a missed positive costs, in the same unit."""
     max_length: int | None = None
     """Tokens a document; `None`: what the bundle was trained for. Score with the same."""
     on_long: Literal["truncate", "head-tail"] = "truncate"
@@ -41,3 +77,30 @@ class CalibrateSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name}={value}; it counts from 1; raise it or leave it out")
+        if self.num_folds < 2:
+            raise UsageError(f"num_folds={self.num_folds}; cross-validation needs at least 2; raise it")
+        if not 0 < self.coverage < 1:
+            raise UsageError(f"coverage={self.coverage}; it lies between 0 and 1; set 0.9")
+        self._check_threshold()
+
+    def _check_threshold(self) -> None:
+        for name, threshold_by in _BELONGS_TO.items():
+            value = getattr(self, name)
+            flag = "--" + name.replace("_", "-")
+            if value is None and self.threshold_by == threshold_by:
+                raise UsageError(f"threshold_by={threshold_by} needs {name}; give {flag}")
+            if value is not None and self.threshold_by != threshold_by:
+                raise UsageError(
+                    f"{name}={value} belongs to threshold_by={threshold_by}; "
+                    f"give --threshold-by {threshold_by}, or leave {flag} out"
+                )
+        for name in ("min_recall", "min_precision"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise UsageError(f"{name}={value}; it lies above 0 and up to 1; set 0.9")
+        costs = [self.cost_false_positive, self.cost_false_negative]
+        if any(cost is not None and not 0 <= cost < math.inf for cost in costs) or costs == [0, 0]:
+            raise UsageError(
+                f"cost_false_positive={costs[0]}, cost_false_negative={costs[1]}; costs are 0 or more and not"
+                " both 0; set for example 1 and 5"
+            )

@@ -1,45 +1,37 @@
 """One number that makes confidences honest: temperature scaling.
 
-Pure: NumPy arrays in, a temperature or probabilities out. Axes: N rows, C classes.
+Pure: NumPy arrays in, a temperature out. Axes: N rows, C classes.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from assay.bundle import Calibration, Task
+from assay.bundle import Task
+from assay.calibrate.targets import TargetArray, check_logits_and_targets, refuse_all_right
 from assay.errors import InputError
-from assay.metrics import FloatArray, IntArray, sigmoid, softmax
+from assay.metrics import FloatArray, sigmoid, softmax
 
 _NUM_STEPS = 200
 _RELATIVE_PRECISION = 1e-10
 
 
-def fit_temperature(logits_NC: ArrayLike, labels_N: ArrayLike) -> float:
-    """The temperature above 0 that minimises the NLL of softmax(logits / T).
+def fit_temperature(logits_NC: ArrayLike, targets: ArrayLike, task: Task = "single_label") -> float:
+    """The temperature above 0 that minimises the NLL of softmax(logits / T), or of sigmoids (multi-label).
 
-    Guo et al. 2017, section 4.2. The NLL is convex in 1 / T, so its one minimum is found by Newton's
-    method on the derivative, kept inside a shrinking bracket. Raises `InputError` where no finite
-    temperature is best: every row right (the NLL falls for ever as T does), or logits that say less
-    of the labels than chance.
+    Guo et al. 2017, section 4.2. `targets` are class indices [N], or 0/1 [N, C] for a multi-label
+    head. The NLL is convex in 1 / T, so its one minimum is found by Newton's method on the derivative,
+    kept inside a shrinking bracket: exact to ten digits, where L-BFGS stops at its tolerance. Raises
+    `InputError` where no finite temperature is best: every row right (the NLL falls for ever as T
+    does), or logits that say less of the labels than chance.
     """
-    logits, labels = _checked(logits_NC, labels_N)
-    true_logit_N = logits[np.arange(labels.size), labels]
-
-    def slopes(inverse: float) -> tuple[float, float]:
-        """First and second derivative of the mean NLL by 1 / T: E[z] - z_true, and Var[z]."""
-        probabilities = softmax(logits * inverse)
-        mean_N = (probabilities * logits).sum(axis=1)
-        variance_N = (probabilities * np.square(logits - mean_N[:, None])).sum(axis=1)
-        return float((mean_N - true_logit_N).mean()), float(variance_N.mean())
-
-    if (true_logit_N >= logits.max(axis=1)).all():
-        raise InputError(
-            f"all {labels.size} calibration rows are predicted right; no temperature is best;"
-            " calibrate on more rows or harder ones"
-        )
+    logits, checked = check_logits_and_targets(logits_NC, targets, task)
+    refuse_all_right(logits, checked)
+    slopes = _slopes(logits, checked)
     if slopes(0.0)[0] >= 0:
         raise InputError(
-            f"the logits of {labels.size} rows say less of their labels than chance; no temperature helps;"
+            f"the logits of {len(logits)} rows say less of their labels than chance; no temperature helps;"
             " check the label column and train the model"
         )
     # Convex, falling at 0 and rising in the end: the minimum lies in between.
@@ -61,32 +53,23 @@ def fit_temperature(logits_NC: ArrayLike, labels_N: ArrayLike) -> float:
     return 1.0 / inverse
 
 
-def apply_calibration(logits_NC: ArrayLike, calibration: Calibration | None, task: Task) -> FloatArray:
-    """Probabilities [N, C] in float64 for a classifier; the values themselves for a regression.
+def _slopes(logits: FloatArray, targets: TargetArray) -> Callable[[float], tuple[float, float]]:
+    """First and second derivative of the mean NLL by 1 / T, as a function of 1 / T."""
 
-    Dividing by one positive temperature keeps the order of the logits, so the prediction too.
-    """
-    logits = np.asarray(logits_NC, dtype=np.float64)
-    if task == "regression":
-        return logits
-    scaled = logits if calibration is None else logits / calibration.temperature
-    return softmax(scaled) if task == "single_label" else sigmoid(scaled)
+    def of_sigmoids(inverse: float) -> tuple[float, float]:
+        probabilities = sigmoid(logits * inverse)
+        slope_N = ((probabilities - targets) * logits).sum(axis=1)
+        curvature_N = (probabilities * (1 - probabilities) * np.square(logits)).sum(axis=1)
+        return float(slope_N.mean()), float(curvature_N.mean())
 
+    def of_softmax(inverse: float) -> tuple[float, float]:
+        """E[z] - z_true, and Var[z]."""
+        probabilities = softmax(logits * inverse)
+        mean_N = (probabilities * logits).sum(axis=1)
+        variance_N = (probabilities * np.square(logits - mean_N[:, None])).sum(axis=1)
+        return float((mean_N - true_logit_N).mean()), float(variance_N.mean())
 
-def _checked(logits_NC: ArrayLike, labels_N: ArrayLike) -> tuple[FloatArray, IntArray]:
-    logits = np.asarray(logits_NC, dtype=np.float64)
-    labels = np.asarray(labels_N)
-    if logits.ndim != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1] or labels.size == 0:
-        raise InputError(
-            f"shapes {logits.shape} and {labels.shape}; a temperature needs logits [N, C] and labels [N],"
-            " N > 0 and C > 1"
-        )
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise InputError(f"labels up to {labels.max()}; labels are class indices 0..{logits.shape[1] - 1}")
-    finite = np.isfinite(logits).all(axis=1)
-    if not finite.all():
-        raise InputError(
-            f"{int((~finite).sum())} rows have logits that are not finite; a temperature needs finite ones;"
-            " check the model's weights and precision"
-        )
-    return logits, labels.astype(np.int64)
+    if targets.ndim == 2:
+        return of_sigmoids
+    true_logit_N = logits[np.arange(len(logits)), targets]
+    return of_softmax

@@ -77,9 +77,7 @@ def _bundle_lines(path: str) -> list[tuple[str, str]]:
     Encoder.from_bundle(bundle.path, max_length=bundle.default_max_length, on_long="truncate")
     device = available_devices()[0].name
     engine = load_engine(bundle.path, device=device)
-    calibration = (
-        "none" if bundle.calibration is None else f"temperature {bundle.calibration.temperature:.4g}"
-    )
+    calibration = "none" if bundle.calibration is None else bundle.calibration.method
     lines = [
         (
             "bundle",

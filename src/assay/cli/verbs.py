@@ -11,11 +11,16 @@ from typing import Any, Literal
 from assay.calibrate.settings import CalibrateSettings
 from assay.cli.flags import stdout
 from assay.errors import CheckError
+from assay.evaluate.settings import EvaluateSettings
 from assay.score.bench_settings import BenchSettings
 from assay.score.settings import ScoreSettings
+from assay.serve.settings import ServeSettings
 from assay.telemetry import ProgressDisplay, format_count, format_duration
 from assay.tokenize.settings import TokenizeSettings
 from assay.train.settings import TrainSettings
+
+INTERRUPTED = 130
+"""Exit status of a training that was stopped."""
 
 
 def positional(metavar: str) -> dict[str, Any]:
@@ -210,10 +215,32 @@ def run_bench(settings: BenchSettings) -> int:
 
 
 def run_train(settings: TrainSettings) -> int:
-    """Fine-tune a classifier and say how it went."""
+    """Fine-tune a classifier, with progress on stderr, and say how it went and what comes next.
+
+    Of the processes that a launcher started the first alone speaks.
+    """
+    import os
+
+    from assay.train.checkpoints import training_folder, way_out
+    from assay.train.display import TrainDisplay
+    from assay.train.distributed import find_place
     from assay.train.train import train
 
-    stdout(str(train(settings)))
+    place = find_place(os.environ)
+    if place is not None and place.rank > 0:
+        train(settings)
+        return 0
+    try:
+        with TrainDisplay(settings.chosen_by) as display:
+            report = train(settings, on_progress=display.update, on_message=_say)
+    except KeyboardInterrupt:
+        _say(f"interrupted: {way_out(training_folder(settings.out))}")
+        return INTERRUPTED
+    stdout(str(report))
+    stdout(
+        f"next: look at {report.out / 'train_report.html'}; assay calibrate {settings.out} DATA; "
+        f"assay evaluate {settings.out} DATA"
+    )
     return 0
 
 
@@ -222,6 +249,24 @@ def run_calibrate(settings: CalibrateSettings) -> int:
     from assay.calibrate.calibrate import calibrate
 
     stdout(str(calibrate(settings)))
+    return 0
+
+
+def run_evaluate(settings: EvaluateSettings) -> int:
+    """Evaluate a bundle, or two, and print the metrics."""
+    from assay.evaluate.evaluate import evaluate
+    from assay.evaluate.findings import to_json_text
+
+    report = evaluate(settings)
+    stdout(to_json_text(report) if settings.json else str(report))
+    return 0
+
+
+def run_serve(settings: ServeSettings) -> int:
+    """Serve until told to stop; what happens is said on stderr."""
+    from assay.serve.verb import serve
+
+    serve(settings, on_message=_say)
     return 0
 
 
@@ -329,7 +374,7 @@ VERBS: dict[str, Verb] = {
             name="train",
             settings=TrainSettings,
             run=run_train,
-            summary="Fine-tune a single-label classifier on labelled rows.",
+            summary="Fine-tune a classifier on labelled rows: a label a row, several, or a number.",
             example="example: assay train train.toml --out model/",
             config="positional",
         ),
@@ -337,8 +382,15 @@ VERBS: dict[str, Verb] = {
             name="calibrate",
             settings=CalibrateSettings,
             run=run_calibrate,
-            summary="Fit a temperature to a single-label bundle on held-out labelled rows.",
+            summary="Fit probabilities, thresholds or intervals of a bundle to held-out labelled rows.",
             example="example: assay calibrate model/ held-out.jsonl",
+        ),
+        Verb(
+            name="evaluate",
+            settings=EvaluateSettings,
+            run=run_evaluate,
+            summary="Say how good a bundle is on labelled rows, and how sure that is; compare two.",
+            example="example: assay evaluate model/ test.parquet --out evaluation.html",
         ),
         Verb(
             name="bench",
@@ -346,6 +398,14 @@ VERBS: dict[str, Verb] = {
             run=run_bench,
             summary="Measure a bundle on a sample of one's own documents; hours and cost of a corpus.",
             example="example: assay bench 'corpus/*.parquet' --bundle model/ --for-documents 160M",
+        ),
+        Verb(
+            name="serve",
+            settings=ServeSettings,
+            run=run_serve,
+            summary="Serve a bundle over HTTP: the same scores, batched and bounded; TEI clients too.",
+            example="example: assay serve model/ --port 8000",
+            config="flag",
         ),
         Verb(
             name="doctor",

@@ -36,6 +36,14 @@ def infer_schema(records: Iterable[bytes]) -> pa.Schema:
     return pa.schema([kind.field(index) for index in range(kind.num_fields)])
 
 
+def infer_type(values: Iterable[object]) -> pa.DataType:
+    """The one type that holds these parsed values: a mixture of scalars is string, no value is null."""
+    kind = pa.null()
+    for value in values:
+        kind = _merge(kind, _type_of(value))
+    return kind
+
+
 def _type_of(value: object, depth: int = 0) -> pa.DataType:
     if value is None:
         return pa.null()
@@ -81,11 +89,15 @@ def _clean(key: str) -> str:
 def to_array(
     values: Sequence[object], kind: pa.DataType, *, first_row: int, uri: str, column: str
 ) -> pa.Array:
-    """The values of one column as an array of `kind`.
+    """The values of one column, scalars or lists of scalars, as an array of `kind`.
 
     Raises SourceError naming the first row whose value does not fit the type that the first rows
     of the file showed. Strings must be valid Unicode.
     """
+    if pa.types.is_list(kind):
+        return _to_lists(values, kind, first_row=first_row, uri=uri, column=column)
+    if pa.types.is_struct(kind):
+        kind = pa.string()
     seen = {type(value) for value in values}
     if kind == pa.string() and seen - {str, type(None)}:
         values = [_as_text(value, first_row + index, uri, column) for index, value in enumerate(values)]
@@ -103,6 +115,19 @@ def to_array(
         )
         raise SourceError(msg)
     return pa.array(values, kind)
+
+
+def _to_lists(
+    values: Sequence[object], kind: pa.ListType, *, first_row: int, uri: str, column: str
+) -> pa.ListArray:
+    is_text = kind.value_type == pa.string()
+    lists: list[list[object] | None] = []
+    for row, value in enumerate(values, first_row):
+        items = value if isinstance(value, list) else None
+        if items is not None and (is_text or any(isinstance(item, (dict, list)) for item in items)):
+            items = [_as_text(item, row, uri, column) for item in items]
+        lists.append(items)
+    return pa.array(lists, kind)
 
 
 def _all_fit(kind: pa.DataType, seen: set[type], values: Sequence[object]) -> bool:

@@ -63,7 +63,9 @@ class Rows:
     second_starts: npt.NDArray[np.int32] | None = None
     """Of a token part of pairs: where the second text begins in each row, 0 for none."""
     labels: pa.Array | None = None
-    """As the source types them."""
+    """As the source types them, dictionaries decoded; CSV: strings; JSON Lines: as these rows show them."""
+    groups: pa.Array | None = None
+    """Likewise; None where no group column was named."""
     errors: dict[int, str] = field(default_factory=dict)
     """Error code by place in the batch, 0 for its first row."""
 
@@ -79,6 +81,7 @@ class Rows:
             truncated=None if self.truncated is None else self.truncated[begin : begin + length],
             second_starts=None if self.second_starts is None else self.second_starts[begin : begin + length],
             labels=_slice(self.labels, begin, length),
+            groups=_slice(self.groups, begin, length),
             errors={
                 index - begin: code for index, code in self.errors.items() if begin <= index < begin + length
             },
@@ -262,7 +265,7 @@ def _paths(source: Source, columns: Columns) -> dict[str, tuple[str, ...]]:
     """The columns to read, by what they are read for."""
     if not len(source.schema):
         return {}  # No row of the file shows a column.
-    named = {"labels": (columns.label, "--label-column")}
+    named = {"labels": (columns.label, "--label-column"), "groups": (columns.group, "--group-column")}
     if columns.input_ids is None:
         named |= {
             "texts": (columns.text, "--text-column"),
@@ -320,6 +323,7 @@ def _rows_of(source: Source, start: int, num_rows: int, found: dict[str, pa.Arra
         truncated=_as_numpy(found.get("truncated")),
         second_starts=_as_numpy(found.get("second_starts")),
         labels=_as_scalars(found.get("labels")),
+        groups=_as_scalars(found.get("groups")),
         errors=dict(sorted(errors.items())),
     )
 
@@ -426,18 +430,19 @@ def _json_batch(source: Source, columns: Columns, start: int, records: Sequence[
     errors = {index: NOT_JSON for index, value in enumerate(parsed) if value is None}
     objects = [value or {} for value in parsed]
 
-    def scalars(path: tuple[str, ...] | None) -> pa.Array | None:
+    def column(path: tuple[str, ...] | None, *, is_held_to_type: bool = False) -> pa.Array | None:
         if path is None:
             return None
         values = [_look_up(value, ".".join(path)) for value in objects]
         for index in _with_surrogates(values):
             errors.setdefault(index, NOT_UTF8)
             values[index] = None
-        kind = _scalar_type(source, path)
+        kind = _scalar_type(source, path) if is_held_to_type else jsontypes.infer_type(values)
         return jsontypes.to_array(values, kind, first_row=start, uri=source.uri, column=".".join(path))
 
-    ids = scalars(id_column(source, columns))
-    labels = scalars(_paths(source, columns).get("labels"))
+    paths = _paths(source, columns)
+    ids = column(id_column(source, columns), is_held_to_type=True)
+    labels, groups = column(paths.get("labels")), column(paths.get("groups"))
     input_ids = None
     texts: dict[str, list[Any]] = {}
     if columns.input_ids is not None:
@@ -460,6 +465,7 @@ def _json_batch(source: Source, columns: Columns, start: int, records: Sequence[
         text_pairs=arrays.get("text_pairs"),
         input_ids=input_ids,
         labels=labels,
+        groups=groups,
         errors=dict(sorted(errors.items())),
     )
 
@@ -488,14 +494,16 @@ def _mark_bad_texts(values: Sequence[object], errors: dict[int, str]) -> None:
 
 
 def _with_surrogates(values: Sequence[object]) -> list[int]:
-    """Places of the strings that no UTF-8 can hold."""
+    """Places of the strings, alone or in a list, that no UTF-8 can hold."""
     return [
-        index for index, value in enumerate(values) if isinstance(value, str) and not _is_encodable(value)
+        index
+        for index, value in enumerate(values)
+        if not all(_is_encodable(item) for item in (value if isinstance(value, list) else (value,)))
     ]
 
 
-def _is_encodable(value: str) -> bool:
-    if value.isascii():
+def _is_encodable(value: object) -> bool:
+    if not isinstance(value, str) or value.isascii():
         return True
     try:
         value.encode()
@@ -553,7 +561,8 @@ def _csv_batch(
         column, broken = csvrows.without_bad_bytes(column)
         for index in broken:
             errors.setdefault(index, NOT_UTF8)
-        kind = _scalar_type(source, (name,))
+        # A label column may go on with 3.5 after a thousand whole numbers; an id column may not.
+        kind = _scalar_type(source, (name,)) if role == "ids" else pa.string()
         scalars[role] = csvrows.to_array(column, kind, first_row=start, uri=source.uri, name=name)
     if errors:
         texts = {role: _null_at(array, errors) for role, array in texts.items()}
@@ -564,6 +573,7 @@ def _csv_batch(
         texts=texts.get("texts"),
         text_pairs=texts.get("text_pairs"),
         labels=scalars.get("labels"),
+        groups=scalars.get("groups"),
         errors=dict(sorted(errors.items())),
     )
 

@@ -77,7 +77,9 @@ class Columns:
     input_ids: str | None = None
     """Column of token ids, for sources that are tokenized already."""
     label: str | None = None
-    """Column of the labels, for training and calibration."""
+    """Column of the labels, for training, calibration and evaluation."""
+    group: str | None = None
+    """Column of the groups (author, book, url) that no split may cut through."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -709,6 +711,14 @@ def _check_columns(source: Source, columns: Columns) -> None:
         raise SourceError(msg)
     if columns.label is not None:
         find_column(schema, columns.label, uri=source.uri, option="--label-column")
+    if columns.group is not None:
+        path = find_column(schema, columns.group, uri=source.uri, option="--group-column")
+        if pa.types.is_nested(value_type(type_at(schema, path))):
+            msg = (
+                f"{source.uri}: the group column {columns.group!r} is {type_at(schema, path)}; "
+                "a group is one value: set --group-column to a scalar column"
+            )
+            raise SourceError(msg)
 
 
 def _check_text(source: Source, name: str | None, option: str) -> None:

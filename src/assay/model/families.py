@@ -10,6 +10,7 @@ scaling) is named by `why_not_packed` and left to the padded path.
 Axes: V vocabulary, H hidden, I intermediate, D of a head, P pooled hidden, C outputs, N sequences.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
@@ -225,11 +226,36 @@ def weights_of(config: Any, state: Mapping[str, torch.Tensor]) -> EncoderWeights
     """
     if why_not_packed(config) is not None:
         return None
-    make = {"modernbert": _modernbert, "distilbert": _distilbert}.get(config.model_type, _bert_like)
     try:
-        return make(config, _State(state))
+        layers = tuple(layer_weights(config, number, state) for number in range(config.num_hidden_layers))
+        return replace(frame_weights(config, state), layers=layers)
     except KeyError:
         return None
+
+
+def frame_weights(config: Any, state: Mapping[str, torch.Tensor]) -> EncoderWeights:  # noqa: ANN401 - untyped
+    """Return what `weights_of` does but the layers; KeyError for a weight that is not in the state."""
+    make = {"modernbert": _modernbert, "distilbert": _distilbert}.get(config.model_type, _bert_like)
+    return make(config, _State(state))
+
+
+def layer_name(config: Any, number: int) -> str:  # noqa: ANN401 - a transformers config is untyped
+    """Return transformers' name of the module of one encoder layer."""
+    if config.model_type in {"modernbert", "distilbert"}:
+        stack = "model.layers" if config.model_type == "modernbert" else "distilbert.transformer.layer"
+        return f"{stack}.{number}"
+    return f"{_bert_base(config)}.encoder.layer.{number}"
+
+
+def layer_weights(config: Any, number: int, state: Mapping[str, torch.Tensor]) -> LayerWeights:  # noqa: ANN401 - untyped
+    """Return the weights of one layer; tensors are the state's own where nothing is stacked.
+
+    KeyError for a weight that is not in the state, which may hold this layer alone.
+    """
+    make = {"modernbert": _modernbert_layer, "distilbert": _distilbert_layer}.get(
+        config.model_type, _bert_like_layer
+    )
+    return make(config, number, _State(state))
 
 
 def in_float32(weights: EncoderWeights) -> EncoderWeights:
@@ -264,7 +290,7 @@ class _State:
         return name in self._tensors
 
     def tensor(self, name: str) -> torch.Tensor:
-        return self._tensors[name].detach()
+        return self._tensors[name]
 
     def linear(self, name: str) -> Linear:
         return Linear(weight=self.tensor(f"{name}.weight"), bias=self._bias(name))
@@ -291,7 +317,7 @@ def _activation_names(config: Any) -> list[str]:  # noqa: ANN401 - a transformer
 
 def _bert_like(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 - a transformers config is untyped
     """BERT, ELECTRA, RoBERTa and kin: post-norm, learned positions, token types."""
-    base = config.model_type if config.model_type in BERT_LIKE else "roberta"
+    base = _bert_base(config)
     eps = config.layer_norm_eps
     positions = state.tensor(f"{base}.embeddings.position_embeddings.weight")
     pad_position = pad_token_id = None
@@ -299,20 +325,6 @@ def _bert_like(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 - 
         pad_token_id = int(config.pad_token_id)
         pad_position = positions[pad_token_id]
         positions = positions[pad_token_id + 1 :]
-    layers = []
-    for number in range(config.num_hidden_layers):
-        layer = f"{base}.encoder.layer.{number}"
-        attention = f"{layer}.attention"
-        layers.append(
-            LayerWeights(
-                qkv=state.stacked(*(f"{attention}.self.{part}" for part in ("query", "key", "value"))),
-                attention_out=state.linear(f"{attention}.output.dense"),
-                attention_norm=state.norm(f"{attention}.output.LayerNorm", eps),
-                up=state.linear(f"{layer}.intermediate.dense"),
-                down=state.linear(f"{layer}.output.dense"),
-                ffn_norm=state.norm(f"{layer}.output.LayerNorm", eps),
-            )
-        )
     if config.model_type == "bert":
         head = HeadWeights(
             dense=state.linear("bert.pooler.dense"),
@@ -341,7 +353,7 @@ def _bert_like(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 - 
         token_type_embeddings=state.tensor(f"{base}.embeddings.token_type_embeddings.weight"),
         embedding_norm=state.norm(f"{base}.embeddings.LayerNorm", eps),
         projection=state.linear(project) if f"{project}.weight" in state else None,
-        layers=tuple(layers),
+        layers=(),
         final_norm=None,
         pooling="first",
         head=head,
@@ -349,21 +361,26 @@ def _bert_like(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 - 
     )
 
 
+def _bert_base(config: Any) -> str:  # noqa: ANN401 - a transformers config is untyped
+    """The encoder's name within the classifier."""
+    return config.model_type if config.model_type in BERT_LIKE else "roberta"
+
+
+def _bert_like_layer(config: Any, number: int, state: _State) -> LayerWeights:  # noqa: ANN401 - untyped
+    layer = layer_name(config, number)
+    attention, eps = f"{layer}.attention", config.layer_norm_eps
+    return LayerWeights(
+        qkv=state.stacked(*(f"{attention}.self.{part}" for part in ("query", "key", "value"))),
+        attention_out=state.linear(f"{attention}.output.dense"),
+        attention_norm=state.norm(f"{attention}.output.LayerNorm", eps),
+        up=state.linear(f"{layer}.intermediate.dense"),
+        down=state.linear(f"{layer}.output.dense"),
+        ffn_norm=state.norm(f"{layer}.output.LayerNorm", eps),
+    )
+
+
 def _distilbert(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 - a transformers config is untyped
     """DistilBERT: BERT without token types, its head a ReLU."""
-    layers = []
-    for number in range(config.n_layers):
-        layer = f"distilbert.transformer.layer.{number}"
-        layers.append(
-            LayerWeights(
-                qkv=state.stacked(*(f"{layer}.attention.{part}_lin" for part in "qkv")),
-                attention_out=state.linear(f"{layer}.attention.out_lin"),
-                attention_norm=state.norm(f"{layer}.sa_layer_norm", _DISTILBERT_EPS),
-                up=state.linear(f"{layer}.ffn.lin1"),
-                down=state.linear(f"{layer}.ffn.lin2"),
-                ffn_norm=state.norm(f"{layer}.output_layer_norm", _DISTILBERT_EPS),
-            )
-        )
     return EncoderWeights(
         family=config.model_type,
         num_heads=config.n_heads,
@@ -377,7 +394,7 @@ def _distilbert(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 -
         token_type_embeddings=None,
         embedding_norm=state.norm("distilbert.embeddings.LayerNorm", _DISTILBERT_EPS),
         projection=None,
-        layers=tuple(layers),
+        layers=(),
         final_norm=None,
         pooling="first",
         head=HeadWeights(
@@ -387,29 +404,21 @@ def _distilbert(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 -
     )
 
 
+def _distilbert_layer(config: Any, number: int, state: _State) -> LayerWeights:  # noqa: ANN401 - untyped
+    layer = layer_name(config, number)
+    return LayerWeights(
+        qkv=state.stacked(*(f"{layer}.attention.{part}_lin" for part in "qkv")),
+        attention_out=state.linear(f"{layer}.attention.out_lin"),
+        attention_norm=state.norm(f"{layer}.sa_layer_norm", _DISTILBERT_EPS),
+        up=state.linear(f"{layer}.ffn.lin1"),
+        down=state.linear(f"{layer}.ffn.lin2"),
+        ffn_norm=state.norm(f"{layer}.output_layer_norm", _DISTILBERT_EPS),
+    )
+
+
 def _modernbert(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 - a transformers config is untyped
     """ModernBERT: pre-norm, rotary positions, gated feed-forward, two layers of three see a window."""
     eps = config.norm_eps
-    rotaries = {
-        kind: _rotary(config.hidden_size // config.num_attention_heads, config.rope_parameters[kind])
-        for kind in set(config.layer_types)
-    }
-    layers = []
-    for number, kind in enumerate(config.layer_types):
-        layer = f"model.layers.{number}"
-        has_norm = f"{layer}.attn_norm.weight" in state
-        layers.append(
-            LayerWeights(
-                qkv=state.linear(f"{layer}.attn.Wqkv"),
-                attention_out=state.linear(f"{layer}.attn.Wo"),
-                attention_norm=state.norm(f"{layer}.attn_norm", eps) if has_norm else None,
-                up=state.linear(f"{layer}.mlp.Wi"),
-                down=state.linear(f"{layer}.mlp.Wo"),
-                ffn_norm=state.norm(f"{layer}.mlp_norm", eps),
-                rotary=rotaries[kind],
-                window=int(config.sliding_window) if kind == "sliding_attention" else None,
-            )
-        )
     return EncoderWeights(
         family=config.model_type,
         num_heads=config.num_attention_heads,
@@ -423,7 +432,7 @@ def _modernbert(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 -
         token_type_embeddings=None,
         embedding_norm=state.norm("model.embeddings.norm", eps),
         projection=None,
-        layers=tuple(layers),
+        layers=(),
         final_norm=state.norm("model.final_norm", eps),
         pooling="mean" if config.classifier_pooling == "mean" else "first",
         head=HeadWeights(
@@ -436,7 +445,26 @@ def _modernbert(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 -
     )
 
 
-def _rotary(head_size: int, parameters: Mapping[str, Any]) -> Rotary:
-    """Angles a position of one kind of layer."""
+def _modernbert_layer(config: Any, number: int, state: _State) -> LayerWeights:  # noqa: ANN401 - untyped
+    layer, kind, eps = layer_name(config, number), config.layer_types[number], config.norm_eps
+    has_norm = f"{layer}.attn_norm.weight" in state
+    return LayerWeights(
+        qkv=state.linear(f"{layer}.attn.Wqkv"),
+        attention_out=state.linear(f"{layer}.attn.Wo"),
+        attention_norm=state.norm(f"{layer}.attn_norm", eps) if has_norm else None,
+        up=state.linear(f"{layer}.mlp.Wi"),
+        down=state.linear(f"{layer}.mlp.Wo"),
+        ffn_norm=state.norm(f"{layer}.mlp_norm", eps),
+        rotary=_rotary(
+            config.hidden_size // config.num_attention_heads,
+            float(config.rope_parameters[kind]["rope_theta"]),
+        ),
+        window=int(config.sliding_window) if kind == "sliding_attention" else None,
+    )
+
+
+@functools.cache
+def _rotary(head_size: int, theta: float) -> Rotary:
+    """Angles a position; one value for all layers of a kind, so that their tables are made once."""
     exponents = torch.arange(0, head_size, 2, dtype=torch.int64).float() / head_size
-    return Rotary(inv_freq=1.0 / (parameters["rope_theta"] ** exponents))
+    return Rotary(inv_freq=1.0 / (theta**exponents))

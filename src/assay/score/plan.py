@@ -136,7 +136,7 @@ def _worker_settings(settings: ScoreSettings, bundle: Bundle) -> Json:
         if calibration is None
         else {
             "method": calibration.method,
-            "temperature": calibration.temperature,
+            **({"temperature": calibration.temperature} if calibration.method == "temperature" else {}),
             **dict(calibration.selection_metrics),
             **dict(calibration.meta),
         },

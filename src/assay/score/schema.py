@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from assay.bundle import Bundle
-from assay.score.decide import score_columns
+from assay.score.decide import INT_SCORE, score_columns
 
 
 def part_schema(id_: pa.Field, bundle: Bundle) -> pa.Schema:
@@ -25,11 +25,15 @@ def part_schema(id_: pa.Field, bundle: Bundle) -> pa.Schema:
 def score_fields(bundle: Bundle) -> list[pa.Field]:
     """The columns of a scored part, save the first, which names the row."""
     prediction = [pa.field("prediction", pa.string())] if bundle.task == "single_label" else []
-    scores = [pa.field(name, pa.float32()) for name in score_columns(bundle.task, bundle.labels)]
+    has_interval = bundle.calibration is not None and bundle.calibration.half_width is not None
+    names = score_columns(bundle.task, bundle.labels, has_interval=has_interval)
+    scores = [pa.field(name, pa.float32()) for name in names]
+    whole = [pa.field(INT_SCORE, pa.int32())] if bundle.int_score is not None else []
     return [
         pa.field("num_tokens", pa.int32(), nullable=False),
         pa.field("truncated", pa.bool_(), nullable=False),
         pa.field("error", pa.string()),
         *prediction,
         *scores,
+        *whole,
     ]

@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from assay.bundle import Bundle
-from assay.calibrate.temperature import apply_calibration
+from assay.bundle import Bundle, Calibration
+from assay.calibrate.maps import apply_calibration
 from assay.engine.engine import Engine
 from assay.engine.run import run_sequences
 from assay.engine.sequences import ForwardStats, Sequences
 from assay.errors import UsageError
 from assay.score.chunks import WINDOWS, Chunk, max_row_tokens
-from assay.score.decide import decide
+from assay.score.decide import INT_SCORE, decide
 from assay.tokenize.encode import Encoder, Tokens
 from assay.tokenize.windows import expand_windows, reduce_windows
 
@@ -79,8 +79,7 @@ class Scorer:
         self._deduplicate = deduplicate
         self._should_stop = should_stop
         self._labels = pa.array(bundle.labels, pa.string())
-        calibration = bundle.calibration
-        self._threshold = calibration.threshold if calibration is not None else None
+        self._calibration = bundle.calibration or Calibration()
         self._windows = WINDOWS.get(encoder.on_long)
         if self._windows and encoder.special_tokens is None:
             msg = f"on_long {encoder.on_long} needs a tokenizer with fixed special tokens; use truncate"
@@ -167,11 +166,20 @@ class Scorer:
             "truncated": pa.array(chunk.tokens.truncated),
             "error": error_column,
         }
-        decision = decide(probabilities_NC, self._bundle.task, self._bundle.labels, self._threshold)
+        decision = decide(
+            probabilities_NC,
+            self._bundle.task,
+            self._bundle.labels,
+            self._calibration.threshold,
+            half_width=self._calibration.half_width,
+            int_score=self._bundle.int_score,
+        )
         if decision.label_N is not None:
             columns["prediction"] = self._labels.take(pa.array(decision.label_N, mask=is_bad_N))
         for name, values_N in decision.scores.items():
             columns[name] = pa.array(values_N, mask=is_bad_N)
+        if decision.int_score_N is not None:
+            columns[INT_SCORE] = pa.array(decision.int_score_N, mask=is_bad_N)
         return columns
 
 

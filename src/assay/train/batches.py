@@ -1,32 +1,72 @@
-"""The order in which rows are trained on. Pure: lengths and a generator in, indices out."""
+"""Which rows a step trains on, on which rank, in which pass. Pure: lengths and a seed in, indices out.
+
+A step's rows depend on the seed and the epoch alone, never on the number of ranks or on what ran
+before: a resumed training goes on with the very rows that come next, and two ranks with 16 rows each
+take the rows that one takes with 32.
+"""
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+
+from assay.train.settings import Schedule
 
 IndexArray = NDArray[np.int64]
 
-_BATCHES_A_BUCKET = 8
-"""Rows are sorted by length within a bucket of this many batches: little padding, still random."""
+
+def num_epoch_steps(num_rows: int, rows_per_step: int) -> int:
+    """Steps of one pass over the rows; the last one may have fewer."""
+    return -(-num_rows // rows_per_step)
 
 
-def epoch_batches(lengths: ArrayLike, *, batch_size: int, rng: np.random.Generator) -> list[IndexArray]:
-    """Batches of row indices, each row once, of similar length within a batch, in random order.
+def step_rows(num_rows: int, *, rows_per_step: int, seed: int, epoch: int) -> list[IndexArray]:
+    """The rows of each step of an epoch (from 0): a shuffle cut into pieces, each row once."""
+    shuffled = np.random.default_rng([seed, epoch]).permutation(num_rows).astype(np.int64)
+    return [shuffled[first : first + rows_per_step] for first in range(0, num_rows, rows_per_step)]
 
-    One batch at most is smaller than `batch_size`.
+
+def rank_rows(rows: IndexArray, lengths: NDArray[np.int64], *, rank: int, world_size: int) -> IndexArray:
+    """One rank's share of a step's rows, longest first; shares differ by one row and have like tokens.
+
+    Rows are dealt by length, there and back: ranks 0 1 1 0 0 1 1 0 ... A rank may get none.
     """
-    length_of_row = np.asarray(lengths)
-    shuffled = rng.permutation(length_of_row.size).astype(np.int64)
-    bucket_size = batch_size * _BATCHES_A_BUCKET
-    batches: list[IndexArray] = []
-    for start in range(0, shuffled.size, bucket_size):
-        bucket = shuffled[start : start + bucket_size]
-        by_length = bucket[np.argsort(length_of_row[bucket], kind="stable")]
-        batches += [by_length[first : first + batch_size] for first in range(0, by_length.size, batch_size)]
-    return [batches[index] for index in rng.permutation(len(batches))]
+    by_length = rows[np.argsort(-lengths[rows], kind="stable")]
+    turn = np.arange(by_length.size) % (2 * world_size)
+    share: IndexArray = by_length[np.minimum(turn, 2 * world_size - 1 - turn) == rank]
+    return share
 
 
-def learning_rate_factor(step: int, *, num_steps: int, num_warmup_steps: int) -> float:
-    """Share of the largest learning rate at a step counted from 0: up in a line, then down to 0."""
+def passes(
+    lengths: Sequence[int] | NDArray[np.int64], *, max_rows: int, max_tokens: int | None
+) -> list[slice]:
+    """A rank's rows cut into passes of at most so many rows and tokens; a longer row has its own."""
+    cuts: list[slice] = []
+    first = num_tokens = 0
+    for row, length in enumerate(lengths):
+        too_many = max_tokens is not None and num_tokens + int(length) > max_tokens
+        if row > first and (row - first == max_rows or too_many):
+            cuts.append(slice(first, row))
+            first, num_tokens = row, 0
+        num_tokens += int(length)
+    if first < len(lengths):
+        cuts.append(slice(first, len(lengths)))
+    return cuts
+
+
+def learning_rate_factor(
+    step: int, *, num_steps: int, num_warmup_steps: int, schedule: Schedule = "linear"
+) -> float:
+    """Share of the largest learning rate at a step counted from 0: up in a line, then as scheduled.
+
+    As `transformers.get_scheduler` has it, but that the first step of the warm-up is not at 0.
+    """
     if step < num_warmup_steps:
         return (step + 1) / num_warmup_steps
-    return max(0.0, (num_steps - step) / max(1, num_steps - num_warmup_steps))
+    if schedule == "constant":
+        return 1.0
+    done = (step - num_warmup_steps) / max(1, num_steps - num_warmup_steps)
+    if schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+    return max(0.0, 1.0 - done)

@@ -21,11 +21,16 @@ def label_names(labels: Sequence[Label], task: Task) -> tuple[str, ...]:
     """The names of the outputs: labels that occur, sorted, as numbers where all are whole; `score` for a number."""
     if task == "regression":
         return ("score",)
-    names = {name for label in labels for name in (label if isinstance(label, tuple) else (str(label),))}
+    names = sorted({name for label in labels for name in names_of(label)})
     try:
         return tuple(sorted(names, key=int))
     except ValueError:
-        return tuple(sorted(names))
+        return tuple(names)
+
+
+def names_of(label: Label) -> tuple[str, ...]:
+    """The names of one row's label."""
+    return label if isinstance(label, tuple) else (str(label),)
 
 
 def to_targets(labels: Sequence[Label], task: Task, names: Sequence[str]) -> Targets:
@@ -33,7 +38,7 @@ def to_targets(labels: Sequence[Label], task: Task, names: Sequence[str]) -> Tar
     if task == "regression":
         return np.array(labels, dtype=np.float32)
     index_of = {name: index for index, name in enumerate(names)}
-    found = {name for label in labels for name in (label if isinstance(label, tuple) else (str(label),))}
+    found = {name for label in labels for name in names_of(label)}
     unknown = sorted(found - set(names))
     if unknown:
         raise InputError(f"labels {unknown[:5]}; the model knows {list(names)[:10]}; check the label column")
@@ -41,6 +46,6 @@ def to_targets(labels: Sequence[Label], task: Task, names: Sequence[str]) -> Tar
         return np.array([index_of[str(label)] for label in labels], dtype=np.int64)
     targets_NC = np.zeros((len(labels), len(names)), dtype=np.float32)
     for row, label in enumerate(labels):
-        for name in label if isinstance(label, tuple) else (str(label),):
+        for name in names_of(label):
             targets_NC[row, index_of[name]] = 1.0
     return targets_NC

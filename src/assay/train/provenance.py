@@ -1,4 +1,6 @@
-"""Which texts a classifier has seen: 8-byte hashes, small enough to travel in `assay.json`.
+"""What a classifier has seen: 8-byte hashes of texts, ids and groups, small enough for `assay.json`.
+
+    {"text_hashes": {"train": "...", "validation": "..."}, "id_hashes": {...}, "group_hashes": {...}}
 
 Pure. Calibration and evaluation ask it whether a row they were given was part of the training.
 """
@@ -7,18 +9,20 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 HashArray = NDArray[np.uint64]
+Kind = Literal["text", "id", "group"]
 
 MAX_HASHES = 1_000_000
 """Above this many rows no hashes are kept: they would weigh more than 10 MB in a JSON file."""
 
 
 def text_hashes(texts: Sequence[str], text_pairs: Sequence[str] | None = None) -> HashArray:
-    """One 64-bit hash a row, in row order; white space around a text does not count."""
+    """One 64-bit hash a row, in row order; white space around a text does not count. Ids and groups are texts."""
     digests = bytearray()
     for row, text in enumerate(texts):
         content = text.strip()
@@ -36,9 +40,15 @@ def pack_hashes(hashes: HashArray) -> str | None:
     return base64.b64encode(unique.astype("<u8").tobytes()).decode("ascii")
 
 
-def seen_hashes(provenance: Mapping[str, object]) -> dict[str, HashArray]:
+def packed_hashes(columns: Mapping[str, HashArray]) -> dict[str, str]:
+    """Packed hashes by role (`train`, `validation`); a role with more than `MAX_HASHES` is left out."""
+    packed = {role: pack_hashes(hashes) for role, hashes in columns.items()}
+    return {role: content for role, content in packed.items() if content is not None}
+
+
+def seen_hashes(provenance: Mapping[str, object], kind: Kind = "text") -> dict[str, HashArray]:
     """The hashes that a bundle's provenance keeps, by role (`train`, `validation`); {} where none."""
-    packed = provenance.get("text_hashes")
+    packed = provenance.get(f"{kind}_hashes")
     if not isinstance(packed, dict):
         return {}
     found: dict[str, HashArray] = {}
@@ -51,6 +61,9 @@ def seen_hashes(provenance: Mapping[str, object]) -> dict[str, HashArray]:
     return found
 
 
-def count_seen(hashes: HashArray, provenance: Mapping[str, object]) -> dict[str, int]:
-    """How many of these rows each role of a bundle's training has seen, by role."""
-    return {role: int(np.isin(hashes, seen).sum()) for role, seen in seen_hashes(provenance).items()}
+def count_seen(hashes: HashArray, provenance: Mapping[str, object], kind: Kind = "text") -> dict[str, int]:
+    """How many of these rows each role of a bundle's training has seen, by role; {} where nothing is known.
+
+    `hashes` are those of the rows' texts, ids or groups, as `text_hashes` gives them.
+    """
+    return {role: int(np.isin(hashes, seen).sum()) for role, seen in seen_hashes(provenance, kind).items()}

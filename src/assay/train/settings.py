@@ -42,6 +42,8 @@ class TrainSettings:
     """Column of the label: strings or integers, lists of them for multi-label, numbers for regression."""
     group_column: str | None = None
     """Column (author, book, url) whose rows stay on one side of the split."""
+    id_column: str | None = None
+    """Column of ids; rows of one id stay on one side too, and calibration refuses ids that were trained on."""
     validation_share: float = 0.1
     """Share of the rows set aside where there is no `validation_data`, above 0 and below 1."""
     near_duplicates: bool = True
@@ -80,7 +82,7 @@ class TrainSettings:
     """Train the head alone."""
     lora_rank: int | None = None
     """Rank of LoRA updates of the attention's and feed-forward's matrices; `None`: train the matrices."""
-    lora_alpha: float = 16.0
+    lora_alpha: int = 16
     """LoRA updates are scaled by alpha / rank."""
     gradient_checkpointing: bool = False
     """Compute each layer twice and keep less in memory."""
@@ -106,6 +108,8 @@ class TrainSettings:
     """Go on from the last checkpoint of an interrupted training."""
     log_to: Literal["none", "tensorboard", "wandb"] = "none"
     """Where figures go besides the progress line, the report and metrics.jsonl."""
+    report_texts: bool = True
+    """Show the beginning of the worst-judged validation texts in the bundle's report; they may be private."""
     seed: int = 0
     """Decides the split, the head's first weights, the order of the rows and the dropout."""
     num_threads: int | None = None
@@ -123,7 +127,14 @@ class TrainSettings:
         for name in ("epochs", "batch_size", "gradient_accumulation", "max_length"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}={getattr(self, name)}; it counts from 1; raise it")
-        for name in ("max_batch_tokens", "lora_rank", "evaluate_every", "patience", "num_threads"):
+        for name in (
+            "max_batch_tokens",
+            "lora_rank",
+            "lora_alpha",
+            "evaluate_every",
+            "patience",
+            "num_threads",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name}={value}; it counts from 1; raise it or leave it out")
@@ -131,7 +142,7 @@ class TrainSettings:
             raise UsageError(f"num_frozen_layers={self.num_frozen_layers}; it counts layers; set 0 or more")
 
     def _check_shares(self) -> None:
-        for name in ("learning_rate", "max_gradient_norm", "lora_alpha", "checkpoint_minutes"):
+        for name in ("learning_rate", "max_gradient_norm", "checkpoint_minutes"):
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise UsageError(f"{name}={value}; it must be a number above 0; set for example {name}=1e-4")

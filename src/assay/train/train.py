@@ -1,85 +1,88 @@
-"""Labelled rows in, a bundle out: fine-tuning of a single-label classifier on one device.
+"""Labelled rows in, a bundle out: the verb `assay train`.
 
-    rows -> token ids -> batches -> loss -> weights, the epoch chosen on validation rows -> bundle
+    rows -> splits, checked -> token ids -> model -> loop -> the best weights -> bundle
 
-Not covered yet: several devices, resuming, multi-label and regression heads.
-Axes: B rows of a batch, L padded length, C classes.
+On several devices `train` starts a process for each (process.py) unless a launcher has done so. Each of
+them runs `train_here` alike, and rank 0 writes.
 """
 
-import importlib.metadata
+import hashlib
+import json
 import logging
+import os
+import platform
 import shutil
-import time
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 import transformers
-from numpy.typing import NDArray
-from torch import nn
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
-from assay import metrics
+from assay import __version__
 from assay.bundle import Description, check_base, check_out, publish_folder, write_description
 from assay.engine import devices
-from assay.errors import InputError, UsageError, WorkError
-from assay.tokenize.encode import Encoder, Tokens
-from assay.train.batches import IndexArray, epoch_batches, learning_rate_factor
-from assay.train.labels import label_names
-from assay.train.provenance import pack_hashes, text_hashes
-from assay.train.rows import LabelledRows, read_labelled
-from assay.train.settings import BestBy, TrainSettings
-from assay.train.splits import group_near_duplicates, split_rows
+from assay.errors import InputError, RefusedError, UsageError
+from assay.model.checkpoints import weight_files
+from assay.tokenize.encode import Encoder
+from assay.train import checkpoints, distributed
+from assay.train.checkpoints import BestWeights, Checkpoint
+from assay.train.datasets import Prepared, prepare_given, prepare_rows
+from assay.train.distributed import World
+from assay.train.inputs import EncodedRows, encode_rows, with_weights
+from assay.train.labels import names_of
+from assay.train.launch import launch, stop_signals
+from assay.train.loop import (
+    Best,
+    History,
+    Loop,
+    OnProgress,
+    Rows,
+    Snapshot,
+    TrainProgress,
+    Validation,
+    is_sharded,
+    predict,
+)
+from assay.train.model import PackedClassifier, PaddedClassifier, make_classifier, state_for_saving
+from assay.train.objective import Objective, balanced_weights, positive_weights
+from assay.train.optimizer import add_lora, freeze, layer_stack, make_optimizer
+from assay.train.report import REPORT_FILE, Trained, render
+from assay.train.rows import LabelledRows
+from assay.train.settings import TrainSettings
+from assay.train.sharded import load_tensors, shard, spread_like, wholes
+from assay.train.sinks import Recorder, check_sink
+from assay.train.speed import Effort, flops_per_token, peak_flops
 
+OnMessage = Callable[[str], None]
+
+_log = logging.getLogger(__name__)
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "spm.model",
 )  # fmt: skip
-_EVALUATION_BATCH = 64
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainProgress:
-    """Where a training stands; passed to the callback after each step and each epoch."""
-
-    epoch: int
-    """Epoch under way, from 1."""
-    num_epochs: int
-    """Epochs in all."""
-    step: int
-    """Optimizer steps done."""
-    num_steps: int
-    """Optimizer steps in all."""
-    loss: float
-    """Training loss of the last step, nats."""
-    num_rows: int
-    """Rows trained on so far, repeats counted."""
-    num_tokens: int
-    """Tokens trained on so far, without padding."""
-    seconds: float
-    """Since the first step began."""
-    validation: Mapping[str, float] | None = None
-    """Validation metrics, once an epoch is over."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EpochReport:
-    """One pass over the training rows."""
-
-    epoch: int
-    """From 1."""
-    train_loss: float
-    """Mean training loss a row, dropout on, nats."""
-    validation: Mapping[str, float]
-    """Metrics on the validation rows after the epoch; see `metrics.class_report`."""
-    seconds: float
-    """Training and validation."""
+_CHANGES_NO_NUMBER = frozenset(
+    {
+        "out",
+        "overwrite",
+        "resume",
+        "num_threads",
+        "checkpoint_minutes",
+        "log_to",
+        "max_batch_tokens",
+        "devices",
+        "report_texts",
+    }
+)
+"""Settings that another try of an interrupted training may change."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,65 +93,111 @@ class TrainReport:
     """The bundle."""
     labels: tuple[str, ...]
     """Names of the outputs."""
-    epochs: tuple[EpochReport, ...]
-    """One entry an epoch."""
-    best_epoch: int
-    """Epoch whose weights were saved."""
-    validation: Mapping[str, float]
-    """Validation metrics of these weights."""
+    history: History
+    """Losses, learning rates, gradient norms by step; validations."""
+    best: Validation
+    """The validation whose weights were saved."""
     num_train_rows: int
     """Rows trained on."""
     num_validation_rows: int
-    """Rows that chose the epoch."""
-    num_tokens: int
-    """Tokens trained on, repeats counted, padding not."""
+    """Rows that chose the weights."""
     num_truncated: int
     """Training rows longer than `max_length`."""
+    num_devices: int
+    """Processes that trained together."""
     seconds: float
-    """From the first step to the last validation."""
+    """From the first step to the last validation, interruptions left out."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the process that started this one."""
+        return {**asdict(self), "out": str(self.out)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "TrainReport":
+        """What `to_json` gave."""
+        changed = {
+            "out": Path(content["out"]),
+            "labels": tuple(content["labels"]),
+            "history": History.from_json(content["history"]),
+            "best": Validation(**content["best"]),
+        }
+        return cls(**{**content, **changed})
+
+    @property
+    def validation(self) -> Mapping[str, float]:
+        """Validation metrics of the saved weights."""
+        return self.best.metrics
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens trained on, repeats counted, padding not."""
+        return self.history.num_tokens
 
     def __str__(self) -> str:
         """What was trained and how good it is on the validation rows, for people."""
         found = ", ".join(f"{name} {value:.4f}" for name, value in self.validation.items())
+        rate = self.history.num_rows / max(self.seconds, 1e-9)
         return "\n".join(
             [
-                f"trained on {self.num_train_rows:,} rows of {len(self.labels)} labels in {self.seconds:.0f} s",
-                f"epoch {self.best_epoch} of {len(self.epochs)}, {self.num_validation_rows:,} validation rows: {found}",
+                (
+                    f"trained on {self.num_train_rows:,} rows, {len(self.labels)} outputs, in {self.seconds:.0f} s "
+                    f"({rate:,.0f} rows/s)"
+                ),
+                (
+                    f"weights of step {self.best.step} of {len(self.history.losses)}, chosen on "
+                    f"{self.num_validation_rows:,} validation rows: {found}"
+                ),
                 f"wrote {self.out}",
             ]
         )
 
 
-OnProgress = Callable[[TrainProgress], None]
-
-
-def train(settings: TrainSettings, *, on_progress: OnProgress | None = None) -> TrainReport:
+def train(
+    settings: TrainSettings,
+    *,
+    on_progress: OnProgress | None = None,
+    on_message: OnMessage | None = None,
+) -> TrainReport:
     """Fine-tunes `settings.base` on the sources of `settings.data`, writes a bundle and says how it went.
 
-    Raises `UsageError`, `InputError` or `BundleError` before the first step where something handed
-    in cannot work, and `WorkError` where the loss stops being a number. Nothing is left at
-    `settings.out` unless the training ends well.
+    `on_message` hears of splits and of what is odd about the rows. Raises `UsageError`, `InputError` or
+    `BundleError` before the first step where something handed in cannot work, and `WorkError` where the
+    work fails. Nothing is left at `settings.out` unless the training ends well; checkpoints of an
+    interrupted one lie beside it.
     """
-    check_out(Path(settings.out), overwrite=settings.overwrite)
-    check_base(settings.base)
-    rows = _read(settings, settings.data)
-    if settings.validation_data:
-        return fit(settings, rows, _read(settings, settings.validation_data), on_progress=on_progress)
-    train_rows, validation_rows = set_aside(rows, share=settings.validation_share, seed=settings.seed)
-    return fit(settings, train_rows, validation_rows, on_progress=on_progress)
+    num_processes = _num_processes(settings)
+    if num_processes == 1:
+        return train_here(settings, on_progress=on_progress, on_message=on_message)
+    _check_places(settings)
+    hear_progress, hear_message = on_progress or _ignore, on_message or _ignore
 
+    def hear(event: Mapping[str, Any]) -> None:
+        if event["event"] == "progress":
+            hear_progress(TrainProgress(**event["value"]))
+        elif event["event"] == "message":
+            hear_message(event["value"])
 
-def set_aside(rows: LabelledRows, *, share: float, seed: int) -> tuple[LabelledRows, LabelledRows]:
-    """Rows to train on and rows to validate on: stratified, near-duplicates never on both sides."""
-    groups = group_near_duplicates(rows.texts)
-    splits = split_rows(
-        [str(label) for label in rows.labels], groups, {"train": 1 - share, "validation": share}, seed=seed
+    folder = checkpoints.training_folder(settings.out)
+    result: Any = launch(
+        [sys.executable, "-m", "assay.train.process"],
+        asdict(settings),
+        num_processes=num_processes,
+        way_out=lambda: checkpoints.way_out(folder),
+        on_event=hear,
+        num_threads=settings.num_threads,
     )
-    chosen = {
-        name: rows.take([row for row, split in enumerate(splits) if split == name])
-        for name in ("train", "validation")
-    }
-    return chosen["train"], chosen["validation"]
+    return TrainReport.from_json(result)
+
+
+def train_here(
+    settings: TrainSettings,
+    *,
+    on_progress: OnProgress | None = None,
+    on_message: OnMessage | None = None,
+) -> TrainReport:
+    """As `train`, in this process: alone, or one rank of those that a launcher started."""
+    _check_places(settings)
+    return _train(settings, prepare_rows(settings), on_progress or _ignore, on_message or _ignore)
 
 
 def fit(
@@ -157,255 +206,115 @@ def fit(
     validation_rows: LabelledRows,
     *,
     on_progress: OnProgress | None = None,
+    on_message: OnMessage | None = None,
 ) -> TrainReport:
-    """As `train`, with the rows handed in; `settings.data` is then only noted as their origin."""
-    out = Path(settings.out)
-    check_out(out, overwrite=settings.overwrite)
-    base_config = check_base(settings.base)
-    labels = _checked_labels(train_rows, validation_rows)
-    hashes = _checked_hashes(train_rows, validation_rows)
-    encoder = Encoder.from_bundle(settings.base, max_length=settings.max_length, on_long="truncate")
-    torch.set_num_threads(settings.num_threads or devices.default_num_threads())
-    with torch.random.fork_rng(devices=[]):
+    """As `train_here`, with the rows handed in; `settings.data` is then only noted as their origin."""
+    _check_places(settings)
+    prepared = prepare_given(settings, train_rows, validation_rows)
+    return _train(settings, prepared, on_progress or _ignore, on_message or _ignore)
+
+
+def _train(
+    settings: TrainSettings, prepared: Prepared, on_progress: OnProgress, on_message: OnMessage
+) -> TrainReport:
+    folder = checkpoints.training_folder(settings.out)
+    with (
+        distributed.join(os.environ, way_out=lambda: checkpoints.way_out(folder)) as world,
+        checkpoints.locked(folder) if world.rank == 0 else nullcontext(),
+        _own_generators(world),
+        Recorder(settings, folder) as recorder,
+        stop_signals() as should_stop,
+    ):
+        if world.rank:
+            on_progress = on_message = _ignore
+        for line in (str(prepared.split), *prepared.warnings):
+            on_message(line)
+        torch.set_num_threads(settings.num_threads or _share_of_threads())
+        dtype = devices.parse_precision(settings.precision, world.device)
+        peak = peak_flops(world.device, dtype, num_devices=world.world_size)
         torch.manual_seed(settings.seed)
-        model = _load_model(settings, labels)
-        _freeze(model, settings.num_frozen_layers)
-        train_set = _encode(encoder, train_rows, labels, model)
-        validation_set = _encode(encoder, validation_rows, labels, model)
-        began = time.perf_counter()
-        epochs, best, num_tokens = _run_epochs(
-            model, settings, train_set, validation_set, on_progress=on_progress or _ignore
+        model = load_model(settings, prepared.names)
+        rows = _encode(settings, prepared)
+        untyped: Any = model
+        effort = Effort(
+            flops_per_token=flops_per_token(rows.train.lengths, untyped.config, settings), peak_flops=peak
         )
-        seconds = time.perf_counter() - began
-    report = TrainReport(
-        out=out,
-        labels=labels,
-        epochs=tuple(epochs),
-        best_epoch=best.epoch,
-        validation=best.validation,
-        num_train_rows=train_rows.num_rows,
-        num_validation_rows=validation_rows.num_rows,
-        num_tokens=num_tokens,
-        num_truncated=int(train_set.tokens.truncated.sum()),
-        seconds=seconds,
-    )
-    with publish_folder(out, overwrite=settings.overwrite) as folder:
-        _restore_dropout(model, base_config)
-        with _quiet_transformers():
-            model.save_pretrained(folder)
-        for name in _TOKENIZER_FILES:
-            if (Path(settings.base) / name).exists():
-                shutil.copyfile(Path(settings.base) / name, folder / name)
-        write_description(folder, _description(settings, report, train_rows, hashes))
+        classifier = make_classifier(
+            untyped.to(world.device),
+            dtype=dtype,
+            gradient_checkpointing=settings.gradient_checkpointing,
+        )
+        sharded = is_sharded(settings, world)
+        if sharded:
+            shard(classifier, layer_stack(model)[0], world=world, dtype=dtype)
+        can_record = world.device.type == "cuda" and not sharded
+        optimizer = make_optimizer(model, settings, world.device, can_record=can_record)
+        keeper = _Keeper(settings, prepared, rows, classifier, optimizer, world=world)
+        loop = Loop(
+            settings,
+            classifier,
+            optimizer,
+            _objective(settings, rows.train),
+            rows,
+            world=world,
+            on_progress=_hearing(on_progress, recorder, effort),
+            save=keeper.save,
+            should_stop=should_stop,
+        )
+        if (snapshot := keeper.found()) is not None:
+            on_message(f"going on after step {snapshot.step} of {loop.num_steps}")
+            loop.go_on_from(snapshot)
+        if world.rank == 0:
+            recorder.begin(snapshot)
+        best = loop.run()
+        report = TrainReport(
+            out=Path(settings.out),
+            labels=prepared.names,
+            history=loop.history,
+            best=best.validation,
+            num_train_rows=rows.train.num_rows,
+            num_validation_rows=rows.validation.num_rows,
+            num_truncated=rows.train.num_truncated,
+            num_devices=world.world_size,
+            seconds=loop.history.seconds,
+        )
+        load_tensors(classifier, best.weights)
+        tensors = wholes(state_for_saving(classifier))
+        logits_NC = predict(
+            classifier, rows.validation, world=world, max_batch_tokens=settings.max_batch_tokens
+        )
+        if world.rank == 0:
+            trained = Trained(
+                settings=settings,
+                prepared=prepared,
+                history=loop.history,
+                best=best.validation,
+                logits_NC=logits_NC,
+                targets=rows.validation.targets,
+                num_steps=loop.num_steps,
+                num_truncated=rows.train.num_truncated,
+                num_devices=world.world_size,
+                device=_device_name(world.device),
+                precision=str(dtype).removeprefix("torch."),
+                effort=effort,
+                versions=_versions(),
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+            _publish(settings, model, tensors, report, prepared, page=render(trained), recorder=recorder)
+            checkpoints.clear(folder)
     return report
-
-
-# ---------------------------------------------------------------- the loop
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _EncodedRows:
-    tokens: Tokens
-    labels: IndexArray
-    pad_id: int
-    has_token_types: bool
-
-    @property
-    def num_rows(self) -> int:
-        return len(self.labels)
-
-    @property
-    def lengths(self) -> IndexArray:
-        return np.diff(self.tokens.offsets)
-
-
-def _run_epochs(
-    model: PreTrainedModel,
-    settings: TrainSettings,
-    train_set: _EncodedRows,
-    validation_set: _EncodedRows,
-    *,
-    on_progress: OnProgress,
-) -> tuple[list[EpochReport], EpochReport, int]:
-    """Trains in place; the model ends with the weights of the best epoch, which comes second."""
-    parameters = [each for each in model.parameters() if each.requires_grad]
-    optimizer = torch.optim.AdamW(_parameter_groups(model, settings), lr=settings.learning_rate)
-    num_steps = settings.epochs * -(-train_set.num_rows // settings.batch_size)
-    num_warmup_steps = round(settings.warmup_share * num_steps)
-    rng = np.random.default_rng(settings.seed)
-    began = time.perf_counter()
-    step = num_rows = num_tokens = 0
-    reports: list[EpochReport] = []
-    best_weights: dict[str, torch.Tensor] = {}
-    for epoch in range(1, settings.epochs + 1):
-        epoch_began = time.perf_counter()
-        model.train()
-        total_loss = 0.0
-        for rows in epoch_batches(train_set.lengths, batch_size=settings.batch_size, rng=rng):
-            factor = learning_rate_factor(step, num_steps=num_steps, num_warmup_steps=num_warmup_steps)
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * factor
-            logits_BC = model(**_collate(train_set, rows)).logits
-            loss = nn.functional.cross_entropy(logits_BC, torch.from_numpy(train_set.labels[rows]))
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, settings.max_gradient_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            step += 1
-            num_rows += len(rows)
-            num_tokens += int(train_set.lengths[rows].sum())
-            last_loss = loss.item()
-            if not np.isfinite(last_loss):
-                raise WorkError(
-                    f"loss {last_loss} at step {step} of {num_steps}; it must stay a number;"
-                    f" lower learning_rate={settings.learning_rate}"
-                )
-            total_loss += last_loss * len(rows)
-            progress = TrainProgress(
-                epoch=epoch,
-                num_epochs=settings.epochs,
-                step=step,
-                num_steps=num_steps,
-                loss=last_loss,
-                num_rows=num_rows,
-                num_tokens=num_tokens,
-                seconds=time.perf_counter() - began,
-            )
-            on_progress(progress)
-        logits_NC = _predict(model, validation_set)
-        validation = metrics.class_report(metrics.softmax(logits_NC), validation_set.labels)
-        report = EpochReport(
-            epoch=epoch,
-            train_loss=total_loss / train_set.num_rows,
-            validation=validation,
-            seconds=time.perf_counter() - epoch_began,
-        )
-        reports.append(report)
-        if report is best_epoch(reports, best_by=settings.chosen_by) and settings.epochs > 1:
-            best_weights = {
-                name: each.detach().clone() for name, each in model.named_parameters() if each.requires_grad
-            }
-        on_progress(
-            TrainProgress(
-                epoch=epoch,
-                num_epochs=settings.epochs,
-                step=step,
-                num_steps=num_steps,
-                loss=last_loss,
-                num_rows=num_rows,
-                num_tokens=num_tokens,
-                seconds=time.perf_counter() - began,
-                validation=validation,
-            )
-        )
-    if best_weights:
-        model.load_state_dict(best_weights, strict=False)
-    return reports, best_epoch(reports, best_by=settings.chosen_by), num_tokens
-
-
-def best_epoch(reports: list[EpochReport], *, best_by: BestBy) -> EpochReport:
-    """The epoch with the best validation metric; a tie goes to the lower NLL, then to the earlier."""
-
-    def cost(report: EpochReport) -> tuple[float, float]:
-        value = report.validation[best_by]
-        return (value if best_by == "nll" else -value, report.validation["nll"])
-
-    return min(reports, key=cost)
-
-
-@torch.inference_mode()
-def _predict(model: PreTrainedModel, rows: _EncodedRows) -> NDArray[np.float32]:
-    """Logits [N, C] in the order of the rows."""
-    model.train(mode=False)
-    order = np.argsort(rows.lengths, kind="stable")
-    batches = [order[first : first + _EVALUATION_BATCH] for first in range(0, len(order), _EVALUATION_BATCH)]
-    logits_NC = torch.cat([model(**_collate(rows, chosen)).logits.float() for chosen in batches]).numpy()
-    result: NDArray[np.float32] = logits_NC[np.argsort(order)]
-    return result
-
-
-def _collate(rows: _EncodedRows, chosen: IndexArray) -> dict[str, torch.Tensor]:
-    """The chosen rows as padded tensors [B, L], L the longest of them."""
-    lengths_B = rows.lengths[chosen]
-    positions_L = np.arange(lengths_B.max())
-    is_token_BL = positions_L < lengths_B[:, None]
-    sources_BL = np.where(is_token_BL, rows.tokens.offsets[chosen][:, None] + positions_L, 0)
-    input_ids_BL = np.where(is_token_BL, rows.tokens.flat_ids[sources_BL].astype(np.int64), rows.pad_id)
-    batch = {
-        "input_ids": torch.from_numpy(input_ids_BL),
-        "attention_mask": torch.from_numpy(is_token_BL.astype(np.int64)),
-    }
-    seconds = rows.tokens.second_starts
-    if rows.has_token_types and seconds is not None:
-        starts_B = np.where(seconds[chosen] > 0, seconds[chosen], lengths_B)[:, None]
-        batch["token_type_ids"] = torch.from_numpy(((positions_L >= starts_B) & is_token_BL).astype(np.int64))
-    return batch
-
-
-def _parameter_groups(model: PreTrainedModel, settings: TrainSettings) -> list[dict[str, object]]:
-    """Matrices with weight decay; vectors (biases, norms) without."""
-    trained = [each for each in model.parameters() if each.requires_grad]
-    return [
-        {"params": [each for each in trained if each.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [each for each in trained if each.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def _ignore(progress: TrainProgress) -> None:
-    del progress
 
 
 # ---------------------------------------------------------------- before the first step
 
 
-def _read(settings: TrainSettings, patterns: tuple[str, ...]) -> LabelledRows:
-    return read_labelled(
-        patterns,
-        text_column=settings.text_column,
-        text_pair_column=settings.text_pair_column,
-        label_column=settings.label_column,
-        format=settings.format,
-    )
-
-
-def _checked_labels(train_rows: LabelledRows, validation_rows: LabelledRows) -> tuple[str, ...]:
-    if validation_rows.num_rows == 0:
-        raise InputError(
-            "0 validation rows; they choose the epoch; hand in more rows or raise validation_share"
-        )
-    labels = label_names(train_rows.labels, "single_label")
-    if len(labels) < 2:
-        raise InputError(f"labels {list(labels)}; a classifier needs at least 2; check the label column")
-    unknown = sorted(set(validation_rows.labels) - set(labels))
-    if unknown:
-        raise InputError(
-            f"validation labels {unknown[:5]} never occur in training; both need the same labels;"
-            " add training rows or drop these"
-        )
-    return labels
-
-
-def _checked_hashes(train_rows: LabelledRows, validation_rows: LabelledRows) -> dict[str, str]:
-    """Packed hashes by role; refuses validation rows that are trained on."""
-    seen = text_hashes(train_rows.texts, train_rows.text_pairs)
-    validation = text_hashes(validation_rows.texts, validation_rows.text_pairs)
-    packed = {"train": pack_hashes(seen), "validation": pack_hashes(validation)}
-    num_shared = int(np.isin(validation, seen).sum())
-    if num_shared:
-        raise InputError(
-            f"{num_shared} of {validation.size} validation rows are training rows too;"
-            " a metric on them means nothing; remove them from one side"
-        )
-    return {role: content for role, content in packed.items() if content is not None}
-
-
-def _load_model(settings: TrainSettings, labels: tuple[str, ...]) -> PreTrainedModel:
-    """The base with a head for these labels; new head weights come from the global generator."""
+def load_model(settings: TrainSettings, names: tuple[str, ...]) -> PreTrainedModel:
+    """The base with a head for these outputs; new head weights come from the global generator."""
     config = AutoConfig.from_pretrained(settings.base, local_files_only=True, trust_remote_code=False)
-    config.num_labels = len(labels)
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: index for index, label in enumerate(labels)}
-    config.problem_type = "single_label_classification"
+    config.num_labels = len(names)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {label: index for index, label in enumerate(names)}
+    config.problem_type = "regression" if settings.task == "regression" else f"{settings.task}_classification"
     if settings.dropout is not None:
         for name in _dropout_names(config.to_dict()):
             setattr(config, name, settings.dropout)
@@ -426,37 +335,75 @@ def _load_model(settings: TrainSettings, labels: tuple[str, ...]) -> PreTrainedM
                 " choose another base"
             ) from error
     assert isinstance(model, PreTrainedModel)
+    if settings.lora_rank is not None:
+        add_lora(model, rank=settings.lora_rank, alpha=settings.lora_alpha)
+    freeze(model, settings)
     return model
 
 
-def _freeze(model: PreTrainedModel, num_layers: int) -> None:
-    """Stops the gradient of the embeddings and the lowest layers."""
-    if num_layers == 0:
-        return
-    depth = getattr(model.config, "num_hidden_layers", None)
-    encoder = model.base_model
-    stacks = [each for each in encoder.modules() if isinstance(each, nn.ModuleList) and len(each) == depth]
-    embeddings: nn.Module = getattr(encoder, "embeddings", model.get_input_embeddings())
-    if not stacks or num_layers > len(stacks[0]):
+def _num_processes(settings: TrainSettings) -> int:
+    """Processes to start here: 1 where a launcher has started this one; raises `UsageError` for too many."""
+    if distributed.find_place(os.environ) is not None:
+        return 1
+    num_gpus = torch.cuda.device_count()
+    if settings.devices == "auto":
+        return max(1, num_gpus)
+    if not settings.devices.isdecimal() or int(settings.devices) < 1:
         raise UsageError(
-            f"num_frozen_layers={num_layers}; this {model.config.model_type} has {depth} layers; lower it"
+            f"devices={settings.devices!r}; it is auto or counts from 1; set for example devices=2"
         )
-    for frozen in (embeddings, *stacks[0][:num_layers]):
-        frozen.requires_grad_(requires_grad=False)
+    wanted = int(settings.devices)
+    if num_gpus and wanted > num_gpus:
+        raise UsageError(
+            f"devices={wanted}; this machine has {num_gpus} GPUs; lower it, or start ranks with torchrun"
+        )
+    if not num_gpus and wanted > devices.default_num_threads():
+        raise UsageError(
+            f"devices={wanted}; without a GPU each is a process, and this machine has"
+            f" {devices.default_num_threads()} cores; lower it"
+        )
+    return wanted
 
 
-def _encode(
-    encoder: Encoder, rows: LabelledRows, labels: tuple[str, ...], model: PreTrainedModel
-) -> _EncodedRows:
-    pairs = None if rows.text_pairs is None else pa.array(rows.text_pairs, type=pa.large_string())
-    index_of_label = {label: index for index, label in enumerate(labels)}
-    pad_id = getattr(model.config, "pad_token_id", None)
-    return _EncodedRows(
-        tokens=encoder.encode(pa.array(rows.texts, type=pa.large_string()), pairs),
-        labels=np.array([index_of_label[str(label)] for label in rows.labels], dtype=np.int64),
-        pad_id=pad_id if isinstance(pad_id, int) and pad_id >= 0 else 0,
-        has_token_types=getattr(model.config, "type_vocab_size", 0) > 1,
+def _check_places(settings: TrainSettings) -> None:
+    check_out(Path(settings.out), overwrite=settings.overwrite)
+    check_base(settings.base)
+    check_sink(settings)
+
+
+def _encode(settings: TrainSettings, prepared: Prepared) -> Rows:
+    encoder = Encoder.from_bundle(settings.base, max_length=settings.max_length, on_long="truncate")
+    train_rows, validation_rows = (
+        encode_rows(encoder, rows, settings.task, prepared.names)
+        for rows in (prepared.train, prepared.validation)
     )
+    if settings.class_weights == "balanced" and settings.task == "single_label":
+        weights = balanced_weights(train_rows.targets, len(prepared.names))
+        train_rows = with_weights(train_rows, weights)
+    return Rows(train=train_rows, validation=validation_rows)
+
+
+def _objective(settings: TrainSettings, rows: EncodedRows) -> Objective:
+    balanced = settings.class_weights == "balanced" and settings.task == "multi_label"
+    return Objective(
+        task=settings.task,
+        label_smoothing=settings.label_smoothing,
+        positive_weights=positive_weights(rows.targets) if balanced else None,
+    )
+
+
+def _share_of_threads() -> int:
+    """CPU threads of this process: all that it may use, shared among the processes of this machine."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+    return max(1, devices.default_num_threads() // max(1, here))
+
+
+@contextmanager
+def _own_generators(world: World) -> Iterator[None]:
+    """The caller's random numbers go on afterwards as if nothing had been drawn."""
+    gpus = [world.device] if world.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        yield
 
 
 @contextmanager
@@ -474,38 +421,238 @@ def _quiet_transformers() -> Iterator[None]:
             library.enable_progress_bar()
 
 
+# ---------------------------------------------------------------- checkpoints
+
+
+class _Keeper:
+    """Writes what a training needs to go on, and finds it again."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        prepared: Prepared,
+        rows: Rows,
+        classifier: PackedClassifier | PaddedClassifier,
+        optimizer: torch.optim.AdamW,
+        *,
+        world: World,
+    ) -> None:
+        self._folder = checkpoints.training_folder(settings.out)
+        self._settings = settings
+        self._classifier = classifier
+        self._optimizer = optimizer
+        self._world = world
+        self._fingerprint = _fingerprint(settings, prepared.names, rows, world)
+        self._best: tuple[int, str] | None = None
+        """Step and folder of the best weights that were written."""
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Write a checkpoint, on rank 0; the others help to put tensors together."""
+        model, optimizer = wholes(self._trained()), wholes(_optimizer_tensors(self._optimizer))
+        best = self._saved_best(snapshot.best)
+        if self._world.rank:
+            return
+        checkpoint = Checkpoint(
+            step=snapshot.step,
+            epoch=0,
+            rows_into_epoch=0,
+            fingerprint=self._fingerprint,
+            best=best,
+            values={"history": snapshot.history.to_json(), "patience_used": snapshot.patience_used},
+            model=model,
+            optimizer=optimizer,
+        )
+        checkpoints.save(self._folder, checkpoint)
+
+    def found(self) -> Snapshot | None:
+        """Load the last checkpoint into model and optimizer, and say where it was; None where none is wanted.
+
+        Raises UsageError for an interrupted training that `resume` or `overwrite` should speak of,
+        RefusedError where something that decides numbers has changed since.
+        """
+        path = checkpoints.latest(self._folder)
+        # asked before rank 0 may clear the folder
+        if not distributed.all_equal(self._world, [self._fingerprint, path and path.name]):
+            raise InputError(
+                "the ranks found different rows, bases or checkpoints; they must train on the same;"
+                " put data, base and out where every host sees them"
+            )
+        if not self._settings.resume:
+            if path is not None and not self._settings.overwrite:
+                raise UsageError(
+                    f"{self._folder} holds an interrupted training; going on and beginning anew are different things;"
+                    " add --resume or --overwrite"
+                )
+            if self._world.rank == 0:
+                checkpoints.clear(self._folder)
+            return None
+        if path is None:
+            _log.warning("%s: no checkpoint to go on from; beginning at step 1", self._folder)
+            return None
+        checkpoint = checkpoints.load(path)
+        if checkpoint.fingerprint != self._fingerprint:
+            raise RefusedError(
+                f"{path}: settings, rows, base or documents a step are not those of that training; "
+                "use them again, or begin anew with --overwrite"
+            )
+        trained = self._trained()
+        assert set(trained) == set(checkpoint.model), "the fingerprint holds one architecture"
+        load_tensors(self._classifier, checkpoint.model)
+        _load_optimizer(self._optimizer, checkpoint.optimizer)
+        values: Any = checkpoint.values
+        history = History.from_json(values["history"])
+        best = None
+        if checkpoint.best is not None:
+            held = checkpoints.load_best(self._folder / checkpoint.best)
+            validation = next(each for each in history.validations if each.step == held.step)
+            weights = {name: spread_like(each, trained[name]) for name, each in held.model.items()}
+            best = Best(validation=validation, weights=weights)
+            self._best = (held.step, checkpoint.best)
+        return Snapshot(
+            step=checkpoint.step, history=history, best=best, patience_used=values["patience_used"]
+        )
+
+    def _saved_best(self, best: Best | None) -> str | None:
+        """The folder of the best weights, written where they are new."""
+        if best is None:
+            return None
+        step = best.validation.step
+        if self._best is None or self._best[0] != step:
+            name, weights = "", wholes(best.weights)
+            if self._world.rank == 0:
+                held = BestWeights(step=step, metrics=dict(best.validation.metrics), model=weights)
+                name = checkpoints.save_best(self._folder, held).name
+            self._best = (step, name)
+        return self._best[1]
+
+    def _trained(self) -> dict[str, torch.Tensor]:
+        return {name: each for name, each in self._classifier.named_parameters() if each.requires_grad}
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's state by `<number of the parameter>.<name>`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{number}.{name}": each for number, held in state.items() for name, each in held.items()}
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        number, _, name = key.partition(".")
+        held = tensor if name == "step" else spread_like(tensor, parameters[int(number)])
+        state.setdefault(int(number), {})[name] = held
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _fingerprint(settings: TrainSettings, names: tuple[str, ...], rows: Rows, world: World) -> str:
+    """Hash of all that decides the numbers of a training."""
+    decisive = {name: value for name, value in asdict(settings).items() if name not in _CHANGES_NO_NUMBER}
+    decisive.pop("batch_size")
+    decisive.pop("gradient_accumulation")
+    rows_per_step = settings.batch_size * settings.gradient_accumulation * world.world_size
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (decisive, rows_per_step, names, world.device.type):
+        digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+    for side in (rows.train, rows.validation):
+        for array in (side.offsets, side.flat_ids, side.second_starts, side.targets):
+            digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+    for file in weight_files(settings.base):
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "blake2b").digest())
+    return digest.hexdigest()
+
+
 # ---------------------------------------------------------------- after the last step
+
+
+def _publish(
+    settings: TrainSettings,
+    model: PreTrainedModel,
+    tensors: Mapping[str, torch.Tensor],
+    report: TrainReport,
+    prepared: Prepared,
+    *,
+    page: bytes,
+    recorder: Recorder,
+) -> None:
+    """The bundle of these weights."""
+    config: Any = model.config
+    base_config = check_base(settings.base)
+    # the saved config keeps the base's dropout: a training setting is not part of the model
+    for name in _dropout_names(config.to_dict()):
+        if name in base_config:
+            setattr(config, name, base_config[name])
+    config.architectures = [type(model).__name__]
+    config.dtype = "float32"
+    with publish_folder(Path(settings.out), overwrite=settings.overwrite) as folder:
+        config.save_pretrained(folder)
+        held = {name: each.cpu().contiguous() for name, each in tensors.items()}
+        save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
+        for name in _TOKENIZER_FILES:
+            if (Path(settings.base) / name).exists():
+                shutil.copyfile(Path(settings.base) / name, folder / name)
+        write_description(folder, _description(settings, report, prepared))
+        (folder / REPORT_FILE).write_bytes(page)
+        recorder.copy_to(folder)
 
 
 def _dropout_names(config: Mapping[str, object]) -> list[str]:
     return [name for name, value in config.items() if "dropout" in name and isinstance(value, float | int)]
 
 
-def _restore_dropout(model: PreTrainedModel, base_config: Mapping[str, object]) -> None:
-    """The saved config keeps the base's dropout: a training setting is not part of the model."""
-    for name in _dropout_names(model.config.to_dict()):
-        if name in base_config:
-            setattr(model.config, name, base_config[name])
-
-
-def _description(
-    settings: TrainSettings, report: TrainReport, train_rows: LabelledRows, hashes: Mapping[str, str]
-) -> Description:
+def _description(settings: TrainSettings, report: TrainReport, prepared: Prepared) -> Description:
+    labels = prepared.train.labels
+    counted = Counter(name for label in labels for name in names_of(label))
+    low, high = settings.int_score_min, settings.int_score_max
     return Description(
-        assay_version=importlib.metadata.version("assay"),
+        assay_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        task="single_label",
+        task=settings.task,
         labels=report.labels,
         max_length=settings.max_length,
-        is_pair=train_rows.text_pairs is not None,
+        is_pair=prepared.train.text_pairs is not None,
+        int_score=None if low is None or high is None else (low, high),
         provenance={
             "settings": {**asdict(settings), "out": None},
             "num_train_rows": report.num_train_rows,
             "num_validation_rows": report.num_validation_rows,
-            "num_rows_by_label": dict(sorted(Counter(train_rows.labels).items())),
-            "best_epoch": report.best_epoch,
-            "epochs": [asdict(each) for each in report.epochs],
+            "num_rows_by_label": {} if settings.task == "regression" else dict(sorted(counted.items())),
+            "best_step": report.best.step,
+            "num_steps": len(report.history.losses),
+            "num_devices": report.num_devices,
+            "validations": [asdict(each) for each in report.history.validations],
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-            "text_hashes": dict(hashes),
+            **prepared.provenance,
         },
     )
+
+
+def _versions() -> dict[str, str]:
+    found = {
+        "assay": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "Python": platform.python_version(),
+    }
+    return found if torch.version.cuda is None else {**found, "CUDA": torch.version.cuda}
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+# ---------------------------------------------------------------- who hears of it
+
+
+def _hearing(on_progress: OnProgress, recorder: Recorder, effort: Effort) -> OnProgress:
+    def hear(progress: TrainProgress) -> None:
+        whole = effort.added_to(progress)
+        recorder.write(whole)
+        on_progress(whole)
+
+    return hear
+
+
+def _ignore(heard: object) -> None:
+    del heard

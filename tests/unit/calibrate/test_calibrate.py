@@ -8,18 +8,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from support.bundles import WORDS as WORDS_OF_TWO
+from support.bundles import write_bundle
+from support.models import write_model
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification
 
 from assay import metrics
 from assay.bundle import Calibration, Description, load_bundle, save_calibration, write_description
 from assay.calibrate.calibrate import calibrate, calibrate_rows, held_out_logits
+from assay.calibrate.maps import apply_calibration
 from assay.calibrate.settings import CalibrateSettings
-from assay.calibrate.temperature import apply_calibration
 from assay.engine.fake import FakeEngine
 from assay.engine.load import load_engine
 from assay.errors import InputError, UsageError
-from assay.train.provenance import pack_hashes, text_hashes
+from assay.score.decide import decide
+from assay.train.provenance import count_seen, pack_hashes, text_hashes
 from assay.train.rows import LabelledRows
 
 LABELS = ("low", "mid", "high")
@@ -169,7 +173,7 @@ def test_rows_of_the_training_are_refused(bundle, rows, old_calibration):
 def test_unknown_labels_are_refused(bundle, rows, old_calibration):
     """Both the stray labels and the bundle's are shown."""
     strange = LabelledRows(texts=rows.texts, labels=("huge", *rows.labels[1:]))
-    refused(bundle, strange, InputError, r"labels \['huge'\]; the bundle knows \['low', 'mid', 'high'\]")
+    refused(bundle, strange, InputError, r"labels \['huge'\]; .* knows \['low', 'mid', 'high'\]")
     assert (bundle / "calibration.json").read_bytes() == old_calibration
 
 
@@ -187,13 +191,362 @@ def test_rows_that_teach_no_temperature_are_refused(bundle, rows, old_calibratio
     assert (bundle / "calibration.json").read_bytes() == old_calibration
 
 
-def test_a_regression_bundle_is_refused(bundle, rows):
-    """A value has no temperature."""
-    config = json.loads((bundle / "config.json").read_text())
-    config |= {"id2label": {"0": "score"}, "label2id": {"score": 0}}
-    (bundle / "config.json").write_text(json.dumps(config))
-    (bundle / "assay.json").unlink()
-    refused(bundle, rows, UsageError, "a regression bundle")
+def test_one_label_alone_is_refused(bundle, rows, old_calibration):
+    """A calibration that has only met one label knows nothing of the others."""
+    alike = LabelledRows(texts=rows.texts, labels=("mid",) * 200)
+    refused(bundle, alike, InputError, "all 200 rows are labelled 'mid'")
+    assert (bundle / "calibration.json").read_bytes() == old_calibration
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        (
+            {"method": "logistic"},
+            "method=logistic; a single_label bundle of 3 outputs takes temperature, vector",
+        ),
+        ({"method": "conformal"}, "method=conformal"),
+        ({"threshold_by": "f1"}, "a single_label bundle of 3 outputs; a threshold needs two labels"),
+    ],
+)
+def test_what_the_bundle_cannot_have_is_refused(bundle, rows, old_calibration, changes, match):
+    """Before anything runs, with what it can have."""
+    refused(bundle, rows, UsageError, match, **changes)
+    assert (bundle / "calibration.json").read_bytes() == old_calibration
+
+
+def test_a_model_that_gives_nan_is_refused(bundle, rows, old_calibration):
+    """Weights that overflow are found before a map is fitted to them."""
+
+    class Broken(FakeEngine):
+        def forward(self, batch):
+            return super().forward(batch) * float("nan")
+
+    with pytest.raises(InputError, match="200 rows have logits that are not finite"):
+        calibrate_rows(settings(bundle), load_bundle(bundle), Broken(num_outputs=3), rows)
+    assert (bundle / "calibration.json").read_bytes() == old_calibration
+
+
+# ---------------------------------------------------------------- disjoint from training, early stopping and test
+
+
+def with_provenance(bundle, **roles):
+    """The bundle, its provenance replaced: `train_texts=[...]`, `validation_groups=[...]` and so on."""
+    provenance = {}
+    for name, values in roles.items():
+        role, kind = name.split("_")
+        provenance.setdefault(f"{kind[:-1]}_hashes", {})[role] = pack_hashes(text_hashes(values))
+    content = json.loads((bundle / "assay.json").read_text())
+    (bundle / "assay.json").write_text(json.dumps({**content, "provenance": provenance}))
+    return bundle
+
+
+def named(rows, **columns):
+    """The rows with ids and groups."""
+    return LabelledRows(texts=rows.texts, labels=rows.labels, **columns)
+
+
+@pytest.mark.parametrize(
+    ("role", "kind"),
+    [("train", "ids"), ("validation", "ids"), ("train", "groups"), ("validation", "groups")],
+)
+def test_rows_of_a_known_id_or_group_are_refused(bundle, rows, old_calibration, role, kind):
+    """One set for early stopping, temperature and threshold is what this stops; an edited text does not hide it."""
+    values = tuple(f"{kind} {number // 4}" for number in range(200))
+    with_provenance(bundle, train_texts=["other"], **{f"{role}_{kind}": [f"{kind} 7", "else"]})
+    count = 4
+    refused(
+        bundle,
+        named(rows, **{kind: values}),
+        InputError,
+        f"of 200 rows the training of .* has seen {count} as {role} rows by {kind[:-1]}",
+    )
+    assert (bundle / "calibration.json").read_bytes() == old_calibration
+
+
+def test_rows_that_chose_the_checkpoint_are_refused(bundle, rows):
+    """Early stopping has looked at them: they are as good as trained on."""
+    with_provenance(bundle, validation_texts=list(rows.texts[:3]))
+    refused(bundle, rows, InputError, "has seen 3 as validation rows;")
+
+
+@pytest.mark.parametrize("kind", ["text", "id", "group"])
+def test_rows_shared_with_the_test_are_refused(bundle, rows, kind):
+    """By text, by id and by group; rows of the test that are others pass."""
+    ids = tuple(f"id {number}" for number in range(200))
+    groups = tuple(f"group {number // 10}" for number in range(200))
+    mine = named(rows, ids=ids, groups=groups)
+    test = LabelledRows(
+        texts=("a text of the test", rows.texts[0] if kind == "text" else "another"),
+        labels=("low", "low"),
+        ids=("test 1", "id 0" if kind == "id" else "test 2"),
+        groups=("group test", "group 0" if kind == "group" else "group test"),
+    )
+    engine, loaded = FakeEngine(num_outputs=3), load_bundle(bundle)
+    shared = 10 if kind == "group" else 1
+    with pytest.raises(
+        InputError, match=f"{shared} of 200 calibration rows share their {kind} with test rows"
+    ):
+        calibrate_rows(settings(bundle), loaded, engine, mine, test)
+    logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
+    good = LabelledRows(texts=rows.texts, labels=labelled_by(logits_NC, LABELS, 2.0), ids=ids, groups=groups)
+    assert calibrate_rows(settings(bundle), loaded, engine, good, test.take([0])).num_rows == 200
+
+
+def test_what_could_not_be_compared_is_said(bundle, rows):
+    """A bundle that keeps no ids cannot vouch for them: the report says so instead of passing them."""
+    engine, loaded = FakeEngine(num_outputs=3), load_bundle(bundle)
+    logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
+    good = LabelledRows(
+        texts=rows.texts,
+        labels=labelled_by(logits_NC, LABELS, 2.0),
+        ids=tuple(map(str, range(200))),
+    )
+    report = calibrate_rows(settings(bundle), loaded, engine, good)
+    assert [note.split(":")[0] for note in report.notes] == ["ids not compared with the training"]
+
+
+def test_the_calibration_rows_are_kept_for_the_test(bundle, rows):
+    """Hashes of texts and groups travel in calibration.json, so that an evaluation can find them in its rows."""
+    engine, loaded = FakeEngine(num_outputs=3), load_bundle(bundle)
+    logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
+    good = LabelledRows(
+        texts=rows.texts,
+        labels=labelled_by(logits_NC, LABELS, 2.0),
+        groups=tuple(str(number % 7) for number in range(200)),
+    )
+    calibrate_rows(settings(bundle), loaded, engine, good)
+    kept = load_bundle(bundle).calibration.provenance
+    seen = count_seen(text_hashes([rows.texts[3], "new"]), kept)
+    assert seen == {"calibration": 1}
+    assert count_seen(text_hashes(["6", "7"]), kept, "group") == {"calibration": 1}
+
+
+# ---------------------------------------------------------------- methods and thresholds
+
+
+def test_what_is_reported_of_these_rows_is_marked_and_stands_beside_cross_validated_figures(bundle, rows):
+    """In-sample figures never stand alone: those of the same map on rows left out are in the report and the file."""
+    engine, loaded = FakeEngine(num_outputs=3), load_bundle(bundle)
+    logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
+    drawn = LabelledRows(texts=rows.texts, labels=labelled_by(logits_NC, LABELS, 3.0))
+    report = calibrate_rows(settings(bundle, method="isotonic"), loaded, engine, drawn)
+    assert report.after["nll"] < report.cross_validated["nll"]
+    assert report.after["brier"] < report.cross_validated["brier"]
+    text = str(report)
+    assert "(in-sample: evaluate on others)" in text
+    assert f"cross-validated NLL {report.cross_validated['nll']:.4f}" in text
+    saved = json.loads(report.file.read_text())
+    assert saved["meta"]["cross_validated"] == dict(report.cross_validated)
+    assert saved["meta"]["cross_validated_by"] == "5 folds"
+    assert saved["opt_metric"] == "brier"
+
+
+@pytest.mark.parametrize("method", ["vector", "isotonic"])
+def test_what_is_saved_is_what_is_applied(bundle, rows, method):
+    """The loaded bundle gives the probabilities of the report, and each method is another bundle."""
+    engine, loaded = FakeEngine(num_outputs=3), load_bundle(bundle)
+    logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
+    drawn = LabelledRows(texts=rows.texts, labels=labelled_by(logits_NC, LABELS, 3.0))
+    plain = calibrate_rows(settings(bundle), loaded, engine, drawn)
+    before = load_bundle(bundle).fingerprint
+    report = calibrate_rows(settings(bundle, method=method), loaded, engine, drawn)
+    after = load_bundle(bundle)
+    assert after.calibration == report.calibration
+    assert after.fingerprint not in {before, loaded.fingerprint}
+    indices = np.array([LABELS.index(label) for label in drawn.labels])
+    probabilities = apply_calibration(logits_NC, after.calibration, "single_label")
+    assert metrics.class_report(probabilities, indices) == dict(report.after)
+    assert report.after["nll"] < plain.after["nll"]
+
+
+def test_auto_reports_what_it_compared(bundle, rows):
+    """By group, with every figure; the choice is the least of them."""
+    engine, loaded = FakeEngine(num_outputs=3), load_bundle(bundle)
+    logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
+    drawn = LabelledRows(
+        texts=rows.texts,
+        labels=labelled_by(logits_NC, LABELS, 3.0),
+        groups=tuple(str(number % 20) for number in range(200)),
+    )
+    report = calibrate_rows(settings(bundle, method="auto", select_by="ece"), loaded, engine, drawn)
+    assert min(report.tried, key=report.tried.get) == report.calibration.method
+    assert set(report.tried) == {"temperature", "vector", "isotonic"}
+    meta = json.loads(report.file.read_text())["meta"]
+    assert meta["compared"] == dict(report.tried)
+    assert (meta["select_by"], meta["cross_validated_by"], meta["n_groups"]) == (
+        "ece",
+        "5 folds by group",
+        20,
+    )
+    assert "chosen by cross-validated ece: " in str(report)
+
+
+def test_auto_without_enough_groups_is_refused(bundle, rows):
+    """There is nothing to compare by; a temperature alone is fitted, and says that it was not put to the test."""
+    engine, loaded = FakeEngine(num_outputs=3), load_bundle(bundle)
+    logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
+    drawn = LabelledRows(
+        texts=rows.texts, labels=labelled_by(logits_NC, LABELS, 3.0), groups=("one",) * 100 + ("two",) * 100
+    )
+    with pytest.raises(InputError, match="method=auto compares by cross-validation; 2 groups"):
+        calibrate_rows(settings(bundle, method="auto"), loaded, engine, drawn)
+    report = calibrate_rows(settings(bundle), loaded, engine, drawn)
+    assert report.cross_validated == {}
+    assert "not cross-validated: 2 groups" in str(report)
+
+
+@pytest.fixture
+def pair_of_labels(tmp_path):
+    """A tiny bundle of two labels, 400 rows whose labels follow its logits, and its engine."""
+    folder = write_bundle(tmp_path / "two")
+    rng = random.Random(2)
+    texts = tuple(" ".join(rng.choices(WORDS_OF_TWO, k=rng.randint(3, 20))) for _ in range(400))
+    loaded, engine = load_bundle(folder), FakeEngine(num_outputs=2)
+    unlabelled = LabelledRows(texts=texts, labels=("ham",) * 400)
+    logits_NC = held_out_logits(settings(folder), loaded, engine, unlabelled)
+    spread = logits_NC - logits_NC.mean(axis=0)
+    labels = labelled_by(spread * 6, ("ham", "spam"), 1.0)
+    return folder, LabelledRows(texts=texts, labels=labels), engine
+
+
+def test_a_threshold_is_found_reported_and_applied(pair_of_labels):
+    """calibration.json has all that it promises, and the threshold decides what a scored row says."""
+    folder, rows, engine = pair_of_labels
+    loaded = load_bundle(folder)
+    chosen = settings(folder, method="logistic", threshold_by="precision_at_recall", min_recall=0.9)
+    report = calibrate_rows(chosen, loaded, engine, rows)
+    saved = json.loads(report.file.read_text())
+    assert saved["opt_metric"] == "precision_at_recall"
+    assert saved["method"] == "logistic"
+    assert 0 < saved["threshold"] < 1
+    wanted = {"threshold", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "f0.5", "f2"}
+    assert wanted <= set(saved["selection_metrics"])
+    assert saved["selection_metrics"]["recall"] >= 0.9
+    assert saved["selection_metrics"]["threshold"] == saved["threshold"]
+    assert saved["meta"]["threshold_by"] == {"by": "precision_at_recall", "min_recall": 0.9}
+    assert {"precision", "recall"} <= set(saved["meta"]["cross_validated"])
+    after = load_bundle(folder)
+    logits_NC = held_out_logits(chosen, after, engine, rows)
+    probabilities = apply_calibration(logits_NC, after.calibration, "single_label")
+    decision = decide(probabilities, "single_label", after.labels, after.calibration.threshold)
+    spam = np.array([label == "spam" for label in rows.labels])
+    assert decision.label_N[spam].mean() == pytest.approx(saved["selection_metrics"]["recall"])
+
+
+def test_a_threshold_that_is_gone_is_missed(pair_of_labels):
+    """A new map without a threshold takes the old one away, which belonged to other probabilities; it is said."""
+    folder, rows, engine = pair_of_labels
+    calibrate_rows(settings(folder, threshold_by="f1"), load_bundle(folder), engine, rows)
+    again = calibrate_rows(settings(folder), load_bundle(folder), engine, rows)
+    assert again.calibration.threshold is None
+    assert "note: the old threshold 0." in str(again)
+
+
+def test_a_constraint_is_never_dropped(pair_of_labels):
+    """Precision that no threshold reaches: an error with the best there is, and no file."""
+    folder, rows, engine = pair_of_labels
+    # The surest row of all is wrong, so no threshold has a precision of 1.
+    loaded = load_bundle(folder)
+    logits_NC = held_out_logits(settings(folder), loaded, engine, rows)
+    top = int((logits_NC[:, 1] - logits_NC[:, 0]).argmax())
+    labels = tuple("ham" if row == top else label for row, label in enumerate(rows.labels))
+    wrong = LabelledRows(texts=rows.texts, labels=labels)
+    asked = settings(folder, threshold_by="recall_at_precision", min_precision=1.0)
+    with pytest.raises(InputError, match=r"precision 1 is asked for; the best that .* is 0\.\d{4}; lower"):
+        calibrate_rows(asked, loaded, engine, wrong)
+    assert not (folder / "calibration.json").exists()
+
+
+def test_a_multi_label_bundle(tmp_path):
+    """List labels through a file, a map and a threshold a label, metrics of each label in the file."""
+    folder = write_model(tmp_path / "multi", labels=("a", "b", "c"), task="multi_label")
+    loaded, engine = load_bundle(folder), load_engine(folder, num_threads=1)
+    rng, draw = random.Random(2), np.random.default_rng(2)
+    texts = tuple(" ".join(rng.choices(WORDS_OF_TWO, k=rng.randint(3, 20))) for _ in range(300))
+    logits_NC = held_out_logits(
+        settings(folder), loaded, engine, LabelledRows(texts=texts, labels=((),) * 300)
+    )
+    holds = draw.random(logits_NC.shape) < metrics.sigmoid(4 * (logits_NC - logits_NC.mean(axis=0)))
+    labels = [[name for name, held in zip("abc", row, strict=True) if held] for row in holds]
+    pq.write_table(pa.table({"text": texts, "label": labels}), tmp_path / "rows.parquet")
+    report = calibrate(
+        settings(folder, data=(str(tmp_path / "rows.parquet"),), method="logistic", threshold_by="f1")
+    )
+    calibration = load_bundle(folder).calibration
+    assert calibration == report.calibration
+    assert len(calibration.scale) == len(calibration.threshold) == 3
+    assert set(report.calibration.meta["by_label"]) == {"a", "b", "c"}
+    assert report.cross_validated["ece"] < report.before["ece"]
+    assert sum(each.num_rows for each in report.bins_after) == 900
+
+
+def test_a_regression_bundle_has_intervals(tmp_path):
+    """The promise is in the file, the measured coverage beside it, and scoring has the bounds."""
+    folder = write_model(tmp_path / "regression", labels=("score",), task="regression")
+    loaded, engine = load_bundle(folder), load_engine(folder, num_threads=1)
+    rng, draw = random.Random(2), np.random.default_rng(2)
+    texts = tuple(" ".join(rng.choices(WORDS_OF_TWO, k=rng.randint(3, 20))) for _ in range(400))
+    values = held_out_logits(
+        settings(folder), loaded, engine, LabelledRows(texts=texts, labels=(0.0,) * 400)
+    )[:, 0]
+    targets = values + draw.normal(size=400) * 0.3
+    report = calibrate_rows(
+        settings(folder, coverage=0.8),
+        loaded,
+        engine,
+        LabelledRows(texts=texts, labels=tuple(targets.tolist())),
+    )
+    calibration = load_bundle(folder).calibration
+    assert calibration == report.calibration
+    assert (calibration.method, calibration.coverage) == ("conformal", 0.8)
+    # 1.28 standard deviations of the noise hold 80% of it.
+    assert calibration.half_width == pytest.approx(1.28 * 0.3, rel=0.15)
+    assert report.cross_validated["coverage"] == pytest.approx(0.8, abs=0.06)
+    assert "coverage 0.8 promised, 0." in str(report)
+
+
+@pytest.mark.parametrize(
+    ("labels", "match"),
+    [
+        ((1.0,) * 5, r"5 rows; intervals of coverage 0\.9 need 9"),
+        ((1.0, float("nan")) * 10, "10 targets are not finite"),
+    ],
+)
+def test_a_regression_that_cannot_keep_its_promise_is_refused(tmp_path, labels, match):
+    """Too few rows for the coverage, or targets that are no numbers."""
+    folder = write_model(tmp_path / "regression", labels=("score",), task="regression")
+    rows = LabelledRows(texts=tuple(f"document {n}" for n in range(len(labels))), labels=labels)
+    with pytest.raises(InputError, match=match):
+        calibrate_rows(settings(folder), load_bundle(folder), FakeEngine(num_outputs=1), rows)
+    with pytest.raises(UsageError, match="a threshold needs two labels"):
+        calibrate_rows(
+            settings(folder, threshold_by="f1"), load_bundle(folder), FakeEngine(num_outputs=1), rows
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"threshold_by": "precision_at_recall"}, "needs min_recall; give --min-recall"),
+        ({"threshold_by": "recall_at_precision"}, "needs min_precision; give --min-precision"),
+        ({"threshold_by": "cost", "cost_false_positive": 1.0}, "needs cost_false_negative"),
+        ({"min_recall": 0.9}, "min_recall=0.9 belongs to threshold_by=precision_at_recall"),
+        ({"threshold_by": "f1", "cost_false_positive": 1.0}, "belongs to threshold_by=cost"),
+        ({"threshold_by": "precision_at_recall", "min_recall": 1.5}, "min_recall=1.5; it lies above 0"),
+        ({"threshold_by": "cost", "cost_false_positive": 0, "cost_false_negative": 0}, "not both 0"),
+        (
+            {"threshold_by": "cost", "cost_false_positive": -1, "cost_false_negative": 1},
+            "costs are 0 or more",
+        ),
+        ({"coverage": 1.0}, "coverage=1.0; it lies between 0 and 1"),
+        ({"num_folds": 1}, "num_folds=1; cross-validation needs at least 2"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(changes, match):
+    """What belongs to a goal is given with it, and only then."""
+    with pytest.raises(UsageError, match=match):
+        settings("b", **changes)
 
 
 @pytest.mark.parametrize("change", [{"max_length": 0}, {"max_batch_tokens": 0}, {"num_threads": 0}])

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from assay.bundle import Calibration
-from assay.calibrate.temperature import apply_calibration, fit_temperature
+from assay.calibrate.maps import apply_calibration
+from assay.calibrate.temperature import fit_temperature
 from assay.errors import InputError
-from assay.metrics import ece, softmax
+from assay.metrics import ece, sigmoid, softmax
 
 
 def drawn(num_rows, *, num_classes=4, seed=0):
@@ -22,6 +23,30 @@ def test_the_temperature_that_spoiled_the_logits_is_found(true_temperature):
     """Logits multiplied by T need T; 20,000 rows settle it to a few percent."""
     logits, labels = drawn(20_000)
     assert fit_temperature(logits * true_temperature, labels) == pytest.approx(true_temperature, rel=0.05)
+
+
+def test_one_temperature_for_the_sigmoids_of_a_multi_label_head():
+    """Logits of three labels multiplied by 2.5 need 2.5."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(10_000, 3)) * 2
+    holds = rng.random(logits.shape) < sigmoid(logits)
+    assert fit_temperature(2.5 * logits, holds, "multi_label") == pytest.approx(2.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("targets", "match"),
+    [
+        ([[1, 0], [0, 1]], "all 2 calibration rows are predicted right"),
+        ([[0, 1], [1, 0]], "less of their labels than chance"),
+        ([[1, 0.5], [0, 1]], "targets other than 0 and 1"),
+        ([[1, np.nan], [0, 1]], "1 targets are not finite"),
+        ([0, 1], r"targets \[N, C\]"),
+    ],
+)
+def test_hopeless_multi_label_input_is_refused(targets, match):
+    """As for one label a row."""
+    with pytest.raises(InputError, match=match):
+        fit_temperature([[2.0, -1.0], [-2.0, 1.0]], targets, "multi_label")
 
 
 def test_calibration_lowers_the_ece_on_rows_it_has_not_seen():

@@ -52,6 +52,42 @@ def test_a_threshold_says_nothing_of_three_labels():
     assert decision.label_N.tolist() == [1]
 
 
+@pytest.mark.parametrize(
+    ("threshold", "held"),
+    [
+        (None, [[True, False], [True, True], [False, True]]),
+        (0.6, [[True, False], [False, False], [False, True]]),
+        ((0.1, 0.95), [[True, False], [True, False], [True, False]]),
+    ],
+)
+def test_labels_that_hold(threshold, held):
+    """Each label of a multi-label task from its threshold on, from a common one, or from 0.5; no other column."""
+    decision = decide(PROBABILITIES, "multi_label", ("a", "b"), threshold)
+    assert decision.holds_NC.tolist() == held
+    assert decision.label_N is None
+    assert tuple(decision.scores) == ("prob_a", "prob_b")
+    assert decide(PROBABILITIES, "single_label", ("a", "b"), None).holds_NC is None
+
+
+def test_the_interval_of_a_regression():
+    """The half width to either side, as float32 beside the prediction; NaN stays NaN."""
+    decision = decide(np.array([[1.5], [np.nan]]), "regression", ("score",), None, half_width=0.25)
+    assert tuple(decision.scores) == ("prediction", "prediction_low", "prediction_high")
+    assert tuple(decision.scores) == score_columns("regression", ("score",), has_interval=True)
+    assert [float(values[0]) for values in decision.scores.values()] == [1.5, 1.25, 1.75]
+    assert all(np.isnan(values[1]) and values.dtype == np.float32 for values in decision.scores.values())
+    assert decision.int_score_N is None
+
+
+def test_whole_scores_of_a_regression():
+    """Rounded with halves to the even number, then clipped; what is not finite raises no warning."""
+    values = np.array([[-3.0], [1.49], [1.5], [2.5], [3.51], [9.0], [1e30], [np.nan], [np.inf], [-np.inf]])
+    decision = decide(values, "regression", ("score",), None, int_score=(1, 5))
+    assert decision.int_score_N.dtype == np.int32
+    assert decision.int_score_N.tolist() == [1, 1, 2, 2, 4, 5, 5, 1, 5, 1]
+    assert tuple(decision.scores) == ("prediction",)
+
+
 def test_what_is_written_is_what_was_decided_on():
     """The threshold meets the float32 that the column holds: a reader's own comparison agrees."""
     threshold = 0.1 + 0.2

@@ -1,18 +1,22 @@
 """Chunks of token ids to scores."""
 
 import itertools
+import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from support.bundles import write_bundle
+from support.models import change_json
 
-from assay.bundle import load_bundle
+from assay.bundle import Calibration, Steps, load_bundle, save_calibration
+from assay.calibrate.maps import apply_calibration
 from assay.data.rows import Rows
 from assay.engine.fake import FakeEngine
 from assay.engine.sequences import Stopped
 from assay.errors import InputError, UsageError
 from assay.score.chunks import to_chunk
+from assay.score.schema import score_fields
 from assay.score.scorer import NOT_FINITE, Scorer
 from assay.tokenize.encode import Encoder
 
@@ -172,3 +176,67 @@ def test_float_types(folder):
         "prediction": pa.string(),
         **floats,
     }
+
+
+@pytest.fixture
+def regression(tmp_path):
+    """A regression bundle with an interval and whole scores from 0 to 1."""
+    folder = write_bundle(tmp_path / "regression")
+    change_json(
+        folder / "config.json",
+        problem_type="regression",
+        id2label={"0": "score"},
+        label2id={"score": 0},
+    )
+    description = {"format_version": 1, "int_score": [0, 1]}
+    (folder / "assay.json").write_text(json.dumps(description))
+    save_calibration(folder, Calibration(method="conformal", half_width=0.5, coverage=0.9))
+    return folder
+
+
+def test_a_regression_with_interval_and_whole_scores(regression):
+    """Bounds and whole score beside each prediction, null where it is, and in the schema of a part."""
+    engine = OddEngine(float("nan"), num_outputs=1)
+    scorer, encoder = make_scorer(regression, engine)
+    columns = scorer.score(chunk_of([[2, 7, 3], [2, 9, 3], [], [2, 8, 3]], encoder)).columns
+    fields = score_fields(load_bundle(regression))
+    assert [field.name for field in fields] == list(columns)
+    assert [field.type for field in fields] == [values.type for values in columns.values()]
+    assert columns["int_score"].type == pa.int32()
+    low, value, high, whole = (
+        columns[name].to_pylist() for name in ("prediction_low", "prediction", "prediction_high", "int_score")
+    )
+    assert whole[1:3] == low[1:3] == high[1:3] == value[1:3] == [None, None]
+    for row in (0, 3):
+        assert (low[row], high[row]) == (pytest.approx(value[row] - 0.5), pytest.approx(value[row] + 0.5))
+        assert whole[row] == min(max(round(value[row]), 0), 1)
+
+
+def test_a_regression_without_has_neither(regression):
+    """No interval without a calibration, no whole scores without their bounds."""
+    (regression / "calibration.json").unlink()
+    (regression / "assay.json").unlink()
+    names = [field.name for field in score_fields(load_bundle(regression))]
+    assert names == ["num_tokens", "truncated", "error", "prediction"]
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        Calibration(method="vector", scale=(0.5, 2.0), bias=(0.0, 1.0)),
+        Calibration(method="logistic", scale=(3.0,), bias=(-0.5,), threshold=0.2),
+        Calibration(method="isotonic", steps=(Steps(x=(0.0, 0.5, 1.0), y=(0.1, 0.2, 0.9)),)),
+    ],
+)
+def test_every_method_is_applied(folder, tmp_path, calibration):
+    """A scored row has the probabilities of the calibration, and the label that its threshold gives."""
+    copy = write_bundle(tmp_path / "copy")
+    save_calibration(copy, calibration)
+    plain, encoder = make_scorer(folder)
+    calibrated, _ = make_scorer(copy)
+    chunk = chunk_of([[2, 7, 3], [2, 8, 8, 3], [2, 20, 3]], encoder)
+    expected = apply_calibration(plain.forward(chunk).logits_SC, calibration, "single_label")[:, 1]
+    columns = calibrated.score(chunk).columns
+    np.testing.assert_allclose(columns["prob_spam"].to_numpy(), expected, rtol=1e-6)
+    least = calibration.threshold or 0.5
+    assert columns["prediction"].to_pylist() == ["spam" if p >= least else "ham" for p in expected]

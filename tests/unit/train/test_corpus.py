@@ -9,7 +9,7 @@ import pytest
 from assay.errors import UsageError
 from assay.train import corpus as quickstart
 from assay.train.corpus import SHARES, base_model_folder, load_corpus, quickstart_settings
-from assay.train.splits import group_near_duplicates
+from assay.train.near_duplicates import group_near_duplicates
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_the_split_is_the_same_everywhere(corpus):
     assert load_corpus().rows == corpus.rows
     assert load_corpus(seed=1).rows != corpus.rows
     assert Counter(row.split for row in corpus.rows) == {
-        "train": 956, "validation": 213, "calibration": 426, "test": 532
+        "train": 957, "validation": 213, "calibration": 425, "test": 532
     }  # fmt: skip
 
 

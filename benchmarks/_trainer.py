@@ -1,0 +1,581 @@
+"""Both sides of a training that is compared: ours, `transformers.Trainer`, and the plain loop of a DDP tutorial.
+
+All three start from one folder, with its head, and take the same rows in the same order. `Trainer` is given its
+best: bf16 where ours has it, the fused optimizer, rows padded to the longest of a batch, no logging, no check of
+each loss for NaN (which would wait for the device at each step), and as many loader processes as are fastest. The
+plain loop is what many a repository has: fp32, rows padded to the longest allowed, AdamW, nothing else.
+
+A timed stretch lies between the ends of two steps, so that loading, recording and the first shapes stay outside
+of it on all sides; the device has done its work at both readings of the clock.
+
+Axes: N rows.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch.utils.data import SequentialSampler
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from assay.train.batches import step_rows
+from assay.train.rows import LabelledRows
+from assay.train.settings import Task, TrainSettings
+from assay.train.train import TrainProgress, fit
+
+Feature = dict[str, Any]
+"""A row as a collator takes it: `input_ids`, `labels`, and `token_type_ids` where the model has them."""
+
+FIRST_WORD = 5
+"""Ids below are special ones in `write_word_tokenizer`."""
+_BEGIN, _PAD, _END = 0, 1, 2
+_PROBLEM_TYPES: dict[Task, str] = {
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What both sides of a comparison have in common."""
+
+    batch_size: int
+    """Rows of a device in a step."""
+    learning_rate: float
+    epochs: int = 1
+    schedule: Literal["linear", "cosine", "constant"] = "constant"
+    warmup_share: float = 0.0
+    weight_decay: float = 0.01
+    max_gradient_norm: float = 1.0
+    max_length: int = 512
+    dropout: float | None = None
+    """None: what the base's config says."""
+    seed: int = 0
+    device: str = "cuda"
+    """cuda or cpu."""
+    precision: Literal["auto", "fp32"] = "auto"
+    """auto: bf16 on a GPU, on both sides."""
+    task: Task = "single_label"
+    best_by: str | None = None
+    """The validation metric that chooses the checkpoint."""
+    evaluate_every: int | None = None
+    """Steps between validations; None: after each epoch."""
+
+    @property
+    def bf16(self) -> bool:
+        """Whether the forward pass is in bf16."""
+        return self.device != "cpu" and self.precision == "auto"
+
+    def num_steps(self, num_rows: int) -> int:
+        """Steps of the whole training."""
+        return self.epochs * -(-num_rows // self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """Which steps are timed: those after `first`, up to and with `last`, counted from 1.
+
+    Ours reads the device's figures every 25 steps and reports them then, so both are multiples of 25 on a GPU.
+    """
+
+    first: int
+    last: int
+
+    def check(self, device: str) -> "Timed":
+        """Itself; exits where the readings of ours on this device do not fall on the two steps."""
+        if device != "cpu" and (self.first % 25 or self.last % 25):
+            raise SystemExit(
+                f"steps {self.first} to {self.last} are timed; on a GPU both are multiples of 25"
+            )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What one training did."""
+
+    seconds: float | None = None
+    """Of the timed steps."""
+    losses: tuple[float, ...] = ()
+    """Of each step, where they were asked for."""
+    validations: tuple[tuple[int, float, Mapping[str, float]], ...] = ()
+    """Step, seconds since the call, and metrics of each validation."""
+    best: Mapping[str, float] | None = None
+    """Metrics of the checkpoint that was kept."""
+
+
+class Stopwatch:
+    """Reads the clock at the ends of two steps, when the device is done."""
+
+    def __init__(self, timed: Timed | None, *, wait: bool) -> None:
+        self._timed = timed
+        self._wait = wait
+        self._began = 0.0
+        self.seconds: float | None = None
+
+    def step(self, number: int) -> None:
+        """Say that this step, from 1, has been handed to the device."""
+        if self._timed is None or number not in {self._timed.first, self._timed.last}:
+            return
+        if self._wait:
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if number == self._timed.first:
+            self._began = now
+        else:
+            self.seconds = now - self._began
+
+
+# ------------------------------------------------------------ ours
+
+
+def our_settings(base: Path, out: Path, recipe: Recipe, **changes: Any) -> TrainSettings:  # noqa: ANN401
+    """The recipe as ours takes it; `changes` are further fields."""
+    fields: dict[str, Any] = {
+        "data": ("in memory",),
+        "devices": "1",
+        "task": recipe.task,
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "learning_rate": recipe.learning_rate,
+        "schedule": recipe.schedule,
+        "warmup_share": recipe.warmup_share,
+        "weight_decay": recipe.weight_decay,
+        "max_gradient_norm": recipe.max_gradient_norm,
+        "max_length": recipe.max_length,
+        "precision": recipe.precision,
+        "dropout": recipe.dropout,
+        "evaluate_every": recipe.evaluate_every,
+        "best_by": recipe.best_by,
+        "seed": recipe.seed,
+        "overwrite": True,
+        **changes,
+    }
+    return TrainSettings(base=str(base), out=str(out), **fields)
+
+
+def train_ours(
+    base: Path,
+    rows: LabelledRows,
+    validation: LabelledRows,
+    recipe: Recipe,
+    out: Path,
+    *,
+    timed: Timed | None = None,
+    **changes: Any,  # noqa: ANN401 - fields of TrainSettings
+) -> Training:
+    """Ours on one device, through `fit`, as a user's script calls it."""
+    began = time.perf_counter()
+    watch = Stopwatch(timed, wait=recipe.device != "cpu")
+    losses: dict[int, float] = {}
+    validations: list[tuple[int, float, Mapping[str, float]]] = []
+
+    def on_progress(progress: TrainProgress) -> None:
+        if progress.validation is not None:
+            validations.append((progress.step, time.perf_counter() - began, progress.validation))
+        elif progress.step not in losses:
+            losses[progress.step] = progress.loss
+            watch.step(progress.step)
+
+    settings = our_settings(base, out, recipe, **changes)
+    report = fit(settings, rows, validation, on_progress=on_progress)
+    return Training(
+        seconds=watch.seconds,
+        losses=tuple(losses[step] for step in sorted(losses)),
+        validations=tuple(validations),
+        best=report.validation,
+    )
+
+
+def our_order(num_rows: int, recipe: Recipe) -> list[int]:
+    """The rows in the order in which ours trains on them, all epochs end to end."""
+    pieces = [
+        piece
+        for epoch in range(recipe.epochs)
+        for piece in step_rows(num_rows, rows_per_step=recipe.batch_size, seed=recipe.seed, epoch=epoch)
+    ]
+    return [int(row) for row in np.concatenate(pieces)]
+
+
+# ------------------------------------------------------------ transformers.Trainer
+
+
+class _Trainer(Trainer):
+    """Trainer that takes the rows as they lie where `ordered` says so, and can keep each step's loss."""
+
+    ordered = False
+    losses: list[torch.Tensor] | None = None
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:  # noqa: ANN401 - as in Trainer
+        if self.ordered:
+            return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+        return super()._get_train_sampler(train_dataset)
+
+    def training_step(self, *words: Any, **named: Any) -> torch.Tensor:  # noqa: ANN401 - as in Trainer
+        loss: torch.Tensor = super().training_step(*words, **named)
+        if self.losses is not None:
+            self.losses.append(loss.detach().clone())
+        return loss
+
+
+class _Watch(TrainerCallback):
+    """Tells a stopwatch of each step, and keeps when each validation ended."""
+
+    def __init__(self, watch: Stopwatch, began: float) -> None:
+        self._watch = watch
+        self._began = began
+        self.validations: list[tuple[int, float, Mapping[str, float]]] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ANN401, ARG002
+        self._watch.step(state.global_step)
+
+    def on_evaluate(
+        self,
+        args: Any,  # noqa: ANN401, ARG002
+        state: Any,  # noqa: ANN401
+        control: Any,  # noqa: ANN401, ARG002
+        metrics: Mapping[str, float] | None = None,
+        **named: Any,  # noqa: ANN401, ARG002
+    ) -> None:
+        found = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
+        self.validations.append((state.global_step, time.perf_counter() - self._began, found))
+
+
+def train_with_trainer(  # noqa: PLR0913 - each is a thing of its own
+    model: Any,  # noqa: ANN401 - a transformers model
+    tokenizer: Any,  # noqa: ANN401 - a transformers tokenizer
+    features: Sequence[Feature],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    timed: Timed | None = None,
+    keep_losses: bool = False,
+    ordered: bool = False,
+    num_workers: int = 0,
+    sampling: str | None = None,
+    validation: Sequence[Feature] | None = None,
+    metrics_of: Callable[[Any], Mapping[str, float]] | None = None,
+    keep_best: bool = True,
+    began: float | None = None,
+) -> Training:
+    """`transformers.Trainer` on these rows; the model ends with the weights that it would save.
+
+    `ordered` takes the rows as they lie, epochs included, so `recipe.epochs` is then 1 pass over them. With
+    `validation` rows it validates as the recipe says, and unless `keep_best` is off the best checkpoint comes back
+    into the model.
+    `began` is the reading of the clock from which validations are timed.
+    """
+    began = time.perf_counter() if began is None else began
+    num_steps = -(-len(features) // recipe.batch_size) if ordered else recipe.num_steps(len(features))
+    on_gpu = recipe.device != "cpu"
+    strategy = "no" if validation is None else "epoch" if recipe.evaluate_every is None else "steps"
+    keeps = keep_best and validation is not None
+    lower = recipe.best_by in {"nll", "mae"}
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=num_steps,
+        per_device_train_batch_size=recipe.batch_size,
+        per_device_eval_batch_size=128,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=_scheduler(recipe),
+        warmup_steps=round(recipe.warmup_share * num_steps),
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_gradient_norm,
+        optim="adamw_torch_fused",
+        bf16=recipe.bf16,
+        use_cpu=not on_gpu,
+        seed=recipe.seed,
+        dataloader_num_workers=num_workers,
+        dataloader_persistent_workers=num_workers > 0,
+        dataloader_pin_memory=on_gpu,
+        eval_strategy=strategy,
+        eval_steps=recipe.evaluate_every,
+        save_strategy=strategy if keep_best else "no",
+        save_steps=recipe.evaluate_every or 500,
+        save_total_limit=1,
+        save_only_model=True,
+        load_best_model_at_end=keeps,
+        metric_for_best_model=f"eval_{recipe.best_by}" if keeps else None,
+        greater_is_better=not lower if keeps else None,
+        logging_strategy="no",
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        **({"train_sampling_strategy": sampling} if sampling else {}),
+    )
+    watch = Stopwatch(timed, wait=on_gpu)
+    callback = _Watch(watch, began)
+    trainer = _Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=list(features),
+        eval_dataset=None if validation is None else list(validation),
+        data_collator=DataCollatorWithPadding(tokenizer),
+        processing_class=tokenizer,
+        compute_metrics=metrics_of,
+        callbacks=[callback],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.ordered = ordered
+    trainer.losses = [] if keep_losses else None
+    with quiet():
+        trainer.train()
+    best = trainer.state.best_model_checkpoint
+    chosen = [found for step, _, found in callback.validations if best and best.endswith(f"-{step}")]
+    return Training(
+        seconds=watch.seconds,
+        losses=tuple(torch.stack(trainer.losses).float().cpu().tolist()) if trainer.losses else (),
+        validations=tuple(callback.validations),
+        best=chosen[0] if chosen else None,
+    )
+
+
+def predict_with_trainer(
+    model: Any,  # noqa: ANN401 - a transformers model
+    tokenizer: Any,  # noqa: ANN401 - a transformers tokenizer
+    features: Sequence[Feature],
+    recipe: Recipe,
+) -> np.ndarray:
+    """Logits [N, C] of the rows, in order, in the precision of the training."""
+    device = torch.device(recipe.device)
+    model = model.to(device).eval()
+    collate = DataCollatorWithPadding(tokenizer)
+    found = []
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
+        for first in range(0, len(features), 128):
+            few = [{**row, "labels": 0} for row in features[first : first + 128]]
+            batch = {name: each.to(device) for name, each in collate(few).items() if name != "labels"}
+            found.append(model(**batch).logits.float().cpu().numpy())
+    return np.concatenate(found)
+
+
+def _scheduler(recipe: Recipe) -> str:
+    with_warmup = recipe.schedule == "constant" and recipe.warmup_share > 0
+    return "constant_with_warmup" if with_warmup else recipe.schedule
+
+
+# ------------------------------------------------------------ the plain loop
+
+
+def train_plainly(
+    model: Any,  # noqa: ANN401 - a transformers model
+    features: Sequence[Feature],
+    recipe: Recipe,
+    *,
+    pad_token_id: int,
+    timed: Timed | None = None,
+    keep_losses: bool = False,
+) -> Training:
+    """The loop of a DDP tutorial on one device, rows as they lie: fp32, padded to `max_length`, AdamW, no more.
+
+    Rows are token ids already, which is kinder to it than tokenizing them one by one as tutorials do. No
+    schedule, no clipping, no mixed precision.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = False
+    device = torch.device(recipe.device)
+    model = model.to(device).train()
+    set_seed(recipe.seed)
+    padded = []
+    for row in features:
+        ids = torch.full((recipe.max_length,), pad_token_id)
+        ids[: len(row["input_ids"])] = torch.tensor(row["input_ids"])
+        mask = (torch.arange(recipe.max_length) < len(row["input_ids"])).long()
+        padded.append({"input_ids": ids, "attention_mask": mask, "labels": torch.tensor(row["labels"])})
+    loader = torch.utils.data.DataLoader(padded, batch_size=recipe.batch_size, shuffle=False)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    watch = Stopwatch(timed, wait=recipe.device != "cpu")
+    losses: list[torch.Tensor] = []
+    for number, batch in enumerate(loader, start=1):
+        loss = model(**{name: each.to(device) for name, each in batch.items()}).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if keep_losses:
+            losses.append(loss.detach())
+        watch.step(number)
+    return Training(seconds=watch.seconds, losses=tuple(torch.stack(losses).cpu().tolist()) if losses else ())
+
+
+# ------------------------------------------------------------ models and rows
+
+
+def load_classifier(base: Path, recipe: Recipe, names: Sequence[str]) -> Any:  # noqa: ANN401
+    """The base in fp32 with a head for these labels: the base's own where it fits, else one of the seed's."""
+    config = AutoConfig.from_pretrained(base)
+    config.num_labels = len(names)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
+    config.problem_type = _PROBLEM_TYPES[recipe.task]
+    if recipe.dropout is not None:
+        for name, value in config.to_dict().items():
+            if "dropout" in name and isinstance(value, float | int):
+                setattr(config, name, recipe.dropout)
+    with quiet():
+        set_seed(recipe.seed)
+        return AutoModelForSequenceClassification.from_pretrained(
+            base, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
+        )
+
+
+def load_tokenizer(base: Path) -> Any:  # noqa: ANN401
+    """The base's tokenizer as transformers has it."""
+    with quiet():
+        return AutoTokenizer.from_pretrained(base)
+
+
+def to_features(
+    tokenizer: Any,  # noqa: ANN401 - a transformers tokenizer
+    rows: LabelledRows,
+    targets: Sequence[int | float],
+    max_length: int,
+) -> list[Feature]:
+    """The rows as a user of Trainer tokenizes them: in one call, cut, not padded."""
+    pairs = None if rows.text_pairs is None else list(rows.text_pairs)
+    found = tokenizer(list(rows.texts), pairs, truncation=True, max_length=max_length)
+    names = [name for name in found if name != "attention_mask"]
+    return [
+        {**{name: found[name][row] for name in names}, "labels": target} for row, target in enumerate(targets)
+    ]
+
+
+def write_word_tokenizer(folder: Path, vocab_size: int, max_length: int) -> None:
+    """A tokenizer whose words are `w5`, `w6` and so on, each its own id: for rows of made-up ids."""
+    vocab = {"<s>": _BEGIN, "<pad>": _PAD, "</s>": _END, "<unk>": 3, "<mask>": 4}
+    vocab |= {f"w{index}": index for index in range(FIRST_WORD, vocab_size)}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))  # noqa: S106 - no secret
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", _END), ("<s>", _BEGIN))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    content = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_length,
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(content))
+
+
+def write_random_model(config: Any, folder: Path, *, max_length: int, seed: int = 0) -> Path:  # noqa: ANN401
+    """A folder with random weights of this configuration, head included, and `write_word_tokenizer`."""
+    config = type(config)(**{**config.to_dict(), "pad_token_id": _PAD})
+    torch.manual_seed(seed)
+    with quiet():
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    write_word_tokenizer(folder, config.vocab_size, max_length)
+    return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeUp:
+    """Rows of made-up words, as both sides take them."""
+
+    rows: LabelledRows
+    features: tuple[Feature, ...]
+    """The same rows as ids, special ones included."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, [N]."""
+        return np.array([len(row["input_ids"]) for row in self.features])
+
+    def in_order(self, order: Sequence[int]) -> list[Feature]:
+        """The features in this order."""
+        return [self.features[row] for row in order]
+
+
+def made_up_rows(lengths: np.ndarray, *, vocab_size: int, num_labels: int, pairs: bool, seed: int) -> MadeUp:
+    """Rows of these lengths in tokens, special ones included, with labels that can be learnt.
+
+    A quarter of a row's words come from fifty that its label has to itself; the rest from all.
+    """
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, num_labels, len(lengths))
+    texts, seconds, features = [], [], []
+    for length, label in zip(lengths.tolist(), labels.tolist(), strict=True):
+        words = generator.integers(FIRST_WORD, vocab_size, max(2, length - (4 if pairs else 2)))
+        own = generator.random(len(words)) < 0.25
+        words[own] = FIRST_WORD + 50 * label + generator.integers(0, 50, int(own.sum()))
+        half = len(words) // 2
+        first, second = (words[:half].tolist(), words[half:].tolist()) if pairs else (words.tolist(), [])
+        texts.append(" ".join(f"w{word}" for word in first))
+        seconds.append(" ".join(f"w{word}" for word in second))
+        ids = [_BEGIN, *first, _END, *([_END, *second, _END] if pairs else [])]
+        features.append({"input_ids": ids, "labels": label})
+    return MadeUp(
+        rows=LabelledRows(
+            texts=tuple(texts),
+            labels=tuple(str(label) for label in labels.tolist()),
+            text_pairs=tuple(seconds) if pairs else None,
+        ),
+        features=tuple(features),
+    )
+
+
+# ------------------------------------------------------------ agreement
+
+
+def loss_difference(ours: Sequence[float], theirs: Sequence[float], *, window: int = 10) -> float:
+    """Largest difference of two loss curves, each smoothed by a mean over `window` steps."""
+    if len(ours) != len(theirs) or not ours:
+        raise SystemExit(f"{len(ours)} losses of ours, {len(theirs)} of theirs; both train the same steps")
+    box = np.ones(min(window, len(ours))) / min(window, len(ours))
+    one, other = (np.convolve(np.array(each), box, mode="valid") for each in (ours, theirs))
+    return float(np.abs(one - other).max())
+
+
+def check_losses(name: str, ours: Training, theirs: Training, *, allowed: float) -> dict[str, float]:
+    """Print how far two loss curves lie apart; exits where that is more than `allowed`."""
+    difference = loss_difference(ours.losses, theirs.losses)
+    few = min(10, len(ours.losses))
+    began, ended = (float(np.mean(part)) for part in (theirs.losses[:few], theirs.losses[-few:]))
+    print(
+        f"  {name}: loss {began:.3f} -> {ended:.3f} in {len(ours.losses)} steps without dropout; largest "
+        f"difference of the smoothed curves {difference:.4f} (allowed {allowed})",
+        flush=True,
+    )
+    if not difference <= allowed:
+        raise SystemExit(f"{name} is not the same training; nothing is timed")
+    return {
+        "loss_at_start": round(began, 4),
+        "loss_at_end": round(ended, 4),
+        "largest_loss_difference": float(f"{difference:.3g}"),
+    }
+
+
+def without_dropout(recipe: Recipe) -> Recipe:
+    """The recipe for a run whose losses are compared."""
+    return replace(recipe, dropout=0.0)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars, advice and load reports."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    library = transformers.utils.logging
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    yield

@@ -1,0 +1,166 @@
+"""Training on two GPUs against one, the same batch on each: `assay.train` with devices 2 and 1.
+
+    python benchmarks/gpu/train_scaling.py --record
+    python benchmarks/gpu/train_scaling.py --shape roberta-base --devices 4
+
+DistilBERT with random weights, 32 documents a GPU and step (so 64 a step on two), rows of random ids: four labels,
+lengths log-normal, mean 53 tokens, 10 to 128; `--shape roberta-base` takes pairs of mean 400 tokens. Rows are read
+from a Parquet file; the processes are those that `devices` starts.
+
+First the losses of one GPU with 64 documents a step are compared with those of two with 32 each: the same rows make
+each step, so without dropout the curves are one. Then runs alternate; the value is the median over pairs of the
+samples a second between the ends of two steps, by the clock that the training itself reports.
+"""
+
+import argparse
+import statistics
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from _setup import chosen_device, finish, free_memory, parser
+from _trainer import (
+    LabelledRows,
+    Recipe,
+    Timed,
+    Training,
+    check_losses,
+    our_settings,
+    without_dropout,
+    write_random_model,
+)
+from train_throughput import cases, rows_of, unlike
+
+from assay.train.train import TrainProgress, train
+
+SHAPES = {"distilbert": "distilbert-b32", "roberta-base": "roberta-base-pairs"}
+
+
+def main() -> None:
+    """Compare, measure, print."""
+    flags = parser(__doc__)
+    flags.add_argument("--shape", choices=SHAPES, default="distilbert")
+    flags.add_argument("--devices", type=int, default=2)
+    flags.add_argument("--rounds", type=int, default=3)
+    flags.add_argument("--steps", type=int, help="timed steps of a round, a multiple of 25")
+    flags.add_argument("--allowed-loss-difference", type=float, default=0.05)
+    arguments = flags.parse_args()
+    device = chosen_device(arguments, num_gpus=arguments.devices)
+    case = cases(device, tiny=arguments.tiny)[SHAPES[arguments.shape]]
+    steps = arguments.steps or case.steps
+    timed = Timed(first=case.warmup, last=case.warmup + steps).check(device.type)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        base = write_random_model(case.config, place / "base", max_length=case.longest)
+        agreement = compare(case.recipe, case.num_labels, base, place, arguments, device)
+        seconds: dict[int, list[float]] = {1: [], arguments.devices: []}
+        # Each run takes as many steps, so the rows of one GPU are the first of those of several.
+        files = {
+            count: write_rows(rows_of(case, timed.last * count).rows, place / f"{count}", case.num_labels)
+            for count in seconds
+        }
+        for turn in range(arguments.rounds + 1):
+            for count, kept in seconds.items():
+                done = run(base, files[count], case.recipe, place / "out", count, timed)
+                assert done.seconds is not None
+                if turn:  # the first one fills the caches
+                    kept.append(done.seconds)
+                    rate = steps * case.recipe.batch_size * count / done.seconds
+                    print(f"  {count} devices: {rate:,.0f} samples/s", flush=True)
+                free_memory(device)
+    several = seconds[arguments.devices]
+    ratio = statistics.median(
+        arguments.devices * one / other for one, other in zip(seconds[1], several, strict=True)
+    )
+    rates = {
+        count: steps * case.recipe.batch_size * count / statistics.median(kept)
+        for count, kept in seconds.items()
+    }
+    finish(
+        arguments,
+        f"h100x{arguments.devices}.train_scaling"
+        + ("" if arguments.shape == "distilbert" else f"_{arguments.shape}"),
+        ratio,
+        "ratio",
+        f"one device: {rates[1]:,.0f} samples/s",
+        ceiling=f"{arguments.devices}",
+        details={
+            "shape": arguments.shape,
+            "batch_size_of_a_device": case.recipe.batch_size,
+            "steps": steps,
+            "samples_per_second": round(rates[arguments.devices]),
+            "seconds": [round(each, 4) for each in several],
+            "one_device_seconds": [round(each, 4) for each in seconds[1]],
+            **agreement,
+        },
+    )
+
+
+def compare(
+    recipe: Recipe,
+    num_labels: int,
+    base: Path,
+    place: Path,
+    arguments: argparse.Namespace,
+    device: torch.device,
+) -> dict[str, float]:
+    """How far the loss curves of one and of several devices lie apart; exits where it is too far."""
+    case = cases(device, tiny=arguments.tiny)[SHAPES[arguments.shape]]
+    num_steps = 6 if arguments.tiny else 100
+    files = write_rows(rows_of(case, num_steps * arguments.devices).rows, place / "compared", num_labels)
+    small = replace(without_dropout(recipe), learning_rate=3e-5)
+    large = replace(small, batch_size=small.batch_size * arguments.devices)
+    several = run(base, files, small, place / "out", arguments.devices, None)
+    one = run(base, files, large, place / "out", 1, None)
+    return check_losses(
+        f"{arguments.devices} devices and one", several, one, allowed=arguments.allowed_loss_difference
+    )
+
+
+def write_rows(rows: LabelledRows, folder: Path, num_labels: int) -> tuple[Path, Path]:
+    """Files of the rows and of a few others that end the training."""
+    folder.mkdir()
+    paths = (folder / "train.parquet", folder / "validation.parquet")
+    for path, some in zip(paths, (rows, unlike(rows.take(range(4 * num_labels)))), strict=True):
+        columns = {"text": some.texts, "label": some.labels}
+        if some.text_pairs is not None:
+            columns["text_pair"] = some.text_pairs
+        pq.write_table(pa.table({name: list(column) for name, column in columns.items()}), path)
+    return paths
+
+
+def run(
+    base: Path, files: tuple[Path, Path], recipe: Recipe, out: Path, devices: int, timed: Timed | None
+) -> Training:
+    """One training on so many devices."""
+    has_pairs = "text_pair" in pq.read_schema(files[0]).names
+    settings = our_settings(
+        base,
+        out,
+        recipe,
+        data=(str(files[0]),),
+        validation_data=(str(files[1]),),
+        text_pair_column="text_pair" if has_pairs else None,
+        near_duplicates=False,
+        devices=str(devices),
+    )
+    losses: dict[int, float] = {}
+    ends: dict[int, float] = {}
+
+    def on_progress(progress: TrainProgress) -> None:
+        if progress.validation is None:
+            losses[progress.step] = progress.loss
+            ends[progress.step] = progress.seconds
+
+    train(settings, on_progress=on_progress)
+    return Training(
+        seconds=None if timed is None else ends[timed.last] - ends[timed.first],
+        losses=tuple(losses[step] for step in sorted(losses)),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The calibration rows are no rows of the training, of early stopping or of the test.
+
+Compared by text, by id and by group, as far as each is known: a bundle keeps hashes of the rows that
+made it, by role.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from assay.bundle import Bundle
+from assay.errors import InputError
+from assay.train.provenance import HashArray, Kind, count_seen, packed_hashes, text_hashes
+from assay.train.rows import LabelledRows
+
+
+def refuse_seen(bundle: Bundle, rows: LabelledRows) -> tuple[str, ...]:
+    """Raises `InputError` where rows were trained on or chose the checkpoint; what could not be compared."""
+    notes = []
+    for kind, hashes in _hashes(rows).items():
+        seen = count_seen(hashes, bundle.provenance, kind)
+        if not seen:
+            notes.append(f"{kind}s not compared with the training: {bundle.path} does not say which it saw")
+            continue
+        found = ", ".join(f"{count} as {role} rows" for role, count in seen.items() if count)
+        if found:
+            by = "" if kind == "text" else f" by {kind}"
+            raise InputError(
+                f"of {rows.num_rows} rows the training of {bundle.path} has seen {found}{by};"
+                " a calibration on them would be too sure; remove them"
+            )
+    return tuple(notes)
+
+
+def refuse_shared(rows: LabelledRows, test_rows: LabelledRows) -> None:
+    """Raises `InputError` where calibration rows share a text, an id or a group with the test rows."""
+    test_hashes = _hashes(test_rows)
+    for kind, hashes in _hashes(rows).items():
+        shared = int(np.isin(hashes, test_hashes[kind]).sum()) if kind in test_hashes else 0
+        if shared:
+            raise InputError(
+                f"{shared} of {rows.num_rows} calibration rows share their {kind} with test rows; a test on"
+                " rows that set the calibration is too kind; remove them from one side"
+            )
+
+
+def calibration_provenance(rows: LabelledRows) -> Mapping[str, Mapping[str, str]]:
+    """The rows' hashes in the shape of a bundle's provenance, under the role `calibration`."""
+    packed = {kind: packed_hashes({"calibration": hashes}) for kind, hashes in _hashes(rows).items()}
+    return {f"{kind}_hashes": by_role for kind, by_role in packed.items() if by_role}
+
+
+def _hashes(rows: LabelledRows) -> dict[Kind, HashArray]:
+    named: dict[Kind, Sequence[str] | None] = {"id": rows.ids, "group": rows.groups}
+    found: dict[Kind, HashArray] = {"text": text_hashes(rows.texts, rows.text_pairs)}
+    found.update({kind: text_hashes(values) for kind, values in named.items() if values is not None})
+    return found

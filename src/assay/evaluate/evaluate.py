@@ -1,0 +1,445 @@
+"""`assay evaluate`: the steps in order.
+
+    bundle, rows -> what the bundle says of them -> metrics with intervals, of all rows, of those that
+    training has not met, and of each group -> report
+
+With a second bundle the same rows go through both, and the differences are tested as pairs.
+
+Axes: N rows, C classes or labels.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+
+from assay import __version__, metrics
+from assay.bundle import Bundle, load_bundle
+from assay.engine.engine import Engine
+from assay.engine.load import load_engine
+from assay.errors import InputError, UsageError
+from assay.evaluate.findings import Evaluated, EvaluateReport, Worst
+from assay.evaluate.measure import (
+    Outcome,
+    Part,
+    Resampling,
+    group_indices,
+    label_values,
+    measure,
+    point_values,
+)
+from assay.evaluate.predict import Predictions, predict
+from assay.evaluate.report import write_report
+from assay.evaluate.seen import find_seen
+from assay.evaluate.settings import EvaluateSettings
+from assay.metrics import FloatArray, IntArray
+from assay.tokenize.encode import Encoder
+from assay.tokenize.plan import choose_max_length
+from assay.train.labels import Label, to_targets
+from assay.train.rows import LabelledRows, read_labelled
+
+MOST_SLICES = 50
+"""Groups whose metrics are found, the largest first."""
+FEW_ROWS = 100
+FEW_LABEL_ROWS = 10
+FEW_SLICE_ROWS = 30
+FEW_GROUPS = 20
+SHOWN_WORST = 20
+SHOWN_TEXT = 200
+"""Characters of a text that are shown."""
+CALIBRATION_METRICS = ("nll", "brier", "ece", "ece_equal_mass")
+_GENERIC_LABEL = re.compile(r"LABEL_\d+")
+
+
+def evaluate(settings: EvaluateSettings) -> EvaluateReport:
+    """Evaluates a bundle, or two, on labelled rows; writes `settings.out` where it is given.
+
+    Raises `UsageError` where a setting does not fit the bundle, `SourceError` for rows that cannot be
+    read, `InputError` for labels that the bundle does not know and rows that it cannot score.
+    """
+    bundle = load_bundle(settings.bundle)
+    against = None if settings.against is None else load_bundle(settings.against)
+    if against is not None:
+        _check_comparable(bundle, against)
+    rows = read_labelled(
+        settings.data,
+        text_column=settings.text_column,
+        label_column=settings.label_column,
+        task=bundle.task,
+        text_pair_column=settings.text_pair_column,
+        group_column=settings.group_column,
+        id_column=settings.id_column,
+        format=settings.format,
+    )
+    return evaluate_rows(settings, bundle, rows, against=against)
+
+
+def evaluate_rows(
+    settings: EvaluateSettings,
+    bundle: Bundle,
+    rows: LabelledRows,
+    *,
+    engine: Engine | None = None,
+    against: Bundle | None = None,
+) -> EvaluateReport:
+    """As `evaluate`, with the bundles, the rows and, where it is loaded, the first one's engine handed in."""
+    if rows.num_rows == 0:
+        raise InputError("0 rows; a metric needs some; name sources that hold rows")
+    targets = _targets(bundle, rows)
+    first = _evaluated(settings, bundle, rows, targets, engine, bundle.labels)
+    second = None if against is None else _evaluated(settings, against, rows, targets, None, bundle.labels)
+    resampling = Resampling(
+        num_resamples=settings.resamples,
+        method=settings.interval,
+        confidence=settings.confidence,
+        seed=settings.seed,
+    )
+    group_N = None if rows.groups is None else group_indices(rows.groups)
+    by_group = group_N is not None and settings.resample != "rows"
+    parts = _parts(first, second, resampling, group_N if by_group else None)
+    slices, num_left_out = _slices(first, second, resampling, rows)
+    report = EvaluateReport(
+        settings=settings,
+        num_rows=rows.num_rows,
+        num_groups=None if group_N is None else int(group_N.max()) + 1,
+        drawn="groups" if by_group else "rows",
+        bundle=first,
+        against=second,
+        parts=parts,
+        slices=slices,
+        num_slices_left_out=num_left_out,
+        warnings=tuple(_warnings(first, second, parts, slices, group_N if by_group else None)),
+        assay_version=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        out=settings.out,
+    )
+    if report.out is not None:
+        write_report(report, report.out)
+    return report
+
+
+# ---------------------------------------------------------------- one bundle
+
+
+def _evaluated(
+    settings: EvaluateSettings,
+    bundle: Bundle,
+    rows: LabelledRows,
+    targets: IntArray | FloatArray,
+    engine: Engine | None,
+    labels: Sequence[str],
+) -> Evaluated:
+    """What a bundle says of the rows, its outputs in the order of `labels`."""
+    began = time.perf_counter()
+    max_length = choose_max_length(bundle, settings.max_length)
+    encoder = Encoder.from_bundle(
+        bundle.path, max_length=max_length, on_long=settings.on_long, stride=settings.stride
+    )
+    _check_pairs(bundle, encoder, rows)
+    engine = engine or load_engine(
+        bundle.path,
+        device=settings.device,
+        precision=settings.precision,
+        num_threads=settings.num_threads,
+    )
+    predictions = predict(bundle, engine, encoder, rows, max_batch_tokens=settings.max_batch_tokens)
+    seconds = time.perf_counter() - began
+    outcome = _outcome(bundle, predictions, targets, labels)
+    calibration = bundle.calibration
+    before, after = {}, {}
+    if calibration is not None and bundle.task != "regression":
+        plain, mapped = point_values(outcome.before_calibration()), point_values(outcome)
+        before = {name: value for name in CALIBRATION_METRICS if isinstance(value := plain[name], float)}
+        after = {name: value for name in CALIBRATION_METRICS if isinstance(value := mapped[name], float)}
+    provenances = [bundle.provenance, *([calibration.provenance] if calibration is not None else [])]
+    return Evaluated(
+        path=bundle.path,
+        fingerprint=bundle.fingerprint,
+        task=bundle.task,
+        labels=tuple(labels),
+        calibration="none" if calibration is None else calibration.method,
+        threshold=None if calibration is None else calibration.threshold,
+        max_length=max_length,
+        engine=engine.description(),
+        seconds=seconds,
+        num_tokens=predictions.num_tokens,
+        num_truncated=predictions.num_truncated,
+        outcome=outcome,
+        before=before,
+        after=after,
+        by_label={}
+        if bundle.task == "regression"
+        else {label: label_values(outcome, index) for index, label in enumerate(labels)},
+        worst=_worst(outcome, rows, labels, show_texts=settings.show_texts),
+        seen=find_seen(rows, provenances),
+    )
+
+
+def _outcome(
+    bundle: Bundle, predictions: Predictions, targets: IntArray | FloatArray, labels: Sequence[str]
+) -> Outcome:
+    order = np.array([bundle.labels.index(label) for label in labels], dtype=np.int64)
+    if bundle.task == "regression":
+        order = np.zeros(1, dtype=np.int64)
+    predicted = predictions.predicted
+    if bundle.task == "single_label":
+        predicted = np.argsort(order)[predicted]
+    elif bundle.task == "multi_label":
+        predicted = predicted[:, order]
+    return Outcome(
+        task=bundle.task,
+        outputs_NC=predictions.outputs_NC[:, order],
+        plain_NC=predictions.plain_NC[:, order],
+        predicted=predicted,
+        targets=targets,
+        int_score=bundle.int_score,
+        half_width=None if bundle.calibration is None else bundle.calibration.half_width,
+    )
+
+
+def _targets(bundle: Bundle, rows: LabelledRows) -> IntArray | FloatArray:
+    if bundle.task == "regression" and len(bundle.labels) != 1:
+        raise UsageError(
+            f"{bundle.path}: a regression of {len(bundle.labels)} outputs; rows have one target each;"
+            " evaluate a bundle of one output"
+        )
+    if bundle.task == "regression":
+        values = np.array(rows.labels, dtype=np.float64)
+        if not np.isfinite(values).all():
+            count = int((~np.isfinite(values)).sum())
+            raise InputError(
+                f"{count} of {values.size} targets are NaN or infinite; a metric needs numbers; drop these rows"
+            )
+        return values
+    targets = to_targets(_as_the_bundle_names_them(bundle, rows.labels), bundle.task, bundle.labels)
+    return targets.astype(np.int64)
+
+
+def _as_the_bundle_names_them(bundle: Bundle, labels: Sequence[Label]) -> Sequence[Label]:
+    """Labels as they are; 0 as LABEL_0 where the model's labels were never given names."""
+    if not all(_GENERIC_LABEL.fullmatch(name) for name in bundle.labels):
+        return labels
+    known = set(bundle.labels)
+
+    def name_of(name: str) -> str:
+        generic = f"LABEL_{name}"
+        return generic if name not in known and generic in known else name
+
+    return [
+        tuple(name_of(name) for name in label) if isinstance(label, tuple) else name_of(str(label))
+        for label in labels
+    ]
+
+
+def _check_comparable(bundle: Bundle, against: Bundle) -> None:
+    if bundle.task != against.task:
+        raise UsageError(
+            f"{bundle.path} is {bundle.task} and {against.path} {against.task}; only bundles of one task"
+            " compare; name another"
+        )
+    if bundle.task != "regression" and set(bundle.labels) != set(against.labels):
+        alone = sorted(set(bundle.labels) ^ set(against.labels))
+        raise UsageError(
+            f"only one of the bundles knows {alone[:5]}; bundles compare on the same labels; name another"
+        )
+
+
+def _check_pairs(bundle: Bundle, encoder: Encoder, rows: LabelledRows) -> None:
+    if rows.text_pairs is not None:
+        encoder.check_pairs()
+    elif bundle.is_pair:
+        raise UsageError(
+            f"{bundle.path} takes pairs of texts and one column is given; give --text-pair-column"
+        )
+
+
+# ---------------------------------------------------------------- parts of the rows
+
+
+def _parts(
+    first: Evaluated, second: Evaluated | None, resampling: Resampling, group_N: IntArray | None
+) -> tuple[Part, ...]:
+    """All rows, those that neither bundle has met, and those of groups that neither has met."""
+    found = [_part("all rows", first, second, resampling, None, group_N)]
+    row_N, seen_group_N = first.seen.row_N, first.seen.group_N
+    if second is not None:
+        row_N, seen_group_N = row_N | second.seen.row_N, seen_group_N | second.seen.group_N
+    if row_N.any() and not row_N.all():
+        kept = np.flatnonzero(~row_N)
+        found.append(_part("without rows seen before", first, second, resampling, kept, group_N))
+    if (seen_group_N != row_N).any() and not seen_group_N.all():
+        kept = np.flatnonzero(~seen_group_N)
+        found.append(_part("without groups seen before", first, second, resampling, kept, group_N))
+    return tuple(found)
+
+
+def _slices(
+    first: Evaluated, second: Evaluated | None, resampling: Resampling, rows: LabelledRows
+) -> tuple[tuple[Part, ...], int]:
+    """Each group's rows, the largest groups first; and how many groups are left out."""
+    if rows.groups is None:
+        return (), 0
+    rows_of: dict[str, list[int]] = {}
+    for row, group in enumerate(rows.groups):
+        rows_of.setdefault(group, []).append(row)
+    largest = sorted(rows_of.items(), key=lambda item: (-len(item[1]), item[0]))[:MOST_SLICES]
+    found = [
+        _part(group, first, second, resampling, np.array(kept, dtype=np.int64), None)
+        for group, kept in largest
+    ]
+    return tuple(found), len(rows_of) - len(largest)
+
+
+def _part(
+    name: str,
+    first: Evaluated,
+    second: Evaluated | None,
+    resampling: Resampling,
+    rows: IntArray | None,
+    group_N: IntArray | None,
+) -> Part:
+    if rows is None:
+        return measure(name, first.outcome, None if second is None else second.outcome, resampling, group_N)
+    return measure(
+        name,
+        first.outcome.take(rows),
+        None if second is None else second.outcome.take(rows),
+        resampling,
+        None if group_N is None else group_N[rows],
+    )
+
+
+def row_losses(outcome: Outcome) -> FloatArray:
+    """What each row adds to the NLL (multi-label: summed over labels), or a regression's absolute error, [N]."""
+    if outcome.task == "regression":
+        return np.abs(outcome.outputs_NC[:, 0] - outcome.targets)
+    if outcome.task == "multi_label":
+        said = np.where(outcome.targets > 0, outcome.outputs_NC, 1 - outcome.outputs_NC)
+    else:
+        rows = np.arange(outcome.num_rows)
+        said = outcome.outputs_NC[rows, outcome.targets.astype(np.int64)][:, None]
+    summed: FloatArray = -np.log(np.maximum(said, metrics.SMALLEST_PROBABILITY)).sum(axis=1)
+    return summed
+
+
+def _worst(
+    outcome: Outcome, rows: LabelledRows, labels: Sequence[str], *, show_texts: bool
+) -> tuple[Worst, ...]:
+    losses = row_losses(outcome)
+    is_wrong = outcome.predicted != outcome.targets
+    wrong_N = is_wrong.any(axis=1) if is_wrong.ndim == 2 else is_wrong
+    candidates = np.arange(losses.size) if outcome.task == "regression" else np.flatnonzero(wrong_N)
+    order = candidates[np.argsort(-losses[candidates], kind="stable")][:SHOWN_WORST]
+    return tuple(
+        Worst(
+            row=int(row),
+            id=None if rows.ids is None else rows.ids[row],
+            truth=_said(outcome.targets[row], outcome.task, labels),
+            predicted=f"{outcome.outputs_NC[row, 0]:.4g}"
+            if outcome.task == "regression"
+            else _said(outcome.predicted[row], outcome.task, labels),
+            loss=float(losses[row]),
+            text=_beginning(rows, row) if show_texts else None,
+        )
+        for row in order
+    )
+
+
+def _said(value: IntArray | FloatArray, task: str, labels: Sequence[str]) -> str:
+    if task == "regression":
+        return f"{float(value):.4g}"
+    if task == "multi_label":
+        return ", ".join(label for label, holds in zip(labels, value, strict=True) if holds) or "(none)"
+    return labels[int(value)]
+
+
+def _beginning(rows: LabelledRows, row: int) -> str:
+    text = rows.texts[row]
+    if rows.text_pairs is not None:
+        text = f"{text[: SHOWN_TEXT // 2]} | {rows.text_pairs[row]}"
+    text = " ".join(text.split())
+    return text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}…"
+
+
+# ---------------------------------------------------------------- what a reader must know
+
+
+def _warnings(
+    first: Evaluated,
+    second: Evaluated | None,
+    parts: Sequence[Part],
+    slices: Sequence[Part],
+    group_N: IntArray | None,
+) -> list[str]:
+    outcome = first.outcome
+    found = []
+    for each in (first, second):
+        found += [] if each is None else _seen_warnings(each)
+    if outcome.num_rows < FEW_ROWS:
+        found.append(f"only {outcome.num_rows} rows: every number is rough, and its interval too")
+    found += _label_warnings(outcome, first.labels)
+    if outcome.task != "regression" and outcome.num_rows < 10 * metrics.NUM_BINS:
+        found.append(
+            f"ECE of {outcome.num_rows} rows in {metrics.NUM_BINS} bins is too high: it counts noise as miscalibration"
+        )
+    if group_N is not None and (num_groups := int(np.unique(group_N).size)) < FEW_GROUPS:
+        found.append(
+            f"intervals draw {num_groups} groups, too few to be exact; where groups are kinds rather than"
+            " clusters of like rows, set --resample rows"
+        )
+    if small := sum(part.num_rows < FEW_SLICE_ROWS for part in slices):
+        found.append(f"{small} of {len(slices)} groups have fewer than {FEW_SLICE_ROWS} rows")
+    if second is not None and len(parts) > 1:
+        found.append(
+            "a bundle has met some of the rows: compare the two on the rows without these, further below"
+        )
+    if second is not None and first.max_length != second.max_length:
+        found.append(
+            f"texts are cut at {first.max_length} tokens for one bundle and {second.max_length} for the other"
+        )
+    return found
+
+
+def _seen_warnings(evaluated: Evaluated) -> list[str]:
+    seen, name = evaluated.seen, evaluated.path.name
+    if not seen.is_known:
+        return [f"{name} does not say what it was trained on: whether test rows are among it is not known"]
+    met = {"train": "trained on", "validation": "chose the checkpoint", "calibration": "were calibrated on"}
+    found = [
+        f"{count:,} of {seen.row_N.size:,} rows {'share a group with rows that' if kind == 'group' else ''}"
+        f" {met.get(role, 'were seen as ' + role)} ({name}, by {kind})".replace("  ", " ")
+        for kind, counts in seen.counts.items()
+        for role, count in counts.items()
+        if count
+    ]
+    if seen.row_N.all():
+        found.append(f"{name} has met every test row: no number here says how it does on others")
+    return found
+
+
+def _label_warnings(outcome: Outcome, labels: Sequence[str]) -> list[str]:
+    if outcome.task == "regression":
+        return []
+    if outcome.task == "multi_label":
+        counts = outcome.targets.sum(axis=0)
+    else:
+        counts = np.bincount(outcome.targets.astype(np.int64), minlength=len(labels))
+    absent = [label for label, count in zip(labels, counts, strict=True) if count == 0]
+    few = [label for label, count in zip(labels, counts, strict=True) if 0 < count < FEW_LABEL_ROWS]
+    found = []
+    if absent:
+        found.append(f"no row of {_listed(absent)}: no number here speaks of it")
+    if few:
+        found.append(f"fewer than {FEW_LABEL_ROWS} rows of {_listed(few)}: their metrics are rough")
+    if outcome.task == "single_label" and np.unique(outcome.predicted).size == 1 < outcome.num_rows:
+        found.append(
+            f"every row is predicted {labels[int(outcome.predicted[0])]}: the bundle tells no labels apart"
+        )
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more labels"

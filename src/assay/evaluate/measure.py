@@ -1,0 +1,343 @@
+"""What predictions are worth: values, intervals, reasons where undefined; differences of two. Pure.
+
+A number is never shown where it has no meaning: AUC of rows of one label, say, is `undefined` with the
+reason, neither 0 nor NaN.
+
+Axes: N rows, C classes or labels, B resamples.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from assay import metrics
+from assay.errors import InputError
+from assay.evaluate import statistics
+from assay.evaluate.bootstrap import (
+    Interval,
+    IntervalMethod,
+    Resamples,
+    Statistics,
+    interval,
+    p_value,
+    resample,
+)
+from assay.metrics import FloatArray, IntArray
+from assay.train.settings import Task
+
+MOST_RANKED = 1 << 30
+"""Rows times rankings (one a class) times resamples of ranking metrics, at most: about a minute."""
+_NO_INTERVALS = "none was asked for"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a bundle says of rows, and what is true of them."""
+
+    task: Task
+    outputs_NC: FloatArray
+    """Calibrated probabilities; a regression's values [N, 1]."""
+    plain_NC: FloatArray
+    """The same before calibration."""
+    predicted: IntArray
+    """Index of the predicted label [N]; multi-label 0/1 [N, C]; a regression's zeros [N]."""
+    targets: IntArray | FloatArray
+    """Index of the true label [N]; multi-label 0/1 [N, C]; a regression's targets [N]."""
+    int_score: tuple[int, int] | None = None
+    """Least and greatest whole score of a regression, where it gives any."""
+    half_width: float | None = None
+    """Half the width of a regression's intervals, where it gives any."""
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return len(self.outputs_NC)
+
+    def take(self, rows: IntArray) -> "Outcome":
+        """These rows alone."""
+        return replace(
+            self,
+            outputs_NC=self.outputs_NC[rows],
+            plain_NC=self.plain_NC[rows],
+            predicted=self.predicted[rows],
+            targets=self.targets[rows],
+        )
+
+    def before_calibration(self) -> "Outcome":
+        """The same rows with the uncalibrated outputs; what was predicted stays."""
+        return replace(self, outputs_NC=self.plain_NC, half_width=None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """One number, how sure it is, or why there is none."""
+
+    value: float | None
+    """The number; `None` where it is undefined."""
+    undefined: str | None
+    """Why it is undefined; `None` where it is not."""
+    interval: Interval
+    """The confidence interval, or why there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """One metric of the first bundle less that of the second, on the same rows."""
+
+    value: float | None
+    """First less second; `None` where either is undefined."""
+    interval: Interval
+    """Of the difference, by drawing the same rows for both."""
+    p_value: float | None
+    """Two-sided, that there is no difference."""
+    test: Literal["mcnemar", "bootstrap"]
+    """mcnemar: exact, of the rows on which one alone is right; bootstrap: paired."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """The metrics of some of the rows."""
+
+    name: str
+    """Which rows."""
+    num_rows: int
+    """How many."""
+    metrics: Mapping[str, Metric]
+    """Of the bundle."""
+    against: Mapping[str, Metric] | None = None
+    """Of the other bundle."""
+    differences: Mapping[str, Difference] | None = None
+    """Of the first less the second."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resampling:
+    """How intervals are found."""
+
+    num_resamples: int
+    """0: no intervals."""
+    method: IntervalMethod
+    confidence: float
+    seed: int
+
+
+def measure(
+    name: str,
+    outcome: Outcome,
+    other: Outcome | None,
+    resampling: Resampling,
+    group_N: IntArray | None = None,
+) -> Part:
+    """The metrics of an outcome, and with `other`, of the same rows, the differences too.
+
+    `group_N`: the group of each row, any numbers; intervals then draw groups.
+    """
+    values = point_values(outcome)
+    other_values = None if other is None else point_values(other)
+    drawn = _resamples(outcome, other, resampling, group_N)
+
+    def found(values: Mapping[str, float | str], prefix: str) -> dict[str, Metric]:
+        return {
+            metric: Metric(value=None, undefined=value, interval=Interval(undefined="the value is undefined"))
+            if isinstance(value, str)
+            else Metric(
+                value=value, undefined=None, interval=_interval(value, prefix + metric, drawn, resampling)
+            )
+            for metric, value in values.items()
+        }
+
+    if other is None or other_values is None:
+        return Part(name=name, num_rows=outcome.num_rows, metrics=found(values, "first "))
+    return Part(
+        name=name,
+        num_rows=outcome.num_rows,
+        metrics=found(values, "first "),
+        against=found(other_values, "second "),
+        differences={
+            metric: _difference(metric, values[metric], other_values[metric], drawn, resampling)
+            if group_N is not None or metric not in {"accuracy", "subset_accuracy"}
+            else replace(
+                _difference(metric, values[metric], other_values[metric], drawn, resampling),
+                p_value=metrics.mcnemar(_is_right(outcome), _is_right(other)),
+                test="mcnemar",
+            )
+            for metric in values
+            if metric in other_values
+        },
+    )
+
+
+def point_values(outcome: Outcome) -> dict[str, float | str]:
+    """Every metric of an outcome by name, in the order of a report; a text says why one is undefined."""
+    if outcome.task == "single_label":
+        found = _single_label_values(outcome)
+    elif outcome.task == "multi_label":
+        found = _multi_label_values(outcome)
+    else:
+        found = _regression_values(outcome)
+    return {name: _value_or_reason(metric) for name, metric in found.items()}
+
+
+def label_values(outcome: Outcome, index: int) -> dict[str, float | str]:
+    """Metrics of one label of a classifier against the rest; a text says why one is undefined."""
+    if outcome.task == "multi_label":
+        positive_N, predicted_N = outcome.targets[:, index] > 0, outcome.predicted[:, index] > 0
+    else:
+        positive_N, predicted_N = outcome.targets == index, outcome.predicted == index
+    probability_N = outcome.outputs_NC[:, index]
+    found: dict[str, Callable[[], float]] = {
+        "precision": lambda: metrics.precision(positive_N, predicted_N),
+        "recall": lambda: metrics.recall(positive_N, predicted_N),
+        "f1": lambda: metrics.f_beta(positive_N, predicted_N),
+        "auc": lambda: metrics.auc(positive_N, probability_N),
+        "average_precision": lambda: metrics.average_precision(positive_N, probability_N),
+        "brier": lambda: float(np.square(probability_N - positive_N).mean()),
+        "ece": lambda: metrics.calibration_error(probability_N, positive_N),
+    }
+    counts = {"rows": float(positive_N.sum()), "predicted": float(predicted_N.sum())}
+    return {**counts, **{name: _value_or_reason(metric) for name, metric in found.items()}}
+
+
+def group_indices(groups: Sequence[str]) -> IntArray:
+    """Groups as numbers 0..G-1, [N]."""
+    return np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)[1].astype(np.int64)
+
+
+def _single_label_values(outcome: Outcome) -> dict[str, Callable[[], float]]:
+    probabilities, predicted = outcome.outputs_NC, outcome.predicted
+    labels = outcome.targets.astype(np.int64)
+    binary: dict[str, Callable[[], float]] = {
+        "precision": lambda: metrics.precision(labels == 1, predicted == 1),
+        "recall": lambda: metrics.recall(labels == 1, predicted == 1),
+        "f1": lambda: metrics.f_beta(labels == 1, predicted == 1),
+    }
+    return {
+        "accuracy": lambda: metrics.accuracy(labels, predicted),
+        "balanced_accuracy": lambda: metrics.balanced_accuracy(labels, predicted),
+        "macro_f1": lambda: metrics.macro_f1(labels, predicted),
+        "weighted_f1": lambda: metrics.weighted_f1(labels, predicted),
+        **(binary if probabilities.shape[1] == 2 else {}),
+        "auc": lambda: metrics.macro_auc(labels, probabilities),
+        "average_precision": lambda: metrics.macro_average_precision(labels, probabilities),
+        "nll": lambda: metrics.nll(probabilities, labels),
+        "brier": lambda: metrics.brier(probabilities, labels),
+        "ece": lambda: metrics.ece(probabilities, labels),
+        "ece_equal_mass": lambda: metrics.ece(probabilities, labels, binning="equal-mass"),
+    }
+
+
+def _multi_label_values(outcome: Outcome) -> dict[str, Callable[[], float]]:
+    probabilities, targets, predicted = outcome.outputs_NC, outcome.targets, outcome.predicted
+    return {
+        "macro_f1": lambda: metrics.multilabel_f1(targets, predicted, "macro"),
+        "micro_f1": lambda: metrics.multilabel_f1(targets, predicted, "micro"),
+        "subset_accuracy": lambda: metrics.subset_accuracy(targets, predicted),
+        "auc": lambda: metrics.multilabel_macro(metrics.auc, targets, probabilities),
+        "average_precision": lambda: metrics.multilabel_macro(
+            metrics.average_precision, targets, probabilities
+        ),
+        "micro_auc": lambda: metrics.auc(targets.ravel(), probabilities.ravel()),
+        "micro_average_precision": lambda: metrics.average_precision(targets.ravel(), probabilities.ravel()),
+        "nll": lambda: metrics.multilabel_nll(targets, probabilities),
+        "brier": lambda: metrics.multilabel_brier(targets, probabilities),
+        "ece": lambda: metrics.multilabel_ece(targets, probabilities),
+        "ece_equal_mass": lambda: metrics.multilabel_ece(targets, probabilities, binning="equal-mass"),
+    }
+
+
+def _regression_values(outcome: Outcome) -> dict[str, Callable[[], float]]:
+    values, targets = outcome.outputs_NC[:, 0], outcome.targets
+    found: dict[str, Callable[[], float]] = {
+        "mae": lambda: metrics.mae(targets, values),
+        "rmse": lambda: metrics.rmse(targets, values),
+        "spearman": lambda: metrics.spearman(targets, values),
+    }
+    if outcome.int_score is not None:
+        low, high = outcome.int_score
+        found["int_macro_f1"] = lambda: metrics.int_macro_f1(targets, values, low, high)
+    if outcome.half_width is not None:
+        width = outcome.half_width
+        found["coverage"] = lambda: float((np.abs(values - targets) <= width).mean())
+        found["mean_width"] = lambda: 2 * width
+    return found
+
+
+def _value_or_reason(metric: Callable[[], float]) -> float | str:
+    try:
+        return metric()
+    except InputError as error:
+        return str(error)
+
+
+def _statistics(outcome: Outcome, num_resamples: int) -> Statistics:
+    most_ranked = MOST_RANKED // num_resamples
+    outputs, targets = outcome.outputs_NC, outcome.targets
+    if outcome.task == "single_label":
+        return statistics.single_label(
+            outputs, targets.astype(np.int64), outcome.predicted, most_ranked=most_ranked
+        )
+    if outcome.task == "multi_label":
+        return statistics.multi_label(outputs, targets > 0, outcome.predicted > 0, most_ranked=most_ranked)
+    return statistics.regression(
+        outputs[:, 0], targets.astype(np.float64), outcome.int_score, outcome.half_width
+    )
+
+
+def _resamples(
+    outcome: Outcome, other: Outcome | None, resampling: Resampling, group_N: IntArray | None
+) -> Resamples | None:
+    """Both bundles and their differences in the same resamples: "first auc", "second auc", "difference auc"."""
+    if not resampling.num_resamples:
+        return None
+    first = _statistics(outcome, resampling.num_resamples)
+    second = None if other is None else _statistics(other, resampling.num_resamples)
+
+    def both(weights_BN: FloatArray) -> Mapping[str, FloatArray]:
+        values = first(weights_BN)
+        others = {} if second is None else second(weights_BN)
+        return {
+            **{f"first {name}": each for name, each in values.items()},
+            **{f"second {name}": each for name, each in others.items()},
+            **{f"difference {name}": values[name] - each for name, each in others.items() if name in values},
+        }
+
+    index_N = None if group_N is None else np.unique(group_N, return_inverse=True)[1].astype(np.int64)
+    return resample(
+        both,
+        outcome.num_rows,
+        num_resamples=resampling.num_resamples,
+        seed=resampling.seed,
+        group_N=index_N,
+    )
+
+
+def _interval(value: float, name: str, drawn: Resamples | None, resampling: Resampling) -> Interval:
+    if drawn is None:
+        return Interval(undefined=_NO_INTERVALS)
+    if name not in drawn.drawn:
+        return Interval(undefined="too many rows and labels to rank anew; set fewer --resamples")
+    return interval(value, name, drawn, confidence=resampling.confidence, method=resampling.method)
+
+
+def _difference(
+    name: str, first: float | str, second: float | str, drawn: Resamples | None, resampling: Resampling
+) -> Difference:
+    if isinstance(first, str) or isinstance(second, str):
+        return Difference(
+            value=None, interval=Interval(undefined="a value is undefined"), p_value=None, test="bootstrap"
+        )
+    key = f"difference {name}"
+    has_draws = drawn is not None and key in drawn.drawn
+    return Difference(
+        value=first - second,
+        interval=_interval(first - second, key, drawn, resampling),
+        p_value=p_value(drawn.drawn[key]) if drawn is not None and has_draws else None,
+        test="bootstrap",
+    )
+
+
+def _is_right(outcome: Outcome) -> IntArray:
+    is_right = np.equal(outcome.predicted, outcome.targets).reshape(outcome.num_rows, -1)
+    return np.asarray(is_right.all(axis=1), dtype=np.int64)

@@ -1,0 +1,54 @@
+"""Which test rows the making of a bundle has met: by text, by id, by group."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.train.provenance import HashArray, Kind, seen_hashes, text_hashes
+from assay.train.rows import LabelledRows
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """Test rows that training, the choice of the checkpoint or calibration has met too."""
+
+    is_known: bool
+    """Whether the bundle says what it has met; a plain transformers folder does not."""
+    counts: Mapping[str, Mapping[str, int]]
+    """Rows by what was compared (`text`, `id`, `group`) and role (`train`, `validation`, `calibration`)."""
+    row_N: BoolArray
+    """Whether the row itself was met, by its text or its id."""
+    group_N: BoolArray
+    """Whether the row was met, or another row of its group."""
+
+
+def find_seen(rows: LabelledRows, provenances: Sequence[Mapping[str, object]]) -> Seen:
+    """What the provenances (a bundle's and its calibration's) say of these rows."""
+    counts: dict[str, dict[str, int]] = {}
+    masks: dict[Kind, BoolArray] = {}
+    is_known = False
+    for kind, hashes in _hashes(rows).items():
+        met_N = np.zeros(rows.num_rows, dtype=np.bool_)
+        for provenance in provenances:
+            for role, seen in seen_hashes(provenance, kind).items():
+                is_known = True
+                found_N = np.isin(hashes, seen)
+                counts.setdefault(kind, {})[role] = int(found_N.sum())
+                met_N |= found_N
+        masks[kind] = met_N
+    nothing_N = np.zeros(rows.num_rows, dtype=np.bool_)
+    row_N = masks["text"] | masks.get("id", nothing_N)
+    return Seen(is_known=is_known, counts=counts, row_N=row_N, group_N=row_N | masks.get("group", nothing_N))
+
+
+def _hashes(rows: LabelledRows) -> dict[Kind, HashArray]:
+    hashes: dict[Kind, HashArray] = {"text": text_hashes(rows.texts, rows.text_pairs)}
+    if rows.ids is not None:
+        hashes["id"] = text_hashes(rows.ids)
+    if rows.groups is not None:
+        hashes["group"] = text_hashes(rows.groups)
+    return hashes

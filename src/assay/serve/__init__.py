@@ -1,0 +1,20 @@
+"""Serving: one process that answers HTTP, and an engine process a device that computes.
+
+settings.py        what a user may set
+verb.py            `assay serve`: check, listen, start the engines, then the server
+placement.py       which engine processes, and where
+server.py          the event loop: uvicorn, signals, drain
+edge.py            the outermost layer: request ids, keys, headers, log, errors as answers
+routes.py          what each address does; models.py and bodies.py check what comes in
+answers.py         scores -> JSON; docs.py the OpenAPI document and its page
+service.py         the bundle of the moment: accept, start, reload, end
+tokenizing.py      texts -> documents of token ids, in threads
+dispatcher.py      documents -> batches -> engines -> scores
+policy.py          which documents the device gets next (pure)
+engines.py         engine processes, from the server's side
+engine_process.py  the process that computes; frames.py what goes between (pure)
+scores.py          logits -> probabilities -> decisions, as a scored row
+keys.py            API keys and rate limits
+refusals.py        one table from reasons to HTTP statuses
+metrics.py, log.py what operators see; page/ what people see
+"""

@@ -1,0 +1,86 @@
+"""The body of a request: read within limits of size and time, parsed as JSON."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import orjson
+
+from assay.serve.edge import Receive, Scope
+from assay.serve.refusals import Refusal
+from assay.serve.tickets import ClientGoneError
+
+MOST_DISCARDED_BYTES = 256 << 20
+DISCARD_SECONDS = 10.0
+_CLOSE = {"Connection": "close"}
+
+
+async def read_json(scope: Scope, receive: Receive, *, max_bytes: int, timeout_seconds: float) -> Any:  # noqa: ANN401  JSON
+    """The JSON value of a body; raises Refusal for one too large, too slow, or that is none.
+
+    Bytes are counted as they come, so that a body without a length is bounded too. Numbers that are
+    none (NaN), lone surrogates and nesting too deep to parse are refused with all that is no JSON.
+    """
+    await _check_head(scope, receive, max_bytes)
+    message = await _next(receive, timeout_seconds)
+    body = message.get("body", b"")
+    if message.get("more_body"):
+        chunks = [body]
+        num_bytes = len(body)
+        deadline = asyncio.get_running_loop().time() + timeout_seconds
+        while message.get("more_body"):
+            if num_bytes > max_bytes:
+                chunks.clear()
+                await _discard(receive)
+                raise Refusal("too_large", f"the body has more than {max_bytes} bytes", _CLOSE)
+            message = await _next(receive, deadline - asyncio.get_running_loop().time())
+            chunks.append(message.get("body", b""))
+            num_bytes += len(chunks[-1])
+        body = b"".join(chunks)
+    if len(body) > max_bytes:
+        raise Refusal("too_large", f"the body has more than {max_bytes} bytes", _CLOSE)
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise Refusal("invalid", f"the body is not JSON in UTF-8 ({where})") from None
+
+
+async def _check_head(scope: Scope, receive: Receive, max_bytes: int) -> None:
+    media, length, is_expecting = b"", b"", False
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            media = value
+        elif name == b"content-length":
+            length = value
+        elif name == b"expect":
+            is_expecting = True
+    if media.partition(b";")[0].strip().lower() != b"application/json":
+        raise Refusal("media_type", "the body must be JSON; send Content-Type: application/json")
+    if length.isdigit() and int(length) > max_bytes:
+        if not is_expecting and int(length) <= max_bytes + MOST_DISCARDED_BYTES:
+            await _discard(receive)
+        raise Refusal("too_large", f"the body has {int(length)} bytes; at most {max_bytes} are taken", _CLOSE)
+
+
+async def _discard(receive: Receive) -> None:
+    """Read on for a while and keep nothing: a client that is still sending would not see its answer."""
+    num_bytes = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_SECONDS):
+            while num_bytes <= MOST_DISCARDED_BYTES:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body"):
+                    return
+                num_bytes += len(message.get("body", b""))
+
+
+async def _next(receive: Receive, timeout_seconds: float) -> Any:  # noqa: ANN401  an ASGI message
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            message = await receive()
+    except TimeoutError:
+        raise Refusal("slow_body", "the body did not come in time", _CLOSE) from None
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError
+    return message

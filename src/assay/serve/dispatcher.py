@@ -1,0 +1,211 @@
+"""Documents of many requests to the engines of one bundle, and the scores back.
+
+A batch is closed when an engine is free, or so shortly before that the device does not wait for the
+next one. An engine that dies has its batch tried once more: each document of it alone, so that one
+which ends engines takes no other with it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from assay.serve.engines import Engine
+from assay.serve.frames import BatchFrame
+from assay.serve.metrics import Metrics
+from assay.serve.policy import Queue, Waiting
+from assay.serve.refusals import Refusal
+from assay.serve.scores import Scoring
+from assay.serve.tickets import Document, Ticket
+
+_log = logging.getLogger(__name__)
+
+AHEAD_SECONDS = 0.003
+"""How long before a batch is reckoned to be done the next one is sent."""
+LEAST_SHARE_TOKENS = 1024
+"""Of one engine, where several share what waits."""
+MOST_BATCH_DOCUMENTS = 4096
+MOST_TRIES = 2
+"""Engines that may die of a document before it is given up."""
+
+
+class Dispatcher:
+    """The queue before the engines. Lives in the event loop; owns no process."""
+
+    def __init__(
+        self,
+        scoring: Scoring,
+        metrics: Metrics,
+        *,
+        max_batch_tokens: int | None,
+        on_ready: Callable[[Engine], None],
+        on_hello: Callable[[int], None],
+    ) -> None:
+        """`on_ready` and `on_hello` hear of engines that are loaded, and of the GPUs that one sees."""
+        self.engines: list[Engine] = []
+        self._scoring = scoring
+        self._metrics = metrics
+        self._max_batch_tokens = max_batch_tokens
+        self._on_ready = on_ready
+        self._on_hello = on_hello
+        self._queue: Queue[Ticket, Document] = Queue()
+        self._timer: asyncio.TimerHandle | None = None
+
+    # ------------------------------------------------------------ in
+
+    @property
+    def num_documents(self) -> int:
+        """Documents that wait."""
+        return self._queue.num_documents
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that wait or are being computed."""
+        return self._queue.num_tokens + sum(
+            each.num_tokens for engine in self.engines for each in engine.in_flight
+        )
+
+    @property
+    def tokens_per_second(self) -> float:
+        """What all engines do together, as last measured; 0 before any was ready."""
+        return sum(engine.tokens_per_second for engine in self.engines)
+
+    def add(self, ticket: Ticket, documents: list[Document]) -> None:
+        """Queue tokenized documents of a request."""
+        waiting = [Waiting(len(document.flat_ids), document) for document in documents]
+        self._queue.add(ticket, waiting, deadline=ticket.deadline)
+        self.send_batches()
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Forget what waits of a request; what is being computed is thrown away later."""
+        self._queue.cancel(ticket)
+
+    # ------------------------------------------------------------ to the engines
+
+    def send_batches(self) -> None:
+        """Give every engine that can take one a batch; asks again when the next may."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        loop = asyncio.get_running_loop()
+        ready = [engine for engine in self.engines if engine.ready is not None]
+        while self._queue.num_documents:
+            able = [engine for engine in ready if len(engine.in_flight) < 2]
+            if not able:
+                return
+            engine = min(able, key=_readiness)
+            budget = self._budget(engine)
+            if engine.in_flight and self._queue.num_tokens < budget:
+                wanted = engine.busy_until() - AHEAD_SECONDS
+                if wanted > loop.time():
+                    self._timer = loop.call_at(wanted, self.send_batches)
+                    return
+            # what waits is shared out, rather than all of it given to whoever is free first
+            share = max(LEAST_SHARE_TOKENS, -(-self._queue.num_tokens // len(ready)))
+            self._send(engine, min(budget, share), loop.time())
+
+    def _budget(self, engine: Engine) -> int:
+        assert engine.ready is not None, "a batch goes to a ready engine"
+        return self._max_batch_tokens or engine.ready.default_batch_tokens
+
+    def _send(self, engine: Engine, budget: int, now: float) -> None:
+        assert engine.ready is not None, "a batch goes to a ready engine"
+        taken = self._queue.take(
+            now, budget=budget, max_documents=MOST_BATCH_DOCUMENTS, is_padded=engine.ready.is_padded
+        )
+        documents = [waiting.document for waiting in taken]
+        if not documents:
+            return
+        for document in documents:
+            document.ticket.started_at = document.ticket.started_at or now
+        frame = _frame(documents)
+        self._metrics.batch(len(documents), len(frame.flat_ids))
+        engine.send(documents, frame)
+
+    # ------------------------------------------------------------ from the engines
+
+    def engine_said_hello(self, engine: Engine, num_gpus: int) -> None:
+        """An engine process sees so many GPUs."""
+        del engine
+        self._on_hello(num_gpus)
+
+    def engine_is_ready(self, engine: Engine) -> None:
+        """An engine is loaded and warm."""
+        self._on_ready(engine)
+        self.send_batches()
+
+    def engine_answered(
+        self,
+        engine: Engine,
+        batch: list[Document],
+        logits_SC: npt.NDArray[np.float32],
+        seconds: float,
+    ) -> None:
+        """Logits of a batch came: on to the next one, then its scores to the requests."""
+        del engine
+        self.send_batches()
+        num_windows_N = np.array([len(document.lengths) for document in batch])
+        scores = self._scoring.score(logits_SC, num_windows_N)
+        for document, score in zip(batch, scores, strict=True):
+            ticket = document.ticket
+            ticket.forward_seconds = max(ticket.forward_seconds, seconds)
+            if score is None:
+                where = "" if ticket.num_documents == 1 else f" for text {document.index}"
+                ticket.fail(Refusal("backend", f"the model gave no finite score{where}"))
+            else:
+                ticket.take(document.index, score)
+
+    def engine_refused(self, engine: Engine, batch: list[Document], message: str) -> None:
+        """An engine could not compute a batch: each document of it once more, alone."""
+        _log.warning("a batch of %d documents was refused: %s", len(batch), message)
+        self._again(batch)
+        del engine
+        self.send_batches()
+
+    def engine_ended(self, engine: Engine, batches: list[list[Document]], reason: str) -> None:
+        """An engine died: what it was computing once more, each alone; what waited there waits again."""
+        _log.error("the engine on %s ended: %s", engine.spec.device, reason)
+        for batch in reversed(batches[1:]):
+            self._put_back(batch, is_alone=False)
+        if batches:
+            self._again(batches[0])
+        self.send_batches()
+
+    def _again(self, batch: list[Document]) -> None:
+        retried = []
+        for document in batch:
+            document.num_tried += 1
+            if document.num_tried < MOST_TRIES:
+                retried.append(document)
+            else:
+                document.ticket.fail(Refusal("backend", "the model failed on this input twice"))
+                self.cancel(document.ticket)
+        self._metrics.retried(len(retried))
+        self._put_back(retried, is_alone=True)
+
+    def _put_back(self, batch: Sequence[Document], *, is_alone: bool) -> None:
+        by_ticket: dict[Ticket, list[Waiting[Document]]] = {}
+        for document in batch:
+            if not document.ticket.done.done():
+                waiting = Waiting(len(document.flat_ids), document, is_alone or document.num_tried > 0)
+                by_ticket.setdefault(document.ticket, []).append(waiting)
+        for ticket, waiting_again in reversed(by_ticket.items()):
+            self._queue.add(ticket, waiting_again, deadline=ticket.deadline, is_first=True)
+
+
+def _readiness(engine: Engine) -> float:
+    """Idle engines first, then by when they are reckoned to be done."""
+    return engine.busy_until() if engine.in_flight else 0.0
+
+
+def _frame(documents: list[Document]) -> BatchFrame:
+    lengths: npt.NDArray[Any] = np.concatenate([document.lengths for document in documents])
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    starts = None
+    if any(document.second_start for document in documents):
+        starts = np.array([document.second_start for document in documents], dtype=np.int32)
+    return BatchFrame(np.concatenate([document.flat_ids for document in documents]), offsets, starts)

@@ -1,0 +1,269 @@
+"""The process that computes: `python -m assay.serve.engine_process BUNDLE --socket FD --device cuda:0`.
+
+Batches of token ids come in over a socket, logits go back (`frames`). On a GPU two threads take turns: one waits for
+its logits while the other's batch is already queued on the device. The process ends when its server
+does.
+
+Signals are the server's business and are ignored here, so that a terminal's Ctrl-C drains too.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from assay.errors import AssayError, InputError, WorkError
+from assay.serve import frames
+from assay.serve.frames import BatchFrame, Head, Kind
+
+if TYPE_CHECKING:
+    import torch
+
+    from assay.engine.engine import Engine
+    from assay.model.packing import PackedBatch
+
+WARM_UP_TOKENS = 64
+BUFFER_BYTES = 1 << 16
+FAKE = "fake"
+_PR_SET_PDEATHSIG = 1
+
+
+class Link:
+    """The engine's end of the socket. Any thread may send or receive."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        """Talk over `connection`, which blocks."""
+        self._connection = connection
+        self._reader = connection.makefile("rb", buffering=BUFFER_BYTES)
+        self._sending = threading.Lock()
+        self._receiving = threading.Lock()
+
+    def send(self, frame: bytes) -> None:
+        """Send one frame; a server that is gone ends the process."""
+        try:
+            with self._sending:
+                self._connection.sendall(frame)
+        except OSError:
+            os._exit(0)
+
+    def receive(self) -> tuple[Head, bytes]:
+        """The next frame; a server that is gone ends the process."""
+        with self._receiving:
+            head = frames.read_head(self._exactly(frames.HEAD.size))
+            return head, self._exactly(head.num_bytes)
+
+    def _exactly(self, num_bytes: int) -> bytes:
+        try:
+            data: bytes = self._reader.read(num_bytes)
+        except OSError:
+            data = b""
+        if len(data) < num_bytes:
+            os._exit(0)
+        return data
+
+
+class Overlapped:
+    """An engine that two threads may use at once: `forward` waits outside of the lock for its own batch."""
+
+    def __init__(self, engine: "Engine") -> None:
+        """Wrap a loaded engine; its attributes are this one's."""
+        self._engine = engine
+        self._lock = threading.Lock()
+        self.name, self.packed, self.wants_sorted = engine.name, engine.packed, engine.wants_sorted
+        self.num_outputs, self.max_length = engine.num_outputs, engine.max_length
+        self.vocab_size, self.deterministic = engine.vocab_size, engine.deterministic
+        self.default_batch_tokens = engine.default_batch_tokens
+        self.num_padded_tokens = 0
+
+    @property
+    def device_seconds(self) -> float | None:
+        """None: asking the engine would wait for the other thread's batch too."""
+        return None
+
+    def forward(self, batch: "PackedBatch") -> "torch.Tensor":
+        """The logits, on the host."""
+        import torch
+
+        with self._lock:
+            logits_NC = self._engine.forward(batch)
+            if logits_NC.device.type != "cuda":
+                return logits_NC
+            host_NC = torch.empty(logits_NC.shape, dtype=logits_NC.dtype, pin_memory=True)
+            host_NC.copy_(logits_NC, non_blocking=True)
+            copied = torch.cuda.Event()
+            copied.record()
+        copied.synchronize()
+        return host_NC
+
+    def description(self) -> str:
+        """The engine's own line."""
+        return self._engine.description()
+
+
+class Computing:
+    """Computes what came over the link, in one thread or two."""
+
+    def __init__(self, link: Link, engine: "Engine", *, max_batch_tokens: int | None, device: str) -> None:
+        """Compute with a loaded engine on `device`."""
+        self._link = link
+        self._engine = engine
+        self._max_batch_tokens = max_batch_tokens
+        self._device = device
+
+    def run(self) -> None:
+        """Never returns: the process ends with its server."""
+        if self._device.startswith("cuda"):
+            threading.Thread(target=self._compute, name="compute-2", daemon=True).start()
+        self._compute()
+
+    def _compute(self) -> None:
+        if self._device.startswith("cuda"):
+            import torch
+
+            torch.cuda.set_device(self._device)
+        while True:
+            self._link.send(self._answer(*self._link.receive()))
+
+    def _answer(self, head: Head, payload: bytes) -> bytes:
+        """The frame that answers a batch; a failure that may have harmed the device ends the process."""
+        try:
+            logits_NC, seconds = run_batch(
+                self._engine, frames.unpack_batch(head, payload), max_batch_tokens=self._max_batch_tokens
+            )
+        except (InputError, WorkError) as error:
+            return frames.pack_json(Kind.FAILED, {"message": str(error)}, number=head.number)
+        except BaseException as error:  # noqa: BLE001  the device's state is unknown: a new process begins anew
+            traceback.print_exc()
+            content = {"message": f"{type(error).__name__}: {error}"[:500], "is_fatal": True}
+            self._link.send(frames.pack_json(Kind.FAILED, content, number=head.number))
+            os._exit(1)
+        return frames.pack_logits(head.number, logits_NC, seconds)
+
+
+def run_batch(engine: "Engine", batch: BatchFrame, *, max_batch_tokens: int | None) -> tuple[Any, float]:
+    """The logits [N, C] of a batch and the seconds that they took."""
+    import numpy as np
+
+    from assay.engine.run import run_sequences
+    from assay.engine.sequences import Sequences
+
+    began = time.perf_counter()
+    sequences = Sequences(
+        flat_ids=batch.flat_ids, offsets=batch.offsets.astype(np.int64), second_starts=batch.second_starts
+    )
+    logits_NC, _ = run_sequences(engine, sequences, max_batch_tokens=max_batch_tokens)
+    return logits_NC, time.perf_counter() - began
+
+
+def load(arguments: argparse.Namespace, num_labels: int) -> "Engine":
+    """The engine that the server asked for."""
+    from assay.engine.load import load_engine
+
+    if arguments.engine.startswith(FAKE):
+        return load_engine(arguments.engine if ":" in arguments.engine else f"{FAKE}:{num_labels}")
+    engine = load_engine(
+        arguments.bundle,
+        device=arguments.device,
+        precision=arguments.precision,
+        num_threads=arguments.threads,
+        packed=arguments.engine != "padded",
+        deterministic=arguments.deterministic,
+    )
+    return Overlapped(engine) if arguments.device.startswith("cuda") else engine
+
+
+def warm_up(engine: "Engine", *, max_batch_tokens: int | None) -> float:
+    """Have the engine answer a made-up batch twice; tokens a second of the second time."""
+    import numpy as np
+
+    length = min(WARM_UP_TOKENS, engine.max_length)
+    num_sequences = max(1, 4 * WARM_UP_TOKENS // length)
+    offsets = np.arange(num_sequences + 1, dtype=np.int32) * length
+    ids = (np.arange(int(offsets[-1])) % min(engine.vocab_size, 1000)).astype(np.int32)
+    batch, seconds = BatchFrame(ids, offsets, None), 1.0
+    for _ in range(2):
+        logits_NC, seconds = run_batch(engine, batch, max_batch_tokens=max_batch_tokens)
+        if logits_NC.shape != (num_sequences, engine.num_outputs):
+            msg = f"the warm-up gave logits {logits_NC.shape}; an engine gives a row a sequence"
+            raise WorkError(msg)
+    return len(ids) / max(seconds, 1e-6)
+
+
+def count_gpus() -> int:
+    """GPUs that torch can use here."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def start(link: Link, arguments: argparse.Namespace) -> None:
+    """Load, warm up, say so, serve; the server hears what loading failed of."""
+    try:
+        if arguments.device == "cuda:0":
+            num_gpus = count_gpus()
+            link.send(frames.pack_json(Kind.HELLO, {"num_gpus": num_gpus}))
+            arguments.device = "cuda:0" if num_gpus else "cpu"
+        from assay.bundle import load_bundle
+
+        bundle = load_bundle(arguments.bundle)
+        engine = load(arguments, len(bundle.labels))
+        tokens_per_second = warm_up(engine, max_batch_tokens=arguments.max_batch_tokens)
+    except Exception as error:  # noqa: BLE001  whatever it is, the server decides what follows
+        kind = type(error).__name__ if isinstance(error, AssayError) else None
+        message = str(error) if kind else f"{type(error).__name__}: {error}"
+        if not kind:
+            traceback.print_exc()
+        link.send(frames.pack_json(Kind.FAILED, {"message": message, "kind": kind, "is_fatal": True}))
+        os._exit(1)
+    ready = {
+        "description": engine.description(),
+        "fingerprint": bundle.fingerprint,
+        "num_outputs": engine.num_outputs,
+        "is_padded": not engine.packed,
+        "default_batch_tokens": engine.default_batch_tokens,
+        "tokens_per_second": tokens_per_second,
+        "device": arguments.device,
+    }
+    link.send(frames.pack_json(Kind.READY, ready))
+    Computing(link, engine, max_batch_tokens=arguments.max_batch_tokens, device=arguments.device).run()
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process with its server, whatever is being computed; where it is Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> None:
+    """Parse the server's arguments and serve until it is gone."""
+    parser = argparse.ArgumentParser(prog="assay.serve.engine_process", description=__doc__)
+    parser.add_argument("bundle")
+    parser.add_argument("--socket", type=int, required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--max-batch-tokens", type=int, default=None)
+    parser.add_argument("--deterministic", action="store_true")
+    arguments = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    # whatever libraries print goes to stderr
+    with contextlib.suppress(OSError):
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    from assay.telemetry import configure_logging
+
+    configure_logging()
+    die_with_parent()
+    start(Link(socket.socket(fileno=arguments.socket)), arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""The server's side of the engine processes: start, feed, watch, start again."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from assay.errors import AssayError, BundleError, InputError, RefusedError, UsageError, WorkError
+from assay.serve import frames
+from assay.serve.frames import BatchFrame, Head, Kind
+
+_log = logging.getLogger(__name__)
+
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 30.0
+HANG_SECONDS = 60.0
+"""A batch that takes longer, and twenty times longer than reckoned, ends its engine."""
+_DECAY = 0.9
+_ERRORS: dict[str, type[AssayError]] = {
+    kind.__name__: kind for kind in (UsageError, InputError, BundleError, RefusedError, WorkError)
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineSpec:
+    """What an engine process is asked for."""
+
+    bundle: str
+    """Folder, links resolved."""
+    device: str
+    engine: str
+    precision: str
+    deterministic: bool
+    max_batch_tokens: int | None
+    num_threads: int | None
+    """CPU threads; None for all."""
+
+    def command(self, descriptor: int) -> list[str]:
+        """The command line of the process."""
+        words = [sys.executable, "-m", "assay.serve.engine_process", self.bundle, "--socket", str(descriptor)]
+        words += ["--device", self.device, "--engine", self.engine, "--precision", self.precision]
+        if self.num_threads is not None:
+            words += ["--threads", str(self.num_threads)]
+        if self.max_batch_tokens is not None:
+            words += ["--max-batch-tokens", str(self.max_batch_tokens)]
+        return [*words, "--deterministic"] if self.deterministic else words
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Child:
+    """A started process and the socket that leads to it."""
+
+    process: "subprocess.Popen[bytes]"
+    connection: socket.socket
+
+
+def start_child(spec: EngineSpec) -> Child:
+    """Start an engine process; it begins to load at once."""
+    ours, theirs = socket.socketpair()
+    # the cores are shared with the server: a thread that waits by spinning takes them from it
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    if spec.num_threads is not None:
+        environment["OMP_NUM_THREADS"] = str(spec.num_threads)
+    with theirs:
+        process = subprocess.Popen(
+            spec.command(theirs.fileno()),
+            pass_fds=[theirs.fileno()],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+        )
+    ours.settimeout(0.0)
+    return Child(process=process, connection=ours)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """What an engine said once it was loaded and warm."""
+
+    description: str
+    fingerprint: str
+    num_outputs: int
+    is_padded: bool
+    default_batch_tokens: int
+    tokens_per_second: float
+    device: str
+
+
+@dataclass(slots=True)
+class InFlight:
+    """A batch that an engine has and has not answered."""
+
+    number: int
+    batch: Any
+    num_tokens: int
+    sent_at: float
+
+
+class Owner(Protocol):
+    """Who hears of an engine; called in the event loop."""
+
+    def engine_said_hello(self, engine: "Engine", num_gpus: int) -> None:
+        """It runs, and sees so many GPUs."""
+        ...
+
+    def engine_is_ready(self, engine: "Engine") -> None:
+        """It is loaded and has answered its warm-up."""
+        ...
+
+    def engine_answered(
+        self,
+        engine: "Engine",
+        batch: Any,  # noqa: ANN401  the owner's own
+        logits_SC: npt.NDArray[Any],
+        seconds: float,
+    ) -> None:
+        """It computed a batch."""
+        ...
+
+    def engine_refused(self, engine: "Engine", batch: Any, message: str) -> None:  # noqa: ANN401  as above
+        """It could not compute a batch and goes on."""
+        ...
+
+    def engine_ended(self, engine: "Engine", batches: list[Any], reason: str) -> None:
+        """It died, and these batches with it, the one that was computed first."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Engine:
+    """One engine process after another on one device. Lives in the event loop."""
+
+    spec: EngineSpec
+    owner: Owner
+    child: Child | None = None
+    """A process that was started already."""
+    ready: Ready | None = None
+    """What the process said; None while it is not ready."""
+    reason: str = "starting"
+    """Why it is not ready."""
+    first_error: AssayError | None = None
+    """What the very first start failed of."""
+    num_starts: int = 0
+    num_failed_starts: int = 0
+    """Starts since it was last ready."""
+    in_flight: list[InFlight] = field(default_factory=list)
+    tokens_per_second: float = 0.0
+    """Measured; of the warm-up at first."""
+    _writer: asyncio.StreamWriter | None = None
+    _next_number: int = 1
+    _tokens: float = 0.0
+    _seconds: float = 0.0
+    _answered_at: float = 0.0
+    _is_stopping: bool = False
+
+    def send(self, batch: Any, frame: BatchFrame) -> None:  # noqa: ANN401  the owner's own batch
+        """Give it a batch; the answer comes to the owner."""
+        assert self._writer is not None, "an engine that is not ready gets no batch"
+        number, self._next_number = self._next_number, self._next_number + 1
+        now = asyncio.get_running_loop().time()
+        self.in_flight.append(InFlight(number, batch, len(frame.flat_ids), now))
+        self._writer.write(frames.pack_batch(number, frame))
+
+    def busy_until(self) -> float:
+        """When the first batch in flight is reckoned to be done, event loop time."""
+        first = self.in_flight[0]
+        return max(first.sent_at, self._answered_at) + first.num_tokens / max(self.tokens_per_second, 1e-6)
+
+    async def run(self) -> None:
+        """Keep a process running until `stop`; returns early where the very first start fails."""
+        pause = FIRST_PAUSE_SECONDS
+        while not self._stopped():
+            self.num_starts += 1
+            try:
+                child, self.child = self.child or start_child(self.spec), None
+                reason = await self._live(child)
+            except OSError as error:
+                reason = f"no process can be started: {error.strerror or error}"
+            lost, self.in_flight = [each.batch for each in self.in_flight], []
+            was_ready, self.ready, self._writer = self.ready is not None, None, None
+            if self._stopped():
+                return
+            self.reason = reason
+            self.num_failed_starts = 0 if was_ready else self.num_failed_starts + 1
+            pause = FIRST_PAUSE_SECONDS if was_ready else min(LONGEST_PAUSE_SECONDS, 2 * pause)
+            if self.num_starts == 1 and not was_ready and self.first_error is None:
+                self.first_error = WorkError(f"the engine process did not start: {reason}")
+            self.owner.engine_ended(self, lost, reason)
+            if self.num_starts == 1 and self.first_error is not None:
+                return
+            await asyncio.sleep(pause)
+
+    def stop(self) -> None:
+        """End the process for good."""
+        self._is_stopping = True
+        if self._writer is not None:
+            self._writer.close()
+        if self.child is not None:
+            self.child.connection.close()
+            self.child.process.kill()
+
+    def _stopped(self) -> bool:
+        return self._is_stopping
+
+    async def _live(self, child: Child) -> str:
+        """One process from start to end; why it ended."""
+        reader, writer = await asyncio.open_connection(sock=child.connection)
+        self._writer = writer
+        self.reason = "starting" if self.num_starts == 1 else "starting again after: " + self.reason
+        watch = asyncio.ensure_future(self._watch(child.process))
+        said = ""
+        try:
+            while True:
+                head = frames.read_head(await reader.readexactly(frames.HEAD.size))
+                said = self._take(head, await reader.readexactly(head.num_bytes)) or said
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            watch.cancel()
+            writer.close()
+            child.process.kill()
+            status = await asyncio.get_running_loop().run_in_executor(None, child.process.wait)
+        return said or f"the engine process ended with status {status}"
+
+    def _take(self, head: Head, payload: bytes) -> str | None:
+        """Act on a frame; what the process says it will die of."""
+        if head.kind is Kind.LOGITS:
+            done = self._done(head.number)
+            self._measure(done)
+            self.owner.engine_answered(self, done.batch, frames.unpack_logits(head, payload), head.seconds)
+            return None
+        content = frames.unpack_json(payload)
+        if head.kind is Kind.HELLO:
+            self.owner.engine_said_hello(self, content["num_gpus"])
+        elif head.kind is Kind.READY:
+            self.ready = Ready(**content)
+            self.reason = ""
+            self.num_failed_starts = 0
+            self._tokens = self._seconds = 0.0
+            self.tokens_per_second = self.ready.tokens_per_second
+            self.owner.engine_is_ready(self)
+        elif content.get("is_fatal"):
+            if self.num_starts == 1 and self.ready is None:
+                self.first_error = _ERRORS.get(content.get("kind") or "", WorkError)(content["message"])
+            # of two batches under way the one that it died of is held to account
+            self.in_flight.sort(key=lambda each: each.number != head.number)
+            return str(content["message"])
+        else:
+            self.owner.engine_refused(self, self._done(head.number).batch, content["message"])
+        return None
+
+    def _done(self, number: int) -> InFlight:
+        found = next(each for each in self.in_flight if each.number == number)
+        self.in_flight.remove(found)
+        return found
+
+    def _measure(self, done: InFlight) -> None:
+        """Tokens a second over the last few batches; waiting for work does not count."""
+        now = asyncio.get_running_loop().time()
+        seconds = now - max(done.sent_at, self._answered_at)
+        self._answered_at = now
+        self._tokens = _DECAY * self._tokens + done.num_tokens
+        self._seconds = _DECAY * self._seconds + seconds
+        self.tokens_per_second = self._tokens / max(self._seconds, 1e-6)
+
+    async def _watch(self, process: "subprocess.Popen[bytes]") -> None:
+        """Kill a process that does not come back from a batch."""
+        now: Callable[[], float] = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(1.0)
+            if self.ready is None or not self.in_flight:
+                continue
+            first = self.in_flight[0]
+            limit = max(HANG_SECONDS, 20 * first.num_tokens / max(self.tokens_per_second, 1e-6))
+            if now() - max(first.sent_at, self._answered_at) > limit:
+                _log.error("an engine did not answer within %.0f s and is ended", limit)
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                return

@@ -1,0 +1,112 @@
+"""[pure] What goes over the socket between the server and an engine process: bytes, nothing pickled.
+
+A frame is a head of 32 bytes and a payload of as many bytes as the head says.
+
+    server -> engine   BATCH    N + 1 offsets int32, [N second starts int32], T ids int32
+    engine -> server   LOGITS   N x C logits float32
+                       HELLO    JSON: what the process runs on; said before the model is loaded
+                       READY    JSON: the engine, loaded and warm
+                       FAILED   JSON: what a batch (number above 0) or the start failed of
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+HEAD = struct.Struct("<IBBxxQIId")
+"""Bytes of the payload, kind, flags, number of the batch, N, T or C, seconds."""
+_HAS_SECOND_STARTS = 1
+
+
+class Kind(IntEnum):
+    """What a frame holds."""
+
+    BATCH = 1
+    LOGITS = 2
+    HELLO = 3
+    READY = 4
+    FAILED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of a frame."""
+
+    num_bytes: int
+    kind: Kind
+    flags: int
+    number: int
+    """Number of the batch; 0 for frames of no batch."""
+    num_sequences: int
+    width: int
+    """Tokens of a batch, outputs of logits."""
+    seconds: float
+    """Wall time of the forward passes, for logits."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFrame:
+    """Token sequences to run together."""
+
+    flat_ids: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int32]
+    second_starts: npt.NDArray[np.int32] | None
+
+
+def read_head(data: bytes) -> Head:
+    """The head of a frame from its 32 bytes."""
+    num_bytes, kind, flags, number, num_sequences, width, seconds = HEAD.unpack(data)
+    return Head(num_bytes, Kind(kind), flags, number, num_sequences, width, seconds)
+
+
+def pack_batch(number: int, batch: BatchFrame) -> bytes:
+    """A BATCH frame."""
+    seconds = batch.second_starts
+    payload = batch.offsets.astype("<i4", copy=False).tobytes()
+    if seconds is not None:
+        payload += seconds.astype("<i4", copy=False).tobytes()
+    payload += batch.flat_ids.astype("<i4", copy=False).tobytes()
+    flags = 0 if seconds is None else _HAS_SECOND_STARTS
+    head = HEAD.pack(
+        len(payload), Kind.BATCH, flags, number, len(batch.offsets) - 1, len(batch.flat_ids), 0.0
+    )
+    return head + payload
+
+
+def unpack_batch(head: Head, payload: bytes) -> BatchFrame:
+    """The sequences of a BATCH frame, as views of the payload."""
+    numbers = np.frombuffer(payload, dtype="<i4")
+    stop = head.num_sequences + 1
+    offsets, rest = numbers[:stop], numbers[stop:]
+    if not head.flags & _HAS_SECOND_STARTS:
+        return BatchFrame(rest, offsets, None)
+    return BatchFrame(rest[head.num_sequences :], offsets, rest[: head.num_sequences])
+
+
+def pack_logits(number: int, logits_NC: npt.NDArray[np.float32], seconds: float) -> bytes:
+    """A LOGITS frame."""
+    payload = logits_NC.astype("<f4", copy=False).tobytes()
+    return HEAD.pack(len(payload), Kind.LOGITS, 0, number, *logits_NC.shape, seconds) + payload
+
+
+def unpack_logits(head: Head, payload: bytes) -> npt.NDArray[np.float32]:
+    """The logits [N, C] of a LOGITS frame."""
+    return np.frombuffer(payload, dtype="<f4").reshape(head.num_sequences, head.width)
+
+
+def pack_json(kind: Kind, content: Mapping[str, Any], *, number: int = 0) -> bytes:
+    """A HELLO, READY or FAILED frame."""
+    payload = json.dumps(content).encode()
+    return HEAD.pack(len(payload), kind, 0, number, 0, 0, 0.0) + payload
+
+
+def unpack_json(payload: bytes) -> dict[str, Any]:
+    """The content of a HELLO, READY or FAILED frame."""
+    content: dict[str, Any] = json.loads(payload)
+    return content

@@ -1,0 +1,117 @@
+"""Counters for `/metrics`, under TEI's names where they mean the same; else `assay_...`.
+
+`prometheus_client` puts `_total` behind the name of a counter. TEI's counters have no such suffix, so
+they are handed over as they are, untyped.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+DOCUMENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+TOKENS = (64, 256, 1024, 4096, 16_384, 65_536, 262_144)
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_COUNTERS = {
+    "te_request_count": "Requests for predictions.",
+    "te_request_success": "Requests for predictions that were answered.",
+    "te_request_failure": "Requests that got an error for an answer, by its type.",
+    "te_predict_count": "Texts to predict.",
+    "te_predict_success": "Texts predicted.",
+    "te_rerank_count": "Texts to rerank.",
+    "assay_tokens": "Tokens of texts that were answered.",
+    "assay_retried_documents": "Documents tried again after an engine died.",
+    "assay_engine_restarts": "Engine processes that were started again.",
+    "assay_reloads": "Reloads of bundle and keys, by outcome.",
+    "assay_disconnects": "Requests whose client went away before the answer.",
+}
+
+
+class Metrics:
+    """What is counted. Lives in the event loop."""
+
+    def __init__(self) -> None:
+        """Everything at 0."""
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, text, buckets=buckets, registry=self._registry)
+
+        self._duration = histogram("te_request_duration", "Seconds from request to answer.", SECONDS)
+        self._tokenization = histogram(
+            "te_request_tokenization_duration", "Seconds until a request was tokenized.", SECONDS
+        )
+        self._queue = histogram("te_request_queue_duration", "Seconds that a request waited.", SECONDS)
+        self._inference = histogram("te_request_inference_duration", "Seconds of the forward pass.", SECONDS)
+        self._batch_size = histogram("te_batch_next_size", "Documents of a batch.", DOCUMENTS)
+        self._batch_tokens = histogram("te_batch_next_tokens", "Tokens of a batch.", TOKENS)
+
+    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Show what `read` gives under `name`."""
+        self._gauges[name] = (text, read)
+
+    def request(self, *, is_batch: bool, num_documents: int, is_rerank: bool) -> None:
+        """A request for predictions was accepted for reading."""
+        self._counts["te_request_count", "method", "batch" if is_batch else "single"] += 1
+        self._counts["te_rerank_count" if is_rerank else "te_predict_count", "", ""] += num_documents
+
+    def success(self, *, is_batch: bool, num_documents: int, num_tokens: int) -> None:
+        """It was answered."""
+        self._counts["te_request_success", "method", "batch" if is_batch else "single"] += 1
+        self._counts["te_predict_success", "", ""] += num_documents
+        self._counts["assay_tokens", "", ""] += num_tokens
+
+    def times(self, *, total: float, tokenize: float, queue: float, forward: float) -> None:
+        """How long an answered request took, seconds."""
+        self._duration.observe(total)
+        self._tokenization.observe(tokenize)
+        self._queue.observe(queue)
+        self._inference.observe(forward)
+
+    def failure(self, error_type: str) -> None:
+        """A request got an error for an answer."""
+        self._counts["te_request_failure", "err", error_type] += 1
+
+    def batch(self, num_documents: int, num_tokens: int) -> None:
+        """A batch went to an engine."""
+        self._batch_size.observe(num_documents)
+        self._batch_tokens.observe(num_tokens)
+
+    def retried(self, num_documents: int) -> None:
+        """Documents wait once more."""
+        self._counts["assay_retried_documents", "", ""] += num_documents
+
+    def restart(self) -> None:
+        """An engine process was started again."""
+        self._counts["assay_engine_restarts", "", ""] += 1
+
+    def reload(self, outcome: str) -> None:
+        """A reload was done, or failed."""
+        self._counts["assay_reloads", "outcome", outcome] += 1
+
+    def disconnect(self) -> None:
+        """A client went away."""
+        self._counts["assay_disconnects", "", ""] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Counters and gauges, for the registry."""
+        for name, text in _COUNTERS.items():
+            metric = Metric(name, text, "unknown")
+            found = {key: count for key, count in self._counts.items() if key[0] == name}
+            for (_, label, value), count in found.items() or [((name, "", ""), 0)]:
+                metric.add_sample(name, {label: value} if label else {}, count)
+            yield metric
+        for name, (text, read) in self._gauges.items():
+            metric = Metric(name, text, "gauge")
+            metric.add_sample(name, {}, read())
+            yield metric
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self._registry)

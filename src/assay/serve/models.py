@@ -1,0 +1,152 @@
+"""Bodies of requests, checked where they enter; and the shapes of answers, for the OpenAPI document."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+
+from assay.serve.refusals import Refusal
+
+_STRICT = ConfigDict(strict=True, extra="forbid")
+_LENIENT = ConfigDict(strict=True, extra="ignore")
+"""TEI's clients send more than its server reads."""
+_TEXT_OR_PAIR = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2}
+_INPUTS = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        _TEXT_OR_PAIR,
+        {"type": "array", "items": _TEXT_OR_PAIR, "minItems": 1},
+    ]
+}
+"""What `sequences` takes apart."""
+_MOST_ERRORS = 3
+_MOST_CHARS = 200
+EXAMPLE = "Shares of the chip maker rose after a strong quarter."
+
+
+class PredictRequest(BaseModel):
+    """One text, or one pair of texts."""
+
+    model_config = _STRICT
+    text: Annotated[str, Field(min_length=1, examples=[EXAMPLE])]
+    text_pair: Annotated[str | None, Field(description="Second text, for pair models.")] = None
+    details: Annotated[bool, Field(description="Add num_tokens, truncated and timings.")] = False
+
+
+class BatchRequest(BaseModel):
+    """Several texts, or several pairs."""
+
+    model_config = _STRICT
+    texts: Annotated[list[str], Field(min_length=1, examples=[[EXAMPLE, "The home side won in extra time."]])]
+    text_pairs: Annotated[list[str] | None, Field(description="Second texts, as many, for pair models.")] = (
+        None
+    )
+    details: Annotated[bool, Field(description="Add num_tokens, truncated and timings.")] = False
+
+
+class InputsRequest(BaseModel):
+    """A request of text-embeddings-inference."""
+
+    model_config = _LENIENT
+    inputs: Annotated[
+        str | list[str | list[str]],
+        Field(
+            description="A text; a pair [text, text]; or a batch [[text], [text, text], ...].",
+            examples=[EXAMPLE],
+            min_length=1,
+        ),
+        WithJsonSchema(_INPUTS),
+    ]
+    truncate: Annotated[
+        bool | None, Field(description="Cut what is too long (true) or refuse it (false).")
+    ] = None
+    raw_scores: Annotated[bool, Field(description="Give logits instead of probabilities.")] = False
+
+
+class RerankRequest(BaseModel):
+    """A request of text-embeddings-inference, for pair models."""
+
+    model_config = _LENIENT
+    query: Annotated[str, Field(min_length=1, examples=["What is deep learning?"])]
+    texts: Annotated[list[str], Field(min_length=1, examples=[["Deep learning is ...", "A river is ..."]])]
+    truncate: bool | None = None
+    raw_scores: bool = False
+    return_text: bool = False
+
+
+class Timings(BaseModel):
+    """Where the time of a request went, milliseconds."""
+
+    tokenize_ms: float
+    queue_ms: float
+    forward_ms: float
+
+
+class Prediction(BaseModel):
+    """What the model says of a text; which members there are hangs on the task."""
+
+    label: Annotated[str | None, Field(description="The predicted label; single-label models.")] = None
+    confidence: Annotated[float | None, Field(description="Its probability; single-label models.")] = None
+    labels: Annotated[list[str] | None, Field(description="The labels that hold; multi-label models.")] = None
+    all_probabilities: Annotated[dict[str, float] | None, Field(description="Of each label.")] = None
+    score: Annotated[float | None, Field(description="The predicted number; regression.")] = None
+    int_score: Annotated[int | None, Field(description="The same, rounded and clipped; regression.")] = None
+    interval: Annotated[list[float] | None, Field(description="Where the number lies; regression.")] = None
+    num_tokens: Annotated[int | None, Field(description="Tokens of the text; with details.")] = None
+    truncated: Annotated[bool | None, Field(description="Whether it was cut; with details.")] = None
+    timings: Annotated[Timings | None, Field(description="Of the request; with details.")] = None
+
+
+class LabelScore(BaseModel):
+    """A label and its score, as text-embeddings-inference has it."""
+
+    label: str
+    score: float
+
+
+class Rank(BaseModel):
+    """A text's place among those reranked."""
+
+    index: int
+    score: float
+    text: str | None = None
+
+
+class Error(BaseModel):
+    """An answer that is none."""
+
+    error: str
+    error_type: str
+    request_id: str
+
+
+def check(model: type[BaseModel], content: object) -> Any:  # noqa: ANN401  an instance of the model
+    """The checked body; raises Refusal with where it is wrong and how, never with what it holds."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        said = [
+            f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in found[:_MOST_ERRORS]
+        ]
+        is_empty = all(each["type"] in {"string_too_short", "too_short"} for each in found)
+        message = "; ".join(part[:_MOST_CHARS] for part in said)
+        raise Refusal("empty" if is_empty else "invalid", message) from None
+
+
+def sequences(inputs: object) -> tuple[list[tuple[str, str | None]], bool]:
+    """TEI's `inputs` as texts and second texts, and whether they are a batch; raises Refusal."""
+    if isinstance(inputs, str):
+        return [(inputs, None)], False
+    if not isinstance(inputs, list) or not inputs:
+        raise Refusal("empty", "inputs: a text, a pair of texts or a batch of these is needed")
+    if all(isinstance(each, str) for each in inputs):
+        return [_sequence(inputs, "inputs")], False
+    if all(isinstance(each, list) for each in inputs):
+        return [_sequence(each, f"inputs.{index}") for index, each in enumerate(inputs)], True
+    raise Refusal("invalid", "inputs: texts and lists are mixed; a batch is [[text], [text, text], ...]")
+
+
+def _sequence(texts: list[str], where: str) -> tuple[str, str | None]:
+    if not 1 <= len(texts) <= 2:
+        raise Refusal("invalid", f"{where}: {len(texts)} texts; one, or a pair, is needed")
+    return texts[0], texts[1] if len(texts) == 2 else None

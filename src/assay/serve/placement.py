@@ -1,0 +1,60 @@
+"""Which engine processes there are, and where. Imports nothing heavy: they start before all else."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from assay.errors import UsageError
+from assay.serve.engines import Child, EngineSpec, start_child
+from assay.serve.settings import ServeSettings
+
+CUDA_DEVICE_FILE = Path("/dev/nvidiactl")
+_FAKE = "fake"
+
+
+def start_first(settings: ServeSettings) -> list[tuple[EngineSpec, Child]]:
+    """Start the engines that can be started before anyone knows the GPUs: the first one, or those of CPUs."""
+    return [(spec, start_child(spec)) for spec in first_specs(settings)]
+
+
+def first_specs(settings: ServeSettings) -> list[EngineSpec]:
+    """One engine on the first GPU; without a driver as many on the CPU as asked for."""
+    count = asked_devices(settings)
+    has_driver = CUDA_DEVICE_FILE.exists() and not settings.engine.startswith(_FAKE)
+    spec = EngineSpec(
+        # links resolved, so that server and engines load the same folder
+        bundle=str(Path(settings.bundle).resolve()),
+        device="cuda:0" if has_driver else "cpu",
+        engine=settings.engine,
+        precision=settings.precision,
+        deterministic=settings.deterministic,
+        max_batch_tokens=settings.max_batch_tokens,
+        num_threads=None,
+    )
+    return [spec] if has_driver else _on_cpu(spec, count or 1)
+
+
+def further_specs(first: EngineSpec, settings: ServeSettings, num_gpus: int) -> list[EngineSpec]:
+    """The other engines, once the first one has counted the GPUs; raises UsageError for more than there are."""
+    count = asked_devices(settings)
+    if not num_gpus:
+        return _on_cpu(replace(first, device="cpu"), count or 1)[1:]
+    if count is not None and count > num_gpus:
+        msg = f"devices {count}; this machine has {num_gpus} GPUs; set --devices {num_gpus} or less"
+        raise UsageError(msg)
+    return [replace(first, device=f"cuda:{index}") for index in range(1, count or num_gpus)]
+
+
+def asked_devices(settings: ServeSettings) -> int | None:
+    """How many devices were asked for; None for `auto`."""
+    if settings.devices == "auto":
+        return None
+    if not settings.devices.isdecimal() or int(settings.devices) < 1:
+        msg = f"devices {settings.devices!r}; it is a number from 1 on, or auto; set for example --devices 2"
+        raise UsageError(msg)
+    return int(settings.devices)
+
+
+def _on_cpu(spec: EngineSpec, count: int) -> list[EngineSpec]:
+    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    return [replace(spec, num_threads=threads) for _ in range(count)]

@@ -1,0 +1,318 @@
+"""The HTTP interface: Assay's own routes, and those of text-embeddings-inference under the same addresses."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from assay import __version__
+from assay.bundle import Bundle
+from assay.serve import answers, models
+from assay.serve.bodies import read_json
+from assay.serve.docs import docs_page, document
+from assay.serve.edge import EXCHANGE, App, Exchange, Receive, Scope, Send
+from assay.serve.keys import RateLimit
+from assay.serve.metrics import CONTENT_TYPE, Metrics
+from assay.serve.models import BatchRequest, InputsRequest, PredictRequest, RerankRequest
+from assay.serve.page import CONTENT_SECURITY_POLICY, read_page_files
+from assay.serve.refusals import Refusal
+from assay.serve.service import Deployment, Service
+from assay.serve.settings import ServeSettings
+from assay.serve.tickets import Scored, Ticket
+
+DOCS_PATHS = ("/docs", "/openapi.json")
+PROBE_PATHS = ("/health", "/live")
+Texts = Sequence[tuple[str, str | None]]
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Routes:
+    """What each route does."""
+
+    def __init__(self, service: Service, settings: ServeSettings, metrics: Metrics) -> None:
+        """Answer with what `service` scores."""
+        self._service = service
+        self._settings = settings
+        self._metrics = metrics
+        self._limit = None if settings.rate_limit is None else RateLimit(settings.rate_limit)
+
+    # ------------------------------------------------------------ predictions
+
+    async def predict(self, request: Request) -> Response:
+        """A text or a pair, in Assay's shape or in that of text-embeddings-inference."""
+        content = await self._body(request)
+        wants_details = _wants_details(request)
+        if isinstance(content, dict) and "inputs" in content:
+            return await self._predict_inputs(request, models.check(InputsRequest, content))
+        asked: PredictRequest = models.check(PredictRequest, content)
+        deployment, ticket, found = await self._score(request, [(asked.text, asked.text_pair)])
+        answer = answers.prediction(deployment.bundle, found[0])
+        if wants_details or asked.details:
+            answers.with_details(answer, found[0], ticket)
+        return _json(answer)
+
+    async def predict_inputs(self, request: Request) -> Response:
+        """The address that clients of text-embeddings-inference know only by its host."""
+        content = await self._body(request)
+        return await self._predict_inputs(request, models.check(InputsRequest, content))
+
+    async def _predict_inputs(self, request: Request, asked: InputsRequest) -> Response:
+        texts, is_batch = models.sequences(asked.inputs)
+        deployment, ticket, found = await self._score(
+            request, texts, truncate=asked.truncate, is_batch=is_batch
+        )
+        scores = [
+            answers.label_scores(deployment.bundle, scored, raw_scores=asked.raw_scores) for scored in found
+        ]
+        return _json(scores if is_batch else scores[0], _times(ticket, found))
+
+    async def predict_batch(self, request: Request) -> Response:
+        """Several texts or pairs; a prediction for each, in order."""
+        asked: BatchRequest = models.check(BatchRequest, await self._body(request))
+        wants_details = _wants_details(request) or asked.details
+        pairs: Sequence[str | None] = asked.text_pairs or [None] * len(asked.texts)
+        if len(pairs) != len(asked.texts):
+            message = f"text_pairs: {len(pairs)} second texts for {len(asked.texts)} texts; a pair needs both"
+            raise Refusal("invalid", message)
+        texts = list(zip(asked.texts, pairs, strict=True))
+        deployment, ticket, found = await self._score(request, texts, is_batch=True)
+        predictions = [answers.prediction(deployment.bundle, scored) for scored in found]
+        if wants_details:
+            for answer, scored in zip(predictions, found, strict=True):
+                answers.with_details(answer, scored, ticket)
+        return _json(predictions)
+
+    async def rerank(self, request: Request) -> Response:
+        """Texts by how well they answer a query, the best first; for pair models of one or two outputs."""
+        asked: RerankRequest = models.check(RerankRequest, await self._body(request))
+        bundle = self._bundle()
+        if bundle.is_pair is False or len(bundle.labels) > 2 or bundle.task == "multi_label":
+            message = "this model does not rerank; that needs a pair model of one output or two labels"
+            raise Refusal("not_this_model", message)
+        pairs = [(asked.query, text) for text in asked.texts]
+        deployment, ticket, found = await self._score(
+            request, pairs, truncate=asked.truncate, is_batch=True, is_rerank=True
+        )
+        ranked = answers.ranks(
+            deployment.bundle, found, asked.texts, raw_scores=asked.raw_scores, return_text=asked.return_text
+        )
+        return _json(ranked, _times(ticket, found))
+
+    # ------------------------------------------------------------ the server itself
+
+    async def health(self, request: Request) -> Response:
+        """200 while predictions are answered, else 503 and why not."""
+        del request
+        trouble = self._service.trouble()
+        if trouble is not None:
+            raise Refusal("unhealthy", f"not ready: {trouble}", {"Retry-After": "1"})
+        return _json({"status": "healthy", "model_loaded": True})
+
+    async def live(self, request: Request) -> Response:
+        """200 as long as the process answers at all."""
+        del request
+        return _json({"status": "live"})
+
+    async def info(self, request: Request) -> Response:
+        """What is served, and within which limits."""
+        del request
+        deployment = self._deployment()
+        bundle, encoder = deployment.bundle, deployment.encoder
+        labels = bundle.labels
+        ready = [engine.ready for engine in deployment.device_engines if engine.ready is not None]
+        kind = "classifier"
+        if bundle.is_pair and len(labels) == 1:
+            kind = "reranker"
+        return _json(
+            {
+                "model_id": str(bundle.path),
+                "model_sha": bundle.fingerprint,
+                "model_dtype": self._settings.precision,
+                "model_type": {
+                    kind: {
+                        "id2label": {str(index): label for index, label in enumerate(labels)},
+                        "label2id": {label: index for index, label in enumerate(labels)},
+                    }
+                },
+                "max_concurrent_requests": self._settings.max_queue,
+                "max_input_length": encoder.max_length,
+                "max_batch_tokens": self._settings.max_batch_tokens
+                or max((each.default_batch_tokens for each in ready), default=0),
+                "max_batch_requests": None,
+                "max_client_batch_size": self._settings.max_client_batch_size,
+                "auto_truncate": self._settings.on_long != "error",
+                "tokenization_workers": deployment.stage.num_threads,
+                "version": __version__,
+                "fingerprint": bundle.fingerprint,
+                "task": bundle.task,
+                "labels": list(labels),
+                "is_pair": bundle.is_pair,
+                "calibrated": bundle.calibration is not None,
+                "on_long": self._settings.on_long,
+                "max_queue": self._settings.max_queue,
+                "max_body_bytes": self._settings.max_body_bytes,
+                "max_text_chars": self._settings.max_text_chars,
+                "timeout_seconds": self._settings.timeout,
+                "engines": [each.description for each in ready],
+            }
+        )
+
+    async def metrics(self, request: Request) -> Response:
+        """Counters, for Prometheus."""
+        del request
+        return Response(self._metrics.exposition(), media_type=CONTENT_TYPE)
+
+    # ------------------------------------------------------------ shared steps
+
+    async def _body(self, request: Request) -> Any:  # noqa: ANN401  JSON
+        return await read_json(
+            request.scope,
+            request.receive,
+            max_bytes=self._settings.max_body_bytes,
+            timeout_seconds=self._settings.timeout,
+        )
+
+    def _deployment(self) -> Deployment:
+        deployment = self._service.deployment
+        if deployment is None:
+            raise Refusal("unhealthy", f"not ready: {self._service.trouble()}", {"Retry-After": "1"})
+        return deployment
+
+    def _bundle(self) -> Bundle:
+        return self._deployment().bundle
+
+    async def _score(
+        self,
+        request: Request,
+        texts: Texts,
+        *,
+        truncate: bool | None = None,
+        is_batch: bool = False,
+        is_rerank: bool = False,
+    ) -> tuple[Deployment, Ticket, list[Scored]]:
+        """The scores of texts within every limit; counts and times them."""
+        exchange: Exchange = request.scope[EXCHANGE]
+        exchange.documents = len(texts)
+        if self._settings.log_texts:
+            exchange.texts = texts
+        self._metrics.request(is_batch=is_batch, num_documents=len(texts), is_rerank=is_rerank)
+        self._check(texts)
+        self._check_rate(exchange, len(texts))
+        deployment, ticket, found = await self._service.score(
+            texts, truncate=truncate, request_id=exchange.request_id, receive=request.receive
+        )
+        exchange.tokens = sum(scored.num_tokens for scored in found)
+        self._metrics.success(is_batch=is_batch, num_documents=len(texts), num_tokens=exchange.tokens)
+        tokenize, queue, forward = answers.seconds(ticket)
+        total = asyncio.get_running_loop().time() - ticket.arrived_at
+        self._metrics.times(total=total, tokenize=tokenize, queue=queue, forward=forward)
+        return deployment, ticket, found
+
+    def _check(self, texts: Texts) -> None:
+        """Raise Refusal where the texts are too many, too long, or not what the model takes."""
+        most, most_chars = self._settings.max_client_batch_size, self._settings.max_text_chars
+        if len(texts) > most:
+            raise Refusal("invalid", f"{len(texts)} texts in one request; at most {most} are taken")
+        bundle = self._bundle()
+        for index, (first, second) in enumerate(texts):
+            where = "" if len(texts) == 1 else f"text {index}: "
+            num_chars = max(len(first), len(second or ""))
+            if num_chars > most_chars:
+                raise Refusal("invalid", f"{where}{num_chars} characters; at most {most_chars} are taken")
+            if bundle.is_pair and second is None:
+                raise Refusal("invalid", f"{where}this model takes pairs of texts; send a second text too")
+            if bundle.is_pair is False and second is not None:
+                raise Refusal("invalid", f"{where}this model takes single texts, not pairs")
+            if second is not None and self._settings.on_long not in {"truncate", "error"}:
+                raise Refusal(
+                    "invalid", f"{where}this server takes no pairs: it runs with windows or head-tail"
+                )
+
+    def _check_rate(self, exchange: Exchange, num_documents: int) -> None:
+        if self._limit is None:
+            return
+        seconds = self._limit.seconds_to_wait(exchange.who, num_documents, asyncio.get_running_loop().time())
+        if seconds > 0:
+            wait = str(max(1, round(seconds + 0.5)))
+            message = f"{self._limit.per_minute} documents a minute are allowed; try again in {wait} s"
+            raise Refusal("rate_limited", message, {"Retry-After": wait})
+
+
+def make_app(service: Service, settings: ServeSettings, metrics: Metrics) -> App:
+    """The application: every address with what it does. A table, since no address has parts that vary."""
+    routes = Routes(service, settings, metrics)
+    table: dict[str, dict[str, Handler]] = {
+        "/predict": {"POST": routes.predict},
+        "/predict/batch": {"POST": routes.predict_batch},
+        "/rerank": {"POST": routes.rerank},
+        "/": {"POST": routes.predict_inputs},
+        "/health": {"GET": routes.health},
+        "/live": {"GET": routes.live},
+        "/info": {"GET": routes.info},
+        "/metrics": {"GET": routes.metrics},
+    }
+    made = document(table)
+    files = {
+        **read_page_files(),
+        "/openapi.json": (orjson.dumps(made), "application/json"),
+        "/docs": (docs_page(made), "text/html; charset=utf-8"),
+    }
+    for path, (content, media) in files.items():
+        table.setdefault(path, {})["GET"] = _file(content, media)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        methods = table.get(scope["path"])
+        if methods is None:
+            raise Refusal("not_found", "there is nothing at this address; see /docs")
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        handler = methods.get(method)
+        if handler is None:
+            message = f"{scope['method'][:20]} is not for this address"
+            raise Refusal("method", message, {"Allow": ", ".join(sorted(methods))})
+        request = Request(scope, receive)
+        response = await handler(request)
+        await response(scope, receive, send)
+
+    return app
+
+
+def _file(content: bytes, media: str) -> Handler:
+    """A file that was read at the start."""
+
+    async def answer(request: Request) -> Response:
+        del request
+        return Response(
+            content, media_type=media, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY}
+        )
+
+    return answer
+
+
+def _wants_details(request: Request) -> bool:
+    """Whether the query asks for details; raises Refusal where it says neither true nor false."""
+    if not request.scope["query_string"]:
+        return False
+    said = request.query_params.get("details", "false")
+    if said not in {"true", "false"}:
+        raise Refusal("invalid", "details in the query is neither true nor false")
+    return said == "true"
+
+
+def _json(content: object, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(content), media_type="application/json", headers=headers)
+
+
+def _times(ticket: Ticket, found: Sequence[Scored]) -> dict[str, str]:
+    """TEI's headers of a request's times, milliseconds."""
+    tokenize, queue, forward = (str(round(1000 * part)) for part in answers.seconds(ticket))
+    total = asyncio.get_running_loop().time() - ticket.arrived_at
+    return {
+        "x-compute-tokens": str(sum(scored.num_tokens for scored in found)),
+        "x-total-time": str(round(1000 * total)),
+        "x-tokenization-time": tokenize,
+        "x-queue-time": queue,
+        "x-inference-time": forward,
+    }

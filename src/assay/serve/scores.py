@@ -1,0 +1,104 @@
+"""Logits to what is answered: the same steps as a scored row, on whole batches.
+
+windows -> documents -> calibrated probabilities -> decision. Axes: S sequences (windows of documents),
+N documents, C outputs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from assay.bundle import Bundle, Calibration
+from assay.calibrate.maps import apply_calibration
+from assay.score.decide import INTERVAL, Decision, decide
+from assay.tokenize.settings import OnLong
+from assay.tokenize.windows import reduce_windows
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What the model says of one document; what the task has not is None."""
+
+    logits: list[float]
+    """As the model gave them, windows reduced; [C]."""
+    values: list[float]
+    """Calibrated probabilities, for a regression the value itself; [C]."""
+    label: int | None = None
+    """Index of the predicted label."""
+    probability: float | None = None
+    """Probability of the predicted label."""
+    holds: list[bool] | None = None
+    """Whether each label holds, in a multi-label task; [C]."""
+    int_score: int | None = None
+    """The value of a regression, rounded and clipped."""
+    interval: tuple[float, float] | None = None
+    """Where the value of a regression lies."""
+
+
+class Scoring:
+    """Scores batches of one bundle."""
+
+    def __init__(self, bundle: Bundle, on_long: OnLong) -> None:
+        """Score as `assay score` does with this bundle and this policy for long documents."""
+        self._bundle = bundle
+        self._calibration = bundle.calibration or Calibration()
+        self._is_max = on_long == "window-max"
+
+    def score(
+        self, logits_SC: npt.NDArray[np.float32], num_windows_N: npt.NDArray[np.int64]
+    ) -> list[Score | None]:
+        """A score a document, None where the model gave no finite one."""
+        bundle = self._bundle
+        logits_NC = self._reduced(logits_SC, num_windows_N)
+        probabilities_NC = apply_calibration(logits_NC, bundle.calibration, bundle.task)
+        decision = decide(
+            probabilities_NC,
+            bundle.task,
+            bundle.labels,
+            self._calibration.threshold,
+            half_width=self._calibration.half_width,
+            int_score=bundle.int_score,
+        )
+        values_NC: npt.NDArray[np.float32] = probabilities_NC.astype(np.float32)
+        found = _scores(logits_NC.tolist(), values_NC.tolist(), decision)
+        bad = set(np.flatnonzero(~np.isfinite(values_NC).all(axis=1)).tolist())
+        return [None if row in bad else score for row, score in enumerate(found)] if bad else list(found)
+
+    def _reduced(
+        self, logits_SC: npt.NDArray[np.float32], num_windows_N: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]:
+        """The logits of each document, NaN throughout where one of its windows has one that is not finite."""
+        is_finite_SC = np.isfinite(logits_SC)
+        if not is_finite_SC.all():
+            # throughout, so that neither a maximum over windows nor a sigmoid hides an infinity
+            logits_SC = np.where(is_finite_SC.all(axis=1, keepdims=True), logits_SC, np.float32(np.nan))
+        num_documents = len(num_windows_N)
+        if len(logits_SC) == num_documents:
+            return logits_SC
+        document_of_window = np.repeat(np.arange(num_documents), num_windows_N)
+        return reduce_windows(
+            logits_SC, document_of_window, num_documents, how="max" if self._is_max else "mean"
+        )
+
+
+def _scores(logits: list[list[float]], values: list[list[float]], decision: Decision) -> list[Score]:
+    rows = range(len(values))
+    if decision.label_N is not None:
+        label = decision.label_N.tolist()
+        probability = decision.scores["probability"].tolist()
+        return [Score(logits[n], values[n], label[n], probability[n]) for n in rows]
+    if decision.holds_NC is not None:
+        holds = decision.holds_NC.tolist()
+        return [Score(logits[n], values[n], holds=holds[n]) for n in rows]
+    whole = None if decision.int_score_N is None else decision.int_score_N.tolist()
+    ends = [decision.scores[name].tolist() for name in INTERVAL if name in decision.scores]
+    return [
+        Score(
+            logits[n],
+            values[n],
+            int_score=None if whole is None else whole[n],
+            interval=(ends[0][n], ends[1][n]) if ends else None,
+        )
+        for n in rows
+    ]

@@ -1,0 +1,207 @@
+"""The event loop: uvicorn, signals, start, reload and drain. Imports what `verb` leaves to the engines' start."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from assay.errors import AssayError, UsageError
+from assay.serve.edge import Edge
+from assay.serve.engines import Child, EngineSpec
+from assay.serve.keys import Keys, read_keys
+from assay.serve.log import RequestLog
+from assay.serve.metrics import Metrics
+from assay.serve.page import PAGE_FILES
+from assay.serve.routes import DOCS_PATHS, PROBE_PATHS, make_app
+from assay.serve.service import Service
+from assay.serve.settings import ServeSettings
+from assay.telemetry import configure_logging
+
+_log = logging.getLogger(__name__)
+
+BACKLOG = 2048
+HEADER_SECONDS = 15.0
+"""A connection that has not sent the head of a request by then is closed."""
+KEEP_ALIVE_SECONDS = 75
+CLOSE_SECONDS = 5
+"""For connections to close once everything is answered."""
+
+
+class Protocol(HttpToolsProtocol):
+    """HTTP/1.1 as uvicorn has it, and no connection that never sends a request."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is there."""
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEADER_SECONDS, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self._drop_timer()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """The first bytes of a request: the rest of its head must follow."""
+        super().on_message_begin()
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole; the body has its own time."""
+        self._drop_timer()
+        super().on_headers_complete()
+
+    def _drop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which leaves the signals to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing to capture."""
+        yield
+
+
+def run_server(
+    settings: ServeSettings,
+    keys: Keys,
+    listener: socket.socket,
+    children: Sequence[tuple[EngineSpec, Child]],
+    say: Callable[[str], None],
+) -> None:
+    """Serve on a bound socket with engines that were started, until told to stop."""
+    configure_logging()
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run(settings, keys, listener, children, say))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+async def _run(
+    settings: ServeSettings,
+    keys: Keys,
+    listener: socket.socket,
+    children: Sequence[tuple[EngineSpec, Child]],
+    say: Callable[[str], None],
+) -> None:
+    metrics, log = Metrics(), RequestLog()
+    service = Service(settings, metrics)
+    edge = Edge(
+        make_app(service, settings, metrics),
+        keys=keys,
+        open_paths=frozenset((*PAGE_FILES, *DOCS_PATHS, *PROBE_PATHS)),
+        log=log,
+        metrics=metrics,
+        is_tls=settings.tls_cert is not None,
+    )
+    server = Server(_config(settings, edge))
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, stop, server)
+    loop.add_signal_handler(signal.SIGHUP, _reload, settings, edge, service, log)
+
+    address = _address(settings, listener)
+    serving = loop.create_task(server.serve(sockets=[listener]))
+    starting = loop.create_task(service.start(children))
+    stopping = loop.create_task(stop.wait())
+    say(f"listening on {address}, loading {settings.bundle}")
+    try:
+        await asyncio.wait([starting, stopping, serving], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            say(f"ready on {address}")
+            await asyncio.wait([stopping, serving], return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            say("stopping: answering what was accepted")
+    finally:
+        await _end(service, starting, children)
+        server.should_exit = True
+        stopping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+        log.flush()
+
+
+async def _end(
+    service: Service, starting: "asyncio.Task[None]", children: Sequence[tuple[EngineSpec, Child]]
+) -> None:
+    """Drain, and leave no process behind."""
+    service.state = "draining"
+    if not starting.done():
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError, AssayError):
+            await starting
+    await service.drain()
+    for _, child in children:
+        if child.process.poll() is None:
+            child.process.kill()
+            child.process.wait()
+
+
+def _config(settings: ServeSettings, edge: Edge) -> uvicorn.Config:
+    config = uvicorn.Config(
+        edge,
+        http=Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=CLOSE_SECONDS,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        msg = f"TLS files {settings.tls_cert} and {settings.tls_key}: {error}; give PEM files of one certificate"
+        raise UsageError(msg) from None
+    return config
+
+
+def _stop(stop: asyncio.Event, server: Server) -> None:
+    """Drain; asked a second time, end at once."""
+    if stop.is_set():
+        server.force_exit = True
+        os._exit(130)
+    stop.set()
+
+
+def _reload(settings: ServeSettings, edge: Edge, service: Service, log: RequestLog) -> None:
+    """Keys at once, the bundle once it is warm; what cannot be read leaves the old in place."""
+    try:
+        edge.keys = read_keys(settings.keys_file, os.environ)
+    except AssayError as error:
+        _log.error("keys are not read again, the old ones go on: %s", error)
+    log.write("reload", bundle=settings.bundle)
+    service.reload()
+
+
+def _address(settings: ServeSettings, listener: socket.socket) -> str:
+    scheme = "http" if settings.tls_cert is None else "https"
+    host, port = listener.getsockname()[:2]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

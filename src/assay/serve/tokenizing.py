@@ -1,0 +1,183 @@
+"""Texts to token ids, in threads beside the event loop, a fair batch at a time; a short text alone in it.
+
+While the threads work, texts gather; a thread that becomes free takes what is there, by the same
+policy as the device. The ids are those of `assay score`: the same encoder, the same windows.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from assay.errors import UsageError
+from assay.serve.policy import Queue, Waiting
+from assay.serve.refusals import Refusal, refusal_of
+from assay.serve.tickets import Document, Text, Ticket
+from assay.tokenize.encode import Encoder, Tokens
+from assay.tokenize.windows import expand_windows
+
+MOST_THREADS = 4
+BATCH_CHARS = 200_000
+BATCH_TEXTS = 128
+INLINE_CHARS = 4_000
+"""A single text up to this long is tokenized in the event loop: a thread would take longer to wake."""
+_log = logging.getLogger(__name__)
+_WINDOWS = ("window-mean", "window-max")
+
+
+class Tokenizer:
+    """Makes documents of texts. Threads may share it."""
+
+    def __init__(self, encoder: Encoder, *, truncating: Encoder) -> None:
+        """`truncating` serves the requests that ask for texts to be cut where `encoder` refuses them."""
+        self.encoder = encoder
+        self._truncating = truncating
+        self.has_windows = encoder.on_long in _WINDOWS
+        if self.has_windows and encoder.special_tokens is None:
+            msg = f"on_long {encoder.on_long} needs a tokenizer with fixed special tokens; use truncate"
+            raise UsageError(msg)
+
+    def warm_up(self) -> None:
+        """Encode a text: the first one of a process takes a quarter of a second."""
+        self.encoder.encode(pa.array(["a"], pa.large_string()))
+
+    def documents(self, texts: Sequence[Text]) -> list[Document | Refusal]:
+        """A document for each text, or why there is none; notes token counts in the tickets."""
+        found: list[Document | Refusal | None] = [None] * len(texts)
+        kinds: dict[tuple[bool, bool], list[int]] = {}
+        for place, text in enumerate(texts):
+            cuts = self.encoder.on_long == "error" and text.ticket.truncate is True
+            kinds.setdefault((text.second is not None, cuts), []).append(place)
+        for (is_pair, cuts), places in kinds.items():
+            encoder = self._truncating if cuts else self.encoder
+            of_kind = [texts[place] for place in places]
+            tokens = encoder.encode(
+                pa.array([text.first for text in of_kind], pa.large_string()),
+                pa.array([text.second for text in of_kind], pa.large_string()) if is_pair else None,
+            )
+            for place, made in zip(places, self._split(of_kind, tokens, encoder), strict=True):
+                found[place] = made
+        return [made for made in found if made is not None]
+
+    def _split(self, texts: Sequence[Text], tokens: Tokens, encoder: Encoder) -> list[Document | Refusal]:
+        num_tokens, truncated = tokens.num_tokens.tolist(), tokens.truncated.tolist()
+        starts = [0] * len(texts) if tokens.second_starts is None else tokens.second_starts.tolist()
+        flat_ids, lengths = self._sequences(tokens, encoder)
+        documents: list[Document | Refusal] = []
+        start = 0
+        for row, text in enumerate(texts):
+            ticket, index = text.ticket, text.index
+            stop = start + int(lengths[row].sum())
+            ticket.num_tokens[index], ticket.truncated[index] = num_tokens[row], truncated[row]
+            if row in tokens.errors or (truncated[row] and ticket.truncate is False):
+                where = "" if ticket.num_documents == 1 else f"text {index} "
+                limit = encoder.max_length
+                message = f"{where}has more than {limit} tokens; shorten it, or send truncate: true".strip()
+                documents.append(Refusal("too_long", message))
+            else:
+                documents.append(Document(ticket, index, flat_ids[start:stop], lengths[row], starts[row]))
+            start = stop
+        return documents
+
+    def _sequences(
+        self, tokens: Tokens, encoder: Encoder
+    ) -> tuple[npt.NDArray[np.int32], list[npt.NDArray[np.int64]]]:
+        """All ids, and for each text the lengths of its windows."""
+        special = encoder.special_tokens
+        if not self.has_windows or special is None:
+            return tokens.flat_ids.astype(np.int32), list(np.diff(tokens.offsets)[:, None])
+        windows = expand_windows(
+            tokens.flat_ids,
+            tokens.offsets,
+            prefix=special.prefix,
+            suffix=special.suffix,
+            max_length=encoder.max_length,
+            stride=encoder.stride,
+        )
+        num_documents = len(tokens.offsets) - 1
+        cuts = np.searchsorted(windows.document_of_window, np.arange(1, num_documents))
+        return windows.flat_ids.astype(np.int32), np.split(np.diff(windows.offsets), cuts)
+
+
+class TokenizingStage:
+    """The threads and what waits for them. Lives in the event loop."""
+
+    def __init__(self, tokenizer: Tokenizer, hand_on: Callable[[Ticket, list[Document]], None]) -> None:
+        """Give the documents of a ticket, as they come, to `hand_on`."""
+        self._tokenizer = tokenizer
+        self._hand_on = hand_on
+        self._queue: Queue[Ticket, Text] = Queue()
+        self.num_threads = min(MOST_THREADS, len(os.sched_getaffinity(0)))
+        self._num_busy = 0
+        self._is_called = False
+        self._threads = ThreadPoolExecutor(self.num_threads, thread_name_prefix="tokenize")
+
+    @property
+    def num_documents(self) -> int:
+        """Texts that wait."""
+        return self._queue.num_documents
+
+    def add(self, ticket: Ticket, texts: list[Text]) -> None:
+        """Tokenize these texts of a request."""
+        sized = (Waiting(len(text.first) + len(text.second or "") + 1, text) for text in texts)
+        self._queue.add(ticket, sized, deadline=ticket.deadline)
+        self._start()
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Forget what waits of a request."""
+        self._queue.cancel(ticket)
+
+    def close(self) -> None:
+        """End the threads once they are done."""
+        self._threads.shutdown(wait=False)
+
+    def _start(self) -> None:
+        """Look at what waits once the event loop has taken in what came together."""
+        if not self._is_called:
+            self._is_called = True
+            asyncio.get_running_loop().call_soon(self._take)
+
+    def _take(self) -> None:
+        self._is_called = False
+        loop = asyncio.get_running_loop()
+        while self._num_busy < self.num_threads and self._queue.num_documents:
+            is_idle = self._num_busy == 0
+            taken = self._queue.take(loop.time(), budget=BATCH_CHARS, max_documents=BATCH_TEXTS)
+            texts = [waiting.document for waiting in taken]
+            if is_idle and len(texts) == 1 and taken[0].num_tokens <= INLINE_CHARS:
+                self._hand_out(texts, _attempt(self._tokenizer, texts))
+            elif texts:
+                self._num_busy += 1
+                future = loop.run_in_executor(self._threads, _attempt, self._tokenizer, texts)
+                future.add_done_callback(lambda done, texts=texts: self._finish(texts, done.result()))  # type: ignore[misc]
+
+    def _finish(self, texts: list[Text], found: "list[Document | Refusal]") -> None:
+        self._num_busy -= 1
+        self._hand_out(texts, found)
+        self._start()
+
+    def _hand_out(self, texts: list[Text], found: "list[Document | Refusal]") -> None:
+        by_ticket: dict[Ticket, list[Document]] = {}
+        for text, made in zip(texts, found, strict=True):
+            if isinstance(made, Refusal):
+                text.ticket.fail(made)
+                self.cancel(text.ticket)
+            else:
+                by_ticket.setdefault(text.ticket, []).append(made)
+        for ticket, documents in by_ticket.items():
+            if not ticket.done.done():
+                self._hand_on(ticket, documents)
+
+
+def _attempt(tokenizer: Tokenizer, texts: list[Text]) -> list[Document | Refusal]:
+    """The documents, or the same refusal for each where the tokenizer fails."""
+    try:
+        return tokenizer.documents(texts)
+    except BaseException as error:  # noqa: BLE001  a panic in a Rust library is no Exception
+        _log.exception("tokenizing %d texts failed", len(texts))
+        return [refusal_of(error if isinstance(error, Exception) else RuntimeError())] * len(texts)

@@ -1,0 +1,423 @@
+"""Checkpoints of a training, each a folder that is there whole or not at all.
+
+    <out>.training/
+        lock                 held by the process that trains
+        step-00000300/       model.safetensors  optimizer.safetensors  state.json
+        step-00000400/
+        best-00000300/       model.safetensors  state.json
+
+A folder is written under a scratch name, synced, and renamed to its own, which no other folder ever had:
+where a step is saved a second time, the second is `step-00000300.1`. `state.json` holds size and CRC-32 of
+the files beside it and of itself, so that a damaged checkpoint is found and the one before it is taken.
+
+Nothing is pickled. One process writes (rank 0); any number may read.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from assay.data.storage import writing
+from assay.errors import CheckError, RefusedError, UsageError
+
+FORMAT_VERSION = 1
+MODEL_FILE = "model.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
+STATE_FILE = "state.json"
+_LOCK = "lock"
+
+Tensors = Mapping[str, torch.Tensor]
+Json = dict[str, object]
+
+_NAME = re.compile(r"(step|best)-(\d{8,})(?:\.(\d+))?")
+_SCRATCH = ".scratch-"
+_OS_ERROR = re.compile(r"os error (\d+)")
+_READ_BYTES = 8 * 1024 * 1024
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """All that a training needs to go on as if it had never stopped."""
+
+    step: int
+    """Optimizer steps done."""
+    epoch: int
+    """Passes over the training rows that are complete."""
+    rows_into_epoch: int
+    """Rows of the pass under way that are done, over all ranks."""
+    fingerprint: str
+    """Of everything that decides the numbers: settings, data, base; another one must not go on from here."""
+    best: str | None
+    """Name of the folder with the best weights so far, as `save_best` gave it."""
+    values: Json
+    """Whatever else is plain: history, patience used up. Floats come back bit for bit."""
+    model: Tensors
+    """Weights by name."""
+    optimizer: Tensors
+    """The optimizer's tensors (and generators' states) by name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BestWeights:
+    """The weights that the validation metric chose so far."""
+
+    step: int
+    """Optimizer steps done."""
+    metrics: dict[str, float]
+    """Validation metrics of these weights."""
+    model: Tensors
+    """Weights by name."""
+
+
+def training_folder(out: str | os.PathLike[str]) -> Path:
+    """The folder of a training's checkpoints, beside the bundle that it will become."""
+    out = Path(out).absolute()
+    return out.with_name(f"{out.name}.training")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make the folder and hold it, so that two trainings never write to one; the lock goes with the process.
+
+    Raises UsageError where another process holds it, StorageError where the folder cannot be made. A
+    filesystem without locks holds nothing. Afterwards an empty folder is removed.
+    """
+    descriptor = None
+    while descriptor is None:
+        with writing(str(folder)):
+            folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # whoever held it before may be removing the folder
+                descriptor = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o666)
+        if descriptor is not None and not _lock(descriptor, folder):
+            os.close(descriptor)
+            descriptor = None
+    try:
+        yield
+    finally:
+        if [path.name for path in folder.iterdir()] == [_LOCK]:
+            with suppress(OSError):
+                (folder / _LOCK).unlink()
+                folder.rmdir()
+        os.close(descriptor)
+
+
+def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
+    """Publish a checkpoint atomically and return its folder; older ones go, but the newest `keep` stay.
+
+    Best weights stay as long as a checkpoint that is kept names them. Checkpoints of later steps go: a
+    training that went on from an earlier one had found them damaged.
+    Tensors may lie on any device; those that share memory are written once. Raises StorageError where
+    it cannot be written (disk full); what was there before is then as it was.
+    """
+    state: Json = {
+        "step": checkpoint.step,
+        "epoch": checkpoint.epoch,
+        "rows_into_epoch": checkpoint.rows_into_epoch,
+        "fingerprint": checkpoint.fingerprint,
+        "best": checkpoint.best,
+        "values": checkpoint.values,
+    }
+    tensors = {MODEL_FILE: checkpoint.model, OPTIMIZER_FILE: checkpoint.optimizer}
+    saved = _publish(folder, f"step-{checkpoint.step:08}", state, tensors)
+    _prune(folder, saved, keep=keep)
+    return saved
+
+
+def save_best(folder: Path, best: BestWeights) -> Path:
+    """Publish the best weights atomically and return their folder; its name goes into the next checkpoint.
+
+    Those that earlier checkpoints name stay until `save` removes the last of these. Errors as in `save`.
+    """
+    state: Json = {"step": best.step, "metrics": best.metrics}
+    return _publish(folder, f"best-{best.step:08}", state, {MODEL_FILE: best.model})
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole, None where there is none; a warning for each one passed over.
+
+    Reads all of it, and the best weights that it names. Raises RefusedError where a newer release wrote it.
+    """
+    for path in _folders(folder, "step"):
+        problem = _problem(path, deep=True) or _problem_of_best(path)
+        if problem is None:
+            return path
+        _log.warning("%s: %s; passed over, going on from the checkpoint before it", path, problem)
+    return None
+
+
+def way_out(folder: Path) -> str:
+    """How to go on after a failure: the step of the last checkpoint and the flag, or to begin again."""
+    for path in _folders(folder, "step"):
+        with suppress(RefusedError):
+            if _problem(path, deep=False) is None:
+                step = _order(path)[0]
+                return f"the last checkpoint is at step {step}; run the same command with --resume"
+    return "no checkpoint was written yet; run the same command again"
+
+
+def load(path: Path) -> Checkpoint:
+    """The checkpoint in a folder that `latest` gave, its tensors on the CPU.
+
+    Raises CheckError where it is damaged, RefusedError where a newer release wrote it.
+    """
+    state = _checked_state(path)
+    return Checkpoint(
+        step=_whole(state["step"]),
+        epoch=_whole(state["epoch"]),
+        rows_into_epoch=_whole(state["rows_into_epoch"]),
+        fingerprint=str(state["fingerprint"]),
+        best=None if state["best"] is None else str(state["best"]),
+        values=_object(state["values"]),
+        model=_load_tensors(path, MODEL_FILE, state),
+        optimizer=_load_tensors(path, OPTIMIZER_FILE, state),
+    )
+
+
+def load_best(path: Path) -> BestWeights:
+    """The best weights in `folder / checkpoint.best`; errors as in `load`."""
+    state = _checked_state(path)
+    metrics = {name: value for name, value in _object(state["metrics"]).items() if isinstance(value, float)}
+    return BestWeights(
+        step=_whole(state["step"]), metrics=metrics, model=_load_tensors(path, MODEL_FILE, state)
+    )
+
+
+def clear(folder: Path) -> None:
+    """Remove every checkpoint: the training is over, or begins anew."""
+    _remove([*_folders(folder, "step"), *_folders(folder, "best"), *folder.glob(f"{_SCRATCH}*")])
+
+
+def _lock(descriptor: int, folder: Path) -> bool:
+    """Lock an open file; False where it was removed meanwhile and another has its name."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UsageError(
+            f"{folder}: another process trains there; wait until it has ended, or name another out"
+        ) from None
+    except OSError as error:
+        _log.warning("%s: cannot be locked (%s); start no second training of it", folder, error.strerror)
+    return os.fstat(descriptor).st_nlink > 0
+
+
+# ---------------------------------------------------------------- writing
+
+
+def _publish(folder: Path, name: str, state: Json, tensors: Mapping[str, Tensors]) -> Path:
+    with writing(str(folder / name)):
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove(list(folder.glob(f"{_SCRATCH}*")))  # of a process that was killed; there is one writer
+        scratch = folder / f"{_SCRATCH}{uuid4().hex}"
+        try:
+            scratch.mkdir()
+            files: Json = {}
+            aliases: Json = {}
+            for file, content in tensors.items():
+                aliases[file] = _write_tensors(scratch / file, content)
+                files[file] = {"size_bytes": (scratch / file).stat().st_size, "crc32": _crc32(scratch / file)}
+            body: Json = {"format_version": FORMAT_VERSION, **state, "files": files, "aliases": aliases}
+            _write_text(scratch / STATE_FILE, json.dumps({**body, "crc32": _crc32_of(body)}, indent=1) + "\n")
+            _sync(scratch)
+            path = _rename(scratch, folder, name)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        _sync(folder)
+    return path
+
+
+def _rename(scratch: Path, folder: Path, name: str) -> Path:
+    """Give the scratch folder the first free name of its step; rename(2) refuses a name that is taken."""
+    attempt = max((_order(path)[1] for path in folder.glob(f"{name}*") if _is_ours(path)), default=-1) + 1
+    return scratch.rename(folder / (f"{name}.{attempt}" if attempt else name))
+
+
+def _write_tensors(file: Path, tensors: Tensors) -> dict[str, str]:
+    """Write and sync tensors; returns the names left out, each with the one that it is the same as."""
+    kept, aliases = _without_aliases(tensors)
+    try:
+        save_file(kept, file)
+    except SafetensorError as error:
+        number = _OS_ERROR.search(str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
+    _sync(file)
+    return aliases
+
+
+def _without_aliases(tensors: Tensors) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors of memory of their own on the CPU, and tied ones by name (safetensors refuses shared memory).
+
+    For example {"a": w, "b": w, "c": w[:2]} gives {"a": w, "c": copy of w[:2]} and {"b": "a"}.
+    """
+    kept: dict[str, torch.Tensor] = {}
+    aliases: dict[str, str] = {}
+    first_of: dict[object, str] = {}
+    memory: set[int] = set()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach()
+        place = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+        if tensor.numel() and first_of.setdefault(place, name) != name:
+            aliases[name] = first_of[place]
+            continue
+        on_cpu = tensor.cpu().contiguous()
+        storage = on_cpu.untyped_storage()
+        if on_cpu.numel() and (storage.data_ptr() in memory or storage.nbytes() != on_cpu.nbytes):
+            on_cpu = on_cpu.clone()
+        memory.add(on_cpu.untyped_storage().data_ptr())
+        kept[name] = on_cpu
+    return kept, aliases
+
+
+def _prune(folder: Path, saved: Path, *, keep: int) -> None:
+    steps = _folders(folder, "step")
+    kept = [path for path in steps if _order(path) <= _order(saved)][: max(keep, 1)]
+    named = {_named_best(path) for path in kept}
+    _remove([path for path in steps if path not in kept and path.name not in named])
+    _remove([path for path in _folders(folder, "best") if path.name not in named])
+
+
+def _named_best(path: Path) -> str | None:
+    try:
+        best = _read_state(path)["best"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return best if isinstance(best, str) else None
+
+
+def _remove(paths: list[Path]) -> None:
+    """Remove folders, each out of sight first: a kill leaves scratch, never half a checkpoint."""
+    for path in paths:
+        aside = path if path.name.startswith(_SCRATCH) else path.with_name(f"{_SCRATCH}{uuid4().hex}")
+        with suppress(FileNotFoundError):
+            path.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_text(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
+    _sync(file)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def _folders(folder: Path, kind: str) -> list[Path]:
+    """Published folders of a kind, `step` or `best`, newest first."""
+    found = [path for path in folder.glob(f"{kind}-*") if _is_ours(path) and path.is_dir()]
+    return sorted(found, key=_order, reverse=True)
+
+
+def _is_ours(path: Path) -> bool:
+    return _NAME.fullmatch(path.name) is not None
+
+
+def _order(path: Path) -> tuple[int, int]:
+    """Step and try of a folder: (300, 1) for `step-00000300.1`."""
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[2]), int(match[3] or 0)
+
+
+def _problem(path: Path, *, deep: bool) -> str | None:
+    """What is wrong with a published folder, None where it is whole; `deep` reads every byte."""
+    try:
+        state = _read_state(path)
+        for name, entry in _object(state["files"]).items():
+            recorded, file = _object(entry), path / name
+            size_bytes = file.stat().st_size
+            if size_bytes != recorded["size_bytes"]:
+                return f"{name} has {size_bytes:,} bytes of {recorded['size_bytes']:,}"
+            if deep and _crc32(file) != recorded["crc32"]:
+                return f"{name} is not what was written (its checksum differs)"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except (ValueError, KeyError):
+        return f"{STATE_FILE} is damaged"
+    return None
+
+
+def _problem_of_best(path: Path) -> str | None:
+    """What is wrong with the best weights that a whole checkpoint names."""
+    name = _named_best(path)
+    problem = name and _problem(path.with_name(name), deep=True)
+    return f"of its best weights {name}, {problem}" if problem else None
+
+
+def _read_state(path: Path) -> Json:
+    """`state.json`, whole; ValueError or KeyError where it is damaged, RefusedError for a newer format."""
+    state = _object(json.loads((path / STATE_FILE).read_text(encoding="utf-8")))
+    version = state["format_version"]
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise RefusedError(
+            f"{path / STATE_FILE}: format_version {version}; this release reads up to {FORMAT_VERSION}; "
+            "install a newer assay"
+        )
+    if state.pop("crc32") != _crc32_of(state):
+        raise ValueError(path)
+    return state
+
+
+def _checked_state(path: Path) -> Json:
+    problem = _problem(path, deep=True)
+    if problem is not None:
+        raise CheckError(f"{path}: {problem}; a checkpoint must be whole; remove it and run with --resume")
+    return _read_state(path)
+
+
+def _load_tensors(path: Path, file: str, state: Json) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = load_file(path / file)
+    for name, same in _object(_object(state["aliases"])[file]).items():
+        tensors[name] = tensors[str(same)]
+    return tensors
+
+
+def _crc32(file: Path) -> int:
+    checksum = 0
+    with file.open("rb", buffering=0) as content:
+        while piece := content.read(_READ_BYTES):
+            checksum = zlib.crc32(piece, checksum)
+    return checksum
+
+
+def _crc32_of(body: Json) -> int:
+    """Of the values as a reader finds them: names that were numbers are text by then, and sort as text."""
+    return zlib.crc32(json.dumps(json.loads(json.dumps(body)), sort_keys=True).encode())
+
+
+def _object(value: object) -> Json:
+    if not isinstance(value, dict):
+        raise ValueError(value)
+    return value
+
+
+def _whole(value: object) -> int:
+    assert isinstance(value, int)
+    return value

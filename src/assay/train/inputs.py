@@ -1,0 +1,245 @@
+"""Rows as token ids and targets, and the packed batch of one pass, laid out on the host.
+
+Documents lie end to end, longest first. Where the device replays recorded work, a batch has one of few
+shapes: tokens are filled up with documents of no weight, and documents with empty ones.
+
+Axes: N rows, T tokens of a batch, S documents of a batch, C outputs.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from assay.engine.positions import positions_without_pads, token_positions
+from assay.errors import InputError
+from assay.tokenize.encode import Encoder
+from assay.train.batches import IndexArray
+from assay.train.labels import Targets, to_targets
+from assay.train.rows import LabelledRows
+from assay.train.settings import Task
+
+Pooling = Literal["first", "mean"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedRows:
+    """Rows as a model takes them."""
+
+    flat_ids: NDArray[np.integer]
+    """Token ids of all rows end to end, special tokens included."""
+    offsets: IndexArray
+    """Row k is flat_ids[offsets[k]:offsets[k + 1]]; [N + 1]."""
+    second_starts: NDArray[np.int32] | None
+    """Pairs: where the second text begins within its row, 0 for nowhere; [N]."""
+    targets: Targets
+    """int64 [N], float32 [N, C] or float32 [N]."""
+    weights: NDArray[np.float32]
+    """How much a row counts in the loss; [N]."""
+    num_truncated: int
+    """Rows that were cut."""
+
+    @property
+    def num_rows(self) -> int:
+        """N, the number of rows."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> IndexArray:
+        """Tokens of each row, [N]."""
+        return np.diff(self.offsets)
+
+
+def encode_rows(encoder: Encoder, rows: LabelledRows, task: Task, names: tuple[str, ...]) -> EncodedRows:
+    """The rows as token ids and targets, each of weight 1; raises `InputError` for what has no tokens."""
+    pairs = None if rows.text_pairs is None else pa.array(rows.text_pairs, type=pa.large_string())
+    tokens = encoder.encode(pa.array(rows.texts, type=pa.large_string()), pairs)
+    if tokens.errors:
+        raise InputError(
+            f"{len(tokens.errors)} of {rows.num_rows} rows cannot be tokenized; drop or mend them"
+        )
+    return EncodedRows(
+        flat_ids=tokens.flat_ids,
+        offsets=tokens.offsets.astype(np.int64),
+        second_starts=tokens.second_starts,
+        targets=to_targets(rows.labels, task, names),
+        weights=np.ones(rows.num_rows, dtype=np.float32),
+        num_truncated=int(tokens.truncated.sum()),
+    )
+
+
+def with_weights(rows: EncodedRows, weights: NDArray[np.float32]) -> EncodedRows:
+    """The rows with these weights, [N]."""
+    return replace(rows, weights=weights)
+
+
+# ---------------------------------------------------------------- the batch of one pass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """What a model needs to be told of its tokens, beyond ids."""
+
+    has_types: bool
+    """Whether segments are told apart."""
+    pooling: Pooling
+    """What the head sees."""
+    pad_token_id: int | None = None
+    """RoBERTa: the id that is not counted among positions."""
+    pad_row: int = 0
+    """RoBERTa: the row of the position table for such an id."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """The sizes of a batch; batches of one shape run the same recorded work."""
+
+    num_tokens: int
+    """T, those that fill up counted."""
+    num_documents: int
+    """S, those of no weight counted."""
+    max_seqlen: int
+    """The longest that any document of such a batch may be."""
+
+
+def filled_shape(num_tokens: int, *, num_documents: int, max_seqlen: int) -> Shape:
+    """The shape, one of few, that a batch of so many tokens and at most so many documents is filled up to."""
+    step = max(64, 1 << max(0, num_tokens.bit_length() - 5))
+    # what fills up is cut into documents of at most max_seqlen tokens
+    fillers = -(-step // max_seqlen)
+    return Shape(
+        num_tokens=-(-max(num_tokens, 1) // step) * step,
+        num_documents=num_documents + fillers,
+        max_seqlen=max_seqlen,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainBatch:
+    """One pass: a packed batch with targets, all tensors on one device."""
+
+    shape: Shape
+    input_ids_T: torch.Tensor
+    """int32"""
+    positions_T: torch.Tensor
+    """Row of the position table of each token, int32; its place in its document where they are rotary."""
+    token_types_T: torch.Tensor | None
+    """int32; None where the model does not tell segments apart."""
+    documents_T: torch.Tensor | None
+    """Document of each token, int32; None unless the head sees a mean."""
+    cu_seqlens: torch.Tensor
+    """Document k is tokens[cu_seqlens[k]:cu_seqlens[k + 1]], int32 [S + 1]."""
+    firsts_S: torch.Tensor
+    """First token of each document, int32; a token of no consequence for an empty one."""
+    targets: torch.Tensor
+    """int32 [S], float32 [S, C] or float32 [S]."""
+    weights_S: torch.Tensor
+    """Share of the step's loss that is the document's, float32; 0 for one that fills up."""
+    lengths: tuple[int, ...] | None = None
+    """Tokens of each document, longest first, where nothing was filled up."""
+
+    def to(self, device: torch.device) -> "TrainBatch":
+        """Return the batch on a device; copies from pinned memory do not wait."""
+        if device.type == "cpu":
+            return self
+        return with_tensors(self, tuple(each.to(device, non_blocking=True) for each in tensors_of(self)))
+
+
+def host_batch(
+    rows: EncodedRows,
+    chosen: IndexArray,
+    layout: Layout,
+    *,
+    total_weight: float,
+    shape: Shape | None = None,
+) -> TrainBatch:
+    """The chosen rows, longest first, as a batch on the CPU; `shape` is what it is filled up to.
+
+    A document's weight is its row's over `total_weight`, which is that of the whole step on all ranks.
+    """
+    lengths = rows.lengths[chosen]
+    order = np.argsort(-lengths, kind="stable")
+    chosen, lengths = chosen[order], lengths[order]
+    num_tokens = int(lengths.sum())
+    given = shape is not None
+    if shape is None:
+        shape = Shape(
+            num_tokens=num_tokens, num_documents=len(chosen), max_seqlen=int(lengths.max(initial=1))
+        )
+    bounds = np.zeros(shape.num_documents + 1, dtype=np.int32)
+    np.cumsum(lengths, out=bounds[1 : len(chosen) + 1])
+    spare = np.arange(1, shape.num_documents - len(chosen) + 1) * shape.max_seqlen
+    bounds[len(chosen) + 1 :] = np.minimum(num_tokens + spare, shape.num_tokens)
+    assert bounds[-1] == shape.num_tokens, "the shape has room for what fills it up"
+    ids = np.zeros(shape.num_tokens, dtype=np.int32)
+    real = bounds[: len(chosen) + 1]
+    within = token_positions(real)
+    ids[:num_tokens] = rows.flat_ids[np.repeat(rows.offsets[chosen], lengths) + within]
+    positions = np.zeros(shape.num_tokens, dtype=np.int32)
+    counted = None
+    if layout.pad_token_id is not None:
+        counted = positions_without_pads(ids[:num_tokens], real, layout.pad_token_id, layout.pad_row)
+    positions[:num_tokens] = within if counted is None else counted
+    types = None
+    if layout.has_types:
+        types = np.zeros(shape.num_tokens, dtype=np.int32)
+        if rows.second_starts is not None:
+            starts = rows.second_starts[chosen]
+            begins = np.where(starts > 0, starts, lengths)
+            types[:num_tokens] = within >= np.repeat(begins, lengths)
+    documents = None
+    if layout.pooling == "mean":
+        documents = np.repeat(np.arange(shape.num_documents, dtype=np.int32), np.diff(bounds))
+    targets = np.zeros((shape.num_documents, *rows.targets.shape[1:]), dtype=_target_type(rows.targets))
+    targets[: len(chosen)] = rows.targets[chosen]
+    weights = np.zeros(shape.num_documents, dtype=np.float32)
+    weights[: len(chosen)] = rows.weights[chosen] / total_weight
+    return TrainBatch(
+        shape=shape,
+        input_ids_T=torch.from_numpy(ids),
+        positions_T=torch.from_numpy(positions),
+        token_types_T=None if types is None else torch.from_numpy(types),
+        documents_T=None if documents is None else torch.from_numpy(documents),
+        cu_seqlens=torch.from_numpy(bounds),
+        firsts_S=torch.from_numpy(np.minimum(bounds[:-1], max(0, shape.num_tokens - 1))),
+        targets=torch.from_numpy(targets),
+        weights_S=torch.from_numpy(weights),
+        lengths=None if given else tuple(lengths.tolist()),
+    )
+
+
+def tensors_of(batch: TrainBatch) -> tuple[torch.Tensor, ...]:
+    """The tensors that the batch has, in one order."""
+    held = (
+        batch.input_ids_T, batch.positions_T, batch.token_types_T, batch.documents_T,
+        batch.cu_seqlens, batch.firsts_S, batch.targets, batch.weights_S,
+    )  # fmt: skip
+    return tuple(each for each in held if each is not None)
+
+
+def with_tensors(batch: TrainBatch, tensors: tuple[torch.Tensor, ...]) -> TrainBatch:
+    """The batch with other tensors, in the order of `tensors_of`."""
+    left = iter(tensors)
+    return replace(
+        batch,
+        input_ids_T=next(left),
+        positions_T=next(left),
+        token_types_T=None if batch.token_types_T is None else next(left),
+        documents_T=None if batch.documents_T is None else next(left),
+        cu_seqlens=next(left),
+        firsts_S=next(left),
+        targets=next(left),
+        weights_S=next(left),
+    )
+
+
+def pinned(batch: TrainBatch) -> TrainBatch:
+    """The batch in pinned memory, from which a GPU copies by itself."""
+    return with_tensors(batch, tuple(each.pin_memory() for each in tensors_of(batch)))
+
+
+def _target_type(targets: Targets) -> type[np.int32] | type[np.float32]:
+    return np.int32 if targets.dtype.kind == "i" else np.float32

@@ -1,0 +1,513 @@
+"""The training loop: steps in the order of the seed, validations, the best weights, checkpoints.
+
+    rows of a step -> this rank's share -> passes -> gradients, summed over ranks -> update
+
+It reads aloud in `Loop.run`. Axes: N rows, C outputs.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from assay import metrics
+from assay.data.ahead import ahead
+from assay.errors import WorkError
+from assay.train import distributed
+from assay.train.batches import (
+    IndexArray,
+    learning_rate_factor,
+    num_epoch_steps,
+    passes,
+    rank_rows,
+    step_rows,
+)
+from assay.train.distributed import World
+from assay.train.inputs import EncodedRows, TrainBatch, filled_shape, host_batch, pinned
+from assay.train.model import Classifier
+from assay.train.objective import Objective
+from assay.train.optimizer import set_learning_rate
+from assay.train.settings import BestBy, TrainSettings
+from assay.train.step import Stepper
+
+_LOWER_IS_BETTER = frozenset({"nll", "mae"})
+_STEPS_BETWEEN_READINGS = 25
+"""On a GPU losses are read so seldom, because reading waits for the device."""
+_EVALUATION_TOKENS = {"cpu": 4_096, "cuda": 65_536}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainProgress:
+    """Where a training stands; passed to the callback for each step and each validation."""
+
+    epoch: int
+    """Epoch under way, from 1."""
+    num_epochs: int
+    """Epochs in all."""
+    step: int
+    """Optimizer steps done."""
+    num_steps: int
+    """Optimizer steps in all."""
+    loss: float
+    """Training loss of the step, over all ranks."""
+    learning_rate: float
+    """Of the step, that of the head."""
+    gradient_norm: float
+    """Of the step, before clipping."""
+    num_rows: int
+    """Rows trained on so far, repeats counted."""
+    num_tokens: int
+    """Tokens trained on so far, without padding."""
+    seconds: float
+    """Spent training so far, interruptions left out."""
+    validation: Mapping[str, float] | None = None
+    """Validation metrics, after a validation."""
+    flops: float = 0.0
+    """Operations of the model on these tokens, forward and backward; see speed.py."""
+    peak_flops: float | None = None
+    """Operations a second of a plain matrix product on all devices; None where it was not measured."""
+
+
+OnProgress = Callable[[TrainProgress], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Validation:
+    """A look at the validation rows."""
+
+    step: int
+    """Optimizer steps done."""
+    epoch: float
+    """Passes over the training rows done."""
+    train_loss: float
+    """Mean training loss a step since the validation before, dropout on."""
+    metrics: Mapping[str, float]
+    """On the validation rows; see `metrics.validation_metrics`."""
+    seconds: float
+    """Spent training until then."""
+
+
+@dataclass(slots=True)
+class History:
+    """What a training writes down as it goes."""
+
+    losses: list[float] = field(default_factory=list)
+    """Training loss of each step."""
+    learning_rates: list[float] = field(default_factory=list)
+    gradient_norms: list[float] = field(default_factory=list)
+    validations: list[Validation] = field(default_factory=list)
+    num_rows: int = 0
+    num_tokens: int = 0
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values, floats as they are."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "History":
+        """What `to_json` gave."""
+        validations = [Validation(**each) for each in content["validations"]]
+        return cls(**{**content, "validations": validations})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Best:
+    """The weights that the validation metric chose so far."""
+
+    validation: Validation
+    weights: Mapping[str, torch.Tensor]
+    """Trained tensors by name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """Where a training stands between two steps, for a checkpoint."""
+
+    step: int
+    history: History
+    best: Best | None
+    patience_used: int
+
+
+SaveSnapshot = Callable[[Snapshot], None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """The training was asked to stop, and has written a checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """What is trained on, and what chooses the weights."""
+
+    train: EncodedRows
+    validation: EncodedRows
+
+
+class Loop:
+    """A training of one classifier on one rank, from any step on."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        classifier: Classifier,
+        optimizer: torch.optim.AdamW,
+        objective: Objective,
+        rows: Rows,
+        *,
+        world: World,
+        on_progress: OnProgress,
+        save: SaveSnapshot,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`save` is called on every rank, and makes rank 0 write; `should_stop` is asked now and then."""
+        self._settings = settings
+        self._classifier = classifier
+        self._optimizer = optimizer
+        self._rows = rows
+        self._world = world
+        self._on_progress = on_progress
+        self._save = save
+        self._should_stop = should_stop
+        self._objective = objective
+        on_gpu = world.device.type == "cuda"
+        self._is_sharded = is_sharded(settings, world)
+        self._loss_scale = world.world_size if self._is_sharded else 1
+        """A sharded model takes the mean of the ranks' gradients where others take the sum."""
+        self._stepper = Stepper(
+            classifier,
+            optimizer,
+            objective,
+            device=world.device,
+            max_gradient_norm=settings.max_gradient_norm,
+            world_size=world.world_size,
+            is_sharded=self._is_sharded,
+            records=not settings.gradient_checkpointing,
+        )
+        self._rows_per_step = settings.batch_size * settings.gradient_accumulation * world.world_size
+        self._steps_per_epoch = num_epoch_steps(rows.train.num_rows, self._rows_per_step)
+        self.num_steps = settings.epochs * self._steps_per_epoch
+        """Optimizer steps in all."""
+        self._between_readings = _STEPS_BETWEEN_READINGS if on_gpu else 1
+        self.history = History()
+        self.best: Best | None = None
+        self._patience_used = 0
+        self._step = 0
+        self._unread: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._began = self._saved_at = time.monotonic()
+        self._seconds_before = 0.0
+
+    def go_on_from(self, snapshot: Snapshot) -> None:
+        """Take up where the snapshot was taken; weights and the optimizer's state are the caller's to load."""
+        self._step = snapshot.step
+        self.history = snapshot.history
+        self.best = snapshot.best
+        self._patience_used = snapshot.patience_used
+        self._seconds_before = snapshot.history.seconds
+
+    def run(self) -> Best:
+        """Train to the end, or until patience is used up; the best weights.
+
+        Raises WorkError where the loss stops being a number or the device has no room for a pass,
+        Interrupted where it was asked to stop.
+        """
+        self._began = self._saved_at = time.monotonic()
+        with self._stepper.stream():
+            for step_passes in ahead(self._prepared, self._steps_left()):
+                self._train_step(step_passes)
+                if self._is_due():
+                    self._validate()
+                if not self._unread:
+                    self._look_up()
+                if self._is_out_of_patience():
+                    break
+        assert self.best is not None, "the last step is followed by a validation"
+        return self.best
+
+    # ------------------------------------------------------------ steps
+
+    def _steps_left(self) -> Iterator[tuple[int, IndexArray]]:
+        """The number and rows of each step to come; none where the last validation used patience up."""
+        if self._is_out_of_patience():
+            return
+        first_epoch, done = divmod(self._step, self._steps_per_epoch)
+        for epoch in range(first_epoch, self._settings.epochs):
+            steps = step_rows(
+                self._rows.train.num_rows,
+                rows_per_step=self._rows_per_step,
+                seed=self._settings.seed,
+                epoch=epoch,
+            )
+            for number in range(done, len(steps)):
+                yield epoch * self._steps_per_epoch + number, steps[number]
+            done = 0
+
+    def _prepared(self, numbered: tuple[int, IndexArray]) -> "_Step":
+        """This rank's passes of a step, on the host."""
+        number, rows = numbered
+        train = self._rows.train
+
+        def cut(rank: int) -> list[IndexArray]:
+            share = rank_rows(rows, train.lengths, rank=rank, world_size=self._world.world_size)
+            cuts = passes(
+                train.lengths[share],
+                max_rows=self._settings.batch_size,
+                max_tokens=self._settings.max_batch_tokens,
+            )
+            return [share[each] for each in cuts]
+
+        mine = cut(self._world.rank)
+        # ranks put a sharded model together in each pass, and so need as many; others need one, for the sum
+        num_passes = max(len(cut(rank)) for rank in range(self._world.world_size)) if self._is_sharded else 1
+        shortest = rows[[train.lengths[rows].argmin()]]
+        idle = [self._batch(shortest, math.inf)] * (num_passes - len(mine))  # without weight
+        total_weight = float(train.weights[rows].sum()) / self._loss_scale
+        return _Step(
+            number=number,
+            passes=[self._batch(each, total_weight) for each in mine] + idle,
+            num_rows=len(rows),
+            num_tokens=int(train.lengths[rows].sum()),
+        )
+
+    def _batch(self, rows: IndexArray, total_weight: float) -> TrainBatch:
+        train = self._rows.train
+        if not self._stepper.records:
+            return host_batch(train, rows, self._classifier.layout, total_weight=total_weight)
+        shape = filled_shape(
+            int(train.lengths[rows].sum()),
+            num_documents=self._settings.batch_size,
+            max_seqlen=int(train.lengths.max()),
+        )
+        return pinned(
+            host_batch(train, rows, self._classifier.layout, total_weight=total_weight, shape=shape)
+        )
+
+    def _train_step(self, step: "_Step") -> None:
+        settings = self._settings
+        factor = learning_rate_factor(
+            step.number,
+            num_steps=self.num_steps,
+            num_warmup_steps=round(settings.warmup_share * self.num_steps),
+            schedule=settings.schedule,
+        )
+        set_learning_rate(self._optimizer, settings.learning_rate * factor)
+        cast("torch.nn.Module", self._classifier).train()
+        for number, batch in enumerate(step.passes):
+            seed = _pass_seed(settings.seed, step.number, self._world.rank, number)
+            try:
+                self._stepper.run_pass(batch, seed=seed, is_last=number == len(step.passes) - 1)
+            except torch.OutOfMemoryError as error:
+                raise _too_large(batch) from error
+        try:
+            self._unread.append(self._stepper.update())
+        except torch.OutOfMemoryError as error:
+            raise WorkError(
+                "the optimizer's state does not fit into the device's memory beside the model and its gradients;"
+                " set num_frozen_layers or lora_rank, or on several devices parallel=fsdp"
+            ) from error
+        self._step = step.number + 1
+        self.history.num_rows += step.num_rows
+        self.history.num_tokens += step.num_tokens
+        self.history.learning_rates.append(settings.learning_rate * factor)
+        if len(self._unread) >= self._between_readings or self._is_due():
+            self._read()
+
+    def _read(self) -> None:
+        """Wait for the figures of the steps since the last reading, and tell of them."""
+        # losses are shares of each step's, so that ranks add up; norms are the same on each
+        figures = torch.stack([torch.stack(each) for each in self._unread]).double().cpu().numpy()
+        self._unread.clear()
+        losses = distributed.sum_over_ranks(self._world, figures[:, 0]) / self._loss_scale
+        self.history.seconds = self._seconds()
+        first = len(self.history.losses)
+        for offset, (loss, norm) in enumerate(zip(losses.tolist(), figures[:, 1].tolist(), strict=True)):
+            number = first + offset
+            if not np.isfinite(loss) or not np.isfinite(norm):
+                raise WorkError(
+                    f"loss {loss} and gradient norm {norm} at step {number + 1} of {self.num_steps}; they must stay"
+                    f" numbers; lower learning_rate={self._settings.learning_rate}"
+                )
+            self.history.losses.append(loss)
+            self.history.gradient_norms.append(norm)
+            self._tell(number)
+
+    def _look_up(self) -> None:
+        """Stop where one was asked to; save where it is time, or a validation was done. All ranks decide alike."""
+        stop = distributed.any_rank(self._world, flag=self._should_stop())
+        is_time = time.monotonic() - self._saved_at >= 60 * self._settings.checkpoint_minutes
+        is_over = self._step == self.num_steps or self._is_out_of_patience()  # the bundle is written next
+        is_wanted = (is_time or self._is_due()) and not is_over
+        if stop or distributed.broadcast_flag(self._world, flag=is_wanted):
+            self._save(self._snapshot())
+            self._saved_at = time.monotonic()
+        if stop:
+            raise Interrupted
+
+    def _tell(self, number: int, validation: Mapping[str, float] | None = None) -> None:
+        """Report step `number`, counted from 0."""
+        history, total = self.history, self.num_steps
+        is_newest = number + 1 == self._step
+        share = 1.0 if is_newest else (number + 1) / self._step
+        self._on_progress(
+            TrainProgress(
+                epoch=number // self._steps_per_epoch + 1,
+                num_epochs=self._settings.epochs,
+                step=number + 1,
+                num_steps=total,
+                loss=history.losses[number],
+                learning_rate=history.learning_rates[number],
+                gradient_norm=history.gradient_norms[number],
+                num_rows=round(history.num_rows * share),
+                num_tokens=round(history.num_tokens * share),
+                seconds=history.seconds,
+                validation=validation,
+            )
+        )
+
+    # ------------------------------------------------------------ validations
+
+    def _is_due(self) -> bool:
+        """Whether a validation follows the step that was just done."""
+        every = self._settings.evaluate_every or self._steps_per_epoch
+        return self._step % every == 0 or self._step == self.num_steps
+
+    def _validate(self) -> None:
+        """Look at the validation rows; keep the weights where they are the best so far."""
+        settings, history = self._settings, self.history
+        rows = self._rows.validation
+        logits_NC = predict(
+            self._classifier, rows, world=self._world, max_batch_tokens=settings.max_batch_tokens
+        )
+        outputs_NC: NDArray[np.floating] = logits_NC
+        if settings.task != "regression":
+            to_probabilities = metrics.softmax if settings.task == "single_label" else metrics.sigmoid
+            outputs_NC = to_probabilities(logits_NC)
+        low, high = settings.int_score_min, settings.int_score_max
+        found = metrics.validation_metrics(
+            settings.task, outputs_NC, rows.targets, None if low is None or high is None else (low, high)
+        )
+        since = history.validations[-1].step if history.validations else 0
+        history.seconds = self._seconds()
+        validation = Validation(
+            step=self._step,
+            epoch=self._step / self._steps_per_epoch,
+            train_loss=float(np.mean(history.losses[since:] or [np.nan])),
+            metrics=found,
+            seconds=history.seconds,
+        )
+        history.validations.append(validation)
+        if self.best is None or cost(validation, settings.chosen_by) < cost(
+            self.best.validation, settings.chosen_by
+        ):
+            self.best = Best(validation=validation, weights=self._trained_tensors())
+            self._patience_used = 0
+        else:
+            self._patience_used += 1
+        if self._step:
+            self._tell(self._step - 1, found)
+
+    def _is_out_of_patience(self) -> bool:
+        patience = self._settings.patience
+        return patience is not None and self._patience_used >= patience
+
+    def _trained_tensors(self) -> dict[str, torch.Tensor]:
+        module = cast("torch.nn.Module", self._classifier)
+        return {name: each.detach().clone() for name, each in module.named_parameters() if each.requires_grad}
+
+    # ------------------------------------------------------------ the rest
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(
+            step=self._step, history=self.history, best=self.best, patience_used=self._patience_used
+        )
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._began
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Step:
+    """What a rank does in one optimizer step."""
+
+    number: int
+    """Counted from 0."""
+    passes: list[TrainBatch]
+    num_rows: int
+    """Of all ranks."""
+    num_tokens: int
+    """Of all ranks."""
+
+
+def is_sharded(settings: TrainSettings, world: World) -> bool:
+    """Whether each rank holds a part of the model."""
+    return settings.parallel == "fsdp" and world.world_size > 1
+
+
+def cost(validation: Validation, best_by: BestBy) -> tuple[float, float]:
+    """What the best weights have least of: the metric (NaN is worst), then where equal the NLL or the loss."""
+    value = validation.metrics[best_by]
+    first = value if best_by in _LOWER_IS_BETTER else -value
+    second = validation.metrics.get("nll", validation.metrics.get("mae", 0.0))
+    return (float("inf") if np.isnan(first) else first, second)
+
+
+@torch.no_grad()
+def predict(
+    classifier: Classifier, rows: EncodedRows, *, world: World, max_batch_tokens: int | None = None
+) -> NDArray[np.float32]:
+    """Logits [N, C] of all rows, in their order, on every rank; each row is run on one of them.
+
+    Raises WorkError where the device has no room for a pass.
+    """
+    module = cast("torch.nn.Module", classifier)
+    was_training = module.training
+    module.eval()
+    lengths = rows.lengths
+    order = np.argsort(-lengths, kind="stable")
+    budget = _EVALUATION_TOKENS[world.device.type]
+    budget = budget if max_batch_tokens is None else min(budget, max_batch_tokens)
+
+    def cut(rank: int) -> list[IndexArray]:
+        share = order[rank :: world.world_size].astype(np.int64)
+        return [share[each] for each in passes(lengths[share], max_rows=4_096, max_tokens=budget)]
+
+    mine = cut(world.rank)
+    # a sharded model is put together in each pass: ranks take part in as many, with a row that does not count
+    num_idle = max(len(cut(rank)) for rank in range(world.world_size)) - len(mine)
+    seed = torch.zeros(1, dtype=torch.int64, device=world.device)
+    found = []
+    for chosen in [*mine, *[order[-1:]] * num_idle]:
+        batch = host_batch(rows, chosen, classifier.layout, total_weight=1.0)
+        try:
+            found.append(classifier(batch.to(world.device), seed).float())
+        except torch.OutOfMemoryError as error:
+            raise _too_large(batch) from error
+    module.train(was_training)
+    none = np.zeros((0, classifier.num_outputs), dtype=np.float32)
+    values = torch.cat(found[: len(mine)]).cpu().numpy() if mine else none
+    # within a batch documents lie longest first, as they do in `order`
+    return distributed.gather_rows(
+        world, order[world.rank :: world.world_size].astype(np.int64), values, num_rows=rows.num_rows
+    )
+
+
+def _pass_seed(seed: int, step: int, rank: int, number: int) -> int:
+    """What decides on the dropout of a pass: another number for each, the same after a restart."""
+    return int(np.random.SeedSequence([seed, step, rank, number]).generate_state(1, np.uint64)[0] >> 2)
+
+
+def _too_large(batch: TrainBatch) -> WorkError:
+    """What to say when the device has no room for a pass: the budget to try, or a shorter document."""
+    num_tokens, longest = batch.shape.num_tokens, batch.shape.max_seqlen
+    if num_tokens <= longest:
+        way_out = f"it is one document; set max_length={max(1, longest // 2)}, or gradient_checkpointing"
+    else:
+        budget = max(longest, num_tokens // 2)
+        way_out = f"set max_batch_tokens={budget} (the steps stay the same), or gradient_checkpointing"
+    return WorkError(f"a pass of {num_tokens:,} tokens does not fit into the device's memory; {way_out}")

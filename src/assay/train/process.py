@@ -1,0 +1,28 @@
+"""One rank of a training that `train` started: `python -m assay.train.process`, its settings on stdin."""
+
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from assay.telemetry import configure_logging
+from assay.train.launch import Json, Send, child_main
+from assay.train.settings import TrainSettings
+from assay.train.train import train_here
+
+
+def body(job: Json, send: Send) -> object:
+    """Train as the job says; the report as plain values."""
+    configure_logging()
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in job.items()
+    }
+    report = train_here(
+        TrainSettings(**values),
+        on_progress=lambda progress: send({"event": "progress", "value": asdict(progress)}),
+        on_message=lambda line: send({"event": "message", "value": line}),
+    )
+    return report.to_json()
+
+
+if __name__ == "__main__":
+    sys.exit(child_main(body))

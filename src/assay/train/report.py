@@ -1,0 +1,591 @@
+"""One HTML file about a training: curves, the chosen step, confusions, the worst-judged rows, how it was made.
+
+It goes into the bundle as `train_report.html` and stands alone: no scripts, no network, light and dark,
+wide and narrow. All that it says of quality is of the validation rows, which chose the weights and so
+flatter them a little.
+
+Axes: N validation rows, C outputs.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
+from assay import charts, metrics
+from assay.telemetry import format_count, format_duration
+from assay.train.datasets import Prepared
+from assay.train.labels import Targets
+from assay.train.loop import History, Validation, cost
+from assay.train.rows import LabelledRows
+from assay.train.settings import METRICS_OF_TASK, TrainSettings
+from assay.train.speed import Effort
+
+REPORT_FILE = "train_report.html"
+TEMPLATE = "report.html.jinja"
+POINTS = 200
+"""Points of a curve at the most, evenly spread over the steps."""
+SMOOTHED_SHARE = 0.04
+"""A smoothed curve averages over about so much of the steps."""
+DOTS = 1_200
+CONFUSION_LABELS = 20
+"""Labels up to which the confusion matrix is drawn."""
+LISTED_LABELS = 100
+LISTED_CONFUSIONS = 20
+LISTED_VALIDATIONS = 100
+WORST_ROWS = 20
+TEXT_CHARACTERS = 200
+_ROUGH_CHARACTERS = 4_000
+"""Read of a text before white space is taken together."""
+
+TITLES = {
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "micro_f1": "Micro F1",
+    "weighted_f1": "Weighted F1",
+    "subset_accuracy": "All labels right",
+    "nll": "NLL",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "ece_equal_mass": "ECE, equal mass",
+    "auc": "AUC",
+    "spearman": "Spearman",
+    "mae": "Mean absolute error",
+    "rmse": "Root mean squared error",
+    "int_macro_f1": "Macro F1, whole scores",
+}
+"""What people call the validation metrics."""
+
+Facts = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    """What a page is made of."""
+
+    settings: TrainSettings
+    prepared: Prepared
+    history: History
+    best: Validation
+    """The validation whose weights were saved."""
+    logits_NC: NDArray[np.float32]
+    """Of the saved weights on the validation rows."""
+    targets: Targets
+    """Of the validation rows."""
+    num_steps: int
+    """Steps that were planned."""
+    num_truncated: int
+    """Training rows that were cut at `max_length`."""
+    num_devices: int
+    device: str
+    """What rank 0 trained on."""
+    precision: str
+    """Number format of the forward pass."""
+    effort: Effort
+    versions: Mapping[str, str]
+    created: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Table:
+    """Rows of text under a header; columns from `numeric_from` on are figures, `is_wide` the last one prose."""
+
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    numeric_from: int = 1
+    is_wide: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Figure:
+    """A chart with its caption."""
+
+    caption: str
+    svg: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Section:
+    """A heading with figures, tables, or both; `folded` tables are shown on demand."""
+
+    title: str
+    note: str = ""
+    figures: list[_Figure] = field(default_factory=list)
+    table: _Table | None = None
+    folded: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Page:
+    """What the template shows, ready as text."""
+
+    title: str
+    subtitle: str
+    highlights: Facts
+    warnings: tuple[str, ...]
+    sections: list[_Section]
+    speed: Facts
+    chosen: Facts
+    defaults: Facts
+    made: Facts
+    version: str
+    created: str
+    chart_style: str = charts.STYLE
+
+
+def render(trained: Trained) -> bytes:
+    """The page, as UTF-8."""
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_printable,
+    )
+    source = resources.files("assay.train").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    text = environment.from_string(source).render(page=_page(trained))
+    return text.encode("utf-8", errors="replace")
+
+
+def _printable(value: object) -> object:
+    """Text without the control characters that HTML has no place for; anything else as it is."""
+    if type(value) is not str:
+        return value
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in value)
+
+
+def _page(trained: Trained) -> _Page:
+    settings, history = trained.settings, trained.history
+    sections = [
+        _learning(trained),
+        _validations(trained),
+        *(_regression(trained) if settings.task == "regression" else _classes(trained)),
+        _worst(trained),
+        _rows(trained),
+    ]
+    chosen, defaults = _settings(settings)
+    stopped = len(history.losses) < trained.num_steps
+    return _Page(
+        title=f"{_last(settings.out)}, trained",
+        subtitle=(
+            f"{settings.task.replace('_', '-')} on {_last(settings.base)}; weights of step {trained.best.step:,} of "
+            f"{len(history.losses):,}, chosen by {TITLES[settings.chosen_by]} on the validation rows"
+            + (f"; stopped early, {trained.num_steps:,} steps were planned" if stopped else "")
+        ),
+        highlights=_highlights(trained),
+        warnings=trained.prepared.warnings,
+        sections=[section for section in sections if section.figures or section.table or section.note],
+        speed=_speed(trained),
+        chosen=chosen,
+        defaults=defaults,
+        made=list(trained.versions.items()),
+        version=trained.versions["assay"],
+        created=trained.created,
+    )
+
+
+def _highlights(trained: Trained) -> Facts:
+    found = trained.best.metrics
+    names = [name for name in METRICS_OF_TASK[trained.settings.task] if name in found]
+    return [
+        *((TITLES[name], _value(found[name])) for name in names),
+        ("training rows", f"{trained.prepared.train.num_rows:,}"),
+        ("validation rows", f"{trained.prepared.validation.num_rows:,}"),
+        ("time", format_duration(trained.history.seconds)),
+    ]
+
+
+# ---------------------------------------------------------------- curves
+
+
+def _learning(trained: Trained) -> _Section:
+    history = trained.history
+    num_steps = len(history.losses)
+    few = "" if num_steps <= POINTS else f" ({POINTS} of {num_steps:,} steps)"
+    loss = f"Training loss{few}; dropout on"
+    rate = "Learning rate"
+    norm = f"Gradient norm before clipping{few}"
+    norms = _raw_and_smoothed(history.gradient_norms)
+    most = trained.settings.max_gradient_norm
+    if max(history.gradient_norms, default=0.0) > most:
+        norms.append(charts.Line(name=f"clipped above {most:g}", x=[1, num_steps], y=[most, most]))
+    at = _spread(num_steps)
+    return _Section(
+        title="Training",
+        figures=[
+            _figure(loss, _raw_and_smoothed(history.losses), "loss"),
+            _figure(
+                rate,
+                [
+                    charts.Line(
+                        name=rate,
+                        x=(at + 1).tolist(),
+                        y=[history.learning_rates[step] for step in at.tolist()],
+                    )
+                ],
+                "learning rate",
+                from_zero=True,
+            ),
+            _figure(norm, norms, "norm", from_zero=True),
+        ],
+    )
+
+
+def _raw_and_smoothed(values: Sequence[float]) -> list[charts.Line]:
+    at = _spread(len(values))
+    steps = (at + 1).tolist()
+    raw = charts.Line(name="of a step", x=steps, y=[values[step] for step in at.tolist()], is_faint=True)
+    span = SMOOTHED_SHARE * len(values)
+    if span < 2:
+        return [dataclasses.replace(raw, is_faint=False)]
+    smooth = smoothed(values, span)
+    return [charts.Line(name="smoothed", x=steps, y=[smooth[step] for step in at.tolist()]), raw]
+
+
+def smoothed(values: Sequence[float], span: float) -> list[float]:
+    """Exponential moving averages over about `span` values, corrected for their start (Kingma & Ba 2015, section 3).
+
+    The first one is the first value itself, not a step up from zero.
+    """
+    keep = 1 - 2 / (span + 1)
+    total, weight, found = 0.0, 0.0, []
+    for value in values:
+        total = keep * total + (1 - keep) * value
+        weight = keep * weight + (1 - keep)
+        found.append(total / weight)
+    return found
+
+
+def _validations(trained: Trained) -> _Section:
+    settings, history, best = trained.settings, trained.history, trained.best
+    shown = [name for name in METRICS_OF_TASK[settings.task] if name in best.metrics]
+    shown.sort(key=lambda name: name != settings.chosen_by)
+    steps = [validation.step for validation in history.validations]
+    figures = []
+    for name in shown:
+        lines = [
+            charts.Line(
+                name="validation", x=steps, y=[validation.metrics[name] for validation in history.validations]
+            )
+        ]
+        caption = f"{TITLES[name]} on the validation rows"
+        if name == "nll" and _loss_is_nll(settings):
+            caption = "NLL on the validation rows, and mean training loss since the validation before"
+            losses = [validation.train_loss for validation in history.validations]
+            lines.append(charts.Line(name="training", x=steps, y=losses))
+        figures.append(_figure(caption, lines, TITLES[name], chosen=best.step))
+    names = list(best.metrics)
+    ranked = sorted(history.validations, key=lambda each: cost(each, settings.chosen_by))
+    listed = sorted(ranked[:LISTED_VALIDATIONS], key=lambda each: each.step)
+    rows = [
+        (
+            f"{each.step:,}{' (chosen)' if each.step == best.step else ''}",
+            f"{each.epoch:.2f}",
+            _value(each.train_loss),
+            *(_value(each.metrics[name]) for name in names),
+        )
+        for each in listed
+    ]
+    header = ("step", "epoch", "training loss", *(TITLES.get(name, name) for name in names))
+    left_out = len(ranked) - len(listed)
+    note = (
+        "They chose the weights and so flatter them a little; assay evaluate on other rows has the last word."
+    )
+    return _Section(
+        title="Validation",
+        note=note,
+        figures=figures,
+        table=_Table(header=header, rows=rows),
+        folded="All figures"
+        if not left_out
+        else f"All figures of the best {LISTED_VALIDATIONS} of {len(ranked):,}",
+    )
+
+
+def _loss_is_nll(settings: TrainSettings) -> bool:
+    """Whether the training loss is the validation's NLL but for dropout."""
+    return (
+        settings.task == "single_label" and not settings.label_smoothing and settings.class_weights == "none"
+    )
+
+
+def _figure(
+    caption: str,
+    lines: list[charts.Line],
+    y_label: str,
+    *,
+    chosen: int | None = None,
+    from_zero: bool = False,
+) -> _Figure:
+    marks = [] if chosen is None else [charts.Mark(x=chosen, text="chosen")]
+    svg = charts.line_chart(caption, lines, x_label="step", y_label=y_label, marks=marks, from_zero=from_zero)
+    return _Figure(caption=caption, svg=svg)
+
+
+def _spread(count: int) -> NDArray[np.int64]:
+    """At most `POINTS` indices below `count`, the first and the last among them."""
+    return np.unique(np.linspace(0, max(count - 1, 0), min(max(count, 1), POINTS)).astype(np.int64))
+
+
+# ---------------------------------------------------------------- classifiers
+
+
+def _classes(trained: Trained) -> list[_Section]:
+    names = trained.prepared.names
+    if trained.settings.task == "multi_label":
+        predicted_NC = trained.logits_NC >= 0
+        return [_by_label(names, trained.targets > 0, predicted_NC)]
+    predicted_N = trained.logits_NC.argmax(axis=1)
+    classes = np.arange(len(names))
+    matrix = metrics.confusion_matrix(trained.targets, predicted_N, len(names))
+    return [
+        _confusion(names, matrix),
+        _by_label(names, trained.targets[:, None] == classes, predicted_N[:, None] == classes),
+    ]
+
+
+def _confusion(names: Sequence[str], matrix: metrics.IntArray) -> _Section:
+    if len(names) <= CONFUSION_LABELS:
+        caption = "Validation rows by true and predicted label; each cell is as strong as its share of the true label"
+        svg = charts.confusion_chart(caption, names, matrix.tolist())
+        return _Section(title="Confusion matrix", figures=[_Figure(caption=caption, svg=svg)])
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong.ravel(), kind="stable")[:LISTED_CONFUSIONS]
+    pairs = [divmod(int(at), len(names)) for at in order if wrong.ravel()[at]]
+    rows = [
+        (
+            names[true],
+            names[said],
+            f"{matrix[true, said]:,}",
+            f"{matrix[true, said] / matrix[true].sum():.1%}",
+        )
+        for true, said in pairs
+    ]
+    table = _Table(header=("true", "predicted", "rows", "of the true label"), rows=rows, numeric_from=2)
+    return _Section(title="Most frequent confusions", note=f"{len(names):,} labels.", table=table)
+
+
+def _by_label(names: Sequence[str], holds_NC: NDArray[np.bool_], predicted_NC: NDArray[np.bool_]) -> _Section:
+    hits_C = (holds_NC & predicted_NC).sum(axis=0)
+    true_C, said_C = holds_NC.sum(axis=0), predicted_NC.sum(axis=0)
+    rows = []
+    for index in np.argsort(-true_C, kind="stable")[:LISTED_LABELS].tolist():
+        hits, true, said = int(hits_C[index]), int(true_C[index]), int(said_C[index])
+        rows.append(
+            (
+                names[index],
+                f"{true:,}",
+                f"{said:,}",
+                _ratio(hits, said),
+                _ratio(hits, true),
+                _ratio(2 * hits, true + said),
+            )
+        )
+    header = ("label", "rows", "predicted", "precision", "recall", "F1")
+    left_out = len(names) - len(rows)
+    note = f"The {len(rows)} most frequent of {len(names):,} labels." if left_out > 0 else ""
+    return _Section(title="By label", note=note, table=_Table(header=header, rows=rows))
+
+
+def _ratio(part: int, whole: int) -> str:
+    return f"{part / whole:.4f}" if whole else "undefined"
+
+
+# ---------------------------------------------------------------- regression
+
+
+def _regression(trained: Trained) -> list[_Section]:
+    values, targets = trained.logits_NC[:, 0], trained.targets
+    at = np.unique(np.linspace(0, values.size - 1, min(DOTS, values.size)).astype(np.int64))
+    caption = "Predictions by target; on the dashed line both are equal"
+    if at.size < values.size:
+        caption += f" ({at.size:,} of {values.size:,} rows)"
+    dots = charts.scatter(
+        caption, targets[at].tolist(), values[at].tolist(), x_label="target", y_label="prediction"
+    )
+    figures = [_Figure(caption=caption, svg=dots)]
+    errors = values.astype(np.float64) - targets
+    counts, edges = np.histogram(errors, 25)
+    caption = "Validation rows by error (prediction less target)"
+    bars = charts.histogram(caption, edges.tolist(), counts.tolist(), x_label="error", y_label="rows")
+    figures.append(_Figure(caption=caption, svg=bars))
+    low, high = trained.settings.int_score_min, trained.settings.int_score_max
+    if low is not None and high is not None and high - low < CONFUSION_LABELS:
+        true_N, said_N = (metrics.whole_scores(each, low, high) - low for each in (targets, values))
+        matrix = metrics.confusion_matrix(true_N, said_N, high - low + 1)
+        caption = "Validation rows by whole score; each cell is as strong as its share of the true score"
+        names = [str(score) for score in range(low, high + 1)]
+        svg = charts.confusion_chart(caption, names, matrix.tolist())
+        figures.append(_Figure(caption=caption, svg=svg))
+    return [_Section(title="Predictions and targets", figures=figures)]
+
+
+# ---------------------------------------------------------------- the worst rows
+
+
+def _worst(trained: Trained) -> _Section:
+    settings, rows = trained.settings, trained.prepared.validation
+    losses_N, is_wrong_N = _judged(trained)
+    order = [row for row in np.argsort(-losses_N, kind="stable").tolist() if is_wrong_N[row]]
+    is_regression = settings.task == "regression"
+    title = "Largest errors" if is_regression else "Worst classified"
+    if not order:
+        return _Section(title=title, note="Every validation row is classified right.")
+    header = ["row" if rows.ids is None else "id", "true", "predicted", "error" if is_regression else "NLL"]
+    table = []
+    for row in order[:WORST_ROWS]:
+        cells = [
+            str(row) if rows.ids is None else rows.ids[row],
+            _truth(rows.labels[row]),
+            _prediction(trained, row),
+            f"{losses_N[row]:.3f}",
+        ]
+        table.append((*cells, _text(rows, row)) if settings.report_texts else tuple(cells))
+    wrong = int(is_wrong_N.sum())
+    of_all = f" of the {wrong:,} wrong ones" if wrong > len(table) else ""
+    note = "" if is_regression else f"{wrong:,} of {rows.num_rows:,} validation rows are classified wrong. "
+    note += f"These {len(table):,}{of_all if not is_regression else ''} have the largest {header[3]}."
+    if rows.ids is None:
+        note += " Rows are counted from 0 among the validation rows."
+    if not settings.report_texts:
+        note += " Their texts are left out, as report_texts says."
+    header += ["text"] if settings.report_texts else []
+    return _Section(
+        title=title,
+        note=note,
+        table=_Table(
+            header=tuple(header), rows=table, numeric_from=len(header), is_wide=settings.report_texts
+        ),
+    )
+
+
+def _judged(trained: Trained) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """How bad each row is: its NLL (of multi-label the mean over labels) or absolute error; and whether it is wrong."""
+    logits_NC, targets = trained.logits_NC.astype(np.float64), trained.targets
+    if trained.settings.task == "regression":
+        errors_N = np.abs(logits_NC[:, 0] - targets)
+        return errors_N, np.ones(errors_N.size, dtype=np.bool_)
+    if trained.settings.task == "multi_label":
+        signed_NC = np.where(targets > 0, -logits_NC, logits_NC)
+        losses_N = np.logaddexp(0.0, signed_NC).mean(axis=1)
+        return losses_N, ((logits_NC >= 0) != (targets > 0)).any(axis=1)
+    rows = np.arange(len(logits_NC))
+    return -metrics.log_softmax(logits_NC)[rows, targets], logits_NC.argmax(axis=1) != targets
+
+
+def _truth(label: object) -> str:
+    if isinstance(label, tuple):
+        return ", ".join(label) or "none"
+    return f"{label:.4g}" if isinstance(label, float) else str(label)
+
+
+def _prediction(trained: Trained, row: int) -> str:
+    logits_C, names = trained.logits_NC[row], trained.prepared.names
+    if trained.settings.task == "regression":
+        return f"{logits_C[0]:.4g}"
+    if trained.settings.task == "multi_label":
+        return ", ".join(name for name, logit in zip(names, logits_C, strict=True) if logit >= 0) or "none"
+    at = int(logits_C.argmax())
+    return f"{names[at]} ({metrics.softmax(logits_C)[at]:.0%})"
+
+
+def _text(rows: LabelledRows, row: int) -> str:
+    parts = [rows.texts[row]] if rows.text_pairs is None else [rows.texts[row], rows.text_pairs[row]]
+    return " | ".join(_shorten(part) for part in parts)
+
+
+def _shorten(text: str) -> str:
+    text = " ".join(text[:_ROUGH_CHARACTERS].split())
+    return text if len(text) <= TEXT_CHARACTERS else text[: TEXT_CHARACTERS - 1] + "…"
+
+
+# ---------------------------------------------------------------- rows, settings, speed
+
+
+def _rows(trained: Trained) -> _Section:
+    split = trained.prepared.split
+    num_rows = split.num_rows
+    header: tuple[str, ...] = ("split", "rows")
+    rows: list[tuple[str, ...]] = [(name, f"{size:,}") for name, size in num_rows.items()]
+    if split.ranges:
+        header = ("split", "rows", "least target", "mean", "greatest")
+        rows = [
+            (name, f"{num_rows[name]:,}", *(f"{value:.4g}" for value in found))
+            for name, found in split.ranges.items()
+        ]
+    elif split.num_rows_by_label:
+        header = ("label", *(f"{name}, {size:,} rows" for name, size in num_rows.items()))
+        rows = [
+            (label, *(f"{counts[name]:,} ({_share(counts[name], size)})" for name, size in num_rows.items()))
+            for label, counts in list(split.num_rows_by_label.items())[:LISTED_LABELS]
+        ]
+    note = str(split).partition("\n")[0]
+    if split.num_kept_together is not None:
+        note += f"; {str(split).splitlines()[1]}"
+    left_out = len(split.num_rows_by_label) - LISTED_LABELS
+    if left_out > 0:
+        note += f"; {left_out:,} rarer labels are not listed"
+    return _Section(title="Rows and labels", note=f"{note}.", table=_Table(header=header, rows=rows))
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "-"
+
+
+def _settings(settings: TrainSettings) -> tuple[Facts, Facts]:
+    """What was set, and what was left as it is."""
+    chosen: Facts = []
+    defaults: Facts = []
+    for each in dataclasses.fields(settings):
+        value = getattr(settings, each.name)
+        fact = (each.name, _shown(value))
+        (defaults if value == each.default else chosen).append(fact)
+    return chosen, defaults
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
+
+
+def _speed(trained: Trained) -> Facts:
+    history = trained.history
+    seconds = max(history.seconds, 1e-9)
+    facts = [
+        ("time, validations included", format_duration(history.seconds)),
+        ("training rows a second", format_count(history.num_rows / seconds)),
+        ("tokens a second, padding left out", format_count(history.num_tokens / seconds)),
+        ("steps", f"{len(history.losses):,}"),
+        ("tokens trained on", f"{history.num_tokens:,}"),
+        (
+            "training rows cut at max_length",
+            f"{trained.num_truncated:,} of {trained.prepared.train.num_rows:,}",
+        ),
+        ("devices", f"{trained.num_devices} x {trained.device}"),
+        ("number format", trained.precision),
+    ]
+    if (peak := trained.effort.peak_flops) is not None:
+        used = history.num_tokens * trained.effort.flops_per_token / seconds / peak
+        facts.append(("MFU: share of a measured matrix product", f"{used:.1%} of {peak / 1e12:,.0f} TFLOP/s"))
+    return facts
+
+
+def _value(value: float) -> str:
+    """Four digits after the point, or four in all where a number is large."""
+    if math.isnan(value):
+        return "undefined"
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.4g}"
+
+
+def _last(path: str) -> str:
+    """The last part of a path or URL."""
+    return path.rstrip("/").rpartition("/")[2] or path

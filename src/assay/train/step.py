@@ -1,0 +1,228 @@
+"""One optimizer step: passes forward and backward, gradients summed over ranks, an update.
+
+On a GPU a pass of a shape met before is replayed from a CUDA graph, the sum over ranks within it,
+and so is the update: at 32 documents a step the host would otherwise be the limit. Gradients lie in
+a few flat buffers, each summed over ranks as soon as its last gradient is there, beside the rest of
+the backward pass. `DistributedDataParallel` does the same, but cannot sum on the last of several
+passes within a recorded graph.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from assay.train.inputs import Shape, TrainBatch, tensors_of
+from assay.train.model import Classifier
+from assay.train.objective import Objective
+from assay.train.sharded import ShardedGradients
+
+BUCKET_BYTES = 32 << 20
+_WARM_UP_PASSES = 1
+
+
+class Gradients:
+    """The gradients of parameters in flat buffers, summed over ranks during the backward pass."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], *, world_size: int) -> None:
+        """Give each parameter a gradient of zeros; later parameters, whose gradients come first, go first."""
+        self.buckets: list[torch.Tensor] = []
+        self._is_last_pass = True
+        self._world_size = world_size
+        self._missing: list[int] = []
+        self._next_to_sum = 0
+        self._sizes: list[int] = []
+        self._works: list[dist.Work] = []
+        for members in _buckets(list(reversed(parameters))):
+            bucket = torch.zeros(sum(each.numel() for each in members), device=members[0].device)
+            start = 0
+            for parameter in members:
+                parameter.grad = bucket[start : start + parameter.numel()].view_as(parameter)
+                start += parameter.numel()
+                if world_size > 1:
+                    parameter.register_post_accumulate_grad_hook(self._hook(len(self.buckets)))
+            self.buckets.append(bucket)
+            self._sizes.append(len(members))
+        self._missing = list(self._sizes)
+
+    def begin_pass(self, *, is_last: bool) -> None:
+        """Say whether gradients are whole after this pass, and are to be summed over ranks."""
+        self._is_last_pass = is_last
+
+    def zero(self) -> None:
+        """Begin a new step."""
+        for bucket in self.buckets:
+            bucket.zero_()
+
+    def clip(self, max_norm: float, optimizer: torch.optim.AdamW) -> torch.Tensor:
+        """Have the optimizer scale gradients of a larger norm down to `max_norm`; the norm, float32 []."""
+        norms = torch.stack([torch.linalg.vector_norm(bucket) for bucket in self.buckets])
+        total: torch.Tensor = torch.linalg.vector_norm(norms)
+        # the fused step divides by the scale, as torch's own gradient scaler has it; 1 changes nothing
+        untyped: Any = optimizer
+        untyped.grad_scale = (total / max_norm).clamp(min=1.0)
+        untyped.found_inf = torch.zeros_like(total)
+        return total
+
+    def finish_pass(self) -> None:
+        """Wait (on a GPU: have its stream wait) for the sums over ranks; what never came is summed now."""
+        if self._world_size > 1 and self._is_last_pass:
+            for index in range(self._next_to_sum, len(self.buckets)):
+                self._sum(index)
+            for work in self._works:
+                work.wait()
+        self._works.clear()
+        self._missing = list(self._sizes)
+        self._next_to_sum = 0
+
+    def _hook(self, index: int) -> Callable[[torch.Tensor], None]:
+        def arrived(_: torch.Tensor) -> None:
+            self._missing[index] -= 1
+            # in the order of the buckets: ranks must sum the same ones together, whatever comes first on each
+            while self._is_last_pass and self._next_to_sum < len(self.buckets):
+                if self._missing[self._next_to_sum]:
+                    break
+                self._sum(self._next_to_sum)
+                self._next_to_sum += 1
+
+        return arrived
+
+    def _sum(self, index: int) -> None:
+        work = dist.all_reduce(self.buckets[index], async_op=True)
+        if work is not None:
+            self._works.append(work)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Recorded:
+    graph: torch.cuda.CUDAGraph
+    batch: TrainBatch
+    """The buffers that the graph reads."""
+
+
+class Stepper:
+    """Trains a classifier, a pass and an update at a time. Losses stay on the device until asked for."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        optimizer: torch.optim.AdamW,
+        objective: Objective,
+        *,
+        device: torch.device,
+        max_gradient_norm: float,
+        world_size: int = 1,
+        is_sharded: bool = False,
+        records: bool = True,
+    ) -> None:
+        """`records`: whether passes may be replayed from graphs; only packed ones on a GPU are.
+
+        A classifier that `is_sharded` sums gradients over ranks by itself.
+        """
+        self._classifier = classifier
+        self._optimizer = optimizer
+        self._objective = objective
+        self._device = device
+        self._max_norm = max_gradient_norm
+        self._on_gpu = device.type == "cuda"
+        self.records = records and self._on_gpu and classifier.can_fill and not is_sharded
+        """Whether passes want one of few shapes."""
+        parameters = [each for group in optimizer.param_groups for each in group["params"]]
+        self._gradients: Gradients | ShardedGradients
+        if is_sharded:
+            self._gradients = ShardedGradients(cast("nn.Module", classifier), parameters)
+        else:
+            self._gradients = Gradients(parameters, world_size=world_size)
+        self._seed = torch.zeros(1, dtype=torch.int64, device=device)
+        self._loss = torch.zeros((), device=device)
+        self._norm = torch.zeros((), device=device)
+        self._recorded: dict[tuple[Shape, bool], _Recorded | int] = {}
+        self._update_graph: torch.cuda.CUDAGraph | None = None
+        self._updates = 0
+        self._stream = torch.cuda.Stream(device) if self._on_gpu else None
+        self._pool = torch.cuda.graph_pool_handle() if self.records else None
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """What passes and updates are to run within: one stream, so that recorded ones follow the others."""
+        if self._stream is None:
+            yield
+            return
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            yield
+        torch.cuda.current_stream(self._device).wait_stream(self._stream)
+
+    def run_pass(self, batch: TrainBatch, *, seed: int, is_last: bool) -> None:
+        """Add the gradients and the loss of a batch on the host; `seed` decides on its dropout.
+
+        With `is_last` the gradients are then summed over ranks.
+        """
+        torch.manual_seed(seed)
+        self._seed.fill_(seed)
+        if not self.records:
+            self._pass(batch.to(self._device), is_last=is_last)
+            return
+        key = (batch.shape, is_last)
+        found = self._recorded.get(key, 0)
+        if isinstance(found, int):
+            if found < _WARM_UP_PASSES:
+                self._recorded[key] = found + 1
+                self._pass(batch.to(self._device), is_last=is_last)
+                return
+            found = self._recorded[key] = self._record(batch.to(self._device), is_last=is_last)
+        for own, given in zip(tensors_of(found.batch), tensors_of(batch), strict=True):
+            own.copy_(given, non_blocking=True)
+        found.graph.replay()
+
+    def update(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Clip, update and begin anew; the step's loss on this rank and gradient norm, on the device."""
+        if not self.records or self._updates < _WARM_UP_PASSES:
+            self._update()
+        else:
+            if self._update_graph is None:
+                self._update_graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(self._update_graph, pool=self._pool, stream=self._stream):
+                    self._update()
+            self._update_graph.replay()
+        self._updates += 1
+        figures = (self._loss.clone(), self._norm.clone())
+        self._loss.zero_()
+        return figures
+
+    def _pass(self, batch: TrainBatch, *, is_last: bool) -> None:
+        self._gradients.begin_pass(is_last=is_last)
+        logits_SC = self._classifier(batch, self._seed)
+        losses_S = self._objective(logits_SC, batch.targets)
+        loss = torch.dot(losses_S, batch.weights_S)
+        loss.backward()
+        self._gradients.finish_pass()
+        self._loss.add_(loss.detach())
+
+    def _update(self) -> None:
+        self._norm.copy_(self._gradients.clip(self._max_norm, self._optimizer))
+        self._optimizer.step()
+        self._gradients.zero()
+
+    def _record(self, batch: TrainBatch, *, is_last: bool) -> _Recorded:
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize(self._device)
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            self._pass(batch, is_last=is_last)
+        return _Recorded(graph=graph, batch=batch)
+
+
+def _buckets(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+    buckets: list[list[nn.Parameter]] = []
+    size = BUCKET_BYTES
+    for parameter in parameters:
+        if size >= BUCKET_BYTES:
+            buckets.append([])
+            size = 0
+        buckets[-1].append(parameter)
+        size += parameter.numel() * parameter.element_size()
+    return buckets

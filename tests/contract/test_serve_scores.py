@@ -1,0 +1,181 @@
+"""Offline equals online: one score from a run, from `assay.load` and over HTTP, alone and in company."""
+
+import asyncio
+
+import numpy as np
+import pytest
+import torch
+from support.models import change_json
+from support.scoring import make_classifier, make_texts, read_parts, score_here, write_parquet
+from support.serving import client_of, open_service
+
+from assay.engine.load import load_engine
+from assay.score.classifier import load
+
+TOLERANCE = 1e-5
+THREE = ("ham", "spam", "fowl")
+KINDS = {
+    "three labels": {"labels": THREE},
+    "calibrated": {"labels": THREE, "calibration": {"temperature": 2.5}},
+    "threshold": {"calibration": {"temperature": 0.7, "threshold": 0.9}},
+    "multi-label": {
+        "labels": THREE,
+        "problem_type": "multi_label_classification",
+        "calibration": {"temperature": 1.7, "threshold": [0.4, 0.5, 0.6]},
+    },
+    "regression": {"labels": ("quality",)},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _threads():
+    """Engines set torch's thread count for the whole process; it is put back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder for the bundles and sources of this module."""
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def texts():
+    """30 texts, some over the limit of 64 tokens, one empty, one blank, two equal."""
+    return make_texts(30)
+
+
+def over_http(bundle, bodies, **settings):
+    """The answers to (path, body) requests: all at once, so that they share batches."""
+    engine = load_engine(bundle, num_threads=1)
+
+    async def run():
+        service, _ = open_service(bundle, engine=engine, budget=512, **settings)
+        async with client_of(service) as client:
+            sent = [client.post(path, json=body) for path, body in bodies]
+            return [answer.json() for answer in await asyncio.gather(*sent)]
+
+    return asyncio.run(run())
+
+
+def check_rows(table, answers, labels):
+    """Answers agree with the rows of a scored part, whatever the task."""
+    rows = table.to_pylist()
+    assert len(rows) == len(answers)
+    for row, answer in zip(rows, answers, strict=True):
+        assert answer["num_tokens"] == row["num_tokens"]
+        assert answer["truncated"] == row["truncated"]
+        if "score" in answer:
+            assert answer["score"] == pytest.approx(row["prediction"], abs=TOLERANCE)
+            continue
+        for label in labels:
+            assert answer["all_probabilities"][label] == pytest.approx(row[f"prob_{label}"], abs=TOLERANCE)
+        if "label" in answer:
+            assert answer["label"] == row["prediction"]
+            assert answer["confidence"] == pytest.approx(row["probability"], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_served_scores_are_those_of_a_run(kind, place, texts):
+    """Alone and in company, calibration and threshold included; and those of `assay.load` too."""
+    bundle = make_classifier(place / kind, **KINDS[kind])
+    labels = KINDS[kind].get("labels", ("negative", "positive"))
+    source = write_parquet(place / f"{kind}.parquet", texts)
+    table = read_parts(score_here(source, bundle, place / f"run {kind}"))
+    kept = [number for number, text in enumerate(texts) if text]
+    alone = [("/predict", {"text": texts[number], "details": True}) for number in kept]
+    together, *singly = over_http(bundle, [("/predict/batch", {"texts": texts, "details": True}), *alone])
+    check_rows(table, together, labels)
+    check_rows(table.take(kept), singly, labels)
+    check_rows(load(bundle).predict(texts), together, labels)
+
+
+def test_labels_that_hold(place, texts):
+    """Those whose calibrated probability reaches their own threshold."""
+    bundle = make_classifier(place / "holds", **KINDS["multi-label"])
+    (answers,) = over_http(bundle, [("/predict/batch", {"texts": texts})])
+    limits = dict(zip(THREE, (0.4, 0.5, 0.6), strict=True))
+    for answer in answers:
+        held = [label for label, value in answer["all_probabilities"].items() if value >= limits[label]]
+        assert answer["labels"] == held
+    assert len({tuple(answer["labels"]) for answer in answers}) > 1
+
+
+def test_raw_scores_are_the_models_logits(place, texts):
+    """Whatever the calibration; the others are calibrated as everywhere, most probable first."""
+    bundle = make_classifier(place / "raw", **KINDS["calibrated"])
+    inputs = [[text] for text in texts]
+    raw, plain, ours = over_http(
+        bundle,
+        [
+            ("/predict", {"inputs": inputs, "raw_scores": True}),
+            ("/predict", {"inputs": inputs}),
+            ("/predict/batch", {"texts": texts}),
+        ],
+    )
+    for logits, scores, answer in zip(raw, plain, ours, strict=True):
+        by_label = {each["label"]: each["score"] for each in logits}
+        scaled = np.exp(np.array([by_label[label] for label in THREE]) / 2.5)
+        wanted = dict(zip(THREE, scaled / scaled.sum(), strict=True))
+        assert answer["all_probabilities"] == pytest.approx(wanted, abs=1e-4)
+        assert {each["label"]: each["score"] for each in scores} == pytest.approx(wanted, abs=1e-4)
+        assert scores[0]["label"] == answer["label"]
+
+
+@pytest.mark.parametrize("on_long", ["head-tail", "window-mean", "window-max"])
+def test_long_documents(on_long, place, texts):
+    """Every policy for long documents gives a run's scores."""
+    bundle = make_classifier(place / on_long, labels=THREE)
+    source = write_parquet(place / f"{on_long}.parquet", texts)
+    table = read_parts(score_here(source, bundle, place / f"run {on_long}", on_long=on_long, stride=5))
+    (answers,) = over_http(
+        bundle, [("/predict/batch", {"texts": texts, "details": True})], on_long=on_long, stride=5
+    )
+    check_rows(table, answers, THREE)
+
+
+def test_pairs(place, texts):
+    """Pairs likewise, also as a batch of text-embeddings-inference and through `/rerank`."""
+    bundle = make_classifier(place / "pairs", calibration={"temperature": 1.3})
+    others = texts[::-1]
+    source = write_parquet(place / "pairs.parquet", texts, other=others)
+    table = read_parts(score_here(source, bundle, place / "run pairs", text_pair_column="other"))
+    answers, batch, ranks = over_http(
+        bundle,
+        [
+            ("/predict/batch", {"texts": texts, "text_pairs": others, "details": True}),
+            ("/predict", {"inputs": [list(pair) for pair in zip(texts, others, strict=True)]}),
+            ("/rerank", {"query": texts[0], "texts": texts[1:]}),
+        ],
+    )
+    check_rows(table, answers, ("negative", "positive"))
+    for scores, answer in zip(batch, answers, strict=True):
+        assert {each["label"]: each["score"] for each in scores} == pytest.approx(
+            answer["all_probabilities"], abs=TOLERANCE
+        )
+    asked = load(bundle).predict([texts[0]] * (len(texts) - 1), texts[1:])
+    scores = np.zeros(len(texts) - 1)
+    for rank in ranks:
+        scores[rank["index"]] = rank["score"]
+    np.testing.assert_allclose(scores, asked["prob_positive"].to_numpy(), atol=TOLERANCE)
+
+
+def test_whole_scores_and_intervals(place, texts):
+    """What a regression's bundle adds to a row is in its answer too."""
+    bundle = make_classifier(
+        place / "whole",
+        labels=("quality",),
+        calibration={"method": "conformal", "half_width": 0.5, "coverage": 0.9},
+    )
+    (bundle / "assay.json").write_text("{}")
+    change_json(bundle / "assay.json", format_version=1, int_score=[0, 5])
+    source = write_parquet(place / "whole.parquet", texts)
+    rows = read_parts(score_here(source, bundle, place / "run whole")).to_pylist()
+    (answers,) = over_http(bundle, [("/predict/batch", {"texts": texts})])
+    for row, answer in zip(rows, answers, strict=True):
+        assert answer["int_score"] == row["int_score"]
+        assert answer["interval"] == pytest.approx(
+            [row["prediction_low"], row["prediction_high"]], abs=TOLERANCE
+        )

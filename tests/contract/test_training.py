@@ -1,0 +1,208 @@
+"""Every way to train gives one result: processes, accumulation, small passes, sharded weights.
+
+The reference is one process with whole batches. Dropout is off, for it is drawn by rank and pass.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from support import train_ranks
+from support.configs import PACKED_CONFIGS, PADDED_CONFIGS
+from support.training import animal_rows, settings, write_base
+
+from assay.train.launch import launch
+from assay.train.train import TrainReport, fit
+
+BUCKET_BYTES = 32 << 20
+SMALL_BUCKETS = 4 << 10
+SHAPES = {"even": (64, 32), "odd": (61, 7), "fewer rows than ranks at the end": (33, 1)}
+"""Training and validation rows; 32 a step."""
+WAYS = {
+    "2 x 16": {"batch_size": 16},
+    "2 x 8 x 2": {"batch_size": 8, "gradient_accumulation": 2},
+    "small passes": {"batch_size": 16, "max_batch_tokens": 40},
+    "fsdp": {"batch_size": 16, "parallel": "fsdp"},
+    "fsdp, small passes": {
+        "batch_size": 8,
+        "gradient_accumulation": 2,
+        "max_batch_tokens": 40,
+        "parallel": "fsdp",
+    },
+}
+OTHERS = {
+    "weighted": {"class_weights": "balanced", "label_smoothing": 0.1},
+    "layers": {"layer_decay": 0.5, "num_frozen_layers": 1},
+    "lora": {"lora_rank": 2},
+    "early": {"evaluate_every": 1, "patience": 1, "learning_rate": 1e-1, "schedule": "constant"},
+}
+FAMILIES = {
+    "modernbert": type(PACKED_CONFIGS["modernbert"]).from_dict(
+        {**PACKED_CONFIGS["modernbert"].to_dict(), "pad_token_id": 0}
+    ),
+    "deberta-v2": PADDED_CONFIGS["deberta-v2"],
+}
+ALONE = {"epochs": 2, "batch_size": 32, "dropout": 0.0, "learning_rate": 2e-3, "precision": "fp32"}
+
+
+END = "fewer rows than ranks at the end"
+# (shape, family, what both share, the way) by name
+CASES = {f"{shape} | {way}": (shape, "bert", {}, WAYS[way]) for shape in ("odd", END) for way in WAYS} | {
+    f"{name} | {way}": (shape, family, OTHERS.get(name, {}), WAYS[way])
+    for name, shape, family, way in [
+        ("even", "even", "bert", "2 x 16"),
+        ("even", "even", "bert", "fsdp"),
+        ("weighted", "odd", "bert", "2 x 16"),
+        ("early", "odd", "bert", "2 x 16"),
+        ("layers", "odd", "bert", "fsdp"),
+        ("lora", "odd", "bert", "2 x 16"),
+        ("lora", "odd", "bert", "fsdp"),
+        ("modernbert", END, "modernbert", "fsdp, small passes"),
+        ("deberta-v2", END, "deberta-v2", "small passes"),
+    ]
+}
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    """Folders of encoders by family."""
+    folder = tmp_path_factory.mktemp("bases")
+    made = {name: write_base(folder / name, config) for name, config in FAMILIES.items()}
+    return {"bert": write_base(folder / "bert"), **made}
+
+
+def rows_of(shape):
+    """Rows to train and to validate on; two thirds are dogs."""
+    num_train, num_validation = SHAPES[shape]
+    everything = animal_rows(num_train + num_validation, seed=1, labels=("dog", "cat", "dog"))
+    return everything.take(range(num_train)), everything.take(range(num_train, num_train + num_validation))
+
+
+INTERRUPTED = {
+    "ddp": {**WAYS["2 x 16"], "dropout": 0.1},
+    "fsdp": {**WAYS["fsdp"], "dropout": 0.1},
+    "then alone": WAYS["2 x 16"],
+}
+"""Two ranks are stopped after step 3 of 4, and two go on (dropout and all), or one does."""
+
+
+@pytest.fixture(scope="module")
+def together(bases, tmp_path_factory):
+    """Reports of all trainings on two ranks, which met once; and the folder of what they wrote."""
+    folder = tmp_path_factory.mktemp("together")
+    trainings = {}
+
+    def add(name, shape, family, changes, *, out, stop_at=None):
+        train_rows, validation_rows = rows_of(shape)
+        trainings[name] = {
+            "settings": dataclasses.asdict(settings(bases[family], folder / out, **{**ALONE, **changes})),
+            "train": dataclasses.asdict(train_rows),
+            "validation": dataclasses.asdict(validation_rows),
+            "bucket_bytes": SMALL_BUCKETS if "small" in name else BUCKET_BYTES,
+            "stop_at": stop_at,
+        }
+
+    for number, (name, (shape, family, shared, way)) in enumerate(CASES.items()):
+        add(name, shape, family, {**shared, **way}, out=str(number))
+    for name, way in INTERRUPTED.items():
+        add(f"{name}, calm", "odd", "bert", way, out=f"{name}, calm")
+        add(f"{name}, stopped", "odd", "bert", way, out=name, stop_at=3)
+        if name != "then alone":
+            add(f"{name}, resumed", "odd", "bert", {**way, "resume": True}, out=name)
+    reports = launch(
+        [sys.executable, str(Path(train_ranks.__file__))],
+        {"trainings": trainings},
+        num_processes=2,
+        way_out=lambda: "no way out",
+        num_threads=1,
+    )
+    return {name: TrainReport.from_json(content) for name, content in reports.items()}
+
+
+@pytest.fixture(scope="module")
+def alone(bases, tmp_path_factory):
+    """Trains in one process with whole batches, each thing once."""
+    folder = tmp_path_factory.mktemp("alone")
+    made = {}
+
+    def run(shape, family, shared):
+        key = (shape, family, tuple(shared.items()))
+        if key not in made:
+            chosen = settings(bases[family], folder / str(len(made)), **{**ALONE, **shared})
+            made[key] = fit(chosen, *rows_of(shape))
+        return made[key]
+
+    return run
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_ranks_are_one(name, together, alone):
+    """Curves, gradient norms, metrics of all rows and saved weights are those of one process with 32 rows a step."""
+    shape, family, shared, _ = CASES[name]
+    expected, report = alone(shape, family, shared), together[name]
+    assert report.num_devices == 2
+    assert report.history.losses == pytest.approx(expected.history.losses, rel=1e-4)
+    assert report.history.gradient_norms == pytest.approx(expected.history.gradient_norms, rel=1e-3)
+    assert report.history.learning_rates == expected.history.learning_rates
+    assert (report.history.num_rows, report.num_tokens) == (expected.history.num_rows, expected.num_tokens)
+    assert [each.step for each in report.history.validations] == [
+        each.step for each in expected.history.validations
+    ]
+    assert report.best.step == expected.best.step
+    assert dict(report.validation) == pytest.approx(
+        dict(expected.validation), rel=1e-3, abs=1e-4, nan_ok=True
+    )
+    ours, theirs = (load_file(each.out / "model.safetensors") for each in (report, expected))
+    assert ours.keys() == theirs.keys()
+    # the optimizer makes much of gradients that are 0 but for rounding: DeBERTa's biases of keys
+    tolerance = 2e-4 if family == "bert" else 2e-3
+    for key, tensor in theirs.items():
+        torch.testing.assert_close(
+            ours[key], tensor, rtol=1e-2, atol=tolerance, msg=lambda said, key=key: f"{key}: {said}"
+        )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_metrics_count_each_validation_row_once(shape, together):
+    """Accuracy over N rows is a multiple of 1/N: no rank's half alone, no row that fills a batch up counted twice."""
+    num_rows = SHAPES[shape][1]
+    for name in (name for name in CASES if name.startswith(shape)):
+        accuracy = together[name].validation["accuracy"]
+        assert accuracy * num_rows == pytest.approx(round(accuracy * num_rows))
+        assert together[name].num_validation_rows == num_rows
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_ranks_that_were_stopped_go_on_bit_for_bit(way, together):
+    """A signal that reaches rank 0 alone stops both at one step; resumed, dropout and all, nothing is lost."""
+    assert f"{way}, stopped" not in together
+    calm, resumed = (together[f"{way}, {how}"] for how in ("calm", "resumed"))
+    assert resumed.history.losses == calm.history.losses
+    assert [each.step for each in resumed.history.validations] == [2, 4]
+    ours, theirs = (load_file(each.out / "model.safetensors") for each in (resumed, calm))
+    assert all(torch.equal(ours[key], tensor) for key, tensor in theirs.items())
+
+
+def test_another_number_of_devices_goes_on_with_the_same_steps(together, alone, bases):
+    """Two ranks of 16 rows were stopped; one process of 32 goes on where they were, to where one would have come."""
+    out = together["then alone, calm"].out.with_name("then alone")
+    expected = alone("odd", "bert", {})
+    report = fit(settings(bases["bert"], out, **ALONE, resume=True), *rows_of("odd"))
+    assert report.history.losses == pytest.approx(expected.history.losses, rel=1e-4)
+    assert dict(report.validation) == pytest.approx(dict(expected.validation), rel=1e-3, abs=1e-4)
+
+
+def test_small_passes_change_nothing_in_one_process_either(alone, bases, tmp_path):
+    """Accumulation and budgets cut a step, and do not change it."""
+    expected = alone("odd", "bert", {})
+    for number, change in enumerate(
+        [{"batch_size": 8, "gradient_accumulation": 4}, {"max_batch_tokens": 30}, {"max_batch_tokens": 1}]
+    ):
+        report = fit(settings(bases["bert"], tmp_path / str(number), **{**ALONE, **change}), *rows_of("odd"))
+        np.testing.assert_allclose(report.history.losses, expected.history.losses, rtol=1e-4)
+        np.testing.assert_allclose(report.history.gradient_norms, expected.history.gradient_norms, rtol=1e-3)
+        assert dict(report.validation) == pytest.approx(dict(expected.validation), rel=1e-3, abs=1e-4)

@@ -1,0 +1,67 @@
+"""What the page on serving tells a reader to type works as it stands there, on a server of a small model."""
+
+import contextlib
+import io
+import json
+import re
+
+import pytest
+from support.models import write_model
+from support.pages import ROOT, commands, read_blocks
+from support.serving import served
+
+PAGE = ROOT / "docs" / "how-to" / "serve.md"
+ADDRESS = "http://127.0.0.1:8000"
+BLOCKS = [block for block in read_blocks(PAGE) if block.language in {"console", "python", "json"}]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    """The address of a server of a classifier of the page's two labels."""
+    folder = write_model(tmp_path_factory.mktemp("docs") / "model", labels=("Business", "Sports"))
+    with served(folder) as server:
+        yield server.url
+
+
+def shape(value):
+    """A JSON value without its values: names, types, and lists by their first item."""
+    if isinstance(value, dict):
+        return {name: shape(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)
+
+
+def test_the_page_runs_as_written(url, monkeypatch):
+    """Each curl line answers in the shape that the page shows; each Python block runs, in order, and prints."""
+    import subprocess
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    names, said = {"__name__": "__main__"}, ""
+    for block in BLOCKS:
+        text = block.text.replace(ADDRESS, url)
+        if "not run" in block.marks:
+            assert "assay serve" in text, block.where
+        elif block.language == "console":
+            for line in text.splitlines():
+                said = subprocess.run(
+                    ["bash", "-euo", "pipefail", "-c", line], capture_output=True, check=True
+                ).stdout
+                assert json.loads(said), f"{block.where}: {line}"
+        elif block.language == "json":
+            assert shape(json.loads(said)) == shape(json.loads(block.text)), f"{block.where}: {said}"
+        else:
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(compile(text, block.where, "exec"), names)  # noqa: S102  our own page
+            assert printed.getvalue().strip(), block.where
+
+
+def test_every_address_of_the_page_is_the_default_one():
+    """The address in the examples is where `assay serve model/` listens, and the flags are complete."""
+    from assay.serve.settings import ServeSettings
+
+    settings = ServeSettings(bundle="model/")
+    assert f"http://{settings.host}:{settings.port}" == ADDRESS
+    assert set(re.findall(r"http://[\w.:]+", PAGE.read_text(encoding="utf-8"))) == {ADDRESS}
+    assert [line for block in BLOCKS if block.language == "console" for line in commands(block)]

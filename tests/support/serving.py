@@ -1,0 +1,227 @@
+"""Servers for tests: the application in this process with an engine that is a function, and the real command."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from assay.serve import frames
+from assay.serve.edge import Edge
+from assay.serve.engine_process import run_batch
+from assay.serve.engines import EngineSpec, Ready
+from assay.serve.keys import Keys
+from assay.serve.log import RequestLog
+from assay.serve.metrics import Metrics
+from assay.serve.page import PAGE_FILES
+from assay.serve.routes import DOCS_PATHS, PROBE_PATHS, make_app
+from assay.serve.service import Service, load_here
+from assay.serve.settings import ServeSettings
+
+READY = re.compile(r"ready on (\S+)")
+JSON = {"Content-Type": "application/json"}
+
+
+class FunctionEngine:
+    """An engine of the dispatcher without a process: answers by `logits_of`, after a while, until it is ended."""
+
+    def __init__(self, owner, *, num_outputs=2, seconds=0.0, budget=2048, engine=None):
+        self.owner, self.num_outputs, self.seconds, self.engine = owner, num_outputs, seconds, engine
+        self.spec = EngineSpec(
+            bundle="", device="cpu", engine="auto", precision="auto", deterministic=False,
+            max_batch_tokens=None, num_threads=None,
+        )  # fmt: skip
+        self.ready = Ready(
+            description="a function", fingerprint="", num_outputs=num_outputs, is_padded=False,
+            default_batch_tokens=budget, tokens_per_second=1e6, device="cpu",
+        )  # fmt: skip
+        self.was_ready = self.ready
+        self.reason = ""
+        self.num_starts, self.num_failed_starts = 1, 0
+        self.tokens_per_second = 1e6
+        self.in_flight = []
+        self.batches = []
+        """Every batch that it got, as lists of documents."""
+        self.poison = None
+        """A token id that ends it."""
+
+    def send(self, batch, frame):
+        self.batches.append(batch)
+        item = _InFlight(batch, len(frame.flat_ids))
+        self.in_flight.append(item)
+        asyncio.get_running_loop().call_later(self.seconds, self._answer, item, frame)
+
+    def busy_until(self):
+        """As an engine reckons it."""
+        return asyncio.get_running_loop().time() + self.seconds
+
+    def end(self, *, for_seconds=0.0):
+        """Die, as a killed process does, and be ready again after a while."""
+        lost, self.in_flight, self.ready = [item.batch for item in self.in_flight], [], None
+        self.reason = "killed"
+        self.owner.engine_ended(self, lost, "killed")
+        asyncio.get_running_loop().call_later(for_seconds, self._start)
+
+    def stop(self):
+        self.ready = None
+
+    def _start(self):
+        self.ready = self.was_ready
+        self.owner.send_batches()
+
+    def _answer(self, item, frame):
+        if item not in self.in_flight:
+            return
+        if self.poison is not None and self.poison in frame.flat_ids:
+            self.end()
+            return
+        self.in_flight.remove(item)
+        if self.engine is None:
+            logits_SC = logits_of(frame, self.num_outputs)
+        else:
+            packed = frames.pack_batch(1, frame)
+            head = frames.read_head(packed[: frames.HEAD.size])
+            received = frames.unpack_batch(head, packed[frames.HEAD.size :])
+            logits_SC, _ = run_batch(self.engine, received, max_batch_tokens=None)
+        self.owner.engine_answered(self, item.batch, logits_SC, self.seconds)
+
+
+class _InFlight:
+    def __init__(self, batch, num_tokens):
+        self.batch, self.num_tokens = batch, num_tokens
+
+
+def logits_of(frame, num_outputs):
+    """Logits that hang on a sequence's ids alone."""
+    sums = [
+        int(frame.flat_ids[start:stop].sum())
+        for start, stop in zip(frame.offsets, frame.offsets[1:], strict=False)
+    ]
+    return np.array([[(k + 1) * total % 17 / 4 for k in range(num_outputs)] for total in sums], np.float32)
+
+
+def open_service(folder, *, seconds=0.0, budget=2048, num_engines=1, engine=None, **settings):
+    """A service in the running loop, on function engines; the service and these.
+
+    With `engine`, a loaded one, they give its logits, by the steps of an engine process.
+    """
+    chosen = ServeSettings(bundle=str(folder), **settings)
+    service = Service(chosen, Metrics())
+    deployment = service._deploy(*load_here(chosen, str(folder)))
+    engines = []
+    for _ in range(num_engines):
+        made = FunctionEngine(
+            deployment.dispatcher,
+            num_outputs=len(deployment.bundle.labels),
+            seconds=seconds,
+            budget=budget,
+            engine=engine,
+        )
+        deployment.dispatcher.engines.append(made)
+        deployment.device_engines[made] = asyncio.get_running_loop().create_task(asyncio.sleep(0))
+        engines.append(made)
+    service.deployment, service.state = deployment, "serving"
+    return service, engines
+
+
+def make_edge(service, *, keys=None, stream=None):
+    """The whole application around a service."""
+    return Edge(
+        make_app(service, service.settings, service.metrics),
+        keys=keys or Keys(),
+        open_paths=frozenset((*PAGE_FILES, *DOCS_PATHS, *PROBE_PATHS)),
+        log=RequestLog(stream),
+        metrics=service.metrics,
+        is_tls=False,
+    )
+
+
+@contextlib.asynccontextmanager
+async def client_of(service, *, keys=None, stream=None):
+    """An HTTP client that talks to the application without a socket."""
+    edge = make_edge(service, keys=keys, stream=stream)
+    transport = httpx.ASGITransport(app=edge)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        client.edge = edge
+        yield client
+    edge._log.flush()
+    await service.drain()
+
+
+class Served:
+    """`assay serve` in a process of its own."""
+
+    def __init__(self, process, url, lines):
+        self.process, self.url, self.lines = process, url, lines
+
+    def post(self, path, body, **headers):
+        """The answer to a JSON body."""
+        return httpx.post(f"{self.url}{path}", json=body, headers=headers, timeout=60)
+
+    def get(self, path, **headers):
+        """The answer to a GET."""
+        return httpx.get(f"{self.url}{path}", headers=headers, timeout=60)
+
+    def kill(self, number):
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def wait_for(self, word, *, seconds=60):
+        """Wait until a line of its stderr holds `word`; the line."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for line in list(self.lines):
+                if word in line:
+                    return line
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise AssertionError(f"no {word!r} in:\n" + "".join(self.lines))
+
+    def children(self):
+        """Process ids of its engines."""
+        found = []
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found += map(int, (task / "children").read_text().split())
+        return found
+
+    def stop(self, number=signal.SIGTERM):
+        """End it; the exit status."""
+        self.kill(number)
+        return self.process.wait(60)
+
+
+@contextlib.contextmanager
+def served(folder, *flags, environment=None):
+    """A server of a bundle on a free port, ready."""
+    command = [sys.executable, "-m", "assay.cli.main", "serve", str(folder), "--port", "0", *flags]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, encoding="utf-8", env={**os.environ, **(environment or {})}
+    )
+    lines = []
+    reading = threading.Thread(target=_collect, args=(process.stderr, lines), daemon=True)
+    reading.start()
+    server = Served(process, "", lines)
+    try:
+        server.url = READY.search(server.wait_for("ready on ")).group(1)
+        yield server
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        reading.join(10)
+        process.stderr.close()
+
+
+def _collect(stream, lines):
+    for line in stream:
+        lines.append(line)

@@ -1,0 +1,52 @@
+"""One rank that trains several times: `python train_ranks.py`, started by `launch`, the trainings on stdin.
+
+The ranks meet once; each training then runs as `fit` runs it under a launcher.
+"""
+
+import os
+import signal
+import sys
+from contextlib import nullcontext, suppress
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from assay.train import distributed, step
+from assay.train.launch import child_main
+from assay.train.rows import LabelledRows
+from assay.train.settings import TrainSettings
+from assay.train.train import fit
+
+
+def rows_of(content):
+    """Rows, from plain values."""
+    return LabelledRows(**{name: None if each is None else tuple(each) for name, each in content.items()})
+
+
+def stopping(step):
+    """A callback that asks this process to stop at a step; None: at none."""
+
+    def on_progress(progress):
+        if progress.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return on_progress
+
+
+def body(job, send):
+    """The reports of the trainings that were not stopped, by name, as plain values."""
+    reports = {}
+    with distributed.join(os.environ, way_out=lambda: "no way out") as world:
+        distributed.join = lambda *_, **__: nullcontext(world)
+        for name, training in job["trainings"].items():
+            step.BUCKET_BYTES = training["bucket_bytes"]
+            settings = TrainSettings(**{**training["settings"], "data": ("rows",)})
+            rows = rows_of(training["train"]), rows_of(training["validation"])
+            with suppress(KeyboardInterrupt):
+                report = fit(settings, *rows, on_progress=stopping(training["stop_at"]))
+                reports[name] = report.to_json()
+    return reports
+
+
+if __name__ == "__main__":
+    sys.exit(child_main(body))

@@ -1,0 +1,109 @@
+"""Intervals and p values: known cases, the promised coverage, the same numbers again."""
+
+import time
+
+import numpy as np
+import pytest
+
+from assay import metrics
+from assay.evaluate import statistics
+from assay.evaluate.bootstrap import Resamples, interval, p_value, resample
+
+
+def mean_of(values):
+    """The weighted mean as statistics."""
+    return lambda weights: {"mean": weights @ values / weights.sum(axis=1)}
+
+
+def bounds(values, *, method="bca", seed=0, group=None, confidence=0.95, num_resamples=1000):
+    """The interval of the mean."""
+    found = resample(mean_of(values), values.size, num_resamples=num_resamples, seed=seed, group_N=group)
+    point = float(values.mean())
+    return interval(point, "mean", found, confidence=confidence, method=method)
+
+
+@pytest.mark.parametrize("method", ["bca", "percentile"])
+def test_the_interval_of_a_mean_is_that_of_the_normal_distribution(method):
+    """Mean of 2,000 rows: 1.96 standard errors to either side."""
+    values = np.random.default_rng(0).normal(size=2000)
+    found = bounds(values, method=method, num_resamples=5000)
+    error = values.std() / np.sqrt(values.size)
+    assert found.low == pytest.approx(values.mean() - 1.96 * error, abs=0.15 * error)
+    assert found.high == pytest.approx(values.mean() + 1.96 * error, abs=0.15 * error)
+
+
+def test_bca_agrees_with_scipy():
+    """On skewed values, within the noise of the resamples."""
+    from scipy.stats import bootstrap
+
+    values = np.random.default_rng(1).exponential(size=150)
+    expected = bootstrap(
+        (values,), np.mean, method="BCa", n_resamples=20_000, rng=np.random.default_rng(0)
+    ).confidence_interval
+    found = resample(mean_of(values), values.size, num_resamples=20_000, seed=0)
+    ours = interval(float(values.mean()), "mean", found, confidence=0.95, method="bca")
+    assert (ours.low, ours.high) == pytest.approx((expected.low, expected.high), abs=0.01)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_promise():
+    """Of 200 samples of a skewed distribution about 90% have it inside."""
+    rng = np.random.default_rng(2)
+    held = 0
+    for seed in range(200):
+        found = bounds(rng.exponential(size=80), confidence=0.9, seed=seed)
+        held += found.low <= 1.0 <= found.high
+    assert 0.82 <= held / 200 <= 0.96
+
+
+def test_groups_of_like_rows_make_the_interval_wide():
+    """Ten rows a group that say the same thing are worth one: the interval is as wide as that of the groups."""
+    of_group = np.random.default_rng(3).normal(size=100)
+    group = np.repeat(np.arange(100), 10)
+    rows, by_group = bounds(of_group[group]), bounds(of_group[group], group=group)
+    alone = bounds(of_group)
+    assert by_group.high - by_group.low == pytest.approx(alone.high - alone.low, rel=0.1)
+    assert by_group.high - by_group.low > 2.5 * (rows.high - rows.low)
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    """And another seed others."""
+    values = np.random.default_rng(4).normal(size=50)
+    assert bounds(values, seed=5) == bounds(values, seed=5)
+    assert bounds(values, seed=5) != bounds(values, seed=6)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "value", "reason"),
+    [
+        ([1.0] * 100, 1.0, "all resamples give the same value"),
+        ([0.5] * 50 + [np.nan] * 50, 0.5, "50% of the resamples leave it undefined"),
+        (np.linspace(0.2, 0.3, 100), 0.1, "to one side of the value"),
+        (np.linspace(0.2, 0.3, 100), 0.201, "to one side of the value"),
+    ],
+)
+def test_an_interval_that_would_mislead_is_none_and_says_why(drawn, value, reason):
+    """No [1, 1] for a perfect score, nothing from the few resamples that have a value."""
+    resamples = Resamples(drawn={"m": np.array(drawn)}, left_out={"m": np.array([1.0, 2.0])})
+    found = interval(value, "m", resamples, confidence=0.95, method="bca")
+    assert found.low is None
+    assert reason in found.undefined
+
+
+def test_p_value_counts_resamples_beyond_zero():
+    """Twice the smaller side, one counted in addition; never 0, never above 1."""
+    assert p_value(np.array([1.0] * 95 + [-1.0] * 4)) == pytest.approx(2 * 5 / 100)
+    assert p_value(np.ones(999)) == pytest.approx(2 / 1000)
+    assert p_value(np.zeros(99)) == 1.0
+    assert p_value(np.full(9, np.nan)) is None
+
+
+def test_two_thousand_resamples_of_ten_thousand_rows_take_seconds():
+    """All metrics of a binary classifier, on a busy machine too."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 10_000)
+    probabilities = metrics.softmax(rng.normal(size=(10_000, 2)) + np.eye(2)[labels])
+    found = statistics.single_label(probabilities, labels, probabilities.argmax(axis=1), most_ranked=1 << 20)
+    began = time.process_time()
+    drawn = resample(found, 10_000, num_resamples=2_000, seed=0)
+    assert time.process_time() - began < 20
+    assert drawn.drawn["auc"].shape == (2_000,)

@@ -1,0 +1,375 @@
+"""`assay evaluate`: the numbers of a scored column, with intervals, warnings and reasons."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import sklearn.metrics
+from support.models import change_json
+from support.scoring import read_parts, score_here
+
+from assay.cli.main import main
+from assay.errors import InputError, SourceError, UsageError
+from assay.evaluate.evaluate import evaluate
+from assay.evaluate.settings import EvaluateSettings
+from assay.train.provenance import pack_hashes, text_hashes
+
+from .conftest import labels_of, texts_of, write_rows
+
+NUM_ROWS = 60
+
+
+def run(bundle, data, **settings):
+    """An evaluation with few resamples."""
+    return evaluate(EvaluateSettings(bundle=str(bundle), data=(str(data),), **{"resamples": 200, **settings}))
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Makes a file of rows for a task; other columns by name."""
+
+    def write(task="single_label", num_rows=NUM_ROWS, **columns):
+        return write_rows(
+            tmp_path / f"{task}.jsonl", texts_of(num_rows), labels_of(task, num_rows), **columns
+        )
+
+    return write
+
+
+@pytest.fixture
+def calibrated(bundles, tmp_path):
+    """A copy of a bundle with this calibration."""
+
+    def copy(task="single_label", **calibration):
+        folder = shutil.copytree(bundles / task, tmp_path / f"calibrated-{task}")
+        content = {"format_version": 1, "method": "temperature", **calibration}
+        (folder / "calibration.json").write_text(json.dumps(content))
+        return folder
+
+    return copy
+
+
+def provenance(bundle, **hashes):
+    """Give a bundle an `assay.json` that says what it has seen: `text={"train": [...]}`."""
+    config = json.loads((bundle / "config.json").read_text())
+    content = {
+        "format_version": 1,
+        "assay_version": "0",
+        "created": "2026-01-01T00:00:00+00:00",
+        "task": "single_label",
+        "labels": [config["id2label"][key] for key in sorted(config["id2label"])],
+        "max_length": 64,
+        "is_pair": False,
+        "provenance": {
+            f"{kind}_hashes": {role: pack_hashes(text_hashes(values)) for role, values in roles.items()}
+            for kind, roles in hashes.items()
+        },
+    }
+    (bundle / "assay.json").write_text(json.dumps(content))
+    return bundle
+
+
+# ---------------------------------------------------------------- the same numbers as `assay score`
+
+
+def test_metrics_are_those_of_the_scored_column(calibrated, rows, tmp_path):
+    """Accuracy of `prediction`, NLL, AUC and Brier of `prob_...` of a run, to the last bit that matters."""
+    bundle, data = calibrated(temperature=0.7, threshold=0.35), rows()
+    scored = read_parts(score_here(data, bundle, tmp_path / "run")).to_pandas()
+    found = run(bundle, data).metrics
+    labels = labels_of("single_label", NUM_ROWS)
+    spam = np.array([label == "spam" for label in labels])
+    probabilities = scored[["prob_ham", "prob_spam"]].to_numpy(dtype=np.float64)
+    assert found["accuracy"].value == pytest.approx(np.mean(scored["prediction"] == labels), abs=0)
+    assert found["nll"].value == pytest.approx(
+        -np.log(probabilities[np.arange(NUM_ROWS), spam.astype(int)]).mean()
+    )
+    assert found["auc"].value == pytest.approx(sklearn.metrics.roc_auc_score(spam, probabilities[:, 1]))
+    assert found["f1"].value == pytest.approx(sklearn.metrics.f1_score(spam, scored["prediction"] == "spam"))
+
+
+def test_regression_metrics_are_those_of_the_scored_column(calibrated, rows, tmp_path):
+    """MAE of `prediction`; the coverage of its interval, counted by hand."""
+    bundle, data = (
+        calibrated("regression", method="conformal", half_width=1.25, coverage=0.9),
+        rows("regression"),
+    )
+    scored = read_parts(score_here(data, bundle, tmp_path / "run")).to_pandas()
+    errors = np.abs(scored["prediction"].to_numpy(dtype=np.float64) - labels_of("regression", NUM_ROWS))
+    found = run(bundle, data).metrics
+    assert found["mae"].value == pytest.approx(errors.mean())
+    assert found["rmse"].value == pytest.approx(np.sqrt((errors**2).mean()))
+    assert found["coverage"].value == pytest.approx((errors <= 1.25).mean())
+    assert found["mean_width"].value == 2.5
+
+
+def test_multi_label_thresholds_are_those_of_the_calibration(calibrated, rows):
+    """A label holds from its own threshold on."""
+    report = run(calibrated("multi_label", threshold=[0.0, 0.0, 1.0]), rows("multi_label"))
+    targets = np.array(
+        [[name in x for name in ("ham", "spam", "fowl")] for x in labels_of("multi_label", NUM_ROWS)]
+    )
+    said = np.ones_like(targets) & [True, True, False]
+    expected = sklearn.metrics.f1_score(targets, said, average="micro")
+    assert report.metrics["micro_f1"].value == pytest.approx(expected)
+    assert report.bundle.by_label["ham"]["recall"] == 1.0
+    assert "no row is predicted positive" in report.bundle.by_label["fowl"]["precision"]
+
+
+def test_whole_scores_of_a_regression_have_an_f1_and_a_confusion_matrix(bundles, rows, tmp_path):
+    """Where the bundle has a range of whole scores."""
+    folder = shutil.copytree(bundles / "regression", tmp_path / "whole")
+    provenance(folder)
+    change_json(folder / "assay.json", task="regression", int_score=[1, 3])
+    report = run(folder, rows("regression"))
+    assert report.metrics["int_macro_f1"].value is not None
+    assert np.shape(report.to_json()["bundle"]["confusion"]) == (3, 3)
+
+
+def test_calibration_shows_in_nll_but_not_in_ranking(bundles, calibrated, rows):
+    """What it was before stands beside it."""
+    data = rows()
+    plain, mapped = run(bundles / "single_label", data), run(calibrated(temperature=0.5), data)
+    assert mapped.bundle.before["nll"] == pytest.approx(plain.metrics["nll"].value)
+    assert mapped.metrics["nll"].value != pytest.approx(plain.metrics["nll"].value)
+    assert mapped.metrics["auc"].value == pytest.approx(plain.metrics["auc"].value)
+    assert plain.bundle.before == {}
+
+
+# ---------------------------------------------------------------- rows that were seen
+
+
+def test_rows_of_the_training_are_counted_and_left_out(calibrated, rows):
+    """By text and role, from the bundle and from its calibration; metrics without them stand beside."""
+    texts = texts_of(NUM_ROWS)
+    seen = pack_hashes(text_hashes(texts[5:7]))
+    bundle = calibrated(provenance={"text_hashes": {"calibration": seen}})
+    provenance(bundle, text={"train": texts[:5], "validation": texts[4:6]})
+    report = run(bundle, rows())
+    counts = report.to_json()["bundle"]["seen_before"]
+    num_seen = len({row for row, text in enumerate(texts) if text in set(texts[:7])})
+    assert counts["num_rows"] == num_seen
+    assert counts["by"]["text"]["validation"] >= 2
+    assert [part.num_rows for part in report.parts] == [NUM_ROWS, NUM_ROWS - num_seen]
+    text = str(report)
+    assert "trained on (calibrated-single_label, by text)" in text
+    assert "were calibrated on" in text
+    assert "chose the checkpoint" in text
+
+
+def test_rows_are_found_by_id_and_by_group_too(bundles, rows, tmp_path):
+    """A row with the id of a training row is one; rows of a training group are a third part."""
+    folder = shutil.copytree(bundles / "single_label", tmp_path / "seen")
+    provenance(folder, text={"train": ["another text"]}, id={"train": ["r3"]}, group={"train": ["g0"]})
+    data = rows(id=[f"r{row}" for row in range(NUM_ROWS)], book=[f"g{row % 6}" for row in range(NUM_ROWS)])
+    report = run(folder, data, id_column="id", group_column="book")
+    assert [part.num_rows for part in report.parts] == [NUM_ROWS, NUM_ROWS - 1, NUM_ROWS - 1 - NUM_ROWS // 6]
+    assert "share a group with rows that trained on" in str(report)
+
+
+def test_a_folder_that_does_not_say_what_it_saw_is_said_so(bundles, rows):
+    """A plain transformers folder evaluates, with a note."""
+    assert "does not say what it was trained on" in str(run(bundles / "single_label", rows()))
+
+
+def test_a_plain_folder_without_label_names_takes_numbers(bundles, rows, tmp_path):
+    """0 and 1 are LABEL_0 and LABEL_1."""
+    folder = shutil.copytree(bundles / "single_label", tmp_path / "plain")
+    change_json(folder / "config.json", id2label=None, label2id=None, num_labels=2)
+    data = write_rows(tmp_path / "numbers.jsonl", texts_of(20), [row % 2 for row in range(20)])
+    assert run(folder, data).bundle.labels == ("LABEL_0", "LABEL_1")
+
+
+# ---------------------------------------------------------------- two bundles
+
+
+def test_two_bundles_are_compared_on_the_same_rows(bundles, rows):
+    """Difference, interval and p of each metric; accuracy by McNemar's exact test."""
+    report = run(bundles / "single_label", rows(), against=str(bundles / "other"))
+    part = report.parts[0]
+    for name, difference in part.differences.items():
+        first, second = part.metrics[name].value, part.against[name].value
+        assert difference.value == pytest.approx(first - second), name
+    assert part.differences["accuracy"].test == "mcnemar"
+    assert part.differences["nll"].test == "bootstrap"
+    assert 0 < part.differences["nll"].p_value <= 1
+
+
+def test_a_bundle_does_not_differ_from_itself(bundles, rows):
+    """Differences of 0, p values of 1, no interval where nothing varies."""
+    part = run(bundles / "single_label", rows(), against=str(bundles / "single_label")).parts[0]
+    assert {each.value for each in part.differences.values()} == {0.0}
+    assert {each.p_value for each in part.differences.values()} == {1.0}
+
+
+def test_labels_in_another_order_compare_by_name(bundles, rows, tmp_path):
+    """The same model with its outputs swapped and renamed is the same model."""
+    from safetensors.numpy import load_file, save_file
+
+    folder = shutil.copytree(bundles / "single_label", tmp_path / "swapped")
+    weights = load_file(folder / "model.safetensors")
+    for name in ("classifier.weight", "classifier.bias"):
+        weights[name] = np.ascontiguousarray(weights[name][::-1])
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    change_json(folder / "config.json", id2label={"0": "spam", "1": "ham"}, label2id={"spam": 0, "ham": 1})
+    part = run(bundles / "single_label", rows(), against=str(folder)).parts[0]
+    for name, difference in part.differences.items():
+        assert difference.value == pytest.approx(0.0, abs=1e-6), name
+
+
+# ---------------------------------------------------------------- undefined, few, constant
+
+
+def test_rows_of_one_label_leave_auc_undefined_with_the_reason(bundles, tmp_path):
+    """Never 0 or NaN, in the table, the JSON and the page."""
+    data = write_rows(tmp_path / "ham.jsonl", texts_of(20), ["ham"] * 20)
+    out = tmp_path / "page.html"
+    report = run(bundles / "single_label", data, out=str(out))
+    found = report.to_json()["parts"][0]["metrics"]["auc"]
+    assert found["value"] is None
+    assert "ranking needs two classes" in found["undefined"]
+    assert "AUC: undefined (all 20 labels are 0" in str(report)
+    assert "undefined (all 20 labels are 0" in out.read_text()
+    assert "no row of spam" in str(report)
+    assert "only 20 rows" in str(report)
+    json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_one_row_is_evaluated(bundles, tmp_path):
+    """Without intervals, and with every reason."""
+    data = write_rows(tmp_path / "one.jsonl", ["document of 1"], ["ham"])
+    report = run(bundles / "single_label", data)
+    assert report.metrics["accuracy"].interval.undefined == "all resamples give the same value"
+
+
+def test_few_groups_are_warned_of_and_rows_can_be_drawn_instead(bundles, rows):
+    """Groups may be kinds; then rows are what is drawn."""
+    data = rows(book=["a", "b", "c"] * (NUM_ROWS // 3))
+    by_group = run(bundles / "single_label", data, group_column="book")
+    by_row = run(bundles / "single_label", data, group_column="book", resample="rows")
+    assert (by_group.drawn, by_row.drawn) == ("groups", "rows")
+    assert "intervals draw 3 groups" in str(by_group)
+    assert "intervals draw" not in str(by_row)
+    assert [part.num_rows for part in by_row.slices] == [20, 20, 20]
+
+
+# ---------------------------------------------------------------- refused
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "error", "match"),
+    [
+        (
+            "single_label",
+            ["ham", "fish"],
+            InputError,
+            r"labels \['fish'\]; the model knows \['ham', 'spam'\]",
+        ),
+        ("single_label", ["ham", None], SourceError, "no label"),
+        ("regression", [1.0, float("nan")], SourceError, "NaN as a label"),
+        ("single_label", [], SourceError, "0 rows"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_one_line(bundles, tmp_path, task, labels, error, match):
+    """Unknown, missing or NaN, and no rows at all."""
+    data = write_rows(tmp_path / "bad.jsonl", texts_of(len(labels)), labels)
+    with pytest.raises(error, match=match) as caught:
+        run(bundles / task, data)
+    assert "\n" not in str(caught.value)
+
+
+def test_bundles_of_other_tasks_or_labels_do_not_compare(bundles, rows, tmp_path):
+    """Before any forward pass."""
+    data = rows()
+    with pytest.raises(UsageError, match="only bundles of one task compare"):
+        run(bundles / "single_label", data, against=str(bundles / "regression"))
+    folder = shutil.copytree(bundles / "other", tmp_path / "renamed")
+    change_json(folder / "config.json", id2label={"0": "ham", "1": "eggs"}, label2id={"ham": 0, "eggs": 1})
+    with pytest.raises(UsageError, match=r"only one of the bundles knows \['eggs', 'spam'\]"):
+        run(bundles / "single_label", data, against=str(folder))
+
+
+def test_a_row_that_cannot_be_scored_stops_the_evaluation(tmp_path, rows):
+    """A metric of the other rows would be of another test."""
+    from support.models import write_model
+
+    bundle = write_model(tmp_path / "nan", nan_word="document")
+    data = write_rows(tmp_path / "nan.jsonl", ["document of 1", "of 2"], ["ham", "spam"])
+    with pytest.raises(InputError, match="1 not_finite of 2 rows cannot be scored"):
+        run(bundle, data)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"resamples": 50}, "100 or more"),
+        ({"resamples": -1}, "resamples=-1"),
+        ({"confidence": 95.0}, "from 0.5 to below 1"),
+        ({"resample": "groups"}, "give --group-column"),
+        ({"out": "page.pdf"}, "ends in .html"),
+        ({"max_length": 0}, "counts from 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, match):
+    """Before anything is loaded."""
+    with pytest.raises(UsageError, match=match):
+        EvaluateSettings(bundle="b", data=("d",), **settings)
+
+
+# ---------------------------------------------------------------- command line, JSON, page
+
+
+def test_the_command_prints_a_table_or_json_and_writes_the_page(bundles, rows, tmp_path, capsys):
+    """All from one command; the seed makes them the same again."""
+    data, page = rows(), tmp_path / "page.html"
+    command = ["evaluate", str(bundles / "single_label"), str(data), "--resamples", "200"]
+    assert main([*command, "--out", str(page)]) == 0
+    printed = capsys.readouterr().out
+    assert "accuracy" in printed
+    assert f"wrote {page}" in printed
+    assert main([*command, "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert main([*command, "--out", str(tmp_path / "figures.json")]) == 0
+    second = json.loads((tmp_path / "figures.json").read_text())
+    assert first["parts"] == second["parts"]
+    assert first["format_version"] == 1
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label", "regression"])
+def test_the_page_stands_alone(bundles, rows, tmp_path, task):
+    """No script, no address of another file, no text of a row unless asked for."""
+    page = tmp_path / "page.html"
+    texts = texts_of(NUM_ROWS)
+    report = run(bundles / task, rows(task), out=str(page))
+    html = page.read_text()
+    assert "<script" not in html
+    assert "http://www.w3.org/2000/svg" in html
+    assert "https://" not in html
+    assert html.count("http://") == html.count('xmlns="http://www.w3.org/2000/svg"')
+    shown = [texts[each.row] for each in report.bundle.worst]
+    assert shown
+    assert not any(text in html for text in shown if len(text) > 10)
+    run(bundles / task, rows(task), out=str(page), show_texts=True)
+    assert all(" ".join(text.split())[:50] in page.read_text() for text in shown)
+
+
+def test_texts_and_names_in_the_page_are_escaped(bundles, tmp_path):
+    """Text from data is text, whatever it looks like."""
+    texts = ["<script>alert(1)</script> " + text for text in texts_of(20)]
+    data = write_rows(tmp_path / "x.jsonl", texts, labels_of("single_label", 20), book=["<b>", "&amp;"] * 10)
+    page = tmp_path / "page.html"
+    run(bundles / "single_label", data, out=str(page), show_texts=True, group_column="book")
+    assert "<script" not in page.read_text()
+    assert "&lt;b&gt;" in page.read_text()
+
+
+def test_parquet_and_pairs_are_read_as_anywhere(bundles, tmp_path):
+    """Sources of any format; a second column makes pairs."""
+    import pyarrow as pa
+
+    table = pa.table({"q": texts_of(20), "a": texts_of(20, seed=1), "label": labels_of("single_label", 20)})
+    pq.write_table(table, tmp_path / "pairs.parquet")
+    report = run(bundles / "single_label", tmp_path / "pairs.parquet", text_column="q", text_pair_column="a")
+    assert report.num_rows == 20

@@ -1,0 +1,466 @@
+"""What each address answers, through the whole application, with an engine that is a function."""
+
+import asyncio
+import json
+
+import httpx
+import orjson
+import pytest
+from support.bundles import write_bundle
+from support.models import change_json
+from support.serving import JSON, client_of, logits_of, open_service
+
+from assay.serve.frames import BatchFrame
+
+LABELS = ("ham", "spam")
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    """Bundles of each task, without weights that count."""
+    folder = tmp_path_factory.mktemp("bundles")
+    three = {"id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
+    change_json(
+        write_bundle(folder / "multi") / "config.json", problem_type="multi_label_classification", **three
+    )
+    change_json(
+        write_bundle(folder / "score") / "config.json",
+        problem_type="regression",
+        id2label={"0": "quality"},
+        label2id={"quality": 0},
+    )
+    write_bundle(folder / "single")
+    write_bundle(folder / "pair")
+    (folder / "pair" / "assay.json").write_text(json.dumps({"format_version": 1, "is_pair": True}))
+    write_bundle(folder / "alone")
+    (folder / "alone" / "assay.json").write_text(json.dumps({"format_version": 1, "is_pair": False}))
+    return folder
+
+
+def ask(folder, *requests, keys=None, **settings):
+    """The answers to (path, body) or (path, body, headers) requests, one after another."""
+
+    async def run():
+        service, _ = open_service(folder, **settings)
+        async with client_of(service, keys=keys) as client:
+            found = []
+            for path, body, *headers in requests:
+                sent = {**JSON, **(headers[0] if headers else {})}
+                if body is None:
+                    found.append(await client.get(path, headers=sent))
+                else:
+                    content = body if isinstance(body, bytes) else json.dumps(body)
+                    found.append(await client.post(path, content=content, headers=sent))
+            return found
+
+    return asyncio.run(run())
+
+
+def test_single_label(bundles):
+    """Assay's own shape: label, confidence, every probability; nothing else unless asked for."""
+    (answer,) = ask(bundles / "single", ("/predict", {"text": "document of 3"}))
+    found = answer.json()
+    assert list(found) == ["label", "confidence", "all_probabilities"]
+    assert tuple(found["all_probabilities"]) == LABELS
+    assert sum(found["all_probabilities"].values()) == pytest.approx(1)
+    assert found["confidence"] == max(found["all_probabilities"].values())
+    assert found["all_probabilities"][found["label"]] == found["confidence"]
+
+
+@pytest.mark.parametrize("where", ["/predict?details=true", "/predict"])
+def test_details(bundles, where):
+    """With details, by query or body: tokens, whether it was cut, and where the time went."""
+    body = {"text": "document of 3", **({} if "?" in where else {"details": True})}
+    (answer,) = ask(bundles / "single", (where, body))
+    found = answer.json()
+    assert found["num_tokens"] == 5
+    assert found["truncated"] is False
+    assert set(found["timings"]) == {"tokenize_ms", "queue_ms", "forward_ms"}
+
+
+def test_multi_label(bundles):
+    """The labels that hold, and every probability."""
+    (answer,) = ask(bundles / "multi", ("/predict", {"text": "document of 3"}))
+    found = answer.json()
+    assert found["labels"] == [label for label, value in found["all_probabilities"].items() if value >= 0.5]
+
+
+def test_regression(bundles):
+    """A score and nothing else; in TEI's shape through a sigmoid, and plain as the raw score."""
+    plain, tei, raw = ask(
+        bundles / "score",
+        ("/predict", {"text": "document of 3"}),
+        ("/predict", {"inputs": "document of 3"}),
+        ("/predict", {"inputs": "document of 3", "raw_scores": True}),
+    )
+    assert list(plain.json()) == ["score"]
+    (raw_score,) = raw.json()
+    assert raw_score == {"label": "quality", "score": plain.json()["score"]}
+    assert 0 < tei.json()[0]["score"] < 1
+
+
+def test_batch_keeps_order_and_empty_texts(bundles):
+    """Answers come in the order of the texts; equal texts get equal answers."""
+    texts = [f"document of {number % 7}" for number in range(40)] + [""]
+    (answer,) = ask(bundles / "single", ("/predict/batch", {"texts": texts}), budget=64)
+    found = answer.json()
+    assert len(found) == len(texts)
+    alone = ask(bundles / "single", *[("/predict", {"text": text}) for text in texts[:7]])
+    assert found[:7] == [one.json() for one in alone]
+    assert found[7:14] == found[:7]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "shape"),
+    [
+        ("one", "single"),
+        (["first", "second"], "single"),
+        (["one"], "single"),
+        ([["one"], ["two"], ["first", "second"]], 3),
+        ([["first", "second"]], 1),
+    ],
+)
+def test_tei_inputs(bundles, inputs, shape):
+    """A text or a pair gives a list of scores, a batch a list of these; the likeliest label first."""
+    (answer,) = ask(bundles / "single", ("/predict", {"inputs": inputs, "parameters": {"top_k": 3}}))
+    found = answer.json()
+    lists = [found] if shape == "single" else found
+    assert len(lists) == (1 if shape == "single" else shape)
+    for scores in lists:
+        assert [set(each) for each in scores] == [{"label", "score"}] * 2
+        assert scores[0]["score"] >= scores[1]["score"]
+    assert answer.headers["x-compute-tokens"]
+    assert int(answer.headers["x-total-time"]) >= 0
+
+
+def test_tei_at_the_root(bundles):
+    """A client that knows the host alone posts to `/`."""
+    (answer,) = ask(bundles / "single", ("/", {"inputs": "document of 3"}))
+    assert {each["label"] for each in answer.json()} == set(LABELS)
+
+
+def test_truncate(bundles):
+    """What is too long is cut by default, refused with truncate false, cut again with true under `error`."""
+    text = "document " * 100
+    cut, refused = ask(
+        bundles / "single",
+        ("/predict?details=true", {"text": text}),
+        ("/predict", {"inputs": text, "truncate": False}),
+    )
+    assert (cut.json()["truncated"], cut.json()["num_tokens"]) == (True, 64)
+    assert (refused.status_code, refused.json()["error_type"]) == (422, "tokenizer")
+    strict, asked = ask(
+        bundles / "single",
+        ("/predict", {"text": text}),
+        ("/predict", {"inputs": text, "truncate": True}),
+        on_long="error",
+    )
+    assert strict.status_code == 422
+    assert asked.status_code == 200
+
+
+def test_windows(bundles):
+    """Under a window policy a long text is scored whole: the mean of its windows' logits."""
+    text = " ".join(str(number) for number in range(100))
+    plain, mean, largest = (
+        ask(bundles / "single", ("/predict", {"inputs": [[text]], "raw_scores": True}), on_long=policy)[
+            0
+        ].json()
+        for policy in ("truncate", "window-mean", "window-max")
+    )
+    assert mean != plain
+    assert mean[0][0]["score"] <= largest[0][0]["score"]
+
+
+def test_rerank(bundles):
+    """Texts by score, the best first, with their text where asked for."""
+    texts = ["document of 3", "document of 5", "of 9"]
+    plain, raw, single = ask(
+        bundles / "pair",
+        ("/rerank", {"query": "document", "texts": texts}),
+        ("/rerank", {"query": "document", "texts": texts, "raw_scores": True, "return_text": True}),
+        ("/predict/batch", {"texts": ["document"] * 3, "text_pairs": texts}),
+    )
+    found = plain.json()
+    assert sorted(each["index"] for each in found) == [0, 1, 2]
+    assert [each["score"] for each in found] == sorted((each["score"] for each in found), reverse=True)
+    assert all("text" not in each for each in found)
+    assert all(each["text"] == texts[each["index"]] for each in raw.json())
+    by_index = {each["index"]: each["score"] for each in found}
+    assert [by_index[index] for index in range(3)] == [
+        each["all_probabilities"]["spam"] for each in single.json()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bundle", "path", "body", "status", "kind"),
+    [
+        ("single", "/predict", {"text": ""}, 422, "empty"),
+        ("single", "/predict", {"text": 3}, 422, "validation"),
+        ("single", "/predict", {"text": None}, 422, "validation"),
+        ("single", "/predict", {"text": "a", "detials": True}, 422, "validation"),
+        ("single", "/predict", [], 422, "validation"),
+        ("single", "/predict", b"", 422, "validation"),
+        ("single", "/predict", b'{"text": NaN}', 422, "validation"),
+        ("single", "/predict", b'{"text": "\\ud800"}', 422, "validation"),
+        ("single", "/predict", b'{"text": "\xff"}', 422, "validation"),
+        ("single", "/predict", b"[" * 100_000, 422, "validation"),
+        ("single", "/predict", b'{"text": "a"', 422, "validation"),
+        ("single", "/predict?details=yes", {"text": "a"}, 422, "validation"),
+        ("single", "/predict", {"inputs": ""}, 422, "empty"),
+        ("single", "/predict", {"inputs": []}, 422, "empty"),
+        ("single", "/predict", {"inputs": [[]]}, 422, "validation"),
+        ("single", "/predict", {"inputs": ["a", "b", "c"]}, 422, "validation"),
+        ("single", "/predict", {"inputs": ["a", ["b"]]}, 422, "validation"),
+        ("single", "/predict", {"inputs": 3}, 422, "validation"),
+        ("single", "/predict", {"inputs": "a", "truncate": "yes"}, 422, "validation"),
+        ("single", "/predict/batch", {"texts": []}, 422, "empty"),
+        ("single", "/predict/batch", {"texts": ["a", None]}, 422, "validation"),
+        ("single", "/predict/batch", {"texts": ["a"] * 9}, 422, "validation"),
+        ("single", "/predict/batch", {"texts": ["a"], "text_pairs": ["b", "c"]}, 422, "validation"),
+        ("single", "/predict", {"text": "a" * 101}, 422, "validation"),
+        ("single", "/predict", {"text": "a" * 5000}, 413, "validation"),
+        ("pair", "/predict", {"text": "a"}, 422, "validation"),
+        ("alone", "/predict", {"text": "a", "text_pair": "b"}, 422, "validation"),
+        ("alone", "/rerank", {"query": "a", "texts": ["b"]}, 424, "backend"),
+        ("multi", "/rerank", {"query": "a", "texts": ["b"]}, 424, "backend"),
+        ("single", "/nothing", {"text": "a"}, 404, "validation"),
+        ("single", "/health", {"text": "a"}, 405, "validation"),
+        ("single", "/predict", None, 405, "validation"),
+    ],
+)
+def test_what_is_refused(bundles, bundle, path, body, status, kind):
+    """Each with its status, TEI's kind of error, the request's id, and no text of the request."""
+    (answer,) = ask(
+        bundles / bundle,
+        (path, body, {"X-Request-Id": "me.1"}),
+        max_client_batch_size=8,
+        max_text_chars=100,
+        max_body_bytes=4000 if status == 413 else 200_000,
+    )
+    assert (answer.status_code, answer.json()["error_type"]) == (status, kind)
+    assert answer.json()["request_id"] == answer.headers["x-request-id"] == "me.1"
+    assert "Traceback" not in answer.text
+    assert len(answer.json()["error"]) < 700
+
+
+def test_content_type(bundles):
+    """Only JSON is read, so that no other site's form can send texts; parameters of the type do no harm."""
+    wrong, right = ask(
+        bundles / "single",
+        ("/predict", {"text": "a"}, {"Content-Type": "text/plain"}),
+        ("/predict", {"text": "a"}, {"Content-Type": "Application/JSON; charset=utf-8"}),
+    )
+    assert (wrong.status_code, right.status_code) == (415, 200)
+
+
+def test_a_body_without_a_length_is_bounded(bundles):
+    """Chunks are counted as they come."""
+
+    async def run():
+        service, _ = open_service(bundles / "single", max_body_bytes=10_000)
+
+        async def chunks():
+            for _ in range(100):
+                yield b" " * 1000
+
+        async with client_of(service) as client:
+            return await client.post("/predict", content=chunks(), headers=JSON)
+
+    assert asyncio.run(run()).status_code == 413
+
+
+def test_request_ids(bundles):
+    """A sensible one is kept, any other replaced."""
+    kept, replaced, made = ask(
+        bundles / "single",
+        ("/live", None, {"X-Request-Id": "abc-1.2"}),
+        ("/live", None, {"X-Request-Id": "a\tb" * 3}),
+        ("/live", None),
+    )
+    assert kept.headers["x-request-id"] == "abc-1.2"
+    assert len(replaced.headers["x-request-id"]) == len(made.headers["x-request-id"]) == 32
+
+
+def test_security_headers(bundles):
+    """On answers and errors alike; only the page may load anything."""
+    for answer in ask(bundles / "single", ("/live", None), ("/nothing", None), ("/", None), ("/docs", None)):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["cache-control"] == "no-store"
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "server" not in answer.headers
+
+
+def test_info(bundles):
+    """TEI's names where they mean the same, and what there is beyond."""
+    (answer,) = ask(bundles / "single", ("/info", None))
+    found = answer.json()
+    assert found["model_type"] == {
+        "classifier": {"id2label": {"0": "ham", "1": "spam"}, "label2id": {"ham": 0, "spam": 1}}
+    }
+    assert (found["task"], found["labels"], found["is_pair"]) == ("single_label", ["ham", "spam"], None)
+    assert (found["max_input_length"], found["max_client_batch_size"]) == (64, 1024)
+    assert len(found["fingerprint"]) == 32
+    assert found["auto_truncate"] is True
+
+
+def test_metrics(bundles):
+    """Counted under TEI's names."""
+    *_, answer = ask(
+        bundles / "single",
+        ("/predict", {"text": "document of 3"}),
+        ("/predict/batch", {"texts": ["of", "of 1"]}),
+        ("/predict", {"text": ""}),
+        ("/rerank", {"query": "a", "texts": ["b"]}),
+        ("/metrics", None),
+    )
+    lines = answer.text.splitlines()
+    assert 'te_request_count{method="single"} 1.0' in lines
+    assert 'te_request_success{method="batch"} 2.0' in lines
+    assert 'te_request_failure{err="empty"} 1.0' in lines
+    assert "te_predict_count 3.0" in lines
+    assert "te_rerank_count 1.0" in lines
+    assert "te_queue_size 0.0" in lines
+    assert "assay_ready 1.0" in lines
+    assert any(line.startswith("te_request_inference_duration_bucket") for line in lines)
+    assert any(line.startswith("te_batch_next_size_sum 4.0") for line in lines)
+
+
+def test_health_and_live(bundles):
+    """Ready and alive; HEAD is answered as GET."""
+    health, live = ask(bundles / "single", ("/health", None), ("/live", None))
+    assert (health.status_code, live.status_code) == (200, 200)
+    assert health.json()["model_loaded"] is True
+
+
+def test_examples_of_the_document(bundles):
+    """Every example of a request in the OpenAPI document is answered."""
+    (document,) = ask(bundles / "pair", ("/openapi.json", None))
+    made = document.json()
+    asked = [
+        (path, example["value"])
+        for path, methods in made["paths"].items()
+        if "post" in methods
+        for example in methods["post"]["requestBody"]["content"]["application/json"]["examples"].values()
+    ]
+    assert len(asked) >= 8
+    for (path, body), answer in zip(asked, ask(bundles / "single", *asked), strict=True):
+        assert answer.status_code == 200, (path, body, answer.text)
+
+
+def test_answers_fit_the_document(bundles):
+    """Answers validate against the shapes of the document."""
+    jsonschema = pytest.importorskip("jsonschema")
+    requests = [
+        ("/predict", {"text": "a", "details": True}),
+        ("/predict", {"inputs": [["a"], ["b"]]}),
+        ("/predict/batch", {"texts": ["a", "b"]}),
+        ("/rerank", {"query": "a", "texts": ["b"], "return_text": True}),
+    ]
+    for name in ("single", "score"):
+        document, *found = ask(bundles / name, ("/openapi.json", None), *requests)
+        made = document.json()
+        for (path, _), answer in zip(requests, found, strict=True):
+            content = made["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]
+            schema = {**content["schema"], "components": made["components"]}
+            jsonschema.Draft202012Validator(schema).validate(answer.json())
+
+
+def test_full_precision(bundles):
+    """Numbers are those of a scored row, bit by bit: float32, not rounded."""
+    (answer,) = ask(bundles / "single", ("/predict", {"inputs": "document of 3", "raw_scores": True}))
+    scores = {each["label"]: each["score"] for each in answer.json()}
+    assert all(abs(score * 4 - round(score * 4)) == 0 for score in scores.values())
+    assert logits_of(BatchFrame(*_ids([2, 5, 6, 10, 3])), 2).shape == (1, 2)
+
+
+def _ids(ids):
+    import numpy as np
+
+    return np.array(ids, np.int32), np.array([0, len(ids)], np.int32), None
+
+
+def test_the_log_has_no_texts(bundles, tmp_path):
+    """A line a request, with id, route, status, counts; texts only where asked for."""
+    for log_texts in (False, True):
+        file = tmp_path / f"log-{log_texts}"
+
+        async def run(file=file, log_texts=log_texts):
+            service, _ = open_service(bundles / "single", log_texts=log_texts)
+            with file.open("w") as stream:
+                async with client_of(service, stream=stream) as client:
+                    await client.post("/predict", json={"text": "document of secrets"})
+                    await client.post("/predict", json={"text": 3})
+                    await client.get("/health")
+
+        asyncio.run(run())
+        lines = [orjson.loads(line) for line in file.read_text().splitlines()]
+        assert [(line["route"], line["status"]) for line in lines] == [("/predict", 200), ("/predict", 422)]
+        assert (lines[0]["documents"], lines[0]["tokens"]) == (1, 5)
+        assert lines[0]["request_id"]
+        assert ("secrets" in file.read_text()) is log_texts
+
+
+def test_keys(bundles):
+    """Without a known key nothing about the model is told; probes and the page are open."""
+    from assay.serve.keys import read_keys
+
+    keys = read_keys(None, {"ASSAY_API_KEYS": "ci:s3cret,web:other"})
+    asked = [("/predict", {"text": "a"}), ("/info", None), ("/metrics", None)]
+    bearer = {"Authorization": "Bearer s3cret"}
+    for answer in ask(
+        bundles / "single", *asked, *[(*one, {"Authorization": "Bearer no"}) for one in asked], keys=keys
+    ):
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    for answer in ask(bundles / "single", *[(*one, bearer) for one in asked], keys=keys):
+        assert answer.status_code == 200
+    for answer in ask(bundles / "single", ("/health", None), ("/live", None), ("/", None), keys=keys):
+        assert answer.status_code == 200
+    (posted,) = ask(bundles / "single", ("/", {"inputs": "a"}), keys=keys)
+    assert posted.status_code == 401
+
+
+def test_rate_limits(bundles):
+    """Each key has its own; what is over it is told when to come back."""
+    from assay.serve.keys import read_keys
+
+    keys = read_keys(None, {"ASSAY_API_KEYS": "a:one,b:two"})
+    one, two = {"Authorization": "Bearer one"}, {"Authorization": "Bearer two"}
+    first, second, third, other = ask(
+        bundles / "single",
+        ("/predict/batch", {"texts": ["a", "b"]}, one),
+        ("/predict", {"text": "a"}, one),
+        ("/predict", {"text": "a"}, one),
+        ("/predict", {"text": "a"}, two),
+        keys=keys,
+        rate_limit=3,
+    )
+    assert (first.status_code, second.status_code, third.status_code, other.status_code) == (
+        200,
+        200,
+        429,
+        200,
+    )
+    assert int(third.headers["retry-after"]) >= 1
+
+
+def test_unexpected_errors_say_nothing(bundles, monkeypatch, caplog):
+    """Whatever fails inside, the client learns the request's id and no more."""
+    from assay.serve import answers
+
+    def fail(*_):
+        raise RuntimeError("secret path /etc/model")
+
+    monkeypatch.setattr(answers, "prediction", fail)
+    (answer,) = ask(bundles / "single", ("/predict", {"text": "a"}))
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert answer.json()["request_id"] in caplog.text
+
+
+def test_httpx_is_answered_with_a_length(bundles):
+    """Answers have a length, so that connections are kept."""
+    (answer,) = ask(bundles / "single", ("/predict", {"text": "a"}))
+    assert isinstance(answer, httpx.Response)
+    assert int(answer.headers["content-length"]) == len(answer.content)

@@ -1,0 +1,246 @@
+"""A step: gradients of passes added and clipped, one update; replayed on a GPU, the same."""
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from support.configs import PACKED_CONFIGS
+from support.training import animal_rows, settings, write_base
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+
+from assay.train import step
+from assay.train.inputs import EncodedRows, filled_shape, host_batch
+from assay.train.model import make_classifier
+from assay.train.objective import Objective
+from assay.train.optimizer import make_optimizer, set_learning_rate
+from assay.train.step import Gradients, Stepper
+from assay.train.train import fit
+
+CPU = torch.device("cpu")
+LENGTHS = (3, 17, 9, 9, 30, 1, 12, 25)
+
+
+def make_rows(*, seed=0):
+    """Eight random rows of three labels."""
+    rng = np.random.default_rng(seed)
+    return EncodedRows(
+        flat_ids=rng.integers(5, 120, size=sum(LENGTHS)).astype(np.int32),
+        offsets=np.concatenate([[0], np.cumsum(LENGTHS)]).astype(np.int64),
+        second_starts=None,
+        targets=(np.arange(len(LENGTHS)) % 3).astype(np.int64),
+        weights=np.ones(len(LENGTHS), dtype=np.float32),
+        num_truncated=0,
+    )
+
+
+def make(device=CPU, *, dropout=0.0, max_norm=1.0, records=False, dtype=torch.float32):
+    """(model, stepper, classifier) of a random BERT, learning rate 0.01 and no decay."""
+    torch.manual_seed(3)
+    config = type(PACKED_CONFIGS["bert"]).from_dict(
+        {
+            **PACKED_CONFIGS["bert"].to_dict(),
+            "hidden_dropout_prob": dropout,
+            "attention_probs_dropout_prob": dropout,
+        }
+    )
+    model = AutoModelForSequenceClassification.from_config(config).to(device)
+    classifier = make_classifier(model, dtype=dtype, gradient_checkpointing=False)
+    chosen = settings("base", "out", weight_decay=0.0)
+    optimizer = make_optimizer(model, chosen, device, can_record=records)
+    set_learning_rate(optimizer, 0.01)
+    stepper = Stepper(
+        classifier,
+        optimizer,
+        Objective(task="single_label"),
+        device=device,
+        max_gradient_norm=max_norm,
+        records=records,
+    )
+    classifier.train()
+    return model, stepper, classifier
+
+
+def run(stepper, classifier, rows, pieces, *, seed=1, shape=None):
+    """Passes over pieces of the rows, and an update; loss and norm."""
+    total = float(sum(len(piece) for piece in pieces))
+    with stepper.stream():
+        for number, piece in enumerate(pieces):
+            batch = host_batch(rows, np.array(piece), classifier.layout, total_weight=total, shape=shape)
+            stepper.run_pass(batch, seed=seed + number, is_last=number == len(pieces) - 1)
+        loss, norm = stepper.update()
+    return float(loss), float(norm)
+
+
+@pytest.mark.parametrize("max_norm", [0.05, 1e6])
+@pytest.mark.parametrize("bucket_bytes", [1_000, 32 << 20])
+def test_a_step_is_clip_grad_norm_and_adamw(max_norm, bucket_bytes, monkeypatch):
+    """Whatever the buckets are: gradients added over passes, the norm before clipping, torch's own update."""
+    monkeypatch.setattr(step, "BUCKET_BYTES", bucket_bytes)
+    rows = make_rows()
+    model, stepper, classifier = make(max_norm=max_norm)
+    plain, _, same = make()
+    plain.zero_grad(set_to_none=True)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=0.01, weight_decay=0.0)
+    for _ in range(3):
+        loss, norm = run(stepper, classifier, rows, [[0, 1, 2], [3, 4], [5, 6, 7]])
+        optimizer.zero_grad()
+        batch = host_batch(rows, np.arange(8), same.layout, total_weight=8.0)
+        expected = torch.dot(
+            Objective(task="single_label")(same(batch, torch.zeros(1, dtype=torch.int64)), batch.targets),
+            batch.weights_S,
+        )
+        expected.backward()
+        expected_norm = nn.utils.clip_grad_norm_(plain.parameters(), max_norm)
+        optimizer.step()
+        assert loss == pytest.approx(expected.item(), rel=1e-5)
+        assert norm == pytest.approx(float(expected_norm), rel=1e-4)
+    for (name, ours), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
+        # what has no gradient but rounding (biases of keys) is moved by it
+        if "key.bias" not in name:
+            torch.testing.assert_close(
+                ours, theirs, rtol=1e-2, atol=5e-4, msg=lambda said, name=name: name + said
+            )
+
+
+def test_gradients_lie_in_few_buckets_later_parameters_first(monkeypatch):
+    """Each parameter's gradient is a view; a bucket is full beyond its size."""
+    monkeypatch.setattr(step, "BUCKET_BYTES", 40)
+    parameters = [nn.Parameter(torch.ones(size)) for size in (4, 5, 6, 7)]
+    gradients = Gradients(parameters, world_size=1)
+    assert [bucket.numel() for bucket in gradients.buckets] == [13, 9]
+    sum((number + 1) * each.sum() for number, each in enumerate(parameters)).backward()
+    assert gradients.buckets[0].tolist() == [4.0] * 7 + [3.0] * 6
+    assert gradients.buckets[1].tolist() == [2.0] * 5 + [1.0] * 4
+    gradients.zero()
+    assert all(not each.grad.any() for each in parameters)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0)])
+def test_ranks_sum_the_same_buckets_together(order, monkeypatch):
+    """In the order of the buckets, whatever gradient comes first on a rank or never; after the last pass alone."""
+    monkeypatch.setattr(step, "BUCKET_BYTES", 1)
+    summed = []
+    monkeypatch.setattr(dist, "all_reduce", lambda bucket, **_: summed.append(bucket.data_ptr()))
+    parameters = [nn.Parameter(torch.ones(2)) for _ in range(3)]
+    gradients = Gradients(parameters, world_size=2)
+    for is_last in (False, True, True):
+        summed.clear()
+        gradients.begin_pass(is_last=is_last)
+        for number in order:
+            parameters[number].sum().backward()
+        gradients.finish_pass()
+        expected = [bucket.data_ptr() for bucket in gradients.buckets] if is_last else []
+        assert summed == expected
+
+
+def test_a_pass_of_no_weight_changes_nothing():
+    """What a rank without rows runs, so that it takes part in the sum."""
+    rows = make_rows()
+    found = []
+    for idle in (False, True):
+        model, stepper, classifier = make()
+        if idle:
+            batch = host_batch(rows, np.array([5]), classifier.layout, total_weight=np.inf)
+            stepper.run_pass(batch, seed=1, is_last=False)
+        figures = run(stepper, classifier, rows, [[0, 1, 2]])
+        found.append((figures, [each.detach().clone() for each in model.parameters()]))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
+
+
+def test_dropout_hangs_on_the_seed_of_the_pass():
+    """The same seed draws the same, another one another; the generator before does not matter."""
+    rows, losses = make_rows(), []
+    for seed in (1, 1, 2):
+        _, stepper, classifier = make(dropout=0.3)
+        torch.rand(len(losses))
+        losses.append(run(stepper, classifier, rows, [list(range(8))], seed=seed)[0])
+    assert losses[0] == losses[1] != losses[2]
+
+
+# ---------------------------------------------------------------- on a GPU
+
+SHAPE = filled_shape(sum(LENGTHS), num_documents=8, max_seqlen=32)
+
+
+@pytest.mark.gpu
+def test_replayed_passes_have_the_losses_of_eager_ones():
+    """Without dropout, in bf16: ten steps of recorded passes and updates against the same ones run."""
+    device = torch.device("cuda", 0)
+    curves = []
+    for records in (False, True):
+        _, stepper, classifier = make(device, records=records, dtype=torch.bfloat16)
+        curves.append(
+            [
+                run(stepper, classifier, make_rows(seed=number % 2), [list(range(8))], shape=SHAPE)
+                for number in range(10)
+            ]
+        )
+        assert bool(stepper._recorded) == records
+    np.testing.assert_allclose(curves[1], curves[0], rtol=3e-2)
+    assert curves[1][-1][0] < curves[1][0][0]
+
+
+@pytest.mark.gpu
+def test_replays_add_up_passes_of_a_step():
+    """Two recorded passes of four rows, filled up, are one of eight."""
+    device, shape = torch.device("cuda", 0), filled_shape(100, num_documents=8, max_seqlen=32)
+    found = []
+    for pieces in ([list(range(8))], [[0, 1, 2, 3], [4, 5, 6, 7]]):
+        _, stepper, classifier = make(device, records=True, dtype=torch.bfloat16)
+        chosen = SHAPE if len(pieces) == 1 else shape
+        found.append([run(stepper, classifier, make_rows(), pieces, shape=chosen) for _ in range(6)])
+    np.testing.assert_allclose(found[1], found[0], rtol=3e-2)
+
+
+@pytest.mark.gpu
+def test_replays_draw_new_masks_each_step():
+    """With dropout, a learning rate of 0 and one batch, each replay has another loss; a seed seen before, its own."""
+    device = torch.device("cuda", 0)
+    _, stepper, classifier = make(device, dropout=0.3, records=True, dtype=torch.bfloat16)
+    set_learning_rate(stepper._optimizer, 0.0)
+    losses = [
+        run(stepper, classifier, make_rows(), [list(range(8))], seed=seed, shape=SHAPE)[0]
+        for seed in (1, 2, 3, 4, 5, 6, 4)
+    ]
+    assert len(set(losses[2:6])) == 4
+    assert losses[6] == losses[3]
+
+
+@pytest.mark.gpu
+def test_bf16_training_learns(tmp_path):
+    """The animals, recorded passes and all; weights are saved in float32."""
+    base, everything = write_base(tmp_path / "base"), animal_rows(96, seed=1)
+    report = fit(
+        settings(base, tmp_path / "b", precision="bf16", epochs=10),
+        everything.take(range(64)),
+        everything.take(range(64, 96)),
+    )
+    assert report.validation["accuracy"] >= 0.85
+
+
+@pytest.mark.gpu
+def test_a_resumed_gpu_training_goes_on_where_it_was(tmp_path):
+    """Without dropout the curve after a stop is that of an uninterrupted training, within bf16."""
+    base, everything = write_base(tmp_path / "base"), animal_rows(96, seed=1)
+    rows = everything.take(range(64)), everything.take(range(64, 96))
+    values = {
+        "dropout": 0.0,
+        "epochs": 4,
+        "evaluate_every": 4,
+        "checkpoint_minutes": 1e6,
+        "learning_rate": 1e-3,
+    }
+    calm = fit(settings(base, tmp_path / "calm", **values), *rows)
+
+    def stop(progress):
+        if progress.step >= 16:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(settings(base, tmp_path / "b", **values), *rows, on_progress=stop)
+    report = fit(settings(base, tmp_path / "b", **values, resume=True), *rows)
+    assert len(report.history.losses) == 32
+    np.testing.assert_allclose(report.history.losses, calm.history.losses, rtol=3e-2)
+    assert [each.step for each in report.history.validations] == list(range(4, 33, 4))
