@@ -101,6 +101,8 @@ def main() -> None:
         for seed in range(arguments.seeds)
         for side in SIDES
     ]
+    if arguments.device == "cuda":
+        import torch  # noqa: F401 - so that the record names the GPU
     results = run_all(jobs, arguments)
     for task in arguments.tasks:
         report(task, {job: found for job, found in results.items() if job.task == task}, arguments)

@@ -42,13 +42,12 @@ CLAIMS: Mapping[str, str] = {
     "h100.cold_start_seconds_roberta_base": "From a fresh process to the first document, empty caches, RoBERTa-base",
     "h100.warm_start_seconds_roberta_base": "The same with the caches that a first start has left",
     "cpu.train_vs_trainer": "Fine-tuning MiniLM on texts of mixed length on a CPU, against `transformers.Trainer`",
-    "h100.train_distilbert_b32_vs_ddp_recipe": "Fine-tuning DistilBERT, 32 documents a step, against a plain fp32 loop",
+    "h100.train_distilbert_b32_vs_ddp_recipe": "Fine-tuning DistilBERT, 32 documents a step, over a plain fp32 loop",
     "h100.train_distilbert_b32_vs_trainer": "The same, against `transformers.Trainer` in bf16",
     "h100.train_distilbert_b256_samples_per_second": "Fine-tuning DistilBERT, 256 documents a step",
-    "h100.train_roberta_base_pairs_vs_trainer": "Fine-tuning RoBERTa-base on long pairs, against `transformers.Trainer`",
-    "h100.train_time_to_accuracy_vs_trainer": "Time to a validation accuracy on Reuters R8, over that of Trainer",
+    "h100.train_roberta_base_pairs_vs_trainer": "Fine-tuning RoBERTa-base on long pairs, against Trainer",
+    "h100.train_time_to_accuracy_vs_trainer": "Time to a validation accuracy on a real task, over Trainer's",
     "h100x2.train_scaling": "Fine-tuning on two GPUs over one, the same batch on each",
-    "h100x2.score_scaling": "Scoring on two GPUs over one, end to end",
     **{
         f"recipes.{task}.{metric}": f"{name}: {what}, mean of 3 seeds, test rows that nothing had seen"
         for task, name in {

@@ -14,7 +14,8 @@ learning rate and as many steps. Trainer: bf16, rows padded to the longest of a 
 First the losses are compared, from the same weights and without dropout, in fp32 and in bf16. Then rounds
 alternate, dropout as the config has it, each training anew from the folder; loading, recording and the first steps
 are not timed. Figures are medians; ratios medians of pairs. MFU is the plain arithmetic of forward and backward
-pass (three times that of the forward pass, real tokens alone) over what a product of large squares reaches in bf16 beside it.
+pass (three times that of the forward pass, real tokens alone) over what a product of large squares
+reaches in bf16 beside it.
 """
 
 import argparse

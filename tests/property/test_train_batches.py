@@ -10,7 +10,9 @@ from assay.train.inputs import filled_shape
 LENGTHS = st.lists(st.integers(1, 600), min_size=1, max_size=200)
 
 
-@given(lengths=LENGTHS, rows_per_step=st.integers(1, 64), world_size=st.integers(1, 9), seed=st.integers(0, 9))
+@given(
+    lengths=LENGTHS, rows_per_step=st.integers(1, 64), world_size=st.integers(1, 9), seed=st.integers(0, 9)
+)
 def test_each_row_is_on_one_rank_in_one_step(lengths, rows_per_step, world_size, seed):
     """However many ranks there are, an epoch has each row once, and ranks differ by a row at most."""
     lengths = np.array(lengths)

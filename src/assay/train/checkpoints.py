@@ -56,10 +56,6 @@ class Checkpoint:
 
     step: int
     """Optimizer steps done."""
-    epoch: int
-    """Passes over the training rows that are complete."""
-    rows_into_epoch: int
-    """Rows of the pass under way that are done, over all ranks."""
     fingerprint: str
     """Of everything that decides the numbers: settings, data, base; another one must not go on from here."""
     best: str | None
@@ -126,8 +122,6 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     """
     state: Json = {
         "step": checkpoint.step,
-        "epoch": checkpoint.epoch,
-        "rows_into_epoch": checkpoint.rows_into_epoch,
         "fingerprint": checkpoint.fingerprint,
         "best": checkpoint.best,
         "values": checkpoint.values,
@@ -178,8 +172,6 @@ def load(path: Path) -> Checkpoint:
     state = _checked_state(path)
     return Checkpoint(
         step=_whole(state["step"]),
-        epoch=_whole(state["epoch"]),
-        rows_into_epoch=_whole(state["rows_into_epoch"]),
         fingerprint=str(state["fingerprint"]),
         best=None if state["best"] is None else str(state["best"]),
         values=_object(state["values"]),

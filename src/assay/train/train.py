@@ -454,8 +454,6 @@ class _Keeper:
             return
         checkpoint = Checkpoint(
             step=snapshot.step,
-            epoch=0,
-            rows_into_epoch=0,
             fingerprint=self._fingerprint,
             best=best,
             values={"history": snapshot.history.to_json(), "patience_used": snapshot.patience_used},

@@ -20,8 +20,6 @@ from assay.train.checkpoints import BestWeights, Checkpoint, load, load_best, sa
 def make(step, *, size=64, **fields):
     """A checkpoint whose tensors and plain values all hold the step."""
     fields = {
-        "epoch": 1,
-        "rows_into_epoch": step * 16,
         "fingerprint": "f00d",
         "best": None,
         "values": {"history": [{"loss": 0.1 + 0.2, "step": step}]},
@@ -59,7 +57,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(folder):
     assert path.name == "step-00000300"
     assert names(path) == ["model.safetensors", "optimizer.safetensors", "state.json"]
     found = load(path)
-    assert (found.step, found.epoch, found.rows_into_epoch) == (300, 1, 4800)
+    assert found.step == 300
     assert (found.fingerprint, found.best) == ("f00d", "best-00000200")
     assert found.values == {
         "loss": 1 / 3,
@@ -293,7 +291,7 @@ WRITERS = """
             tensors = {"w": torch.full((20_000,), float(step))}
             if step % 3 == 0:
                 best = checkpoints.save_best(folder, BestWeights(step=step, metrics={}, model=tensors)).name
-            checkpoints.save(folder, Checkpoint(step=step, epoch=0, rows_into_epoch=step, fingerprint="",
+            checkpoints.save(folder, Checkpoint(step=step, fingerprint="",
                 best=best, values={"step": step}, model=tensors, optimizer=tensors))
 
     rng = random.Random(int(sys.argv[2]))
@@ -313,7 +311,7 @@ WRITERS = """
             assert last == 0
             continue
         found = checkpoints.load(path)
-        assert found.step >= last and found.rows_into_epoch == found.values["step"] == found.step
+        assert found.step >= last and found.values["step"] == found.step
         for tensors in (found.model, found.optimizer):
             assert tensors["w"].tolist() == [float(found.step)] * 20_000
         if found.best:
