@@ -173,6 +173,7 @@ class Generator:
         self.which: dict[int, array[int]] = {}
         self.lags: list[float] = []
         self.over = asyncio.Event()
+        self.settled = asyncio.Event()
 
     async def run(self) -> None:
         for _ in range(self.plan.clients):
@@ -191,9 +192,9 @@ class Generator:
         else:
             await self.send_at_rate(now, self.plan.rate)
         self.is_over = True
-        end = time.perf_counter() + DRAIN_SECONDS
-        while self.num_under_way and time.perf_counter() < end:
-            await asyncio.sleep(0.02)
+        if self.num_under_way:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.settled.wait(), DRAIN_SECONDS)
 
     async def send_at_rate(self, began: float, rate: float) -> None:
         for number in range(int(rate * (self.plan.warm_seconds + self.plan.seconds))):
@@ -229,6 +230,8 @@ class Generator:
             if self.num_counted == self.plan.most_requests:
                 self.is_over = True
                 self.over.set()
+        if self.is_over and not self.num_under_way:
+            self.settled.set()
         if client.transport is None:
             if self.plan.rate is None and not self.is_over:
                 task = asyncio.ensure_future(self.replace())

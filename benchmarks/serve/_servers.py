@@ -47,7 +47,7 @@ class Server:
 
     def post(self, path: str, body: bytes) -> object:
         """The answer to one request."""
-        request = urllib.request.Request(  # noqa: S310  our own server
+        request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}", data=body, headers={"Content-Type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310  as above
