@@ -1,7 +1,7 @@
-"""The engine alone, in a process of its own: texts are tokenized beforehand, each line of stdin asks for a round.
+"""The engine alone, in a process of its own: texts are tokenized beforehand, a line of stdin asks for a round.
 
-Prints a line of JSON a round: the seconds of all texts together, or a list with the seconds of each text alone. A
-first round is not printed. Between rounds the process waits for input and takes nothing from others.
+Prints a line of JSON a round: the seconds of all texts together, or of each text alone, or of the one whose number the
+line gave. A first round is not printed. Between rounds the process waits for input and takes nothing from others.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ class Bare:
         """Talk to a process that was started."""
         self._process = process
 
-    def round(self) -> list[float]:
-        """Seconds of a round: one figure for all texts together, or one for each."""
+    def round(self, which: int | None = None) -> list[float]:
+        """Seconds of a round: one figure for all texts together, or one for each, or that of one text."""
         assert self._process.stdin is not None, "it was started with a pipe"
         assert self._process.stdout is not None, "it was started with a pipe"
-        self._process.stdin.write("\n")
+        self._process.stdin.write("\n" if which is None else f"{which}\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
@@ -90,8 +90,9 @@ def main() -> None:
 
     for sequences in given:
         seconds(sequences)
-    for _ in sys.stdin:
-        print(json.dumps([seconds(sequences) for sequences in given]), flush=True)
+    for line in sys.stdin:
+        chosen = [given[int(line)]] if line.strip() else given
+        print(json.dumps([seconds(sequences) for sequences in chosen]), flush=True)
 
 
 if __name__ == "__main__":

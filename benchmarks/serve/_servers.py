@@ -62,6 +62,32 @@ def environment(**changes: str) -> dict[str, str]:
     return found
 
 
+class Client:
+    """One connection, used for one request after the other."""
+
+    def __init__(self, server: Server) -> None:
+        """Connect."""
+        self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def seconds(self, body: bytes) -> float:
+        """From the write of a request to the last byte of its answer, which must be a 200."""
+        head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        request = head.encode() + b"\r\n\r\n" + body
+        began = time.perf_counter()
+        self._socket.sendall(request)
+        answer = b""
+        while b"\r\n\r\n" not in answer or not answer.endswith(b"}"):
+            more = self._socket.recv(65536)
+            if not more:
+                raise SystemExit("the server closed the connection")
+            answer += more
+        found = time.perf_counter() - began
+        if not answer.startswith(b"HTTP/1.1 200"):
+            raise SystemExit(f"no 200 but {answer[:200]!r}")
+        return found
+
+
 @contextlib.contextmanager
 def assay_serve(bundle: Path, *words: str, name: str = "assay serve") -> Iterator[Server]:
     """`assay serve` with these flags, ready."""

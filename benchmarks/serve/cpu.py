@@ -11,9 +11,9 @@ requests   32 clients, a text a request, texts of 6 to 400 words in a log-normal
            alternate and the value is the median over pairs. Answers are compared first. The details say what the
            baseline does where it pads no text beyond its own length.
 latency    one client: the median over texts of a request's time less the time of the engine's forward pass on the
-           same tokens, measured in a process of its own with as many threads, in rounds that alternate; each a
-           median over rounds. The pass is measured with threads that spin while they wait and with threads
-           that sleep, and the faster of the two counts.
+           same tokens in a process of its own with as many threads, the two in turn, text by text, with a pause
+           after each; medians over rounds. The pass is measured with threads that spin while they wait and with
+           threads that sleep, and the faster of the two counts.
 overload   texts of 228 tokens on average, up to 512; requests come at three times the rate that was measured with
            32 clients just before and just after, whatever becomes of them; `--timeout 5`, so that what would wait
            longer than 4 s is refused, and measured once so much waits. Answers a second over that capacity,
@@ -28,11 +28,12 @@ import gc
 import math
 import statistics
 import tempfile
+import time
 from pathlib import Path
 
 from _bare import Bare, bare_engine
 from _load import Loaded, Plan, load, quantile
-from _servers import Server, assay_serve, bodies_of, check_same, environment, finish, naive
+from _servers import Client, Server, assay_serve, bodies_of, check_same, environment, finish, naive
 
 MAX_LENGTH = 128
 CLIENTS = 32
@@ -43,6 +44,8 @@ ALLOWED_DIFFERENCE = 2e-4
 """Of a probability; the baseline rounds to four digits."""
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Threads that sleep while they wait, as those of `assay serve` do: on shared cores the baseline is faster so."""
+PAUSE_SECONDS = 0.02
+"""Between a request and a forward pass, so that no thread of the one spins into the other."""
 PARTS = ("requests", "latency", "overload", "start")
 
 
@@ -185,29 +188,30 @@ class Benchmark:
         few, bodies = self.texts[:num_texts], self.bodies[:num_texts]
         over: list[list[float]] = [[] for _ in few]
         bare: dict[str, list[list[float]]] = {"spin": [[] for _ in few], "sleep": [[] for _ in few]}
+        baseline: list[float] = []
+        words = ("--max-length", str(MAX_LENGTH))
         with (
-            assay_serve(self.bundle, "--max-length", str(MAX_LENGTH)) as ours,
-            naive(self.bundle, "--max-length", str(MAX_LENGTH), "--padding", "longest", **PASSIVE) as other,
+            assay_serve(self.bundle, *words) as server,
+            naive(self.bundle, *words, "--padding", "longest", **PASSIVE) as other_server,
             self._alone(few) as spinning,
             self._alone(few, **PASSIVE) as sleeping,
         ):
-            plan = Plan(
-                port=ours.port,
-                path="/predict",
-                clients=1,
-                seconds=120,
-                warm_seconds=1.0,
-                most_requests=2 * num_texts,
-            )
+            spinning.round(0)
+            sleeping.round(0)
+            ours, other = Client(server), Client(other_server)
+            for body in bodies[:16]:
+                ours.seconds(body)
+                other.seconds(body)
             for _ in range(self.arguments.rounds):
-                found = load(plan, bodies)
-                for number, value in zip(found.which[200], found.latencies_ms[200], strict=True):
-                    over[number].append(value)
-                for policy, engine in (("spin", spinning), ("sleep", sleeping)):
-                    for _ in range(2):
-                        for number, seconds in enumerate(engine.round()):
-                            bare[policy][number].append(1000 * seconds)
-            naive_p50 = load(Plan(**{**plan.__dict__, "port": other.port}), bodies).quantile_ms(0.5)
+                for number, body in enumerate(bodies):
+                    over[number].append(1000 * ours.seconds(body))
+                    time.sleep(PAUSE_SECONDS)
+                    for policy, engine in (("spin", spinning), ("sleep", sleeping)):
+                        bare[policy][number].append(1000 * engine.round(number)[0])
+                        time.sleep(PAUSE_SECONDS)
+                    baseline.append(1000 * other.seconds(body))
+                    time.sleep(PAUSE_SECONDS)
+        naive_p50 = statistics.median(baseline)
         served = [statistics.median(values) for values in over]
         alone = {policy: [statistics.median(values) for values in found] for policy, found in bare.items()}
         p50 = {policy: statistics.median(values) for policy, values in alone.items()}

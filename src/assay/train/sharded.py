@@ -45,6 +45,9 @@ class ShardedGradients:
     def finish_pass(self) -> None:
         """FSDP waits by itself."""
 
+    def sum_over_ranks(self) -> None:
+        """FSDP has summed by itself."""
+
     def zero(self) -> None:
         """Begin a new step."""
         for parameter in self._parameters:

@@ -1,14 +1,15 @@
 """One optimizer step: passes forward and backward, gradients summed over ranks, an update.
 
-On a GPU a pass of a shape met before is replayed from a CUDA graph, the sum over ranks within it,
-and so is the update: at 32 documents a step the host would otherwise be the limit. Gradients lie in
-a few flat buffers, each summed over ranks as soon as its last gradient is there, beside the rest of
-the backward pass. `DistributedDataParallel` does the same, but cannot sum on the last of several
-passes within a recorded graph.
+On a GPU a pass of a shape met before is replayed from a CUDA graph, and so is the update: at 32
+documents a step the host would otherwise be the limit. Gradients lie in a few flat buffers. Where
+passes are not recorded, each is summed over ranks as soon as its last gradient is there, beside the
+rest of the backward pass, as `DistributedDataParallel` does it. Recorded passes hold no sum: ranks
+record at different times, and NCCL would have them wait for one another while they do. Theirs follow
+the last pass of a step.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -28,11 +29,15 @@ _WARM_UP_PASSES = 1
 class Gradients:
     """The gradients of parameters in flat buffers, summed over ranks during the backward pass."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], *, world_size: int) -> None:
-        """Give each parameter a gradient of zeros; later parameters, whose gradients come first, go first."""
+    def __init__(self, parameters: Sequence[nn.Parameter], *, world_size: int, overlaps: bool = True) -> None:
+        """Give each parameter a gradient of zeros; later parameters, whose gradients come first, go first.
+
+        `overlaps`: whether sums begin during the last pass; else `sum_over_ranks` is to follow it.
+        """
         self.buckets: list[torch.Tensor] = []
         self._is_last_pass = True
         self._world_size = world_size
+        self._overlaps = overlaps and world_size > 1
         self._missing: list[int] = []
         self._next_to_sum = 0
         self._sizes: list[int] = []
@@ -43,7 +48,7 @@ class Gradients:
             for parameter in members:
                 parameter.grad = bucket[start : start + parameter.numel()].view_as(parameter)
                 start += parameter.numel()
-                if world_size > 1:
+                if self._overlaps:
                     parameter.register_post_accumulate_grad_hook(self._hook(len(self.buckets)))
             self.buckets.append(bucket)
             self._sizes.append(len(members))
@@ -70,14 +75,22 @@ class Gradients:
 
     def finish_pass(self) -> None:
         """Wait (on a GPU: have its stream wait) for the sums over ranks; what never came is summed now."""
-        if self._world_size > 1 and self._is_last_pass:
-            for index in range(self._next_to_sum, len(self.buckets)):
-                self._sum(index)
-            for work in self._works:
-                work.wait()
-        self._works.clear()
+        if self._overlaps and self._is_last_pass:
+            self._sum_rest()
         self._missing = list(self._sizes)
         self._next_to_sum = 0
+
+    def sum_over_ranks(self) -> None:
+        """Sum what no pass has summed; where passes overlap with it, or there is one rank, nothing is left."""
+        if self._world_size > 1 and not self._overlaps:
+            self._sum_rest()
+
+    def _sum_rest(self) -> None:
+        for index in range(self._next_to_sum, len(self.buckets)):
+            self._sum(index)
+        for work in self._works:
+            work.wait()
+        self._works.clear()
 
     def _hook(self, index: int) -> Callable[[torch.Tensor], None]:
         def arrived(_: torch.Tensor) -> None:
@@ -136,11 +149,11 @@ class Stepper:
         if is_sharded:
             self._gradients = ShardedGradients(cast("nn.Module", classifier), parameters)
         else:
-            self._gradients = Gradients(parameters, world_size=world_size)
+            self._gradients = Gradients(parameters, world_size=world_size, overlaps=not self.records)
         self._seed = torch.zeros(1, dtype=torch.int64, device=device)
         self._loss = torch.zeros((), device=device)
         self._norm = torch.zeros((), device=device)
-        self._recorded: dict[tuple[Shape, bool], _Recorded | int] = {}
+        self._recorded: dict[Shape, _Recorded | int] = {}
         self._update_graph: torch.cuda.CUDAGraph | None = None
         self._updates = 0
         self._stream = torch.cuda.Stream(device) if self._on_gpu else None
@@ -164,17 +177,22 @@ class Stepper:
         """
         torch.manual_seed(seed)
         self._seed.fill_(seed)
-        if not self.records:
+        if self.records:
+            self._replay(batch)
+        else:
             self._pass(batch.to(self._device), is_last=is_last)
-            return
-        key = (batch.shape, is_last)
-        found = self._recorded.get(key, 0)
+        if is_last:
+            self._gradients.sum_over_ranks()
+
+    def _replay(self, batch: TrainBatch) -> None:
+        """Run a batch of a shape met for the first time as it is, record the second, replay all later ones."""
+        found = self._recorded.get(batch.shape, 0)
         if isinstance(found, int):
             if found < _WARM_UP_PASSES:
-                self._recorded[key] = found + 1
-                self._pass(batch.to(self._device), is_last=is_last)
+                self._recorded[batch.shape] = found + 1
+                self._pass(batch.to(self._device), is_last=True)
                 return
-            found = self._recorded[key] = self._record(batch.to(self._device), is_last=is_last)
+            found = self._recorded[batch.shape] = self._record(batch.to(self._device))
         for own, given in zip(tensors_of(found.batch), tensors_of(batch), strict=True):
             own.copy_(given, non_blocking=True)
         found.graph.replay()
@@ -186,7 +204,7 @@ class Stepper:
         else:
             if self._update_graph is None:
                 self._update_graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(self._update_graph, pool=self._pool, stream=self._stream):
+                with self._recording(self._update_graph):
                     self._update()
             self._update_graph.replay()
         self._updates += 1
@@ -208,12 +226,19 @@ class Stepper:
         self._optimizer.step()
         self._gradients.zero()
 
-    def _record(self, batch: TrainBatch, *, is_last: bool) -> _Recorded:
+    def _record(self, batch: TrainBatch) -> _Recorded:
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(self._device)
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            self._pass(batch, is_last=is_last)
+        with self._recording(graph):
+            self._pass(batch, is_last=True)
         return _Recorded(graph=graph, batch=batch)
+
+    def _recording(self, graph: torch.cuda.CUDAGraph) -> AbstractContextManager[None]:
+        """What is run within goes into the graph; other threads may go on using the device."""
+        made: AbstractContextManager[None] = torch.cuda.graph(
+            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+        )
+        return made
 
 
 def _buckets(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:

@@ -134,6 +134,23 @@ def test_ranks_sum_the_same_buckets_together(order, monkeypatch):
         assert summed == expected
 
 
+def test_recorded_passes_leave_the_sum_to_the_end_of_the_step(monkeypatch):
+    """No bucket is summed during a pass, each once afterwards: ranks record at different times."""
+    monkeypatch.setattr(step, "BUCKET_BYTES", 1)
+    summed = []
+    monkeypatch.setattr(dist, "all_reduce", lambda bucket, **_: summed.append(bucket.data_ptr()))
+    parameters = [nn.Parameter(torch.ones(2)) for _ in range(3)]
+    gradients = Gradients(parameters, world_size=2, overlaps=False)
+    for _ in range(2):
+        gradients.begin_pass(is_last=True)
+        for parameter in parameters:
+            parameter.sum().backward()
+        gradients.finish_pass()
+        assert summed == []
+    gradients.sum_over_ranks()
+    assert summed == [bucket.data_ptr() for bucket in gradients.buckets]
+
+
 def test_a_pass_of_no_weight_changes_nothing():
     """What a rank without rows runs, so that it takes part in the sum."""
     rows = make_rows()
