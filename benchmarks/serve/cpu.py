@@ -184,7 +184,7 @@ class Benchmark:
 
     def latency(self) -> None:
         """One client, against the engine alone."""
-        num_texts = 32 if self.arguments.tiny else 200
+        num_texts = 32 if self.arguments.tiny else 100
         few, bodies = self.texts[:num_texts], self.bodies[:num_texts]
         over: list[list[float]] = [[] for _ in few]
         bare: dict[str, list[list[float]]] = {"spin": [[] for _ in few], "sleep": [[] for _ in few]}
@@ -218,6 +218,12 @@ class Benchmark:
         policy = min(p50, key=lambda name: p50[name])
         forward = alone[policy]
         added = [one - two for one, two in zip(served, forward, strict=True)]
+        over_each = {
+            f"waiting threads {name}": round(
+                statistics.median(one - two for one, two in zip(served, values, strict=True)), 3
+            )
+            for name, values in alone.items()
+        }
         shown = ", ".join(f"{value:.2f} ms where its threads {name}" for name, value in p50.items())
         print(
             f"one client: p50 {statistics.median(served):.2f} ms; forward pass alone {shown}; "
@@ -237,6 +243,7 @@ class Benchmark:
                 "p50_ms": round(statistics.median(served), 3),
                 "p99_ms": round(quantile([value for values in over for value in values], 0.99), 3),
                 "forward_p50_ms": {f"waiting threads {name}": round(value, 3) for name, value in p50.items()},
+                "added_p50_ms": over_each,
                 "added_p90_ms": round(quantile(added, 0.9), 3),
                 "naive_without_padding_p50_ms": round(naive_p50, 3),
                 "texts": num_texts,

@@ -20,6 +20,7 @@ from assay.cli.main import main
 from assay.engine.devices import default_num_threads
 
 NUM_CPUS = default_num_threads()
+pytestmark = pytest.mark.slow
 needs_two = pytest.mark.skipif(NUM_CPUS < 2, reason="two processes need two cores")
 
 

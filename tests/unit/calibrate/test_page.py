@@ -64,6 +64,7 @@ def place(tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_page_works(command, place, monkeypatch, capsys):
     """It ends well, says both kinds of figures, and leaves a bundle that loads calibrated."""

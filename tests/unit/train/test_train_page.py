@@ -54,6 +54,7 @@ def place(base, tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_page_works(command, place, monkeypatch, capfd):
     """It ends well and leaves a bundle with a report, the figures of each step, and no checkpoint."""
