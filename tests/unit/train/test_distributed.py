@@ -284,6 +284,7 @@ def test_a_rank_that_goes_away(gone, end, reason):
     assert "; go on with --resume" in said
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs():
     """A rank that is there but never comes ends the wait after the timeout, with what there is to say."""
     processes = start_ranks(
