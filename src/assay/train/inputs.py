@@ -160,7 +160,7 @@ def host_batch(
 
     A document's weight is its row's over `total_weight`, which is that of the whole step on all ranks.
     """
-    lengths = rows.lengths[chosen]
+    lengths = rows.offsets[chosen + 1] - rows.offsets[chosen]
     order = np.argsort(-lengths, kind="stable")
     chosen, lengths = chosen[order], lengths[order]
     num_tokens = int(lengths.sum())

@@ -171,6 +171,8 @@ class Loop:
         self._classifier = classifier
         self._optimizer = optimizer
         self._rows = rows
+        self._lengths = rows.train.lengths
+        self._longest = int(self._lengths.max())
         self._world = world
         self._on_progress = on_progress
         self._save = save
@@ -254,9 +256,9 @@ class Loop:
         train = self._rows.train
 
         def cut(rank: int) -> list[IndexArray]:
-            share = rank_rows(rows, train.lengths, rank=rank, world_size=self._world.world_size)
+            share = rank_rows(rows, self._lengths, rank=rank, world_size=self._world.world_size)
             cuts = passes(
-                train.lengths[share],
+                self._lengths[share],
                 max_rows=self._settings.batch_size,
                 max_tokens=self._settings.max_batch_tokens,
             )
@@ -265,14 +267,14 @@ class Loop:
         mine = cut(self._world.rank)
         # ranks put a sharded model together in each pass, and so need as many; others need one, for the sum
         num_passes = max(len(cut(rank)) for rank in range(self._world.world_size)) if self._is_sharded else 1
-        shortest = rows[[train.lengths[rows].argmin()]]
+        shortest = rows[[self._lengths[rows].argmin()]]
         idle = [self._batch(shortest, math.inf)] * (num_passes - len(mine))  # without weight
         total_weight = float(train.weights[rows].sum()) / self._loss_scale
         return _Step(
             number=number,
             passes=[self._batch(each, total_weight) for each in mine] + idle,
             num_rows=len(rows),
-            num_tokens=int(train.lengths[rows].sum()),
+            num_tokens=int(self._lengths[rows].sum()),
         )
 
     def _batch(self, rows: IndexArray, total_weight: float) -> TrainBatch:
@@ -280,9 +282,9 @@ class Loop:
         if not self._stepper.records:
             return host_batch(train, rows, self._classifier.layout, total_weight=total_weight)
         shape = filled_shape(
-            int(train.lengths[rows].sum()),
+            int(self._lengths[rows].sum()),
             num_documents=self._settings.batch_size,
-            max_seqlen=int(train.lengths.max()),
+            max_seqlen=self._longest,
         )
         return pinned(
             host_batch(train, rows, self._classifier.layout, total_weight=total_weight, shape=shape)
@@ -473,13 +475,17 @@ def predict(
     budget = _EVALUATION_TOKENS[world.device.type]
     budget = budget if max_batch_tokens is None else min(budget, max_batch_tokens)
 
-    def cut(rank: int) -> list[IndexArray]:
-        share = order[rank :: world.world_size].astype(np.int64)
+    def share_of(rank: int) -> IndexArray:
+        share: IndexArray = order[distributed.rank_rows(rows.num_rows, rank, world.world_size)]
+        return share
+
+    def cut(share: IndexArray) -> list[IndexArray]:
         return [share[each] for each in passes(lengths[share], max_rows=4_096, max_tokens=budget)]
 
-    mine = cut(world.rank)
+    share = share_of(world.rank)
+    mine = cut(share)
     # a sharded model is put together in each pass: ranks take part in as many, with a row that does not count
-    num_idle = max(len(cut(rank)) for rank in range(world.world_size)) - len(mine)
+    num_idle = max(len(cut(share_of(rank))) for rank in range(world.world_size)) - len(mine)
     seed = torch.zeros(1, dtype=torch.int64, device=world.device)
     found = []
     for chosen in [*mine, *[order[-1:]] * num_idle]:
@@ -492,9 +498,7 @@ def predict(
     none = np.zeros((0, classifier.num_outputs), dtype=np.float32)
     values = torch.cat(found[: len(mine)]).cpu().numpy() if mine else none
     # within a batch documents lie longest first, as they do in `order`
-    return distributed.gather_rows(
-        world, order[world.rank :: world.world_size].astype(np.int64), values, num_rows=rows.num_rows
-    )
+    return distributed.gather_rows(world, share, values, num_rows=rows.num_rows)
 
 
 def _pass_seed(seed: int, step: int, rank: int, number: int) -> int:

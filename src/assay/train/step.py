@@ -23,7 +23,6 @@ from assay.train.objective import Objective
 from assay.train.sharded import ShardedGradients
 
 BUCKET_BYTES = 32 << 20
-_WARM_UP_PASSES = 1
 
 
 class Gradients:
@@ -153,9 +152,10 @@ class Stepper:
         self._seed = torch.zeros(1, dtype=torch.int64, device=device)
         self._loss = torch.zeros((), device=device)
         self._norm = torch.zeros((), device=device)
-        self._recorded: dict[Shape, _Recorded | int] = {}
+        self._recorded: dict[Shape, _Recorded | None] = {}
+        """By shape; None for one met once."""
         self._update_graph: torch.cuda.CUDAGraph | None = None
-        self._updates = 0
+        self._has_updated = False
         self._stream = torch.cuda.Stream(device) if self._on_gpu else None
         self._pool = torch.cuda.graph_pool_handle() if self.records else None
 
@@ -186,12 +186,12 @@ class Stepper:
 
     def _replay(self, batch: TrainBatch) -> None:
         """Run a batch of a shape met for the first time as it is, record the second, replay all later ones."""
-        found = self._recorded.get(batch.shape, 0)
-        if isinstance(found, int):
-            if found < _WARM_UP_PASSES:
-                self._recorded[batch.shape] = found + 1
-                self._pass(batch.to(self._device), is_last=True)
-                return
+        if batch.shape not in self._recorded:
+            self._recorded[batch.shape] = None
+            self._pass(batch.to(self._device), is_last=True)
+            return
+        found = self._recorded[batch.shape]
+        if found is None:
             found = self._recorded[batch.shape] = self._record(batch.to(self._device))
         for own, given in zip(tensors_of(found.batch), tensors_of(batch), strict=True):
             own.copy_(given, non_blocking=True)
@@ -199,7 +199,7 @@ class Stepper:
 
     def update(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Clip, update and begin anew; the step's loss on this rank and gradient norm, on the device."""
-        if not self.records or self._updates < _WARM_UP_PASSES:
+        if not self.records or not self._has_updated:
             self._update()
         else:
             if self._update_graph is None:
@@ -207,7 +207,7 @@ class Stepper:
                 with self._recording(self._update_graph):
                     self._update()
             self._update_graph.replay()
-        self._updates += 1
+        self._has_updated = True
         figures = (self._loss.clone(), self._norm.clone())
         self._loss.zero_()
         return figures
