@@ -371,6 +371,23 @@ def writing(path: str) -> Iterator[None]:
         raise _storage_error(path, error, "written") from error
 
 
+def replace_file(uri: str, content: bytes) -> None:
+    """Write one file, a local path or an object URL, in one step; a reader sees the old or the new one."""
+    if is_object_url(uri):
+        store, path = split_url(uri)
+        store.replace(path, content)
+        return
+    target = local_path(uri)
+    staged = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex[:8]}")
+    with writing(os.fspath(target)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            staged.write_bytes(content)
+            staged.replace(target)
+        finally:
+            staged.unlink(missing_ok=True)
+
+
 def _storage_error(path: Path | str, error: OSError, verb: str) -> StorageError:
     reason = error.strerror or str(error)
     if isinstance(error, FileNotFoundError):

@@ -6,19 +6,17 @@ where the evaluation was told to show them.
 Axes: N rows, C classes or labels.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from uuid import uuid4
 
 import jinja2
 import numpy as np
 
 from assay import charts, metrics
-from assay.data.storage import is_object_url, local_path, split_url, writing
+from assay.data.storage import replace_file
 from assay.errors import InputError
 from assay.evaluate.definitions import DEFINITIONS
 from assay.evaluate.findings import (
@@ -114,19 +112,7 @@ class _Page:
 def write_report(report: EvaluateReport, out: str) -> None:
     """Writes the page (.html) or the JSON (.json) in one step, to a local path or an object URL."""
     content = to_json_text(report).encode() if out.endswith(".json") else _render(_page(report))
-    if is_object_url(out):
-        store, path = split_url(out)
-        store.replace(path, content)
-        return
-    target = local_path(out)
-    staged = target.with_name(f".{target.name[:100]}.{uuid4().hex[:8]}")
-    with writing(os.fspath(target)):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            staged.write_bytes(content)
-            staged.replace(target)
-        finally:
-            staged.unlink(missing_ok=True)
+    replace_file(out, content)
 
 
 def _page(report: EvaluateReport) -> _Page:

@@ -6,7 +6,6 @@ so do the charts. `timeline` and `tally` count, `charts` draws, this module puts
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +13,11 @@ from datetime import UTC, datetime
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from uuid import uuid4
 
 import jinja2
 
 from assay import __version__, charts
-from assay.data.storage import is_object_url, local_path, split_url, writing
+from assay.data.storage import replace_file
 from assay.errors import SourceError, UsageError
 from assay.runs.manifest import Manifest
 from assay.runs.run import Run, open_run
@@ -708,16 +706,5 @@ def _render(page: _Page) -> bytes:
 def _write(run: Run, out: str | None, content: bytes) -> None:
     if out is None:
         run.store.replace(REPORT_PATH, content)
-    elif is_object_url(out):
-        store, path = split_url(out)
-        store.replace(path, content)
     else:
-        target = local_path(out)
-        staged = target.with_name(f".{target.name[:100]}.{uuid4().hex[:8]}")
-        with writing(os.fspath(target)):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                staged.write_bytes(content)
-                staged.replace(target)
-            finally:
-                staged.unlink(missing_ok=True)
+        replace_file(out, content)

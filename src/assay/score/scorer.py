@@ -25,7 +25,7 @@ from assay.errors import UsageError
 from assay.score.chunks import WINDOWS, Chunk, max_row_tokens
 from assay.score.decide import INT_SCORE, decide
 from assay.tokenize.encode import Encoder, Tokens
-from assay.tokenize.windows import expand_windows, reduce_windows
+from assay.tokenize.windows import document_logits, expand_windows
 
 NOT_FINITE = "not_finite"
 """Error code of a row for which the model gave NaN or infinity."""
@@ -109,7 +109,7 @@ class Scorer:
     def decide(self, forwarded: Forwarded) -> Scored:
         """The scores of a chunk's rows, in order, from the logits of its sequences."""
         chunk = forwarded.chunk
-        logits_NC = self._row_logits(forwarded)
+        logits_NC = document_logits(forwarded.logits_SC, forwarded.row_S, chunk.num_rows, how=self._windows)
         probabilities_NC = apply_calibration(logits_NC, self._bundle.calibration, self._bundle.task)
         errors = _with_not_finite(chunk.errors, probabilities_NC)
         columns = self._columns(chunk, probabilities_NC, errors)
@@ -135,22 +135,6 @@ class Scorer:
             offsets = np.append(offsets[row_S], offsets[-1])
             second_starts = None if second_starts is None else second_starts[row_S]
         return Sequences(flat_ids=tokens.flat_ids, offsets=offsets, second_starts=second_starts), row_S
-
-    def _row_logits(self, forwarded: Forwarded) -> npt.NDArray[np.float32]:
-        """The logits of each row, NaN for a row without ids; windows reduced to their document."""
-        logits_SC, row_S = forwarded.logits_SC, forwarded.row_S
-        is_finite_SC = np.isfinite(logits_SC)
-        if not is_finite_SC.all():
-            # NaN throughout, so that neither a maximum over windows nor a sigmoid hides an infinity.
-            logits_SC = np.where(is_finite_SC.all(axis=1, keepdims=True), logits_SC, np.float32(np.nan))
-        num_rows = forwarded.chunk.num_rows
-        if self._windows:
-            return reduce_windows(logits_SC, row_S, num_rows, how=self._windows)
-        if len(row_S) == num_rows:
-            return logits_SC
-        logits_NC = np.full((num_rows, logits_SC.shape[1]), np.nan, dtype=np.float32)
-        logits_NC[row_S] = logits_SC
-        return logits_NC
 
     def _columns(
         self, chunk: Chunk, probabilities_NC: npt.NDArray[np.float64], errors: dict[int, str]

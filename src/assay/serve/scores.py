@@ -5,6 +5,7 @@ N documents, C outputs.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from assay.bundle import Bundle, Calibration
 from assay.calibrate.maps import apply_calibration
 from assay.score.decide import INTERVAL, Decision, decide
 from assay.tokenize.settings import OnLong
-from assay.tokenize.windows import reduce_windows
+from assay.tokenize.windows import document_logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +44,16 @@ class Scoring:
         """Score as `assay score` does with this bundle and this policy for long documents."""
         self._bundle = bundle
         self._calibration = bundle.calibration or Calibration()
-        self._is_max = on_long == "window-max"
+        self._windows: Literal["mean", "max"] = "max" if on_long == "window-max" else "mean"
 
     def score(
         self, logits_SC: npt.NDArray[np.float32], num_windows_N: npt.NDArray[np.int64]
     ) -> list[Score | None]:
         """A score a document, None where the model gave no finite one."""
         bundle = self._bundle
-        logits_NC = self._reduced(logits_SC, num_windows_N)
+        num_documents = len(num_windows_N)
+        document_S = np.repeat(np.arange(num_documents), num_windows_N)
+        logits_NC = document_logits(logits_SC, document_S, num_documents, how=self._windows)
         probabilities_NC = apply_calibration(logits_NC, bundle.calibration, bundle.task)
         decision = decide(
             probabilities_NC,
@@ -64,22 +67,6 @@ class Scoring:
         found = _scores(logits_NC.tolist(), values_NC.tolist(), decision)
         bad = set(np.flatnonzero(~np.isfinite(values_NC).all(axis=1)).tolist())
         return [None if row in bad else score for row, score in enumerate(found)] if bad else list(found)
-
-    def _reduced(
-        self, logits_SC: npt.NDArray[np.float32], num_windows_N: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.float32]:
-        """The logits of each document, NaN throughout where one of its windows has one that is not finite."""
-        is_finite_SC = np.isfinite(logits_SC)
-        if not is_finite_SC.all():
-            # throughout, so that neither a maximum over windows nor a sigmoid hides an infinity
-            logits_SC = np.where(is_finite_SC.all(axis=1, keepdims=True), logits_SC, np.float32(np.nan))
-        num_documents = len(num_windows_N)
-        if len(logits_SC) == num_documents:
-            return logits_SC
-        document_of_window = np.repeat(np.arange(num_documents), num_windows_N)
-        return reduce_windows(
-            logits_SC, document_of_window, num_documents, how="max" if self._is_max else "mean"
-        )
 
 
 def _scores(logits: list[list[float]], values: list[list[float]], decision: Decision) -> list[Score]:

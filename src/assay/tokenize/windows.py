@@ -75,6 +75,30 @@ def expand_windows(
     return Windows(flat_ids=expanded, offsets=window_offsets, document_of_window=document_of_window)
 
 
+def document_logits(
+    logits: npt.NDArray[np.float32],
+    document_of_window: npt.NDArray[np.int64],
+    num_documents: int,
+    *,
+    how: Literal["mean", "max"] | None,
+) -> npt.NDArray[np.float32]:
+    """Logits [num_documents, num_outputs] of what the model gave for windows; NaN for a document without any.
+
+    `how` None: a document has one window at most. A window with a logit that is not finite is NaN
+    throughout, so that neither a maximum over windows nor a sigmoid hides an infinity.
+    """
+    is_finite = np.isfinite(logits)
+    if not is_finite.all():
+        logits = np.where(is_finite.all(axis=1, keepdims=True), logits, np.float32(np.nan))
+    if how is not None:
+        return reduce_windows(logits, document_of_window, num_documents, how=how)
+    if len(document_of_window) == num_documents:
+        return logits
+    placed = np.full((num_documents, logits.shape[1]), np.nan, dtype=np.float32)
+    placed[document_of_window] = logits
+    return placed
+
+
 def reduce_windows(
     logits: npt.NDArray[np.float32],
     document_of_window: npt.NDArray[np.int64],
