@@ -6,13 +6,10 @@ where the evaluation was told to show them.
 Axes: N rows, C classes or labels.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
 from assay import charts, metrics
@@ -31,8 +28,8 @@ from assay.evaluate.findings import (
     to_json_text,
 )
 from assay.evaluate.measure import Metric, Outcome, Part
+from assay.pages import Table, render_page
 
-TEMPLATE = "report.html.jinja"
 CURVE_POINTS = 120
 """Points of a precision-recall curve."""
 SCORE_BINS = 25
@@ -54,22 +51,12 @@ Facts = list[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Table:
-    """Rows of text under a header; columns from `numeric_from` on are figures, `is_wide` the last one prose."""
-
-    header: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    numeric_from: int = 1
-    is_wide: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Figure:
     """A chart with its caption, and its figures as a table."""
 
     caption: str
     svg: str
-    table: _Table | None = None
+    table: Table | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +65,7 @@ class _PartTable:
 
     name: str
     note: str
-    table: _Table
+    table: Table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +75,7 @@ class _Section:
     title: str
     note: str = ""
     figures: list[_Figure] = field(default_factory=list)
-    table: _Table | None = None
+    table: Table | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +98,11 @@ class _Page:
 
 def write_report(report: EvaluateReport, out: str) -> None:
     """Writes the page (.html) or the JSON (.json) in one step, to a local path or an object URL."""
-    content = to_json_text(report).encode() if out.endswith(".json") else _render(_page(report))
+    content = (
+        to_json_text(report).encode()
+        if out.endswith(".json")
+        else render_page("assay.evaluate", _page(report))
+    )
     replace_file(out, content)
 
 
@@ -166,7 +157,7 @@ def _part(report: EvaluateReport, part: Part) -> _PartTable:
     note = f"{part.num_rows:,} rows."
     if report.positive_label is not None:
         note += f" Precision, recall, F1, AUC and average precision are of {report.positive_label}."
-    return _PartTable(name=part.name, note=note, table=_Table(header=tuple(header), rows=rows))
+    return _PartTable(name=part.name, note=note, table=Table(header=tuple(header), rows=rows))
 
 
 def _interval(metric: Metric) -> str:
@@ -208,7 +199,7 @@ def _reliability(evaluated: Evaluated) -> _Figure:
         x_label=f"mean probability of the {of_what}",
     )
     rows = [(f"{each.confidence:.4f}", f"{each.accuracy:.4f}", f"{each.num_rows:,}") for each in bins]
-    table = _Table(header=("mean probability", "share right", "rows"), rows=rows, numeric_from=0)
+    table = Table(header=("mean probability", "share right", "rows"), rows=rows, numeric_from=0)
     return _Figure(caption=caption, svg=svg, table=table)
 
 
@@ -290,10 +281,10 @@ def _histogram(evaluated: Evaluated, index: int) -> _Figure:
         (f"{low:.2f} to {high:.2f}", f"{one:,}", f"{other:,}")
         for (low, high), one, other in zip(pairwise(edges), *counts, strict=True)
     ]
-    return _Figure(caption=caption, svg=svg, table=_Table(header=("probability", *names), rows=rows))
+    return _Figure(caption=caption, svg=svg, table=Table(header=("probability", *names), rows=rows))
 
 
-def _by_label(evaluated: Evaluated) -> _Table:
+def _by_label(evaluated: Evaluated) -> Table:
     names = list(next(iter(evaluated.by_label.values())))
     titles = {"rows": "rows", "predicted": "predicted"}
     rows = []
@@ -308,7 +299,7 @@ def _by_label(evaluated: Evaluated) -> _Table:
         ]
         rows.append((label, *cells))
     header = [titles.get(name) or DEFINITIONS[name].title for name in names]
-    return _Table(header=("label", *(title.replace(", equal width", "") for title in header)), rows=rows)
+    return Table(header=("label", *(title.replace(", equal width", "") for title in header)), rows=rows)
 
 
 def _confusion(evaluated: Evaluated) -> _Section:
@@ -336,7 +327,7 @@ def _confusion(evaluated: Evaluated) -> _Section:
         )
         for true, said in pairs
     ]
-    table = _Table(header=("true", "predicted", "rows", "of the true label"), rows=rows, numeric_from=2)
+    table = Table(header=("true", "predicted", "rows", "of the true label"), rows=rows, numeric_from=2)
     return _Section(title="Most frequent confusions", note=f"{len(labels):,} labels.", table=table)
 
 
@@ -384,7 +375,7 @@ def _slices(report: EvaluateReport) -> _Section:
     note = "Intervals draw the rows of a group."
     if report.num_slices_left_out:
         note = f"The {len(report.slices)} largest of {len(report.slices) + report.num_slices_left_out:,} groups. {note}"
-    return _Section(title="Groups", note=note, table=_Table(header=tuple(header), rows=rows))
+    return _Section(title="Groups", note=note, table=Table(header=tuple(header), rows=rows))
 
 
 def _worst(report: EvaluateReport) -> _Section:
@@ -406,7 +397,7 @@ def _worst(report: EvaluateReport) -> _Section:
     return _Section(
         title="Judged worst",
         note=note,
-        table=_Table(header=tuple(header), rows=rows, numeric_from=len(header), is_wide=has_texts)
+        table=Table(header=tuple(header), rows=rows, numeric_from=len(header), is_wide=has_texts)
         if rows
         else None,
     )
@@ -447,11 +438,3 @@ def _made(report: EvaluateReport) -> Facts:
             ("seconds, loading included", f"{each.seconds:.1f}"),
         ]
     return facts
-
-
-def _render(page: _Page) -> bytes:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = resources.files("assay.evaluate").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(source).render(page=page).encode("utf-8", errors="replace")

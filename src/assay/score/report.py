@@ -10,15 +10,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-
-import jinja2
 
 from assay import __version__, charts
 from assay.data.storage import replace_file
 from assay.errors import SourceError, UsageError
+from assay.pages import Table, render_page
 from assay.runs.manifest import Manifest
 from assay.runs.run import Run, open_run
 from assay.runs.status import Status, status_of
@@ -28,7 +26,6 @@ from assay.telemetry import format_count, format_duration
 
 REPORT_PATH = "report.html"
 PARITY_PATH = "parity.json"
-TEMPLATE = "report.html.jinja"
 SHOWN_SOURCES = 50
 SHOWN_LABELS = 12
 LISTED_LABELS = 200
@@ -80,21 +77,12 @@ class ReportSummary:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Table:
-    """Rows of text under a header; columns from `numeric_from` on are figures."""
-
-    header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    numeric_from: int = 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Figure:
     """A chart with its caption, and its figures as a table (folded unless `is_open`)."""
 
     caption: str
     svg: str
-    table: _Table | None = None
+    table: Table | None = None
     is_open: bool = False
 
 
@@ -119,7 +107,7 @@ class _Page:
     highlights: Facts
     scores: list[_Figure]
     scores_note: str
-    score_table: _Table | None
+    score_table: Table | None
     lengths: list[_Figure]
     length_facts: Facts
     speed: list[_Figure]
@@ -132,7 +120,7 @@ class _Page:
     calibration_figure: _Figure | None
     cost: Facts
     cost_note: str
-    sources: _Table
+    sources: Table
     sources_note: str
     identity: Facts
     settings: Facts
@@ -165,7 +153,7 @@ def report(
     path = out or f"{run.url}/{REPORT_PATH}"
     summary = _summary(path, status, tally, parity, price_per_hour)
     page = _page(run.manifest, status, tally, parity, summary, price_per_hour, now)
-    _write(run, out, _render(page))
+    _write(run, out, render_page("assay.score", page))
     return summary
 
 
@@ -282,7 +270,7 @@ def _highlights(status: Status, tally: Tally, summary: ReportSummary) -> Facts:
 # ---------------------------------------------------------------- scores
 
 
-def _scores(tally: Tally, manifest: Manifest) -> tuple[list[_Figure], _Table | None, str]:
+def _scores(tally: Tally, manifest: Manifest) -> tuple[list[_Figure], Table | None, str]:
     """Figures of the scores, the table of labels, and what is not shown."""
     labels = list(tally.scores)
     if not labels:
@@ -326,11 +314,11 @@ def _score_figure(tally: Tally, label: str, *, is_single: bool) -> _Figure:
     if is_single:
         header = (*header, "of them predicted as this label")
         columns.append([f"{count:,}" for count in chosen])
-    table = _Table(header=header, rows=list(zip(*columns, strict=True)))
+    table = Table(header=header, rows=list(zip(*columns, strict=True)))
     return _Figure(caption=f"Probability of {label}", svg=svg, table=table)
 
 
-def _score_table(tally: Tally, labels: Sequence[str], *, is_single: bool) -> _Table:
+def _score_table(tally: Tally, labels: Sequence[str], *, is_single: bool) -> Table:
     header = ["label", "mean probability", "probability 0.5 or more"]
     if is_single:
         header.insert(1, "predicted")
@@ -343,7 +331,7 @@ def _score_table(tally: Tally, labels: Sequence[str], *, is_single: bool) -> _Ta
         if is_single:
             row.insert(1, _count_and_share(tally.predictions[label], tally.scored_rows))
         rows.append(tuple(row))
-    return _Table(header=tuple(header), rows=rows)
+    return Table(header=tuple(header), rows=rows)
 
 
 def _value_figure(tally: Tally, column: str, manifest: Manifest) -> _Figure:
@@ -356,7 +344,7 @@ def _value_figure(tally: Tally, column: str, manifest: Manifest) -> _Figure:
     if outside:
         caption += f"; {outside:,} documents lie outside of the range drawn"
     ranges = [f"{low:.6g} to {high:.6g}" for low, high in pairwise(edges)]
-    table = _Table(
+    table = Table(
         header=(name, "documents"),
         rows=[(where, f"{count:,}") for where, count in zip(ranges, counts, strict=True)],
     )
@@ -399,7 +387,7 @@ def _length_figures(tally: Tally) -> list[_Figure]:
     ranges = [_token_range(low, high) for low, high in pairwise(edges)]
     if is_open:
         ranges[-1] = f"{LONGEST_COUNTED:,} or more"
-    table = _Table(
+    table = Table(
         header=("tokens", "documents"),
         rows=[(where, f"{count:,}") for where, count in zip(ranges, counts, strict=True)],
     )
@@ -463,7 +451,7 @@ def _speed(tally: Tally, summary: ReportSummary) -> tuple[list[_Figure], Facts]:
         y_label="documents a second",
         marks=marks,
     )
-    table = _Table(
+    table = Table(
         header=(f"{unit} of working time", "documents a second"),
         rows=[(f"{at:,.2f}", f"{rate:,.1f}") for at, rate in zip(times, speed.rows_per_second, strict=True)],
     )
@@ -578,7 +566,7 @@ def _reliability(bins: object) -> _Figure | None:
     svg = charts.reliability_diagram(
         caption, [said for said, _, _ in found], [was for _, was, _ in found], [count for *_, count in found]
     )
-    table = _Table(
+    table = Table(
         header=("mean probability", "share right", "rows"),
         rows=[(f"{said:.4f}", f"{was:.4f}", f"{count:,}") for said, was, count in found],
         numeric_from=0,
@@ -589,7 +577,7 @@ def _reliability(bins: object) -> _Figure | None:
 # ---------------------------------------------------------------- sources, fingerprint, versions
 
 
-def _sources(manifest: Manifest) -> tuple[_Table, str]:
+def _sources(manifest: Manifest) -> tuple[Table, str]:
     rows = [
         (source.name, source.format, f"{source.planned_rows:,}", _size(source.size_bytes))
         for source in manifest.sources[:SHOWN_SOURCES]
@@ -599,7 +587,7 @@ def _sources(manifest: Manifest) -> tuple[_Table, str]:
     note = f"{count}, {manifest.planned_rows:,} rows, {_size(total)} in all"
     if len(manifest.sources) > SHOWN_SOURCES:
         note += f"; the first {SHOWN_SOURCES} are listed"
-    table = _Table(header=("source", "format", "rows", "size"), rows=list(rows), numeric_from=2)
+    table = Table(header=("source", "format", "rows", "size"), rows=list(rows), numeric_from=2)
     return table, f"{note}."
 
 
@@ -692,15 +680,6 @@ def _when(seconds: float) -> str:
 
 
 # ---------------------------------------------------------------- output
-
-
-def _render(page: _Page) -> bytes:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = resources.files("assay.score").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    html = environment.from_string(source).render(page=page)
-    return html.encode("utf-8", errors="replace")
 
 
 def _write(run: Run, out: str | None, content: bytes) -> None:

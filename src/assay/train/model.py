@@ -25,7 +25,7 @@ from assay.model import families
 from assay.model.families import EncoderWeights, HeadWeights, LayerWeights, Linear, Norm, activate
 from assay.train.attention import Run, cut_runs, flash_attention, run_attention
 from assay.train.inputs import Layout, TrainBatch
-from assay.train.kernels.fused import bias_activation, dropout_add_norm_twice, norm_dropout
+from assay.train.kernels.fused import bias_activation, dropout_add_norm, norm_dropout
 
 _FLASH_TYPES = frozenset({torch.bfloat16, torch.float16})
 _SALTS_PER_LAYER = 4
@@ -296,7 +296,7 @@ class PackedClassifier(nn.Module):
         run: _Pass,
         salt: int,
     ) -> States:
-        return dropout_add_norm_twice(
+        return dropout_add_norm(
             F.linear(x_RX, self._cast(linear.weight)),
             linear.bias,
             residual_RH,

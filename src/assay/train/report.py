@@ -11,13 +11,12 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
 from assay import charts, metrics
+from assay.pages import Table, render_page
 from assay.telemetry import format_count, format_duration
 from assay.train.datasets import Prepared
 from assay.train.labels import Targets
@@ -27,7 +26,6 @@ from assay.train.settings import METRICS_OF_TASK, TrainSettings
 from assay.train.speed import Effort
 
 REPORT_FILE = "train_report.html"
-TEMPLATE = "report.html.jinja"
 POINTS = 200
 """Points of a curve at the most, evenly spread over the steps."""
 SMOOTHED_SHARE = 0.04
@@ -92,16 +90,6 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Table:
-    """Rows of text under a header; columns from `numeric_from` on are figures, `is_wide` the last one prose."""
-
-    header: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    numeric_from: int = 1
-    is_wide: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Figure:
     """A chart with its caption."""
 
@@ -116,7 +104,7 @@ class _Section:
     title: str
     note: str = ""
     figures: list[_Figure] = field(default_factory=list)
-    table: _Table | None = None
+    table: Table | None = None
     folded: str = ""
 
 
@@ -140,16 +128,7 @@ class _Page:
 
 def render(trained: Trained) -> bytes:
     """The page, as UTF-8."""
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_printable,
-    )
-    source = resources.files("assay.train").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    text = environment.from_string(source).render(page=_page(trained))
-    return text.encode("utf-8", errors="replace")
+    return render_page("assay.train", _page(trained), finalize=_printable)
 
 
 def _printable(value: object) -> object:
@@ -300,7 +279,7 @@ def _validations(trained: Trained) -> _Section:
         title="Validation",
         note=note,
         figures=figures,
-        table=_Table(header=header, rows=rows),
+        table=Table(header=header, rows=rows),
         folded="All figures"
         if not left_out
         else f"All figures of the best {LISTED_VALIDATIONS} of {len(ranked):,}",
@@ -367,7 +346,7 @@ def _confusion(names: Sequence[str], matrix: metrics.IntArray) -> _Section:
         )
         for true, said in pairs
     ]
-    table = _Table(header=("true", "predicted", "rows", "of the true label"), rows=rows, numeric_from=2)
+    table = Table(header=("true", "predicted", "rows", "of the true label"), rows=rows, numeric_from=2)
     return _Section(title="Most frequent confusions", note=f"{len(names):,} labels.", table=table)
 
 
@@ -390,7 +369,7 @@ def _by_label(names: Sequence[str], holds_NC: NDArray[np.bool_], predicted_NC: N
     header = ("label", "rows", "predicted", "precision", "recall", "F1")
     left_out = len(names) - len(rows)
     note = f"The {len(rows)} most frequent of {len(names):,} labels." if left_out > 0 else ""
-    return _Section(title="By label", note=note, table=_Table(header=header, rows=rows))
+    return _Section(title="By label", note=note, table=Table(header=header, rows=rows))
 
 
 def _ratio(part: int, whole: int) -> str:
@@ -459,7 +438,7 @@ def _worst(trained: Trained) -> _Section:
     return _Section(
         title=title,
         note=note,
-        table=_Table(
+        table=Table(
             header=tuple(header), rows=table, numeric_from=len(header), is_wide=settings.report_texts
         ),
     )
@@ -531,7 +510,7 @@ def _rows(trained: Trained) -> _Section:
     left_out = len(split.num_rows_by_label) - LISTED_LABELS
     if left_out > 0:
         note += f"; {left_out:,} rarer labels are not listed"
-    return _Section(title="Rows and labels", note=f"{note}.", table=_Table(header=header, rows=rows))
+    return _Section(title="Rows and labels", note=f"{note}.", table=Table(header=header, rows=rows))
 
 
 def _share(part: int, whole: int) -> str:

@@ -259,7 +259,7 @@ def test_dropout_add_norm(kind, shape, dtype, option, monkeypatch):
     kept = torch.ones(shape, device=DEVICE) if p == 0.0 else kept_of(kernels, shape, p, salt=5)
     inputs64 = doubles(*inputs)
     expected = expected_norm(inputs64, kept, p)
-    out = kernels.dropout_add_norm(*inputs, eps=1e-5, p=p, seed=seed_of(1), salt=5)
+    out, _ = kernels.dropout_add_norm(*inputs, eps=1e-5, p=p, seed=seed_of(1), salt=5)
     grad = random(*shape, dtype=dtype).detach()
     check(
         [out, *gradients(out, inputs, grad)],
@@ -281,7 +281,7 @@ def test_gradients_of_both_results_meet(kind, shape, dtype, option, monkeypatch)
     kept = torch.ones(shape, device=DEVICE) if p == 0.0 else kept_of(kernels, shape, p)
     inputs64 = doubles(*inputs)
     expected = expected_norm(inputs64, kept, p)
-    first, second = kernels.dropout_add_norm_twice(*inputs, eps=1e-5, p=p, seed=seed_of(1), salt=0)
+    first, second = kernels.dropout_add_norm(*inputs, eps=1e-5, p=p, seed=seed_of(1), salt=0)
     assert torch.equal(first, second)
     assert first.data_ptr() == second.data_ptr()
     grads = [random(*shape, dtype=dtype).detach() for _ in range(2)]
@@ -330,7 +330,7 @@ def test_rows_of_any_magnitude(kind, scale, monkeypatch):
     inputs = norm_inputs((3, 64), torch.float32, ["residual", "norm_bias"], scale=scale)
     inputs64 = doubles(*inputs)
     expected = expected_norm(inputs64, 1.0, 0.0)
-    out = kernels.dropout_add_norm(*inputs, eps=1e-5, p=0.0, seed=seed_of(0), salt=0)
+    out, _ = kernels.dropout_add_norm(*inputs, eps=1e-5, p=0.0, seed=seed_of(0), salt=0)
     grad = torch.randn(3, 64, device=DEVICE)
     check(
         [out, *gradients(out, inputs, grad)],
@@ -378,7 +378,7 @@ def test_either_dropout_keeps_its_share(kind, monkeypatch):
     assert abs(float(kept.mean()) - 0.75) < 0.03
     x = torch.zeros(4, 64, device=DEVICE)
     ones = torch.ones(64, device=DEVICE)
-    out = kernels.dropout_add_norm(x, ones, None, ones, None, eps=0.0, p=0.5, seed=seed_of(1), salt=0)
+    out, _ = kernels.dropout_add_norm(x, ones, None, ones, None, eps=0.0, p=0.5, seed=seed_of(1), salt=0)
     # dropped or not, of two values each row has two after the norm
     assert all(len(row.unique()) == 2 for row in out)
 
@@ -394,7 +394,7 @@ def test_parameters_that_stand_still_have_no_gradient(monkeypatch):
     bias = random(64)
 
     def run():
-        hidden = kernels.dropout_add_norm(*inputs, eps=1e-5, p=0.1, seed=seed_of(1), salt=0)
+        hidden, _ = kernels.dropout_add_norm(*inputs, eps=1e-5, p=0.1, seed=seed_of(1), salt=0)
         kernels.bias_activation(hidden, bias, "gelu").sum().backward()
         grads = [x.grad for x in (*inputs, bias)]
         for x in (*inputs, bias):
@@ -420,7 +420,9 @@ def test_rows_of_two_precisions(monkeypatch):
     x = random(4, 64, dtype=torch.bfloat16)
     residual, weight = random(4, 64), random(64)
     inputs64 = doubles(x, None, residual, weight, None)
-    out = kernels.dropout_add_norm(x, None, residual, weight, None, eps=1e-5, p=0.0, seed=seed_of(1), salt=0)
+    out, _ = kernels.dropout_add_norm(
+        x, None, residual, weight, None, eps=1e-5, p=0.0, seed=seed_of(1), salt=0
+    )
     grad = torch.randn(4, 64, device=DEVICE).bfloat16()
     wanted = gradients(expected_norm(inputs64, 1.0, 0.0), inputs64, grad.double())
     inputs = [x, None, residual, weight, None]
@@ -453,9 +455,9 @@ def test_a_captured_graph_draws_anew(monkeypatch):
     trained = [*inputs, inner_bias]
 
     def step():
-        hidden, residual = kernels.dropout_add_norm_twice(*inputs, eps=1e-5, p=0.5, seed=seed, salt=0)
+        hidden, residual = kernels.dropout_add_norm(*inputs, eps=1e-5, p=0.5, seed=seed, salt=0)
         inner = kernels.bias_activation(hidden, inner_bias, "gelu")
-        out = kernels.dropout_add_norm(
+        out, _ = kernels.dropout_add_norm(
             inner, None, residual, inputs[3], None, eps=1e-5, p=0.1, seed=seed, salt=1
         )
         return [out.detach(), *torch.autograd.grad(out, trained, grad)]

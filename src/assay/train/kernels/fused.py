@@ -36,51 +36,24 @@ def dropout_add_norm(
     p: float,
     seed: torch.Tensor,
     salt: int,
-) -> torch.Tensor:
-    """Return layer_norm(residual + dropout(x + bias)), [R, H], of x's dtype.
-
-    `p` is the share dropped. What is dropped hangs on `seed`, int64 [1] on the device and read there, and
-    on `salt`, a number of the place in the model; it is drawn again, not stored, for the way back. Plain
-    torch looks at neither.
-    """
-    triton = _triton_for(x_RH)
-    if triton is not None:
-        result: torch.Tensor = triton.dropout_add_norm(
-            x_RH, bias_H, residual_RH, norm_weight_H, norm_bias_H, eps=eps, p=p, seed=seed, salt=salt
-        )
-        return result
-    dropped_RH = F.dropout(_added(x_RH, bias_H), p)
-    if residual_RH is not None:
-        dropped_RH = dropped_RH + residual_RH.float()
-    return _norm(dropped_RH, norm_weight_H, norm_bias_H, eps).to(x_RH.dtype)
-
-
-def dropout_add_norm_twice(
-    x_RH: torch.Tensor,
-    bias_H: torch.Tensor | None,
-    residual_RH: torch.Tensor | None,
-    norm_weight_H: torch.Tensor,
-    norm_bias_H: torch.Tensor | None,
-    *,
-    eps: float,
-    p: float,
-    seed: torch.Tensor,
-    salt: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what `dropout_add_norm` does, twice: for the next product, and as the next residual.
+    """Return layer_norm(residual + dropout(x + bias)), [R, H], of x's dtype: for the next product, and as residual.
 
     The two are one tensor in memory. Their gradients meet in the kernel that reads them, which saves the
-    pass over both that autograd would add.
+    pass over both that autograd would add. `p` is the share dropped. What is dropped hangs on `seed`, int64
+    [1] on the device and read there, and on `salt`, a number of the place in the model; it is drawn again,
+    not stored, for the way back. Plain torch looks at neither.
     """
     triton = _triton_for(x_RH)
     if triton is not None:
-        first_RH, second_RH = triton.dropout_add_norm_twice(
+        first_RH, second_RH = triton.dropout_add_norm(
             x_RH, bias_H, residual_RH, norm_weight_H, norm_bias_H, eps=eps, p=p, seed=seed, salt=salt
         )
         return first_RH, second_RH
-    normed_RH = dropout_add_norm(
-        x_RH, bias_H, residual_RH, norm_weight_H, norm_bias_H, eps=eps, p=p, seed=seed, salt=salt
-    )
+    dropped_RH = F.dropout(_added(x_RH, bias_H), p)
+    if residual_RH is not None:
+        dropped_RH = dropped_RH + residual_RH.float()
+    normed_RH = _norm(dropped_RH, norm_weight_H, norm_bias_H, eps).to(x_RH.dtype)
     return normed_RH, normed_RH
 
 

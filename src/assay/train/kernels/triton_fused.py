@@ -461,28 +461,8 @@ def dropout_add_norm(
     p: float,
     seed: torch.Tensor,
     salt: int,
-) -> torch.Tensor:
-    """See `fused.dropout_add_norm`."""
-    place = _Place(eps=eps, p=p, salt=salt, drops_last=False, dtype=x_RH.dtype)
-    result: torch.Tensor = _DropoutNorm.apply(
-        x_RH, bias_H, residual_RH, norm_weight_H, norm_bias_H, seed, place, False
-    )
-    return result
-
-
-def dropout_add_norm_twice(
-    x_RH: torch.Tensor,
-    bias_H: torch.Tensor | None,
-    residual_RH: torch.Tensor | None,
-    norm_weight_H: torch.Tensor,
-    norm_bias_H: torch.Tensor | None,
-    *,
-    eps: float,
-    p: float,
-    seed: torch.Tensor,
-    salt: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """See `fused.dropout_add_norm_twice`."""
+    """See `fused.dropout_add_norm`."""
     place = _Place(eps=eps, p=p, salt=salt, drops_last=False, dtype=x_RH.dtype)
     first_RH, second_RH = _DropoutNorm.apply(
         x_RH, bias_H, residual_RH, norm_weight_H, norm_bias_H, seed, place, True
