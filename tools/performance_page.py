@@ -92,9 +92,9 @@ in the same time, or, for memory, that it takes more.
 On a GPU the usual recipe is transformers in bf16, sorted by length, padded, batch 256. Models there have random weights
 of the real shapes, and documents are random ids or, where a row says text, real text: mean 229 tokens, for long ones
 1,489. A ceiling is what the same card reached beside them in a product of large squares. What these figures leave
-open, and which fall short of what was hoped, stands in notes on [scoring](decisions/2026-11-22-gpu-measurements.md),
-[training](decisions/2026-11-22-training-engine.md) and [serving](decisions/2026-11-22-serving.md), the last of which says
-which ratio is too kind.
+open, and which fall short of what was hoped, stands in notes on
+[scoring](decisions/2026-11-22-gpu-measurements.md), [training](decisions/2026-11-22-training-engine.md) and
+[serving](decisions/2026-11-22-serving.md), the last of which says which ratio is too kind.
 
 ## Run them again
 
