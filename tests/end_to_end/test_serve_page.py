@@ -187,7 +187,7 @@ def test_a_csv_file_comes_back_with_scores(server, open_page):
     writer.writerow(["id", "body", "note"])
     writer.writerows([f"00{number}", text, 'a "b", c'] for number, text in enumerate(texts))
     attach(page, "reviews.csv", "\ufeff" + buffer.getvalue())
-    assert page.locator("#file-facts").inner_text() == "reviews.csv: 45 rows, 3 columns"
+    page.get_by_text("reviews.csv: 45 rows, 3 columns", exact=True).wait_for()
     page.get_by_label("Column of the text").select_option("body")
     name, text = score_file(page)
     assert name == "reviews.scored.csv"
@@ -289,7 +289,7 @@ def test_a_file_under_way_shows_progress_and_can_be_cancelled(server, open_page)
     page.get_by_role("button", name="Score the file").click()
     page.get_by_text("32 of 100 rows").wait_for()
     assert page.locator("#progress").evaluate("one => one.value / one.max") == 0.32
-    assert page.get_by_text("25% scored.").is_visible()
+    page.get_by_text("25% scored.").wait_for()
     assert page.evaluate("document.activeElement.id") == "cancel"
     page.keyboard.press("Enter")
     page.get_by_text("Cancelled after 32 rows.").wait_for()
