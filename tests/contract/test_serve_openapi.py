@@ -14,7 +14,7 @@ from support.bundles import write_bundle
 from support.serving import served
 
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-PATHS = ("/predict", "/predict/batch", "/rerank", "/")
+PATHS = ("/predict", "/predict/batch", "/rerank", "/", "/invocations")
 VALUES = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=30),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -29,6 +29,7 @@ NAMES = st.sampled_from(
         "details",
         "inputs",
         "truncate",
+        "truncation_direction",
         "raw_scores",
         "query",
         "return_text",
@@ -49,7 +50,7 @@ def test_the_document_holds(server, mode):
     """Statuses, content types and shapes of answers are those of the document, for right and wrong requests."""
     document = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     operations = [found.ok() for found in document.get_all_operations()]
-    assert len(operations) == 8
+    assert len(operations) == 10
     for operation in operations:
         cases = operation.as_strategy(generation_mode=mode)
 
@@ -90,7 +91,7 @@ def test_any_bytes(server, path, content):
 @given(
     method=st.sampled_from(["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "TRACE", "NONSENSE"]),
     path=st.sampled_from(
-        [*PATHS, "/health", "/live", "/info", "/metrics", "/docs", "/page.js", "/..", "/%00", "//"]
+        [*PATHS, "/health", "/ping", "/live", "/info", "/metrics", "/docs", "/page.js", "/..", "/%00", "//"]
     ),
 )
 @FEW

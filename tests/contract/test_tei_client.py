@@ -179,6 +179,21 @@ def test_members_that_may_be_left_out(classifier, more):
     assert answer.headers["x-compute-tokens"] == str(MAX_LENGTH)
 
 
+@pytest.mark.parametrize("direction", ["Left", "left"])
+def test_truncation_direction(classifier, direction):
+    """With Left the beginning of a long text is cut away, of a text and in a batch."""
+    long = "document " * 500 + TEXT
+    end = "document " * (MAX_LENGTH - 2 - 3) + TEXT
+    body = {"inputs": [[long], [TEXT]], "truncation_direction": direction, "raw_scores": True}
+    cut, short = BATCH.validate_json(post(classifier, "/predict", body).content)
+    for found, text in ((cut, end), (short, TEXT)):
+        wanted = SINGLE.validate_json(
+            post(classifier, "/predict", {"inputs": text, "raw_scores": True}).content
+        )
+        assert [one.label for one in found] == [one.label for one in wanted]
+        assert [one.score for one in found] == pytest.approx([one.score for one in wanted], abs=1e-5)
+
+
 def test_a_long_text_is_refused_where_asked(classifier):
     """`truncate: false` and too many tokens: 422 with type tokenizer, for one of a batch too."""
     for inputs in ("document " * 500, [["document"], ["document " * 500]]):
@@ -222,6 +237,7 @@ def test_info_and_health(classifier):
     assert (info.max_client_batch_size, info.max_input_length) == (CLIENT_BATCH, MAX_LENGTH)
     assert info.auto_truncate is True
     assert httpx.get(f"{classifier}/health").status_code == 200
+    assert httpx.get(f"{classifier}/ping").json() == httpx.get(f"{classifier}/health").json()
 
 
 def test_metrics_have_the_names_that_dashboards_know(classifier):
@@ -260,6 +276,17 @@ def test_rerank_gives_ranks(reranker):
     assert [1 / (1 + math.exp(-one.score)) for one in raw] == pytest.approx(scores, abs=1e-5)
     told = RANKS.validate_json(rank(reranker, {**body, "return_text": True, "truncate": True}).content)
     assert [one.text for one in told] == [texts[one.index] for one in told]
+
+
+@pytest.mark.parametrize("path", ["/", "/invocations"])
+def test_a_reranker_ranks_by_its_host_alone(reranker, path):
+    """The address of the host, and SageMaker's, rerank; /ping needs no key."""
+    body = {"query": "document 1", "texts": [f"document {number}" for number in range(4)]}
+    answer = post(reranker, path, body, authorization="Bearer open-sesame")
+    found, wanted = (RANKS.validate_json(one.content) for one in (answer, rank(reranker, body)))
+    assert [one.index for one in found] == [one.index for one in wanted]
+    assert post(reranker, path, body).status_code == 401
+    assert httpx.get(f"{reranker}/ping").status_code == 200
 
 
 def test_rerank_refuses_what_tei_refuses(reranker, classifier):

@@ -1,10 +1,12 @@
 """The container file and the Kubernetes manifest: they parse, fit each other, and name only what exists."""
 
 import ast
+import copy
 import json
 import re
 import tomllib
 
+import kubernetes_validate
 import pytest
 import yaml
 from support.pages import ROOT
@@ -191,10 +193,14 @@ def test_the_service_finds_the_pods(objects, container):
 
 
 def test_the_manifest_fits_the_schemas_of_kubernetes(objects):
-    """Every object passes Kubernetes' own schema, unknown members refused, where the validator is installed."""
-    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="needs kubernetes-validate")
+    """Every object passes Kubernetes' own schema, of the oldest and the newest version at hand; a wrong one fails."""
     for content in objects.values():
-        kubernetes_validate.validate(content, "1.32", strict=True)
+        for version in ("1.32", "1.37"):
+            kubernetes_validate.validate(content, version, strict=True)
+    wrong = copy.deepcopy(objects["Deployment"])
+    wrong["spec"]["template"]["spec"]["containers"][0]["readinessProb"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError, match="readinessProb"):
+        kubernetes_validate.validate(wrong, "1.32", strict=True)
 
 
 def test_the_page_fits_the_files():

@@ -2,43 +2,73 @@
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from assay.serve.edge import Receive, Scope
+from assay.serve.edge import EXCHANGE, Exchange, Receive, Scope
 from assay.serve.refusals import Refusal
 from assay.serve.tickets import ClientGoneError
 
 MOST_DISCARDED_BYTES = 256 << 20
 DISCARD_SECONDS = 10.0
+MOST_HELD_BYTES = 512 << 20
+"""Of the bodies of all requests that are not answered yet; large ones beyond that are refused."""
 _CLOSE = {"Connection": "close"}
 
 
-async def read_json(scope: Scope, receive: Receive, *, max_bytes: int, timeout_seconds: float) -> Any:  # noqa: ANN401  JSON
+@dataclass(slots=True)
+class Held:
+    """Bytes of bodies that are held now. Lives in the event loop."""
+
+    most_bytes: int = MOST_HELD_BYTES
+    num_bytes: int = 0
+
+    def take(self, exchange: Exchange, num_bytes: int) -> None:
+        """Count bytes that came for a request."""
+        exchange.body_bytes += num_bytes
+        self.num_bytes += num_bytes
+
+    def release(self, exchange: Exchange) -> None:
+        """Count those of a request no more."""
+        self.num_bytes -= exchange.body_bytes
+        exchange.body_bytes = 0
+
+
+async def read_json(
+    scope: Scope, receive: Receive, *, held: Held, max_bytes: int, timeout_seconds: float
+) -> Any:  # noqa: ANN401  JSON
     """The JSON value of a body; raises Refusal for one too large, too slow, or that is none.
 
-    Bytes are counted as they come, so that a body without a length is bounded too. Numbers that are
-    none (NaN), lone surrogates and nesting too deep to parse are refused with all that is no JSON.
+    Bytes are counted as they come, so that a body without a length is bounded too, and in `held`, so
+    that all bodies together are; one that came in a single piece is small and always read. Numbers that
+    are none (NaN), lone surrogates and nesting too deep to parse are refused with all that is no JSON.
     """
     await _check_head(scope, receive, max_bytes)
+    exchange: Exchange = scope[EXCHANGE]
     message = await _next(receive, timeout_seconds)
-    body = message.get("body", b"")
-    if message.get("more_body"):
-        chunks = [body]
-        num_bytes = len(body)
-        deadline = asyncio.get_running_loop().time() + timeout_seconds
-        while message.get("more_body"):
-            if num_bytes > max_bytes:
-                chunks.clear()
-                await _discard(receive)
-                raise Refusal("too_large", f"the body has more than {max_bytes} bytes", _CLOSE)
-            message = await _next(receive, deadline - asyncio.get_running_loop().time())
-            chunks.append(message.get("body", b""))
-            num_bytes += len(chunks[-1])
-        body = b"".join(chunks)
-    if len(body) > max_bytes:
+    chunks = [message.get("body", b"")]
+    held.take(exchange, len(chunks[0]))
+    deadline = asyncio.get_running_loop().time() + timeout_seconds
+    while message.get("more_body") and exchange.body_bytes <= max_bytes:
+        if held.num_bytes > max(held.most_bytes, max_bytes):
+            chunks.clear()
+            held.release(exchange)
+            await _discard(receive)
+            headers = {"Retry-After": "1", **_CLOSE}
+            raise Refusal("overloaded", "too many large bodies at once; try again in 1 s", headers)
+        message = await _next(receive, deadline - asyncio.get_running_loop().time())
+        chunks.append(message.get("body", b""))
+        held.take(exchange, len(chunks[-1]))
+    if exchange.body_bytes > max_bytes:
+        chunks.clear()
+        held.release(exchange)
+        if message.get("more_body"):
+            await _discard(receive)
         raise Refusal("too_large", f"the body has more than {max_bytes} bytes", _CLOSE)
+    body = b"".join(chunks)
+    del chunks
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -47,7 +77,7 @@ async def read_json(scope: Scope, receive: Receive, *, max_bytes: int, timeout_s
 
 
 async def _check_head(scope: Scope, receive: Receive, max_bytes: int) -> None:
-    media, length, is_expecting = b"", b"", False
+    media, length, is_expecting, coding = b"", b"", False, b""
     for name, value in scope["headers"]:
         if name == b"content-type":
             media = value
@@ -55,8 +85,13 @@ async def _check_head(scope: Scope, receive: Receive, max_bytes: int) -> None:
             length = value
         elif name == b"expect":
             is_expecting = True
+        elif name == b"content-encoding":
+            coding = value.strip().lower()
     if media.partition(b";")[0].strip().lower() != b"application/json":
         raise Refusal("media_type", "the body must be JSON; send Content-Type: application/json")
+    if coding not in {b"", b"identity"}:
+        message = "the body is compressed; send it as it is, without Content-Encoding"
+        raise Refusal("media_type", message, {"Accept-Encoding": "identity"})
     if length.isdigit() and int(length) > max_bytes:
         if not is_expecting and int(length) <= max_bytes + MOST_DISCARDED_BYTES:
             await _discard(receive)

@@ -20,6 +20,12 @@ from assay.serve.models import (
 )
 
 Json = dict[str, Any]
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
 _TEXT = "Shares of the chip maker rose after a strong quarter."
 _SECOND = "The home side won in extra time."
 _PREDICTION: Json = {
@@ -29,46 +35,52 @@ _PREDICTION: Json = {
 }
 _SCORES = [{"label": "Business", "score": 0.92}, {"label": "World", "score": 0.08}]
 
+_RERANK: Json = {
+    "a query and texts": {
+        "query": "What is deep learning?",
+        "texts": ["Deep learning is ...", "A river is ..."],
+        "return_text": True,
+    }
+}
+_RANKS: Json = {"a query and texts": [{"index": 0, "score": 0.97}, {"index": 1, "score": 0.02}]}
+_OF_HOST: Json = {"TEI": {"inputs": _TEXT}, **_RERANK}
+
 REQUEST_EXAMPLES: Mapping[str, Json] = {
     "predict": {
         "one text": {"text": _TEXT},
         "with details": {"text": _TEXT, "details": True},
         "a pair": {"text": "What is deep learning?", "text_pair": "Deep learning is ..."},
-        "TEI": {"inputs": _TEXT, "truncate": True},
+        "TEI": {"inputs": _TEXT, "truncate": True, "truncation_direction": "Left"},
         "TEI, a batch": {"inputs": [[_TEXT], [_SECOND]], "raw_scores": True},
     },
     "predict_batch": {"texts": {"texts": [_TEXT, _SECOND]}},
-    "rerank": {
-        "a query and texts": {
-            "query": "What is deep learning?",
-            "texts": ["Deep learning is ...", "A river is ..."],
-            "return_text": True,
-        }
-    },
-    "predict_inputs": {"TEI": {"inputs": _TEXT}},
+    "rerank": _RERANK,
+    "root": _OF_HOST,
+    "invocations": _OF_HOST,
 }
-_SCORES_OR_LIST = [
-    {"$ref": "#/components/schemas/LabelScores"},
-    {"type": "array", "items": {"$ref": "#/components/schemas/LabelScores"}},
-]
+_SCORES_OR_LIST = [_ref("LabelScores"), {"type": "array", "items": _ref("LabelScores")}]
+_RANK_LIST: Json = {"type": "array", "items": _ref("Rank")}
 _BODIES: Mapping[str, tuple[str, ...]] = {
     "predict": ("PredictRequest", "InputsRequest"),
     "predict_batch": ("BatchRequest",),
     "rerank": ("RerankRequest",),
-    "predict_inputs": ("InputsRequest",),
+    "root": ("InputsRequest", "RerankRequest"),
+    "invocations": ("InputsRequest", "RerankRequest"),
 }
 _ANSWERS: Mapping[str, Json] = {
-    "predict": {"anyOf": [{"$ref": "#/components/schemas/Prediction"}, *_SCORES_OR_LIST]},
-    "predict_batch": {"type": "array", "items": {"$ref": "#/components/schemas/Prediction"}},
-    "rerank": {"type": "array", "items": {"$ref": "#/components/schemas/Rank"}},
-    "predict_inputs": {"anyOf": _SCORES_OR_LIST},
+    "predict": {"anyOf": [_ref("Prediction"), *_SCORES_OR_LIST]},
+    "predict_batch": {"type": "array", "items": _ref("Prediction")},
+    "rerank": _RANK_LIST,
+    "root": {"anyOf": [*_SCORES_OR_LIST, _RANK_LIST]},
+    "invocations": {"anyOf": [*_SCORES_OR_LIST, _RANK_LIST]},
     "metrics": {"type": "string"},
 }
 ANSWER_EXAMPLES: Mapping[str, Json] = {
     "predict": {"one text": _PREDICTION, "TEI": _SCORES, "TEI, a batch": [_SCORES, _SCORES]},
     "predict_batch": {"texts": [_PREDICTION, _PREDICTION]},
-    "rerank": {"a query and texts": [{"index": 0, "score": 0.97}, {"index": 1, "score": 0.02}]},
-    "predict_inputs": {"TEI": _SCORES},
+    "rerank": _RANKS,
+    "root": {"TEI": _SCORES, **_RANKS},
+    "invocations": {"TEI": _SCORES, **_RANKS},
 }
 _ERRORS = {
     "401": "No API key, or one that is not known.",
@@ -189,7 +201,3 @@ def _code(value: object) -> str:
 
 def _examples(named: Json) -> Json:
     return {name: {"value": value} for name, value in named.items()}
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}

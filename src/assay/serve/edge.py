@@ -41,9 +41,9 @@ SECURITY_HEADERS = (
 )
 POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
-QUIET_PATHS = frozenset({"/health", "/live", "/metrics"})
+QUIET_PATHS = frozenset({"/health", "/ping", "/live", "/metrics"})
 """Asked every few seconds by probes; not logged."""
-PREDICTING = frozenset({"/", "/predict", "/predict/batch", "/rerank"})
+PREDICTING = frozenset({"/", "/invocations", "/predict", "/predict/batch", "/rerank"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:/-]{1,128}")
 _JSON = (b"content-type", b"application/json")
 _START = secrets.token_hex(8)
@@ -61,6 +61,8 @@ class Exchange:
     key: str | None = None
     """Name of the API key; None where there are no keys or the route is open."""
     status: int = 0
+    body_bytes: int = 0
+    """Of its body, as far as it came and is held."""
     documents: int | None = None
     tokens: int | None = None
     texts: object = None

@@ -53,7 +53,11 @@ def read_keys(keys_file: str | None, environment: Mapping[str, str]) -> Keys:
                 f"keys file {keys_file} holds no key; an empty one would let everyone in; add name:key lines"
             )
             raise UsageError(msg)
-    for entry in filter(None, (part.strip() for part in environment.get(ENVIRONMENT, "").split(","))):
+    entries = [part.strip() for part in environment.get(ENVIRONMENT, "").split(",") if part.strip()]
+    if ENVIRONMENT in environment and not entries:
+        msg = f"{ENVIRONMENT} is set and holds no key; that would let everyone in; unset it, or set name:key"
+        raise UsageError(msg)
+    for entry in entries:
         name, _, key = entry.partition(":")
         pairs.append((name, key) if key and name != _HASHED[:-1] else ("default", entry))
     digests: list[tuple[str, bytes]] = []
@@ -67,7 +71,7 @@ def read_keys(keys_file: str | None, environment: Mapping[str, str]) -> Keys:
 
 def _from_file(path: Path) -> list[tuple[str, str]]:
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         msg = f"keys file {path} cannot be read ({error}); give a file of name:key lines"
         raise UsageError(msg) from None

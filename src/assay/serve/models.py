@@ -1,6 +1,6 @@
 """Bodies of requests, checked where they enter; and the shapes of answers, for the OpenAPI document."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
@@ -18,9 +18,16 @@ _INPUTS = {
     ]
 }
 """What `sequences` takes apart."""
+_WANTED = "a text, a pair [text, text] or a batch [[text], [text, text], ...]"
 _MOST_ERRORS = 3
 _MOST_CHARS = 200
 EXAMPLE = "Shares of the chip maker rose after a strong quarter."
+
+
+TruncationDirection = Annotated[
+    Literal["Right", "Left", "right", "left"] | None,
+    Field(description="Whether a text that is too long loses its end (Right, the default) or its beginning."),
+]
 
 
 class PredictRequest(BaseModel):
@@ -48,17 +55,17 @@ class InputsRequest(BaseModel):
 
     model_config = _LENIENT
     inputs: Annotated[
-        str | list[str | list[str]],
+        Any,
         Field(
             description="A text; a pair [text, text]; or a batch [[text], [text, text], ...].",
             examples=[EXAMPLE],
-            min_length=1,
         ),
         WithJsonSchema(_INPUTS),
     ]
     truncate: Annotated[
         bool | None, Field(description="Cut what is too long (true) or refuse it (false).")
     ] = None
+    truncation_direction: TruncationDirection = None
     raw_scores: Annotated[bool, Field(description="Give logits instead of probabilities.")] = False
 
 
@@ -69,6 +76,7 @@ class RerankRequest(BaseModel):
     query: Annotated[str, Field(min_length=1, examples=["What is deep learning?"])]
     texts: Annotated[list[str], Field(min_length=1, examples=[["Deep learning is ...", "A river is ..."]])]
     truncate: bool | None = None
+    truncation_direction: TruncationDirection = None
     raw_scores: bool = False
     return_text: bool = False
 
@@ -121,13 +129,13 @@ class Error(BaseModel):
 
 def check(model: type[BaseModel], content: object) -> Any:  # noqa: ANN401  an instance of the model
     """The checked body; raises Refusal with where it is wrong and how, never with what it holds."""
+    if not isinstance(content, dict):
+        raise Refusal("invalid", "the body is no JSON object; /docs has examples")
     try:
         return model.model_validate(content)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
-        said = [
-            f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in found[:_MOST_ERRORS]
-        ]
+        said = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found[:_MOST_ERRORS]]
         is_empty = all(each["type"] in {"string_too_short", "too_short"} for each in found)
         message = "; ".join(part[:_MOST_CHARS] for part in said)
         raise Refusal("empty" if is_empty else "invalid", message) from None
@@ -135,18 +143,21 @@ def check(model: type[BaseModel], content: object) -> Any:  # noqa: ANN401  an i
 
 def sequences(inputs: object) -> tuple[list[tuple[str, str | None]], bool]:
     """TEI's `inputs` as texts and second texts, and whether they are a batch; raises Refusal."""
-    if isinstance(inputs, str):
+    if isinstance(inputs, str) and inputs:
         return [(inputs, None)], False
-    if not isinstance(inputs, list) or not inputs:
-        raise Refusal("empty", "inputs: a text, a pair of texts or a batch of these is needed")
-    if all(isinstance(each, str) for each in inputs):
+    if inputs in ("", []):
+        raise Refusal("empty", f"inputs: empty; {_WANTED} is needed")
+    if isinstance(inputs, list) and all(isinstance(each, str) for each in inputs):
         return [_sequence(inputs, "inputs")], False
-    if all(isinstance(each, list) for each in inputs):
+    if isinstance(inputs, list) and all(isinstance(each, list) for each in inputs):
         return [_sequence(each, f"inputs.{index}") for index, each in enumerate(inputs)], True
-    raise Refusal("invalid", "inputs: texts and lists are mixed; a batch is [[text], [text, text], ...]")
+    raise Refusal("invalid", f"inputs: {_WANTED} is needed")
 
 
-def _sequence(texts: list[str], where: str) -> tuple[str, str | None]:
-    if not 1 <= len(texts) <= 2:
-        raise Refusal("invalid", f"{where}: {len(texts)} texts; one, or a pair, is needed")
-    return texts[0], texts[1] if len(texts) == 2 else None
+def _sequence(texts: list[object], where: str) -> tuple[str, str | None]:
+    match texts:
+        case [str() as first]:
+            return first, None
+        case [str() as first, str() as second]:
+            return first, second
+    raise Refusal("invalid", f"{where}: one text, or a pair of texts, is needed")

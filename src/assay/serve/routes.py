@@ -11,7 +11,7 @@ from starlette.responses import Response
 from assay import __version__
 from assay.bundle import Bundle
 from assay.serve import answers, models
-from assay.serve.bodies import read_json
+from assay.serve.bodies import Held, read_json
 from assay.serve.docs import docs_page, document
 from assay.serve.edge import EXCHANGE, App, Exchange, Receive, Scope, Send
 from assay.serve.keys import RateLimit
@@ -21,10 +21,10 @@ from assay.serve.page import CONTENT_SECURITY_POLICY, read_page_files
 from assay.serve.refusals import Refusal
 from assay.serve.service import Deployment, Service
 from assay.serve.settings import ServeSettings
-from assay.serve.tickets import Scored, Ticket
+from assay.serve.tickets import Scored, Side, Ticket
 
 DOCS_PATHS = ("/docs", "/openapi.json")
-PROBE_PATHS = ("/health", "/live")
+PROBE_PATHS = ("/health", "/ping", "/live")
 Texts = Sequence[tuple[str, str | None]]
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -37,6 +37,7 @@ class Routes:
         self._service = service
         self._settings = settings
         self._metrics = metrics
+        self.held = Held()
         self._limit = None if settings.rate_limit is None else RateLimit(settings.rate_limit)
 
     # ------------------------------------------------------------ predictions
@@ -54,15 +55,21 @@ class Routes:
             answers.with_details(answer, found[0], ticket)
         return _json(answer)
 
-    async def predict_inputs(self, request: Request) -> Response:
-        """The address that clients of text-embeddings-inference know only by its host."""
+    async def root(self, request: Request) -> Response:
+        """What text-embeddings-inference answers by its host alone: `inputs` as /predict, a `query` as /rerank."""
         content = await self._body(request)
+        if isinstance(content, dict) and "query" in content and "inputs" not in content:
+            return await self._rerank(request, models.check(RerankRequest, content))
         return await self._predict_inputs(request, models.check(InputsRequest, content))
+
+    async def invocations(self, request: Request) -> Response:
+        """The same at the address that SageMaker asks."""
+        return await self.root(request)
 
     async def _predict_inputs(self, request: Request, asked: InputsRequest) -> Response:
         texts, is_batch = models.sequences(asked.inputs)
         deployment, ticket, found = await self._score(
-            request, texts, truncate=asked.truncate, is_batch=is_batch
+            request, texts, truncate=asked.truncate, side=self._side(asked), is_batch=is_batch
         )
         scores = [
             answers.label_scores(deployment.bundle, scored, raw_scores=asked.raw_scores) for scored in found
@@ -73,7 +80,9 @@ class Routes:
         """Several texts or pairs; a prediction for each, in order."""
         asked: BatchRequest = models.check(BatchRequest, await self._body(request))
         wants_details = _wants_details(request) or asked.details
-        pairs: Sequence[str | None] = asked.text_pairs or [None] * len(asked.texts)
+        pairs: Sequence[str | None] = (
+            [None] * len(asked.texts) if asked.text_pairs is None else asked.text_pairs
+        )
         if len(pairs) != len(asked.texts):
             message = f"text_pairs: {len(pairs)} second texts for {len(asked.texts)} texts; a pair needs both"
             raise Refusal("invalid", message)
@@ -87,14 +96,21 @@ class Routes:
 
     async def rerank(self, request: Request) -> Response:
         """Texts by how well they answer a query, the best first; for pair models of one or two outputs."""
-        asked: RerankRequest = models.check(RerankRequest, await self._body(request))
+        return await self._rerank(request, models.check(RerankRequest, await self._body(request)))
+
+    async def _rerank(self, request: Request, asked: RerankRequest) -> Response:
         bundle = self._bundle()
         if bundle.is_pair is False or len(bundle.labels) > 2 or bundle.task == "multi_label":
             message = "this model does not rerank; that needs a pair model of one output or two labels"
             raise Refusal("not_this_model", message)
         pairs = [(asked.query, text) for text in asked.texts]
         deployment, ticket, found = await self._score(
-            request, pairs, truncate=asked.truncate, is_batch=True, is_rerank=True
+            request,
+            pairs,
+            truncate=asked.truncate,
+            side=self._side(asked),
+            is_batch=True,
+            is_rerank=True,
         )
         ranked = answers.ranks(
             deployment.bundle, found, asked.texts, raw_scores=asked.raw_scores, return_text=asked.return_text
@@ -110,6 +126,10 @@ class Routes:
         if trouble is not None:
             raise Refusal("unhealthy", f"not ready: {trouble}", {"Retry-After": "1"})
         return _json({"status": "healthy", "model_loaded": True})
+
+    async def ping(self, request: Request) -> Response:
+        """The same as /health, at the address that SageMaker asks."""
+        return await self.health(request)
 
     async def live(self, request: Request) -> Response:
         """200 as long as the process answers at all."""
@@ -171,6 +191,7 @@ class Routes:
         return await read_json(
             request.scope,
             request.receive,
+            held=self.held,
             max_bytes=self._settings.max_body_bytes,
             timeout_seconds=self._settings.timeout,
         )
@@ -190,6 +211,7 @@ class Routes:
         texts: Texts,
         *,
         truncate: bool | None = None,
+        side: Side = "right",
         is_batch: bool = False,
         is_rerank: bool = False,
     ) -> tuple[Deployment, Ticket, list[Scored]]:
@@ -202,7 +224,11 @@ class Routes:
         self._check(texts)
         self._check_rate(exchange, len(texts))
         deployment, ticket, found = await self._service.score(
-            texts, truncate=truncate, request_id=exchange.request_id, receive=request.receive
+            texts,
+            truncate=truncate,
+            truncation_side=side,
+            request_id=exchange.request_id,
+            receive=request.receive,
         )
         exchange.tokens = sum(scored.num_tokens for scored in found)
         self._metrics.success(is_batch=is_batch, num_documents=len(texts), num_tokens=exchange.tokens)
@@ -210,6 +236,16 @@ class Routes:
         total = asyncio.get_running_loop().time() - ticket.arrived_at
         self._metrics.times(total=total, tokenize=tokenize, queue=queue, forward=forward)
         return deployment, ticket, found
+
+    def _side(self, asked: InputsRequest | RerankRequest) -> Side:
+        """Where over-long texts are cut; raises Refusal where this server does not cut them on the left."""
+        if (asked.truncation_direction or "right").lower() == "right":
+            return "right"
+        policy = self._settings.on_long
+        if policy not in {"truncate", "error"}:
+            message = f"truncation_direction: this server reads long texts by {policy}; leave Left out"
+            raise Refusal("invalid", message)
+        return "left"
 
     def _check(self, texts: Texts) -> None:
         """Raise Refusal where the texts are too many, too long, or not what the model takes."""
@@ -248,8 +284,10 @@ def make_app(service: Service, settings: ServeSettings, metrics: Metrics) -> App
         "/predict": {"POST": routes.predict},
         "/predict/batch": {"POST": routes.predict_batch},
         "/rerank": {"POST": routes.rerank},
-        "/": {"POST": routes.predict_inputs},
+        "/": {"POST": routes.root},
+        "/invocations": {"POST": routes.invocations},
         "/health": {"GET": routes.health},
+        "/ping": {"GET": routes.ping},
         "/live": {"GET": routes.live},
         "/info": {"GET": routes.info},
         "/metrics": {"GET": routes.metrics},
@@ -271,9 +309,13 @@ def make_app(service: Service, settings: ServeSettings, metrics: Metrics) -> App
         handler = methods.get(method)
         if handler is None:
             message = f"{scope['method'][:20]} is not for this address"
-            raise Refusal("method", message, {"Allow": ", ".join(sorted(methods))})
+            allowed = {*methods, "HEAD"} if "GET" in methods else methods
+            raise Refusal("method", message, {"Allow": ", ".join(sorted(allowed))})
         request = Request(scope, receive)
-        response = await handler(request)
+        try:
+            response = await handler(request)
+        finally:
+            routes.held.release(scope[EXCHANGE])
         await response(scope, receive, send)
 
     return app

@@ -23,7 +23,7 @@ from assay.serve.placement import further_specs, start_first
 from assay.serve.refusals import Refusal
 from assay.serve.scores import Scoring
 from assay.serve.settings import ServeSettings
-from assay.serve.tickets import ClientGoneError, Document, Scored, Text, Ticket
+from assay.serve.tickets import ClientGoneError, Document, Scored, Side, Text, Ticket
 from assay.serve.tokenizing import Tokenizer, TokenizingStage
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import choose_max_length
@@ -128,6 +128,7 @@ class Service:
         texts: Sequence[tuple[str, str | None]],
         *,
         truncate: bool | None,
+        truncation_side: Side = "right",
         request_id: str,
         receive: Receive,
     ) -> tuple[Deployment, Ticket, list[Scored]]:
@@ -144,6 +145,7 @@ class Service:
             num_documents=len(texts),
             deadline=now + self.settings.timeout,
             truncate=truncate,
+            truncation_side=truncation_side,
             done=loop.create_future(),
             arrived_at=now,
             reckoned_tokens=_reckoned(texts, deployment),
@@ -215,7 +217,7 @@ class Service:
             old = self.deployment
             try:
                 made = await self._open(self.settings, start_first(self.settings))
-            except AssayError as error:
+            except (AssayError, OSError) as error:
                 self.metrics.reload("failed")
                 _log.error("reload failed, the old bundle goes on: %s", error)
                 return
@@ -335,10 +337,7 @@ def load_here(settings: ServeSettings, folder: str) -> tuple[Bundle, Encoder, To
     )
     if bundle.is_pair:
         encoder.check_pairs()
-    truncating = encoder
-    if settings.on_long == "error":
-        truncating = Encoder.from_bundle(bundle.path, max_length=max_length, on_long="truncate")
-    tokenizer = Tokenizer(encoder, truncating=truncating)
+    tokenizer = Tokenizer(encoder)
     tokenizer.warm_up()
     return bundle, encoder, tokenizer
 

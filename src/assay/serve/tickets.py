@@ -2,11 +2,15 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from assay.serve.scores import Score
+
+Side = Literal["right", "left"]
+"""Where over-long texts are cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class Ticket:
     """Event loop time after which nobody waits for the answer."""
     truncate: bool | None
     """Whether over-long texts are cut; None: as the server was told."""
+    truncation_side: Side
     done: "asyncio.Future[list[Scored]]"
     arrived_at: float
     num_tokens: list[int] = field(default_factory=list)

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ import pyarrow as pa
 from assay.errors import UsageError
 from assay.serve.policy import Queue, Waiting
 from assay.serve.refusals import Refusal, refusal_of
-from assay.serve.tickets import Document, Text, Ticket
+from assay.serve.tickets import Document, Side, Text, Ticket
 from assay.tokenize.encode import Encoder, Tokens
 from assay.tokenize.windows import expand_windows
 
@@ -33,10 +34,10 @@ _WINDOWS = ("window-mean", "window-max")
 class Tokenizer:
     """Makes documents of texts. Threads may share it."""
 
-    def __init__(self, encoder: Encoder, *, truncating: Encoder) -> None:
-        """`truncating` serves the requests that ask for texts to be cut where `encoder` refuses them."""
+    def __init__(self, encoder: Encoder) -> None:
+        """Encode as `encoder` does, but for requests that ask for texts to be cut, or cut on the left."""
         self.encoder = encoder
-        self._truncating = truncating
+        self._cutting = {side: encoder.truncating(side) for side in get_args(Side)}
         self.has_windows = encoder.on_long in _WINDOWS
         if self.has_windows and encoder.special_tokens is None:
             msg = f"on_long {encoder.on_long} needs a tokenizer with fixed special tokens; use truncate"
@@ -49,12 +50,10 @@ class Tokenizer:
     def documents(self, texts: Sequence[Text]) -> list[Document | Refusal]:
         """A document for each text, or why there is none; notes token counts in the tickets."""
         found: list[Document | Refusal | None] = [None] * len(texts)
-        kinds: dict[tuple[bool, bool], list[int]] = {}
+        kinds: dict[tuple[bool, Encoder], list[int]] = {}
         for place, text in enumerate(texts):
-            cuts = self.encoder.on_long == "error" and text.ticket.truncate is True
-            kinds.setdefault((text.second is not None, cuts), []).append(place)
-        for (is_pair, cuts), places in kinds.items():
-            encoder = self._truncating if cuts else self.encoder
+            kinds.setdefault((text.second is not None, self._encoder(text.ticket)), []).append(place)
+        for (is_pair, encoder), places in kinds.items():
             of_kind = [texts[place] for place in places]
             tokens = encoder.encode(
                 pa.array([text.first for text in of_kind], pa.large_string()),
@@ -63,6 +62,12 @@ class Tokenizer:
             for place, made in zip(places, self._split(of_kind, tokens, encoder), strict=True):
                 found[place] = made
         return [made for made in found if made is not None]
+
+    def _encoder(self, ticket: Ticket) -> Encoder:
+        policy = self.encoder.on_long
+        if policy == "truncate" or (policy == "error" and ticket.truncate is True):
+            return self._cutting[ticket.truncation_side]
+        return self.encoder
 
     def _split(self, texts: Sequence[Text], tokens: Tokens, encoder: Encoder) -> list[Document | Refusal]:
         num_tokens, truncated = tokens.num_tokens.tolist(), tokens.truncated.tolist()

@@ -9,16 +9,17 @@ policy for long documents needs the content and the special tokens apart:
 Where the special tokens stand is found by probing (`_probe_single`, `_probe_pair`). A tokenizer
 whose special tokens follow no plain template is asked for everything, truncation included.
 
-Not covered: truncation on the left, padding, and settings that `transformers` reads from
-tokenizer_config.json only.
+Truncation cuts the end away, and the beginning only for `truncating("left")`. Not covered: padding,
+and settings that `transformers` reads from tokenizer_config.json only.
 """
 
 import os
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import chain, compress, pairwise
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -168,6 +169,7 @@ class Encoder:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._cut_rule = cut_rule
+        self._side: Literal["left", "right"] = "right"
         self.fingerprint = fingerprint
         """Hash of what the tokenizer does to text, 32 hex digits."""
         self.max_length = max_length
@@ -183,6 +185,12 @@ class Encoder:
         self.pair_special_tokens = _probe_pair(tokenizer)
         """What surrounds a pair of texts; None where it follows no template."""
         self._check_lengths()
+
+    def truncating(self, side: Literal["left", "right"]) -> "Encoder":
+        """This encoder under `truncate`, cutting on that side, as `truncation_side` of `transformers` does."""
+        made = copy(self)
+        made.on_long, made._side = "truncate", side  # noqa: SLF001  a copy of this
+        return made
 
     def encode(self, texts: pa.Array, text_pairs: pa.Array | None = None) -> Tokens:
         """The token ids of each text, or of each pair of texts, in order.
@@ -245,7 +253,7 @@ class Encoder:
         elif self.on_long in _WINDOWS:
             content = self._content_ids(texts)
         else:
-            content, _ = self._leading_ids(texts, limit)
+            content, _ = self._near_ids(texts, limit)
         for ids in content:
             is_over = len(ids) > limit and self.on_long not in _WINDOWS
             truncated.append(is_over)
@@ -256,7 +264,7 @@ class Encoder:
             if is_over and self.on_long == "head-tail":
                 kept = (ids[:num_head], ids[len(ids) - limit + num_head :])
             elif is_over:
-                kept = (ids[:limit],)
+                kept = (self._cut(ids, limit),)
             parts += (special.prefix, *kept, special.suffix)
             lengths.append(special.num_tokens + (limit if is_over else len(ids)))
         return _Rows(parts=parts, lengths=lengths, truncated=truncated, second_starts=[])
@@ -268,7 +276,7 @@ class Encoder:
         limit = self.max_length - special.num_tokens
         rows = _Rows(parts=[], lengths=[], truncated=[], second_starts=[])
         both = texts + text_pairs
-        content, cut = self._leading_ids(both, limit)
+        content, cut = self._near_ids(both, limit)
         if limit % 2:
             # The odd token goes to the longer text; where both are over the limit, only reading them
             # whole tells which one that is.
@@ -289,9 +297,8 @@ class Encoder:
                 rows.lengths.append(0)
                 rows.second_starts.append(0)
                 continue
-            rows.parts.extend(
-                (special.prefix, first[:num_first], special.middle, second[:num_second], special.suffix)
-            )
+            kept = self._cut(first, num_first), self._cut(second, num_second)
+            rows.parts.extend((special.prefix, kept[0], special.middle, kept[1], special.suffix))
             rows.lengths.append(special.num_tokens + num_first + num_second)
             if special.num_middle_of_first is None:
                 rows.second_starts.append(0)
@@ -306,7 +313,7 @@ class Encoder:
         if self.on_long == "truncate" and any(is_over):
             # A copy, so that threads which share this encoder never meet a truncating tokenizer.
             truncating = Tokenizer.from_str(self._tokenizer.to_str())
-            truncating.enable_truncation(self.max_length)
+            truncating.enable_truncation(self.max_length, direction=self._side)
             encodings = truncating.encode_batch(texts)
         elif self.on_long == "error":
             encodings = [Encoding() if over else one for one, over in zip(encodings, is_over, strict=True)]
@@ -320,18 +327,21 @@ class Encoder:
 
     # ------------------------------------------------------------ content ids
 
-    def _leading_ids(self, texts: list[str], num_kept: int) -> tuple[list[list[int]], set[int]]:
-        """Content ids of each text, all or more than `num_kept`, and the numbers of those not read whole."""
+    def _cut(self, ids: list[int], num_kept: int) -> list[int]:
+        return ids[:num_kept] if self._side == "right" else ids[len(ids) - num_kept :]
+
+    def _near_ids(self, texts: list[str], num_kept: int) -> tuple[list[list[int]], set[int]]:
+        """Content ids of each text, all or more than are kept, and the numbers of those not read whole."""
         content: list[list[int]] = [[] for _ in texts]
         cut: set[int] = set()
         pending: Sequence[int] = range(len(texts))
         num_chars = (num_kept + _MARGIN_TOKENS) * _CHARS_PER_TOKEN
         while pending:
-            heads = [self._cut_rule.head(texts[number], num_chars) for number in pending]
+            ends = [self._end(texts[number], num_chars) for number in pending]
             short: list[int] = []
-            for number, head, ids in zip(pending, heads, self._content_ids(heads), strict=True):
+            for number, end, ids in zip(pending, ends, self._content_ids(ends), strict=True):
                 content[number] = ids
-                if len(head) == len(texts[number]):
+                if len(end) == len(texts[number]):
                     continue
                 if len(ids) < num_kept + _MARGIN_TOKENS:
                     short.append(number)
@@ -340,6 +350,12 @@ class Encoder:
             pending = short
             num_chars *= _HEAD_GROWTH
         return content, cut
+
+    def _end(self, text: str, num_chars: int) -> str:
+        """The end that is kept, of `num_chars` or more; the whole text where it cannot be cut."""
+        if self._side == "right":
+            return self._cut_rule.head(text, num_chars)
+        return self._cut_rule.tail(text, num_chars) or text
 
     def _outer_ids(self, texts: list[str], num_head: int, num_tail: int) -> list[list[int]]:
         """Content ids of each text, or its first and last ones and more than the sum where it is long."""

@@ -43,6 +43,26 @@ def test_none_at_all():
     assert read_keys(None, {}).digests == ()
 
 
+@pytest.mark.parametrize("value", ["", " ", ",", " , "])
+def test_an_empty_variable_is_refused(tmp_path, value):
+    """A variable that was meant to hold a key never means that there are no keys."""
+    with pytest.raises(UsageError, match="ASSAY_API_KEYS is set and holds no key"):
+        read_keys(None, {"ASSAY_API_KEYS": value})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("keys", "# c\r\nci:one\r\n\r\nweb:two\r\n"), ("keys.toml", 'ci = "one"\r\nweb = "two"')],
+)
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_files_from_windows(tmp_path, name, content, mark):
+    """Carriage returns and a byte order mark are no part of names and keys."""
+    file = tmp_path / name
+    file.write_bytes(f"{mark}{content}".encode())
+    keys = read_keys(str(file), {})
+    assert [keys.name_of(key) for key in ("one", "two")] == ["ci", "web"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [

@@ -1,6 +1,7 @@
 """What each address answers, through the whole application, with an engine that is a function."""
 
 import asyncio
+import gzip
 import json
 
 import httpx
@@ -133,10 +134,21 @@ def test_tei_inputs(bundles, inputs, shape):
     assert int(answer.headers["x-total-time"]) >= 0
 
 
-def test_tei_at_the_root(bundles):
-    """A client that knows the host alone posts to `/`."""
-    (answer,) = ask(bundles / "single", ("/", {"inputs": "document of 3"}))
+@pytest.mark.parametrize("path", ["/", "/invocations"])
+def test_tei_by_its_host(bundles, path):
+    """Who knows the host alone, and SageMaker: `inputs` are predicted, a `query` ranks texts."""
+    body = {"query": "document", "texts": ["a 1", "b 2", "c 3"]}
+    answer, ranked, same, neither = ask(
+        bundles / "single",
+        (path, {"inputs": "document of 3"}),
+        (path, body),
+        ("/rerank", body),
+        (path, {"text": "document of 3"}),
+    )
     assert {each["label"] for each in answer.json()} == set(LABELS)
+    assert ranked.json() == same.json()
+    assert sorted(each["index"] for each in ranked.json()) == [0, 1, 2]
+    assert (neither.status_code, neither.json()["error"]) == (422, "inputs: Field required")
 
 
 def test_truncate(bundles):
@@ -157,6 +169,72 @@ def test_truncate(bundles):
     )
     assert strict.status_code == 422
     assert asked.status_code == 200
+
+
+@pytest.mark.parametrize("on_long", ["truncate", "error"])
+def test_truncation_on_the_left(bundles, on_long):
+    """With Left a long text loses its beginning: the scores are those of its end; also in a mixed queue."""
+    text, end = f"{'first ' * 100}document of 3", f"{'first ' * 59}document of 3"
+    start = "first " * 62
+    left, left_again, right, of_end, of_start, short = (
+        answer.json()
+        for answer in ask(
+            bundles / "single",
+            *(
+                ("/predict", {"inputs": inputs, "raw_scores": True, "truncate": True, **more})
+                for inputs, more in [
+                    (text, {"truncation_direction": "Left"}),
+                    (text, {"truncation_direction": "left"}),
+                    (text, {"truncation_direction": "Right"}),
+                    (end, {}),
+                    (start, {}),
+                    (end, {"truncation_direction": "Left"}),
+                ]
+            ),
+            on_long=on_long,
+        )
+    )
+    assert left == left_again == of_end == short
+    assert right == of_start
+    assert left != right
+    ranked = {"query": "q", "texts": [text, "b"], "truncate": True, "raw_scores": True}
+    scores = [
+        {each["index"]: each["score"] for each in answer.json()}
+        for answer in ask(
+            bundles / "single",
+            ("/rerank", {**ranked, "truncation_direction": "Left"}),
+            ("/rerank", {**ranked, "texts": [f"{'first ' * 57}document of 3", "b"]}),
+            ("/rerank", ranked),
+            on_long=on_long,
+        )
+    ]
+    assert scores[0] == scores[1] != scores[2]
+
+
+def test_truncation_on_the_left_is_never_ignored(bundles):
+    """It is refused by servers that read long texts otherwise, by `truncate: false`, and where it is no side."""
+    text = "first " * 100
+    left = {"inputs": text, "truncation_direction": "Left"}
+    for on_long in ("window-mean", "window-max", "head-tail"):
+        refused, right = ask(
+            bundles / "single",
+            ("/predict", left),
+            ("/predict", {**left, "truncation_direction": "Right"}),
+            on_long=on_long,
+        )
+        assert refused.status_code == 422
+        assert on_long in refused.json()["error"]
+        assert right.status_code == 200
+    (refused,) = ask(bundles / "single", ("/predict", left), on_long="error")
+    assert refused.json()["error_type"] == "tokenizer"
+    uncut, no_side = ask(
+        bundles / "single",
+        ("/predict", {**left, "truncate": False}),
+        ("/rerank", {"query": "q", "texts": [text], "truncation_direction": "Middle"}),
+    )
+    assert (uncut.status_code, uncut.json()["error_type"]) == (422, "tokenizer")
+    assert (no_side.status_code, no_side.json()["error_type"]) == (422, "validation")
+    assert "'Left'" in no_side.json()["error"]
 
 
 def test_windows(bundles):
@@ -210,6 +288,13 @@ def test_rerank(bundles):
         ("single", "/predict", {"inputs": ""}, 422, "empty"),
         ("single", "/predict", {"inputs": []}, 422, "empty"),
         ("single", "/predict", {"inputs": [[]]}, 422, "validation"),
+        ("single", "/predict", {"inputs": ["a", 3]}, 422, "validation"),
+        ("single", "/predict", {"inputs": [["a", 3]]}, 422, "validation"),
+        ("single", "/predict", {"inputs": {"text": "a"}}, 422, "validation"),
+        ("single", "/predict", {"inputs": None}, 422, "validation"),
+        ("single", "/predict", "a", 422, "validation"),
+        ("single", "/invocations", None, 405, "validation"),
+        ("single", "/invocations", {"query": "a"}, 422, "validation"),
         ("single", "/predict", {"inputs": ["a", "b", "c"]}, 422, "validation"),
         ("single", "/predict", {"inputs": ["a", ["b"]]}, 422, "validation"),
         ("single", "/predict", {"inputs": 3}, 422, "validation"),
@@ -218,6 +303,7 @@ def test_rerank(bundles):
         ("single", "/predict/batch", {"texts": ["a", None]}, 422, "validation"),
         ("single", "/predict/batch", {"texts": ["a"] * 9}, 422, "validation"),
         ("single", "/predict/batch", {"texts": ["a"], "text_pairs": ["b", "c"]}, 422, "validation"),
+        ("single", "/predict/batch", {"texts": ["a"], "text_pairs": []}, 422, "validation"),
         ("single", "/predict", {"text": "a" * 101}, 422, "validation"),
         ("single", "/predict", {"text": "a" * 5000}, 413, "validation"),
         ("pair", "/predict", {"text": "a"}, 422, "validation"),
@@ -242,6 +328,35 @@ def test_what_is_refused(bundles, bundle, path, body, status, kind):
     assert answer.json()["request_id"] == answer.headers["x-request-id"] == "me.1"
     assert "Traceback" not in answer.text
     assert len(answer.json()["error"]) < 700
+    assert "Request" not in answer.json()["error"], "names of ours mean nothing to a client"
+    assert "union[" not in answer.json()["error"]
+
+
+def test_compressed_bodies(bundles):
+    """A body that says it is compressed is refused with what to send instead, whatever is in it."""
+    body = b'{"text": "document of 3"}'
+    found = ask(
+        bundles / "single",
+        ("/predict", gzip.compress(body), {"Content-Encoding": "gzip"}),
+        ("/predict", body, {"Content-Encoding": "br"}),
+        ("/predict", body, {"Content-Encoding": "identity"}),
+    )
+    assert [answer.status_code for answer in found] == [415, 415, 200]
+    assert found[0].headers["accept-encoding"] == "identity"
+    assert "without Content-Encoding" in found[0].json()["error"]
+
+
+def test_other_methods_hear_which_there_are(bundles):
+    """405 names every method of the address, HEAD with GET."""
+    page, health, predict = ask(
+        bundles / "single", ("/docs", {"text": "a"}), ("/ping", {"text": "a"}), ("/predict", None)
+    )
+    assert [answer.status_code for answer in (page, health, predict)] == [405] * 3
+    assert [answer.headers["allow"] for answer in (page, health, predict)] == [
+        "GET, HEAD",
+        "GET, HEAD",
+        "POST",
+    ]
 
 
 def test_content_type(bundles):
@@ -357,6 +472,7 @@ def test_answers_fit_the_document(bundles):
         ("/predict", {"inputs": [["a"], ["b"]]}),
         ("/predict/batch", {"texts": ["a", "b"]}),
         ("/rerank", {"query": "a", "texts": ["b"], "return_text": True}),
+        ("/invocations", {"query": "a", "texts": ["b"]}),
     ]
     for name in ("single", "score"):
         document, *found = ask(bundles / name, ("/openapi.json", None), *requests)

@@ -1,13 +1,15 @@
 """Connections: those that never send a request are closed, the others are kept."""
 
 import asyncio
+import contextlib
 import socket
 
 import pytest
 from support.bundles import write_bundle
 from support.serving import make_edge, open_service
 
-from assay.serve import server
+from assay.serve import routes, server
+from assay.serve.bodies import Held
 from assay.serve.settings import ServeSettings
 
 
@@ -17,11 +19,11 @@ def folder(tmp_path_factory):
     return write_bundle(tmp_path_factory.mktemp("server") / "bundle")
 
 
-def talk(folder, conversation):
+def talk(folder, conversation, **settings):
     """What a conversation with a running server comes to; it is given the server's port."""
 
     async def run():
-        service, _ = open_service(folder)
+        service, _ = open_service(folder, **settings)
         running = server.Server(server._config(ServeSettings(bundle=str(folder)), make_edge(service)))
         with socket.create_server(("127.0.0.1", 0)) as listener:
             task = asyncio.ensure_future(running.serve(sockets=[listener]))
@@ -71,6 +73,129 @@ def test_a_connection_is_kept_between_requests(folder, monkeypatch):
         return found
 
     assert talk(folder, conversation) == [b"HTTP/1.1 200 OK"] * 2
+
+
+@pytest.mark.parametrize(
+    ("start", "more"),
+    [
+        (b"GET /live HTTP/1.1\r\nX-Long: ", b"a" * 50_000),
+        (b"GET /live HTTP/1.1\r\n", b"X-Many: a\r\n" * 5_000),
+        (b"GET /", b"a" * 50_000),
+    ],
+)
+def test_a_head_without_end_is_refused(folder, start, more):
+    """Long before the time for a head is over, and before it takes memory: 431, and the connection is closed."""
+
+    async def conversation(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(start)
+        num_sent = 0
+        with contextlib.suppress(ConnectionError):
+            while not reader.at_eof() and num_sent < 50_000_000 and not reader._buffer:
+                writer.write(more)
+                num_sent += len(more)
+                await writer.drain()
+                await asyncio.sleep(0)
+        found = await asyncio.wait_for(reader.read(12), 5)
+        writer.close()
+        return found, num_sent
+
+    found, num_sent = talk(folder, conversation)
+    assert found == b"HTTP/1.1 431"
+    assert num_sent < 10_000_000
+
+
+def test_large_heads_within_the_limit_and_many_requests_are_answered(folder):
+    """60 KB of headers, a hundred times over one connection: the limit is one of each head."""
+    request = REQUEST[:-2] + b"X-Long: " + b"a" * 60_000 + b"\r\n\r\n"
+
+    async def conversation(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        found = []
+        for _ in range(100):
+            writer.write(request)
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            found.append(head.split(b"\r\n")[0])
+            await reader.readexactly(len(b'{"status":"live"}'))
+        writer.close()
+        return found
+
+    assert talk(folder, conversation) == [b"HTTP/1.1 200 OK"] * 100
+
+
+BODY = b'{"text": "document of 3"}'
+CHUNKED = (
+    b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(b"1\r\n%c\r\n" % byte for byte in BODY)
+)
+
+
+def test_headers_behind_a_body(folder):
+    """A few are left out, so that none of them counts as one of the head; without end, the connection is closed."""
+
+    async def conversation(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(CHUNKED + b"0\r\nX-Request-Id: behind\r\n\r\n")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(CHUNKED + b"0\r\n")
+        num_sent = 0
+        with contextlib.suppress(ConnectionError):
+            while not reader.at_eof() and num_sent < 50_000_000:
+                writer.write(b"X-Many: a\r\n" * 5_000)
+                num_sent += 55_000
+                await writer.drain()
+                await asyncio.sleep(0)
+        writer.close()
+        return head, num_sent
+
+    head, num_sent = talk(folder, conversation)
+    assert head.startswith(b"HTTP/1.1 200")
+    assert b"behind" not in head
+    assert num_sent < 10_000_000
+
+
+def test_bodies_together_are_bounded(folder, monkeypatch):
+    """While others' bodies fill the room, a large one is refused with 429 and small ones are answered."""
+    held = Held(most_bytes=200_000)
+    monkeypatch.setattr(routes, "Held", lambda: held)
+    text = BODY + b" " * 250_000
+    post = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+
+    async def until(condition):
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110  the server sets no event for us
+                await asyncio.sleep(0.01)
+
+    async def ask(port, body, *, num_first=0, between=None):
+        """The head of the answer; the body goes in two pieces, with something between them."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(post % len(body) + body[:num_first])
+        found = await between if between else await asyncio.sleep(0.2)
+        writer.write(body[num_first:])
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        writer.close()
+        return head, found
+
+    async def meanwhile(port):
+        await until(lambda: held.num_bytes >= 230_000)
+        return [(await ask(port, text, num_first=90_000))[0], (await ask(port, BODY))[0]]
+
+    async def conversation(port):
+        first, (refused, small) = await ask(port, text, num_first=230_000, between=meanwhile(port))
+        vanishing = (await asyncio.open_connection("127.0.0.1", port))[1]
+        vanishing.write(post % len(text) + text[:90_000])
+        await until(lambda: held.num_bytes)
+        vanishing.close()
+        await until(lambda: not held.num_bytes)
+        return refused, small, first, (await ask(port, text, num_first=90_000))[0]
+
+    refused, *answered = talk(folder, conversation, max_body_bytes=300_000)
+    assert refused.startswith(b"HTTP/1.1 429")
+    assert b"retry-after: 1" in refused
+    assert [head.split(b"\r\n")[0] for head in answered] == [b"HTTP/1.1 200 OK"] * 3
+    assert held.num_bytes == 0
 
 
 def test_tls_files_that_are_none(folder, tmp_path):

@@ -1,6 +1,8 @@
 """Queues, deadlines, lost clients, dying engines, drain: the whole path in one event loop, without processes."""
 
 import asyncio
+import errno
+import os
 import time
 
 import pytest
@@ -344,3 +346,24 @@ def test_nan_is_an_error_and_no_score(folder, monkeypatch):
         await service.drain()
 
     asyncio.run(run())
+
+
+def test_a_reload_that_the_machine_refuses(folder, monkeypatch, caplog):
+    """No process to be had, or a file that cannot be read: said and counted as any failed reload, the old goes on."""
+
+    def refuse(_settings):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr("assay.serve.service.start_first", refuse)
+
+    async def run():
+        service, _ = open_service(folder)
+        old = service.deployment
+        await service.reload()
+        assert service.deployment is old
+        assert b'assay_reloads{outcome="failed"} 1.0' in service.metrics.exposition()
+        await score(service, ["of"])
+        await service.drain()
+
+    asyncio.run(run())
+    assert "reload failed, the old bundle goes on" in caplog.text

@@ -98,6 +98,31 @@ def test_pairs_equal_transformers_longest_first(folder, max_length):
     assert types == expected["token_type_ids"]
 
 
+@pytest.mark.parametrize("max_length", [3, 7, 8, 33, 512])
+def test_truncation_on_the_left_equals_transformers(folder, max_length):
+    """What `truncating("left")` cuts is what transformers cuts with truncation_side left, singles and pairs."""
+    encoder = Encoder.from_bundle(folder, max_length=max_length, on_long="error")
+    cutting = encoder.truncating("left")
+    reference = AutoTokenizer.from_pretrained(folder, truncation_side="left")
+    long = [*TEXTS, " ".join(str(number) for number in range(20_000))]
+    tokens = cutting.encode(column(long))
+    assert rows_of(tokens) == reference(long, truncation=True, max_length=max_length)["input_ids"]
+    assert tokens.truncated.tolist() == [len(ids) > max_length for ids in reference(long)["input_ids"]]
+    assert tokens.errors == {}
+    assert encoder.encode(column(long)).errors, "the encoder itself still refuses"
+    if max_length < 7:
+        return
+    texts = [*TEXTS[:5], TEXTS[6], *TEXTS[10:13], "the quick brown fox jumps over the lazy dog " * 6]
+    first, second = [one for one in texts for _ in texts], [one for _ in texts for one in texts]
+    pairs = cutting.encode(column(first), column(second))
+    expected = reference(
+        first, second, truncation="longest_first", max_length=max_length, return_token_type_ids=True
+    )
+    assert rows_of(pairs) == expected["input_ids"]
+    starts = [0] * len(first) if pairs.second_starts is None else pairs.second_starts.tolist()
+    assert starts == [types.index(1) if 1 in types else 0 for types in expected["token_type_ids"]]
+
+
 @pytest.mark.parametrize("num_first", range(12))
 def test_longest_first_rule_equals_the_library(wordpiece_folder, num_first):
     """Every pair of small lengths and every limit is cut as the library cuts it."""
