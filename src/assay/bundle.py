@@ -152,7 +152,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     labels = _labels(folder, config)
     description = _description(folder)
     calibration, calibration_notes = _find_calibration(folder)
-    max_length = _max_length(folder, config)
+    max_length = limit_of(folder, config)
     task = _task(folder, config, labels)
     _check_description(folder, description, task, labels)
     _check_calibration(folder, calibration, task, labels)
@@ -463,10 +463,12 @@ def publish_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.tmp-", dir=out.parent))
         try:
             yield scratch
+            mode = _default_mode(scratch)
             for file in sorted(scratch.rglob("*")):
                 if file.is_file():
+                    file.chmod(mode & 0o666)  # safetensors' writer lets only the owner read
                     _sync_file(file)
-            scratch.chmod(0o755)
+            scratch.chmod(mode)
             _swap_in(scratch, out)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -481,9 +483,18 @@ def check_out(out: Path, *, overwrite: bool = False) -> None:
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         msg = (
             f"{out}: the folder is not empty; a bundle is never written over another; "
-            "name a new folder or allow overwriting"
+            "name a new folder, or replace it with overwrite"
         )
         raise UsageError(msg)
+
+
+def _default_mode(folder: Path) -> int:
+    """Permissions that a new folder gets here."""
+    probe = folder / ".mode"
+    probe.mkdir()
+    mode = probe.stat().st_mode & 0o777
+    probe.rmdir()
+    return mode
 
 
 def _swap_in(scratch: Path, out: Path) -> None:
@@ -528,7 +539,10 @@ def _storage_errors(target: Path) -> Iterator[None]:
 def _folder(path: str | os.PathLike[str]) -> Path:
     folder = Path(path).absolute()
     if not folder.exists():
-        msg = f"{path}: no such folder; a bundle is a local folder with config.json; check the path"
+        msg = (
+            f"{path}: no such folder; a model is a local folder with config.json, nothing is fetched from a hub; "
+            "check the path, or save the model there first"
+        )
         raise BundleError(msg)
     if not folder.is_dir():
         msg = f"{path}: a file; a bundle is a folder with config.json; name the folder that holds it"
@@ -698,7 +712,8 @@ def _task(folder: Path, config: JsonObject, labels: tuple[str, ...]) -> Task:
     return task
 
 
-def _max_length(folder: Path, config: JsonObject) -> int:
+def limit_of(folder: Path, config: JsonObject) -> int:
+    """Most tokens, special tokens included, that the model in a folder can take; a million where nothing says."""
     limits = []
     stated = _optional(folder, "tokenizer_config.json").get("model_max_length")
     if _is_number(stated) and 0 < stated <= _NO_LIMIT:

@@ -9,7 +9,7 @@ What to send, when to try again and what an answer means is decided by plain fun
 generator (`exchange`) that touch no socket and no clock, so both clients share them (the idea is that
 of `httpx/_auth.py`). The clients themselves only send, wait and keep several requests in flight.
 
-Needs the extra: pip install 'assay[serve]'. Training, scoring of whole corpora and the TEI routes are
+Needs httpx, which the extra `serve` brings. Training, scoring of whole corpora and the TEI routes are
 not covered: a client of text-embeddings-inference is a client of this server as it stands.
 """
 
@@ -995,7 +995,7 @@ def _import_httpx() -> "ModuleType":
     try:
         import httpx
     except ImportError:
-        msg = "package httpx is not installed; assay.Client needs it; pip install 'assay[serve]'"
+        msg = "package httpx is not installed; assay.Client needs it; pip install httpx"
         raise UsageError(msg) from None
     return httpx
 

@@ -120,6 +120,11 @@ def format_count(count: float) -> str:
     return f"{count:,.0f}"
 
 
+def format_number_of(count: int, one: str, many: str | None = None) -> str:
+    """`1 unit`, `12,345 units`; `many` where it is not `one` with an s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 class ProgressDisplay:
     """Shows `Progress` on stderr: a live bar on a terminal, a JSON line a minute elsewhere."""
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 
@@ -595,6 +596,20 @@ def test_a_published_folder_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(KeyError), publish_folder(tmp_path / "other") as scratch:
         json.loads((scratch / "config.json").write_text("{}") and "{}")["absent"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["deep"]
+
+
+def test_others_may_read_what_is_published(tmp_path):
+    """Some writers let only the owner read; whoever serves the bundle often is another user."""
+    old = os.umask(0o027)
+    try:
+        with publish_folder(tmp_path / "bundle") as scratch:
+            (scratch / "model.safetensors").touch(mode=0o600)
+    finally:
+        os.umask(old)
+    modes = [
+        path.stat().st_mode & 0o777 for path in (tmp_path / "bundle", tmp_path / "bundle/model.safetensors")
+    ]
+    assert modes == [0o750, 0o640]
 
 
 def test_a_folder_in_use_is_not_overwritten_unless_asked(tmp_path):

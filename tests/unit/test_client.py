@@ -594,7 +594,7 @@ for kind in (assay.Client, assay.AsyncClient):
 print(sorted({"torch", "numpy", "pyarrow"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True)
-    line = "package httpx is not installed; assay.Client needs it; pip install 'assay[serve]'\n"
+    line = "package httpx is not installed; assay.Client needs it; pip install httpx\n"
     assert done.stdout == 2 * line + "[]\n"
 
 

@@ -14,6 +14,7 @@ import torch
 
 from assay import __version__
 from assay.engine.devices import available_devices, default_num_threads, default_precision, parse_device
+from assay.telemetry import format_number_of
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "pyarrow", "numpy", "obstore", "pydantic")
 LOW_DISK_BYTES = 5 << 30
@@ -78,11 +79,10 @@ def _bundle_lines(path: str) -> list[tuple[str, str]]:
     device = available_devices()[0].name
     engine = load_engine(bundle.path, device=device)
     calibration = "none" if bundle.calibration is None else bundle.calibration.method
+    outputs = format_number_of(len(bundle.labels), "output")
+    length = bundle.default_max_length
     lines = [
-        (
-            "bundle",
-            f"{bundle.task}, {len(bundle.labels)} outputs, up to {bundle.max_length} tokens, calibration {calibration}",
-        ),
+        ("bundle", f"{bundle.task}, {outputs}, up to {length} tokens, calibration {calibration}"),
         ("fingerprint", f"bundle {bundle.fingerprint}, tokenizer {bundle.tokenizer_fingerprint}"),
         ("engine", engine.description()),
     ]

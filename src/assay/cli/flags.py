@@ -23,9 +23,14 @@ from assay.errors import UsageError
 S = TypeVar("S")
 
 NOT_GIVEN = None
-
-
 HELP_WIDTH = 110
+_KINDS = {
+    tuple: "a list of strings",
+    float: "a number",
+    int: "a whole number",
+    str: "a string",
+    bool: "true or false",
+}
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -73,7 +78,7 @@ def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
             parser.add_argument(flag, nargs="+", default=NOT_GIVEN, metavar="NAME", help=text)
             continue
         default = "" if field.default is MISSING or field.default is None else f" [{field.default}]"
-        metavar = "WORD" if choices else _type_metavar(kind)
+        metavar = "|".join(choices) if choices else _type_metavar(kind)
         parser.add_argument(
             flag, type=kind, choices=choices, default=NOT_GIVEN, metavar=metavar, help=text + default
         )
@@ -151,11 +156,13 @@ def read_config(path: Path, settings: type) -> dict[str, Any]:
 def _parse(path: Path, content: str) -> dict[str, Any]:
     import yaml
 
+    is_yaml = path.suffix in {".yaml", ".yml"}
     try:
-        raw = yaml.safe_load(content) if path.suffix in {".yaml", ".yml"} else tomllib.loads(content)
+        raw = yaml.safe_load(content) if is_yaml else tomllib.loads(content)
     except (ValueError, yaml.YAMLError) as error:  # PyYAML lets a date that is none through as ValueError
         first = str(error).replace("\n", " ")
-        msg = f"config {path} is not {'YAML' if path.suffix in {'.yaml', '.yml'} else 'TOML'} ({first}); mend it"
+        way_out = "mend it" if is_yaml or path.suffix == ".toml" else "call it .yaml if it is YAML"
+        msg = f"config {path} is not {'YAML' if is_yaml else 'TOML'} ({first}); {way_out}"
         raise UsageError(msg) from error
     if not isinstance(raw, dict):
         msg = f"config {path} holds {type(raw).__name__}; write key = value lines"
@@ -204,12 +211,9 @@ def _check_type(path: Path, key: str, value: object, hint: object) -> None:
     else:
         fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
     if not fits or (choices and value not in choices):
-        wanted = (
-            f"one of {', '.join(choices)}"
-            if choices
-            else {"tuple": "a list of strings"}.get(kind.__name__, kind.__name__)
-        )
-        msg = f"{key} in {path} is {value!r}; it must be {wanted}"
+        wanted = f"one of {', '.join(choices)}" if choices else _KINDS.get(kind, kind.__name__)
+        way_out = ", written as 5.0e-4" if kind is float and isinstance(value, str) else ""
+        msg = f"{key} in {path} is {value!r}; it must be {wanted}{way_out}"
         raise UsageError(msg)
 
 

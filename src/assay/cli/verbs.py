@@ -298,11 +298,16 @@ def _say(line: str) -> None:
 
 def _figures(outcome: Any) -> str:  # noqa: ANN401  runs is imported lazily
     counters = outcome.counters
+    published = (
+        f"{outcome.units_found + outcome.units_published:,} of {outcome.units_total:,} units published"
+    )
+    if not outcome.units_published:
+        return published
     rate = counters.rows / outcome.seconds if outcome.seconds > 0 else 0.0
     tokens = counters.tokens / outcome.seconds if outcome.seconds > 0 else 0.0
     waste = 1 - counters.tokens / counters.padded_tokens if counters.padded_tokens else 0.0
     parts = [
-        f"{outcome.units_found + outcome.units_published:,} of {outcome.units_total:,} units published",
+        published,
         f"{format_count(counters.rows)} docs now in {format_duration(outcome.seconds)}",
         f"{format_count(rate)} docs/s, {format_count(tokens)} tokens/s, {waste:.1%} padding",
         f"first worker ready after {outcome.ready_seconds:.1f} s",

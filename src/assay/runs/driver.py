@@ -24,7 +24,7 @@ from assay.runs.manifest import Manifest
 from assay.runs.plan import Unit, helping_order, own_share
 from assay.runs.run import Run, create_or_join
 from assay.runs.worker import FATAL_ERRORS
-from assay.telemetry import Counters, Progress
+from assay.telemetry import Counters, Progress, format_number_of
 
 UNITS_AHEAD = 2
 TRIES_PER_UNIT = 3
@@ -418,9 +418,11 @@ def drive_run(
     driver = Driver(run, commands(run), rank=rank, world_size=world_size, on_progress=on_progress)
     total, left = driver.units_total, driver.units_left
     if is_new or left == total:
-        say(f"{total:,} units to do, {run.manifest.planned_rows:,} rows.")
+        say(f"{format_number_of(total, 'unit')} to do, {format_number_of(run.manifest.planned_rows, 'row')}.")
     elif left:
         say(f"{total - left:,} of {total:,} units are published; going on with {left:,}.")
+    elif total == 1:
+        say("The one unit is published already; nothing to do.")
     else:
         say(f"All {total:,} units are published already; nothing to do.")
     return run, driver.run()

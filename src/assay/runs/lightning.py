@@ -1,6 +1,6 @@
 """A Lightning callback that streams predictions to the parts of an ordered, checked result.
 
-Needs the extra: pip install 'assay[lightning]'. Every rank writes files of its own, keyed by the row ids
+Needs pytorch-lightning, which the extra `lightning` brings. Every rank writes files of its own, keyed by the row ids
 that its batches carry; rank 0 puts them together (`predictions.py` says how). `batch_indices` is not used:
 Lightning does not know it with every sampler and every number of loader workers.
 
@@ -40,7 +40,7 @@ try:
     from pytorch_lightning.callbacks import BasePredictionWriter
 except ModuleNotFoundError as error:
     raise ImportError(
-        f"assay.runs.lightning needs pytorch-lightning ({error}); run pip install 'assay[lightning]'"
+        f"assay.runs.lightning needs pytorch-lightning ({error}); pip install pytorch-lightning"
     ) from error
 
 Array = npt.NDArray[np.generic]

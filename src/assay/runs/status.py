@@ -50,6 +50,8 @@ class Status:
         rows = f"{format_count(self.rows_published)} of {format_count(self.rows_total)} rows"
         if self.is_complete:
             return f"{done} ({rows}): complete"
+        if self.seconds_since_last_part is None:
+            return f"{done} ({rows}); no part yet"
         rate = f"{format_count(self.recent_rows_per_second)} docs/s lately"
         age = format_duration(self.seconds_since_last_part)
         return f"{done} ({rows}); {rate}, last part {age} ago, {format_duration(self.seconds_left)} left"

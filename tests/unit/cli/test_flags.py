@@ -104,18 +104,21 @@ def test_every_setting_may_stand_in_the_file(config, verb):
         ("max_lenght = 3", "unknown key in {file} max_lenght; did you mean max_length?"),
         ("max-length = 3", "unknown key in {file} max-length; did you mean max_length?"),
         ("zzz = 3", "unknown key in {file} zzz; see the fields of this command's --help"),
-        ('max_length = "3"', "max_length in {file} is '3'; it must be int"),
-        ("max_length = 3.0", "max_length in {file} is 3.0; it must be int"),
-        ("max_length = true", "max_length in {file} is True; it must be int"),
-        ("strict = 1", "strict in {file} is 1; it must be bool"),
-        ('strict = "yes"', "strict in {file} is 'yes'; it must be bool"),
-        ('parity_tolerance = "x"', "parity_tolerance in {file} is 'x'; it must be float"),
+        ('max_length = "3"', "max_length in {file} is '3'; it must be a whole number"),
+        ("max_length = 3.0", "max_length in {file} is 3.0; it must be a whole number"),
+        ("max_length = true", "max_length in {file} is True; it must be a whole number"),
+        ("strict = 1", "strict in {file} is 1; it must be true or false"),
+        ('strict = "yes"', "strict in {file} is 'yes'; it must be true or false"),
+        (
+            'parity_tolerance = "x"',
+            "parity_tolerance in {file} is 'x'; it must be a number, written as 5.0e-4",
+        ),
         (
             'on_long = "cut"',
             "on_long in {file} is 'cut'; it must be one of truncate, head-tail, window-mean, window-max, error",
         ),
         ("on_long = [1]", "on_long in {file} is [1]; it must be one of truncate, "),
-        ("text_column = 3", "text_column in {file} is 3; it must be str"),
+        ("text_column = 3", "text_column in {file} is 3; it must be a string"),
     ],
 )
 def test_a_wrong_line_of_a_file_is_refused(config, line, shown):
@@ -132,11 +135,16 @@ def test_a_wrong_line_of_a_file_is_refused(config, line, shown):
         ('sources = "a"', "c.toml", "sources in {file} is 'a'; it must be a list of strings"),
         ("sources = [1]", "c.toml", "sources in {file} is [1]; it must be a list of strings"),
         ("a = = b", "c.toml", "config {file} is not TOML ("),
+        (
+            "{a: 1}",
+            "c.json",
+            "config {file} is not TOML (Invalid statement (at line 1, column 1)); call it .yaml if",
+        ),
         ("a: [b", "c.yaml", "config {file} is not YAML ("),
         ("a: 2024-99-99", "c.yaml", "config {file} is not YAML ("),
         ("1: x", "c.yaml", "unknown key in {file} 1; "),
         ("- a\n- b", "c.yaml", "config {file} holds list; write key = value lines"),
-        ("max_length:", "c.yaml", "max_length in {file} is None; it must be int"),
+        ("max_length:", "c.yaml", "max_length in {file} is None; it must be a whole number"),
     ],
 )
 def test_a_file_that_is_no_config_is_refused(config, content, name, shown):

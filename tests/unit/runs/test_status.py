@@ -35,9 +35,7 @@ def test_a_new_run(run):
     assert found.recent_rows_per_second == 0
     assert found.seconds_left is found.seconds_since_last_part is None
     assert not found.is_complete
-    assert (
-        str(found) == "0 of 8 units are published (0 of 160 rows); 0 docs/s lately, last part - ago, - left"
-    )
+    assert str(found) == "0 of 8 units are published (0 of 160 rows); no part yet"
 
 
 def test_the_rate_is_that_of_the_last_minutes(run):
