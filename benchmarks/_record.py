@@ -1,5 +1,6 @@
-"""What every benchmark ends with: one JSON line, printed, and kept under `--record`."""
+"""What every benchmark begins and ends with: its flags, and one JSON line, printed, and kept under `--record`."""
 
+import argparse
 import json
 import os
 import platform
@@ -12,6 +13,17 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results.jsonl"
+
+
+def parser(documentation: str | None, *, smoke: str | None = None) -> argparse.ArgumentParser:
+    """The flag `--record`, and `--tiny` where `smoke` says what that is, below the words of the script."""
+    made = argparse.ArgumentParser(
+        description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--record", action="store_true", help="append the results to benchmarks/results.jsonl")
+    if smoke is not None:
+        made.add_argument("--tiny", action="store_true", help=f"{smoke}: a smoke test, never recorded")
+    return made
 
 
 def hardware() -> str:
@@ -45,14 +57,16 @@ def finish(
     packages: tuple[str, ...] = (),
     details: Mapping[str, object] | None = None,
     record: bool,
+    trial: bool = False,
 ) -> None:
     """Print the result as the last line, JSON, and append it to results.jsonl where `record` says so.
 
     `baseline` says what the value was compared with, and its figure; `ceiling` what the hardware
-    allows; `details` are figures that explain the value.
+    allows; `details` are figures that explain the value. That of a `trial` says so in its name and is
+    never kept.
     """
     result: dict[str, object] = {
-        "claim": claim,
+        "claim": f"smoke.{claim}" if trial else claim,
         "value": float(f"{value:.4g}"),
         "unit": unit,
         "baseline": baseline,
@@ -68,7 +82,7 @@ def finish(
         "command": _command(),
     }
     line = json.dumps(result, ensure_ascii=False)
-    if record:
+    if record and not trial:
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
     print(line)

@@ -11,20 +11,15 @@ of it on all sides; the device has done its work at both readings of the clock.
 Axes: N rows.
 """
 
-import contextlib
-import json
-import logging
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from _words import BEGIN, END, FIRST_WORD, PAD, quiet, word_tokenizer
 from torch.utils.data import SequentialSampler
 from transformers import (
     AutoConfig,
@@ -46,9 +41,6 @@ from assay.train.train import TrainProgress, fit
 Feature = dict[str, Any]
 """A row as a collator takes it: `input_ids`, `labels`, and `token_type_ids` where the model has them."""
 
-FIRST_WORD = 5
-"""Ids below are special ones in `write_word_tokenizer`."""
-_BEGIN, _PAD, _END = 0, 1, 2
 _PROBLEM_TYPES: dict[Task, str] = {
     "single_label": "single_label_classification",
     "multi_label": "multi_label_classification",
@@ -461,30 +453,13 @@ def to_features(
     ]
 
 
-def write_word_tokenizer(folder: Path, vocab_size: int, max_length: int) -> None:
-    """A tokenizer whose words are `w5`, `w6` and so on, each its own id: for rows of made-up ids."""
-    vocab = {"<s>": _BEGIN, "<pad>": _PAD, "</s>": _END, "<unk>": 3, "<mask>": 4}
-    vocab |= {f"w{index}": index for index in range(FIRST_WORD, vocab_size)}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))  # noqa: S106 - no secret
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", _END), ("<s>", _BEGIN))
-    tokenizer.save(str(folder / "tokenizer.json"))
-    content = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": max_length,
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(content))
-
-
 def write_random_model(config: Any, folder: Path, *, max_length: int, seed: int = 0) -> Path:  # noqa: ANN401
-    """A folder with random weights of this configuration, head included, and `write_word_tokenizer`."""
-    config = type(config)(**{**config.to_dict(), "pad_token_id": _PAD})
+    """A folder with random weights of this configuration, head included, and `word_tokenizer`."""
+    config = type(config)(**{**config.to_dict(), "pad_token_id": PAD})
     torch.manual_seed(seed)
     with quiet():
         AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
-    write_word_tokenizer(folder, config.vocab_size, max_length)
+    word_tokenizer(folder, config.vocab_size, max_length)
     return folder
 
 
@@ -522,7 +497,7 @@ def made_up_rows(lengths: np.ndarray, *, vocab_size: int, num_labels: int, pairs
         first, second = (words[:half].tolist(), words[half:].tolist()) if pairs else (words.tolist(), [])
         texts.append(" ".join(f"w{word}" for word in first))
         seconds.append(" ".join(f"w{word}" for word in second))
-        ids = [_BEGIN, *first, _END, *([_END, *second, _END] if pairs else [])]
+        ids = [BEGIN, *first, END, *([END, *second, END] if pairs else [])]
         features.append({"input_ids": ids, "labels": label})
     return MadeUp(
         rows=LabelledRows(
@@ -568,14 +543,3 @@ def check_losses(name: str, ours: Training, theirs: Training, *, allowed: float)
 def without_dropout(recipe: Recipe) -> Recipe:
     """The recipe for a run whose losses are compared."""
     return replace(recipe, dropout=0.0)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' progress bars, advice and load reports."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    library = transformers.utils.logging
-    library.set_verbosity_error()
-    library.disable_progress_bar()
-    logging.getLogger("accelerate").setLevel(logging.ERROR)
-    yield

@@ -6,7 +6,6 @@ text at 512 tokens, fp32, one worker with all cores. The peak is the worker proc
 resident memory, read from /proc while it lives.
 """
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from _record import finish
+from _record import finish, parser
 from overhead import make_bundle
 
 ROW_GROUP_ROWS = 20_000
@@ -61,16 +60,11 @@ def peak_bytes(arguments: list[str]) -> int:
 
 def main() -> None:
     """Measure and print both claims."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--small", type=int, default=100_000)
-    parser.add_argument("--large", type=int, default=10_000_000)
-    parser.add_argument("--documents", type=int, default=512, help="BBC News documents for the real model")
-    parser.add_argument(
-        "--record", action="store_true", help="append the results to benchmarks/results.jsonl"
-    )
-    arguments = parser.parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("--small", type=int, default=100_000)
+    flags.add_argument("--large", type=int, default=10_000_000)
+    flags.add_argument("--documents", type=int, default=512, help="BBC News documents for the real model")
+    arguments = flags.parse_args()
     peaks = {}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

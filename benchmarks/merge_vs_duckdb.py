@@ -12,7 +12,6 @@ process of its own, which also imports what it needs; sides alternate, medians c
 On a slow disk both sides wait for it; `--scratch /dev/shm` measures the work alone.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -28,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from _record import finish
+from _record import finish, parser
 
 from assay.data.sources import Columns, find_sources
 from assay.runs.manifest import new_manifest
@@ -167,17 +166,12 @@ def require_equal(merged: Path, joined: Path, num_rows: int) -> None:
 
 def main() -> None:
     """Build the data, measure in turns, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--files", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--scratch", type=Path, help="folder for the data (default: the temporary folder)")
-    parser.add_argument(
-        "--record", action="store_true", help="append the results to benchmarks/results.jsonl"
-    )
-    arguments = parser.parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("--rows", type=int, default=10_000_000)
+    flags.add_argument("--files", type=int, default=10)
+    flags.add_argument("--rounds", type=int, default=3)
+    flags.add_argument("--scratch", type=Path, help="folder for the data (default: the temporary folder)")
+    arguments = flags.parse_args()
 
     with tempfile.TemporaryDirectory(dir=arguments.scratch, prefix="merge-benchmark-") as name:
         folder = Path(name)

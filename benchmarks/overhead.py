@@ -8,7 +8,6 @@ names, syncs and publishes nothing. Documents are distinct, ids are strings, len
 a side's figure is its median.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from _record import finish
+from _record import finish, parser
 
 from assay.bundle import load_bundle
 from assay.data.sources import Columns, find_sources
@@ -113,15 +112,10 @@ def plain_loop(tokens: Path, out: Path, schema: pa.Schema) -> float:
 
 def main() -> None:
     """Measure, check that both sides wrote every row, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--documents", type=int, default=MAX_UNIT_ROWS)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--record", action="store_true", help="append the results to benchmarks/results.jsonl"
-    )
-    arguments = parser.parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("--documents", type=int, default=MAX_UNIT_ROWS)
+    flags.add_argument("--rounds", type=int, default=5)
+    arguments = flags.parse_args()
     core = min(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

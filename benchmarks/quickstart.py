@@ -3,7 +3,6 @@
 The packages that carry the model and the corpus are installed; nothing is cached but the files themselves.
 """
 
-import argparse
 import re
 import statistics
 import subprocess
@@ -12,17 +11,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from _record import finish
+from _record import finish, parser
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--record", action="store_true", help="append the result to benchmarks/results.jsonl")
-    arguments = parser.parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("--rounds", type=int, default=1)
+    arguments = flags.parse_args()
     seconds, output = [], ""
     for _ in range(arguments.rounds):
         with tempfile.TemporaryDirectory() as folder:

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _record import FOLDER, finish
+from _record import FOLDER, finish, parser
 
 RECIPES = FOLDER.parent / "recipes"
 TASKS = ("bbc", "r8", "newsgroups", "vader", "spam")
@@ -67,7 +67,7 @@ class Job:
 
 def main() -> None:
     """Train, evaluate, print; or do one job where `--one` says so."""
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = parser(__doc__, smoke="a tiny model and few rows")
     flags.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
     flags.add_argument("--seeds", type=int, default=3, help="how many, from 0")
     flags.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -78,8 +78,6 @@ def main() -> None:
     flags.add_argument("--limit", type=int, help="use so many rows of each split at most")
     flags.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     flags.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change every recipe")
-    flags.add_argument("--tiny", action="store_true", help="a tiny model and few rows: a smoke test")
-    flags.add_argument("--record", action="store_true", help="append the results to benchmarks/results.jsonl")
     flags.add_argument("--one", nargs=3, metavar=("TASK", "SEED", "SIDE"), help=argparse.SUPPRESS)
     flags.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     arguments = flags.parse_args()
@@ -187,11 +185,8 @@ def read_recipe(task: str, arguments: argparse.Namespace) -> dict[str, Any]:
         name, _, value = change.partition("=")
         settings[name] = tomllib.loads(f"value = {value}")["value"]
     if arguments.tiny:
-        settings |= {
-            "epochs": 4,
-            "max_length": 32,
-            "learning_rate": 3e-3,
-        }  # it must learn something to be calibrated
+        # it must learn something to be calibrated
+        settings |= {"epochs": 4, "max_length": 32, "learning_rate": 3e-3}
     if unknown := sorted(set(settings) - SHARED):
         raise SystemExit(f"recipes/{task}/recipe.toml sets {unknown[0]}, which Trainer has not; leave it out")
     return settings
@@ -383,7 +378,7 @@ def tiny_base(folder: Path, arguments: argparse.Namespace) -> Path:
     import shutil
 
     import torch
-    from _trainer import quiet
+    from _words import quiet
     from transformers import AutoModel, BertConfig
 
     torch.manual_seed(0)
@@ -532,15 +527,15 @@ def emit(
     details: Mapping[str, object],
 ) -> None:
     """The result line of a claim; that of a trial says so in its name and is never kept."""
-    trial = arguments.tiny or arguments.limit
     finish(
-        f"smoke.{claim}" if trial else claim,
+        claim,
         value,
         unit,
         baseline,
         packages=PACKAGES,
         details=details,
-        record=arguments.record and not trial,
+        record=arguments.record,
+        trial=arguments.tiny or arguments.limit is not None,
     )
 
 

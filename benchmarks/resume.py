@@ -14,7 +14,6 @@ otherwise; a round that is not counted fills that cache. Median of the rounds; e
 was stopped.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -26,7 +25,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from _record import finish
+from _record import finish, parser
 from overhead import make_bundle
 
 from assay.runs.placement import Placement
@@ -110,13 +109,10 @@ def seconds_to_resume(command: list[str], parts: Path, probe: Path) -> tuple[flo
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--parts", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--record", action="store_true", help="append the result to benchmarks/results.jsonl")
-    arguments = parser.parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("--parts", type=int, default=10_000)
+    flags.add_argument("--rounds", type=int, default=5)
+    arguments = flags.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         bundle = make_bundle(place / "bundle")

@@ -12,7 +12,6 @@ Ours plans, reads Parquet, tokenizes, scores and publishes parts in three thread
 Scores are compared first: probabilities must agree within 1e-4. Rounds alternate; ratios are medians of pairs.
 """
 
-import argparse
 import csv
 import io
 import statistics
@@ -28,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from _record import finish
+from _record import finish, parser
 
 from assay.bundle import load_bundle
 from assay.engine.load import load_engine
@@ -173,16 +172,11 @@ def compare(
 
 def main() -> None:
     """Measure and print both comparisons."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--documents", type=int, default=640)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "assay-benchmark-corpus")
-    parser.add_argument(
-        "--record", action="store_true", help="append the results to benchmarks/results.jsonl"
-    )
-    arguments = parser.parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("--documents", type=int, default=640)
+    flags.add_argument("--rounds", type=int, default=3)
+    flags.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "assay-benchmark-corpus")
+    arguments = flags.parse_args()
     texts = read_corpus(arguments.documents, arguments.cache)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

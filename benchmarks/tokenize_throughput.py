@@ -10,7 +10,6 @@ The claim is taken at `--max-length` 512, where most articles fit and are tokeni
 lengths ours reads only the beginning of long texts (same ids), so the ratio grows.
 """
 
-import argparse
 import importlib.util
 import shutil
 import statistics
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from _record import finish
+from _record import finish, parser
 from overhead import make_bundle
 from tokenizers import Tokenizer
 
@@ -56,14 +55,11 @@ def measure(work: Callable[[], int]) -> tuple[float, int]:
 
 def main() -> None:
     """Measure, check that both sides agree, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--documents", type=int, default=16384)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--max-length", type=int, default=512)
-    parser.add_argument("--record", action="store_true", help="append the result to benchmarks/results.jsonl")
-    arguments = parser.parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("--documents", type=int, default=16384)
+    flags.add_argument("--rounds", type=int, default=5)
+    flags.add_argument("--max-length", type=int, default=512)
+    arguments = flags.parse_args()
 
     bundle = make_bundle(Path(tempfile.mkdtemp()))
     texts = read_corpus(arguments.documents)

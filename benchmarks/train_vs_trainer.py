@@ -15,13 +15,12 @@ First the losses are compared, from the same weights and without dropout. Then r
 has it; the first steps are not timed. The value is the median over pairs of the samples a second.
 """
 
-import argparse
 import statistics
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from _record import finish
+from _record import finish, parser
 from _trainer import (
     Recipe,
     Timed,
@@ -30,12 +29,12 @@ from _trainer import (
     load_classifier,
     load_tokenizer,
     our_order,
-    quiet,
     to_features,
     train_ours,
     train_with_trainer,
     without_dropout,
 )
+from _words import quiet
 from recipes import RECIPES, base_folder, read_split, tiny_base
 
 from assay.train.labels import label_names, to_targets
@@ -45,7 +44,7 @@ PACKAGES = ("assay", "torch", "transformers")
 
 def main() -> None:
     """Compare, measure, print."""
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = parser(__doc__, smoke="a tiny model and few steps")
     flags.add_argument("--task", default="r8", help="a classification task of the recipes")
     flags.add_argument(
         "--data", type=Path, default=RECIPES / "data", help="folder that recipes/prepare.py filled"
@@ -56,8 +55,6 @@ def main() -> None:
     flags.add_argument("--steps", type=int, default=24, help="timed steps of a round")
     flags.add_argument("--rounds", type=int, default=3)
     flags.add_argument("--allowed-loss-difference", type=float, default=1e-3)
-    flags.add_argument("--tiny", action="store_true", help="a tiny model and few steps: a smoke test")
-    flags.add_argument("--record", action="store_true", help="append the result to benchmarks/results.jsonl")
     arguments = flags.parse_args()
     if arguments.tiny and arguments.record:
         raise SystemExit("--tiny is a smoke test, nothing to record; leave --record out")
@@ -142,7 +139,7 @@ def main() -> None:
         theirs / one for one, theirs in zip(seconds["ours"], seconds["Trainer"], strict=True)
     )
     finish(
-        "smoke.cpu.train_vs_trainer" if arguments.tiny else "cpu.train_vs_trainer",
+        "cpu.train_vs_trainer",
         ratio,
         "ratio",
         f"transformers.Trainer, fp32, padded to the longest of a batch, fused AdamW: {rates['Trainer']:.2f} samples/s",
@@ -163,6 +160,7 @@ def main() -> None:
             **agreement,
         },
         record=arguments.record,
+        trial=arguments.tiny,
     )
 
 

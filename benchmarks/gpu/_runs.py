@@ -1,7 +1,6 @@
 """What the benchmarks of whole commands share: tokenizers, corpora on disk, `assay` in a process of its own."""
 
 import contextlib
-import json
 import re
 import subprocess
 import sys
@@ -15,8 +14,9 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from _setup import FIRST_ID, environment
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from _setup import environment
+from _words import FIRST_WORD, SPECIALS, write_tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from assay.engine.sequences import Sequences
 from assay.runs.run import open_run, part_path
@@ -87,37 +87,18 @@ def _largest_child(pid: int) -> int:
 # ------------------------------------------------------------ tokenizers
 
 
-def write_tokenizer(folder: Path, tokenizer: Tokenizer, special: dict[str, str], max_length: int) -> None:
-    """The two files of a tokenizer into a bundle."""
-    tokenizer.save(str(folder / "tokenizer.json"))
-    content = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length, **special}
-    (folder / "tokenizer_config.json").write_text(json.dumps(content))
-
-
-def word_tokenizer(folder: Path, vocab_size: int, max_length: int) -> None:
-    """A tokenizer whose words are `w5`, `w6` and so on, each its own id: where ids are made up anyway."""
-    names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    vocab = {name: index for index, name in enumerate(names)}
-    vocab |= {f"w{index}": index for index in range(len(names), vocab_size)}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))  # noqa: S106 - no secret
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-    write_tokenizer(folder, tokenizer, {"pad_token": "<pad>", "unk_token": "<unk>"}, max_length)
-
-
 def byte_bpe(folder: Path, texts: Sequence[str], vocab_size: int, max_length: int) -> None:
     """A byte-level BPE of RoBERTa's design and size, trained on these texts."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        special_tokens=list(SPECIALS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-    write_tokenizer(folder, tokenizer, {"pad_token": "<pad>", "unk_token": "<unk>"}, max_length)
+    write_tokenizer(folder, tokenizer, max_length)
 
 
 # ------------------------------------------------------------ corpora
@@ -170,7 +151,7 @@ def made_up_texts(corpus: Sequences) -> list[str]:
     """The documents in the words of `word_tokenizer`."""
     offsets = corpus.offsets.tolist()
     return [
-        " ".join(f"w{max(FIRST_ID, int(number))}" for number in corpus.flat_ids[start:stop])
+        " ".join(f"w{max(FIRST_WORD, int(number))}" for number in corpus.flat_ids[start:stop])
         for start, stop in pairwise(offsets)
     ]
 

@@ -8,12 +8,11 @@ Axes: N documents, C outputs, B documents of a batch, L tokens of its longest.
 """
 
 import argparse
-import contextlib
 import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +28,13 @@ from transformers import (
     ModernBertConfig,
     RobertaConfig,
 )
-from transformers.utils import logging as hf_logging
 
 SOURCES = str(Path(__file__).resolve().parents[2] / "src")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.append(SOURCES)  # where assay is not installed
 
 import _record  # noqa: E402 - the path comes first
+from _words import FIRST_WORD, quiet  # noqa: E402
 
 from assay.engine.measure import (  # noqa: E402
     ModelShape,
@@ -49,8 +48,6 @@ from assay.engine.sequences import Sequences  # noqa: E402
 PACKAGES = ("assay", "torch", "transformers", "triton", "numpy")
 PADDED_BATCH = 256
 """Documents of a batch of the baseline."""
-FIRST_ID = 5
-"""Ids below are special ones in the vocabularies at hand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +181,7 @@ def documents(
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     kind = np.uint16 if vocab_size <= 1 << 16 else np.int32
     return Sequences(
-        flat_ids=generator.integers(FIRST_ID, vocab_size, int(offsets[-1]), dtype=kind), offsets=offsets
+        flat_ids=generator.integers(FIRST_WORD, vocab_size, int(offsets[-1]), dtype=kind), offsets=offsets
     )
 
 
@@ -351,14 +348,15 @@ def finish(
 ) -> None:
     """The result line of a claim; a smoke test's says so in its name and is never kept."""
     _record.finish(
-        f"smoke.{claim}" if arguments.tiny else claim,
+        claim,
         value,
         unit,
         baseline,
         ceiling=ceiling,
         packages=PACKAGES,
         details=details,
-        record=arguments.record and not arguments.tiny,
+        record=arguments.record,
+        trial=arguments.tiny,
     )
 
 
@@ -368,33 +366,21 @@ def free_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and load reports."""
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    yield
-
-
 def parser(documentation: str | None) -> argparse.ArgumentParser:
     """The flags that every GPU benchmark has."""
-    made = argparse.ArgumentParser(
-        description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = _record.parser(documentation, smoke="tiny models and few documents")
     made.add_argument("--device", default="cuda", help="cuda, or cpu together with --tiny")
-    made.add_argument("--tiny", action="store_true", help="tiny models and few documents: a smoke test")
-    made.add_argument("--record", action="store_true", help="append the results to benchmarks/results.jsonl")
     return made
 
 
 def chosen_device(arguments: argparse.Namespace, *, num_gpus: int = 1) -> torch.device:
     """The device of the flags; exits with one line where it is not there or nothing may be recorded."""
     script = Path(sys.argv[0]).name
+    if arguments.tiny and arguments.record:
+        raise SystemExit("--tiny is a smoke test, nothing to record; leave --record out")
     if arguments.device == "cpu":
         if not arguments.tiny:
             raise SystemExit(f"{script} measures GPUs; to try it on a CPU add --tiny")
-        if arguments.record:
-            raise SystemExit("--tiny is a smoke test, nothing to record; leave --record out")
         return torch.device("cpu")
     there = torch.cuda.device_count()
     if there < num_gpus:
@@ -402,8 +388,6 @@ def chosen_device(arguments: argparse.Namespace, *, num_gpus: int = 1) -> torch.
             f"{script} needs {num_gpus} CUDA GPU{'s' * (num_gpus > 1)}, torch {torch.__version__} sees {there}; "
             "run it where they are, or try it with --device cpu --tiny"
         )
-    if arguments.tiny and arguments.record:
-        raise SystemExit("--tiny is a smoke test, nothing to record; leave --record out")
     return torch.device("cuda", 0)
 
 

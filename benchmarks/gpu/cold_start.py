@@ -19,8 +19,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from _runs import Command, assay, word_tokenizer, write_ids
+from _runs import Command, assay, write_ids
 from _setup import chosen_device, environment, finish, make_bundle, models, parser
+from _words import word_tokenizer
 
 from assay.engine.sequences import Sequences
 

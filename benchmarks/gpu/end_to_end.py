@@ -32,7 +32,6 @@ from _runs import (
     read_ids,
     read_texts,
     run_files,
-    word_tokenizer,
     write_ids,
     write_texts,
 )
@@ -47,6 +46,7 @@ from _setup import (
     parser,
     shape_of,
 )
+from _words import word_tokenizer
 
 from assay.engine.load import load_engine
 from assay.engine.measure import measure

@@ -14,8 +14,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from _runs import Command, assay, first_scores, word_tokenizer, write_ids
+from _runs import Command, assay, first_scores, write_ids
 from _setup import chosen_device, documents, finish, make_bundle, models, parser
+from _words import word_tokenizer
 
 PART_DOCUMENTS = 100_000
 DOCUMENTS = 800_000

@@ -15,15 +15,14 @@ samples a second between the ends of two steps, by the clock that the training i
 import argparse
 import statistics
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from _setup import chosen_device, finish, free_memory, parser
 from _trainer import (
-    LabelledRows,
     Recipe,
     Timed,
     Training,
@@ -32,8 +31,9 @@ from _trainer import (
     without_dropout,
     write_random_model,
 )
-from train_throughput import cases, rows_of, unlike
+from train_throughput import Case, cases, rows_of, unlike
 
+from assay.train.rows import LabelledRows
 from assay.train.train import TrainProgress, train
 
 SHAPES = {"distilbert": "distilbert-b32", "roberta-base": "roberta-base-pairs"}
@@ -55,7 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         base = write_random_model(case.config, place / "base", max_length=case.longest)
-        agreement = compare(case.recipe, case.num_labels, base, place, arguments, device)
+        agreement = compare(case, base, place, arguments)
         seconds: dict[int, list[float]] = {1: [], arguments.devices: []}
         # Each run takes as many steps, so the rows of one GPU are the first of those of several.
         files = {
@@ -99,19 +99,11 @@ def main() -> None:
     )
 
 
-def compare(
-    recipe: Recipe,
-    num_labels: int,
-    base: Path,
-    place: Path,
-    arguments: argparse.Namespace,
-    device: torch.device,
-) -> dict[str, float]:
+def compare(case: Case, base: Path, place: Path, arguments: argparse.Namespace) -> dict[str, float]:
     """How far the loss curves of one and of several devices lie apart; exits where it is too far."""
-    case = cases(device, tiny=arguments.tiny)[SHAPES[arguments.shape]]
     num_steps = 6 if arguments.tiny else 100
-    files = write_rows(rows_of(case, num_steps * arguments.devices).rows, place / "compared", num_labels)
-    small = replace(without_dropout(recipe), learning_rate=3e-5)
+    files = write_rows(rows_of(case, num_steps * arguments.devices).rows, place / "compared", case.num_labels)
+    small = replace(without_dropout(case.recipe), learning_rate=3e-5)
     large = replace(small, batch_size=small.batch_size * arguments.devices)
     several = run(base, files, small, place / "out", arguments.devices, None)
     one = run(base, files, large, place / "out", 1, None)
@@ -135,7 +127,12 @@ def write_rows(rows: LabelledRows, folder: Path, num_labels: int) -> tuple[Path,
 def run(
     base: Path, files: tuple[Path, Path], recipe: Recipe, out: Path, devices: int, timed: Timed | None
 ) -> Training:
-    """One training on so many devices."""
+    """One training on so many devices; says how far it is, since ranks may take long to start or to meet."""
+    began = time.perf_counter()
+
+    def say(words: str) -> None:
+        print(f"    {devices} devices, {time.perf_counter() - began:.1f} s: {words}", flush=True)
+
     has_pairs = "text_pair" in pq.read_schema(files[0]).names
     settings = our_settings(
         base,
@@ -152,10 +149,13 @@ def run(
 
     def on_progress(progress: TrainProgress) -> None:
         if progress.validation is None:
+            if not losses:
+                say("the first steps are done")
             losses[progress.step] = progress.loss
             ends[progress.step] = progress.seconds
 
-    train(settings, on_progress=on_progress)
+    train(settings, on_progress=on_progress, on_message=say)
+    say("trained")
     return Training(
         seconds=None if timed is None else ends[timed.last] - ends[timed.first],
         losses=tuple(losses[step] for step in sorted(losses)),

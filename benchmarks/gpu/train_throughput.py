@@ -22,7 +22,7 @@ import argparse
 import statistics
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ from _trainer import (
 from transformers import DistilBertConfig, RobertaConfig
 
 from assay.engine.measure import flops, model_shape
+from assay.train.rows import LabelledRows
 
 PLAIN, TRAINER = "plain loop", "Trainer"
 ALLOWED_FP32 = 0.02
@@ -241,7 +242,8 @@ def measure(
                 "steps": steps,
                 "ratio": float(f"{ratio:.4g}"),
                 **agreement[side],
-                **{key: rounded(figures[each]) for key, each in (("ours", "ours"), ("baseline", side))},
+                "ours": rounded(figures["ours"]),
+                "baseline": rounded(figures[side]),
             },
         )
 
@@ -319,9 +321,9 @@ def sides_of(
     return {"ours": ours, TRAINER: trainer, PLAIN: plain}
 
 
-def unlike(rows: Any) -> Any:  # noqa: ANN401 - LabelledRows
+def unlike(rows: LabelledRows) -> LabelledRows:
     """The rows with a word more each: what validates must not have been trained on."""
-    return type(rows)(
+    return LabelledRows(
         texts=tuple(f"{text} w7 w7 w7" for text in rows.texts),
         labels=rows.labels,
         text_pairs=rows.text_pairs,
@@ -333,15 +335,15 @@ def compare(
 ) -> dict[str, dict[str, float]]:
     """How far the loss curves of ours lie from those of each baseline; exits where it is too far.
 
-    At a learning rate that learns in so few steps, from the same weights, without dropout: in fp32, where they must
+    From the same weights, without dropout: in fp32, where they must
     be the same training, and for Trainer also in bf16, where rounding alone drives steep curves apart (Trainer's own
     in bf16 and fp32 too). The plain loop does not clip, so ours does not either beside it.
     """
     num_steps = arguments.compared_steps or (8 if arguments.tiny else 100)
     data = rows_of(case, num_steps)
-    recipe = Recipe(**{**vars(without_dropout(case.recipe)), "learning_rate": 2e-5})
-    exact = Recipe(**{**vars(recipe), "precision": "fp32"})
-    unclipped = Recipe(**{**vars(exact), "max_gradient_norm": 1e9})
+    recipe = without_dropout(case.recipe)
+    exact = replace(recipe, precision="fp32")
+    unclipped = replace(exact, max_gradient_norm=1e9)
     order = our_order(data.rows.num_rows, recipe)
     found = {}
     for side in sorted({side for side, _ in case.claims.values()}):

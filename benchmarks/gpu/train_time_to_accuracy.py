@@ -53,11 +53,13 @@ def main() -> None:
     )
     flags.add_argument("--base", type=Path, help="folder of MiniLM; default the installed package's")
     flags.add_argument("--evaluations", type=int, default=5, help="validations an epoch")
-    flags.add_argument("--limit", type=int, help="use so many rows of each split at most; never recorded")
+    flags.add_argument("--limit", type=int, help="use so many rows of each split at most")
     flags.add_argument("--rounds", type=int, default=3)
     flags.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe")
     arguments = flags.parse_args()
     device = chosen_device(arguments)
+    if arguments.limit and arguments.record:
+        raise SystemExit("--limit is for trying out, nothing to record; leave --record out")
     if not (arguments.data / arguments.task / "train.parquet").exists():
         raise SystemExit(
             f"{arguments.data}: no {arguments.task}/train.parquet; python recipes/prepare.py {arguments.task}"
@@ -99,8 +101,7 @@ def main() -> None:
             times = tuple(reached(name, each, target) for name, each in (("ours", ours), ("Trainer", theirs)))
             print(f"  round {turn}: ours {times[0]:.1f} s, Trainer {times[1]:.1f} s", flush=True)
             pairs.append(times)
-    kept = pairs[1:]
-    finish_with(arguments, kept, pairs[0], target, recipe, workers)
+    finish_with(arguments, pairs[1:], pairs[0], target, recipe, workers)
 
 
 def trainer(base: Path, splits: Any, recipe: Recipe, place: Path, *, num_workers: int) -> Training:  # noqa: ANN401
@@ -153,7 +154,6 @@ def finish_with(
     workers: int,
 ) -> None:
     """The result line."""
-    arguments.record = arguments.record and not arguments.limit
     finish(
         arguments,
         "h100.train_time_to_accuracy_vs_trainer",

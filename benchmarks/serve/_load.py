@@ -12,6 +12,7 @@ Plain asyncio protocols that send from where the answer came in: a request costs
 import asyncio
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 DRAIN_SECONDS = 40.0
-"""How long answers are waited for after the last request."""
+"""How long answers are waited for after the last request, or the first where none came in time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Plan:
     clients: int
     """Connections; with a rate those opened beforehand."""
     seconds: float
-    """Of the measurement, after `warm_seconds`."""
+    """Of the measurement, after `warm_seconds`; closed, one without an answer goes on until there is one."""
     warm_seconds: float = 1.0
     rate: float | None = None
     """Requests a second; None for closed."""
@@ -167,6 +168,7 @@ class Generator:
         self.num_under_way = 0
         self.num_counted = 0
         self.is_over = False
+        self.most_requests = plan.most_requests
         self.begins = self.ends = 0.0
         self.last = 0.0
         self.latencies: dict[int, array[float]] = {}
@@ -189,6 +191,10 @@ class Generator:
                 self.send(client)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.over.wait(), self.ends - now)
+            if not self.num_counted:
+                self.most_requests, self.ends = 1, math.inf
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.over.wait(), DRAIN_SECONDS)
         else:
             await self.send_at_rate(now, self.plan.rate)
         self.is_over = True
@@ -227,7 +233,7 @@ class Generator:
             self.which.setdefault(status, array("q")).append(number)
             self.num_counted += 1
             self.last = now
-            if self.num_counted == self.plan.most_requests:
+            if self.num_counted == self.most_requests:
                 self.is_over = True
                 self.over.set()
         if self.is_over and not self.num_under_way:
@@ -245,7 +251,7 @@ class Generator:
         self.send(await self.connect())
 
     def result(self) -> dict[str, object]:
-        whole = self.num_counted != self.plan.most_requests
+        whole = self.num_counted != self.most_requests
         return {
             "seconds": self.plan.seconds if whole else self.last - self.begins,
             "statuses": {status: len(values) for status, values in self.latencies.items()},

@@ -163,13 +163,14 @@ def finish(
 ) -> None:
     """The result line of a claim; a smoke test's says so in its name and is never kept."""
     _record.finish(
-        f"smoke.{claim}" if arguments.tiny else claim,
+        claim,
         value,
         unit,
         baseline,
         packages=PACKAGES,
         details=details,
-        record=arguments.record and not arguments.tiny,
+        record=arguments.record,
+        trial=arguments.tiny,
     )
 
 

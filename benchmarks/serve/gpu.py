@@ -53,8 +53,8 @@ class Benchmark:
 
     def __init__(self, arguments: argparse.Namespace, place: Path) -> None:
         """Make the model and the texts; the servers and the engine start together."""
-        from _runs import word_tokenizer
         from _setup import chosen_device, make_bundle, models
+        from _words import word_tokenizer
 
         self.arguments = arguments
         self.device = str(chosen_device(arguments))

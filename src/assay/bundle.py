@@ -205,14 +205,10 @@ def tokenizer_fingerprint(path: str | os.PathLike[str]) -> str:
 def read_json(file: Path, *, missing: str) -> JsonObject:
     """The JSON object in a file; `BundleError` where there is none, ending in `missing`, the way out."""
     try:
-        content = json.loads(file.read_bytes())
+        with _read_errors(file):
+            content = json.loads(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         msg = f"{file.parent}: no {file.name}; a bundle needs one; {missing}"
-        raise BundleError(msg) from None
-    except OSError as error:
-        msg = (
-            f"{file}: {error.strerror}; a bundle's files must be readable; check the path and its permissions"
-        )
         raise BundleError(msg) from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         msg = f"{file}: not JSON ({error}); the file is damaged; copy or save the bundle again"
@@ -224,15 +220,6 @@ def read_json(file: Path, *, missing: str) -> JsonObject:
 
 
 # ---------------------------------------------------------------- calibration.json
-
-
-def load_calibration(folder: Path) -> Calibration | None:
-    """The calibration of the bundle in a folder; `None` where there is none.
-
-    The file lies beside the weights or else in the parent folder; there it counts only where the
-    parent is no bundle itself. Raises `BundleError` for a file that cannot be applied as it stands.
-    """
-    return _find_calibration(folder)[0]
 
 
 def load_style_calibration(folder: Path) -> Calibration | None:
@@ -300,6 +287,11 @@ def save_calibration(folder: Path, calibration: Calibration) -> Path:
 
 
 def _find_calibration(folder: Path) -> tuple[Calibration | None, tuple[str, ...]]:
+    """The calibration of the bundle in a folder, `None` where there is none, and what to say of it.
+
+    The file lies beside the weights or else in the parent folder; there it counts only where the
+    parent is no bundle itself. Raises `BundleError` for a file that cannot be applied as it stands.
+    """
     notes: list[str] = []
     style = _beside_or_above(folder, STYLE_CALIBRATION_FILE)
     if style is not None:
@@ -533,6 +525,19 @@ def _storage_errors(target: Path) -> Iterator[None]:
         raise StorageError(msg) from error
 
 
+@contextmanager
+def _read_errors(file: Path) -> Iterator[None]:
+    """`BundleError` for a file that is there and cannot be read; one that is not there is left to the caller."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        msg = f"{file}: {reason}; a bundle's files must be readable; check the path and its permissions"
+        raise BundleError(msg) from None
+
+
 # ---------------------------------------------------------------- checks of a folder
 
 
@@ -621,8 +626,8 @@ def _shards(index: Path) -> tuple[Path, ...]:
 
 def _check_safetensors(file: Path) -> None:
     """Refuses a file cut short (or a Git LFS pointer) before anything maps it into memory."""
-    size = file.stat().st_size
-    with file.open("rb") as content:
+    with _read_errors(file), file.open("rb") as content:
+        size = file.stat().st_size
         head = content.read(8)
         header_size = int.from_bytes(head, "little")
         if len(head) == 8 and header_size <= size - 8:  # the format's length field
@@ -897,7 +902,7 @@ def _fingerprint(
 
 
 def _hash_file(file: Path) -> str:
-    with file.open("rb") as content:
+    with _read_errors(file), file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 

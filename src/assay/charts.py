@@ -7,6 +7,7 @@ once. Lengths are in SVG user units; the charts scale with the width that the pa
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -26,6 +27,7 @@ MOST_CELL_CHARACTERS = 14
 """Of the names beside the cells of a confusion matrix."""
 _CENTRED = 'text-anchor="middle"'
 DASHES = ("", "6 3", "2 3", "9 3 2 3", "1 4")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart with any colour vision. The dark set is
 # the same hues, lighter.
@@ -166,15 +168,17 @@ def line_chart(
     xs = [x for line in points for x, _ in line] or [0.0, 1.0]
     ys = [y for line in points for _, y in line] or [0.0, 1.0]
     low = min(0.0, *ys) if from_zero else min(ys)
+    first, last = min(xs), max(xs)
+    is_one = first == last  # it stands in the middle
     frame = _Frame(
-        x_range=(min(xs), max(xs)),
+        x_range=(first - 1, last + 1) if is_one else (first, last),
         y_ticks=nice_ticks(low, max(ys)),
         x_label=x_label,
         y_label=y_label,
         top=TOP + (16 if len(lines) > 1 or marks else 4),
     )
     body = frame.y_axis()
-    body += frame.x_axis(nice_ticks(min(xs), max(xs), inside=True))
+    body += frame.x_axis([first] if is_one else nice_ticks(first, last, inside=True))
     for mark in marks:
         x = frame.x(mark.x)
         anchor = "end" if x > WIDTH * 0.6 else "start"
@@ -184,14 +188,11 @@ def line_chart(
             f'<text x="{x + (3 if anchor == "end" else -3):.1f}" y="{frame.top - 4:.1f}" '
             f'text-anchor="{anchor}">{_text(mark.text)}</text></g>'
         )
-    for index, (line, own) in enumerate(zip(lines, points, strict=True)):
-        body += _polyline(frame, index, line.name, own, is_faint=line.is_faint)
+    classes = [_line_class(index, is_faint=line.is_faint) for index, line in enumerate(lines)]
+    for css, line, own in zip(classes, lines, points, strict=True):
+        body += _polyline(frame, css, line.name, own)
     if len(lines) > 1:
-        faint = [" faint" if line.is_faint else "" for line in lines]
-        body += _legend(
-            [(f"l{index % len(DASHES)}{faint[index]}", line.name) for index, line in enumerate(lines)],
-            frame.left,
-        )
+        body += _legend([(css, line.name) for css, line in zip(classes, lines, strict=True)], frame.left)
     return _svg(title, body)
 
 
@@ -214,18 +215,13 @@ def steps_chart(
     )
     body = frame.y_axis() + frame.x_axis(nice_ticks(edges[0], edges[-1], inside=True))
     for index, (name, values) in enumerate(series):
-        css = f"l{index % len(DASHES)}"
-        dash = f' stroke-dasharray="{DASHES[index % len(DASHES)]}"' if index % len(DASHES) else ""
         path = f"M{frame.x(edges[0]):.1f} {frame.bottom:.1f}"
         for at, value in enumerate(values):
             path += f"V{frame.y(value):.1f}H{frame.x(edges[at + 1]):.1f}"
-        body.append(
-            f'<path class="line {css}"{dash} d="{path}V{frame.bottom:.1f}"><title>{_text(name)}</title></path>'
-        )
+        path += f"V{frame.bottom:.1f}"
+        body.append(f'<path {_stroke(_line_class(index))} d="{path}"><title>{_text(name)}</title></path>')
     if len(series) > 1:
-        body += _legend(
-            [(f"l{index % len(DASHES)}", name) for index, (name, _) in enumerate(series)], frame.left
-        )
+        body += _legend([(_line_class(index), name) for index, (name, _) in enumerate(series)], frame.left)
     return _svg(title, body)
 
 
@@ -294,22 +290,21 @@ def confusion_chart(title: str, labels: Sequence[str], counts: Sequence[Sequence
 
 def reliability_diagram(
     title: str,
-    confidence: Sequence[float],
-    accuracy: Sequence[float],
-    counts: Sequence[int],
+    bins: Sequence[tuple[float, float, int]],
     *,
     before: Sequence[tuple[float, float]] = (),
-    x_label: str = "mean probability of the predicted label",
+    of_what: str = "predicted label",
 ) -> str:
-    """Accuracy against confidence, both 0 to 1; a dot a bin, its area by the bin's count.
+    """Accuracy against confidence, both 0 to 1, from bins of (confidence, accuracy, count).
 
-    On the dashed diagonal a classifier is right as often as it says it is. Empty bins are left out.
-    `before`: confidence and accuracy of each bin before calibration, drawn dashed.
+    A dot a bin, its area by the bin's count; empty bins are left out. On the dashed diagonal a
+    classifier is right as often as it says it is. `before`: confidence and accuracy of each bin
+    before calibration, drawn dashed. `of_what`: whose probabilities they are.
     """
     frame = _Frame(
         x_range=(0, 1),
         y_ticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
-        x_label=x_label,
+        x_label=f"mean probability of the {of_what}",
         y_label="share that is right",
         top=TOP + (16 if before else 4),
         height=300.0,
@@ -320,14 +315,14 @@ def reliability_diagram(
         "<title>as right as it says</title></path>"
     )
     if before:
-        body += _polyline(frame, 1, "before calibration", before)
+        body += _polyline(frame, _line_class(1), "before calibration", before)
         body += _legend([("l0", "as calibrated"), ("l1", "before calibration")], frame.left)
-    bins = [bin_ for bin_ in zip(confidence, accuracy, counts, strict=True) if bin_[2] > 0]
-    total = sum(count for _, _, count in bins)
-    if len(bins) > 1:
-        path = "L".join(f"{frame.x(said):.1f} {frame.y(was):.1f}" for said, was, _ in bins)
-        body.append(f'<path class="line l0" d="M{path}"/>')
-    for said, was, count in bins:
+    filled = [each for each in bins if each[2] > 0]
+    total = sum(count for _, _, count in filled)
+    if len(filled) > 1:
+        path = "L".join(f"{frame.x(said):.1f} {frame.y(was):.1f}" for said, was, _ in filled)
+        body.append(f'<path {_stroke(_line_class(0))} d="M{path}"/>')
+    for said, was, count in filled:
         radius = 2 + 8 * math.sqrt(count / total)
         body.append(
             f'<circle class="f0" cx="{frame.x(said):.1f}" cy="{frame.y(was):.1f}" r="{radius:.1f}">'
@@ -336,17 +331,15 @@ def reliability_diagram(
     return _svg(title, body, height=frame.height)
 
 
-def nice_ticks(
-    low: float, high: float, *, count: int = 5, whole: bool = False, inside: bool = False
-) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) that span `low` to `high`.
+def nice_ticks(low: float, high: float, *, whole: bool = False, inside: bool = False) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) that span `low` to `high`, about five.
 
-    About `count` of them. `whole`: no fractions. `inside`: none below `low` or above `high`. Example:
+    `whole`: no fractions. `inside`: none below `low` or above `high`. Example:
     0 to 87 -> 0, 20, 40, 60, 80, 100.
     """
     if not high > low:
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
-    rough = (high - low) / count
+    rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
     if whole:
@@ -446,16 +439,19 @@ def _column(frame: _Frame, left: float, right: float, count: float, css: str) ->
     )
 
 
-def _polyline(
-    frame: _Frame, index: int, name: str, points: Sequence[tuple[float, float]], *, is_faint: bool = False
-) -> list[str]:
-    css = f"l{index % len(DASHES)}"
-    dash = (
-        f' stroke-dasharray="{DASHES[index % len(DASHES)]}"' if index % len(DASHES) and not is_faint else ""
-    )
-    css += " faint" if is_faint else ""
+def _line_class(index: int, *, is_faint: bool = False) -> str:
+    return f"l{index % len(DASHES)}{' faint' if is_faint else ''}"
+
+
+def _stroke(css: str) -> str:
+    """The attributes of a line of a class such as `l1`: its colour, and its dashes unless it is faint."""
+    dash = "" if css.endswith(" faint") else DASHES[int(css[1:])]
+    return f'class="line {css}"' + (f' stroke-dasharray="{dash}"' if dash else "")
+
+
+def _polyline(frame: _Frame, css: str, name: str, points: Sequence[tuple[float, float]]) -> list[str]:
     path = "L".join(f"{frame.x(x):.1f} {frame.y(y):.1f}" for x, y in points)
-    body = [f'<path class="line {css}"{dash} d="M{path}"/>'] if len(points) > 1 else []
+    body = [f'<path {_stroke(css)} d="M{path}"/>'] if len(points) > 1 else []
     radius = 2.0 if len(points) > 1 else 4.0
     for x, y in points:
         label = f"{name}: {format_number(y)} {frame.y_label} at {format_number(x)} ({frame.x_label})"
@@ -476,9 +472,7 @@ def _legend(entries: Sequence[tuple[str, str]], left: float) -> list[str]:
     for css, name in entries:
         shown = _shorten(name, most)
         if css.startswith("l"):
-            dash = "" if css.endswith(" faint") else DASHES[int(css[1:])]
-            style = f' stroke-dasharray="{dash}"' if dash else ""
-            body.append(f'<path class="line {css}"{style} d="M{x:.1f} 11h16"/>')
+            body.append(f'<path {_stroke(css)} d="M{x:.1f} 11h16"/>')
         else:
             body.append(f'<rect class="{css}" x="{x + 4:.1f}" y="6" width="10" height="10"/>')
         body.append(f'<text x="{x + 20:.1f}" y="15">{_text(shown)}</text>')
@@ -499,9 +493,13 @@ def _shorten(text: str, most: int = MOST_LABEL_CHARACTERS) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def printable(text: str) -> str:
+    """The text with U+FFFD for each character that HTML and XML have no place for."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def _text(text: str) -> str:
-    """Escaped, and without the control characters that XML has no place for."""
-    return escape("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text))
+    return escape(printable(text))
 
 
 def _svg(title: str, body: Sequence[str], *, height: float = HEIGHT) -> str:

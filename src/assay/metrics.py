@@ -21,6 +21,32 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Binning = Literal["equal-width", "equal-mass"]
 
+TITLES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "weighted_f1": "weighted F1",
+    "micro_f1": "micro-F1",
+    "subset_accuracy": "subset accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "micro_auc": "micro AUC",
+    "micro_average_precision": "micro average precision",
+    "nll": "NLL",
+    "brier": "Brier",
+    "ece": "ECE, equal width",
+    "ece_equal_mass": "ECE, equal mass",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "spearman": "Spearman",
+    "int_macro_f1": "macro-F1 of whole scores",
+    "coverage": "coverage",
+    "mean_width": "mean interval width",
+}
+"""What people call each metric, by its name in files."""
 NUM_BINS = 15
 """Bins of a calibration curve where the caller names none (Guo et al. 2017 use 15)."""
 
@@ -303,6 +329,17 @@ class ReliabilityBin:
     """Mean confidence of the rows."""
     accuracy: float
     """Share of the rows that were right."""
+
+
+def reliability_diagram(
+    probabilities_NC: ArrayLike, targets: ArrayLike, *, binning: Binning = "equal-width"
+) -> tuple[ReliabilityBin, ...]:
+    """The bins of a classifier: of the most probable label (targets [N]), or of all decisions (0/1 [N, C])."""
+    probabilities, truth = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(targets)
+    if truth.ndim == 2:
+        return reliability_bins(probabilities.ravel(), truth.ravel() > 0, binning=binning)
+    correct_N = probabilities.argmax(axis=1) == truth
+    return reliability_bins(probabilities.max(axis=1), correct_N, binning=binning)
 
 
 def reliability_bins(

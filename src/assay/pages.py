@@ -1,13 +1,26 @@
-"""One HTML file from values and the template of a room. Knows no chart and nothing of what is told."""
+"""What the pages of the rooms are made of, and one HTML file from a page and the template of a room.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib import resources
+The file stands alone: no scripts, no network, light and dark, wide and narrow. Figures and sections
+that more than one room shows are here too. Axes: N rows, C labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import jinja2
+import numpy as np
+from numpy.typing import NDArray
 
-TEMPLATE = "report.html.jinja"
-"""Beside the modules of each room that has a page."""
+from assay import __version__, charts
+
+Facts = list[tuple[str, str]]
+"""Names and values, as text."""
+DOTS = 1_200
+"""Dots of a scatter plot at the most, evenly spread over the rows."""
+ERROR_BINS = 25
+CONFUSION_LABELS = 20
+"""Labels up to which the confusion matrix is drawn."""
+LISTED_CONFUSIONS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,17 +33,94 @@ class Table:
     is_wide: bool = False
 
 
-def render_page(room: str, page: object, *, finalize: Callable[[object], object] | None = None) -> bytes:
-    """The template of a package such as `assay.score` filled with `page`, as UTF-8; values are escaped.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """A chart with its caption, and its figures as a table that is shown on demand."""
 
-    `finalize` sees each value before it is written. A name that the page lacks is an error.
+    caption: str
+    svg: str
+    table: Table | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Section:
+    """A heading with a note, figures, facts and a table, each where there is one."""
+
+    title: str
+    note: str = ""
+    figures: list[Figure] = field(default_factory=list)
+    facts: Facts = field(default_factory=list)
+    table: Table | None = None
+    folded: str = ""
+    """The words behind which the table is folded; empty for one that stands open."""
+
+
+def render_page(room: str, page: object) -> bytes:
+    """The template `report.html.jinja` of a room such as `score` filled with `page`, as UTF-8; values are escaped.
+
+    A name that the page lacks is an error.
     """
     environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("assay", ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=finalize,
+        finalize=lambda value: charts.printable(value) if type(value) is str else value,
     )
-    source = resources.files(room).joinpath(TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(source).render(page=page).encode("utf-8", errors="replace")
+    template = environment.get_template(f"{room}/report.html.jinja")
+    return template.render(page=page, chart_style=charts.STYLE, version=__version__).encode()
+
+
+def reliability_figure(
+    caption: str,
+    bins: Sequence[tuple[float, float, int]],
+    *,
+    before: Sequence[tuple[float, float]] = (),
+    of_what: str = "predicted label",
+) -> Figure:
+    """Confidence, accuracy and rows of each bin, drawn and listed; `before` as `charts.reliability_diagram` says."""
+    svg = charts.reliability_diagram(caption, bins, before=before, of_what=of_what)
+    rows = [(f"{said:.4f}", f"{was:.4f}", f"{count:,}") for said, was, count in bins]
+    table = Table(header=("mean probability", "share right", "rows"), rows=rows, numeric_from=0)
+    return Figure(caption=caption, svg=svg, table=table)
+
+
+def confusion_section(which: str, labels: Sequence[str], matrix: NDArray[np.int64]) -> Section:
+    """Counts by true and predicted label [C, C] of the rows that `which` names; of many labels the most confused."""
+    if len(labels) <= CONFUSION_LABELS:
+        caption = (
+            f"{which} by true and predicted label; each cell is as strong as its share of the true label"
+        )
+        svg = charts.confusion_chart(caption, labels, matrix.tolist())
+        return Section(title="Confusion matrix", figures=[Figure(caption=caption, svg=svg)])
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong.ravel(), kind="stable")[:LISTED_CONFUSIONS]
+    pairs = [divmod(int(at), len(labels)) for at in order if wrong.ravel()[at]]
+    rows = [
+        (
+            labels[true],
+            labels[said],
+            f"{(count := matrix[true, said]):,}",
+            f"{count / matrix[true].sum():.1%}",
+        )
+        for true, said in pairs
+    ]
+    table = Table(header=("true", "predicted", "rows", "of the true label"), rows=rows, numeric_from=2)
+    return Section(title="Most frequent confusions", note=f"{len(labels):,} labels.", table=table)
+
+
+def regression_section(which: str, values_N: NDArray[np.number], targets_N: NDArray[np.number]) -> Section:
+    """Predictions by target, a dot a row, and the errors of the rows that `which` names."""
+    at = np.unique(np.linspace(0, values_N.size - 1, DOTS).astype(np.int64))
+    caption = "Predictions by target; on the dashed line both are equal"
+    if at.size < values_N.size:
+        caption += f" ({at.size:,} of {values_N.size:,} rows)"
+    x, y = targets_N[at].tolist(), values_N[at].tolist()
+    dots = charts.scatter(caption, x, y, x_label="target", y_label="prediction")
+    counts, edges = np.histogram(values_N.astype(np.float64) - targets_N, ERROR_BINS)
+    errors = f"{which} by error (prediction less target)"
+    bars = charts.histogram(errors, edges.tolist(), counts.tolist(), x_label="error", y_label="rows")
+    figures = [Figure(caption=caption, svg=dots), Figure(caption=errors, svg=bars)]
+    return Section(title="Predictions and targets", figures=figures)

@@ -236,6 +236,7 @@ def test_info_and_health(classifier):
     assert info.model_type.classifier.label2id == {"world": 0, "sports": 1, "business": 2}
     assert (info.max_client_batch_size, info.max_input_length) == (CLIENT_BATCH, MAX_LENGTH)
     assert info.auto_truncate is True
+    assert info.model_dtype == "float32", "what is run, where auto was asked for"
     assert httpx.get(f"{classifier}/health").status_code == 200
     assert httpx.get(f"{classifier}/ping").json() == httpx.get(f"{classifier}/health").json()
 

@@ -225,6 +225,11 @@ def test_reload_under_load(folder, tmp_path):
         assert load.statuses() == {200}
         until(lambda: not is_alive(old))
         assert len(running.children()) == 1
+        said = json.loads(running.wait_for('"event":"serving"'))
+        assert said["fingerprint"] == running.get("/info").json()["fingerprint"] != before
+        ready = [json.loads(line) for line in running.lines if '"event":"engine_ready"' in line]
+        assert ["made-up logits" in each["engine"] for each in ready] == [True, True]
+        assert "WARNING" not in "".join(running.lines), "good news is no warning"
 
 
 def test_a_failed_reload_keeps_the_old_bundle(folder, tmp_path):

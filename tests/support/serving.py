@@ -41,7 +41,7 @@ class FunctionEngine:
         )  # fmt: skip
         self.ready = Ready(
             description="a function", fingerprint="", num_outputs=num_outputs, is_padded=False,
-            default_batch_tokens=budget, tokens_per_second=1e6, device="cpu",
+            default_batch_tokens=budget, tokens_per_second=1e6, dtype="float32",
         )  # fmt: skip
         self.was_ready = self.ready
         self.reason = ""
@@ -114,7 +114,7 @@ def open_service(folder, *, seconds=0.0, budget=2048, num_engines=1, engine=None
     With `engine`, a loaded one, they give its logits, by the steps of an engine process.
     """
     chosen = ServeSettings(bundle=str(folder), **settings)
-    service = Service(chosen, Metrics())
+    service = Service(chosen, Metrics(), RequestLog())
     deployment = service._deploy(*load_here(chosen, str(folder)))
     engines = []
     for _ in range(num_engines):

@@ -45,6 +45,7 @@ def body(job, send):
             with suppress(KeyboardInterrupt):
                 report = fit(settings, *rows, on_progress=stopping(training["stop_at"]))
                 reports[name] = report.to_json()
+            distributed.any_rank(world, flag=False)  # rank 0 may still write the checkpoint that is read next
     return reports
 
 

@@ -15,7 +15,6 @@ from assay.bundle import (
     Description,
     Steps,
     load_bundle,
-    load_calibration,
     load_style_calibration,
     publish_folder,
     save_calibration,
@@ -322,6 +321,16 @@ def test_the_tokenizer_fingerprint_ignores_truncation_padding_and_key_order(tmp_
     assert tokenizer_fingerprint(first) != fingerprint
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_what_cannot_be_read_is_named(tmp_path, name):
+    """A file that the system does not let us read: which, why, and what to check."""
+    folder = make(tmp_path / "b")
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    with pytest.raises(BundleError, match=rf"{name}: Is a directory; .*check the path and its permissions"):
+        load_bundle(folder)
+
+
 # ---------------------------------------------------------------- calibration.json and assay.json
 
 
@@ -336,7 +345,6 @@ def test_a_calibration_survives_the_file(tmp_path):
         meta={"n_samples": 7},
     )
     save_calibration(folder, calibration)
-    assert load_calibration(folder) == calibration
     assert load_bundle(folder).calibration == calibration
     save_calibration(folder, Calibration(temperature=3.0))
     assert load_bundle(folder).calibration == Calibration(temperature=3.0)

@@ -32,7 +32,7 @@ def test_each_chart_is_a_named_image():
         charts.bar_chart("a <b> & c", ["x", "y"], [1, 2]),
         charts.histogram("a <b> & c", [0, 1, 2], [3, 4], x_label="x"),
         charts.line_chart("a <b> & c", [charts.Line(name="l", x=[0, 1], y=[1, 2])], x_label="x", y_label="y"),
-        charts.reliability_diagram("a <b> & c", [0.2, 0.9], [0.3, 0.8], [5, 10]),
+        charts.reliability_diagram("a <b> & c", [(0.2, 0.3, 5), (0.9, 0.8, 10)]),
     ]
     for svg in drawn:
         root = parse(svg)
@@ -74,7 +74,7 @@ def test_marks_tell_their_figures():
         charts.histogram("t", [4, 8, 16], [1, 2], x_label="x", even_bins=True, open_end=True)
     )
     assert "says 0.900, is right 0.800 of the time (1,000 documents)" in titles(
-        charts.reliability_diagram("t", [0.9], [0.8], [1000])
+        charts.reliability_diagram("t", [(0.9, 0.8, 1000)])
     )
 
 
@@ -84,6 +84,14 @@ def test_lines_leave_out_what_is_not_finite():
     svg = charts.line_chart("t", [line], x_label="step", y_label="loss", from_zero=False)
     assert not re.search(r"nan|inf", svg.lower().replace("infinity", ""))
     assert len(list(parse(svg).iter(f"{SVG}circle"))) == 2
+
+
+def test_a_single_point_has_its_place_on_the_axis():
+    """One validation: its step is named below the dot."""
+    svg = charts.line_chart("t", [charts.Line(name="l", x=[13], y=[0.5])], x_label="step", y_label="y")
+    (tick,) = [node for node in parse(svg).iter(f"{SVG}text") if node.text == "13"]
+    (dot,) = parse(svg).iter(f"{SVG}circle")
+    assert tick.get("x") == dot.get("cx")
 
 
 def test_lines_are_told_apart_without_colour():
@@ -144,7 +152,7 @@ def test_nothing_to_draw_is_drawn_as_nothing():
         charts.histogram("t", [0, 1], [0], x_label="x"),
         charts.line_chart("t", [], x_label="x", y_label="y"),
         charts.line_chart("t", [charts.Line(name="l", x=[], y=[])], x_label="x", y_label="y"),
-        charts.reliability_diagram("t", [], [], []),
+        charts.reliability_diagram("t", []),
     ):
         parse(svg)
 
@@ -188,8 +196,8 @@ def test_scatter_has_one_range_for_both_axes_and_leaves_out_what_is_not_finite()
 
 def test_reliability_diagram_shows_what_it_was_before():
     """A dashed line and a legend, only where there is a before."""
-    without = charts.reliability_diagram("r", [0.5], [0.4], [10])
-    svg = charts.reliability_diagram("r", [0.5], [0.4], [10], before=[(0.6, 0.4), (0.9, 0.5)])
+    without = charts.reliability_diagram("r", [(0.5, 0.4, 10)])
+    svg = charts.reliability_diagram("r", [(0.5, 0.4, 10)], before=[(0.6, 0.4), (0.9, 0.5)])
     assert "before calibration" in svg
     assert "before calibration" not in without
     parse(svg)

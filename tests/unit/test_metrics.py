@@ -112,6 +112,19 @@ def test_equal_mass_bins_have_equal_mass_without_ties():
     assert [each.num_rows for each in bins] == [30] * 10
 
 
+@pytest.mark.parametrize("binning", ["equal-width", "equal-mass"])
+def test_a_reliability_diagram_is_of_the_most_probable_label_or_of_all_decisions(binning):
+    """By the shape of the targets: one class a row, or 0/1 for each label."""
+    found = metrics.reliability_diagram(PROBABILITIES, LABELS, binning=binning)
+    confidence = PROBABILITIES.max(axis=1)
+    assert found == metrics.reliability_bins(confidence, PREDICTED == LABELS, binning=binning)
+    holds_NC = np.eye(PROBABILITIES.shape[1])[LABELS]
+    every = metrics.reliability_diagram(PROBABILITIES, holds_NC, binning=binning)
+    assert sum(each.num_rows for each in every) == PROBABILITIES.size
+    right = sum(each.num_rows * each.accuracy for each in every)
+    assert right == pytest.approx(len(LABELS))
+
+
 def test_spearman_by_hand_and_under_ties():
     """1 for any rising map, -1 for a falling one, average ranks for ties."""
     values = RNG.normal(size=50)

@@ -7,6 +7,7 @@ the rows that it was fitted on is marked as such; the cross-validated figures ar
 and those of `assay evaluate` on rows that no step has seen.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from assay import __version__, metrics
@@ -23,6 +23,7 @@ from assay.calibrate.conformal import fit_half_width, measured_coverage
 from assay.calibrate.disjoint import calibration_provenance, refuse_seen, refuse_shared
 from assay.calibrate.fit import (
     Examples,
+    SelectBy,
     choose_method,
     choose_thresholds,
     cross_validate,
@@ -38,16 +39,22 @@ from assay.calibrate.maps import apply_calibration
 from assay.calibrate.settings import CalibrateSettings
 from assay.calibrate.targets import TargetArray, check_logits_and_targets
 from assay.calibrate.thresholds import Goal, as_json
+from assay.engine import devices
 from assay.engine.engine import Engine
 from assay.engine.load import load_engine
 from assay.engine.run import run_sequences
 from assay.engine.sequences import Sequences
-from assay.errors import InputError, UsageError
+from assay.errors import InputError, StorageError, UsageError
 from assay.metrics import FloatArray, IntArray, ReliabilityBin
 from assay.tokenize.encode import Encoder
-from assay.train.labels import to_targets
+from assay.tokenize.plan import choose_max_length
+from assay.train.inputs import tokens_of
+from assay.train.labels import generic_names, to_targets
 from assay.train.rows import LabelledRows, read_labelled
 
+FEW_ROWS = 50
+_COVERAGE = 0.9
+_SELECT_BY: SelectBy = "brier"
 _NOT_CROSSED = "not cross-validated: "
 
 
@@ -140,6 +147,11 @@ def calibrate(settings: CalibrateSettings) -> CalibrateReport:
     """
     bundle = load_bundle(settings.bundle)
     _check_settings(settings, bundle)
+    devices.parse_precision(settings.precision, devices.parse_device(settings.device))
+    if not os.access(bundle.path, os.W_OK):
+        raise StorageError(
+            f"{bundle.path}: calibration.json is written there and it is read-only; copy the bundle"
+        )
     rows = _read(settings, bundle, settings.data)
     test_rows = _read(settings, bundle, settings.test_data) if settings.test_data else None
     engine = load_engine(
@@ -160,7 +172,8 @@ def calibrate_rows(
 ) -> CalibrateReport:
     """As `calibrate`, with the bundle, its engine and the rows handed in."""
     _check_settings(settings, bundle)
-    targets = to_targets(rows.labels, bundle.task, bundle.labels)
+    labels = rows.labels if bundle.task == "regression" else generic_names(rows.labels, bundle.labels)
+    targets = to_targets(labels, bundle.task, bundle.labels)
     notes = refuse_seen(bundle, rows)
     if test_rows is not None:
         refuse_shared(rows, test_rows)
@@ -186,8 +199,28 @@ def calibrate_rows(
         tried=fitted.tried,
         bins_before=fitted.bins_before,
         bins_after=fitted.bins_after,
-        notes=(*notes, *fitted.notes, *_lost_threshold(bundle, calibration)),
+        notes=(*notes, *_few_rows(rows), *fitted.notes, *_lost_threshold(bundle, calibration)),
     )
+
+
+def _few_rows(rows: LabelledRows) -> tuple[str, ...]:
+    """Said where so few rows teach chance more than the model's errors."""
+    if rows.num_rows >= FEW_ROWS:
+        return ()
+    return (f"only {rows.num_rows} rows: what they teach is mostly chance; a few hundred are wanted",)
+
+
+def _made_worse(before: Mapping[str, float], honest: Mapping[str, float]) -> tuple[str, ...]:
+    """Said where rows that the map was not fitted on fare worse with it."""
+    worse = [
+        f"{metrics.TITLES[name]} {before[name]:.4f} -> {honest[name]:.4f}"
+        for name in ("nll", "brier")
+        if name in honest and round(honest[name], 4) > round(before[name], 4)
+    ]
+    if not worse:
+        return ()
+    note = f"cross-validated, calibration makes it worse: {', '.join(worse)}"
+    return (f"{note}; hand in more rows, or remove calibration.json",)
 
 
 def _lost_threshold(bundle: Bundle, calibration: Calibration) -> tuple[str, ...]:
@@ -207,15 +240,9 @@ def held_out_logits(
     settings: CalibrateSettings, bundle: Bundle, engine: Engine, rows: LabelledRows
 ) -> NDArray[np.float32]:
     """Logits [N, C] of the rows, uncalibrated, in their order."""
-    encoder = Encoder.from_bundle(
-        bundle.path, max_length=_max_length(settings, bundle), on_long=settings.on_long
-    )
-    pairs = None if rows.text_pairs is None else pa.array(rows.text_pairs, type=pa.large_string())
-    tokens = encoder.encode(pa.array(rows.texts, type=pa.large_string()), pairs)
-    if tokens.errors:
-        raise InputError(
-            f"{len(tokens.errors)} of {rows.num_rows} rows cannot be tokenized; drop or mend them"
-        )
+    max_length = choose_max_length(bundle, settings.max_length)
+    encoder = Encoder.from_bundle(bundle.path, max_length=max_length, on_long=settings.on_long)
+    tokens = tokens_of(encoder, rows)
     sequences = Sequences(
         flat_ids=tokens.flat_ids, offsets=tokens.offsets, second_starts=tokens.second_starts
     )
@@ -234,54 +261,58 @@ def _fit_probabilities(
     goal = _goal(settings)
     notes: list[str] = []
     fold_N, folded_by = _folds(settings, rows, examples.strata, notes)
-    method: Method = "temperature" if settings.method in {None, "auto"} else cast("Method", settings.method)
-    tried: dict[str, float] = {}
-    if settings.method == "auto":
-        if fold_N is None:
-            raise InputError(
-                f"method=auto compares by cross-validation; {notes[0].removeprefix(_NOT_CROSSED)}"
-            )
-        known = methods_of(bundle.task, len(bundle.labels))
-        method, tried, failed = choose_method(known, examples, fold_N, settings.select_by)
-        notes += [f"{name} left out: {reason}" for name, reason in failed.items()]
+    method, tried = _method(settings, examples, fold_N, notes)
     fitted = fit_map(method, examples)
     plain_NC = apply_calibration(logits_NC, None, bundle.task)
     calibrated_NC = apply_calibration(logits_NC, fitted, bundle.task)
     threshold = choose_thresholds(calibrated_NC, examples, goal)
     decided, by_label = decision_report(decide_rows(calibrated_NC, bundle.task, threshold), examples)
-    after = quality(calibrated_NC, examples)
+    before, after = quality(plain_NC, examples), quality(calibrated_NC, examples)
     honest = {} if fold_N is None else _cross_validated(method, examples, fold_N, goal, notes)
+    notes += _made_worse(before, honest)
+    bins = metrics.reliability_diagram(calibrated_NC, targets)
+    at = {"threshold": threshold} if isinstance(threshold, float) else {}
     return _Fitted(
         calibration=replace(
             fitted,
             threshold=threshold,
             opt_metric=_opt_metric(settings, fitted),
-            selection_metrics={
-                **after,
-                **({"threshold": threshold} if isinstance(threshold, float) else {}),
-                **decided,
-            },
+            selection_metrics={**after, **at, **decided},
             meta={
-                "before": quality(plain_NC, examples),
+                "before": before,
                 "cross_validated": honest,
                 "cross_validated_by": folded_by,
-                **({"select_by": settings.select_by, "compared": tried} if tried else {}),
+                **({"select_by": settings.select_by or _SELECT_BY, "compared": tried} if tried else {}),
                 **({"threshold_by": dict(as_json(goal))} if goal else {}),
                 **({"by_label": by_label} if by_label else {}),
                 "reliability": [
                     {"confidence": each.confidence, "accuracy": each.accuracy, "count": each.num_rows}
-                    for each in _bins(calibrated_NC, examples)
+                    for each in bins
                 ],
             },
         ),
-        before=quality(plain_NC, examples),
+        before=before,
         after=after,
         cross_validated=honest,
         tried=tried,
-        bins_before=_bins(plain_NC, examples),
-        bins_after=_bins(calibrated_NC, examples),
+        bins_before=metrics.reliability_diagram(plain_NC, targets),
+        bins_after=bins,
         notes=tuple(notes),
     )
+
+
+def _method(
+    settings: CalibrateSettings, examples: Examples, fold_N: IntArray | None, notes: list[str]
+) -> tuple[Method, dict[str, float]]:
+    """The method asked for, or the best of them and what each was compared by."""
+    if settings.method != "auto":
+        return settings.method or "temperature", {}
+    if fold_N is None:
+        raise InputError(f"method=auto compares by cross-validation; {notes[0].removeprefix(_NOT_CROSSED)}")
+    known = methods_of(examples.task, len(examples.labels))
+    method, tried, failed = choose_method(known, examples, fold_N, settings.select_by or _SELECT_BY)
+    notes += [f"{name} left out: {reason}" for name, reason in failed.items()]
+    return method, tried
 
 
 def _cross_validated(
@@ -303,7 +334,7 @@ def _cross_validated(
 def _fit_intervals(
     settings: CalibrateSettings, values_N: FloatArray, targets_N: FloatArray, rows: LabelledRows
 ) -> _Fitted:
-    errors_N, coverage = targets_N - values_N, settings.coverage
+    errors_N, coverage = targets_N - values_N, settings.coverage or _COVERAGE
     half_width = fit_half_width(errors_N, coverage)
     before = {
         "num_rows": float(len(values_N)),
@@ -365,7 +396,12 @@ def _read(settings: CalibrateSettings, bundle: Bundle, patterns: tuple[str, ...]
 
 def _check_settings(settings: CalibrateSettings, bundle: Bundle) -> None:
     """Raises `UsageError` for what this bundle cannot have, before anything is read or run."""
-    _max_length(settings, bundle)
+    choose_max_length(bundle, settings.max_length)
+    if settings.coverage is not None and bundle.task != "regression":
+        raise UsageError(
+            f"coverage={settings.coverage}; {bundle.path} is a {bundle.task} bundle and intervals are a regression's;"
+            " leave --coverage out"
+        )
     if settings.method is not None:
         refuse_other_method(settings.method, bundle.task, len(bundle.labels))
     if settings.threshold_by is None:
@@ -375,13 +411,6 @@ def _check_settings(settings: CalibrateSettings, bundle: Bundle) -> None:
             f"threshold_by={settings.threshold_by}; {bundle.path} is a {bundle.task} bundle of"
             f" {len(bundle.labels)} outputs; a threshold needs two labels or a multi-label bundle; leave it out"
         )
-
-
-def _max_length(settings: CalibrateSettings, bundle: Bundle) -> int:
-    wanted = settings.max_length or bundle.default_max_length
-    if wanted > bundle.max_length:
-        raise UsageError(f"max_length={wanted}; this bundle takes {bundle.max_length} tokens; lower it")
-    return wanted
 
 
 def _goal(settings: CalibrateSettings) -> Goal | None:
@@ -408,7 +437,7 @@ def _meta(
     return {
         "n_samples": rows.num_rows,
         **({"n_groups": len(set(rows.groups))} if rows.groups is not None else {}),
-        "max_length": _max_length(settings, bundle),
+        "max_length": choose_max_length(bundle, settings.max_length),
         "on_long": settings.on_long,
         "data": list(settings.data),
         "engine": engine.name,
@@ -439,10 +468,3 @@ def _threshold_text(calibration: Calibration) -> str:
 def _range(values: tuple[float, ...]) -> str:
     low, high = min(values), max(values)
     return f"{low:.4f}" if low == high else f"{low:.4f} to {high:.4f}"
-
-
-def _bins(probabilities_NC: FloatArray, examples: Examples) -> tuple[ReliabilityBin, ...]:
-    if examples.task == "multi_label":
-        return metrics.reliability_bins(probabilities_NC.ravel(), examples.targets.ravel())
-    predicted = probabilities_NC.argmax(axis=1)
-    return metrics.reliability_bins(probabilities_NC.max(axis=1), predicted == examples.targets)

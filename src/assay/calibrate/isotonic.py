@@ -21,7 +21,7 @@ def fit_isotonic(probability_N: FloatArray, holds_N: NDArray[np.generic]) -> Ste
         from sklearn.isotonic import IsotonicRegression
     except ImportError:
         raise UsageError(
-            "method isotonic is fitted by scikit-learn, which is not installed; pip install 'assay[train]'"
+            "method isotonic is fitted by scikit-learn, which is not installed; pip install scikit-learn"
         ) from None
     num_rows = len(holds_N)
     regression = IsotonicRegression(y_min=1 / (num_rows + 2), y_max=(num_rows + 1) / (num_rows + 2))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from assay.errors import UsageError
+from assay.train.settings import check_count
 
 ThresholdBy = Literal["accuracy", "f0.5", "f1", "f2", "precision_at_recall", "recall_at_precision", "cost"]
 
@@ -39,15 +40,15 @@ class CalibrateSettings:
     test_data: tuple[str, ...] = ()
     """Sources of the test rows: refused where they share a text, an id or a group with DATA."""
     method: Literal["temperature", "vector", "logistic", "isotonic", "auto", "conformal"] | None = None
-    """Map of the logits; auto: the best in cross-validation. `None`: temperature, or conformal for a regression."""
-    select_by: Literal["brier", "ece"] = "brier"
-    """What auto compares the methods by."""
+    """Map of the logits; auto: the best in cross-validation; left out: temperature, or conformal for a regression."""
+    select_by: Literal["brier", "ece"] | None = None
+    """What auto compares the methods by; left out: brier."""
     num_folds: int = 5
     """Parts of the rows in cross-validation."""
     seed: int = 0
     """Decides which rows are held out together."""
-    coverage: float = 0.9
-    """Regression: share of the documents whose interval is to hold their target."""
+    coverage: float | None = None
+    """Regression: share of the documents whose interval is to hold their target; left out: 0.9."""
     threshold_by: ThresholdBy | None = None
     """Choose a threshold (two labels), or one a label (multi-label), that is best by this."""
     min_recall: float | None = None
@@ -59,7 +60,7 @@ class CalibrateSettings:
     cost_false_negative: float | None = None
     """cost: what a missed positive costs, in the same unit."""
     max_length: int | None = None
-    """Tokens a document; `None`: what the bundle was trained for. Score with the same."""
+    """Tokens a document; left out: what the bundle was trained for. Score with the same."""
     on_long: Literal["truncate", "head-tail"] = "truncate"
     """What happens to longer documents. Score with the same."""
     device: str = "cpu"
@@ -67,20 +68,24 @@ class CalibrateSettings:
     precision: str = "auto"
     """Number format of the forward pass."""
     max_batch_tokens: int | None = None
-    """Tokens a forward pass; `None`: the engine's own choice."""
+    """Tokens a forward pass; left out: the engine's own choice."""
     num_threads: int | None = None
-    """CPU threads; `None`: all that the process may use."""
+    """CPU threads; left out: all that the process may use."""
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for a value out of range."""
         for name in ("max_length", "max_batch_tokens", "num_threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name}={value}; it counts from 1; raise it or leave it out")
+            check_count(name, getattr(self, name))
+        if self.seed < 0:
+            raise UsageError(f"seed={self.seed}; it is 0 or more; raise it")
         if self.num_folds < 2:
             raise UsageError(f"num_folds={self.num_folds}; cross-validation needs at least 2; raise it")
-        if not 0 < self.coverage < 1:
+        if self.coverage is not None and not 0 < self.coverage < 1:
             raise UsageError(f"coverage={self.coverage}; it lies between 0 and 1; set 0.9")
+        if self.select_by is not None and self.method != "auto":
+            raise UsageError(
+                f"select_by={self.select_by} belongs to method=auto; give --method auto, or leave --select-by out"
+            )
         self._check_threshold()
 
     def _check_threshold(self) -> None:

@@ -74,7 +74,15 @@ def check_both_sides(targets: TargetArray, task: Task, labels: Sequence[str], *,
 
 
 def refuse_all_right(logits_NC: FloatArray, targets: TargetArray) -> None:
-    """Raises `InputError` where no row's true label is beaten: the surer a map is, the better it looks."""
+    """Raises `InputError` where no row's true label is beaten: the surer a map is, the better it looks.
+
+    And where the labels of each row have one logit: a map of these is the same for all rows.
+    """
+    if targets.ndim == 1 and (logits_NC == logits_NC[:, :1]).all():
+        raise InputError(
+            f"all labels have the same logit in each of {len(logits_NC)} rows; the model tells them apart by"
+            " chance; train it first"
+        )
     if targets.ndim == 2:
         is_right = ((2 * targets - 1) * logits_NC >= 0).all()
     else:

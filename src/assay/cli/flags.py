@@ -140,7 +140,7 @@ def build(settings: type[S], values: Mapping[str, Any], command: str) -> S:
 def read_config(path: Path, settings: type) -> dict[str, Any]:
     """The settings in a TOML or YAML file, checked against the fields; raises UsageError."""
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         msg = f"config {path} cannot be read ({error}); give a TOML or YAML file"
         raise UsageError(msg) from error
@@ -212,7 +212,11 @@ def _check_type(path: Path, key: str, value: object, hint: object) -> None:
         fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
     if not fits or (choices and value not in choices):
         wanted = f"one of {', '.join(choices)}" if choices else _KINDS.get(kind, kind.__name__)
-        way_out = ", written as 5.0e-4" if kind is float and isinstance(value, str) else ""
+        way_out = ""
+        if kind is float and isinstance(value, str):
+            way_out = ", written as 5.0e-4"
+        elif kind is str and isinstance(value, int | float):
+            way_out = f', written as "{value}"'
         msg = f"{key} in {path} is {value!r}; it must be {wanted}{way_out}"
         raise UsageError(msg)
 

@@ -15,7 +15,7 @@ from assay.evaluate.settings import EvaluateSettings
 from assay.score.bench_settings import BenchSettings
 from assay.score.settings import ScoreSettings
 from assay.serve.settings import ServeSettings
-from assay.telemetry import ProgressDisplay, format_count, format_duration
+from assay.telemetry import ProgressDisplay, format_count, format_duration, format_number_of
 from assay.tokenize.settings import TokenizeSettings
 from assay.train.settings import TrainSettings
 
@@ -298,9 +298,8 @@ def _say(line: str) -> None:
 
 def _figures(outcome: Any) -> str:  # noqa: ANN401  runs is imported lazily
     counters = outcome.counters
-    published = (
-        f"{outcome.units_found + outcome.units_published:,} of {outcome.units_total:,} units published"
-    )
+    units = format_number_of(outcome.units_total, "unit")
+    published = f"{outcome.units_found + outcome.units_published:,} of {units} published"
     if not outcome.units_published:
         return published
     rate = counters.rows / outcome.seconds if outcome.seconds > 0 else 0.0
@@ -315,9 +314,11 @@ def _figures(outcome: Any) -> str:  # noqa: ANN401  runs is imported lazily
     if (idle := outcome.idle_share) is not None:
         parts.append(f"devices idle {idle:.1%} of the time")
     if counters.error_rows:
-        parts.append(f"{counters.error_rows:,} rows got an error code")
+        parts.append(f"{format_number_of(counters.error_rows, 'row')} got an error code")
     if counters.duplicate_rows:
-        parts.append(f"{counters.duplicate_rows:,} duplicates were run once")
+        parts.append(
+            f"{format_number_of(counters.duplicate_rows, 'duplicate was', 'duplicates were')} run once"
+        )
     return "; ".join(parts)
 
 

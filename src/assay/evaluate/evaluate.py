@@ -8,18 +8,21 @@ With a second bundle the same rows go through both, and the differences are test
 Axes: N rows, C classes or labels.
 """
 
-import re
+import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 
 from assay import __version__, metrics
 from assay.bundle import Bundle, load_bundle
-from assay.engine.engine import Engine
+from assay.data.storage import is_object_url, local_path
+from assay.engine import devices
 from assay.engine.load import load_engine
-from assay.errors import InputError, UsageError
+from assay.errors import InputError, StorageError, UsageError
 from assay.evaluate.findings import Evaluated, EvaluateReport, Worst
 from assay.evaluate.measure import (
     Outcome,
@@ -36,9 +39,9 @@ from assay.evaluate.seen import find_seen
 from assay.evaluate.settings import EvaluateSettings
 from assay.metrics import FloatArray, IntArray
 from assay.tokenize.encode import Encoder
-from assay.tokenize.plan import choose_max_length
-from assay.train.labels import Label, to_targets
-from assay.train.rows import LabelledRows, read_labelled
+from assay.tokenize.plan import choose_max_length, other_lengths
+from assay.train.labels import generic_names, to_targets
+from assay.train.rows import LabelledRows, local_paths, read_labelled
 
 MOST_SLICES = 50
 """Groups whose metrics are found, the largest first."""
@@ -50,7 +53,6 @@ SHOWN_WORST = 20
 SHOWN_TEXT = 200
 """Characters of a text that are shown."""
 CALIBRATION_METRICS = ("nll", "brier", "ece", "ece_equal_mass")
-_GENERIC_LABEL = re.compile(r"LABEL_\d+")
 
 
 def evaluate(settings: EvaluateSettings) -> EvaluateReport:
@@ -63,6 +65,9 @@ def evaluate(settings: EvaluateSettings) -> EvaluateReport:
     against = None if settings.against is None else load_bundle(settings.against)
     if against is not None:
         _check_comparable(bundle, against)
+    devices.parse_precision(settings.precision, devices.parse_device(settings.device))
+    if settings.out is not None and not is_object_url(settings.out):
+        _check_out(settings, local_path(settings.out))
     rows = read_labelled(
         settings.data,
         text_column=settings.text_column,
@@ -81,15 +86,14 @@ def evaluate_rows(
     bundle: Bundle,
     rows: LabelledRows,
     *,
-    engine: Engine | None = None,
     against: Bundle | None = None,
 ) -> EvaluateReport:
-    """As `evaluate`, with the bundles, the rows and, where it is loaded, the first one's engine handed in."""
+    """As `evaluate`, with the bundles and the rows handed in."""
     if rows.num_rows == 0:
         raise InputError("0 rows; a metric needs some; name sources that hold rows")
     targets = _targets(bundle, rows)
-    first = _evaluated(settings, bundle, rows, targets, engine, bundle.labels)
-    second = None if against is None else _evaluated(settings, against, rows, targets, None, bundle.labels)
+    first = _evaluated(settings, bundle, rows, targets, bundle.labels)
+    second = None if against is None else _evaluated(settings, against, rows, targets, bundle.labels)
     resampling = Resampling(
         num_resamples=settings.resamples,
         method=settings.interval,
@@ -110,7 +114,7 @@ def evaluate_rows(
         parts=parts,
         slices=slices,
         num_slices_left_out=num_left_out,
-        warnings=tuple(_warnings(first, second, parts, slices, group_N if by_group else None)),
+        warnings=tuple(_warnings(first, second, parts, rows.groups or (), group_N if by_group else None)),
         assay_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         out=settings.out,
@@ -128,7 +132,6 @@ def _evaluated(
     bundle: Bundle,
     rows: LabelledRows,
     targets: IntArray | FloatArray,
-    engine: Engine | None,
     labels: Sequence[str],
 ) -> Evaluated:
     """What a bundle says of the rows, its outputs in the order of `labels`."""
@@ -138,7 +141,7 @@ def _evaluated(
         bundle.path, max_length=max_length, on_long=settings.on_long, stride=settings.stride
     )
     _check_pairs(bundle, encoder, rows)
-    engine = engine or load_engine(
+    engine = load_engine(
         bundle.path,
         device=settings.device,
         precision=settings.precision,
@@ -162,6 +165,9 @@ def _evaluated(
         calibration="none" if calibration is None else calibration.method,
         threshold=None if calibration is None else calibration.threshold,
         max_length=max_length,
+        length_note=None
+        if calibration is None
+        else other_lengths(calibration.meta, max_length=max_length, on_long=settings.on_long),
         engine=engine.description(),
         seconds=seconds,
         num_tokens=predictions.num_tokens,
@@ -213,24 +219,8 @@ def _targets(bundle: Bundle, rows: LabelledRows) -> IntArray | FloatArray:
                 f"{count} of {values.size} targets are NaN or infinite; a metric needs numbers; drop these rows"
             )
         return values
-    targets = to_targets(_as_the_bundle_names_them(bundle, rows.labels), bundle.task, bundle.labels)
+    targets = to_targets(generic_names(rows.labels, bundle.labels), bundle.task, bundle.labels)
     return targets.astype(np.int64)
-
-
-def _as_the_bundle_names_them(bundle: Bundle, labels: Sequence[Label]) -> Sequence[Label]:
-    """Labels as they are; 0 as LABEL_0 where the model's labels were never given names."""
-    if not all(_GENERIC_LABEL.fullmatch(name) for name in bundle.labels):
-        return labels
-    known = set(bundle.labels)
-
-    def name_of(name: str) -> str:
-        generic = f"LABEL_{name}"
-        return generic if name not in known and generic in known else name
-
-    return [
-        tuple(name_of(name) for name in label) if isinstance(label, tuple) else name_of(str(label))
-        for label in labels
-    ]
 
 
 def _check_comparable(bundle: Bundle, against: Bundle) -> None:
@@ -243,6 +233,24 @@ def _check_comparable(bundle: Bundle, against: Bundle) -> None:
         alone = sorted(set(bundle.labels) ^ set(against.labels))
         raise UsageError(
             f"only one of the bundles knows {alone[:5]}; bundles compare on the same labels; name another"
+        )
+
+
+def _check_out(settings: EvaluateSettings, out: Path) -> None:
+    """Raise an error where the report cannot be written to `out`, or would replace rows or a part of a bundle."""
+    folders = [Path(each).resolve() for each in (settings.bundle, settings.against) if each is not None]
+    if out.exists() and any(out.resolve().is_relative_to(each) for each in local_paths(settings.data)):
+        raise UsageError(f"out={settings.out} is one of the sources; it would be replaced; name another file")
+    if out.exists() and out.resolve().parent in folders:
+        raise UsageError(
+            f"out={settings.out} is a file of the bundle; it would be replaced; name another file"
+        )
+    if out.is_dir():
+        raise UsageError(f"out={settings.out} is a folder; name a file")
+    place = next(each for each in out.absolute().parents if each.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise StorageError(
+            f"{place}: a folder that can be written to is needed for out={settings.out}; name another"
         )
 
 
@@ -370,13 +378,14 @@ def _warnings(
     first: Evaluated,
     second: Evaluated | None,
     parts: Sequence[Part],
-    slices: Sequence[Part],
+    groups: Sequence[str],
     group_N: IntArray | None,
 ) -> list[str]:
     outcome = first.outcome
     found = []
     for each in (first, second):
         found += [] if each is None else _seen_warnings(each)
+        found += [] if each is None or each.length_note is None else [f"{each.path}: {each.length_note}"]
     if outcome.num_rows < FEW_ROWS:
         found.append(f"only {outcome.num_rows} rows: every number is rough, and its interval too")
     found += _label_warnings(outcome, first.labels)
@@ -389,8 +398,9 @@ def _warnings(
             f"intervals draw {num_groups} groups, too few to be exact; where groups are kinds rather than"
             " clusters of like rows, set --resample rows"
         )
-    if small := sum(part.num_rows < FEW_SLICE_ROWS for part in slices):
-        found.append(f"{small} of {len(slices)} groups have fewer than {FEW_SLICE_ROWS} rows")
+    group_sizes = Counter(groups).values()
+    if small := sum(size < FEW_SLICE_ROWS for size in group_sizes):
+        found.append(f"{small:,} of {len(group_sizes):,} groups have fewer than {FEW_SLICE_ROWS} rows")
     if second is not None and len(parts) > 1:
         found.append(
             "a bundle has met some of the rows: compare the two on the rows without these, further below"

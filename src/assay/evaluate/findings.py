@@ -15,7 +15,7 @@ from assay.evaluate.definitions import DEFINITIONS
 from assay.evaluate.measure import Difference, Metric, Outcome, Part
 from assay.evaluate.seen import Seen
 from assay.evaluate.settings import EvaluateSettings
-from assay.metrics import IntArray, ReliabilityBin
+from assay.metrics import TITLES, IntArray
 from assay.train.settings import Task
 
 FORMAT_VERSION = 1
@@ -61,6 +61,8 @@ class Evaluated:
     threshold: float | tuple[float, ...] | None
     max_length: int
     """Tokens at which texts were cut."""
+    length_note: str | None
+    """What to say where the calibration was fitted on texts that were cut otherwise; None where not."""
     engine: str
     seconds: float
     """Time of tokenizing and forward passes."""
@@ -140,7 +142,7 @@ class EvaluateReport:
             "num_groups_left_out": self.num_slices_left_out,
             "bundle": _evaluated_json(self.bundle),
             "against": None if self.against is None else _evaluated_json(self.against),
-            "definitions": {name: DEFINITIONS[name].text for name in self.metrics},
+            "definitions": {name: DEFINITIONS[name] for name in self.metrics},
             "settings": {name: settings[name] for name in sorted(settings)},
         }
 
@@ -169,16 +171,6 @@ class EvaluateReport:
 def to_json_text(report: EvaluateReport) -> str:
     """All figures as one JSON object; never NaN."""
     return json.dumps(report.to_json(), allow_nan=False, ensure_ascii=False)
-
-
-def reliability(outcome: Outcome) -> tuple[ReliabilityBin, ...]:
-    """The reliability diagram of a classifier, equal-mass bins: of the most probable label, or of all decisions."""
-    if outcome.task == "multi_label":
-        confidence, correct = outcome.outputs_NC.ravel(), outcome.targets.ravel() > 0
-    else:
-        confidence = outcome.outputs_NC.max(axis=1)
-        correct = outcome.outputs_NC.argmax(axis=1) == outcome.targets
-    return metrics.reliability_bins(confidence, correct, binning="equal-mass")
 
 
 def confusion(outcome: Outcome) -> IntArray | None:
@@ -223,9 +215,9 @@ def _table(part: Part, confidence: float) -> list[str]:
     reasons = []
     for name, metric in part.metrics.items():
         if metric.value is None:
-            reasons.append(f"  {DEFINITIONS[name].title}: undefined ({metric.undefined})")
+            reasons.append(f"  {TITLES[name]}: undefined ({metric.undefined})")
             continue
-        row = [DEFINITIONS[name].title, format_value(metric.value), format_interval(metric)]
+        row = [TITLES[name], format_value(metric.value), format_interval(metric)]
         if part.against is not None and part.differences is not None and name in part.differences:
             other, difference = part.against[name], part.differences[name]
             row += [
@@ -239,7 +231,7 @@ def _table(part: Part, confidence: float) -> list[str]:
 
 
 def _slice_lines(slices: Sequence[Part], names: Sequence[str]) -> list[str]:
-    rows = [["group", "rows", *(DEFINITIONS[name].title for name in names)]]
+    rows = [["group", "rows", *(TITLES[name] for name in names)]]
     for part in slices:
         found = [part.metrics[name].value for name in names]
         shown = ["undefined" if value is None else format_value(value) for value in found]
@@ -293,6 +285,7 @@ def _evaluated_json(evaluated: Evaluated) -> dict[str, object]:
     outcome = evaluated.outcome
     matrix = confusion(outcome)
     is_classifier = evaluated.task != "regression"
+    bins = outcome.reliability() if is_classifier else ()
     seen = evaluated.seen
     return {
         "path": str(evaluated.path),
@@ -320,6 +313,6 @@ def _evaluated_json(evaluated: Evaluated) -> dict[str, object]:
             for label, values in evaluated.by_label.items()
         },
         "confusion": None if matrix is None else matrix.tolist(),
-        "reliability": [asdict(each) for each in reliability(outcome)] if is_classifier else [],
+        "reliability": [asdict(each) for each in bins],
         "worst": [asdict(each) for each in evaluated.worst],
     }

@@ -24,7 +24,7 @@ from assay.evaluate.bootstrap import (
     p_value,
     resample,
 )
-from assay.metrics import FloatArray, IntArray
+from assay.metrics import FloatArray, IntArray, ReliabilityBin
 from assay.train.settings import Task
 
 MOST_RANKED = 1 << 30
@@ -68,6 +68,10 @@ class Outcome:
     def before_calibration(self) -> "Outcome":
         """The same rows with the uncalibrated outputs; what was predicted stays."""
         return replace(self, outputs_NC=self.plain_NC, half_width=None)
+
+    def reliability(self) -> tuple[ReliabilityBin, ...]:
+        """The reliability diagram of a classifier, in bins of equal mass."""
+        return metrics.reliability_diagram(self.outputs_NC, self.targets, binning="equal-mass")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Literal
 
 from assay.errors import UsageError
 from assay.tokenize.settings import OnLong
+from assay.train.settings import check_count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,9 +65,7 @@ class EvaluateSettings:
     def __post_init__(self) -> None:
         """Raise `UsageError` for a value out of range."""
         for name in ("max_length", "max_batch_tokens", "num_threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name}={value}; it counts from 1; raise it or leave it out")
+            check_count(name, getattr(self, name))
         if self.resamples and self.resamples < 100:
             raise UsageError(
                 f"resamples={self.resamples}; an interval needs 100 or more; set 2000, or 0 for none"

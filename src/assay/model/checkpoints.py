@@ -38,7 +38,7 @@ def load_classifier(path: str | Path, *, dtype: torch.dtype = torch.float32) -> 
     read_config(folder)
     _require_weights(folder)
     try:
-        with _quiet():
+        with quiet():
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             loaded, info = AutoModelForSequenceClassification.from_pretrained(
                 folder,
@@ -161,7 +161,7 @@ def _shapes(name: str, held: Sequence[int], wanted: Sequence[int]) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence transformers' progress bar and load report: what they say becomes our errors."""
     from transformers.utils import logging as hf_logging
 

@@ -31,6 +31,7 @@ from assay.runs.run import (
     open_run,
     part_path,
 )
+from assay.telemetry import format_number_of
 
 SHOWN_PROBLEMS = 5
 READ_ROWS = 65_536
@@ -67,7 +68,10 @@ class Proof:
         """The proof in lines, for people."""
         against = " and against the sources" if self.checked_sources else ""
         lines = [
-            f"run {self.run_id}: {self.num_sources:,} sources, {self.rows_total:,} planned rows",
+            (
+                f"run {self.run_id}: {format_number_of(self.num_sources, 'source')}, "
+                f"{format_number_of(self.rows_total, 'planned row')}"
+            ),
             (
                 f"  units    {self.units_total - self.units_missing:,} of {self.units_total:,} published, "
                 "each row range once"
@@ -76,12 +80,14 @@ class Proof:
             f"  ids      checksums recomputed{against}",
         ]
         if self.duplicate_ids is not None:
-            lines.append(f"  repeats  {self.duplicate_ids:,} rows have an id that an earlier row has too")
+            repeats = format_number_of(self.duplicate_ids, "row has", "rows have")
+            lines.append(f"  repeats  {repeats} an id that an earlier row has too")
         if self.holds:
             lines.append("  verified: every row is there exactly once")
         lines += [f"  PROBLEM  {problem}" for problem in self.problems[:SHOWN_PROBLEMS]]
         if len(self.problems) > SHOWN_PROBLEMS:
-            lines.append(f"  and {len(self.problems) - SHOWN_PROBLEMS} more problems")
+            more = format_number_of(len(self.problems) - SHOWN_PROBLEMS, "more problem")
+            lines.append(f"  and {more}")
         return "\n".join(lines)
 
 

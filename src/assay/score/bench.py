@@ -45,7 +45,7 @@ from assay.score.chunks import Chunk, join, to_chunk
 from assay.score.plan import check_least, plan_score
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings
-from assay.telemetry import format_count
+from assay.telemetry import format_count, format_number_of
 from assay.tokenize.encode import Encoder
 
 SAMPLE_DOCUMENTS = {"cuda": 32_768, "cpu": 256}
@@ -164,7 +164,8 @@ class BenchReport:
             f"bundle    {self.bundle}: {self.task}, {self.num_labels} outputs",
             f"device    {self.device}, {self.precision}",
             f"engine    {self.description}",
-            f"sample    {sample.num_documents:,} documents of {self.num_rows:,} rows, mean {mean:.0f} tokens, "
+            f"sample    {format_number_of(sample.num_documents, 'document')} of "
+            f"{format_number_of(self.num_rows, 'row')}, mean {mean:.0f} tokens, "
             f"longest {sample.num_tokens_longest:,}, {sample.truncated_share:.1%} cut"
             + (f"; {bad:,} bad rows left out" if bad else ""),
             "",
@@ -215,7 +216,9 @@ def bench(settings: BenchSettings, *, on_message: Callable[[str], None] | None =
     padded = _padded_engine(engine, bundle, device, precision)
     shape = model_shape(AutoConfig.from_pretrained(bundle.path, local_files_only=True), windows=True)
     before = matmul_ceiling(device, _ceiling_dtype(precision))
-    say(f"measuring {sample.num_documents:,} documents, {settings.rounds} rounds")
+    say(
+        f"measuring {format_number_of(sample.num_documents, 'document')}, {format_number_of(settings.rounds, 'round')}"
+    )
     ours, theirs, difference = _measure_both(
         engine, padded, sample, settings, task=bundle.task, shape=shape, device=device
     )

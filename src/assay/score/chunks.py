@@ -7,7 +7,6 @@ is what the engine takes.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +16,11 @@ from assay.data.ahead import ahead
 from assay.data.rows import Rows
 from assay.errors import SourceError
 from assay.tokenize.encode import TOO_LONG, Encoder, TokenIds, Tokens
-from assay.tokenize.settings import OnLong
+from assay.tokenize.settings import WINDOWS
 
 CHUNK_ROWS = 65_536
 FIRST_CHUNK_ROWS = 4_096
 CHUNK_TOKENS = 32 << 20
-
-WINDOWS: dict[OnLong, Literal["mean", "max"]] = {"window-mean": "mean", "window-max": "max"}
-"""The policies that cut long documents into windows, and how these become one score."""
 NO_IDS = "no_ids"
 """Error code of a row of stored token ids that holds none."""
 

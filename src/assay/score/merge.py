@@ -40,7 +40,7 @@ from assay.runs.run import (
     part_path,
 )
 from assay.score.corpus import Corpus, corpus_of
-from assay.telemetry import Counters, Progress
+from assay.telemetry import Counters, Progress, format_number_of
 
 T = TypeVar("T")
 
@@ -79,11 +79,12 @@ class MergeReport:
         if self.files_skipped:
             files += f" and {self.files_skipped:,} there already"
         text = (
-            f"merged {self.rows:,} rows into {self.out}: files {files}, "
+            f"merged {format_number_of(self.rows, 'row')} into {self.out}: files {files}, "
             f"{self.ids_checked:,} ids checked, {self.seconds:.1f} s"
         )
         if self.rows_left_out:
-            text += f"\n{self.rows_left_out:,} rows are left out: the run was planned with --limit-rows"
+            left_out = format_number_of(self.rows_left_out, "row is", "rows are")
+            text += f"\n{left_out} left out: the run was planned with --limit-rows"
         return text
 
 

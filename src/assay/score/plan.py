@@ -14,7 +14,13 @@ from assay.runs.run import PARTS, Run, part_path
 from assay.score.schema import part_schema
 from assay.score.settings import Precision, ScoreSettings
 from assay.tokenize.encode import Encoder
-from assay.tokenize.plan import TokenizerRecord, choose_max_length, find_token_run, tokenizer_record
+from assay.tokenize.plan import (
+    TokenizerRecord,
+    choose_max_length,
+    find_token_run,
+    other_lengths,
+    tokenizer_record,
+)
 
 FLOPS_PER_SECOND = {"cpu": 4e10, "cuda": 2e14}
 """What a device is expected to do, a process each; only sizes units."""
@@ -85,6 +91,15 @@ def plan_score(
         part_schema=part_schema(id_, bundle),
     )
     return manifest, bundle
+
+
+def other_lengths_of(manifest: Manifest) -> str | None:
+    """A sentence where a scoring run cuts texts otherwise than its bundle's calibration did; else None."""
+    calibrated: Json | None = manifest.settings.get("calibration")
+    if not calibrated:
+        return None
+    identity = manifest.identity
+    return other_lengths(calibrated, max_length=identity["max_length"], on_long=identity["on_long"])
 
 
 def _in_row_order(parts: Sequence[Source], token_run: Run) -> list[Source]:

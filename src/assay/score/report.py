@@ -1,4 +1,4 @@
-"""A run as one HTML page that a person can look at: no network, no scripts, light and dark.
+"""A run as one HTML page that a person can look at.
 
 All that comes from documents, labels, sources or footers is untrusted: the template escapes it, and
 so do the charts. `timeline` and `tally` count, `charts` draws, this module puts the page together.
@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -16,13 +16,14 @@ from pathlib import Path
 from assay import __version__, charts
 from assay.data.storage import replace_file
 from assay.errors import SourceError, UsageError
-from assay.pages import Table, render_page
+from assay.pages import Facts, Figure, Section, Table, reliability_figure, render_page
 from assay.runs.manifest import Manifest
 from assay.runs.run import Run, open_run
 from assay.runs.status import Status, status_of
+from assay.score.plan import other_lengths_of
 from assay.score.tally import LONGEST_COUNTED, SCORE_BINS, Tally, count_parts
 from assay.score.timeline import Span, Throughput, throughput, worker_seconds
-from assay.telemetry import format_count, format_duration
+from assay.telemetry import format_count, format_duration, format_number_of
 
 REPORT_PATH = "report.html"
 PARITY_PATH = "parity.json"
@@ -34,9 +35,32 @@ VALUE_BINS = 40
 LONGEST_TEXT = 300
 HOUR_SECONDS = 3600.0
 MILLION = 1e6
+PARITY_WORDS = {
+    "num_documents": "documents compared",
+    "max_abs_probability_difference": "largest difference of a probability",
+    "tolerance.probability": "allowed difference of a probability",
+    "max_abs_difference": "largest difference of a logit",
+    "tolerance.logit": "allowed difference of a logit, as a share of the largest where that is above 1",
+    "label_agreement": "share with the same label",
+    "tolerance.agreement": "least share with the same label",
+    "rank_correlation": "rank correlation",
+    "seconds": "seconds that it took",
+}
+"""Of the names in `parity.json`; others stand as they are."""
+CALIBRATION_METRICS = {
+    "nll": "negative log-likelihood (NLL)",
+    "brier": "Brier score",
+    "ece": "expected calibration error (ECE)",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "coverage": "share of targets within their interval",
+}
+CALIBRATION_NOTE = (
+    "In-sample figures are of the very rows that the map was fitted on, so they are too kind; cross-validated "
+    "ones are of rows that were left out of the fit."
+)
 
 Json = Mapping[str, object]
-Facts = list[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,16 +101,6 @@ class ReportSummary:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Figure:
-    """A chart with its caption, and its figures as a table (folded unless `is_open`)."""
-
-    caption: str
-    svg: str
-    table: Table | None = None
-    is_open: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _ErrorCode:
     code: str
     count: int
@@ -104,29 +118,27 @@ class _Page:
     begun_at: str
     missing: str
     """What is not published yet, for the banner; empty for a whole run."""
+    complete: str
+    """What the banner of a whole run says."""
     highlights: Facts
-    scores: list[_Figure]
-    scores_note: str
+    scores: Section
     score_table: Table | None
-    lengths: list[_Figure]
-    length_facts: Facts
-    speed: list[_Figure]
-    speed_facts: Facts
+    lengths: Section
+    speed: Section
     errors: list[_ErrorCode]
     other_rows: Facts
     parity: Facts
     parity_passed: bool | None
-    calibration: Facts
-    calibration_figure: _Figure | None
-    cost: Facts
+    calibration: Section
+    calibration_record: Facts
+    """All that the run holds of `calibration.json`, but for the reliability diagram."""
+    cost: Section
     cost_note: str
-    sources: Table
-    sources_note: str
-    identity: Facts
+    sources: Section
+    fingerprint: Section
     settings: Facts
     versions: Facts
-    made_at: str
-    chart_style: str = field(default=charts.STYLE)
+    created: str
 
 
 def report(
@@ -153,7 +165,7 @@ def report(
     path = out or f"{run.url}/{REPORT_PATH}"
     summary = _summary(path, status, tally, parity, price_per_hour)
     page = _page(run.manifest, status, tally, parity, summary, price_per_hour, now)
-    _write(run, out, render_page("assay.score", page))
+    _write(run, out, render_page("score", page))
     return summary
 
 
@@ -193,47 +205,45 @@ def _page(
     now: float,
 ) -> _Page:
     title, subtitle = _heading(manifest)
-    missing = ""
+    missing, units = "", format_number_of(status.units_total, "unit is", "units are")
     if not status.is_complete:
-        units = status.units_total - status.units_published
+        num_missing = status.units_total - status.units_published
         rows = status.rows_total - status.rows_published
         missing = (
-            f"{units:,} of {status.units_total:,} units ({rows:,} of {status.rows_total:,} rows) are not "
+            f"{num_missing:,} of {status.units_total:,} units ({rows:,} of {status.rows_total:,} rows) are not "
             "published. All figures below are of the published rows alone."
         )
-    score_figures, score_table, score_note = _scores(tally, manifest)
-    speed_figures, speed_facts = _speed(tally, summary)
-    calibration = manifest.settings.get("calibration")
-    calibration = calibration if isinstance(calibration, dict) else {}
-    sources, sources_note = _sources(manifest)
+    scores, score_table = _scores(tally, manifest)
+    calibration, calibration_record = _calibration(manifest)
     return _Page(
         title=title,
         subtitle=subtitle,
         status=status,
         begun_at=_when(datetime.fromisoformat(manifest.created_at).timestamp()),
         missing=missing,
+        complete=f"{units} published, none is missing.",
         highlights=_highlights(status, tally, summary),
-        scores=score_figures,
-        scores_note=score_note,
+        scores=scores,
         score_table=score_table,
-        lengths=_length_figures(tally),
-        length_facts=_length_facts(tally),
-        speed=speed_figures,
-        speed_facts=speed_facts,
+        lengths=Section(title="Lengths", figures=_length_figures(tally), facts=_length_facts(tally)),
+        speed=_speed(tally, summary),
         errors=_errors(tally),
         other_rows=_other_rows(tally, summary),
-        parity=_spaced(_flatten(parity or {})),
+        parity=_parity(parity or {}),
         parity_passed=summary.parity_passed,
-        calibration=_spaced(_flatten({key: calibration[key] for key in calibration if key != "reliability"})),
-        calibration_figure=_reliability(calibration.get("reliability")),
-        cost=_cost(summary, price_per_hour),
+        calibration=calibration,
+        calibration_record=calibration_record,
+        cost=Section(title="Cost", facts=_cost(summary, price_per_hour)),
         cost_note=_cost_note(price_per_hour),
-        sources=sources,
-        sources_note=sources_note,
-        identity=[("run id", manifest.run_id), *_flatten(manifest.identity)],
+        sources=_sources(manifest),
+        fingerprint=Section(
+            title="Fingerprint",
+            note="What makes the numbers; the run id is a hash of it and of the sources.",
+            facts=[("run id", manifest.run_id), *_flatten(manifest.identity)],
+        ),
         settings=_settings(manifest),
         versions=_versions(manifest, tally),
-        made_at=_when(now),
+        created=_when(now),
     )
 
 
@@ -244,11 +254,11 @@ def _heading(manifest: Manifest) -> tuple[str, str]:
     bundle = manifest.settings.get("bundle")
     name = Path(bundle).name if isinstance(bundle, str) and bundle else "a classifier"
     sources = manifest.sources
-    what = sources[0].name if len(sources) == 1 else f"{len(sources):,} sources"
+    what = sources[0].name if len(sources) == 1 else format_number_of(len(sources), "source")
     verb = "scored by" if manifest.kind == "score" else "tokenized for"
     columns = [column for column in (manifest.columns.text, manifest.columns.text_pair) if column]
     columns = columns or [manifest.columns.input_ids or "input_ids"]
-    subtitle = f"{manifest.planned_rows:,} rows, column {' and '.join(columns)}"
+    subtitle = f"{format_number_of(manifest.planned_rows, 'row')}, column {' and '.join(columns)}"
     return f"{what}, {verb} {name}", subtitle
 
 
@@ -270,15 +280,13 @@ def _highlights(status: Status, tally: Tally, summary: ReportSummary) -> Facts:
 # ---------------------------------------------------------------- scores
 
 
-def _scores(tally: Tally, manifest: Manifest) -> tuple[list[_Figure], Table | None, str]:
-    """Figures of the scores, the table of labels, and what is not shown."""
+def _scores(tally: Tally, manifest: Manifest) -> tuple[Section, Table | None]:
+    """Figures of the scores with what is not shown, and the table of labels."""
     labels = list(tally.scores)
     if not labels:
-        return (
-            [_value_figure(tally, column, manifest) for column in list(tally.values)[:SHOWN_VALUES]],
-            None,
-            "",
-        )
+        values = list(tally.values)[:SHOWN_VALUES]
+        figures = [_value_figure(tally, column, manifest) for column in values]
+        return Section(title="Scores", figures=figures), None
     is_single = bool(tally.predictions)
     shown, note = labels, ""
     if len(labels) > SHOWN_LABELS:
@@ -291,12 +299,13 @@ def _scores(tally: Tally, manifest: Manifest) -> tuple[list[_Figure], Table | No
     if is_single:
         counts = [tally.predictions[label] for label in shown]
         svg = charts.bar_chart("Documents by predicted label", shown, counts)
-        figures.append(_Figure(caption="Documents by predicted label", svg=svg))
+        figures.append(Figure(caption="Documents by predicted label", svg=svg))
     figures += [_score_figure(tally, label, is_single=is_single) for label in shown]
-    return figures, _score_table(tally, labels[:LISTED_LABELS], is_single=is_single), note
+    table = _score_table(tally, labels[:LISTED_LABELS], is_single=is_single)
+    return Section(title="Scores", note=note, figures=figures), table
 
 
-def _score_figure(tally: Tally, label: str, *, is_single: bool) -> _Figure:
+def _score_figure(tally: Tally, label: str, *, is_single: bool) -> Figure:
     others, chosen = tally.scores[label].tolist()
     counts = [left + right for left, right in zip(others, chosen, strict=True)]
     edges = [index / SCORE_BINS for index in range(SCORE_BINS + 1)]
@@ -315,7 +324,7 @@ def _score_figure(tally: Tally, label: str, *, is_single: bool) -> _Figure:
         header = (*header, "of them predicted as this label")
         columns.append([f"{count:,}" for count in chosen])
     table = Table(header=header, rows=list(zip(*columns, strict=True)))
-    return _Figure(caption=f"Probability of {label}", svg=svg, table=table)
+    return Figure(caption=f"Probability of {label}", svg=svg, table=table)
 
 
 def _score_table(tally: Tally, labels: Sequence[str], *, is_single: bool) -> Table:
@@ -334,7 +343,7 @@ def _score_table(tally: Tally, labels: Sequence[str], *, is_single: bool) -> Tab
     return Table(header=tuple(header), rows=rows)
 
 
-def _value_figure(tally: Tally, column: str, manifest: Manifest) -> _Figure:
+def _value_figure(tally: Tally, column: str, manifest: Manifest) -> Figure:
     histogram = tally.values[column]
     edges, counts, outside = histogram.shown(VALUE_BINS)
     bundle = manifest.settings.get("labels")
@@ -348,7 +357,7 @@ def _value_figure(tally: Tally, column: str, manifest: Manifest) -> _Figure:
         header=(name, "documents"),
         rows=[(where, f"{count:,}") for where, count in zip(ranges, counts, strict=True)],
     )
-    return _Figure(caption=caption, svg=svg, table=table)
+    return Figure(caption=caption, svg=svg, table=table)
 
 
 # ---------------------------------------------------------------- lengths
@@ -363,7 +372,7 @@ def _length_edges() -> list[int]:
     return edges
 
 
-def _length_figures(tally: Tally) -> list[_Figure]:
+def _length_figures(tally: Tally) -> list[Figure]:
     if not tally.lengths.any():
         return []
     edges = _length_edges()
@@ -391,7 +400,7 @@ def _length_figures(tally: Tally) -> list[_Figure]:
         header=("tokens", "documents"),
         rows=[(where, f"{count:,}") for where, count in zip(ranges, counts, strict=True)],
     )
-    return [_Figure(caption="Documents by number of tokens", svg=svg, table=table)]
+    return [Figure(caption="Documents by number of tokens", svg=svg, table=table)]
 
 
 def _token_range(low: int, high: int) -> str:
@@ -436,11 +445,11 @@ def _rate(spans: Sequence[Span], speed: Throughput | None) -> float:
     return sum(span.num_rows for span in spans) / speed.active_seconds if speed else 0.0
 
 
-def _speed(tally: Tally, summary: ReportSummary) -> tuple[list[_Figure], Facts]:
+def _speed(tally: Tally, summary: ReportSummary) -> Section:
     spans = _spans(tally)
     speed = throughput(spans)
     if speed is None:
-        return [], []
+        return Section(title="Throughput")
     scale, unit = _time_unit(speed.active_seconds)
     marks = [charts.Mark(x=cut.at / scale, text=f"idle {format_duration(cut.seconds)}") for cut in speed.cuts]
     times = [at / scale for at in speed.seconds]
@@ -457,7 +466,9 @@ def _speed(tally: Tally, summary: ReportSummary) -> tuple[list[_Figure], Facts]:
     )
     caption = "Documents a second, all workers together"
     if speed.cuts:
-        caption += f"; {_plural(len(speed.cuts), 'idle stretch', 'idle stretches')} left out (dashed)"
+        caption += (
+            f"; {format_number_of(len(speed.cuts), 'idle stretch', 'idle stretches')} left out (dashed)"
+        )
     workers = {span.worker for span in spans if span.worker}
     facts = [
         ("first part begun", _when(min(span.started_at for span in spans))),
@@ -471,7 +482,7 @@ def _speed(tally: Tally, summary: ReportSummary) -> tuple[list[_Figure], Facts]:
     padding = _sum_stat(tally, "padded_tokens")
     if padding is not None:
         facts.append(("padding tokens", f"{padding:,.0f}"))
-    return [_Figure(caption=caption, svg=svg, table=table)], facts
+    return Section(title="Throughput", figures=[Figure(caption=caption, svg=svg, table=table)], facts=facts)
 
 
 def _time_unit(seconds: float) -> tuple[float, str]:
@@ -551,44 +562,90 @@ def _read_parity(run: Run) -> Json | None:
     return parity if isinstance(parity, dict) else {"parity": parity}
 
 
-def _reliability(bins: object) -> _Figure | None:
-    """The reliability diagram of `[{confidence, accuracy, count}, ...]`; None for anything else."""
+def _parity(parity: Json) -> Facts:
+    """What the gate found, in words; whether it passed stands beside the heading."""
+    found = _flatten(
+        {name: value for name, value in parity.items() if name != "passed" and value is not None}
+    )
+    return [(PARITY_WORDS.get(name, name), value) for name, value in found]
+
+
+def _calibration(manifest: Manifest) -> tuple[Section, Facts]:
+    """How probabilities were calibrated and what that changed, and all that the run holds of it."""
+    settings = manifest.settings.get("calibration")
+    if not isinstance(settings, dict) or not settings:
+        return Section(title="Calibration"), []
+    bins = _bins(settings.get("reliability"))
+    caption = "Reliability on the calibration rows, in-sample: on the dashed line probabilities are honest"
+    facts = [("method", _one_line(settings.get("method")))]
+    if settings.get("temperature") is not None:
+        facts.append(("temperature", _one_line(settings["temperature"])))
+    threshold = manifest.settings.get("threshold")
+    if threshold is not None:
+        facts.append(
+            ("thresholds, by label" if isinstance(threshold, list) else "threshold", _one_line(threshold))
+        )
+    for name, words in (
+        ("n_samples", "calibration rows"),
+        ("n_groups", "their groups"),
+        ("max_length", "their longest, tokens"),
+        ("on_long", "longer ones"),
+    ):
+        if settings.get(name) is not None:
+            facts.append((words, _one_line(settings[name])))
+    table = _calibration_table(settings)
+    note = other_lengths_of(manifest)
+    return Section(
+        title="Calibration",
+        note=" ".join(
+            part
+            for part in (f"Take care: {note}." if note else "", CALIBRATION_NOTE if table else "")
+            if part
+        ),
+        figures=[reliability_figure(caption, bins)] if bins else [],
+        facts=facts,
+        table=table,
+    ), _flatten({name: value for name, value in settings.items() if name != "reliability"})
+
+
+def _calibration_table(settings: Json) -> Table | None:
+    """Figures of the calibration rows before, after, and left out of the fit; None where there are none."""
+    columns = [settings.get("before"), settings, settings.get("cross_validated")]
+    rows = []
+    for name, words in CALIBRATION_METRICS.items():
+        found = [_number(each.get(name)) if isinstance(each, dict) else None for each in columns]
+        if any(value is not None for value in found):
+            rows.append((words, *("-" if value is None else f"{value:.4f}" for value in found)))
+    header = ("figure", "not calibrated", "calibrated, in-sample", "calibrated, cross-validated")
+    return Table(header=header, rows=rows) if rows else None
+
+
+def _bins(entries: object) -> list[tuple[float, float, int]]:
+    """Confidence, accuracy and count of `[{confidence, accuracy, count}, ...]`; none of anything else."""
     found = []
-    for entry in bins if isinstance(bins, list) else []:
+    for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, dict):
-            figures = [_number(entry.get(key)) for key in ("confidence", "accuracy", "count")]
-            said, was, count = figures
+            said, was, count = (_number(entry.get(key)) for key in ("confidence", "accuracy", "count"))
             if said is not None and was is not None and count:
                 found.append((said, was, int(count)))
-    if not found:
-        return None
-    caption = "Reliability on the calibration rows: on the dashed line probabilities are honest"
-    svg = charts.reliability_diagram(
-        caption, [said for said, _, _ in found], [was for _, was, _ in found], [count for *_, count in found]
-    )
-    table = Table(
-        header=("mean probability", "share right", "rows"),
-        rows=[(f"{said:.4f}", f"{was:.4f}", f"{count:,}") for said, was, count in found],
-        numeric_from=0,
-    )
-    return _Figure(caption=caption, svg=svg, table=table)
+    return found
 
 
 # ---------------------------------------------------------------- sources, fingerprint, versions
 
 
-def _sources(manifest: Manifest) -> tuple[Table, str]:
+def _sources(manifest: Manifest) -> Section:
     rows = [
         (source.name, source.format, f"{source.planned_rows:,}", _size(source.size_bytes))
         for source in manifest.sources[:SHOWN_SOURCES]
     ]
     total = sum(source.size_bytes for source in manifest.sources)
-    count = _plural(len(manifest.sources), "source", "sources")
-    note = f"{count}, {manifest.planned_rows:,} rows, {_size(total)} in all"
+    count = format_number_of(len(manifest.sources), "source")
+    note = f"{count}, {format_number_of(manifest.planned_rows, 'row')}, {_size(total)} in all"
     if len(manifest.sources) > SHOWN_SOURCES:
         note += f"; the first {SHOWN_SOURCES} are listed"
     table = Table(header=("source", "format", "rows", "size"), rows=list(rows), numeric_from=2)
-    return table, f"{note}."
+    return Section(title="Sources", note=f"{note}.", table=table)
 
 
 def _settings(manifest: Manifest) -> Facts:
@@ -625,11 +682,6 @@ def _flatten(values: Json, prefix: str = "") -> Facts:
     return facts
 
 
-def _spaced(facts: Facts) -> Facts:
-    """Names as words: `max_abs_difference` -> `max abs difference`."""
-    return [(name.replace("_", " ").replace(".", ": "), value) for name, value in facts]
-
-
 def _one_line(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
@@ -660,10 +712,6 @@ def _share(count: int, total: int) -> str:
 
 def _count_and_share(count: int, total: int) -> str:
     return f"{count:,} ({_share(count, total)})" if count else "0"
-
-
-def _plural(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"
 
 
 def _size(size_bytes: int) -> str:

@@ -22,9 +22,10 @@ from assay.engine.engine import Engine
 from assay.engine.run import run_sequences
 from assay.engine.sequences import ForwardStats, Sequences
 from assay.errors import UsageError
-from assay.score.chunks import WINDOWS, Chunk, max_row_tokens
+from assay.score.chunks import Chunk, max_row_tokens
 from assay.score.decide import INT_SCORE, decide
 from assay.tokenize.encode import Encoder, Tokens
+from assay.tokenize.settings import WINDOWS
 from assay.tokenize.windows import document_logits, expand_windows
 
 NOT_FINITE = "not_finite"

@@ -9,7 +9,7 @@ from assay.data.rows import SOURCE_ROW
 from assay.runs.driver import Outcome, drive_run
 from assay.runs.manifest import Manifest
 from assay.runs.placement import Placement, place_workers, static_place, worker_commands
-from assay.score.plan import plan_score
+from assay.score.plan import other_lengths_of, plan_score
 from assay.score.settings import Precision, ScoreSettings
 from assay.telemetry import Progress
 
@@ -42,8 +42,8 @@ def score(
     placement, precision = place(settings)
     rank, world_size = static_place(settings.executor, settings.rank, settings.world_size)
     manifest, bundle = plan_score(settings, placement, precision)
-    for note in bundle.notes:
-        if on_message:
+    for note in (*bundle.notes, other_lengths_of(manifest)):
+        if on_message and note:
             on_message(note)
     if settings.dry_run:
         return ScoreResult(run_url=settings.run, manifest=manifest, placement=placement, outcome=None)

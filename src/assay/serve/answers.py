@@ -1,9 +1,9 @@
 """Scores to the JSON of answers, in the shapes of `models`."""
 
-import math
 from collections.abc import Sequence
 
 from assay.bundle import Bundle
+from assay.metrics import sigmoid
 from assay.serve.tickets import Scored, Ticket
 
 
@@ -59,7 +59,9 @@ def label_scores(bundle: Bundle, scored: Scored, *, raw_scores: bool) -> list[di
     score = scored.score
     values = score.logits
     if not raw_scores:
-        values = score.values if len(values) > 1 or bundle.task != "regression" else [sigmoid(values[0])]
+        values = (
+            score.values if len(values) > 1 or bundle.task != "regression" else [float(sigmoid(values[0]))]
+        )
     pairs = sorted(zip(values, bundle.labels, strict=True), key=lambda pair: -pair[0])
     return [{"label": label, "score": value} for value, label in pairs]
 
@@ -77,15 +79,10 @@ def ranks(
         if raw_scores:
             value = score.logits[-1]
         else:
-            value = sigmoid(score.logits[0]) if bundle.task == "regression" else score.values[-1]
+            value = float(sigmoid(score.logits[0])) if bundle.task == "regression" else score.values[-1]
         ranked.append((value, index))
     ranked.sort(key=lambda pair: -pair[0])
     return [
         {"index": index, "score": value, **({"text": texts[index]} if return_text else {})}
         for value, index in ranked
     ]
-
-
-def sigmoid(value: float) -> float:
-    """1 / (1 + exp(-x)), without overflow."""
-    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))

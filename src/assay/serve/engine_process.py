@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from assay.errors import AssayError, InputError, WorkError
 from assay.serve import frames
 from assay.serve.frames import BatchFrame, Head, Kind
+from assay.serve.settings import is_fake
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 WARM_UP_TOKENS = 64
 BUFFER_BYTES = 1 << 16
-FAKE = "fake"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -166,8 +166,10 @@ def load(arguments: argparse.Namespace, num_labels: int) -> "Engine":
     """The engine that the server asked for."""
     from assay.engine.load import load_engine
 
-    if arguments.engine.startswith(FAKE):
-        return load_engine(arguments.engine if ":" in arguments.engine else f"{FAKE}:{num_labels}")
+    if is_fake(arguments.engine):
+        return load_engine(
+            arguments.engine if ":" in arguments.engine else f"{arguments.engine}:{num_labels}"
+        )
     engine = load_engine(
         arguments.bundle,
         device=arguments.device,
@@ -177,6 +179,17 @@ def load(arguments: argparse.Namespace, num_labels: int) -> "Engine":
         deterministic=arguments.deterministic,
     )
     return Overlapped(engine) if arguments.device.startswith("cuda") else engine
+
+
+def dtype_of(arguments: argparse.Namespace) -> str:
+    """What the engine computes in, as torch has it: `float32`, `bfloat16`, `float16`; or `fp8`."""
+    from assay.engine.devices import parse_device, parse_precision
+
+    if is_fake(arguments.engine):
+        return "float32"
+    if arguments.precision == "fp8":
+        return "fp8"
+    return str(parse_precision(arguments.precision, parse_device(arguments.device))).removeprefix("torch.")
 
 
 def warm_up(engine: "Engine", *, max_batch_tokens: int | None) -> float:
@@ -229,7 +242,7 @@ def start(link: Link, arguments: argparse.Namespace) -> None:
         "is_padded": not engine.packed,
         "default_batch_tokens": engine.default_batch_tokens,
         "tokens_per_second": tokens_per_second,
-        "device": arguments.device,
+        "dtype": dtype_of(arguments),
     }
     link.send(frames.pack_json(Kind.READY, ready))
     Computing(link, engine, max_batch_tokens=arguments.max_batch_tokens, device=arguments.device).run()

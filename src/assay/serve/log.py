@@ -1,4 +1,7 @@
-"""One JSON line a request on stderr, written a few times a second rather than a system call each."""
+"""A JSON line on stderr for each request, reload and engine that is ready.
+
+They are written a few times a second rather than with a system call each.
+"""
 
 import asyncio
 import sys

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic_core import ErrorDetails
 
 from assay.serve.refusals import Refusal
 
@@ -19,6 +20,8 @@ _INPUTS = {
 }
 """What `sequences` takes apart."""
 _WANTED = "a text, a pair [text, text] or a batch [[text], [text, text], ...]"
+_EMPTY = {"string_too_short": "character", "too_short": "text"}
+"""What is missing, by pydantic's types of error: the shortest that is taken has one."""
 _MOST_ERRORS = 3
 _MOST_CHARS = 200
 EXAMPLE = "Shares of the chip maker rose after a strong quarter."
@@ -135,10 +138,15 @@ def check(model: type[BaseModel], content: object) -> Any:  # noqa: ANN401  an i
         return model.model_validate(content)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
-        said = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found[:_MOST_ERRORS]]
-        is_empty = all(each["type"] in {"string_too_short", "too_short"} for each in found)
+        said = [f"{'.'.join(map(str, each['loc']))}: {_plain(each)}" for each in found[:_MOST_ERRORS]]
+        is_empty = all(each["type"] in _EMPTY for each in found)
         message = "; ".join(part[:_MOST_CHARS] for part in said)
         raise Refusal("empty" if is_empty else "invalid", message) from None
+
+
+def _plain(error: ErrorDetails) -> str:
+    """In pydantic's own words, but for what is empty."""
+    return f"empty; send at least one {wanted}" if (wanted := _EMPTY.get(error["type"])) else error["msg"]
 
 
 def sequences(inputs: object) -> tuple[list[tuple[str, str | None]], bool]:

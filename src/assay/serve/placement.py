@@ -6,10 +6,10 @@ from pathlib import Path
 
 from assay.errors import UsageError
 from assay.serve.engines import Child, EngineSpec, start_child
-from assay.serve.settings import ServeSettings
+from assay.serve.settings import ServeSettings, is_fake
+from assay.telemetry import format_number_of
 
 CUDA_DEVICE_FILE = Path("/dev/nvidiactl")
-_FAKE = "fake"
 
 
 def start_first(settings: ServeSettings) -> list[tuple[EngineSpec, Child]]:
@@ -20,7 +20,7 @@ def start_first(settings: ServeSettings) -> list[tuple[EngineSpec, Child]]:
 def first_specs(settings: ServeSettings) -> list[EngineSpec]:
     """One engine on the first GPU; without a driver as many on the CPU as asked for."""
     count = asked_devices(settings)
-    has_driver = CUDA_DEVICE_FILE.exists() and not settings.engine.startswith(_FAKE)
+    has_driver = CUDA_DEVICE_FILE.exists() and not is_fake(settings.engine)
     spec = EngineSpec(
         # links resolved, so that server and engines load the same folder
         bundle=str(Path(settings.bundle).resolve()),
@@ -40,7 +40,7 @@ def further_specs(first: EngineSpec, settings: ServeSettings, num_gpus: int) -> 
     if not num_gpus:
         return _on_cpu(replace(first, device="cpu"), count or 1)[1:]
     if count is not None and count > num_gpus:
-        msg = f"devices {count}; this machine has {num_gpus} GPUs; set --devices {num_gpus} or less"
+        msg = f"devices {count}; this machine has {format_number_of(num_gpus, 'GPU')}; set --devices {num_gpus} or less"
         raise UsageError(msg)
     return [replace(first, device=f"cuda:{index}") for index in range(1, count or num_gpus)]
 

@@ -150,7 +150,7 @@ class Routes:
             {
                 "model_id": str(bundle.path),
                 "model_sha": bundle.fingerprint,
-                "model_dtype": self._settings.precision,
+                "model_dtype": next((each.dtype for each in ready), self._settings.precision),
                 "model_type": {
                     kind: {
                         "id2label": {str(index): label for index, label in enumerate(labels)},

@@ -5,7 +5,6 @@ N documents, C outputs.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from assay.bundle import Bundle, Calibration
 from assay.calibrate.maps import apply_calibration
 from assay.score.decide import INTERVAL, Decision, decide
-from assay.tokenize.settings import OnLong
+from assay.tokenize.settings import WINDOWS, OnLong
 from assay.tokenize.windows import document_logits
 
 
@@ -44,7 +43,7 @@ class Scoring:
         """Score as `assay score` does with this bundle and this policy for long documents."""
         self._bundle = bundle
         self._calibration = bundle.calibration or Calibration()
-        self._windows: Literal["mean", "max"] = "max" if on_long == "window-max" else "mean"
+        self._windows = WINDOWS.get(on_long, "mean")
 
     def score(
         self, logits_SC: npt.NDArray[np.float32], num_windows_N: npt.NDArray[np.int64]

@@ -141,7 +141,7 @@ async def _run(
     say: Callable[[str], None],
 ) -> None:
     metrics, log = Metrics(), RequestLog()
-    service = Service(settings, metrics)
+    service = Service(settings, metrics, log)
     edge = Edge(
         make_app(service, settings, metrics),
         keys=keys,

@@ -10,14 +10,16 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from assay.bundle import Bundle, load_bundle
 from assay.errors import AssayError, RefusedError, UsageError, WorkError
 from assay.serve.dispatcher import Dispatcher
+from assay.serve.edge import Receive
 from assay.serve.engines import Child, Engine, EngineSpec
+from assay.serve.log import RequestLog
 from assay.serve.metrics import Metrics
 from assay.serve.placement import further_specs, start_first
 from assay.serve.refusals import Refusal
@@ -26,11 +28,11 @@ from assay.serve.settings import ServeSettings
 from assay.serve.tickets import ClientGoneError, Document, Scored, Side, Text, Ticket
 from assay.serve.tokenizing import Tokenizer, TokenizingStage
 from assay.tokenize.encode import Encoder
-from assay.tokenize.plan import choose_max_length
+from assay.tokenize.plan import choose_max_length, other_lengths
+from assay.tokenize.settings import WINDOWS
 
 _log = logging.getLogger(__name__)
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 State = Literal["starting", "serving", "draining"]
 
 WAIT_SHARE = 0.8
@@ -88,10 +90,11 @@ class Deployment:
 class Service:
     """Accepts requests for the deployment of the moment. Lives in the event loop."""
 
-    def __init__(self, settings: ServeSettings, metrics: Metrics) -> None:
-        """Nothing is loaded before `start`."""
+    def __init__(self, settings: ServeSettings, metrics: Metrics, log: RequestLog) -> None:
+        """Nothing is loaded before `start`; `log` hears of engines and bundles that are ready."""
         self.settings = settings
         self.metrics = metrics
+        self._events = log
         self.state: State = "starting"
         self.deployment: Deployment | None = None
         self._reloading = asyncio.Lock()
@@ -223,7 +226,7 @@ class Service:
                 return
             self.deployment = made
             self.metrics.reload("done")
-            _log.warning("serving %s, fingerprint %s", made.bundle.path, made.bundle.fingerprint)
+            self._events.write("serving", bundle=str(made.bundle.path), fingerprint=made.bundle.fingerprint)
         if old is not None:
             self._retiring.add(old)
             # one without an engine has nothing to wait for
@@ -237,7 +240,7 @@ class Service:
         folder = children[0][0].bundle
         try:
             bundle, encoder, tokenizer = await loop.run_in_executor(None, load_here, settings, folder)
-            for note in bundle.notes:
+            for note in notes_of(bundle, encoder):
                 _log.warning("%s", note)
             deployment = self._deploy(bundle, encoder, tokenizer)
         except BaseException:
@@ -309,7 +312,7 @@ class Service:
         assert engine.ready is not None, "it said that it is ready"
         if engine.num_starts > 1:
             self.metrics.restart()
-        _log.warning("engine ready: %s", engine.ready.description)
+        self._events.write("engine_ready", engine=engine.ready.description)
         if engine.ready.fingerprint != deployment.bundle.fingerprint:
             engine.ready = None
             engine.stop()
@@ -342,10 +345,17 @@ def load_here(settings: ServeSettings, folder: str) -> tuple[Bundle, Encoder, To
     return bundle, encoder, tokenizer
 
 
+def notes_of(bundle: Bundle, encoder: Encoder) -> list[str]:
+    """What the user should hear of a bundle and of how it is served."""
+    meta = None if bundle.calibration is None else bundle.calibration.meta
+    lengths = other_lengths(meta, max_length=encoder.max_length, on_long=encoder.on_long)
+    return [*bundle.notes, *([lengths] if lengths else [])]
+
+
 def _reckoned(texts: Sequence[tuple[str, str | None]], deployment: Deployment) -> int:
     """Tokens that texts may have, from their characters."""
     chars = sum(len(first) + len(second or "") for first, second in texts)
-    most = math.inf if deployment.encoder.on_long.startswith("window") else deployment.encoder.max_length
+    most = math.inf if deployment.encoder.on_long in WINDOWS else deployment.encoder.max_length
     return int(min(chars // CHARS_PER_TOKEN, most * len(texts))) + len(texts)
 
 

@@ -54,3 +54,8 @@ class ServeSettings:
     """How long SIGTERM waits for what has been accepted."""
     log_texts: bool = False
     """Write the texts of requests into the log too."""
+
+
+def is_fake(engine: str) -> bool:
+    """Whether an engine, `fake` or `fake:NUM_OUTPUTS[:SECONDS_PER_TOKEN]`, makes its scores up."""
+    return engine.startswith("fake")

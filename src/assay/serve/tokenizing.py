@@ -20,6 +20,7 @@ from assay.serve.policy import Queue, Waiting
 from assay.serve.refusals import Refusal, refusal_of
 from assay.serve.tickets import Document, Side, Text, Ticket
 from assay.tokenize.encode import Encoder, Tokens
+from assay.tokenize.settings import WINDOWS
 from assay.tokenize.windows import expand_windows
 
 MOST_THREADS = 4
@@ -28,7 +29,6 @@ BATCH_TEXTS = 128
 INLINE_CHARS = 4_000
 """A single text up to this long is tokenized in the event loop: a thread would take longer to wake."""
 _log = logging.getLogger(__name__)
-_WINDOWS = ("window-mean", "window-max")
 
 
 class Tokenizer:
@@ -38,7 +38,7 @@ class Tokenizer:
         """Encode as `encoder` does, but for requests that ask for texts to be cut, or cut on the left."""
         self.encoder = encoder
         self._cutting = {side: encoder.truncating(side) for side in get_args(Side)}
-        self.has_windows = encoder.on_long in _WINDOWS
+        self.has_windows = encoder.on_long in WINDOWS
         if self.has_windows and encoder.special_tokens is None:
             msg = f"on_long {encoder.on_long} needs a tokenizer with fixed special tokens; use truncate"
             raise UsageError(msg)

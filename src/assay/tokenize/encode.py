@@ -29,7 +29,7 @@ from tokenizers import Encoding, Tokenizer
 from assay.bundle import read_json, tokenizer_fingerprint
 from assay.errors import BundleError, UsageError
 from assay.tokenize.cuts import CutRule, find_cut_rule
-from assay.tokenize.settings import OnLong
+from assay.tokenize.settings import WINDOWS, OnLong
 
 TOO_LONG = "too_long"
 """Error code of a document over the limit under `error`."""
@@ -37,7 +37,6 @@ TOO_LONG = "too_long"
 TokenIds = npt.NDArray[np.uint16] | npt.NDArray[np.int32]
 """The smallest of the two integer types that holds every id of the vocabulary."""
 
-_WINDOWS = ("window-mean", "window-max")
 # Sun et al. 2019 (arXiv:1905.05583, section 5.3.1) keep the first 128 and the last 382 of 510 tokens.
 _HEAD_SHARE = 128 / 510
 # English prose has 4 to 5 characters a token; a head that yields too few tokens is made 8 times longer.
@@ -250,12 +249,12 @@ class Encoder:
         if self.on_long == "head-tail":
             num_head = round(limit * _HEAD_SHARE)
             content = self._outer_ids(texts, num_head, limit - num_head)
-        elif self.on_long in _WINDOWS:
+        elif self.on_long in WINDOWS:
             content = self._content_ids(texts)
         else:
             content, _ = self._near_ids(texts, limit)
         for ids in content:
-            is_over = len(ids) > limit and self.on_long not in _WINDOWS
+            is_over = len(ids) > limit and self.on_long not in WINDOWS
             truncated.append(is_over)
             if is_over and self.on_long == "error":
                 lengths.append(0)
@@ -403,7 +402,7 @@ class Encoder:
                 f"max_length {self.max_length}; the tokenizer adds {num_special} special tokens; "
                 f"use at least {num_special + 1}"
             )
-        if self.stride < 0 or (self.on_long in _WINDOWS and self.stride >= limit):
+        if self.stride < 0 or (self.on_long in WINDOWS and self.stride >= limit):
             raise UsageError(
                 f"stride {self.stride}; windows of {limit} tokens must overlap by fewer than that; "
                 f"use 0 to {limit - 1}"

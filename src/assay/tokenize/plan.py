@@ -1,7 +1,7 @@
 """Settings, tokenizer and sources to the manifest of a tokenize run; and finding one again."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,6 +42,23 @@ def choose_max_length(bundle: Bundle, asked: int | None) -> int:
         msg = f"max_length {asked}; {bundle.path} takes 1 to {bundle.max_length} tokens; set --max-length within"
         raise UsageError(msg)
     return asked
+
+
+def other_lengths(calibrated: Mapping[str, object] | None, *, max_length: int, on_long: OnLong) -> str | None:
+    """A sentence where a calibration was fitted on texts that were cut otherwise than here; else None.
+
+    `calibrated` holds the `max_length` and `on_long` of the fit, as a calibration's `meta` does; one that
+    does not say is not doubted. Under `error` nothing is cut, so it agrees with any policy.
+    """
+    known = calibrated or {}
+    length, policy = known.get("max_length", max_length), known.get("on_long", on_long)
+    if length == max_length and on_long in {policy, "error"}:
+        return None
+    return (
+        f"calibrated on texts of up to {length} tokens under {policy}, used here on up to {max_length} under "
+        f"{on_long}: probabilities of long texts may be off; use --max-length {length} --on-long {policy}, "
+        "or calibrate again"
+    )
 
 
 def plan_tokenize(settings: TokenizeSettings) -> Manifest:

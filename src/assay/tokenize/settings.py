@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 OnLong = Literal["truncate", "head-tail", "window-mean", "window-max", "error"]
+WINDOWS: dict[OnLong, Literal["mean", "max"]] = {"window-mean": "mean", "window-max": "max"}
+"""The policies that cut long documents into windows, and how these become one score."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

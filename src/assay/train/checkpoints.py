@@ -65,7 +65,7 @@ class Checkpoint:
     model: Tensors
     """Weights by name."""
     optimizer: Tensors
-    """The optimizer's tensors (and generators' states) by name."""
+    """The optimizer's tensors by name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,8 +74,6 @@ class BestWeights:
 
     step: int
     """Optimizer steps done."""
-    metrics: dict[str, float]
-    """Validation metrics of these weights."""
     model: Tensors
     """Weights by name."""
 
@@ -137,7 +135,7 @@ def save_best(folder: Path, best: BestWeights) -> Path:
 
     Those that earlier checkpoints name stay until `save` removes the last of these. Errors as in `save`.
     """
-    state: Json = {"step": best.step, "metrics": best.metrics}
+    state: Json = {"step": best.step}
     return _publish(folder, f"best-{best.step:08}", state, {MODEL_FILE: best.model})
 
 
@@ -154,13 +152,35 @@ def latest(folder: Path) -> Path | None:
     return None
 
 
+def newest(folder: Path) -> Path | None:
+    """As `latest`, at a glance: sizes are compared and no tensor is read."""
+    return next((path for path in _folders(folder, "step") if _problem(path, deep=False) is None), None)
+
+
+def values_of(path: Path) -> Json:
+    """The plain values of a checkpoint that `newest` gave; no tensor is read."""
+    return _object(_read_state(path)["values"])
+
+
+def refuse_interrupted(folder: Path) -> None:
+    """Raise UsageError where there is a checkpoint, damaged or not, for a training that would begin anew over it."""
+    if not _folders(folder, "step"):
+        return
+    if newest(folder) is None:
+        raise UsageError(
+            f"{folder} holds an interrupted training whose checkpoints are all damaged; add --overwrite to begin anew"
+        )
+    raise UsageError(
+        f"{folder} holds an interrupted training; going on and beginning anew are different things;"
+        " add --resume or --overwrite"
+    )
+
+
 def way_out(folder: Path) -> str:
     """How to go on after a failure: the step of the last checkpoint and the flag, or to begin again."""
-    for path in _folders(folder, "step"):
-        with suppress(RefusedError):
-            if _problem(path, deep=False) is None:
-                step = _order(path)[0]
-                return f"the last checkpoint is at step {step}; run the same command with --resume"
+    with suppress(RefusedError):
+        if (path := newest(folder)) is not None:
+            return f"the last checkpoint is at step {_order(path)[0]}; run the same command with --resume"
     return "no checkpoint was written yet; run the same command again"
 
 
@@ -183,10 +203,7 @@ def load(path: Path) -> Checkpoint:
 def load_best(path: Path) -> BestWeights:
     """The best weights in `folder / checkpoint.best`; errors as in `load`."""
     state = _checked_state(path)
-    metrics = {name: value for name, value in _object(state["metrics"]).items() if isinstance(value, float)}
-    return BestWeights(
-        step=_whole(state["step"]), metrics=metrics, model=_load_tensors(path, MODEL_FILE, state)
-    )
+    return BestWeights(step=_whole(state["step"]), model=_load_tensors(path, MODEL_FILE, state))
 
 
 def clear(folder: Path) -> None:
@@ -221,7 +238,7 @@ def _publish(folder: Path, name: str, state: Json, tensors: Mapping[str, Tensors
             files: Json = {}
             aliases: Json = {}
             for file, content in tensors.items():
-                aliases[file] = _write_tensors(scratch / file, content)
+                aliases[file] = write_tensors(scratch / file, content)
                 files[file] = {"size_bytes": (scratch / file).stat().st_size, "crc32": _crc32(scratch / file)}
             body: Json = {"format_version": FORMAT_VERSION, **state, "files": files, "aliases": aliases}
             _write_text(scratch / STATE_FILE, json.dumps({**body, "crc32": _crc32_of(body)}, indent=1) + "\n")
@@ -240,11 +257,14 @@ def _rename(scratch: Path, folder: Path, name: str) -> Path:
     return scratch.rename(folder / (f"{name}.{attempt}" if attempt else name))
 
 
-def _write_tensors(file: Path, tensors: Tensors) -> dict[str, str]:
-    """Write and sync tensors; returns the names left out, each with the one that it is the same as."""
+def write_tensors(file: Path, tensors: Tensors) -> dict[str, str]:
+    """Write and sync tensors; returns the names left out, each with the one that it is the same as.
+
+    Of tied tensors the first name is written. Raises OSError (disk full).
+    """
     kept, aliases = _without_aliases(tensors)
     try:
-        save_file(kept, file)
+        save_file(kept, file, metadata={"format": "pt"})
     except SafetensorError as error:
         number = _OS_ERROR.search(str(error))
         if number is None:
@@ -263,8 +283,8 @@ def _without_aliases(tensors: Tensors) -> tuple[dict[str, torch.Tensor], dict[st
     aliases: dict[str, str] = {}
     first_of: dict[object, str] = {}
     memory: set[int] = set()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach()
+    for name, held in tensors.items():
+        tensor = held.detach()
         place = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
         if tensor.numel() and first_of.setdefault(place, name) != name:
             aliases[name] = first_of[place]

@@ -123,7 +123,7 @@ def _package_folder(name: str) -> Path:
     spec = find_spec(name)
     if spec is None or spec.origin is None:
         raise UsageError(
-            f"package {name} is not installed; the quickstart needs it; pip install 'assay[quickstart]'"
+            f"package {name} is not installed; the quickstart needs it; pip install {name.replace('_', '-')}"
         )
     return Path(spec.origin).parent
 

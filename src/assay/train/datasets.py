@@ -10,11 +10,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from unicodedata import normalize
 
 import numpy as np
 
 from assay.errors import InputError
-from assay.train.labels import Label, label_names, names_of
+from assay.train.labels import Label, brief, label_names, names_of
 from assay.train.near_duplicates import group_near_duplicates, has_library
 from assay.train.provenance import MAX_HASHES, HashArray, packed_hashes, text_hashes
 from assay.train.rows import LabelledRows, read_labelled
@@ -22,6 +23,7 @@ from assay.train.settings import Task, TrainSettings
 from assay.train.splits import SplitReport, split_report, split_rows, strata, unite_groups
 
 _SHOWN = 5
+_LARGEST_TARGET = 1e18
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,6 +143,8 @@ def _prepared(
         provenance=provenance,
         warnings=(
             *warnings,
+            *_look_alikes(names),
+            *_without_text(train),
             *_conflicts(train, hashes["text_hashes"]["train"]),
             *_unmeasured(report),
             *_not_kept(hashes, provenance),
@@ -177,8 +181,12 @@ def _check_targets(labels: Sequence[Label], task: Task) -> None:
             " single_label wants names, multi_label tuples of names, regression numbers; set task to match"
         )
     if task == "regression":
-        largest = np.finfo(np.float32).max
-        bad = int((~(np.abs(np.array(labels, dtype=np.float64)) <= largest)).sum())
+        sizes_N = np.abs(np.array(labels, dtype=np.float64))
+        bad = int((~(sizes_N <= np.finfo(np.float32).max)).sum())
+        if not bad and sizes_N.max() > _LARGEST_TARGET:
+            raise InputError(
+                f"targets up to {sizes_N.max():.3g}; their squared error is infinite in float32; scale them"
+            )
         if bad:
             raise InputError(
                 f"{bad:,} of {len(labels):,} targets are NaN or infinite; a loss of them is no number; drop these rows"
@@ -262,15 +270,23 @@ def _checked_names(
         return names
     if settings.task == "multi_label" and len({frozenset(names_of(label)) for label in train}) == 1:
         raise InputError(
-            f"all training rows have the labels {list(names_of(train[0]))[:_SHOWN]}; there is nothing to learn;"
-            " check the label column"
+            f"all training rows have the labels {[*map(brief, names_of(train[0])[:_SHOWN])]};"
+            " there is nothing to learn; check the label column"
+        )
+    held = Counter(name for label in validation for name in names_of(label))
+    if settings.chosen_by == "auc" and all(held[name] in {0, len(validation)} for name in names):
+        raise InputError(
+            f"each label holds in all {len(validation):,} validation rows or in none; their AUC is not defined;"
+            " set best_by = nll, or hand in more rows"
         )
     if settings.task == "single_label" and len(names) < 2:
-        raise InputError(f"labels {list(names)}; a classifier needs at least 2; check the label column")
+        raise InputError(
+            f"labels {[*map(brief, names)]}; a classifier needs at least 2; check the label column"
+        )
     unknown = sorted({name for label in validation for name in names_of(label)} - set(names))
     if unknown:
         raise InputError(
-            f"validation labels {unknown[:_SHOWN]} never occur in training; both need the same labels;"
+            f"validation labels {[*map(brief, unknown[:_SHOWN])]} never occur in training; both need the same labels;"
             " add training rows or drop these"
         )
     return names
@@ -283,7 +299,7 @@ def _near_crossings(train: LabelledRows, validation: LabelledRows) -> Iterator[s
     if not has_library():
         yield (
             "near-duplicates between training and validation rows were not looked for:"
-            " package rensa is not installed; pip install 'assay[train]'"
+            " package rensa is not installed; pip install rensa"
         )
         return
     pairs = None
@@ -297,6 +313,28 @@ def _near_crossings(train: LabelledRows, validation: LabelledRows) -> Iterator[s
             f"{num_near:,} of {validation.num_rows:,} validation rows are near-duplicates of training rows:"
             " metrics on them flatter; remove them, or leave validation_data out and let the rows be split"
         )
+
+
+def _look_alikes(names: Sequence[str]) -> Iterator[str]:
+    """Labels whose names differ in a way that hardly tells two labels apart."""
+    by_look: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        by_look[" ".join(normalize("NFKC", name).casefold().split())].append(name)
+    for alike in by_look.values():
+        if len(alike) > 1:
+            yield (
+                f"labels {[each[:80] for each in alike[:_SHOWN]]} differ only in case, white space or the encoding of"
+                " their characters, and are learned as different ones; write them alike if they are the same"
+            )
+
+
+def _without_text(train: LabelledRows) -> Iterator[str]:
+    seconds = train.text_pairs or ("",) * train.num_rows
+    count = sum(
+        not (first.strip() or second.strip()) for first, second in zip(train.texts, seconds, strict=True)
+    )
+    if count:
+        yield f"{count:,} of {train.num_rows:,} training rows have an empty text: drop them unless they are meant"
 
 
 def _conflicts(train: LabelledRows, hashes: HashArray) -> Iterator[str]:
@@ -319,7 +357,7 @@ def _unmeasured(report: SplitReport) -> Iterator[str]:
     if missing:
         yield (
             f"{len(missing):,} of {len(report.num_rows_by_label):,} labels have no validation row, such as"
-            f" {missing[:_SHOWN]}: nothing is known about them"
+            f" {[*map(brief, missing[:_SHOWN])]}: nothing is known about them"
         )
 
 

@@ -141,11 +141,6 @@ def first_host(nodelist: str) -> str:
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first)
 
 
-def rank_rows(num_rows: int, rank: int, world_size: int) -> NDArray[np.int64]:
-    """Rows of a rank: every `world_size`-th, none twice, so that ranks may differ by one row."""
-    return np.arange(rank, num_rows, world_size, dtype=np.int64)
-
-
 def _number(environment: Mapping[str, str], name: str, default: int | None) -> int:
     text = environment.get(name)
     if text is None and default is not None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from assay.engine.positions import positions_without_pads, token_positions
 from assay.errors import InputError
-from assay.tokenize.encode import Encoder
+from assay.tokenize.encode import Encoder, Tokens
 from assay.train.batches import IndexArray
 from assay.train.labels import Targets, to_targets
 from assay.train.rows import LabelledRows
@@ -53,14 +53,20 @@ class EncodedRows:
         return np.diff(self.offsets)
 
 
-def encode_rows(encoder: Encoder, rows: LabelledRows, task: Task, names: tuple[str, ...]) -> EncodedRows:
-    """The rows as token ids and targets, each of weight 1; raises `InputError` for what has no tokens."""
+def tokens_of(encoder: Encoder, rows: LabelledRows) -> Tokens:
+    """The rows as token ids; raises `InputError` for what has no tokens."""
     pairs = None if rows.text_pairs is None else pa.array(rows.text_pairs, type=pa.large_string())
     tokens = encoder.encode(pa.array(rows.texts, type=pa.large_string()), pairs)
     if tokens.errors:
         raise InputError(
             f"{len(tokens.errors)} of {rows.num_rows} rows cannot be tokenized; drop or mend them"
         )
+    return tokens
+
+
+def encode_rows(encoder: Encoder, rows: LabelledRows, task: Task, names: tuple[str, ...]) -> EncodedRows:
+    """The rows as token ids and targets, each of weight 1; raises `InputError` for what has no tokens."""
+    tokens = tokens_of(encoder, rows)
     return EncodedRows(
         flat_ids=tokens.flat_ids,
         offsets=tokens.offsets.astype(np.int64),

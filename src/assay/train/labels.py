@@ -3,6 +3,7 @@
 Axes: N rows, C labels.
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,8 @@ Targets = NDArray[np.int64] | NDArray[np.float32]
 """int64 [N] indices (single_label), float32 [N, C] of 0 and 1 (multi_label), float32 [N] (regression)."""
 Label = str | float | tuple[str, ...]
 """What a row is labelled with: a name (single_label), a number (regression), or names (multi_label)."""
+_GENERIC = re.compile(r"LABEL_\d+")
+_SHOWN_CHARACTERS = 40
 
 
 def label_names(labels: Sequence[Label], task: Task) -> tuple[str, ...]:
@@ -33,6 +36,28 @@ def names_of(label: Label) -> tuple[str, ...]:
     return label if isinstance(label, tuple) else (str(label),)
 
 
+def brief(name: str) -> str:
+    """A name on one line, its beginning where it is long: a whole text may have been taken for a label."""
+    line = " ".join(name.split())
+    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[: _SHOWN_CHARACTERS - 1]}…"
+
+
+def generic_names(labels: Sequence[Label], names: Sequence[str]) -> Sequence[Label]:
+    """Labels as they are; 0 as LABEL_0 where the model's labels (`names`) were never given names."""
+    known = set(names)
+    if not all(_GENERIC.fullmatch(name) for name in names):
+        return labels
+
+    def name_of(name: str) -> str:
+        generic = f"LABEL_{name}"
+        return generic if name not in known and generic in known else name
+
+    return [
+        tuple(name_of(name) for name in label) if isinstance(label, tuple) else name_of(str(label))
+        for label in labels
+    ]
+
+
 def to_targets(labels: Sequence[Label], task: Task, names: Sequence[str]) -> Targets:
     """The targets of rows, in order; raises `InputError` for a name that is not among `names`."""
     if task == "regression":
@@ -41,7 +66,10 @@ def to_targets(labels: Sequence[Label], task: Task, names: Sequence[str]) -> Tar
     found = {name for label in labels for name in names_of(label)}
     unknown = sorted(found - set(names))
     if unknown:
-        raise InputError(f"labels {unknown[:5]}; the model knows {list(names)[:10]}; check the label column")
+        raise InputError(
+            f"labels {[*map(brief, unknown[:5])]}; the model knows {[*map(brief, names[:10])]};"
+            " check the label column"
+        )
     if task == "single_label":
         return np.array([index_of[str(label)] for label in labels], dtype=np.int64)
     targets_NC = np.zeros((len(labels), len(names)), dtype=np.float32)

@@ -471,13 +471,11 @@ def predict(
     was_training = module.training
     module.eval()
     lengths = rows.lengths
-    order = np.argsort(-lengths, kind="stable")
     budget = _EVALUATION_TOKENS[world.device.type]
     budget = budget if max_batch_tokens is None else min(budget, max_batch_tokens)
 
     def share_of(rank: int) -> IndexArray:
-        share: IndexArray = order[distributed.rank_rows(rows.num_rows, rank, world.world_size)]
-        return share
+        return rank_rows(np.arange(rows.num_rows), lengths, rank=rank, world_size=world.world_size)
 
     def cut(share: IndexArray) -> list[IndexArray]:
         return [share[each] for each in passes(lengths[share], max_rows=4_096, max_tokens=budget)]
@@ -486,9 +484,10 @@ def predict(
     mine = cut(share)
     # a sharded model is put together in each pass: ranks take part in as many, with a row that does not count
     num_idle = max(len(cut(share_of(rank))) for rank in range(world.world_size)) - len(mine)
+    shortest = np.argsort(lengths, kind="stable")[:1]
     seed = torch.zeros(1, dtype=torch.int64, device=world.device)
     found = []
-    for chosen in [*mine, *[order[-1:]] * num_idle]:
+    for chosen in [*mine, *[shortest] * num_idle]:
         batch = host_batch(rows, chosen, classifier.layout, total_weight=1.0)
         try:
             found.append(classifier(batch.to(world.device), seed).float())
@@ -497,7 +496,7 @@ def predict(
     module.train(was_training)
     none = np.zeros((0, classifier.num_outputs), dtype=np.float32)
     values = torch.cat(found[: len(mine)]).cpu().numpy() if mine else none
-    # within a batch documents lie longest first, as they do in `order`
+    # within a batch documents lie longest first, as they do in the share
     return distributed.gather_rows(world, share, values, num_rows=rows.num_rows)
 
 

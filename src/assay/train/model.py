@@ -91,8 +91,6 @@ class Classifier(Protocol):
 
     layout: Layout
     """What its batches hold."""
-    packed: bool
-    """Whether it runs without padding."""
     can_fill: bool
     """Whether batches on a GPU may be filled up to few shapes, so that passes can be recorded."""
     num_outputs: int
@@ -152,8 +150,6 @@ class _Pass:
 
 class PackedClassifier(nn.Module):
     """Packed documents to logits, through the parameters of a transformers classifier."""
-
-    packed = True
 
     def __init__(self, model: PreTrainedModel, *, dtype: torch.dtype, gradient_checkpointing: bool) -> None:
         """Take over the forward pass of the model's layers; products run in `dtype`."""
@@ -408,7 +404,6 @@ class PackedClassifier(nn.Module):
 class PaddedClassifier(nn.Module):
     """Any transformers sequence classifier, its documents padded to the longest of the pass."""
 
-    packed = False
     can_fill = False
 
     def __init__(self, model: PreTrainedModel, *, dtype: torch.dtype, gradient_checkpointing: bool) -> None:
@@ -436,9 +431,10 @@ class PaddedClassifier(nn.Module):
                     f"gradient_checkpointing; {type(model).__name__} has none; set max_batch_tokens instead"
                 )
             untyped: Any = model
-            # the name that older releases of transformers know warns in newer ones
-            old = "gradient_checkpointing_enable"
-            getattr(untyped, "activation_checkpointing_enable", getattr(untyped, old))()
+            if hasattr(untyped, "activation_checkpointing_enable"):
+                untyped.activation_checkpointing_enable()
+            else:  # older releases of transformers; the name warns in newer ones
+                untyped.gradient_checkpointing_enable()
 
     def forward(self, batch: TrainBatch, seed: torch.Tensor) -> torch.Tensor:
         """Return the logits, float32 [S, C]; the generator of the device decides on dropout."""

@@ -149,7 +149,7 @@ def _minhash() -> Any:  # noqa: ANN401  the library has no types
     if not has_library():
         raise UsageError(
             "package rensa is not installed; near-duplicates are found with it;"
-            " pip install 'assay[train]', or set near_duplicates = false"
+            " pip install rensa, or set near_duplicates = false"
         )
     from rensa import RMinHash
 

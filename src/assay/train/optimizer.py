@@ -45,7 +45,7 @@ def add_lora(model: PreTrainedModel, *, rank: int, alpha: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise UsageError("lora_rank needs the package peft; pip install 'assay[train]'") from None
+        raise UsageError("lora_rank needs the package peft; pip install peft") from None
     encoder = model.base_model
     encoder.requires_grad_(requires_grad=False)
     stack, _ = layer_stack(model)

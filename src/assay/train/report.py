@@ -1,8 +1,7 @@
 """One HTML file about a training: curves, the chosen step, confusions, the worst-judged rows, how it was made.
 
-It goes into the bundle as `train_report.html` and stands alone: no scripts, no network, light and dark,
-wide and narrow. All that it says of quality is of the validation rows, which chose the weights and so
-flatter them a little.
+It goes into the bundle as `train_report.html`. All that it says of quality is of the validation rows,
+which chose the weights and so flatter them a little.
 
 Axes: N validation rows, C outputs.
 """
@@ -10,13 +9,14 @@ Axes: N validation rows, C outputs.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from assay import charts, metrics
-from assay.pages import Table, render_page
+from assay.metrics import TITLES
+from assay.pages import Facts, Figure, Section, Table, confusion_section, regression_section, render_page
 from assay.telemetry import format_count, format_duration
 from assay.train.datasets import Prepared
 from assay.train.labels import Targets
@@ -30,36 +30,12 @@ POINTS = 200
 """Points of a curve at the most, evenly spread over the steps."""
 SMOOTHED_SHARE = 0.04
 """A smoothed curve averages over about so much of the steps."""
-DOTS = 1_200
-CONFUSION_LABELS = 20
-"""Labels up to which the confusion matrix is drawn."""
 LISTED_LABELS = 100
-LISTED_CONFUSIONS = 20
 LISTED_VALIDATIONS = 100
 WORST_ROWS = 20
 TEXT_CHARACTERS = 200
 _ROUGH_CHARACTERS = 4_000
 """Read of a text before white space is taken together."""
-
-TITLES = {
-    "accuracy": "Accuracy",
-    "macro_f1": "Macro F1",
-    "micro_f1": "Micro F1",
-    "weighted_f1": "Weighted F1",
-    "subset_accuracy": "All labels right",
-    "nll": "NLL",
-    "brier": "Brier score",
-    "ece": "ECE",
-    "ece_equal_mass": "ECE, equal mass",
-    "auc": "AUC",
-    "spearman": "Spearman",
-    "mae": "Mean absolute error",
-    "rmse": "Root mean squared error",
-    "int_macro_f1": "Macro F1, whole scores",
-}
-"""What people call the validation metrics."""
-
-Facts = list[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,25 +66,6 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Figure:
-    """A chart with its caption."""
-
-    caption: str
-    svg: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Section:
-    """A heading with figures, tables, or both; `folded` tables are shown on demand."""
-
-    title: str
-    note: str = ""
-    figures: list[_Figure] = field(default_factory=list)
-    table: Table | None = None
-    folded: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Page:
     """What the template shows, ready as text."""
 
@@ -116,26 +73,17 @@ class _Page:
     subtitle: str
     highlights: Facts
     warnings: tuple[str, ...]
-    sections: list[_Section]
-    speed: Facts
-    chosen: Facts
+    sections: list[Section]
+    settings: Section
+    """What was set; `defaults` was left as it is."""
     defaults: Facts
-    made: Facts
-    version: str
+    versions: Section
     created: str
-    chart_style: str = charts.STYLE
 
 
 def render(trained: Trained) -> bytes:
     """The page, as UTF-8."""
-    return render_page("assay.train", _page(trained), finalize=_printable)
-
-
-def _printable(value: object) -> object:
-    """Text without the control characters that HTML has no place for; anything else as it is."""
-    if type(value) is not str:
-        return value
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in value)
+    return render_page("train", _page(trained))
 
 
 def _page(trained: Trained) -> _Page:
@@ -146,6 +94,7 @@ def _page(trained: Trained) -> _Page:
         *(_regression(trained) if settings.task == "regression" else _classes(trained)),
         _worst(trained),
         _rows(trained),
+        Section(title="Speed", facts=_speed(trained)),
     ]
     chosen, defaults = _settings(settings)
     stopped = len(history.losses) < trained.num_steps
@@ -158,12 +107,10 @@ def _page(trained: Trained) -> _Page:
         ),
         highlights=_highlights(trained),
         warnings=trained.prepared.warnings,
-        sections=[section for section in sections if section.figures or section.table or section.note],
-        speed=_speed(trained),
-        chosen=chosen,
+        sections=sections,
+        settings=Section(title="Settings", facts=chosen),
         defaults=defaults,
-        made=list(trained.versions.items()),
-        version=trained.versions["assay"],
+        versions=Section(title="Versions", facts=list(trained.versions.items())),
         created=trained.created,
     )
 
@@ -182,7 +129,7 @@ def _highlights(trained: Trained) -> Facts:
 # ---------------------------------------------------------------- curves
 
 
-def _learning(trained: Trained) -> _Section:
+def _learning(trained: Trained) -> Section:
     history = trained.history
     num_steps = len(history.losses)
     few = "" if num_steps <= POINTS else f" ({POINTS} of {num_steps:,} steps)"
@@ -194,7 +141,7 @@ def _learning(trained: Trained) -> _Section:
     if max(history.gradient_norms, default=0.0) > most:
         norms.append(charts.Line(name=f"clipped above {most:g}", x=[1, num_steps], y=[most, most]))
     at = _spread(num_steps)
-    return _Section(
+    return Section(
         title="Training",
         figures=[
             _figure(loss, _raw_and_smoothed(history.losses), "loss"),
@@ -240,7 +187,7 @@ def smoothed(values: Sequence[float], span: float) -> list[float]:
     return found
 
 
-def _validations(trained: Trained) -> _Section:
+def _validations(trained: Trained) -> Section:
     settings, history, best = trained.settings, trained.history, trained.best
     shown = [name for name in METRICS_OF_TASK[settings.task] if name in best.metrics]
     shown.sort(key=lambda name: name != settings.chosen_by)
@@ -252,9 +199,9 @@ def _validations(trained: Trained) -> _Section:
                 name="validation", x=steps, y=[validation.metrics[name] for validation in history.validations]
             )
         ]
-        caption = f"{TITLES[name]} on the validation rows"
+        caption = f"Validation rows: {TITLES[name]}"
         if name == "nll" and _loss_is_nll(settings):
-            caption = "NLL on the validation rows, and mean training loss since the validation before"
+            caption = "Validation rows: NLL, and mean training loss since the validation before"
             losses = [validation.train_loss for validation in history.validations]
             lines.append(charts.Line(name="training", x=steps, y=losses))
         figures.append(_figure(caption, lines, TITLES[name], chosen=best.step))
@@ -270,12 +217,12 @@ def _validations(trained: Trained) -> _Section:
         )
         for each in listed
     ]
-    header = ("step", "epoch", "training loss", *(TITLES.get(name, name) for name in names))
+    header = ("step", "epoch", "training loss", *(TITLES[name] for name in names))
     left_out = len(ranked) - len(listed)
     note = (
         "They chose the weights and so flatter them a little; assay evaluate on other rows has the last word."
     )
-    return _Section(
+    return Section(
         title="Validation",
         note=note,
         figures=figures,
@@ -300,10 +247,10 @@ def _figure(
     *,
     chosen: int | None = None,
     from_zero: bool = False,
-) -> _Figure:
+) -> Figure:
     marks = [] if chosen is None else [charts.Mark(x=chosen, text="chosen")]
     svg = charts.line_chart(caption, lines, x_label="step", y_label=y_label, marks=marks, from_zero=from_zero)
-    return _Figure(caption=caption, svg=svg)
+    return Figure(caption=caption, svg=svg)
 
 
 def _spread(count: int) -> NDArray[np.int64]:
@@ -314,7 +261,7 @@ def _spread(count: int) -> NDArray[np.int64]:
 # ---------------------------------------------------------------- classifiers
 
 
-def _classes(trained: Trained) -> list[_Section]:
+def _classes(trained: Trained) -> list[Section]:
     names = trained.prepared.names
     if trained.settings.task == "multi_label":
         predicted_NC = trained.logits_NC >= 0
@@ -323,34 +270,12 @@ def _classes(trained: Trained) -> list[_Section]:
     classes = np.arange(len(names))
     matrix = metrics.confusion_matrix(trained.targets, predicted_N, len(names))
     return [
-        _confusion(names, matrix),
+        confusion_section("Validation rows", names, matrix),
         _by_label(names, trained.targets[:, None] == classes, predicted_N[:, None] == classes),
     ]
 
 
-def _confusion(names: Sequence[str], matrix: metrics.IntArray) -> _Section:
-    if len(names) <= CONFUSION_LABELS:
-        caption = "Validation rows by true and predicted label; each cell is as strong as its share of the true label"
-        svg = charts.confusion_chart(caption, names, matrix.tolist())
-        return _Section(title="Confusion matrix", figures=[_Figure(caption=caption, svg=svg)])
-    wrong = matrix.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong.ravel(), kind="stable")[:LISTED_CONFUSIONS]
-    pairs = [divmod(int(at), len(names)) for at in order if wrong.ravel()[at]]
-    rows = [
-        (
-            names[true],
-            names[said],
-            f"{matrix[true, said]:,}",
-            f"{matrix[true, said] / matrix[true].sum():.1%}",
-        )
-        for true, said in pairs
-    ]
-    table = Table(header=("true", "predicted", "rows", "of the true label"), rows=rows, numeric_from=2)
-    return _Section(title="Most frequent confusions", note=f"{len(names):,} labels.", table=table)
-
-
-def _by_label(names: Sequence[str], holds_NC: NDArray[np.bool_], predicted_NC: NDArray[np.bool_]) -> _Section:
+def _by_label(names: Sequence[str], holds_NC: NDArray[np.bool_], predicted_NC: NDArray[np.bool_]) -> Section:
     hits_C = (holds_NC & predicted_NC).sum(axis=0)
     true_C, said_C = holds_NC.sum(axis=0), predicted_NC.sum(axis=0)
     rows = []
@@ -369,7 +294,7 @@ def _by_label(names: Sequence[str], holds_NC: NDArray[np.bool_], predicted_NC: N
     header = ("label", "rows", "predicted", "precision", "recall", "F1")
     left_out = len(names) - len(rows)
     note = f"The {len(rows)} most frequent of {len(names):,} labels." if left_out > 0 else ""
-    return _Section(title="By label", note=note, table=Table(header=header, rows=rows))
+    return Section(title="By label", note=note, table=Table(header=header, rows=rows))
 
 
 def _ratio(part: int, whole: int) -> str:
@@ -379,43 +304,29 @@ def _ratio(part: int, whole: int) -> str:
 # ---------------------------------------------------------------- regression
 
 
-def _regression(trained: Trained) -> list[_Section]:
-    values, targets = trained.logits_NC[:, 0], trained.targets
-    at = np.unique(np.linspace(0, values.size - 1, min(DOTS, values.size)).astype(np.int64))
-    caption = "Predictions by target; on the dashed line both are equal"
-    if at.size < values.size:
-        caption += f" ({at.size:,} of {values.size:,} rows)"
-    dots = charts.scatter(
-        caption, targets[at].tolist(), values[at].tolist(), x_label="target", y_label="prediction"
-    )
-    figures = [_Figure(caption=caption, svg=dots)]
-    errors = values.astype(np.float64) - targets
-    counts, edges = np.histogram(errors, 25)
-    caption = "Validation rows by error (prediction less target)"
-    bars = charts.histogram(caption, edges.tolist(), counts.tolist(), x_label="error", y_label="rows")
-    figures.append(_Figure(caption=caption, svg=bars))
+def _regression(trained: Trained) -> list[Section]:
+    values_N, targets_N = trained.logits_NC[:, 0], trained.targets
+    sections = [regression_section("Validation rows", values_N, targets_N)]
     low, high = trained.settings.int_score_min, trained.settings.int_score_max
-    if low is not None and high is not None and high - low < CONFUSION_LABELS:
-        true_N, said_N = (metrics.whole_scores(each, low, high) - low for each in (targets, values))
-        matrix = metrics.confusion_matrix(true_N, said_N, high - low + 1)
-        caption = "Validation rows by whole score; each cell is as strong as its share of the true score"
+    if low is not None and high is not None:
+        true_N, said_N = (metrics.whole_scores(each, low, high) - low for each in (targets_N, values_N))
         names = [str(score) for score in range(low, high + 1)]
-        svg = charts.confusion_chart(caption, names, matrix.tolist())
-        figures.append(_Figure(caption=caption, svg=svg))
-    return [_Section(title="Predictions and targets", figures=figures)]
+        matrix = metrics.confusion_matrix(true_N, said_N, len(names))
+        sections.append(confusion_section("Validation rows", names, matrix))
+    return sections
 
 
 # ---------------------------------------------------------------- the worst rows
 
 
-def _worst(trained: Trained) -> _Section:
+def _worst(trained: Trained) -> Section:
     settings, rows = trained.settings, trained.prepared.validation
     losses_N, is_wrong_N = _judged(trained)
     order = [row for row in np.argsort(-losses_N, kind="stable").tolist() if is_wrong_N[row]]
     is_regression = settings.task == "regression"
     title = "Largest errors" if is_regression else "Worst classified"
     if not order:
-        return _Section(title=title, note="Every validation row is classified right.")
+        return Section(title=title, note="Every validation row is classified right.")
     header = ["row" if rows.ids is None else "id", "true", "predicted", "error" if is_regression else "NLL"]
     table = []
     for row in order[:WORST_ROWS]:
@@ -435,7 +346,7 @@ def _worst(trained: Trained) -> _Section:
     if not settings.report_texts:
         note += " Their texts are left out, as report_texts says."
     header += ["text"] if settings.report_texts else []
-    return _Section(
+    return Section(
         title=title,
         note=note,
         table=Table(
@@ -487,7 +398,7 @@ def _shorten(text: str) -> str:
 # ---------------------------------------------------------------- rows, settings, speed
 
 
-def _rows(trained: Trained) -> _Section:
+def _rows(trained: Trained) -> Section:
     split = trained.prepared.split
     num_rows = split.num_rows
     header: tuple[str, ...] = ("split", "rows")
@@ -510,7 +421,7 @@ def _rows(trained: Trained) -> _Section:
     left_out = len(split.num_rows_by_label) - LISTED_LABELS
     if left_out > 0:
         note += f"; {left_out:,} rarer labels are not listed"
-    return _Section(title="Rows and labels", note=f"{note}.", table=Table(header=header, rows=rows))
+    return Section(title="Rows and labels", note=f"{note}.", table=Table(header=header, rows=rows))
 
 
 def _share(part: int, whole: int) -> str:

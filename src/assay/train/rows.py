@@ -1,11 +1,13 @@
 """Labelled rows, in memory: read from sources, or handed in by a caller."""
 
+import glob
 import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import numpy as np
@@ -14,6 +16,7 @@ import pyarrow as pa
 from assay.data.columns import is_textual
 from assay.data.rows import Rows, read_rows
 from assay.data.sources import Columns, find_sources
+from assay.data.storage import is_object_url, local_path
 from assay.errors import InputError, SourceError
 from assay.train.labels import Label
 from assay.train.settings import Task
@@ -129,6 +132,13 @@ def read_labelled(
         groups=tuple(groups) if group_column is not None else None,
         ids=tuple(ids) if id_column is not None else None,
     )
+
+
+def local_paths(patterns: Sequence[str]) -> list[Path]:
+    """The files and folders of this machine that patterns of sources name, resolved; nothing is opened."""
+    named = [str(local_path(each)) for each in patterns if not is_object_url(each)]
+    found = [path for each in named for path in (each, *glob.glob(each, recursive=True))]  # noqa: PTH207  any root
+    return [Path(path).resolve() for path in found]
 
 
 def _taken(column: tuple[str, ...] | None, rows: Sequence[int]) -> tuple[str, ...] | None:

@@ -18,6 +18,12 @@ METRICS_OF_TASK: dict[Task, tuple[BestBy, ...]] = {
 """Validation metrics that can choose the checkpoint of a task; the first one does where none is named."""
 
 
+def check_count(name: str, value: int | None) -> None:
+    """Raise `UsageError` for a count below 1; `None` is none."""
+    if value is not None and value < 1:
+        raise UsageError(f"{name}={value}; it counts from 1; raise it or leave it out")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainSettings:
     """Fine-tuning of one classifier."""
@@ -75,23 +81,23 @@ class TrainSettings:
     max_length: int = 256
     """Tokens a document, special tokens included; longer ones are cut."""
     dropout: float | None = None
-    """Share of activations dropped in training; `None`: what the base's config says."""
+    """Share of activations dropped in training; left out: what the base's config says."""
     num_frozen_layers: int = 0
     """Lowest layers left as they are; above 0 the embeddings are left too."""
     freeze_encoder: bool = False
     """Train the head alone."""
     lora_rank: int | None = None
-    """Rank of LoRA updates of the attention's and feed-forward's matrices; `None`: train the matrices."""
+    """Rank of LoRA updates of the attention's and feed-forward's matrices; left out: train the matrices."""
     lora_alpha: int = 16
     """LoRA updates are scaled by alpha / rank."""
     gradient_checkpointing: bool = False
     """Compute each layer twice and keep less in memory."""
     best_by: BestBy | None = None
-    """Validation metric that chooses the checkpoint; `None`: accuracy, macro_f1 or spearman by task."""
+    """Validation metric that chooses the checkpoint; left out: accuracy, macro_f1 or spearman by task."""
     evaluate_every: int | None = None
-    """Steps between validations; `None`: after each epoch."""
+    """Steps between validations; left out: after each epoch."""
     patience: int | None = None
-    """Stop after so many validations in a row without a better one; `None`: never."""
+    """Stop after so many validations in a row without a better one; left out: never."""
     int_score_min: int | None = None
     """Regression: least whole score; with `int_score_max`, scores are also given rounded and clipped."""
     int_score_max: int | None = None
@@ -109,11 +115,11 @@ class TrainSettings:
     log_to: Literal["none", "tensorboard", "wandb"] = "none"
     """Where figures go besides the progress line, the report and metrics.jsonl."""
     report_texts: bool = True
-    """Show the beginning of the worst-judged validation texts in the bundle's report; they may be private."""
+    """The report holds the beginning of the worst-judged validation texts, which may be private. On by default."""
     seed: int = 0
     """Decides the split, the head's first weights, the order of the rows and the dropout."""
     num_threads: int | None = None
-    """CPU threads a process; `None`: all that it may use, shared among the processes."""
+    """CPU threads a process; left out: all that it may use, shared among the processes."""
     overwrite: bool = False
     """Whether a folder at `out`, or an interrupted training of it, may be replaced."""
 
@@ -135,9 +141,9 @@ class TrainSettings:
             "patience",
             "num_threads",
         ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name}={value}; it counts from 1; raise it or leave it out")
+            check_count(name, getattr(self, name))
+        if not 0 <= self.seed < 1 << 63:
+            raise UsageError(f"seed={self.seed}; it lies from 0 to 2**63 - 1; set for example seed=1")
         if self.num_frozen_layers < 0:
             raise UsageError(f"num_frozen_layers={self.num_frozen_layers}; it counts layers; set 0 or more")
 

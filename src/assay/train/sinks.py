@@ -16,6 +16,7 @@ import json
 import math
 import os
 from collections.abc import Collection
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -24,7 +25,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
 from assay.data.storage import writing
-from assay.errors import UsageError
+from assay.errors import StorageError, UsageError
 from assay.train.display import plain
 from assay.train.loop import Snapshot, TrainProgress
 from assay.train.settings import TrainSettings
@@ -121,9 +122,9 @@ class MetricsFile:
             self._file.flush()
 
     def close(self, *, is_done: bool) -> None:
-        """Close the file."""
-        del is_done
-        self._file.close()
+        """Close the file; after a failure, what it could not write is not the news."""
+        with suppress(StorageError) if not is_done else nullcontext(), writing(str(self._path)):
+            self._file.close()
 
 
 class TensorBoard:

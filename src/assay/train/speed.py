@@ -43,20 +43,15 @@ class Rates:
 class RateWindow:
     """Rates over the newest steps, so that a slow start or another load does not blur them."""
 
-    def __init__(self, window_seconds: float = WINDOW_SECONDS) -> None:
+    def __init__(self) -> None:
         """Begin without a reading."""
-        self._window_seconds = window_seconds
         self._readings: deque[tuple[float, TrainProgress]] = deque()
         """Seconds in steps, and what was told then; one for each time of reading."""
         self._losses: deque[float] = deque(maxlen=LOSS_STEPS)
         self._validating_seconds = 0.0
         self._first_step = 0
-        self._validation: TrainProgress | None = None
-
-    @property
-    def validation(self) -> TrainProgress | None:
-        """The newest validation."""
-        return self._validation
+        self.validation: TrainProgress | None = None
+        """The newest one."""
 
     def add(self, progress: TrainProgress) -> Rates:
         """Take in what the loop told, and say how fast it goes."""
@@ -66,13 +61,13 @@ class RateWindow:
             self._validating_seconds += progress.seconds - self._readings[-1][1].seconds
         now = progress.seconds - self._validating_seconds
         if progress.validation is not None:
-            self._validation = progress
+            self.validation = progress
         else:
             self._losses.append(progress.loss)
         if self._readings and self._readings[-1][0] >= now:
             self._readings.pop()  # a GPU is read for many steps at once: they have one time
         self._readings.append((now, progress))
-        while len(self._readings) > 2 and now - self._readings[1][0] >= self._window_seconds:
+        while len(self._readings) > 2 and now - self._readings[1][0] >= WINDOW_SECONDS:
             self._readings.popleft()
         return self._rates(now, progress)
 

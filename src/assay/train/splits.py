@@ -13,7 +13,7 @@ from random import Random
 import numpy as np
 
 from assay.errors import UsageError
-from assay.train.labels import Label, names_of
+from assay.train.labels import Label, brief, names_of
 from assay.train.settings import Task
 
 NUM_BINS = 10
@@ -228,7 +228,7 @@ class SplitReport:
         shown = [["label", *self.num_rows]]
         for label, counts in list(self.num_rows_by_label.items())[:SHOWN_LABELS]:
             shares = ((counts[name], counts[name] / max(1, size)) for name, size in self.num_rows.items())
-            shown.append([label, *(f"{count:,} ({share:.1%})" for count, share in shares)])
+            shown.append([brief(label), *(f"{count:,} ({share:.1%})" for count, share in shares)])
         return shown
 
 

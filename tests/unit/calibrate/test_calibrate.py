@@ -21,7 +21,7 @@ from assay.calibrate.maps import apply_calibration
 from assay.calibrate.settings import CalibrateSettings
 from assay.engine.fake import FakeEngine
 from assay.engine.load import load_engine
-from assay.errors import InputError, UsageError
+from assay.errors import InputError, StorageError, UsageError
 from assay.score.decide import decide
 from assay.train.provenance import count_seen, pack_hashes, text_hashes
 from assay.train.rows import LabelledRows
@@ -148,7 +148,29 @@ def test_applying_the_report_gives_its_metrics(bundle, rows):
     assert metrics.class_report(probabilities, indices) == dict(report.after)
 
 
+def test_few_rows_and_a_map_that_makes_it_worse_are_said(bundle, rows):
+    """40 rows are too few, 200 are not; curves of 200 rows harm a model that is calibrated as it is."""
+    loaded, engine = load_bundle(bundle), FakeEngine(num_outputs=3)
+    logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
+    good = LabelledRows(texts=rows.texts, labels=labelled_by(logits_NC, LABELS, 1.0))
+    few = calibrate_rows(settings(bundle), loaded, engine, good.take(list(range(40))))
+    assert "note: only 40 rows: what they teach is mostly chance; a few hundred are wanted" in str(few)
+    harmed = calibrate_rows(settings(bundle, method="isotonic"), loaded, engine, good)
+    before, honest = harmed.before["nll"], harmed.cross_validated["nll"]
+    assert honest > before
+    assert f"calibration makes it worse: NLL {before:.4f} -> {honest:.4f}" in str(harmed)
+    assert "note: only" not in str(harmed)
+    unsure = LabelledRows(texts=rows.texts, labels=labelled_by(logits_NC, LABELS, 3.0))
+    assert "makes it worse" not in str(calibrate_rows(settings(bundle), loaded, engine, unsure))
+
+
 # ---------------------------------------------------------------- refusals: the old file stays
+
+
+def test_coverage_is_a_regressions(bundle, rows, old_calibration):
+    """A classifier has no intervals; the setting is not ignored."""
+    refused(bundle, rows, UsageError, "coverage=0.5; .* leave --coverage out", coverage=0.5)
+    assert (bundle / "calibration.json").read_bytes() == old_calibration
 
 
 @pytest.fixture
@@ -177,9 +199,28 @@ def test_unknown_labels_are_refused(bundle, rows, old_calibration):
     assert (bundle / "calibration.json").read_bytes() == old_calibration
 
 
+def test_a_plain_folder_without_label_names_takes_numbers(tmp_path):
+    """0 and 1 are LABEL_0 and LABEL_1, as in evaluation: what can be evaluated can be calibrated."""
+    folder = write_model(tmp_path / "plain", labels=("LABEL_0", "LABEL_1"))
+    rng = random.Random(0)
+    texts = [" ".join(rng.choices(WORDS_OF_TWO, k=6)) for _ in range(40)]
+    file = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"text": texts, "label": [rng.randrange(2) for _ in texts]}), file)
+    assert (
+        calibrate(CalibrateSettings(bundle=str(folder), data=(str(file),), method="isotonic")).num_rows == 40
+    )
+
+
+def test_a_read_only_bundle_is_refused_before_a_row_is_read(bundle, monkeypatch):
+    """Its calibration would be found and could not be written."""
+    monkeypatch.setattr("assay.calibrate.calibrate.os.access", lambda *_: False)
+    with pytest.raises(StorageError, match=r"calibration\.json is written there and it is read-only"):
+        calibrate(CalibrateSettings(bundle=str(bundle), data=("no such rows.parquet",)))
+
+
 def test_a_length_beyond_the_model_is_refused(bundle, rows, old_calibration):
     """The model's own limit is shown."""
-    refused(bundle, rows, UsageError, "max_length=64; this bundle takes 32 tokens", max_length=64)
+    refused(bundle, rows, UsageError, "max_length 64; .* takes 1 to 32 tokens", max_length=64)
 
 
 def test_rows_that_teach_no_temperature_are_refused(bundle, rows, old_calibration):
@@ -540,6 +581,11 @@ def test_a_regression_that_cannot_keep_its_promise_is_refused(tmp_path, labels, 
             "costs are 0 or more",
         ),
         ({"coverage": 1.0}, "coverage=1.0; it lies between 0 and 1"),
+        (
+            {"select_by": "ece"},
+            "select_by=ece belongs to method=auto; give --method auto, or leave --select-by out",
+        ),
+        ({"select_by": "brier", "method": "vector"}, "belongs to method=auto"),
         ({"num_folds": 1}, "num_folds=1; cross-validation needs at least 2"),
     ],
 )
@@ -549,8 +595,10 @@ def test_settings_that_do_not_go_together_are_refused(changes, match):
         settings("b", **changes)
 
 
-@pytest.mark.parametrize("change", [{"max_length": 0}, {"max_batch_tokens": 0}, {"num_threads": 0}])
+@pytest.mark.parametrize(
+    "change", [{"max_length": 0}, {"max_batch_tokens": 0}, {"num_threads": 0}, {"seed": -1}]
+)
 def test_settings_out_of_range_are_refused(change):
     """Name and value, before anything is read."""
-    with pytest.raises(UsageError, match=f"{next(iter(change))}=0"):
+    with pytest.raises(UsageError, match="{}={}".format(*next(iter(change.items())))):
         settings("b", **change)

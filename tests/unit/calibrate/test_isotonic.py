@@ -40,5 +40,5 @@ def test_it_never_says_never():
 def test_without_scikit_learn_the_way_out_is_named(monkeypatch):
     """Fitting needs the extra; the message says which command installs it."""
     monkeypatch.setitem(sys.modules, "sklearn.isotonic", None)
-    with pytest.raises(UsageError, match=r"pip install 'assay\[train\]'"):
+    with pytest.raises(UsageError, match=r"pip install scikit-learn"):
         fit_isotonic(*drawn(10))

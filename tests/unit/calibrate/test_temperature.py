@@ -79,6 +79,7 @@ def test_without_a_calibration_logits_are_taken_as_they_are():
     ("logits", "labels", "match"),
     [
         ([[2.0, 0.0], [0.0, 2.0]], [0, 1], "all 2 calibration rows are predicted right"),
+        ([[2.0, 2.0], [1.0, 1.0]], [0, 1], "all labels have the same logit in each of 2 rows"),
         ([[2.0, 0.0], [0.0, 2.0]], [1, 0], "less of their labels than chance"),
         ([[np.nan, 0.0], [0.0, 2.0]], [1, 0], "1 rows have logits that are not finite"),
         ([[1.0, 0.0]], [2], r"class indices 0\.\.1"),

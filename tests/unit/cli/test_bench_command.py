@@ -43,7 +43,7 @@ def test_figures_and_the_estimate_for_people(bench, tmp_path):
     estimate = out.splitlines()[-1]
     assert estimate.startswith("estimate  160.00M documents: ")
     assert "at the price given" in estimate
-    assert lines[-1] == "measuring 30 documents, 1 rounds"
+    assert lines[-1] == "measuring 30 documents, 1 round"
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -118,7 +118,7 @@ def test_every_setting_may_stand_in_the_file(config, verb):
             "on_long in {file} is 'cut'; it must be one of truncate, head-tail, window-mean, window-max, error",
         ),
         ("on_long = [1]", "on_long in {file} is [1]; it must be one of truncate, "),
-        ("text_column = 3", "text_column in {file} is 3; it must be a string"),
+        ("text_column = 3", 'text_column in {file} is 3; it must be a string, written as "3"'),
     ],
 )
 def test_a_wrong_line_of_a_file_is_refused(config, line, shown):

@@ -11,7 +11,7 @@ from support.models import change_json
 from support.scoring import read_parts, score_here
 
 from assay.cli.main import main
-from assay.errors import InputError, SourceError, UsageError
+from assay.errors import InputError, SourceError, StorageError, UsageError
 from assay.evaluate.evaluate import evaluate
 from assay.evaluate.settings import EvaluateSettings
 from assay.train.provenance import pack_hashes, text_hashes
@@ -255,6 +255,21 @@ def test_few_groups_are_warned_of_and_rows_can_be_drawn_instead(bundles, rows):
     assert [part.num_rows for part in by_row.slices] == [20, 20, 20]
 
 
+def test_small_groups_are_counted_among_all_of_them(bundles, rows):
+    """Not among the 50 largest alone, whose metrics are found."""
+    data = rows(num_rows=120, book=[f"b{min(row, 60)}" for row in range(120)])
+    report = run(bundles / "single_label", data, group_column="book", resamples=0)
+    assert (len(report.slices), report.num_slices_left_out) == (50, 11)
+    assert "60 of 61 groups have fewer than 30 rows" in str(report)
+
+
+def test_a_calibration_of_other_lengths_is_warned_of(calibrated, rows):
+    """A temperature that was fitted on texts cut at 64 tokens says little of texts cut at 32."""
+    bundle, data = calibrated(temperature=0.7, meta={"max_length": 64, "on_long": "truncate"}), rows()
+    assert "calibrated on texts of up to 64 tokens" in str(run(bundle, data, max_length=32))
+    assert "calibrated on texts" not in str(run(bundle, data, max_length=64))
+
+
 # ---------------------------------------------------------------- refused
 
 
@@ -319,6 +334,34 @@ def test_settings_out_of_range_are_refused(settings, match):
 
 
 # ---------------------------------------------------------------- command line, JSON, page
+
+
+def test_a_report_replaces_no_rows_and_no_part_of_a_bundle(bundles, rows, tmp_path):
+    """A slip in --out would be the end of the data, or of the model."""
+    data = rows()
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    held = shutil.copy(data, sources / "a.json")
+    model = shutil.copytree(bundles / "single_label", tmp_path / "model")
+    for source, out in ((held, held), (f"{sources}/*.json", held), (sources, held)):
+        with pytest.raises(UsageError, match="is one of the sources"):
+            run(model, source, out=str(out), format="jsonl")
+    for bundle, against in ((model, None), (bundles / "other", str(model))):
+        with pytest.raises(UsageError, match="is a file of the bundle"):
+            run(bundle, data, out=str(model / "config.json"), against=against)
+    assert held.read_bytes() == data.read_bytes()
+    assert run(model, data, out=str(model / "evaluation.json")).num_rows == NUM_ROWS
+
+
+@pytest.mark.parametrize("place", ["folder.json", "file/x.json"])
+def test_an_out_that_cannot_be_written_is_found_before_a_row_is_read(bundles, tmp_path, place):
+    """Not after the forward pass of all rows."""
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        (UsageError, StorageError), match=r"is a folder; name a file|a folder that can be written to"
+    ):
+        run(bundles / "single_label", "no such rows.jsonl", out=str(tmp_path / place))
 
 
 def test_the_command_prints_a_table_or_json_and_writes_the_page(bundles, rows, tmp_path, capsys):

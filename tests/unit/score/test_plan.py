@@ -10,7 +10,7 @@ import pytest
 from support.bundles import write_bundle
 from support.cli import use_fake_workers
 
-from assay.bundle import load_bundle
+from assay.bundle import Calibration, load_bundle, save_calibration
 from assay.cli.main import main
 from assay.data.sources import Columns, Source
 from assay.errors import RefusedError, SourceError, UsageError
@@ -130,6 +130,22 @@ def test_a_calibration_makes_another_run(place_of, tmp_path):
     calibrated = plan(place_of, bundle=str(bundle))
     assert calibrated.run_id != plan(place_of).run_id
     assert calibrated.arrow_schema().metadata[b"assay.calibration"] == b"temperature"
+
+
+def test_lengths_other_than_those_of_the_calibration_are_said(place_of, tmp_path):
+    """Before the run begins, what the calibration was fitted on and the flags that agree; else nothing is said."""
+    bundle = write_bundle(tmp_path / "bundle")
+    calibration = Calibration(temperature=2.0, meta={"max_length": 8, "on_long": "truncate"})
+    save_calibration(bundle, calibration)
+    said = []
+    for changes in ({"max_length": 8}, {"max_length": 9}, {"max_length": 8, "on_long": "error"}):
+        settings = settings_of(
+            place_of, bundle=str(bundle), run=str(tmp_path / "run"), dry_run=True, **changes
+        )
+        score(settings, on_message=said.append)
+    (note,) = said
+    assert note.startswith("calibrated on texts of up to 8 tokens under truncate, used here on up to 9 under")
+    assert note.endswith("; use --max-length 8 --on-long truncate, or calibrate again")
 
 
 def test_a_copy_elsewhere_is_the_same_run(place_of, tmp_path):

@@ -3,12 +3,12 @@
 import json
 import re
 import tracemalloc
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from support.rendered import Page
 
 from assay.data.sources import Columns, Source
 from assay.errors import CheckError, SourceError, UsageError
@@ -20,36 +20,6 @@ from assay.score.timeline import Span, throughput, worker_seconds
 
 START = 1_760_000_000.0
 EVIL = "<script>alert('x')</script>"
-VOID = {"meta", "link", "br", "hr", "img", "input"}
-
-
-class Page(HTMLParser):
-    """A page as its tags, its text, and whether each tag is closed in order."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags = []
-        self.attributes = []
-        self.text = ""
-        self.headings = []
-        self._open = []
-        self.feed(html)
-        assert not self._open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self._open:
-            self.text += data + "\n"
-        if self._open and self._open[-1] in {"h1", "h2", "h3"}:
-            self.headings.append(data)
 
 
 def source_of(name, num_rows):
@@ -230,7 +200,7 @@ def test_documents_cannot_write_into_the_page(tmp_path):
             "note": EVIL,
             "calibration": {"method": EVIL, "reliability": [{"confidence": EVIL, "accuracy": 1, "count": 2}]},
         },
-        identity={EVIL: {EVIL: EVIL}},
+        identity={"max_length": EVIL, "on_long": EVIL, EVIL: {EVIL: EVIL}},
     )
     unit = run.manifest.units()[0]
     ids = [f"{EVIL}{row}" for row in range(10)]
@@ -295,10 +265,17 @@ def test_parity_and_calibration_are_shown(tmp_path):
     calibration = {
         "temperature": 1.37,
         "method": "temperature",
-        "ece_before": 0.061,
+        "n_samples": 2000,
+        "max_length": 256,
+        "on_long": "truncate",
+        "nll": 0.31,
+        "ece": 0.02,
+        "before": {"nll": 0.44, "ece": 0.061},
+        "cross_validated": {"nll": 0.32, "f0.5": 0.9, "ece": 0.025},
         "reliability": reliability,
     }
-    run = news_run(tmp_path / "run", settings={"bundle": "/m/b", "calibration": calibration})
+    settings = {"bundle": "/m/b", "calibration": calibration, "threshold": 0.25}
+    run = news_run(tmp_path / "run", settings=settings)
     gate = {
         "num_documents": 32,
         "max_abs_difference": 2.5e-5,
@@ -309,8 +286,31 @@ def test_parity_and_calibration_are_shown(tmp_path):
     summary = report(run.url)
     assert summary.parity_passed is True
     page = page_of(summary)
-    for text in ("tolerance: probability", "0.0001", "2.5e-05", "1.37", "0.061", "Reliability", "0.9700"):
+    gate_facts = ("documents compared", "allowed difference of a probability", "0.0001", "2.5e-05")
+    for text in (*gate_facts, "1.37", "2000", "0.25", "Reliability", "0.9700", "In-sample figures"):
         assert text in page.text
+    assert "max_abs" not in page.text
+    assert "negative log-likelihood (NLL)" in page.text
+    assert ["expected calibration error (ECE)", "0.0610", "0.0200", "0.0250"] in page.cells
+    assert "cross_validated.f0.5" in page.text, "all of the file is there, by its own names"
+    assert "Take care" not in page.text
+
+
+def test_lengths_other_than_those_of_the_calibration_are_said(tmp_path):
+    """A bundle that was calibrated on texts cut otherwise: the report says so beside the calibration."""
+    calibration = {"method": "temperature", "max_length": 128, "on_long": "truncate"}
+    run = news_run(tmp_path / "run", settings={"bundle": "/m/b", "calibration": calibration})
+    text = page_of(report(run.url)).text
+    assert "Take care: calibrated on texts of up to 128 tokens under truncate, used here on up to 256" in text
+    assert "not calibrated" not in text
+
+
+def test_one_unit_is_no_units(tmp_path):
+    """What there is one of is said so."""
+    run = news_run(tmp_path / "run", rows=10, unit_rows=10)
+    text = page_of(report(run.url)).text
+    assert "1 unit is published, none is missing." in text
+    assert "1 source, 10 rows" in text
 
 
 def test_a_failed_gate_is_plain_to_see(tmp_path):
@@ -417,7 +417,7 @@ def test_out_names_another_file(tmp_path):
     summary = report(run.url, out=str(tmp_path / "new" / "page.html"))
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
     assert not (tmp_path / "run" / "report.html").exists()
-    assert page_of(summary)
+    assert page_of(summary).headings[0] == "news, scored by minilm-bbc"
 
 
 def test_there_must_be_a_run(tmp_path):

@@ -332,6 +332,21 @@ def test_what_is_refused(bundles, bundle, path, body, status, kind):
     assert "union[" not in answer.json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/predict", {"text": ""}, "text: empty; send at least one character"),
+        ("/predict/batch", {"texts": []}, "texts: empty; send at least one text"),
+        ("/rerank", {"query": "", "texts": ["a"]}, "query: empty; send at least one character"),
+    ],
+)
+def test_what_is_empty_is_named(bundles, path, body, said):
+    """The field that is empty and what it needs, in one sentence."""
+    (answer,) = ask(bundles / "single", (path, body))
+    assert (answer.status_code, answer.json()["error_type"]) == (422, "empty")
+    assert answer.json()["error"] == said
+
+
 def test_compressed_bodies(bundles):
     """A body that says it is compressed is refused with what to send instead, whatever is in it."""
     body = b'{"text": "document of 3"}'

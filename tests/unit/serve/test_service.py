@@ -9,7 +9,10 @@ import pytest
 from support.bundles import write_bundle
 from support.serving import client_of, open_service
 
+from assay.bundle import Calibration, save_calibration
 from assay.serve.refusals import Refusal
+from assay.serve.service import load_here, notes_of
+from assay.serve.settings import ServeSettings
 from assay.serve.tickets import ClientGoneError
 
 POISON = "77"
@@ -269,6 +272,18 @@ def test_before_it_is_loaded(folder):
         await deployment.end(0)
 
     asyncio.run(run())
+
+
+def test_lengths_other_than_those_of_the_calibration_are_said(tmp_path):
+    """Served with texts cut otherwise than the calibration had them: said at the start; else nothing is."""
+    bundle = write_bundle(tmp_path / "bundle")
+    save_calibration(bundle, Calibration(temperature=2.0, meta={"max_length": 8, "on_long": "truncate"}))
+    for max_length, said in ((8, []), (9, ["up to 9 under truncate"])):
+        settings = ServeSettings(bundle=str(bundle), max_length=max_length)
+        loaded, encoder, _ = load_here(settings, str(bundle))
+        notes = notes_of(loaded, encoder)
+        assert len(notes) == len(said)
+        assert all(part in note for part, note in zip(said, notes, strict=True))
 
 
 def test_drain(folder):

@@ -73,7 +73,7 @@ def test_engines_on_gpus(folder, monkeypatch, tmp_path):
     assert first.device == "cuda:0"
     assert [spec.device for spec in further_specs(first, auto, 4)] == ["cuda:1", "cuda:2", "cuda:3"]
     assert [spec.device for spec in further_specs(first, two, 4)] == ["cuda:1"]
-    with pytest.raises(UsageError, match="1 GPUs"):
+    with pytest.raises(UsageError, match="has 1 GPU;"):
         further_specs(first, two, 1)
     assert [spec.device for spec in further_specs(first, two, 0)] == ["cpu"]
     assert further_specs(first, auto, 0) == []

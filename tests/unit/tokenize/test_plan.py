@@ -10,7 +10,13 @@ from support.bundles import write_bundle
 
 from assay.errors import RefusedError, SourceError, UsageError
 from assay.runs.run import create_or_join
-from assay.tokenize.plan import TokenizerRecord, find_token_run, plan_tokenize, tokenizer_record
+from assay.tokenize.plan import (
+    TokenizerRecord,
+    find_token_run,
+    other_lengths,
+    plan_tokenize,
+    tokenizer_record,
+)
 from assay.tokenize.settings import TokenizeSettings
 from assay.tokenize.verb import tokenize
 from assay.tokenize.worker import open_tokenize_work
@@ -153,3 +159,24 @@ def test_a_tokenizer_that_changed_since_planning_is_refused(folder, tmp_path):
     (bundle / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(RefusedError, match="changed since the run was planned"):
         open_tokenize_work(run)
+
+
+@pytest.mark.parametrize(
+    ("calibrated", "max_length", "on_long", "is_said"),
+    [
+        (None, 256, "truncate", False),
+        ({"n_samples": 5}, 256, "truncate", False),
+        ({"max_length": 256, "on_long": "truncate"}, 256, "truncate", False),
+        ({"max_length": 256, "on_long": "truncate"}, 256, "error", False),
+        ({"max_length": 256}, 256, "window-max", False),
+        ({"max_length": 256, "on_long": "truncate"}, 512, "truncate", True),
+        ({"max_length": 256, "on_long": "truncate"}, 512, "error", True),
+        ({"max_length": 256, "on_long": "truncate"}, 256, "window-mean", True),
+        ({"max_length": 256, "on_long": "head-tail"}, 256, "truncate", True),
+    ],
+)
+def test_other_lengths_than_the_calibrations(calibrated, max_length, on_long, is_said):
+    """Another limit, or another way with what is longer; what a calibration does not say is not doubted."""
+    said = other_lengths(calibrated, max_length=max_length, on_long=on_long)
+    assert (said is not None) == is_said
+    assert said is None or "--max-length 256" in said

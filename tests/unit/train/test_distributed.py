@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from assay.errors import UsageError, WorkError
 from assay.train import distributed
-from assay.train.distributed import Place, World, find_place, first_host, join, rank_rows
+from assay.train.distributed import Place, World, find_place, first_host, join
 from assay.train.launch import launch
 
 ALONE = World(rank=0, world_size=1, local_rank=0, device=torch.device("cpu"))
@@ -127,14 +127,6 @@ def test_more_processes_than_gpus(monkeypatch):
     assert distributed._pick_device(3) == torch.device("cuda", 0)
 
 
-@pytest.mark.parametrize(("num_rows", "world_size"), [(0, 3), (2, 3), (7, 2), (8, 2), (10, 4)])
-def test_rows_of_a_rank(num_rows, world_size):
-    """Every row belongs to one rank, none is there twice, and ranks differ by a row at most."""
-    rows = [rank_rows(num_rows, rank, world_size) for rank in range(world_size)]
-    assert sorted(np.concatenate(rows)) == list(range(num_rows))
-    assert max(map(len, rows)) - min(map(len, rows)) <= 1
-
-
 def test_alone():
     """With one process every reduction is what was given; row order is restored there too."""
     values = np.array([[1.5], [2.5], [0.5]])
@@ -192,7 +184,7 @@ def test_agreeing():
         assert sums.tolist() == [2.0, 1.0, 0.2] and sums.dtype == np.float64
         assert sum_over_ranks(world, np.array([2**40 + world.rank])).tolist() == [2**41 + 1]
         for num_rows in (0, 1, 2, 7):
-            rows = rank_rows(num_rows, world.rank, world.world_size)[::-1].copy()
+            rows = np.arange(world.rank, num_rows, world.world_size)[::-1].copy()
             for dtype, width in ((np.float32, (3,)), (np.int64, ()), (np.bool_, (2, 2)), (np.float16, (1,))):
                 everything = np.arange(num_rows * int(np.prod(width))).reshape(num_rows, *width).astype(dtype)
                 found = gather_rows(world, rows, everything[rows], num_rows=num_rows)

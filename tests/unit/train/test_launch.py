@@ -36,6 +36,7 @@ CHILD = """
 FOREVER = "time.sleep(600)"
 SAVE = """
 with stop_signals() as should_stop:
+    open(f"{job['pids']}/listens-{rank}", "w").close()
     while not should_stop():
         time.sleep(0.01)
 time.sleep(0.2)
@@ -71,6 +72,14 @@ def pids_in(folder, num_processes=2):
             return [int(path.read_text()) for path in found]
         time.sleep(0.02)
     raise TimeoutError
+
+
+def wait_until_all_listen(folder, num_processes=2):
+    """Return once every child of `SAVE` takes signals itself."""
+    deadline = time.monotonic() + 60
+    while not all((folder / f"listens-{rank}").exists() for rank in range(num_processes)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_events_and_results(capfd):
@@ -150,7 +159,12 @@ def test_a_command_that_cannot_start():
 
 def test_a_child_that_is_interrupted_alone(tmp_path):
     """A signal that reaches one child stops all of them, as an interrupt of the training."""
-    alone = "os.kill(os.getpid(), signal.SIGTERM)\n" + FOREVER
+    alone = """
+while not os.path.exists(f"{job['pids']}/listens-0"):
+    time.sleep(0.01)
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(600)
+"""
     with pytest.raises(KeyboardInterrupt):
         run(SAVE, alone, job={"pids": str(tmp_path)})
     assert (tmp_path / "saved-0").exists()
@@ -190,6 +204,7 @@ def test_a_stop_lets_children_save(tmp_path, number):
     """On SIGTERM and Ctrl-C every child writes its checkpoint; then the parent ends, and no child is left."""
     with start_parent(tmp_path, SAVE) as parent:
         children = pids_in(tmp_path)
+        wait_until_all_listen(tmp_path)
         parent.send_signal(number)
         assert parent.wait(timeout=30) == 130
         assert all(is_gone(pid) for pid in children)
@@ -215,6 +230,7 @@ def test_children_end_with_a_parent_that_is_killed(tmp_path):
     """A parent that is killed (-9) leaves no child: they write their checkpoint and end."""
     with start_parent(tmp_path, SAVE) as parent:
         children = pids_in(tmp_path)
+        wait_until_all_listen(tmp_path)
         parent.kill()
         parent.wait()
         deadline = time.monotonic() + 30

@@ -14,12 +14,13 @@ from assay import metrics
 from assay.bundle import load_bundle
 from assay.errors import UsageError, WorkError
 from assay.train import loop
+from assay.train.base import load_model
 from assay.train.batches import learning_rate_factor, step_rows
 from assay.train.labels import label_names, to_targets
 from assay.train.model import PackedClassifier, PaddedClassifier
 from assay.train.rows import LabelledRows
 from assay.train.step import Stepper
-from assay.train.train import fit, load_model
+from assay.train.train import fit
 
 NO_PADS = {"pad_token_id": 0}
 FAMILIES = {

@@ -115,11 +115,9 @@ def test_a_template_filled_in_ten_thousand_times_takes_seconds():
 
 
 def test_without_the_library_the_way_out_is_named(monkeypatch):
-    """The extra that brings it, or the setting that does without."""
+    """The package that does it, or the setting that does without."""
     monkeypatch.setattr(near_duplicates, "find_spec", lambda name: None)
-    with pytest.raises(
-        UsageError, match=r"rensa is not installed.*pip install 'assay\[train\]'.*near_duplicates"
-    ):
+    with pytest.raises(UsageError, match=r"rensa is not installed.*pip install rensa, .*near_duplicates"):
         group_near_duplicates(["a", "b"])
 
 

@@ -2,68 +2,18 @@
 
 import math
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from support.rendered import Page
+from support.training import settings
 
 from assay import metrics
 from assay.train.report import TEXT_CHARACTERS, render, smoothed
 from assay.train.rows import LabelledRows
-from assay.train.settings import TrainSettings
 from assay.train.train import fit
 
 EVIL = "<script>alert('x')</script>"
-VOID = {"meta", "link", "br", "hr", "img", "input"}
-
-
-class Page(HTMLParser):
-    """A page as its tags, its text, its cells, and whether each tag is closed in order."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.attributes, self.headings, self.cells = [], [], [], []
-        self.text = ""
-        self._open = []
-        self.feed(html)
-        assert not self._open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag == "tr":
-            self.cells.append([])
-        if tag in {"td", "th"}:
-            self.cells[-1].append("")
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" in self._open:
-            return
-        self.text += data + "\n"
-        if self._open and self._open[-1] in {"h1", "h2"}:
-            self.headings.append(data)
-        if self._open and self._open[-1] in {"td", "th"}:
-            self.cells[-1][-1] += data
-
-
-def settings(base, out, **changes):
-    """As many steps as teach the tiny encoder something."""
-    values = {
-        "base": str(base),
-        "out": str(out),
-        "data": ("rows",),
-        "epochs": 4,
-        "batch_size": 8,
-        "learning_rate": 5e-3,
-        "max_length": 32,
-        "num_threads": 1,
-    }
-    return TrainSettings(**{**values, **changes})
 
 
 def page_of(report):
@@ -84,7 +34,7 @@ def confusion_of(html):
 
 def test_the_page_says_what_was_trained(base, rows, tmp_path):
     """Metrics of the chosen step, its mark on the curves, sizes and balance, settings, versions and speed."""
-    report = fit(settings(base, tmp_path / "b"), *rows)
+    report = fit(settings(base, tmp_path / "b", epochs=4), *rows)
     page = page_of(report)
     assert page.headings == [
         "b, trained",
@@ -98,7 +48,7 @@ def test_the_page_says_what_was_trained(base, rows, tmp_path):
         "Settings",
         "Versions",
     ]
-    assert f"weights of step {report.best.step} of 32, chosen by Accuracy" in page.text
+    assert f"weights of step {report.best.step} of 32, chosen by accuracy" in page.text
     assert f"{report.validation['accuracy']:.4f}" in page.text
     chosen = [cells for cells in page.cells if cells and cells[0].endswith("(chosen)")]
     assert [cells[0] for cells in chosen] == [f"{report.best.step} (chosen)"]
@@ -228,7 +178,7 @@ def test_what_is_odd_about_the_rows_is_on_top(base, rows, tmp_path):
 def test_many_labels_and_long_histories_stay_readable(base, rows, tmp_path, monkeypatch):
     """50 labels: the most frequent confusions as a list. 5,000 steps: some 200 points a curve, NaN left out."""
     taken = []
-    monkeypatch.setattr("assay.train.train.render", lambda trained: taken.append(trained) or b"")
+    monkeypatch.setattr("assay.train.publish.render", lambda trained: taken.append(trained) or b"")
     labels = tuple(f"label {index % 50}" for index in range(150))
     texts = tuple(f"cat {index} mat" for index in range(150))
     everything = LabelledRows(texts=texts, labels=labels)
@@ -260,8 +210,8 @@ def test_smoothing_begins_at_the_first_value_and_follows():
 def test_the_saved_weights_give_the_losses_that_are_listed(base, rows, tmp_path, monkeypatch):
     """NLL over the page's logits is the chosen validation's, which the bundle reports."""
     taken = []
-    monkeypatch.setattr("assay.train.train.render", lambda trained: taken.append(trained) or b"")
-    report = fit(settings(base, tmp_path / "b"), *rows)
+    monkeypatch.setattr("assay.train.publish.render", lambda trained: taken.append(trained) or b"")
+    report = fit(settings(base, tmp_path / "b", epochs=4), *rows)
     probabilities = metrics.softmax(taken[0].logits_NC)
     assert metrics.nll(probabilities, taken[0].targets) == pytest.approx(report.validation["nll"], rel=1e-5)
     assert np.isfinite(taken[0].effort.flops_per_token)

@@ -286,6 +286,17 @@ def test_without_resume_an_interrupted_training_is_refused(interrupted, everythi
     assert load(latest(out.with_name("b.training"))).step == 4
 
 
+def test_damaged_checkpoints_are_not_begun_anew_unasked(interrupted, everything):
+    """A training that cannot be gone on with is given up by --overwrite alone."""
+    base, out = interrupted
+    for file in out.with_name("b.training").glob("step-*/model.safetensors"):
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UsageError, match=r"whose checkpoints are all damaged; add --overwrite to begin anew"):
+        fit(choices(base, out), *everything)
+    assert list(out.with_name("b.training").glob("step-*"))
+    assert fit(choices(base, out, overwrite=True), *everything).out == out
+
+
 def test_overwrite_begins_anew(interrupted, calm, everything):
     """From step 1, with whatever settings; nothing of the other training is left."""
     base, out = interrupted
@@ -304,6 +315,18 @@ def test_resume_without_a_checkpoint_begins_at_the_first_step(calm, everything, 
     report = fit(choices(base, tmp_path / "b", resume=True), *everything)
     assert_same(report, expected)
     assert "no checkpoint to go on from; beginning at step 1" in caplog.text
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 4}, {"gradient_accumulation": 3}])
+def test_another_number_of_rows_a_step_is_refused_by_name_before_rows_are_read(
+    change, interrupted, everything, monkeypatch
+):
+    """Only what differs is named, with the value to use again."""
+    base, out = interrupted
+    monkeypatch.setattr("assay.train.train.prepare_given", lambda *_: pytest.fail("rows were read"))
+    had = getattr(choices(base, out), next(iter(change)))
+    with pytest.raises(RefusedError, match=rf"that training had {next(iter(change))}={had}; use them again"):
+        fit(choices(base, out, resume=True, **change), *everything)
 
 
 @pytest.mark.parametrize(

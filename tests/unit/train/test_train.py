@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from support.training import settings
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from assay.bundle import load_bundle, tokenizer_fingerprint
@@ -14,23 +15,7 @@ from assay.errors import BundleError, InputError, SourceError, UsageError, WorkE
 from assay.train.loop import Validation, cost
 from assay.train.provenance import count_seen, text_hashes
 from assay.train.rows import LabelledRows
-from assay.train.settings import TrainSettings
 from assay.train.train import fit, train
-
-
-def settings(base, out, **changes):
-    """Settings under which the tiny encoder learns the animals in a second."""
-    values = {
-        "base": str(base),
-        "out": str(out),
-        "data": ("rows",),
-        "epochs": 6,
-        "batch_size": 8,
-        "learning_rate": 5e-3,
-        "max_length": 32,
-        "num_threads": 1,
-    }
-    return TrainSettings(**{**values, **changes})
 
 
 def predictions(folder, texts):
@@ -249,6 +234,8 @@ def test_a_base_that_is_no_model_is_refused(rows, tmp_path):
         {"weight_decay": -1.0},
         {"dropout": 1.0},
         {"num_frozen_layers": -1},
+        {"seed": -1},
+        {"seed": 1 << 63},
     ],
 )
 def test_settings_out_of_range_are_refused(change):

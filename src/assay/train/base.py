@@ -1,0 +1,94 @@
+"""The base of a training: read, given the head that the rows want, and refused where it is not whole."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+
+from assay.bundle import check_base
+from assay.errors import BundleError
+from assay.model.checkpoints import quiet
+from assay.train.optimizer import add_lora, freeze
+from assay.train.settings import TrainSettings
+
+
+def load_model(settings: TrainSettings, names: tuple[str, ...]) -> PreTrainedModel:
+    """The base with a head for these outputs; new head weights come from the global generator."""
+    config = base_config(settings.base)
+    config.num_labels = len(names)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {label: index for index, label in enumerate(names)}
+    config.problem_type = "regression" if settings.task == "regression" else f"{settings.task}_classification"
+    if settings.dropout is not None:
+        for name in dropout_names(config.to_dict()):
+            setattr(config, name, settings.dropout)
+    with quiet():
+        try:
+            model, found = AutoModelForSequenceClassification.from_pretrained(
+                settings.base,
+                config=config,
+                dtype=torch.float32,
+                local_files_only=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            raise BundleError(
+                f"{settings.base}: transformers makes no {config.model_type} classifier of it"
+                f" ({_reason(error)}); mend its files, or choose another base"
+            ) from error
+    assert isinstance(model, PreTrainedModel)
+    _check_weights(settings.base, model, found)
+    if settings.lora_rank is not None:
+        add_lora(model, rank=settings.lora_rank, alpha=settings.lora_alpha)
+    freeze(model, settings)
+    return model
+
+
+def base_config(base: str) -> Any:  # noqa: ANN401 - a transformers config is untyped
+    """The config of the base, as transformers reads it; raises `BundleError` where it cannot."""
+    check_base(base)
+    try:
+        return AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a value of any kind may stand there, and each config has checks of its own
+        raise BundleError(
+            f"{Path(base) / 'config.json'}: transformers cannot read it ({_reason(error)});"
+            " mend it, or choose another base"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text.split('. ')[0][:200].rstrip('.')}"
+
+
+def _check_weights(base: str, model: PreTrainedModel, found: Mapping[str, Any]) -> None:
+    """Raise `BundleError` where the encoder is not what the files hold: parts made up at random, or no numbers.
+
+    New weights are what a head needs, and a pooler, which is one.
+    """
+    prefix = f"{model.base_model_prefix}."
+    missing = {str(name) for name in found["missing_keys"]}
+    missing |= {str(key[0] if isinstance(key, tuple) else key) for key in found["mismatched_keys"]}
+    made_up = sorted(name for name in missing if name.startswith(prefix) and ".pooler." not in name)
+    if made_up:
+        raise BundleError(
+            f"{base}: {len(made_up)} weights of the {model.config.model_type} encoder are missing or of another"
+            f" shape ({', '.join(made_up[:3])}); they would be random; config.json and the weights must be of one"
+            " model; copy the whole checkpoint"
+        )
+    odd = [name for name, each in model.named_parameters() if not torch.isfinite(each).all()]
+    if odd:
+        raise BundleError(
+            f"{base}: {len(odd)} weights hold NaN or infinity ({', '.join(odd[:3])}); nothing can be learned from"
+            " there; copy the checkpoint again, or choose another base"
+        )
+
+
+def dropout_names(config: Mapping[str, object]) -> list[str]:
+    """The numbers in a transformers config that are shares of dropout."""
+    return [name for name, value in config.items() if "dropout" in name and isinstance(value, float | int)]

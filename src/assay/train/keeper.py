@@ -1,0 +1,188 @@
+"""What a training needs to go on: written as it goes, found again by another try of the same command."""
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from assay.errors import InputError, RefusedError
+from assay.model.checkpoints import weight_files
+from assay.train import checkpoints, distributed
+from assay.train.checkpoints import BestWeights, Checkpoint
+from assay.train.datasets import Prepared
+from assay.train.distributed import World
+from assay.train.loop import Best, History, Rows, Snapshot
+from assay.train.model import PackedClassifier, PaddedClassifier
+from assay.train.settings import TrainSettings
+from assay.train.sharded import load_tensors, spread_like, wholes
+
+_log = logging.getLogger(__name__)
+_CHANGES_NO_NUMBER = frozenset(
+    {
+        "out",
+        "overwrite",
+        "resume",
+        "num_threads",
+        "checkpoint_minutes",
+        "log_to",
+        "max_batch_tokens",
+        "devices",
+        "report_texts",
+    }
+)
+"""Settings that another try of an interrupted training may change."""
+STEP_OF = ("batch_size", "gradient_accumulation", "devices")
+"""They may change too, as long as their product stays: the rows of a step."""
+
+
+class Keeper:
+    """Writes what a training needs to go on, and finds it again."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        prepared: Prepared,
+        rows: Rows,
+        classifier: PackedClassifier | PaddedClassifier,
+        optimizer: torch.optim.AdamW,
+        *,
+        world: World,
+    ) -> None:
+        self._folder = checkpoints.training_folder(settings.out)
+        self._settings = settings
+        self._classifier = classifier
+        self._optimizer = optimizer
+        self._world = world
+        self._fingerprint = _fingerprint(settings, prepared.names, rows, world)
+        self._best: tuple[int, str] | None = None
+        """Step and folder of the best weights that were written."""
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Write a checkpoint, on rank 0; the others help to put tensors together."""
+        model, optimizer = wholes(self._trained()), wholes(_optimizer_tensors(self._optimizer))
+        best = self._saved_best(snapshot.best)
+        if self._world.rank:
+            return
+        checkpoint = Checkpoint(
+            step=snapshot.step,
+            fingerprint=self._fingerprint,
+            best=best,
+            values={
+                "history": snapshot.history.to_json(),
+                "patience_used": snapshot.patience_used,
+                "settings": decisive(self._settings),
+                "step_of": step_of(self._settings, self._world.world_size),
+            },
+            model=model,
+            optimizer=optimizer,
+        )
+        checkpoints.save(self._folder, checkpoint)
+
+    def found(self) -> Snapshot | None:
+        """Load the last checkpoint into model and optimizer, and say where it was; None where none is wanted.
+
+        Raises UsageError for an interrupted training that `resume` or `overwrite` should speak of,
+        RefusedError where something that decides numbers has changed since.
+        """
+        path = checkpoints.latest(self._folder)
+        # asked before rank 0 may clear the folder
+        if not distributed.all_equal(self._world, [self._fingerprint, path and path.name]):
+            raise InputError(
+                "the ranks found different rows, bases or checkpoints; they must train on the same;"
+                " put data, base and out where every host sees them"
+            )
+        if not self._settings.resume:
+            if not self._settings.overwrite:
+                checkpoints.refuse_interrupted(self._folder)
+            if self._world.rank == 0:
+                checkpoints.clear(self._folder)
+            return None
+        if path is None:
+            _log.warning("%s: no checkpoint to go on from; beginning at step 1", self._folder)
+            return None
+        checkpoint = checkpoints.load(path)
+        if checkpoint.fingerprint != self._fingerprint:
+            raise RefusedError(
+                f"{path}: settings, rows, base or documents a step are not those of that training; "
+                "use them again, or begin anew with --overwrite"
+            )
+        trained = self._trained()
+        assert set(trained) == set(checkpoint.model), "the fingerprint holds one architecture"
+        load_tensors(self._classifier, checkpoint.model)
+        _load_optimizer(self._optimizer, checkpoint.optimizer)
+        values: Any = checkpoint.values
+        history = History.from_json(values["history"])
+        best = None
+        if checkpoint.best is not None:
+            held = checkpoints.load_best(self._folder / checkpoint.best)
+            validation = next(each for each in history.validations if each.step == held.step)
+            weights = {name: spread_like(each, trained[name]) for name, each in held.model.items()}
+            best = Best(validation=validation, weights=weights)
+            self._best = (held.step, checkpoint.best)
+        return Snapshot(
+            step=checkpoint.step, history=history, best=best, patience_used=values["patience_used"]
+        )
+
+    def _saved_best(self, best: Best | None) -> str | None:
+        """The folder of the best weights, written where they are new."""
+        if best is None:
+            return None
+        step = best.validation.step
+        if self._best is None or self._best[0] != step:
+            name, weights = "", wholes(best.weights)
+            if self._world.rank == 0:
+                held = BestWeights(step=step, model=weights)
+                name = checkpoints.save_best(self._folder, held).name
+            self._best = (step, name)
+        return self._best[1]
+
+    def _trained(self) -> dict[str, torch.Tensor]:
+        return {name: each for name, each in self._classifier.named_parameters() if each.requires_grad}
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's state by `<number of the parameter>.<name>`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{number}.{name}": each for number, held in state.items() for name, each in held.items()}
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        number, _, name = key.partition(".")
+        held = tensor if name == "step" else spread_like(tensor, parameters[int(number)])
+        state.setdefault(int(number), {})[name] = held
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def decisive(settings: TrainSettings) -> dict[str, object]:
+    """The settings that decide the numbers of a training, but for those that make a step of so many rows."""
+    apart = _CHANGES_NO_NUMBER.union(STEP_OF)
+    return {name: value for name, value in asdict(settings).items() if name not in apart}
+
+
+def step_of(settings: TrainSettings, num_ranks: int) -> dict[str, int]:
+    """What makes a step of so many rows, by name; their product decides the numbers."""
+    return dict(zip(STEP_OF, (settings.batch_size, settings.gradient_accumulation, num_ranks), strict=True))
+
+
+def _fingerprint(settings: TrainSettings, names: tuple[str, ...], rows: Rows, world: World) -> str:
+    """Hash of all that decides the numbers of a training."""
+    rows_per_step = math.prod(step_of(settings, world.world_size).values())
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (decisive(settings), rows_per_step, names, world.device.type):
+        digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+    for side in (rows.train, rows.validation):
+        for array in (side.offsets, side.flat_ids, side.second_starts, side.targets):
+            digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+    for file in weight_files(settings.base):
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "blake2b").digest())
+    return digest.hexdigest()

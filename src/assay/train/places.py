@@ -1,0 +1,86 @@
+"""What can be known of a training's folders before any row is read: `out`, the base, what lies there."""
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from assay.bundle import check_base, check_out, limit_of
+from assay.errors import RefusedError, StorageError, UsageError
+from assay.model.checkpoints import weight_files
+from assay.train import checkpoints
+from assay.train.base import base_config
+from assay.train.keeper import STEP_OF, decisive, step_of
+from assay.train.rows import local_paths
+from assay.train.settings import TrainSettings
+from assay.train.sinks import check_sink
+
+
+def check_places(settings: TrainSettings, *, num_ranks: int) -> None:
+    """Raise an error for what cannot work with `out`, the base and `log_to`, before any row is read."""
+    if "://" in settings.out:
+        raise UsageError(f"out={settings.out}; a bundle is written to a folder of a disk; name a local path")
+    out = Path(settings.out).resolve()
+    if Path.cwd().is_relative_to(out):
+        raise UsageError(
+            f"out={settings.out!r} is the folder that this command runs in, or one above it; name a new folder"
+        )
+    check_out(out, overwrite=settings.overwrite)
+    if settings.overwrite:
+        _refuse_to_bury(settings, out)
+    base_config(settings.base)
+    limit = limit_of(Path(settings.base), check_base(settings.base))
+    if settings.max_length > limit:
+        raise UsageError(
+            f"max_length={settings.max_length}; {settings.base} takes {limit:,} tokens; set max_length={limit}"
+        )
+    check_sink(settings)
+    _check_room(settings, out)
+    _check_interrupted(settings, num_ranks)
+
+
+def _refuse_to_bury(settings: TrainSettings, out: Path) -> None:
+    """Raise `UsageError` where overwriting `out` would remove rows or the base with it."""
+    read = local_paths((*settings.data, *settings.validation_data))
+    inside = [str(path) for path in read if path.is_relative_to(out)]
+    if Path(settings.base).resolve().is_relative_to(out) and Path(settings.base).resolve() != out:
+        inside.append(settings.base)
+    if inside:
+        raise UsageError(f"{inside[0]} lies in out={settings.out}, which is overwritten; name another out")
+
+
+def _check_room(settings: TrainSettings, out: Path) -> None:
+    """Raise `StorageError` where nothing can be written beside `out`, or less than the bundle and a checkpoint."""
+    place = next(each for each in out.parents if each.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise StorageError(
+            f"{place}: a folder that can be written to is needed for out={settings.out}; name another"
+        )
+    size = sum(file.stat().st_size for file in weight_files(settings.base))
+    disk = shutil.disk_usage(place)
+    if disk.total and disk.free < 2 * size:
+        raise StorageError(
+            f"{place}: {disk.free / 1e9:.1f} GB free; a bundle and a checkpoint of {settings.base} take at least"
+            f" {2 * size / 1e9:.1f} GB; free some, or name another out"
+        )
+
+
+def _check_interrupted(settings: TrainSettings, num_ranks: int) -> None:
+    """Raise `UsageError` or `RefusedError` where an interrupted training is neither gone on with nor given up."""
+    folder = checkpoints.training_folder(settings.out)
+    if not settings.resume:
+        if not settings.overwrite:
+            checkpoints.refuse_interrupted(folder)
+    elif (path := checkpoints.newest(folder)) is not None:
+        values: Any = checkpoints.values_of(path)
+        before = {**values.get("settings", {}), **values.get("step_of", step_of(settings, num_ranks))}
+        now = json.loads(json.dumps({**decisive(settings), **step_of(settings, num_ranks)}))
+        if math.prod(before[name] for name in STEP_OF) == math.prod(now[name] for name in STEP_OF):
+            before = {name: value for name, value in before.items() if name not in STEP_OF}
+        changed = [f"{name}={before[name]!r}" for name in before if before[name] != now.get(name)]
+        if changed:
+            raise RefusedError(
+                f"{path}: that training had {', '.join(changed)}; use them again, or begin anew with --overwrite"
+            )

@@ -1,0 +1,91 @@
+"""Trained weights in, the bundle out."""
+
+import platform
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from assay import __version__
+from assay.bundle import Description, check_base, publish_folder, write_description
+from assay.train import checkpoints
+from assay.train.base import dropout_names
+from assay.train.labels import names_of
+from assay.train.report import REPORT_FILE, Trained, render
+from assay.train.sinks import Recorder
+
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "spm.model",
+)  # fmt: skip
+
+
+def publish(
+    model: PreTrainedModel, tensors: Mapping[str, torch.Tensor], trained: Trained, recorder: Recorder
+) -> None:
+    """Writes the bundle of these weights to `out` in one step."""
+    settings = trained.settings
+    config: Any = model.config
+    base = check_base(settings.base)
+    # the saved config keeps the base's dropout: a training setting is not part of the model
+    for name in dropout_names(config.to_dict()):
+        if name in base:
+            setattr(config, name, base[name])
+    config.architectures = [type(model).__name__]
+    config.dtype = "float32"
+    page = render(trained)
+    with publish_folder(Path(settings.out), overwrite=settings.overwrite) as folder:
+        config.save_pretrained(folder)
+        # tied tensors are written once, as transformers does
+        checkpoints.write_tensors(folder / "model.safetensors", tensors)
+        for name in _TOKENIZER_FILES:
+            if (Path(settings.base) / name).exists():
+                shutil.copyfile(Path(settings.base) / name, folder / name)
+        write_description(folder, _description(trained))
+        (folder / REPORT_FILE).write_bytes(page)
+        recorder.copy_to(folder)
+
+
+def _description(trained: Trained) -> Description:
+    settings, prepared = trained.settings, trained.prepared
+    labels = prepared.train.labels
+    counted = Counter(name for label in labels for name in names_of(label))
+    low, high = settings.int_score_min, settings.int_score_max
+    return Description(
+        assay_version=__version__,
+        created=trained.created,
+        task=settings.task,
+        labels=prepared.names,
+        max_length=settings.max_length,
+        is_pair=prepared.train.text_pairs is not None,
+        int_score=None if low is None or high is None else (low, high),
+        provenance={
+            "settings": {**asdict(settings), "out": None},
+            "num_train_rows": prepared.train.num_rows,
+            "num_validation_rows": prepared.validation.num_rows,
+            "num_rows_by_label": {} if settings.task == "regression" else dict(sorted(counted.items())),
+            "best_step": trained.best.step,
+            "num_steps": len(trained.history.losses),
+            "num_devices": trained.num_devices,
+            "validations": [asdict(each) for each in trained.history.validations],
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+            **prepared.provenance,
+        },
+    )
+
+
+def versions() -> dict[str, str]:
+    """What a training ran on, by name."""
+    found = {
+        "assay": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "Python": platform.python_version(),
+    }
+    return found if torch.version.cuda is None else {**found, "CUDA": torch.version.cuda}
