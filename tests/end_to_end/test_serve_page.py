@@ -423,7 +423,7 @@ def test_it_is_readable_at_every_width_in_light_and_dark(server, open_page, tmp_
     page.screenshot(path=tmp_path / f"{scheme}-{width}.png", full_page=True)
 
 
-@pytest.mark.parametrize("task", ["single_label", "regression"])
+@pytest.mark.parametrize("task", ["single_label", pytest.param("regression", marks=pytest.mark.slow)])
 def test_the_real_server_and_its_page_fit(open_page, tmp_path, task):
     """On `assay serve` with a key: what the page shows and writes are the server's own numbers."""
     labels = ("quality",) if task == "regression" else ("ham", "spam")

@@ -532,6 +532,7 @@ def run_script(folder, script, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_the_page_on_lightning_tells_the_truth(tmp_path):
     """The script of docs/how-to/lightning.md, run as it stands: two ranks, an odd number of rows."""
     page = (ROOT / "docs" / "how-to" / "lightning.md").read_text(encoding="utf-8")
@@ -594,6 +595,7 @@ PADDED = """
 """
 
 
+@pytest.mark.slow
 def test_padding_of_a_distributed_sampler_is_dropped(tmp_path):
     """Two ranks share an odd number of shuffled rows: the repeated row goes; a lost row fails both ranks."""
     result = run_script(tmp_path, textwrap.dedent(PADDED))

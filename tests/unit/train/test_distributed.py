@@ -293,6 +293,7 @@ def test_a_rank_that_hangs():
     assert "though all are there; check the network between their hosts; go on with --resume" in said
 
 
+@pytest.mark.slow
 def test_ranks_that_do_not_come():
     """Where not all ranks come in time the message says where they were to meet."""
     processes = start_ranks("", timeout=2)
