@@ -211,13 +211,14 @@ def _check_type(path: Path, key: str, value: object, hint: object) -> None:
     else:
         fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
     if not fits or (choices and value not in choices):
-        wanted = f"one of {', '.join(choices)}" if choices else _KINDS.get(kind, kind.__name__)
-        way_out = ""
-        if kind is float and isinstance(value, str):
-            way_out = ", written as 5.0e-4"
+        wanted = _KINDS.get(kind, kind.__name__)
+        if choices:
+            wanted = f"one of {', '.join(choices)}"
+        elif kind is float and isinstance(value, str):
+            wanted += ", written as 5.0e-4"
         elif kind is str and isinstance(value, int | float):
-            way_out = f', written as "{value}"'
-        msg = f"{key} in {path} is {value!r}; it must be {wanted}{way_out}"
+            wanted += f', written as "{value}"'
+        msg = f"{key} in {path} is {value!r}; it must be {wanted}"
         raise UsageError(msg)
 
 

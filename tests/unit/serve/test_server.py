@@ -56,23 +56,29 @@ def test_a_connection_without_a_request_is_closed(folder, monkeypatch):
     assert talk(folder, conversation) == [b"", b""]
 
 
-def test_a_connection_is_kept_between_requests(folder, monkeypatch):
-    """The time for a head counts from its first byte, not from the last answer."""
-    monkeypatch.setattr(server, "HEADER_SECONDS", 0.2)
+def in_turn(request, *, times, pause=0.0):
+    """A conversation: the same request over one connection again and again; the first line of each answer."""
 
     async def conversation(port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         found = []
-        for _ in range(2):
-            writer.write(REQUEST)
+        for _ in range(times):
+            writer.write(request)
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
             found.append(head.split(b"\r\n")[0])
             await reader.readexactly(len(b'{"status":"live"}'))
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(pause)
         writer.close()
         return found
 
-    assert talk(folder, conversation) == [b"HTTP/1.1 200 OK"] * 2
+    return conversation
+
+
+def test_a_connection_is_kept_between_requests(folder, monkeypatch):
+    """The time for a head counts from its first byte, not from the last answer."""
+    monkeypatch.setattr(server, "HEADER_SECONDS", 0.2)
+
+    assert talk(folder, in_turn(REQUEST, times=2, pause=0.5)) == [b"HTTP/1.1 200 OK"] * 2
 
 
 @pytest.mark.parametrize(
@@ -108,19 +114,7 @@ def test_a_head_without_end_is_refused(folder, start, more):
 def test_large_heads_within_the_limit_and_many_requests_are_answered(folder):
     """60 KB of headers, a hundred times over one connection: the limit is one of each head."""
     request = REQUEST[:-2] + b"X-Long: " + b"a" * 60_000 + b"\r\n\r\n"
-
-    async def conversation(port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        found = []
-        for _ in range(100):
-            writer.write(request)
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
-            found.append(head.split(b"\r\n")[0])
-            await reader.readexactly(len(b'{"status":"live"}'))
-        writer.close()
-        return found
-
-    assert talk(folder, conversation) == [b"HTTP/1.1 200 OK"] * 100
+    assert talk(folder, in_turn(request, times=100)) == [b"HTTP/1.1 200 OK"] * 100
 
 
 BODY = b'{"text": "document of 3"}'
