@@ -157,26 +157,31 @@ def test_a_command_that_cannot_start():
         launch([sys.executable, "-c", "("], {}, num_processes=1, way_out=lambda: "go on")
 
 
-def test_a_child_that_is_interrupted_alone(tmp_path):
-    """A signal that reaches one child stops all of them, as an interrupt of the training."""
-    alone = """
+AFTER_RANK_0 = """
 while not os.path.exists(f"{job['pids']}/listens-0"):
     time.sleep(0.01)
-os.kill(os.getpid(), signal.SIGTERM)
-time.sleep(600)
 """
+
+
+def test_a_child_that_is_interrupted_alone(tmp_path):
+    """A signal that reaches one child stops all of them, as an interrupt of the training."""
+    alone = AFTER_RANK_0 + "os.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(600)"
     with pytest.raises(KeyboardInterrupt):
         run(SAVE, alone, job={"pids": str(tmp_path)})
     assert (tmp_path / "saved-0").exists()
 
 
-def test_a_checkpoint_that_could_not_be_written():
+def test_a_checkpoint_that_could_not_be_written(tmp_path):
     """A stop whose checkpoint fails is no clean stop: the error says so."""
-    full = (
-        "try: time.sleep(600)\nexcept KeyboardInterrupt: raise errors.StorageError('disk full; free space')"
-    )
+    full = """
+try:
+    open(f"{job['pids']}/listens-0", "w").close()
+    time.sleep(600)
+except KeyboardInterrupt:
+    raise errors.StorageError("disk full; free space")
+"""
     with pytest.raises(StorageError, match="disk full; free space"):
-        run(full, "raise KeyboardInterrupt")
+        run(full, AFTER_RANK_0 + "raise KeyboardInterrupt", job={"pids": str(tmp_path)})
 
 
 PARENT = """
