@@ -122,7 +122,14 @@ def main() -> None:
         arguments.bundle, arguments.device, arguments.dtype, arguments.max_length, arguments.padding
     )
     app = starlette_app(predictor) if FastAPI is None else fastapi_app(predictor)
-    uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="warning", access_log=False)
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=arguments.port,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=75,
+    )
 
 
 if __name__ == "__main__":

@@ -57,11 +57,11 @@ SMALLEST_PROBABILITY = 1e-300
 def softmax(logits_NC: ArrayLike) -> FloatArray:
     """Probabilities [N, C] (any leading axes) of logits, in float64; no overflow for any finite logits."""
     # Classes first: NumPy reduces the first axis a whole row of documents at a time.
-    logits_CN = np.array(np.moveaxis(np.asarray(logits_NC), -1, 0), dtype=np.float64, order="C")
+    logits_CN = np.array(np.asarray(logits_NC).swapaxes(-1, 0), dtype=np.float64, order="C")
     logits_CN -= logits_CN.max(axis=0)
     np.exp(logits_CN, out=logits_CN)
     logits_CN /= logits_CN.sum(axis=0)
-    return np.moveaxis(logits_CN, 0, -1)
+    return logits_CN.swapaxes(0, -1)
 
 
 def log_softmax(logits_NC: ArrayLike) -> FloatArray:

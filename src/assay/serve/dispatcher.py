@@ -7,8 +7,9 @@ which ends engines takes no other with it.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -119,11 +120,12 @@ class Dispatcher:
         documents = [waiting.document for waiting in taken]
         if not documents:
             return
+        started_at = time.perf_counter()
         for document in documents:
-            document.ticket.started_at = document.ticket.started_at or now
+            document.ticket.started_at = document.ticket.started_at or started_at
         frame = _frame(documents)
-        self._metrics.batch(len(documents), len(frame.flat_ids))
         engine.send(documents, frame)
+        self._metrics.batch(len(documents), len(frame.flat_ids))
 
     # ------------------------------------------------------------ from the engines
 
@@ -147,8 +149,7 @@ class Dispatcher:
         """Logits of a batch came: on to the next one, then its scores to the requests."""
         del engine
         self.send_batches()
-        num_windows_N = np.array([len(document.lengths) for document in batch])
-        scores = self._scoring.score(logits_SC, num_windows_N)
+        scores = self._scoring.score(logits_SC, [len(document.lengths) for document in batch])
         for document, score in zip(batch, scores, strict=True):
             ticket = document.ticket
             ticket.forward_seconds = max(ticket.forward_seconds, seconds)
@@ -202,9 +203,8 @@ def _readiness(engine: Engine) -> float:
 
 
 def _frame(documents: list[Document]) -> BatchFrame:
-    lengths: npt.NDArray[Any] = np.concatenate([document.lengths for document in documents])
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
-    np.cumsum(lengths, out=offsets[1:])
+    lengths = [length for document in documents for length in document.lengths]
+    offsets = np.fromiter(accumulate(lengths, initial=0), np.int32, len(lengths) + 1)
     starts = None
     if any(document.second_start for document in documents):
         starts = np.array([document.second_start for document in documents], dtype=np.int32)

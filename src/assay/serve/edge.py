@@ -69,6 +69,8 @@ class Exchange:
     """For the log, where texts are logged."""
     error: str | None = None
     """What the client was told."""
+    when_answered: Callable[[], None] | None = None
+    """What is left to do for a request once its answer is written."""
 
     @property
     def who(self) -> str:
@@ -116,6 +118,8 @@ class Edge:
         try:
             self._check_key(scope, exchange)
             await self._app(scope, receive, answer)
+            if exchange.when_answered is not None:
+                exchange.when_answered()
         except ClientGoneError:
             exchange.error = "the client went away"
             self._metrics.disconnect()

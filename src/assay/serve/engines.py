@@ -25,7 +25,8 @@ HANG_SECONDS = 60.0
 """A batch that takes longer, and twenty times longer than reckoned, ends its engine."""
 THREADS_WAIT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
 """How the threads of a CPU engine wait for each other: a tenth of a millisecond awake, then asleep. Asleep at once
-a short text takes a third longer; awake for long they take the cores from the server and from neighbours."""
+a short text takes a third longer; awake for ten times as long 0.4 ms less, but beside a busy neighbour half as many
+requests are answered (docs/decisions/2026-11-22-serving.md)."""
 _DECAY = 0.9
 _ERRORS: dict[str, type[AssayError]] = {
     kind.__name__: kind for kind in (UsageError, InputError, BundleError, RefusedError, WorkError)
@@ -140,6 +141,34 @@ class Owner(Protocol):
         ...
 
 
+class _Frames(asyncio.Protocol):
+    """Cuts what an engine sends into frames."""
+
+    def __init__(self, take: Callable[[Head, bytes], None], ended: "asyncio.Future[None]") -> None:
+        """Give each frame to `take`; `ended` is done once the process sends no more."""
+        self._take = take
+        self._ended = ended
+        self._held = bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        self._held += data
+        while len(self._held) >= frames.HEAD.size:
+            head = frames.read_head(self._held)
+            stop = frames.HEAD.size + head.num_bytes
+            if len(self._held) < stop:
+                return
+            payload = bytes(self._held[frames.HEAD.size : stop])
+            del self._held[:stop]
+            self._take(head, payload)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The process has closed the socket, or has ended."""
+        del exc
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+
 @dataclass(slots=True, eq=False)
 class Engine:
     """One engine process after another on one device. Lives in the event loop."""
@@ -160,7 +189,7 @@ class Engine:
     in_flight: list[InFlight] = field(default_factory=list)
     tokens_per_second: float = 0.0
     """Measured; of the warm-up at first."""
-    _writer: asyncio.StreamWriter | None = None
+    _writer: asyncio.WriteTransport | None = None
     _next_number: int = 1
     _tokens: float = 0.0
     _seconds: float = 0.0
@@ -219,35 +248,35 @@ class Engine:
 
     async def _live(self, child: Child) -> str:
         """One process from start to end; why it ended."""
-        reader, writer = await asyncio.open_connection(sock=child.connection)
-        self._writer = writer
+        said: list[str] = []
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        self._writer, _ = await loop.create_connection(
+            lambda: _Frames(lambda head, payload: said.extend(self._take(head, payload)), ended),
+            sock=child.connection,
+        )
         self.reason = "starting" if self.num_starts == 1 else "starting again after: " + self.reason
         watch = asyncio.ensure_future(self._watch(child.process))
-        said = ""
         try:
-            while True:
-                head = frames.read_head(await reader.readexactly(frames.HEAD.size))
-                said = self._take(head, await reader.readexactly(head.num_bytes)) or said
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+            await ended
         finally:
             watch.cancel()
-            writer.close()
+            self._writer.close()
             child.process.kill()
-            status = await asyncio.get_running_loop().run_in_executor(None, child.process.wait)
-        return said or f"the engine process ended with status {status}"
+            status = await loop.run_in_executor(None, child.process.wait)
+        return said[-1] if said else f"the engine process ended with status {status}"
 
-    def _take(self, head: Head, payload: bytes) -> str | None:
-        """Act on a frame; what the process says it will die of."""
-        if head.kind is Kind.LOGITS:
+    def _take(self, head: Head, payload: bytes) -> list[str]:
+        """Act on a frame; what the process says it will die of, if anything."""
+        if head.kind == Kind.LOGITS:
             done = self._done(head.number)
             self._measure(done)
             self.owner.engine_answered(self, done.batch, frames.unpack_logits(head, payload), head.seconds)
-            return None
+            return []
         content = frames.unpack_json(payload)
-        if head.kind is Kind.HELLO:
+        if head.kind == Kind.HELLO:
             self.owner.engine_said_hello(self, content["num_gpus"])
-        elif head.kind is Kind.READY:
+        elif head.kind == Kind.READY:
             self.ready = Ready(**content)
             self.reason = ""
             self.num_failed_starts = 0
@@ -259,10 +288,10 @@ class Engine:
                 self.first_error = _ERRORS.get(content.get("kind") or "", WorkError)(content["message"])
             # of two batches under way the one that it died of is held to account
             self.in_flight.sort(key=lambda each: each.number != head.number)
-            return str(content["message"])
+            return [content["message"]]
         else:
             self.owner.engine_refused(self, self._done(head.number).batch, content["message"])
-        return None
+        return []
 
     def _done(self, number: int) -> InFlight:
         found = next(each for each in self.in_flight if each.number == number)

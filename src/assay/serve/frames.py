@@ -14,7 +14,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,12 +34,12 @@ class Kind(IntEnum):
     FAILED = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The head of a frame."""
 
     num_bytes: int
-    kind: Kind
+    kind: int
+    """A `Kind`."""
     flags: int
     number: int
     """Number of the batch; 0 for frames of no batch."""
@@ -59,10 +59,9 @@ class BatchFrame:
     second_starts: npt.NDArray[np.int32] | None
 
 
-def read_head(data: bytes) -> Head:
-    """The head of a frame from its 32 bytes."""
-    num_bytes, kind, flags, number, num_sequences, width, seconds = HEAD.unpack(data)
-    return Head(num_bytes, Kind(kind), flags, number, num_sequences, width, seconds)
+def read_head(data: bytes | bytearray) -> Head:
+    """The head of a frame from its first 32 bytes."""
+    return Head._make(HEAD.unpack_from(data))
 
 
 def pack_batch(number: int, batch: BatchFrame) -> bytes:

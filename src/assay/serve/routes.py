@@ -1,7 +1,9 @@
 """The HTTP interface: Assay's own routes, and those of text-embeddings-inference under the same addresses."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
@@ -231,11 +233,17 @@ class Routes:
             receive=request.receive,
         )
         exchange.tokens = sum(scored.num_tokens for scored in found)
-        self._metrics.success(is_batch=is_batch, num_documents=len(texts), num_tokens=exchange.tokens)
-        tokenize, queue, forward = answers.seconds(ticket)
-        total = asyncio.get_running_loop().time() - ticket.arrived_at
-        self._metrics.times(total=total, tokenize=tokenize, queue=queue, forward=forward)
+        total = time.perf_counter() - ticket.arrived_at
+        exchange.when_answered = partial(
+            self._count, ticket, total, is_batch=is_batch, num_tokens=exchange.tokens
+        )
         return deployment, ticket, found
+
+    def _count(self, ticket: Ticket, total: float, *, is_batch: bool, num_tokens: int) -> None:
+        """Count a request that was answered, and its times."""
+        self._metrics.success(is_batch=is_batch, num_documents=ticket.num_documents, num_tokens=num_tokens)
+        tokenize, queue, forward = answers.seconds(ticket)
+        self._metrics.times(total=total, tokenize=tokenize, queue=queue, forward=forward)
 
     def _side(self, asked: InputsRequest | RerankRequest) -> Side:
         """Where over-long texts are cut; raises Refusal where this server does not cut them on the left."""
@@ -350,7 +358,7 @@ def _json(content: object, headers: dict[str, str] | None = None) -> Response:
 def _times(ticket: Ticket, found: Sequence[Scored]) -> dict[str, str]:
     """TEI's headers of a request's times, milliseconds."""
     tokenize, queue, forward = (str(round(1000 * part)) for part in answers.seconds(ticket))
-    total = asyncio.get_running_loop().time() - ticket.arrived_at
+    total = time.perf_counter() - ticket.arrived_at
     return {
         "x-compute-tokens": str(sum(scored.num_tokens for scored in found)),
         "x-total-time": str(round(1000 * total)),

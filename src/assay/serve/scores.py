@@ -45,14 +45,13 @@ class Scoring:
         self._calibration = bundle.calibration or Calibration()
         self._windows = WINDOWS.get(on_long, "mean")
 
-    def score(
-        self, logits_SC: npt.NDArray[np.float32], num_windows_N: npt.NDArray[np.int64]
-    ) -> list[Score | None]:
-        """A score a document, None where the model gave no finite one."""
+    def score(self, logits_SC: npt.NDArray[np.float32], num_windows_N: list[int]) -> list[Score | None]:
+        """A score a document, of one window or more each; None where the model gave no finite one."""
         bundle = self._bundle
         num_documents = len(num_windows_N)
         document_S = np.repeat(np.arange(num_documents), num_windows_N)
-        logits_NC = document_logits(logits_SC, document_S, num_documents, how=self._windows)
+        how = self._windows if len(document_S) > num_documents else None
+        logits_NC = document_logits(logits_SC, document_S, num_documents, how=how)
         probabilities_NC = apply_calibration(logits_NC, bundle.calibration, bundle.task)
         decision = decide(
             probabilities_NC,
@@ -64,8 +63,11 @@ class Scoring:
         )
         values_NC: npt.NDArray[np.float32] = probabilities_NC.astype(np.float32)
         found = _scores(logits_NC.tolist(), values_NC.tolist(), decision)
-        bad = set(np.flatnonzero(~np.isfinite(values_NC).all(axis=1)).tolist())
-        return [None if row in bad else score for row, score in enumerate(found)] if bad else list(found)
+        is_finite_NC = np.isfinite(values_NC)
+        if is_finite_NC.all():
+            return list(found)
+        is_good_N: npt.NDArray[np.bool_] = np.logical_and.reduce(is_finite_NC, axis=1)
+        return [score if is_good else None for score, is_good in zip(found, is_good_N, strict=True)]
 
 
 def _scores(logits: list[list[float]], values: list[list[float]], decision: Decision) -> list[Score]:

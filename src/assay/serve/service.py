@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -150,7 +151,7 @@ class Service:
             truncate=truncate,
             truncation_side=truncation_side,
             done=loop.create_future(),
-            arrived_at=now,
+            arrived_at=time.perf_counter(),
             reckoned_tokens=_reckoned(texts, deployment),
         )
         deployment.tickets.add(ticket)
@@ -272,7 +273,7 @@ class Service:
         def hand_on(ticket: Ticket, documents: list[Document]) -> None:
             made[0].reckoned_tokens -= ticket.reckoned_tokens
             ticket.reckoned_tokens = 0
-            ticket.tokenized_at = loop.time()
+            ticket.tokenized_at = time.perf_counter()
             dispatcher.add(ticket, documents)
 
         made.append(

@@ -31,7 +31,7 @@ class Document:
     index: int
     flat_ids: npt.NDArray[np.int32]
     """Ids of its windows, one after the other; of one window but under a window policy."""
-    lengths: npt.NDArray[np.int64]
+    lengths: list[int]
     """Ids of each window."""
     second_start: int
     """Where the second text of a pair begins, 0 for none."""
@@ -61,6 +61,7 @@ class Ticket:
     truncation_side: Side
     done: "asyncio.Future[list[Scored]]"
     arrived_at: float
+    """By `time.perf_counter`, as the times below: the event loop counts whole milliseconds."""
     num_tokens: list[int] = field(default_factory=list)
     """Tokens of each text."""
     truncated: list[bool] = field(default_factory=list)

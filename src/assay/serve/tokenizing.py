@@ -9,11 +9,11 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from assay.errors import UsageError
 from assay.serve.policy import Queue, Waiting
@@ -45,7 +45,7 @@ class Tokenizer:
 
     def warm_up(self) -> None:
         """Encode a text: the first one of a process takes a quarter of a second."""
-        self.encoder.encode(pa.array(["a"], pa.large_string()))
+        self.encoder.encode_texts(["a"])
 
     def documents(self, texts: Sequence[Text]) -> list[Document | Refusal]:
         """A document for each text, or why there is none; notes token counts in the tickets."""
@@ -55,9 +55,9 @@ class Tokenizer:
             kinds.setdefault((text.second is not None, self._encoder(text.ticket)), []).append(place)
         for (is_pair, encoder), places in kinds.items():
             of_kind = [texts[place] for place in places]
-            tokens = encoder.encode(
-                pa.array([text.first for text in of_kind], pa.large_string()),
-                pa.array([text.second for text in of_kind], pa.large_string()) if is_pair else None,
+            tokens = encoder.encode_texts(
+                [text.first for text in of_kind],
+                [text.second or "" for text in of_kind] if is_pair else None,
             )
             for place, made in zip(places, self._split(of_kind, tokens, encoder), strict=True):
                 found[place] = made
@@ -70,15 +70,15 @@ class Tokenizer:
         return self.encoder
 
     def _split(self, texts: Sequence[Text], tokens: Tokens, encoder: Encoder) -> list[Document | Refusal]:
-        num_tokens, truncated = tokens.num_tokens.tolist(), tokens.truncated.tolist()
+        bounds, truncated = tokens.offsets.tolist(), tokens.truncated.tolist()
         starts = [0] * len(texts) if tokens.second_starts is None else tokens.second_starts.tolist()
         flat_ids, lengths = self._sequences(tokens, encoder)
         documents: list[Document | Refusal] = []
         start = 0
         for row, text in enumerate(texts):
             ticket, index = text.ticket, text.index
-            stop = start + int(lengths[row].sum())
-            ticket.num_tokens[index], ticket.truncated[index] = num_tokens[row], truncated[row]
+            stop = start + sum(lengths[row])
+            ticket.num_tokens[index], ticket.truncated[index] = bounds[row + 1] - bounds[row], truncated[row]
             if row in tokens.errors or (truncated[row] and ticket.truncate is False):
                 where = "" if ticket.num_documents == 1 else f"text {index} "
                 limit = encoder.max_length
@@ -89,13 +89,12 @@ class Tokenizer:
             start = stop
         return documents
 
-    def _sequences(
-        self, tokens: Tokens, encoder: Encoder
-    ) -> tuple[npt.NDArray[np.int32], list[npt.NDArray[np.int64]]]:
+    def _sequences(self, tokens: Tokens, encoder: Encoder) -> tuple[npt.NDArray[np.int32], list[list[int]]]:
         """All ids, and for each text the lengths of its windows."""
         special = encoder.special_tokens
         if not self.has_windows or special is None:
-            return tokens.flat_ids.astype(np.int32), list(np.diff(tokens.offsets)[:, None])
+            bounds = tokens.offsets.tolist()
+            return tokens.flat_ids.astype(np.int32), [[stop - start] for start, stop in pairwise(bounds)]
         windows = expand_windows(
             tokens.flat_ids,
             tokens.offsets,
@@ -106,7 +105,9 @@ class Tokenizer:
         )
         num_documents = len(tokens.offsets) - 1
         cuts = np.searchsorted(windows.document_of_window, np.arange(1, num_documents))
-        return windows.flat_ids.astype(np.int32), np.split(np.diff(windows.offsets), cuts)
+        return windows.flat_ids.astype(np.int32), [
+            each.tolist() for each in np.split(np.diff(windows.offsets), cuts)
+        ]
 
 
 class TokenizingStage:

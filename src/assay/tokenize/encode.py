@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from itertools import chain, compress, pairwise
+from itertools import accumulate, chain, compress, pairwise
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -200,40 +200,51 @@ class Encoder:
         is_usable = _is_valid(texts)
         second: list[str] | None = None
         if text_pairs is not None:
-            self.check_pairs()
             is_usable &= _is_valid(text_pairs)
             second = list(compress(text_pairs.to_pylist(), is_usable))
-        first: list[str] = list(compress(texts.to_pylist(), is_usable))
+        found = self.encode_texts(list(compress(texts.to_pylist(), is_usable)), second)
+        if len(found.truncated) == len(is_usable):
+            return found
+        offsets = np.zeros(len(is_usable) + 1, dtype=np.int64)
+        offsets[1:][is_usable] = np.diff(found.offsets)
+        truncated = np.zeros(len(is_usable), dtype=np.bool_)
+        truncated[is_usable] = found.truncated
+        starts = None
+        if found.second_starts is not None:
+            starts = np.zeros(len(is_usable), dtype=np.int32)
+            starts[is_usable] = found.second_starts
+        places = np.flatnonzero(is_usable).tolist()
+        return Tokens(
+            flat_ids=found.flat_ids,
+            offsets=np.cumsum(offsets, out=offsets),
+            second_starts=starts,
+            truncated=truncated,
+            errors={places[row]: code for row, code in found.errors.items()},
+        )
 
-        flat: list[npt.NDArray[Any]] = [np.empty(0, dtype=self.id_type)]
+    def encode_texts(self, texts: list[str], text_pairs: list[str] | None = None) -> Tokens:
+        """`encode` of texts that are plain strings, none of them missing."""
+        if text_pairs is not None:
+            self.check_pairs()
+        flat: list[npt.NDArray[Any]] = []
         lengths: list[int] = []
-        truncated: list[bool] = []
+        is_over: list[bool] = []
         second_starts: list[int] = []
-        for start, stop in pairwise(_batch_boundaries(first, second)):
-            batch = first[start:stop]
-            rows = self._rows(batch) if second is None else self._pair_rows(batch, second[start:stop])
+        for start, stop in pairwise(_batch_boundaries(texts, text_pairs)):
+            batch = texts[start:stop]
+            rows = self._rows(batch) if text_pairs is None else self._pair_rows(batch, text_pairs[start:stop])
             ids = chain.from_iterable(rows.parts)
             flat.append(np.fromiter(ids, dtype=self.id_type, count=sum(rows.lengths)))
             lengths += rows.lengths
-            truncated += rows.truncated
+            is_over += rows.truncated
             second_starts += rows.second_starts
-
-        # Everything above is about usable rows; null rows come back in here.
-        offsets = np.zeros(len(is_usable) + 1, dtype=np.int64)
-        offsets[1:][is_usable] = lengths
-        is_over = np.zeros(len(is_usable), dtype=np.bool_)
-        is_over[is_usable] = truncated
-        starts = None
-        if any(second_starts):
-            starts = np.zeros(len(is_usable), dtype=np.int32)
-            starts[is_usable] = second_starts
         is_error = self.on_long == "error"
         return Tokens(
-            flat_ids=np.concatenate(flat),
-            offsets=np.cumsum(offsets, out=offsets),
-            second_starts=starts,
-            truncated=np.zeros_like(is_over) if is_error else is_over,
-            errors=dict.fromkeys(np.flatnonzero(is_over).tolist(), TOO_LONG) if is_error else {},
+            flat_ids=flat[0] if len(flat) == 1 else np.concatenate([np.empty(0, self.id_type), *flat]),
+            offsets=np.fromiter(accumulate(lengths, initial=0), np.int64, len(lengths) + 1),
+            second_starts=np.array(second_starts, dtype=np.int32) if any(second_starts) else None,
+            truncated=np.zeros(len(texts), np.bool_) if is_error else np.array(is_over, np.bool_),
+            errors=dict.fromkeys(compress(range(len(texts)), is_over), TOO_LONG) if is_error else {},
         )
 
     # ------------------------------------------------------------ policies

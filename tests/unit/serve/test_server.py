@@ -201,3 +201,50 @@ def test_tls_files_that_are_none(folder, tmp_path):
     settings = ServeSettings(bundle=str(folder), tls_cert=str(file), tls_key=str(file))
     with pytest.raises(UsageError, match="TLS files"):
         server._config(settings, None)
+
+
+class Written:
+    """A transport that notes what is written, call by call."""
+
+    def __init__(self):
+        self.calls = []
+
+    def write(self, data):
+        self.calls.append(data)
+
+    def close(self):
+        self.calls.append("closed")
+
+    def is_closing(self):
+        return self.calls[-1:] == ["closed"]
+
+
+@pytest.mark.parametrize(
+    ("written", "calls"),
+    [
+        ([b"HTTP/1.1 200 OK\r\n\r\n", b"body", b"more"], [b"HTTP/1.1 200 OK\r\n\r\nbody", b"more"]),
+        ([b"HTTP/1.1 204 No Content\r\n\r\n"], [b"HTTP/1.1 204 No Content\r\n\r\n"]),
+        ([b"HTTP/1.1 100 Continue\r\n\r\n", None, b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 "], None),
+        ([b"HTTP/1.1 431 Too Large\r\n\r\n", "close"], [b"HTTP/1.1 431 Too Large\r\n\r\n", "closed"]),
+    ],
+    ids=["with a body", "without one", "after a continue", "and closed"],
+)
+def test_heads_are_written_with_what_follows(written, calls):
+    """All of it, in order, a head with the piece behind it, or alone once the event loop comes round."""
+    transport = Written()
+
+    async def write():
+        joined = server.Joined(transport, asyncio.get_running_loop())
+        for data in written:
+            if data is None:
+                await asyncio.sleep(0)
+            elif data == "close":
+                joined.close()
+            else:
+                joined.write(data)
+        await asyncio.sleep(0)
+        assert joined.is_closing() == (calls is not None and calls[-1] == "closed")
+
+    asyncio.run(write())
+    expected = [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 "]
+    assert transport.calls == (calls or expected)
