@@ -316,6 +316,8 @@ def train_with_trainer(  # noqa: PLR0913 - each is a thing of its own
         disable_tqdm=True,
         **({"train_sampling_strategy": sampling} if sampling else {}),
     )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # noqa: SLF001  else Trainer spreads each batch over all, and makes it larger
     watch = Stopwatch(timed, wait=on_gpu)
     callback = _Watch(watch, began)
     trainer = _Trainer(

@@ -13,6 +13,7 @@ samples a second between the ends of two steps, by the clock that the training i
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from _setup import chosen_device, finish, free_memory, parser
+from _setup import chosen_device, environment, finish, free_memory, parser
 from _trainer import (
     Recipe,
     Timed,
@@ -49,6 +50,7 @@ def main() -> None:
     flags.add_argument("--allowed-loss-difference", type=float, default=0.05)
     arguments = flags.parse_args()
     device = chosen_device(arguments, num_gpus=arguments.devices)
+    os.environ["PYTHONPATH"] = environment()["PYTHONPATH"]  # for the ranks that `train` starts
     case = cases(device, tiny=arguments.tiny)[SHAPES[arguments.shape]]
     steps = arguments.steps or case.steps
     timed = Timed(first=case.warmup, last=case.warmup + steps).check(device.type)

@@ -82,6 +82,8 @@ def rows_of(shape):
     return everything.take(range(num_train)), everything.take(range(num_train, num_train + num_validation))
 
 
+BF16 = {"precision": "bf16"}
+IN_BF16 = [("bert", "2 x 16"), ("bert", "fsdp"), ("modernbert", "fsdp"), ("deberta-v2", "fsdp")]
 INTERRUPTED = {
     "ddp": {**WAYS["2 x 16"], "dropout": 0.1},
     "fsdp": {**WAYS["fsdp"], "dropout": 0.1},
@@ -108,6 +110,8 @@ def together(bases, tmp_path_factory):
 
     for number, (name, (shape, family, shared, way)) in enumerate(CASES.items()):
         add(name, shape, family, {**shared, **way}, out=str(number))
+    for family, way in IN_BF16:
+        add(f"bf16 | {family} | {way}", "odd", family, {**BF16, **WAYS[way]}, out=f"bf16-{family}-{way}")
     for name, way in INTERRUPTED.items():
         add(f"{name}, calm", "odd", "bert", way, out=f"{name}, calm")
         add(f"{name}, stopped", "odd", "bert", way, out=name, stop_at=3)
@@ -164,6 +168,17 @@ def test_two_ranks_are_one(name, together, alone):
         torch.testing.assert_close(
             ours[key], tensor, rtol=1e-2, atol=tolerance, msg=lambda said, key=key: f"{key}: {said}"
         )
+
+
+@pytest.mark.parametrize(("family", "way"), IN_BF16)
+def test_two_ranks_are_one_in_bf16(family, way, together, alone):
+    """But for rounding: a sharded layer has its norms in bf16 too."""
+    expected, report = alone("odd", family, BF16), together[f"bf16 | {family} | {way}"]
+    assert expected.history.losses != alone("odd", family, {}).history.losses, "fp32 all the same"
+    assert report.history.losses == pytest.approx(expected.history.losses, rel=1e-2)
+    assert report.history.gradient_norms == pytest.approx(expected.history.gradient_norms, rel=5e-2)
+    assert report.history.losses[-1] < report.history.losses[0]
+    assert report.validation["nll"] == pytest.approx(expected.validation["nll"], rel=5e-2)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -5,15 +5,39 @@ batches, small models, a busy host), a graph takes their place. A shape met for 
 it is, which also compiles its kernels; met again it is captured.
 """
 
+import gc
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from assay.engine.kernels.layout import BatchShape, DeviceBatch
 
 MAX_GRAPHS = 64
+
+
+@contextmanager
+def recording(
+    graph: torch.cuda.CUDAGraph,
+    *,
+    pool: Any,  # noqa: ANN401  torch has no public name for it
+    stream: torch.cuda.Stream | None = None,
+) -> Iterator[None]:
+    """What is run within goes into the graph; other threads may go on using the device.
+
+    Garbage is not collected meanwhile: a graph that ended while another is recorded would spoil it.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +84,6 @@ class Graphs:
         own = torch.empty_like(flat)
         batch = shape.split(own)
         graph = torch.cuda.CUDAGraph()
-        # other threads may go on using the device
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with recording(graph, pool=self._pool):
             logits_NC = self._function(batch)
         return _Captured(graph=graph, flat=own, logits_NC=logits_NC)

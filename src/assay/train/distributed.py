@@ -42,7 +42,9 @@ MOST_SILENT_SECONDS = 120.0
 STORE_SECONDS = 30.0
 """A store that has not answered for so long is taken for gone, and rank 0 with it."""
 LEAVE_SECONDS = 10.0
-"""For a main thread to raise, or a group to end, by itself."""
+"""For a main thread to raise by itself."""
+END_SECONDS = LEAVE_SECONDS / 4
+"""For a group to end after a failure; much less, so that what failed is said before the others end themselves."""
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 
@@ -280,7 +282,7 @@ def _end_group(*, must_wait: bool) -> None:
     """Destroy the group; after a failure NCCL may wait for a rank that is gone, and is not waited for long."""
     ending = threading.Thread(target=_destroy, daemon=True)
     ending.start()
-    ending.join(None if must_wait else LEAVE_SECONDS)
+    ending.join(None if must_wait else END_SECONDS)
 
 
 def _destroy() -> None:

@@ -268,7 +268,8 @@ class Loop:
         # ranks put a sharded model together in each pass, and so need as many; others need one, for the sum
         num_passes = max(len(cut(rank)) for rank in range(self._world.world_size)) if self._is_sharded else 1
         shortest = rows[[self._lengths[rows].argmin()]]
-        idle = [self._batch(shortest, math.inf)] * (num_passes - len(mine))  # without weight
+        num_idle = num_passes - len(mine)
+        idle = [self._batch(shortest, math.inf)] * num_idle if num_idle > 0 else []  # without weight
         total_weight = float(train.weights[rows].sum()) / self._loss_scale
         return _Step(
             number=number,

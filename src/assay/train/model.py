@@ -161,6 +161,8 @@ class PackedClassifier(nn.Module):
         self.can_fill = dtype in _FLASH_TYPES
         self._dropouts = dropouts_of(self._config)
         self._checkpointing = gradient_checkpointing
+        self._inv_freqs: dict[int, torch.Tensor] = {}
+        """Those of rotary tables on the device, by their table; copied in the first pass, which is never recorded."""
         self.layers = [
             model.get_submodule(families.layer_name(self._config, number))
             for number in range(self._config.num_hidden_layers)
@@ -363,8 +365,9 @@ class PackedClassifier(nn.Module):
         rotary = weights.rotary
         assert rotary is not None, "only rotary layers have angles"
         if id(rotary) not in run.angles:
-            inv_freq = rotary.inv_freq.to(run.batch.positions_T.device)
-            angles_TD = run.batch.positions_T[:, None].float() * inv_freq
+            if id(rotary) not in self._inv_freqs:
+                self._inv_freqs[id(rotary)] = rotary.inv_freq.to(run.batch.positions_T.device)
+            angles_TD = run.batch.positions_T[:, None].float() * self._inv_freqs[id(rotary)]
             angles_T1D = torch.cat([angles_TD, angles_TD], dim=1)[:, None]
             run.angles[id(rotary)] = (angles_T1D.cos().to(self._dtype), angles_T1D.sin().to(self._dtype))
         return run.angles[id(rotary)]

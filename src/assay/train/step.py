@@ -9,7 +9,7 @@ the last pass of a step.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from assay.engine.graphs import recording
 from assay.train.inputs import Shape, TrainBatch, tensors_of
 from assay.train.model import Classifier
 from assay.train.objective import Objective
@@ -204,7 +205,7 @@ class Stepper:
         else:
             if self._update_graph is None:
                 self._update_graph = torch.cuda.CUDAGraph()
-                with self._recording(self._update_graph):
+                with recording(self._update_graph, pool=self._pool, stream=self._stream):
                     self._update()
             self._update_graph.replay()
         self._has_updated = True
@@ -229,16 +230,9 @@ class Stepper:
     def _record(self, batch: TrainBatch) -> _Recorded:
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(self._device)
-        with self._recording(graph):
+        with recording(graph, pool=self._pool, stream=self._stream):
             self._pass(batch, is_last=True)
         return _Recorded(graph=graph, batch=batch)
-
-    def _recording(self, graph: torch.cuda.CUDAGraph) -> AbstractContextManager[None]:
-        """What is run within goes into the graph; other threads may go on using the device."""
-        made: AbstractContextManager[None] = torch.cuda.graph(
-            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-        )
-        return made
 
 
 def _buckets(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:

@@ -246,7 +246,7 @@ class _Ready:
 def _set_up(settings: TrainSettings, prepared: Prepared, world: World) -> _Ready:
     """The rows as tokens, the model on its device and its optimizer."""
     torch.set_num_threads(settings.num_threads or _share_of_threads())
-    dtype = devices.parse_precision(settings.precision, world.device)
+    dtype = _precision(settings, world.device)
     peak = peak_flops(world.device, dtype, num_devices=world.world_size)
     torch.manual_seed(settings.seed)
     model = load_model(settings, prepared.names)
@@ -268,6 +268,12 @@ def _set_up(settings: TrainSettings, prepared: Prepared, world: World) -> _Ready
     return _Ready(
         model=model, classifier=classifier, optimizer=optimizer, rows=rows, precision=dtype, effort=effort
     )
+
+
+def _precision(settings: TrainSettings, device: torch.device) -> torch.dtype:
+    """What products run in; float32 where "auto" is fp16 elsewhere, for gradients in fp16 would need scaling."""
+    dtype = devices.parse_precision(settings.precision, device)
+    return torch.float32 if dtype == torch.float16 else dtype
 
 
 def _num_ranks() -> int:

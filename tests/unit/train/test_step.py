@@ -34,16 +34,12 @@ def make_rows(*, seed=0):
     )
 
 
-def make(device=CPU, *, dropout=0.0, max_norm=1.0, records=False, dtype=torch.float32):
-    """(model, stepper, classifier) of a random BERT, learning rate 0.01 and no decay."""
+def make(device=CPU, *, family="bert", dropout=0.0, max_norm=1.0, records=False, dtype=torch.float32):
+    """(model, stepper, classifier) with random weights, learning rate 0.01 and no decay; dropout for BERT alone."""
     torch.manual_seed(3)
-    config = type(PACKED_CONFIGS["bert"]).from_dict(
-        {
-            **PACKED_CONFIGS["bert"].to_dict(),
-            "hidden_dropout_prob": dropout,
-            "attention_probs_dropout_prob": dropout,
-        }
-    )
+    config = PACKED_CONFIGS[family]
+    changes = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    config = type(config).from_dict({**config.to_dict(), **(changes if family == "bert" else {})})
     model = AutoModelForSequenceClassification.from_config(config).to(device)
     classifier = make_classifier(model, dtype=dtype, gradient_checkpointing=False)
     chosen = settings("base", "out", weight_decay=0.0)
@@ -182,12 +178,13 @@ SHAPE = filled_shape(sum(LENGTHS), num_documents=8, max_seqlen=32)
 
 
 @pytest.mark.gpu
-def test_replayed_passes_have_the_losses_of_eager_ones():
+@pytest.mark.parametrize("family", ["bert", "modernbert", "modernbert-mean"])
+def test_replayed_passes_have_the_losses_of_eager_ones(family):
     """Without dropout, in bf16: ten steps of recorded passes and updates against the same ones run."""
     device = torch.device("cuda", 0)
     curves = []
     for records in (False, True):
-        _, stepper, classifier = make(device, records=records, dtype=torch.bfloat16)
+        _, stepper, classifier = make(device, family=family, records=records, dtype=torch.bfloat16)
         curves.append(
             [
                 run(stepper, classifier, make_rows(seed=number % 2), [list(range(8))], shape=SHAPE)
@@ -195,7 +192,7 @@ def test_replayed_passes_have_the_losses_of_eager_ones():
             ]
         )
         assert bool(stepper._recorded) == records
-    np.testing.assert_allclose(curves[1], curves[0], rtol=3e-2)
+    np.testing.assert_allclose(curves[1], curves[0], rtol=3e-2, atol=2e-2)
     assert curves[1][-1][0] < curves[1][0][0]
 
 

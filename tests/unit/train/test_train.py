@@ -11,7 +11,9 @@ from support.training import settings
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from assay.bundle import load_bundle, tokenizer_fingerprint
+from assay.engine import devices
 from assay.errors import BundleError, InputError, SourceError, UsageError, WorkError
+from assay.train import train as training
 from assay.train.loop import Validation, cost
 from assay.train.provenance import count_seen, text_hashes
 from assay.train.rows import LabelledRows
@@ -156,6 +158,14 @@ def test_the_weights_are_chosen_by_the_named_metric(best_by, expected):
 
 
 # ---------------------------------------------------------------- refusals
+
+
+def test_a_device_without_bf16_trains_in_float32(monkeypatch):
+    """Where scoring takes fp16: its gradients would need scaling."""
+    monkeypatch.setattr(devices, "default_precision", lambda device: torch.float16)
+    gpu = torch.device("cuda")
+    assert training._precision(settings("base", "out"), gpu) == torch.float32
+    assert training._precision(settings("base", "out", precision="bf16"), gpu) == torch.bfloat16
 
 
 def test_one_class_data_is_refused(base, rows, tmp_path):
