@@ -413,7 +413,12 @@ class Encoder:
                 f"max_length {self.max_length}; the tokenizer adds {num_special} special tokens; "
                 f"use at least {num_special + 1}"
             )
-        if self.stride < 0 or (self.on_long in WINDOWS and self.stride >= limit):
+        if self.stride and self.on_long not in WINDOWS:
+            raise UsageError(
+                f"stride {self.stride}; {self.on_long} cuts no windows that could overlap; "
+                f"leave it out, or use on_long {' or '.join(WINDOWS)}"
+            )
+        if self.stride < 0 or self.stride >= limit:
             raise UsageError(
                 f"stride {self.stride}; windows of {limit} tokens must overlap by fewer than that; "
                 f"use 0 to {limit - 1}"

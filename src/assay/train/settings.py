@@ -107,7 +107,7 @@ class TrainSettings:
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """ddp: each device holds the model; fsdp: each holds a part of it, for models that outgrow one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of the forward pass; weights and updates are fp32. auto: bf16 on a GPU that has it."""
+    """Number format of the forward pass; weights and updates are fp32. auto: bf16 on a GPU that has it, else fp32."""
     checkpoint_minutes: float = 5.0
     """Minutes between checkpoints; one is written after each validation too."""
     resume: bool = False

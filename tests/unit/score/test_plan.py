@@ -84,6 +84,7 @@ CHANGES_A_NUMBER = {
     "engine": "padded",
     "limit_rows": 10,
 }
+NEEDS = {"stride": {"on_long": "window-mean"}}
 CHANGES_NONE = {
     "run": "elsewhere",
     "format": "parquet",
@@ -114,7 +115,8 @@ def test_what_changes_a_number_makes_another_run(name, place_of):
     """A setting that can change a number or a row changes the run id, and a join says what changed."""
     value = CHANGES_A_NUMBER[name]
     value = value(place_of) if callable(value) else value
-    assert plan(place_of, **{name: value}).run_id != plan(place_of).run_id
+    others = NEEDS.get(name, {})
+    assert plan(place_of, **others, **{name: value}).run_id != plan(place_of, **others).run_id
 
 
 @pytest.mark.parametrize("name", CHANGES_NONE)

@@ -295,6 +295,10 @@ def test_folder_without_tokenizer_is_refused(tmp_path):
         ({"max_length": 2, "on_long": "truncate"}, "use at least 3"),
         ({"max_length": 10, "on_long": "window-max", "stride": 8}, "use 0 to 7"),
         ({"max_length": 10, "on_long": "window-max", "stride": -1}, "use 0 to 7"),
+        (
+            {"max_length": 10, "on_long": "truncate", "stride": 2},
+            "stride 2; truncate cuts no windows .*; leave it out, or use on_long window-mean or window-max",
+        ),
         ({"max_length": 10, "on_long": "shorten"}, "use one of truncate"),
     ],
 )

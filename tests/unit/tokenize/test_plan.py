@@ -55,6 +55,7 @@ CHANGES_AN_ID = {
     "stride": 4,
     "limit_rows": 10,
 }
+NEEDS = {"stride": {"on_long": "window-mean"}}
 CHANGES_NONE = {
     "bundle": lambda folder: str(folder / "other"),
     "run": "elsewhere",
@@ -80,7 +81,8 @@ def test_the_run_id(name, folder):
     """The run id changes with what changes a token id or a row, and with nothing else."""
     value = {**CHANGES_AN_ID, **CHANGES_NONE}[name]
     value = value(folder) if callable(value) else value
-    is_same = plan(folder, **{name: value}).run_id == plan(folder).run_id
+    others = NEEDS.get(name, {})
+    is_same = plan(folder, **others, **{name: value}).run_id == plan(folder, **others).run_id
     assert is_same == (name in CHANGES_NONE)
 
 
