@@ -568,7 +568,17 @@ def test_weights_of_another_size(assay):
             ["--on-long", "window-mean", "--max-length", "16", "--stride", "14"],
             "stride 14; windows of 14 tokens must overlap by fewer than that; use 0 to 13",
         ),
-        (["--stride", "-1"], "stride -1; windows of 62 tokens must overlap by fewer than that; use 0 to 61"),
+        (
+            ["--on-long", "window-max", "--stride", "-1"],
+            "stride -1; windows of 62 tokens must overlap by fewer than that; use 0 to 61",
+        ),
+        (
+            ["--stride", "5"],
+            (
+                "stride 5; truncate cuts no windows that could overlap; leave it out, or use on_long window-mean or "
+                "window-max"
+            ),
+        ),
         (
             ["--on-long", "window-max", "--text-pair-column", "id"],
             "on_long 'window-max'; it is for single texts, not for pairs; use truncate or error",

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy.typing as npt
 
@@ -144,11 +144,21 @@ class Owner(Protocol):
 class _Frames(asyncio.Protocol):
     """Cuts what an engine sends into frames."""
 
-    def __init__(self, take: Callable[[Head, bytes], None], ended: "asyncio.Future[None]") -> None:
+    def __init__(
+        self,
+        begin: Callable[[asyncio.WriteTransport], None],
+        take: Callable[[Head, bytes], None],
+        ended: "asyncio.Future[None]",
+    ) -> None:
         """Give each frame to `take`; `ended` is done once the process sends no more."""
+        self._begin = begin
         self._take = take
         self._ended = ended
         self._held = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Before any frame: uvloop hands on what waits already before the connection is returned."""
+        self._begin(cast("asyncio.WriteTransport", transport))
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
@@ -251,17 +261,23 @@ class Engine:
         said: list[str] = []
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
-        self._writer, _ = await loop.create_connection(
-            lambda: _Frames(lambda head, payload: said.extend(self._take(head, payload)), ended),
-            sock=child.connection,
-        )
         self.reason = "starting" if self.num_starts == 1 else "starting again after: " + self.reason
+
+        def begin(transport: asyncio.WriteTransport) -> None:
+            self._writer = transport
+
+        def take(head: Head, payload: bytes) -> None:
+            said.extend(self._take(head, payload))
+
+        transport, _ = await loop.create_connection(
+            lambda: _Frames(begin, take, ended), sock=child.connection
+        )
         watch = asyncio.ensure_future(self._watch(child.process))
         try:
             await ended
         finally:
             watch.cancel()
-            self._writer.close()
+            transport.close()
             child.process.kill()
             status = await loop.run_in_executor(None, child.process.wait)
         return said[-1] if said else f"the engine process ended with status {status}"
@@ -271,7 +287,15 @@ class Engine:
         if head.kind == Kind.LOGITS:
             done = self._done(head.number)
             self._measure(done)
-            self.owner.engine_answered(self, done.batch, frames.unpack_logits(head, payload), head.seconds)
+            try:
+                self.owner.engine_answered(
+                    self, done.batch, frames.unpack_logits(head, payload), head.seconds
+                )
+            except BaseException:
+                self.in_flight.insert(
+                    0, done
+                )  # the connection is given up, and what is in flight tried again
+                raise
             return []
         content = frames.unpack_json(payload)
         if head.kind == Kind.HELLO:

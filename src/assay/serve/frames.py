@@ -35,7 +35,7 @@ class Kind(IntEnum):
 
 
 class Head(NamedTuple):
-    """The head of a frame."""
+    """The head of a frame; a tuple, as `struct` gives it, for there is one a batch."""
 
     num_bytes: int
     kind: int

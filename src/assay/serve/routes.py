@@ -217,7 +217,7 @@ class Routes:
         is_batch: bool = False,
         is_rerank: bool = False,
     ) -> tuple[Deployment, Ticket, list[Scored]]:
-        """The scores of texts within every limit; counts and times them."""
+        """The scores of texts within every limit; counts the request, and its answer once that is written."""
         exchange: Exchange = request.scope[EXCHANGE]
         exchange.documents = len(texts)
         if self._settings.log_texts:

@@ -46,11 +46,11 @@ class Scoring:
         self._windows = WINDOWS.get(on_long, "mean")
 
     def score(self, logits_SC: npt.NDArray[np.float32], num_windows_N: list[int]) -> list[Score | None]:
-        """A score a document, of one window or more each; None where the model gave no finite one."""
+        """A score a document; None where it has no window, or the model gave no finite one."""
         bundle = self._bundle
         num_documents = len(num_windows_N)
         document_S = np.repeat(np.arange(num_documents), num_windows_N)
-        how = self._windows if len(document_S) > num_documents else None
+        how = None if all(num_windows == 1 for num_windows in num_windows_N) else self._windows
         logits_NC = document_logits(logits_SC, document_S, num_documents, how=how)
         probabilities_NC = apply_calibration(logits_NC, bundle.calibration, bundle.task)
         decision = decide(

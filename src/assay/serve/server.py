@@ -68,8 +68,8 @@ class Joined:
         self._transport.close()
 
     def _flush(self) -> None:
-        if self._head:
-            data, self._head = self._head, b""
+        data, self._head = self._head, b""
+        if data and not self._transport.is_closing():  # a connection that broke meanwhile takes no more
             self._transport.write(data)
 
 

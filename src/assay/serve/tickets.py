@@ -61,7 +61,7 @@ class Ticket:
     truncation_side: Side
     done: "asyncio.Future[list[Scored]]"
     arrived_at: float
-    """By `time.perf_counter`, as the times below: the event loop counts whole milliseconds."""
+    """By `time.perf_counter`, as the times below: uvloop counts whole milliseconds."""
     num_tokens: list[int] = field(default_factory=list)
     """Tokens of each text."""
     truncated: list[bool] = field(default_factory=list)

@@ -133,7 +133,8 @@ class Encoder:
 
         `max_length` counts tokens, special ones included. `stride` is the overlap of neighbouring
         windows in tokens, as in `transformers`; the other policies have none. `BundleError` where
-        the folder has no usable tokenizer.json, `UsageError` for lengths that leave no room.
+        the folder has no usable tokenizer.json, `UsageError` for lengths that leave no room,
+        and for a stride without windows.
         """
         file = Path(path) / "tokenizer.json"
         way_out = "save the tokenizer with AutoTokenizer.from_pretrained(..., use_fast=True).save_pretrained"

@@ -192,6 +192,7 @@ def test_replayed_passes_have_the_losses_of_eager_ones(family):
             ]
         )
         assert bool(stepper._recorded) == records
+    # ten steps at this rate end at losses of 0.01, where sums in another order show
     np.testing.assert_allclose(curves[1], curves[0], rtol=3e-2, atol=2e-2)
     assert curves[1][-1][0] < curves[1][0][0]
 
