@@ -10,8 +10,8 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -28,7 +28,6 @@ Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 EXCHANGE = "assay.exchange"
 """Key of the scope under which the `Exchange` is found."""
@@ -45,10 +44,24 @@ QUIET_PATHS = frozenset({"/health", "/ping", "/live", "/metrics"})
 """Asked every few seconds by probes; not logged."""
 PREDICTING = frozenset({"/", "/invocations", "/predict", "/predict/batch", "/rerank"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:/-]{1,128}")
-_JSON = (b"content-type", b"application/json")
 _START = secrets.token_hex(8)
 """The first half of the ids made here; the second counts. Asking for randomness costs a system call."""
 _numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client is sent."""
+
+    body: bytes
+    media: str = "application/json"
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Beside those that all answers have."""
+
+
+App = Callable[[Scope, Receive], Awaitable[Answer]]
+"""What lies beneath: raises Refusal, or ClientGoneError where no answer is wanted any more."""
 
 
 @dataclass(slots=True)
@@ -105,21 +118,10 @@ class Edge:
             return
         exchange = Exchange(_request_id(scope), time.perf_counter())
         scope[EXCHANGE] = exchange
-        id_header = (b"x-request-id", exchange.request_id.encode())
-
-        async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                exchange.status = message["status"]
-                headers = message["headers"] = [*message.get("headers", ()), *self._headers, id_header]
-                if not any(name == b"content-security-policy" for name, _ in headers):
-                    headers.append(POLICY)
-            await send(message)
-
+        answer: Answer | None = None
         try:
             self._check_key(scope, exchange)
-            await self._app(scope, receive, answer)
-            if exchange.when_answered is not None:
-                exchange.when_answered()
+            answer = await self._app(scope, receive)
         except ClientGoneError:
             exchange.error = "the client went away"
             self._metrics.disconnect()
@@ -128,8 +130,28 @@ class Edge:
         except Exception as error:  # noqa: BLE001  whatever it is, the client gets an answer without its text
             if not isinstance(error, Refusal):
                 _log.exception("request %s failed", exchange.request_id)
-            await self._refuse(scope, exchange, refusal_of(error), answer)
+            answer = self._refused(scope, exchange, refusal_of(error))
+        if answer is not None:
+            exchange.status = answer.status
+            await self._send(answer, exchange, send)
+        if exchange.when_answered is not None:
+            exchange.when_answered()
         self._write(scope, exchange)
+
+    async def _send(self, answer: Answer, exchange: Exchange, send: Send) -> None:
+        """Write an answer, with the headers that all have."""
+        headers = [
+            *self._headers,
+            (b"x-request-id", exchange.request_id.encode()),
+            (b"content-type", answer.media.encode()),
+            (b"content-length", b"%d" % len(answer.body)),
+        ]
+        names = {name.lower(): value for name, value in answer.headers.items()}
+        headers += [(name.encode(), value.encode()) for name, value in names.items()]
+        if "content-security-policy" not in names:
+            headers.append(POLICY)
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
 
     def _check_key(self, scope: Scope, exchange: Exchange) -> None:
         if not self.keys.digests or (
@@ -146,17 +168,12 @@ class Edge:
             raise Refusal("unauthorized", said, {"WWW-Authenticate": "Bearer"})
         exchange.key = name
 
-    async def _refuse(self, scope: Scope, exchange: Exchange, refusal: Refusal, answer: Send) -> None:
-        exchange.error = refusal.message
+    def _refused(self, scope: Scope, exchange: Exchange, refusal: Refusal) -> Answer:
+        exchange.error, exchange.when_answered = refusal.message, None
         if scope["path"] in PREDICTING:
             self._metrics.failure(refusal.error_type)
-        if exchange.status:
-            return
         body = orjson.dumps(refusal.body(exchange.request_id))
-        headers = [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
-        headers += [_JSON, (b"content-length", str(len(body)).encode())]
-        await answer({"type": "http.response.start", "status": refusal.status, "headers": headers})
-        await answer({"type": "http.response.body", "body": body})
+        return Answer(body, status=refusal.status, headers=refusal.headers)
 
     def _write(self, scope: Scope, exchange: Exchange) -> None:
         if scope["path"] in QUIET_PATHS:

@@ -4,18 +4,17 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 import orjson
-from starlette.requests import Request
-from starlette.responses import Response
 
 from assay import __version__
 from assay.bundle import Bundle
 from assay.serve import answers, models
 from assay.serve.bodies import Held, read_json
 from assay.serve.docs import docs_page, document
-from assay.serve.edge import EXCHANGE, App, Exchange, Receive, Scope, Send
+from assay.serve.edge import EXCHANGE, Answer, App, Exchange, Receive, Scope
 from assay.serve.keys import RateLimit
 from assay.serve.metrics import CONTENT_TYPE, Metrics
 from assay.serve.models import BatchRequest, InputsRequest, PredictRequest, RerankRequest
@@ -28,7 +27,16 @@ from assay.serve.tickets import Scored, Side, Ticket
 DOCS_PATHS = ("/docs", "/openapi.json")
 PROBE_PATHS = ("/health", "/ping", "/live")
 Texts = Sequence[tuple[str, str | None]]
-Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Request(NamedTuple):
+    """What a route is asked."""
+
+    scope: Scope
+    receive: Receive
+
+
+Handler = Callable[[Request], Awaitable[Answer]]
 
 
 class Routes:
@@ -44,7 +52,7 @@ class Routes:
 
     # ------------------------------------------------------------ predictions
 
-    async def predict(self, request: Request) -> Response:
+    async def predict(self, request: Request) -> Answer:
         """A text or a pair, in Assay's shape or in that of text-embeddings-inference."""
         content = await self._body(request)
         wants_details = _wants_details(request)
@@ -57,18 +65,18 @@ class Routes:
             answers.with_details(answer, found[0], ticket)
         return _json(answer)
 
-    async def root(self, request: Request) -> Response:
+    async def root(self, request: Request) -> Answer:
         """What text-embeddings-inference answers by its host alone: `inputs` as /predict, a `query` as /rerank."""
         content = await self._body(request)
         if isinstance(content, dict) and "query" in content and "inputs" not in content:
             return await self._rerank(request, models.check(RerankRequest, content))
         return await self._predict_inputs(request, models.check(InputsRequest, content))
 
-    async def invocations(self, request: Request) -> Response:
+    async def invocations(self, request: Request) -> Answer:
         """The same at the address that SageMaker asks."""
         return await self.root(request)
 
-    async def _predict_inputs(self, request: Request, asked: InputsRequest) -> Response:
+    async def _predict_inputs(self, request: Request, asked: InputsRequest) -> Answer:
         texts, is_batch = models.sequences(asked.inputs)
         deployment, ticket, found = await self._score(
             request, texts, truncate=asked.truncate, side=self._side(asked), is_batch=is_batch
@@ -78,7 +86,7 @@ class Routes:
         ]
         return _json(scores if is_batch else scores[0], _times(ticket, found))
 
-    async def predict_batch(self, request: Request) -> Response:
+    async def predict_batch(self, request: Request) -> Answer:
         """Several texts or pairs; a prediction for each, in order."""
         asked: BatchRequest = models.check(BatchRequest, await self._body(request))
         wants_details = _wants_details(request) or asked.details
@@ -96,11 +104,11 @@ class Routes:
                 answers.with_details(answer, scored, ticket)
         return _json(predictions)
 
-    async def rerank(self, request: Request) -> Response:
+    async def rerank(self, request: Request) -> Answer:
         """Texts by how well they answer a query, the best first; for pair models of one or two outputs."""
         return await self._rerank(request, models.check(RerankRequest, await self._body(request)))
 
-    async def _rerank(self, request: Request, asked: RerankRequest) -> Response:
+    async def _rerank(self, request: Request, asked: RerankRequest) -> Answer:
         bundle = self._bundle()
         if bundle.is_pair is False or len(bundle.labels) > 2 or bundle.task == "multi_label":
             message = "this model does not rerank; that needs a pair model of one output or two labels"
@@ -121,7 +129,7 @@ class Routes:
 
     # ------------------------------------------------------------ the server itself
 
-    async def health(self, request: Request) -> Response:
+    async def health(self, request: Request) -> Answer:
         """200 while predictions are answered, else 503 and why not."""
         del request
         trouble = self._service.trouble()
@@ -129,16 +137,16 @@ class Routes:
             raise Refusal("unhealthy", f"not ready: {trouble}", {"Retry-After": "1"})
         return _json({"status": "healthy", "model_loaded": True})
 
-    async def ping(self, request: Request) -> Response:
+    async def ping(self, request: Request) -> Answer:
         """The same as /health, at the address that SageMaker asks."""
         return await self.health(request)
 
-    async def live(self, request: Request) -> Response:
+    async def live(self, request: Request) -> Answer:
         """200 as long as the process answers at all."""
         del request
         return _json({"status": "live"})
 
-    async def info(self, request: Request) -> Response:
+    async def info(self, request: Request) -> Answer:
         """What is served, and within which limits."""
         del request
         deployment = self._deployment()
@@ -182,10 +190,10 @@ class Routes:
             }
         )
 
-    async def metrics(self, request: Request) -> Response:
+    async def metrics(self, request: Request) -> Answer:
         """Counters, for Prometheus."""
         del request
-        return Response(self._metrics.exposition(), media_type=CONTENT_TYPE)
+        return Answer(self._metrics.exposition(), CONTENT_TYPE)
 
     # ------------------------------------------------------------ shared steps
 
@@ -309,7 +317,7 @@ def make_app(service: Service, settings: ServeSettings, metrics: Metrics) -> App
     for path, (content, media) in files.items():
         table.setdefault(path, {})["GET"] = _file(content, media)
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, receive: Receive) -> Answer:
         methods = table.get(scope["path"])
         if methods is None:
             raise Refusal("not_found", "there is nothing at this address; see /docs")
@@ -319,12 +327,10 @@ def make_app(service: Service, settings: ServeSettings, metrics: Metrics) -> App
             message = f"{scope['method'][:20]} is not for this address"
             allowed = {*methods, "HEAD"} if "GET" in methods else methods
             raise Refusal("method", message, {"Allow": ", ".join(sorted(allowed))})
-        request = Request(scope, receive)
         try:
-            response = await handler(request)
+            return await handler(Request(scope, receive))
         finally:
             routes.held.release(scope[EXCHANGE])
-        await response(scope, receive, send)
 
     return app
 
@@ -332,27 +338,26 @@ def make_app(service: Service, settings: ServeSettings, metrics: Metrics) -> App
 def _file(content: bytes, media: str) -> Handler:
     """A file that was read at the start."""
 
-    async def answer(request: Request) -> Response:
+    async def answer(request: Request) -> Answer:
         del request
-        return Response(
-            content, media_type=media, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY}
-        )
+        return Answer(content, media, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
     return answer
 
 
 def _wants_details(request: Request) -> bool:
     """Whether the query asks for details; raises Refusal where it says neither true nor false."""
-    if not request.scope["query_string"]:
+    query: bytes = request.scope["query_string"]
+    if not query:
         return False
-    said = request.query_params.get("details", "false")
+    said = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)).get("details", "false")
     if said not in {"true", "false"}:
         raise Refusal("invalid", "details in the query is neither true nor false")
     return said == "true"
 
 
-def _json(content: object, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(content), media_type="application/json", headers=headers)
+def _json(content: object, headers: dict[str, str] | None = None) -> Answer:
+    return Answer(orjson.dumps(content), headers=headers or {})
 
 
 def _times(ticket: Ticket, found: Sequence[Scored]) -> dict[str, str]:

@@ -43,6 +43,8 @@ CHARS_PER_TOKEN = 3
 FAULT_STARTS = 1
 """Failed starts in a row after which requests are refused rather than queued."""
 BUSY_HEADERS = {"Retry-After": "1"}
+WATCH_SECONDS = 0.01
+"""After which it is watched whether a request's client goes away; what is answered sooner is not worth a task."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -157,7 +159,10 @@ class Service:
         deployment.tickets.add(ticket)
         deployment.reckoned_tokens += ticket.reckoned_tokens
         timer = loop.call_at(ticket.deadline, ticket.fail, _too_slow(self.settings))
-        watch = loop.create_task(_watch(receive, ticket))
+        watches: list[asyncio.Task[None]] = []
+        watch = loop.call_later(
+            WATCH_SECONDS, lambda: watches.append(loop.create_task(_watch(receive, ticket)))
+        )
         try:
             deployment.stage.add(
                 ticket, [Text(ticket, index, first, second) for index, (first, second) in enumerate(texts)]
@@ -166,6 +171,8 @@ class Service:
         finally:
             timer.cancel()
             watch.cancel()
+            for each in watches:
+                each.cancel()
             deployment.tickets.discard(ticket)
             deployment.reckoned_tokens -= ticket.reckoned_tokens
             deployment.stage.cancel(ticket)
