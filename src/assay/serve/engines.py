@@ -25,8 +25,8 @@ HANG_SECONDS = 60.0
 """A batch that takes longer, and twenty times longer than reckoned, ends its engine."""
 THREADS_WAIT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
 """How the threads of a CPU engine wait for each other: a tenth of a millisecond awake, then asleep. Asleep at once
-a short text takes a third longer; awake for ten times as long 0.4 ms less, but beside a busy neighbour half as many
-requests are answered (docs/decisions/2026-11-22-serving.md)."""
+a short text takes a third longer; awake for ten times as long, half as many requests are answered beside a busy
+neighbour (docs/decisions/2026-11-22-serving.md)."""
 _DECAY = 0.9
 _ERRORS: dict[str, type[AssayError]] = {
     kind.__name__: kind for kind in (UsageError, InputError, BundleError, RefusedError, WorkError)
