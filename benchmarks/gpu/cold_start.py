@@ -6,7 +6,8 @@ A fresh Python process imports Assay, loads the engine and scores one document o
 every cache of compiled kernels (Triton's, torch's, CUDA's, ours) is an empty folder; warm, that it is the one
 that a cold start has left. Files of the libraries are in the page cache in either case: a process that is
 not counted reads them first, and its time is printed. The same is shown for `assay score` on a file of one row,
-which starts a driver and a worker and runs the parity gate. Figures are medians of rounds.
+which starts a driver and a worker and runs the parity gate. Figures are medians of rounds. One more process does what
+loading does a thing after the other, which shows where the time goes.
 """
 
 import json
@@ -43,6 +44,35 @@ assert np.isfinite(logits).all()
 marks.append(time.time())
 print(*marks)
 """
+PARTS = ("libraries", "device", "configuration", "tensors", "kernels", "engine")
+APART = """
+import time
+marks = [time.time()]
+def mark(): marks.append(time.time())
+import sys
+from pathlib import Path
+import torch
+from assay.engine.load import load_engine
+from assay.model import checkpoints
+mark()
+if sys.argv[2] != "cpu":
+    torch.zeros(1, device=sys.argv[2])
+    torch.cuda.synchronize()
+mark()
+from transformers import AutoConfig
+AutoConfig.from_pretrained(sys.argv[1])
+mark()
+checkpoints.load_tensors(sys.argv[1])
+mark()
+if sys.argv[2] != "cpu":
+    import assay.engine.kernels.triton_kernels
+mark()
+load_engine(sys.argv[1], device=sys.argv[2], precision=sys.argv[3])
+mark()
+print(*marks)
+"""
+"""What loading does, a thing after the other, in a warm process of its own: where the time of a start goes. The
+engine's own part reads the tensors once more, from the page cache."""
 CACHES = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH", "XDG_CACHE_HOME")
 
 
@@ -75,6 +105,11 @@ def main() -> None:
             found["warm"].append(start(bundle, str(device), precision, filled))
             filled_too = caches(place / "cold-command0")
             commands["warm"].append(score(bundle, source, place / f"warm-run{turn}", precision, filled_too))
+        parts = start(bundle, str(device), precision, filled, child=APART)[1:]
+    apart = dict(zip(PARTS, [round(each, 2) for each in parts], strict=True))
+    print(
+        "loading apart: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in apart.items()), flush=True
+    )
     for kind, rounds in found.items():
         phases = [statistics.median(column) for column in zip(*rounds, strict=True)]
         total = statistics.median(map(sum, rounds))
@@ -94,6 +129,7 @@ def main() -> None:
                 "precision": precision,
                 "seconds": dict(zip(PHASES, [round(phase, 3) for phase in phases], strict=True)),
                 "rounds": [round(sum(one), 3) for one in rounds],
+                **({"loading_apart_seconds": apart} if kind == "warm" else {}),
                 "assay_score_one_row_seconds": round(wall, 2),
                 "assay_score_ready_seconds": ready,
             },
@@ -108,9 +144,11 @@ def caches(folder: Path) -> dict[str, str]:
     return {name: str(path) for name, path in folders.items()}
 
 
-def start(bundle: Path, device: str, precision: str, variables: dict[str, str]) -> list[float]:
+def start(
+    bundle: Path, device: str, precision: str, variables: dict[str, str], *, child: str = CHILD
+) -> list[float]:
     """Seconds of each phase of a fresh process, up to its first scored document."""
-    command = [sys.executable, "-c", CHILD, str(bundle), device, precision]
+    command = [sys.executable, "-c", child, str(bundle), device, precision]
     began = time.time()
     done = subprocess.run(command, env=environment(**variables), capture_output=True, text=True, check=False)
     if done.returncode:
