@@ -167,13 +167,20 @@ def refuse_interrupted(folder: Path) -> None:
     if not _folders(folder, "step"):
         return
     if newest(folder) is None:
-        raise UsageError(
-            f"{folder} holds an interrupted training whose checkpoints are all damaged; add --overwrite to begin anew"
-        )
+        refuse_damaged(folder)
     raise UsageError(
         f"{folder} holds an interrupted training; going on and beginning anew are different things;"
         " add --resume or --overwrite"
     )
+
+
+def refuse_damaged(folder: Path) -> None:
+    """Raise UsageError where there are checkpoints, for a training that found none of them whole."""
+    if _folders(folder, "step"):
+        raise UsageError(
+            f"{folder} holds an interrupted training whose checkpoints are all damaged; "
+            "to begin anew use --overwrite, without --resume"
+        )
 
 
 def way_out(folder: Path) -> str:

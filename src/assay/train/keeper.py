@@ -87,8 +87,8 @@ class Keeper:
     def found(self) -> Snapshot | None:
         """Load the last checkpoint into model and optimizer, and say where it was; None where none is wanted.
 
-        Raises UsageError for an interrupted training that `resume` or `overwrite` should speak of,
-        RefusedError where something that decides numbers has changed since.
+        Raises UsageError for an interrupted training that `resume` or `overwrite` should speak of, or whose
+        checkpoints are all damaged, RefusedError where something that decides numbers has changed since.
         """
         path = checkpoints.latest(self._folder)
         # asked before rank 0 may clear the folder
@@ -104,6 +104,7 @@ class Keeper:
                 checkpoints.clear(self._folder)
             return None
         if path is None:
+            checkpoints.refuse_damaged(self._folder)
             _log.warning("%s: no checkpoint to go on from; beginning at step 1", self._folder)
             return None
         checkpoint = checkpoints.load(path)

@@ -291,8 +291,10 @@ def test_damaged_checkpoints_are_not_begun_anew_unasked(interrupted, everything)
     base, out = interrupted
     for file in out.with_name("b.training").glob("step-*/model.safetensors"):
         file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(UsageError, match=r"whose checkpoints are all damaged; add --overwrite to begin anew"):
-        fit(choices(base, out), *everything)
+    said = r"whose checkpoints are all damaged; to begin anew use --overwrite, without --resume"
+    for resume in (False, True):
+        with pytest.raises(UsageError, match=said):
+            fit(choices(base, out, resume=resume), *everything)
     assert list(out.with_name("b.training").glob("step-*"))
     assert fit(choices(base, out, overwrite=True), *everything).out == out
 
