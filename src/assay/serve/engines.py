@@ -292,9 +292,8 @@ class Engine:
                     self, done.batch, frames.unpack_logits(head, payload), head.seconds
                 )
             except BaseException:
-                self.in_flight.insert(
-                    0, done
-                )  # the connection is given up, and what is in flight tried again
+                # the connection is given up, and what is in flight is tried again
+                self.in_flight.insert(0, done)
                 raise
             return []
         content = frames.unpack_json(payload)
