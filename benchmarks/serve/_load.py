@@ -211,7 +211,15 @@ class Generator:
             elif number % 16 == 0:
                 await asyncio.sleep(0)  # answers are read even where sending is late
             self.lags.append(max(0.0, time.perf_counter() - due))
-            self.send(self.idle.pop() if self.idle else await self.connect())
+            self.send(await self.free())
+
+    async def free(self) -> Connection:
+        """A connection on which nothing is under way; servers close those that were never used."""
+        while self.idle:
+            client = self.idle.pop()
+            if client.transport is not None:
+                return client
+        return await self.connect()
 
     async def connect(self) -> Connection:
         loop = asyncio.get_running_loop()
