@@ -50,7 +50,6 @@ import time
 marks = [time.time()]
 def mark(): marks.append(time.time())
 import sys
-from pathlib import Path
 import torch
 from assay.engine.load import load_engine
 from assay.model import checkpoints

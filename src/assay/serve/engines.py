@@ -258,7 +258,7 @@ class Engine:
 
     async def _live(self, child: Child) -> str:
         """One process from start to end; why it ended."""
-        said: list[str] = []
+        said = ""
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
         self.reason = "starting" if self.num_starts == 1 else "starting again after: " + self.reason
@@ -267,7 +267,8 @@ class Engine:
             self._writer = transport
 
         def take(head: Head, payload: bytes) -> None:
-            said.extend(self._take(head, payload))
+            nonlocal said
+            said = self._take(head, payload) or said
 
         transport, _ = await loop.create_connection(
             lambda: _Frames(begin, take, ended), sock=child.connection
@@ -280,10 +281,10 @@ class Engine:
             transport.close()
             child.process.kill()
             status = await loop.run_in_executor(None, child.process.wait)
-        return said[-1] if said else f"the engine process ended with status {status}"
+        return said or f"the engine process ended with status {status}"
 
-    def _take(self, head: Head, payload: bytes) -> list[str]:
-        """Act on a frame; what the process says it will die of, if anything."""
+    def _take(self, head: Head, payload: bytes) -> str | None:
+        """Act on a frame; what the process says it will die of."""
         if head.kind == Kind.LOGITS:
             done = self._done(head.number)
             self._measure(done)
@@ -295,7 +296,7 @@ class Engine:
                 # the connection is given up, and what is in flight is tried again
                 self.in_flight.insert(0, done)
                 raise
-            return []
+            return None
         content = frames.unpack_json(payload)
         if head.kind == Kind.HELLO:
             self.owner.engine_said_hello(self, content["num_gpus"])
@@ -311,10 +312,10 @@ class Engine:
                 self.first_error = _ERRORS.get(content.get("kind") or "", WorkError)(content["message"])
             # of two batches under way the one that it died of is held to account
             self.in_flight.sort(key=lambda each: each.number != head.number)
-            return [content["message"]]
+            return str(content["message"])
         else:
             self.owner.engine_refused(self, self._done(head.number).batch, content["message"])
-        return []
+        return None
 
     def _done(self, number: int) -> InFlight:
         found = next(each for each in self.in_flight if each.number == number)

@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
@@ -29,7 +30,8 @@ PROBE_PATHS = ("/health", "/ping", "/live")
 Texts = Sequence[tuple[str, str | None]]
 
 
-class Request(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Request:
     """What a route is asked."""
 
     scope: Scope

@@ -63,10 +63,7 @@ class Scoring:
         )
         values_NC: npt.NDArray[np.float32] = probabilities_NC.astype(np.float32)
         found = _scores(logits_NC.tolist(), values_NC.tolist(), decision)
-        is_finite_NC = np.isfinite(values_NC)
-        if is_finite_NC.all():
-            return list(found)
-        is_good_N: npt.NDArray[np.bool_] = np.logical_and.reduce(is_finite_NC, axis=1)
+        is_good_N: list[bool] = np.logical_and.reduce(np.isfinite(values_NC), axis=1).tolist()
         return [score if is_good else None for score, is_good in zip(found, is_good_N, strict=True)]
 
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -40,39 +40,6 @@ CLOSE_SECONDS = 5
 """For connections to close once everything is answered."""
 
 
-class Joined:
-    """A transport that sends the head of an answer with what follows it: one call and one packet, not two."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        """Write to `transport`."""
-        self._transport = transport
-        self._loop = loop
-        self._head = b""
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever a transport has
-        """All but writing and closing is the transport's own."""
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Write, a head at the latest when the event loop comes round."""
-        if self._head or not data.startswith(b"HTTP/1.1 "):
-            data, self._head = self._head + data, b""
-            self._transport.write(data)
-        else:
-            self._head = data
-            self._loop.call_soon(self._flush)
-
-    def close(self) -> None:
-        """Close once everything is written."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        data, self._head = self._head, b""
-        if data and not self._transport.is_closing():  # a connection that broke meanwhile takes no more
-            self._transport.write(data)
-
-
 class Protocol(HttpToolsProtocol):
     """HTTP/1.1 as uvicorn has it, but no connection that never sends a request, and no head without end."""
 
@@ -84,7 +51,6 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there."""
         super().connection_made(transport)
-        self.transport = cast("asyncio.Transport", Joined(transport, self.loop))
         self._head_timer = self.loop.call_later(HEADER_SECONDS, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -43,8 +43,6 @@ CHARS_PER_TOKEN = 3
 FAULT_STARTS = 1
 """Failed starts in a row after which requests are refused rather than queued."""
 BUSY_HEADERS = {"Retry-After": "1"}
-WATCH_SECONDS = 0.01
-"""After which it is watched whether a request's client goes away; what is answered sooner is not worth a task."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -159,10 +157,7 @@ class Service:
         deployment.tickets.add(ticket)
         deployment.reckoned_tokens += ticket.reckoned_tokens
         timer = loop.call_at(ticket.deadline, ticket.fail, _too_slow(self.settings))
-        watches: list[asyncio.Task[None]] = []
-        watch = loop.call_later(
-            WATCH_SECONDS, lambda: watches.append(loop.create_task(_watch(receive, ticket)))
-        )
+        watch = loop.create_task(_watch(receive, ticket))
         try:
             deployment.stage.add(
                 ticket, [Text(ticket, index, first, second) for index, (first, second) in enumerate(texts)]
@@ -171,8 +166,6 @@ class Service:
         finally:
             timer.cancel()
             watch.cancel()
-            for each in watches:
-                each.cancel()
             deployment.tickets.discard(ticket)
             deployment.reckoned_tokens -= ticket.reckoned_tokens
             deployment.stage.cancel(ticket)

@@ -9,7 +9,6 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import get_args
 
 import numpy as np
@@ -70,15 +69,15 @@ class Tokenizer:
         return self.encoder
 
     def _split(self, texts: Sequence[Text], tokens: Tokens, encoder: Encoder) -> list[Document | Refusal]:
-        bounds, truncated = tokens.offsets.tolist(), tokens.truncated.tolist()
+        num_tokens, truncated = tokens.num_tokens.tolist(), tokens.truncated.tolist()
         starts = [0] * len(texts) if tokens.second_starts is None else tokens.second_starts.tolist()
-        flat_ids, lengths = self._sequences(tokens, encoder)
+        flat_ids, lengths = self._sequences(tokens, num_tokens, encoder)
         documents: list[Document | Refusal] = []
         start = 0
         for row, text in enumerate(texts):
             ticket, index = text.ticket, text.index
             stop = start + sum(lengths[row])
-            ticket.num_tokens[index], ticket.truncated[index] = bounds[row + 1] - bounds[row], truncated[row]
+            ticket.num_tokens[index], ticket.truncated[index] = num_tokens[row], truncated[row]
             if row in tokens.errors or (truncated[row] and ticket.truncate is False):
                 where = "" if ticket.num_documents == 1 else f"text {index} "
                 limit = encoder.max_length
@@ -89,12 +88,13 @@ class Tokenizer:
             start = stop
         return documents
 
-    def _sequences(self, tokens: Tokens, encoder: Encoder) -> tuple[npt.NDArray[np.int32], list[list[int]]]:
+    def _sequences(
+        self, tokens: Tokens, num_tokens: list[int], encoder: Encoder
+    ) -> tuple[npt.NDArray[np.int32], list[list[int]]]:
         """All ids, and for each text the lengths of its windows."""
         special = encoder.special_tokens
         if not self.has_windows or special is None:
-            bounds = tokens.offsets.tolist()
-            return tokens.flat_ids.astype(np.int32), [[stop - start] for start, stop in pairwise(bounds)]
+            return tokens.flat_ids.astype(np.int32), [[num] for num in num_tokens]
         windows = expand_windows(
             tokens.flat_ids,
             tokens.offsets,

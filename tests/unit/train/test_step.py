@@ -178,8 +178,8 @@ SHAPE = filled_shape(sum(LENGTHS), num_documents=8, max_seqlen=32)
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("family", ["bert", "modernbert", "modernbert-mean"])
-def test_replayed_passes_have_the_losses_of_eager_ones(family):
+@pytest.mark.parametrize(("family", "atol"), [("bert", 0.0), ("modernbert", 2e-2), ("modernbert-mean", 2e-2)])
+def test_replayed_passes_have_the_losses_of_eager_ones(family, atol):
     """Without dropout, in bf16: ten steps of recorded passes and updates against the same ones run."""
     device = torch.device("cuda", 0)
     curves = []
@@ -192,8 +192,8 @@ def test_replayed_passes_have_the_losses_of_eager_ones(family):
             ]
         )
         assert bool(stepper._recorded) == records
-    # ten steps at this rate end at losses of 0.01, where sums in another order show
-    np.testing.assert_allclose(curves[1], curves[0], rtol=3e-2, atol=2e-2)
+    # ModernBERT's losses end at 0.01, where sums in another order show
+    np.testing.assert_allclose(curves[1], curves[0], rtol=3e-2, atol=atol)
     assert curves[1][-1][0] < curves[1][0][0]
 
 
