@@ -44,7 +44,7 @@ assert np.isfinite(logits).all()
 marks.append(time.time())
 print(*marks)
 """
-PARTS = ("libraries", "device", "configuration", "tensors", "kernels", "engine")
+PARTS = ("libraries", "device", "tensors", "kernels", "engine")
 APART = """
 import time
 marks = [time.time()]
@@ -57,9 +57,6 @@ mark()
 if sys.argv[2] != "cpu":
     torch.zeros(1, device=sys.argv[2])
     torch.cuda.synchronize()
-mark()
-from transformers import AutoConfig
-AutoConfig.from_pretrained(sys.argv[1])
 mark()
 checkpoints.load_tensors(sys.argv[1])
 mark()

@@ -6,6 +6,7 @@ the padded one. `fake:NUM_OUTPUTS` gives the fake: no weights, for tests and ben
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -120,12 +121,13 @@ class _Wanted:
 def _proven_engine(wanted: _Wanted) -> Engine | None:
     """The packed engine of a checkpoint that has passed its self test here before; None for any other.
 
-    Neither transformers' models are imported, nor is one made: seconds of every later start.
+    Nothing of transformers is imported, and no model made: seconds of every later start.
     """
-    if not wanted.proof().is_there():
+    config = wanted.proof().config()
+    tensors = None if config is None else checkpoints.load_tensors(wanted.path)
+    if config is None or tensors is None:
         return None
-    loaded = checkpoints.load_tensors(wanted.path)
-    weights = None if loaded is None else families.weights_of(*loaded)
+    weights = families.weights_of(SimpleNamespace(**config), tensors)
     engine = None if weights is None else wanted.packed(families.in_float32(weights))
     return None if isinstance(engine, str) else engine
 
@@ -143,8 +145,14 @@ def _engine_on_trial(wanted: _Wanted) -> Engine:
     if not difference <= wanted.tolerance():
         return wanted.padded(model, f"the packed engine failed its self test by {difference:.3g}")
     if weights is not None:
-        wanted.proof().write()
+        wanted.proof().write(_plain(model.config))
     return engine
+
+
+def _plain(config: Any) -> dict[str, Any]:  # noqa: ANN401 - a transformers config is untyped
+    """All fields of a config by name, those that have another name in its family under both."""
+    names = [*config.to_dict(), *config.attribute_map]
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}
 
 
 def _deberta_engine(model: "PreTrainedModel", wanted: _Wanted) -> Engine | str:

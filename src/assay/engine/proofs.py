@@ -1,17 +1,20 @@
 """Notes that a packed engine passed its self test: on these files, this device, with these versions.
 
-A note is an empty file in the user's cache (`$XDG_CACHE_HOME/assay/proofs`, else `~/.cache`), named by a
-hash of all that the outcome hangs on. Deleting it costs the next start a few seconds.
+A note is a file in the user's cache (`$XDG_CACHE_HOME/assay/proofs`, else `~/.cache`), named by a hash of
+all that the outcome hangs on. It holds the model's configuration with all defaults filled in, as JSON: to
+have them from config.json takes an import of transformers. Deleting it costs the next start some seconds.
 """
 
 import contextlib
 import hashlib
 import importlib.metadata
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+from uuid import uuid4
 
 import torch
 
@@ -34,15 +37,21 @@ class Proof:
         name = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         return cls(file=_folder() / name)
 
-    def is_there(self) -> bool:
-        """Whether the engine has passed before."""
-        return self.file.is_file()
+    def config(self) -> dict[str, Any] | None:
+        """The configuration of an engine that has passed before; None where none has, or the note is damaged."""
+        try:
+            found = json.loads(self.file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
-    def write(self) -> None:
+    def write(self, config: Mapping[str, Any]) -> None:
         """Note that it passed; a cache that cannot be written to is none."""
+        scratch = self.file.with_name(f"{self.file.name}.{uuid4().hex}")
         with contextlib.suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.file.touch()
+            scratch.write_text(json.dumps(config, default=str), encoding="utf-8")
+            scratch.rename(self.file)
 
 
 def _folder() -> Path:

@@ -68,14 +68,12 @@ def load_classifier(path: str | Path, *, dtype: torch.dtype = torch.float32) -> 
     return cast("PreTrainedModel", model.eval().requires_grad_(False))  # noqa: FBT003
 
 
-def load_tensors(path: str | Path) -> tuple[Any, dict[str, torch.Tensor]] | None:
-    """Return a checkpoint's transformers config and its tensors by name, as they lie in its safetensors.
+def load_tensors(path: str | Path) -> dict[str, torch.Tensor] | None:
+    """Return a checkpoint's tensors by name, as they lie in its safetensors.
 
     Takes a fraction of `load_classifier`, which makes a model; None where there are no safetensors or
     they cannot be read: that one says why. Raises BundleError as it does for config.json.
     """
-    from transformers import AutoConfig
-
     folder = Path(path)
     read_config(folder)
     index = folder / _SAFETENSORS[1]
@@ -83,8 +81,7 @@ def load_tensors(path: str | Path) -> tuple[Any, dict[str, torch.Tensor]] | None
         files = [_SAFETENSORS[0]]
         if index.is_file():
             files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        state = {name: tensor for file in files for name, tensor in load_file(folder / file).items()}
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False), state
+        return {name: tensor for file in files for name, tensor in load_file(folder / file).items()}
     except (OSError, ValueError, KeyError, SafetensorError):
         return None
 

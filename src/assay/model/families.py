@@ -459,7 +459,7 @@ def _modernbert_layer(config: Any, number: int, state: _State) -> LayerWeights: 
             config.hidden_size // config.num_attention_heads,
             float(config.rope_parameters[kind]["rope_theta"]),
         ),
-        window=int(config.sliding_window) if kind == "sliding_attention" else None,
+        window=config.local_attention // 2 if kind == "sliding_attention" else None,
     )
 
 

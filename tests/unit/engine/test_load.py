@@ -1,9 +1,13 @@
 """Which engine `load_engine` picks, and the self test that guards the packed one."""
 
+import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
+from support.configs import PACKED_CONFIGS
 from transformers import AutoModelForSequenceClassification, BertConfig, MPNetConfig
 
 from assay.engine.cpu import CpuPackedEngine, has_onednn
@@ -88,6 +92,45 @@ def test_what_passed_once_is_not_tried_again(bert, fresh_cache, monkeypatch):
     os.utime(bert / "model.safetensors", ns=(1, 1))
     load_engine(bert, num_threads=1)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b'{"model_type": "be', b"[]", b"\xff"])
+def test_a_damaged_note_is_none(bert, fresh_cache, content):
+    """The engine is tried again, and noted anew."""
+    load_engine(bert, num_threads=1)
+    (note,) = (fresh_cache / "assay" / "proofs").iterdir()
+    whole = note.read_bytes()
+    note.write_bytes(content)
+    assert isinstance(load_engine(bert, num_threads=1), CpuPackedEngine)
+    assert note.read_bytes() == whole
+
+
+_LATER_START = """
+import json, sys
+from assay.engine.load import load_engine
+from assay.model.packing import pack
+found = {}
+for bundle in sys.argv[1:]:
+    engine = load_engine(bundle, num_threads=1)
+    found[bundle] = [type(engine).__name__, engine.forward(pack([[1, 2, 3], [4, 5, 6, 7]])).tolist()]
+print(json.dumps([found, "transformers" in sys.modules]))
+"""
+
+
+def test_a_later_start_needs_nothing_of_transformers(tmp_path, fresh_cache):
+    """Another process gives the very same logits for every family, and has not imported the library."""
+    first = {}
+    for name, config in PACKED_CONFIGS.items():
+        torch.manual_seed(0)
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / name)
+        logits_NC = load_engine(tmp_path / name, num_threads=1).forward(pack([[1, 2, 3], [4, 5, 6, 7]]))
+        first[str(tmp_path / name)] = ["CpuPackedEngine", logits_NC.tolist()]
+    command = [sys.executable, "-c", _LATER_START, *first]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    later, has_transformers = json.loads(done.stdout)
+    assert later == first
+    assert not has_transformers
 
 
 def test_a_cache_that_cannot_be_written_to_is_none(bert, tmp_path, monkeypatch):
