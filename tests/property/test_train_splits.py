@@ -3,9 +3,11 @@
 from collections import Counter
 from random import Random
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from assay.train import near_duplicates
 from assay.train.near_duplicates import group_near_duplicates
 from assay.train.splits import split_rows, strata, unite_groups
 
@@ -138,3 +140,14 @@ def test_edited_copies_never_cross_a_split(seed):
     assert groups == [sources.index(source) for source in sources]
     splits = split_rows(["x"] * len(texts), unite_groups(groups), SHARES, seed=seed)
     assert len(set(zip(sources, splits, strict=True))) == len(set(sources))
+
+
+@given(st.lists(st.text(st.characters(max_codepoint=127)), max_size=5))
+def test_ascii_is_cut_into_words_as_any_text_is(texts):
+    """Plain texts take a faster way; a word of another script at their end sends them the other."""
+    words, offsets = near_duplicates._words(texts)
+    longer, longer_offsets = near_duplicates._words([f"{text} ж" for text in texts])
+    assert (np.diff(longer_offsets) == np.diff(offsets) + 1).all()
+    kept = np.ones(len(longer), dtype=bool)
+    kept[longer_offsets[1:] - 1] = False
+    assert (longer[kept] == words).all()

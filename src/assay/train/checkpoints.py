@@ -281,6 +281,20 @@ def write_tensors(file: Path, tensors: Tensors) -> dict[str, str]:
     return aliases
 
 
+def copied(tensors: Tensors) -> dict[str, torch.Tensor]:
+    """Copies on the CPU, which nothing changes any more; tied tensors stay tied."""
+    made: dict[object, torch.Tensor] = {}
+    for tensor in tensors.values():
+        if _place(tensor) not in made:
+            made[_place(tensor)] = tensor.detach().to("cpu", copy=True)
+    return {name: made[_place(tensor)] for name, tensor in tensors.items()}
+
+
+def _place(tensor: torch.Tensor) -> tuple[object, ...]:
+    """Equal for tensors that are the same memory, seen alike."""
+    return (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+
+
 def _without_aliases(tensors: Tensors) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors of memory of their own on the CPU, and tied ones by name (safetensors refuses shared memory).
 
@@ -292,9 +306,8 @@ def _without_aliases(tensors: Tensors) -> tuple[dict[str, torch.Tensor], dict[st
     memory: set[int] = set()
     for name, held in tensors.items():
         tensor = held.detach()
-        place = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
-        if tensor.numel() and first_of.setdefault(place, name) != name:
-            aliases[name] = first_of[place]
+        if tensor.numel() and first_of.setdefault(_place(tensor), name) != name:
+            aliases[name] = first_of[_place(tensor)]
             continue
         on_cpu = tensor.cpu().contiguous()
         storage = on_cpu.untyped_storage()

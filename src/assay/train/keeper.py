@@ -5,19 +5,21 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import torch
 
-from assay.errors import InputError, RefusedError
+from assay.errors import AssayError, InputError, RefusedError
 from assay.model.checkpoints import weight_files
 from assay.train import checkpoints, distributed
 from assay.train.checkpoints import BestWeights, Checkpoint
 from assay.train.datasets import Prepared
 from assay.train.distributed import World
-from assay.train.loop import Best, History, Rows, Snapshot
+from assay.train.loop import Best, History, Interrupted, Rows, Snapshot
 from assay.train.model import PackedClassifier, PaddedClassifier
 from assay.train.settings import TrainSettings
 from assay.train.sharded import load_tensors, spread_like, wholes
@@ -42,7 +44,10 @@ STEP_OF = ("batch_size", "gradient_accumulation", "devices")
 
 
 class Keeper:
-    """Writes what a training needs to go on, and finds it again."""
+    """Writes what a training needs to go on, while it goes on; and finds it again.
+
+    One checkpoint is on its way at a time, copied beforehand. A context: its end waits for the last one.
+    """
 
     def __init__(
         self,
@@ -60,29 +65,66 @@ class Keeper:
         self._optimizer = optimizer
         self._world = world
         self._fingerprint = _fingerprint(settings, prepared.names, rows, world)
-        self._best: tuple[int, str] | None = None
-        """Step and folder of the best weights that were written."""
+        self._best_step: int | None = None
+        """Of the best weights that were copied last."""
+        self._best_name: str | None = None
+        """Folder of the best weights that were written last; the writer's own."""
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        """Nothing to do yet."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the checkpoint on its way; what else went wrong matters more than that it failed."""
+        try:
+            self.finish()
+        except AssayError as failed:
+            if error is None or isinstance(error, Interrupted):
+                raise
+            _log.warning("the last checkpoint was not written: %s", failed)
+        finally:
+            self._writer.shutdown()
 
     def save(self, snapshot: Snapshot) -> None:
-        """Write a checkpoint, on rank 0; the others help to put tensors together."""
+        """Begin to write a checkpoint, on rank 0; the others help to put tensors together.
+
+        Waits for the one before, and raises StorageError where that could not be written.
+        """
+        self.finish()
         model, optimizer = wholes(self._trained()), wholes(_optimizer_tensors(self._optimizer))
-        best = self._saved_best(snapshot.best)
+        best = self._new_best(snapshot.best)
         if self._world.rank:
             return
         checkpoint = Checkpoint(
             step=snapshot.step,
             fingerprint=self._fingerprint,
-            best=best,
+            best=None,
             values={
                 "history": snapshot.history.to_json(),
                 "patience_used": snapshot.patience_used,
                 "settings": decisive(self._settings),
                 "step_of": step_of(self._settings, self._world.world_size),
             },
-            model=model,
-            optimizer=optimizer,
+            model=checkpoints.copied(model),
+            optimizer=checkpoints.copied(optimizer),
         )
-        checkpoints.save(self._folder, checkpoint)
+        held = best and BestWeights(step=best.step, model=checkpoints.copied(best.model))
+        self._writing = self._writer.submit(self._write, checkpoint, held)
+
+    def finish(self) -> None:
+        """Wait until the last checkpoint is written. Raises StorageError where it could not be."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, checkpoint: Checkpoint, best: BestWeights | None) -> None:
+        if best is not None:
+            self._best_name = checkpoints.save_best(self._folder, best).name
+        checkpoints.save(self._folder, replace(checkpoint, best=self._best_name))
 
     def found(self) -> Snapshot | None:
         """Load the last checkpoint into model and optimizer, and say where it was; None where none is wanted.
@@ -125,23 +167,17 @@ class Keeper:
             validation = next(each for each in history.validations if each.step == held.step)
             weights = {name: spread_like(each, trained[name]) for name, each in held.model.items()}
             best = Best(validation=validation, weights=weights)
-            self._best = (held.step, checkpoint.best)
+            self._best_step, self._best_name = held.step, checkpoint.best
         return Snapshot(
             step=checkpoint.step, history=history, best=best, patience_used=values["patience_used"]
         )
 
-    def _saved_best(self, best: Best | None) -> str | None:
-        """The folder of the best weights, written where they are new."""
-        if best is None:
+    def _new_best(self, best: Best | None) -> BestWeights | None:
+        """The best weights where they are not written yet; every rank must ask."""
+        if best is None or best.validation.step == self._best_step:
             return None
-        step = best.validation.step
-        if self._best is None or self._best[0] != step:
-            name, weights = "", wholes(best.weights)
-            if self._world.rank == 0:
-                held = BestWeights(step=step, model=weights)
-                name = checkpoints.save_best(self._folder, held).name
-            self._best = (step, name)
-        return self._best[1]
+        self._best_step = best.validation.step
+        return BestWeights(step=best.validation.step, model=wholes(best.weights))
 
     def _trained(self) -> dict[str, torch.Tensor]:
         return {name: each for name, each in self._classifier.named_parameters() if each.requires_grad}

@@ -220,6 +220,7 @@ class Loop:
         Interrupted where it was asked to stop.
         """
         self._began = self._saved_at = time.monotonic()
+        cast("torch.nn.Module", self._classifier).train()
         with self._stepper.stream():
             for step_passes in ahead(self._prepared, self._steps_left()):
                 self._train_step(step_passes)
@@ -300,7 +301,6 @@ class Loop:
             schedule=settings.schedule,
         )
         set_learning_rate(self._optimizer, settings.learning_rate * factor)
-        cast("torch.nn.Module", self._classifier).train()
         for number, batch in enumerate(step.passes):
             seed = _pass_seed(settings.seed, step.number, self._world.rank, number)
             try:

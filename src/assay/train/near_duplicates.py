@@ -40,6 +40,8 @@ _COMPARED = 8
 # Written without spaces: every character is a word.
 _NO_SPACES = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])"
 _NO_WORD = r"[^\p{L}\p{N}\p{M}]+"
+_ASCII_WORDS = bytes(ord(chr(byte).lower()) if chr(byte).isalnum() else ord(" ") for byte in range(128)) + bytes(128)
+"""For bytes.translate: what the two expressions make of ASCII."""
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -189,12 +191,22 @@ def _shingles(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.uint
 
 def _words(texts: Sequence[str]) -> tuple[NDArray[np.uint64], Indices]:
     """Hashes of the words of all texts end to end, in lower case, and where each text's begin [N + 1]."""
-    column = pa.array([text.encode("utf-8", "replace") for text in texts], pa.large_binary())
-    column = pc.utf8_lower(column.cast(pa.large_string()))
-    column = pc.replace_substring_regex(column, _NO_SPACES, r" \1 ")
-    column = pc.utf8_trim_whitespace(pc.replace_substring_regex(column, _NO_WORD, " "))
+    column = pc.utf8_trim_whitespace(pa.array(_spaced(texts), pa.large_binary()).cast(pa.large_string()))
     lists = pc.utf8_split_whitespace(column)
     counts = np.where(np.asarray(pc.equal(column, "")), 0, np.asarray(pc.list_value_length(lists)))
     words = lists.flatten()
     words = words.filter(pc.not_equal(words, ""))
     return hash_ids(words), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def _spaced(texts: Sequence[str]) -> list[bytes]:
+    """The words of each text in lower case, with space around each; ASCII, which is faster, apart."""
+    spaced = [text.encode().translate(_ASCII_WORDS) if text.isascii() else b"" for text in texts]
+    rows = [row for row, text in enumerate(texts) if not text.isascii()]
+    column = pa.array([texts[row].encode("utf-8", "replace") for row in rows], pa.large_binary())
+    column = pc.utf8_lower(column.cast(pa.large_string()))
+    column = pc.replace_substring_regex(column, _NO_SPACES, r" \1 ")
+    column = pc.replace_substring_regex(column, _NO_WORD, " ")
+    for row, words in zip(rows, column.cast(pa.large_binary()).to_pylist(), strict=True):
+        spaced[row] = words
+    return spaced

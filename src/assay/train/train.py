@@ -200,24 +200,24 @@ def _train(
         for line in (str(prepared.split), *prepared.warnings):
             on_message(line)
         ready = _set_up(settings, prepared, world)
-        keeper = Keeper(settings, prepared, ready.rows, ready.classifier, ready.optimizer, world=world)
-        loop = Loop(
-            settings,
-            ready.classifier,
-            ready.optimizer,
-            _objective(settings, ready.rows.train),
-            ready.rows,
-            world=world,
-            on_progress=_hearing(on_progress, recorder, ready.effort),
-            save=keeper.save,
-            should_stop=should_stop,
-        )
-        if (snapshot := keeper.found()) is not None:
-            on_message(f"going on after step {snapshot.step} of {loop.num_steps}")
-            loop.go_on_from(snapshot)
-        if world.rank == 0:
-            recorder.begin(snapshot)
-        best = loop.run()
+        with Keeper(settings, prepared, ready.rows, ready.classifier, ready.optimizer, world=world) as keeper:
+            loop = Loop(
+                settings,
+                ready.classifier,
+                ready.optimizer,
+                _objective(settings, ready.rows.train),
+                ready.rows,
+                world=world,
+                on_progress=_hearing(on_progress, recorder, ready.effort),
+                save=keeper.save,
+                should_stop=should_stop,
+            )
+            if (snapshot := keeper.found()) is not None:
+                on_message(f"going on after step {snapshot.step} of {loop.num_steps}")
+                loop.go_on_from(snapshot)
+            if world.rank == 0:
+                recorder.begin(snapshot)
+            best = loop.run()
         load_tensors(ready.classifier, best.weights)
         tensors = wholes(state_for_saving(ready.classifier))
         trained = _trained(settings, prepared, ready, loop, best, world)
