@@ -11,6 +11,7 @@ of it on all sides; the device has done its work at both readings of the clock.
 Axes: N rows.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -175,9 +176,10 @@ def train_ours(
     out: Path,
     *,
     timed: Timed | None = None,
+    until: float | None = None,
     **changes: Any,  # noqa: ANN401 - fields of TrainSettings
 ) -> Training:
-    """Ours on one device, through `fit`, as a user's script calls it."""
+    """Ours on one device, through `fit`, as a user's script calls it; ends with a validation accuracy of `until`."""
     began = time.perf_counter()
     watch = Stopwatch(timed, wait=recipe.device != "cpu")
     losses: dict[int, float] = {}
@@ -186,18 +188,26 @@ def train_ours(
     def on_progress(progress: TrainProgress) -> None:
         if progress.validation is not None:
             validations.append((progress.step, time.perf_counter() - began, progress.validation))
+            if until is not None and progress.validation["accuracy"] >= until:
+                raise _ReachedError
         elif progress.step not in losses:
             losses[progress.step] = progress.loss
             watch.step(progress.step)
 
     settings = our_settings(base, out, recipe, **changes)
-    report = fit(settings, rows, validation, on_progress=on_progress)
+    best = None
+    with contextlib.suppress(_ReachedError):
+        best = fit(settings, rows, validation, on_progress=on_progress).validation
     return Training(
         seconds=watch.seconds,
         losses=tuple(losses[step] for step in sorted(losses)),
         validations=tuple(validations),
-        best=report.validation,
+        best=best,
     )
+
+
+class _ReachedError(Exception):
+    """The accuracy that was waited for."""
 
 
 def our_order(num_rows: int, recipe: Recipe) -> list[int]:
@@ -234,9 +244,10 @@ class _Trainer(Trainer):
 class _Watch(TrainerCallback):
     """Tells a stopwatch of each step, and keeps when each validation ended."""
 
-    def __init__(self, watch: Stopwatch, began: float) -> None:
+    def __init__(self, watch: Stopwatch, began: float, until: float | None) -> None:
         self._watch = watch
         self._began = began
+        self._until = until
         self.validations: list[tuple[int, float, Mapping[str, float]]] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ANN401, ARG002
@@ -246,12 +257,14 @@ class _Watch(TrainerCallback):
         self,
         args: Any,  # noqa: ANN401, ARG002
         state: Any,  # noqa: ANN401
-        control: Any,  # noqa: ANN401, ARG002
+        control: Any,  # noqa: ANN401
         metrics: Mapping[str, float] | None = None,
         **named: Any,  # noqa: ANN401, ARG002
     ) -> None:
         found = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
         self.validations.append((state.global_step, time.perf_counter() - self._began, found))
+        if self._until is not None and found["accuracy"] >= self._until:
+            control.should_training_stop = True
 
 
 def train_with_trainer(  # noqa: PLR0913 - each is a thing of its own
@@ -270,13 +283,15 @@ def train_with_trainer(  # noqa: PLR0913 - each is a thing of its own
     metrics_of: Callable[[Any], Mapping[str, float]] | None = None,
     keep_best: bool = True,
     began: float | None = None,
+    until: float | None = None,
 ) -> Training:
     """`transformers.Trainer` on these rows; the model ends with the weights that it would save.
 
     `ordered` takes the rows as they lie, epochs included, so `recipe.epochs` is then 1 pass over them. With
     `validation` rows it validates as the recipe says, and unless `keep_best` is off the best checkpoint comes back
     into the model.
-    `began` is the reading of the clock from which validations are timed.
+    `began` is the reading of the clock from which validations are timed; training ends with a validation accuracy of
+    `until`.
     """
     began = time.perf_counter() if began is None else began
     num_steps = -(-len(features) // recipe.batch_size) if ordered else recipe.num_steps(len(features))
@@ -319,7 +334,7 @@ def train_with_trainer(  # noqa: PLR0913 - each is a thing of its own
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # noqa: SLF001  else Trainer spreads each batch over all, and makes it larger
     watch = Stopwatch(timed, wait=on_gpu)
-    callback = _Watch(watch, began)
+    callback = _Watch(watch, began, until)
     trainer = _Trainer(
         model=model,
         args=arguments,

@@ -10,9 +10,10 @@ Imports are done and the device is awake on both sides. Both train as recipes/TA
 rows, batch, AdamW, schedule, bf16) and validate all validation rows each so many steps. Each shuffles as it does.
 
 Trainer pads to the longest of a batch, has the fused optimizer, logs nothing, saves nothing, and takes 0 or 4 loader
-processes, whichever is faster. Each round has its seed on both sides; a side that does not reach the target within
-the recipe's epochs ends the benchmark. The value is the median over rounds of ours over Trainer, below 1 means
-faster; the first round, in which kernels are compiled, is shown and left out.
+processes, whichever is faster. Each round has its seed on both sides, and ends on each once the target is reached; the
+schedule is that of all the recipe's epochs, and a side that does not get there within them ends the benchmark. How
+many steps that takes hangs on the seed: the details give them. The value is the median over rounds of ours over
+Trainer, below 1 means faster; the first round, in which kernels are compiled, is shown and left out.
 """
 
 import argparse
@@ -87,25 +88,35 @@ def main() -> None:
         workers = 0
         if device.type == "cuda":
             tried = {
-                count: trainer(base, splits, recipe, place, num_workers=count).validations[-1][1]
+                count: pace(trainer(base, splits, recipe, place, num_workers=count, until=target))
                 for count in (0, 4)
             }
             workers = min(tried, key=lambda count: tried[count])
             print(f"Trainer is fastest with {workers} loader processes")
         for turn in range(arguments.rounds + 1):
             seeded = replace(recipe, seed=turn)
-            ours = train_ours(base, splits["train"], splits["validation"], seeded, place / "ours")
+            ours = train_ours(
+                base, splits["train"], splits["validation"], seeded, place / "ours", until=target
+            )
             free_memory(device)
-            theirs = trainer(base, splits, seeded, place, num_workers=workers)
+            theirs = trainer(base, splits, seeded, place, num_workers=workers, until=target)
             free_memory(device)
-            times = tuple(reached(name, each, target) for name, each in (("ours", ours), ("Trainer", theirs)))
-            print(f"  round {turn}: ours {times[0]:.1f} s, Trainer {times[1]:.1f} s", flush=True)
-            pairs.append(times)
+            found = reached("ours", ours, target), reached("Trainer", theirs, target)
+            print(f"  round {turn}: ours {found[0][0]:.1f} s, Trainer {found[1][0]:.1f} s", flush=True)
+            pairs.append(found)
     finish_with(arguments, pairs[1:], pairs[0], target, recipe, workers)
 
 
-def trainer(base: Path, splits: Any, recipe: Recipe, place: Path, *, num_workers: int) -> Training:  # noqa: ANN401
-    """Trainer from texts in memory to its last validation."""
+def trainer(
+    base: Path,
+    splits: Any,  # noqa: ANN401
+    recipe: Recipe,
+    place: Path,
+    *,
+    num_workers: int,
+    until: float,
+) -> Training:
+    """Trainer from texts in memory to the validation that reaches `until`."""
     began = time.perf_counter()
     names = label_names(splits["train"].labels, recipe.task)
     tokenizer = load_tokenizer(base)
@@ -130,14 +141,23 @@ def trainer(base: Path, splits: Any, recipe: Recipe, place: Path, *, num_workers
         metrics_of=metrics_of,
         keep_best=False,
         began=began,
+        until=until,
     )
 
 
-def reached(name: str, done: Training, target: float) -> float:
-    """Seconds until the first validation at the target; exits where there is none."""
-    curve = [(step, round(found["accuracy"], 4)) for step, _, found in done.validations]
+def pace(done: Training) -> float:
+    """Seconds a step, validations included, without what comes before the first of them."""
+    (first, began, _), (last, ended, _) = done.validations[0], done.validations[-1]
+    return (ended - began) / max(1, last - first)
+
+
+def reached(name: str, done: Training, target: float) -> tuple[float, int]:
+    """Seconds and steps until the first validation at the target; exits where there is none."""
+    curve = [
+        (step, round(seconds, 2), round(found["accuracy"], 4)) for step, seconds, found in done.validations
+    ]
     print(f"    {name}: {json.dumps(curve)}")
-    times = [seconds for _, seconds, found in done.validations if found["accuracy"] >= target]
+    times = [(seconds, step) for step, seconds, found in done.validations if found["accuracy"] >= target]
     if not times:
         raise SystemExit(
             f"{name} ends at {curve[-1][1]} and never reaches {target}; lower --target-accuracy for both"
@@ -147,8 +167,8 @@ def reached(name: str, done: Training, target: float) -> float:
 
 def finish_with(
     arguments: argparse.Namespace,
-    kept: list[tuple[float, ...]],
-    first: tuple[float, ...],
+    kept: list[tuple[tuple[float, int], tuple[float, int]]],
+    first: tuple[tuple[float, int], tuple[float, int]],
     target: float,
     recipe: Recipe,
     workers: int,
@@ -157,16 +177,18 @@ def finish_with(
     finish(
         arguments,
         "h100.train_time_to_accuracy_vs_trainer",
-        statistics.median(ours / theirs for ours, theirs in kept),
+        statistics.median(ours / theirs for (ours, _), (theirs, _) in kept),
         "ratio",
         f"transformers.Trainer, bf16, fused AdamW, {workers} loader processes: "
-        f"{statistics.median(theirs for _, theirs in kept):.1f} s to {target} on {arguments.task}",
+        f"{statistics.median(theirs for _, (theirs, _) in kept):.1f} s to {target} on {arguments.task}",
         details={
             "task": arguments.task,
             "target_accuracy": target,
-            "seconds": [round(ours, 2) for ours, _ in kept],
-            "trainer_seconds": [round(theirs, 2) for _, theirs in kept],
-            "first_round_seconds": [round(each, 2) for each in first],
+            "seconds": [round(ours, 2) for (ours, _), _ in kept],
+            "steps": [steps for (_, steps), _ in kept],
+            "trainer_seconds": [round(theirs, 2) for _, (theirs, _) in kept],
+            "trainer_steps": [steps for _, (_, steps) in kept],
+            "first_round_seconds": [round(seconds, 2) for seconds, _ in first],
             "steps_between_validations": recipe.evaluate_every,
             "batch_size": recipe.batch_size,
             "learning_rate": recipe.learning_rate,

@@ -115,6 +115,10 @@ class Keeper:
         held = best and BestWeights(step=best.step, model=checkpoints.copied(best.model))
         self._writing = self._writer.submit(self._write, checkpoint, held)
 
+    def is_saving(self) -> bool:
+        """Whether a checkpoint is on its way. One that failed is not: `save` says so."""
+        return self._writing is not None and not self._writing.done()
+
     def finish(self) -> None:
         """Wait until the last checkpoint is written. Raises StorageError where it could not be."""
         writing, self._writing = self._writing, None

@@ -164,9 +164,13 @@ class Loop:
         world: World,
         on_progress: OnProgress,
         save: SaveSnapshot,
+        is_saving: Callable[[], bool] = lambda: False,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`save` is called on every rank, and makes rank 0 write; `should_stop` is asked now and then."""
+        """`save` is called on every rank, and makes rank 0 write; `should_stop` is asked now and then.
+
+        A validation is not followed by a checkpoint while `is_saving` says, on rank 0, that one is on its way.
+        """
         self._settings = settings
         self._classifier = classifier
         self._optimizer = optimizer
@@ -176,6 +180,7 @@ class Loop:
         self._world = world
         self._on_progress = on_progress
         self._save = save
+        self._is_saving = is_saving
         self._should_stop = should_stop
         self._objective = objective
         on_gpu = world.device.type == "cuda"
@@ -345,7 +350,7 @@ class Loop:
         stop = distributed.any_rank(self._world, flag=self._should_stop())
         is_time = time.monotonic() - self._saved_at >= 60 * self._settings.checkpoint_minutes
         is_over = self._step == self.num_steps or self._is_out_of_patience()  # the bundle is written next
-        is_wanted = (is_time or self._is_due()) and not is_over
+        is_wanted = (is_time or (self._is_due() and not self._is_saving())) and not is_over
         if stop or distributed.broadcast_flag(self._world, flag=is_wanted):
             self._save(self._snapshot())
             self._saved_at = time.monotonic()

@@ -109,7 +109,7 @@ class TrainSettings:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the forward pass; weights and updates are fp32. auto: bf16 on a GPU that has it, else fp32."""
     checkpoint_minutes: float = 5.0
-    """Minutes between checkpoints; one is written after each validation too."""
+    """Minutes between checkpoints; one is written after each validation too, if the one before is on the disk."""
     resume: bool = False
     """Go on from the last checkpoint of an interrupted training."""
     log_to: Literal["none", "tensorboard", "wandb"] = "none"

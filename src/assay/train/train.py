@@ -210,6 +210,7 @@ def _train(
                 world=world,
                 on_progress=_hearing(on_progress, recorder, ready.effort),
                 save=keeper.save,
+                is_saving=keeper.is_saving,
                 should_stop=should_stop,
             )
             if (snapshot := keeper.found()) is not None:
