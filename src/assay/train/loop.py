@@ -153,7 +153,7 @@ class Rows:
 class Loop:
     """A training of one classifier on one rank, from any step on."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a thing of its own
         self,
         settings: TrainSettings,
         classifier: Classifier,
