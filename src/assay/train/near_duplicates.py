@@ -40,7 +40,9 @@ _COMPARED = 8
 # Written without spaces: every character is a word.
 _NO_SPACES = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])"
 _NO_WORD = r"[^\p{L}\p{N}\p{M}]+"
-_ASCII_WORDS = bytes(ord(chr(byte).lower()) if chr(byte).isalnum() else ord(" ") for byte in range(128)) + bytes(128)
+_ASCII_WORDS = bytes(
+    ord(chr(byte).lower()) if chr(byte).isalnum() else ord(" ") for byte in range(128)
+) + bytes(128)
 """For bytes.translate: what the two expressions make of ASCII."""
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
