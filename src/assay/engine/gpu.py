@@ -37,8 +37,11 @@ from assay.model.packing import PackedBatch, pack
 
 KernelChoice = Literal["auto", "triton", "plain"]
 
-ROWS_PER_PROCESSOR = 1024
-"""Rows of a batch for each multiprocessor: the tiles of every product then fill the device evenly."""
+ROWS_PER_PROCESSOR = 2048
+"""Rows of a batch for each multiprocessor: the tiles of every product then fill the device evenly, and fewer kernels
+wait for the last tiles of the one before."""
+PRE_NORM_ROWS_PER_PROCESSOR = 1024
+"""The same for pre-norm families, which were measured with it."""
 DETERMINISTIC_ROWS = 16_384
 """Rows of every batch of a deterministic engine."""
 _FIRST_ROWS = 1024
@@ -103,7 +106,8 @@ class GpuPackedEngine:
         self.default_batch_tokens = DETERMINISTIC_ROWS if deterministic else _PROBE_ROWS
         each = self._probe()
         if device.type == "cuda" and not deterministic:
-            self.default_batch_tokens = _budget(device, each)
+            rows = PRE_NORM_ROWS_PER_PROCESSOR if weights.is_pre_norm else ROWS_PER_PROCESSOR
+            self.default_batch_tokens = _budget(device, each, rows_per_processor=rows)
         if device.type == "cuda" and self._in_few_shapes:
             self._compute = Graphs(self._logits)
         self.num_padded_tokens = 0
@@ -188,12 +192,12 @@ class GpuPackedEngine:
         return (torch.cuda.max_memory_allocated(self._device) - before) / num_rows
 
 
-def _budget(device: torch.device, bytes_a_row: float) -> int:
+def _budget(device: torch.device, bytes_a_row: float, *, rows_per_processor: int) -> int:
     """Rows of a batch that suit the device and fit into its memory."""
     processors = torch.cuda.get_device_properties(device).multi_processor_count
     free, _ = torch.cuda.mem_get_info(device)
     fitting = int(free * _MEMORY_SHARE / bytes_a_row) // _PROBE_ROWS * _PROBE_ROWS
-    return min(processors * ROWS_PER_PROCESSOR, max(_PROBE_ROWS, fitting))
+    return min(processors * rows_per_processor, max(_PROBE_ROWS, fitting))
 
 
 def choose_kernels(device: torch.device, choice: KernelChoice) -> Kernels:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from assay.model.packing import PackedBatch
 
 WARM_UP_TOKENS = 64
+MOST_BATCH_TOKENS = 135_168
+"""Of a batch unless asked for: what comes next waits for it, 45 ms for RoBERTa-base on an H100."""
 BUFFER_BYTES = 1 << 16
 _PR_SET_PDEATHSIG = 1
 
@@ -178,6 +180,8 @@ def load(arguments: argparse.Namespace, num_labels: int) -> "Engine":
         packed=arguments.engine != "padded",
         deterministic=arguments.deterministic,
     )
+    # the engine fills batches up to it, so it is the engine that is told
+    engine.default_batch_tokens = min(engine.default_batch_tokens, MOST_BATCH_TOKENS)
     return Overlapped(engine) if arguments.device.startswith("cuda") else engine
 
 
