@@ -1,6 +1,7 @@
 """Interrupted trainings: killed anywhere they go on bit for bit, or are refused with the way out."""
 
 import dataclasses
+import errno
 import itertools
 import json
 import math
@@ -9,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+import threading
 import time
 
 import numpy as np
@@ -19,8 +21,8 @@ from support.configs import PADDED_CONFIGS
 from support.training import TINY_BERT, animal_rows, fit_forked, settings, write_base
 
 from assay import metrics
-from assay.errors import InputError, RefusedError, UsageError, WorkError
-from assay.train import distributed
+from assay.errors import InputError, RefusedError, StorageError, UsageError, WorkError
+from assay.train import checkpoints, distributed
 from assay.train.checkpoints import latest, load
 from assay.train.step import Stepper
 from assay.train.train import fit
@@ -127,6 +129,71 @@ def test_killed_again_and_again(calm, everything, tmp_path):
             fit(choices(base, tmp_path / "b", resume=step > 4), *everything, on_progress=killing(step))
     report = fit(choices(base, tmp_path / "b", resume=True), *everything)
     assert_same(report, expected)
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(calm, everything, tmp_path, monkeypatch):
+    """A slow disk stops nothing: steps go on, one validation has no checkpoint, and what is written is as it was."""
+    base, expected = calm
+    is_free, steps, save = threading.Event(), [], checkpoints.save
+
+    def slow(folder, checkpoint):
+        assert is_free.wait(timeout=60), "training waited for its checkpoint"
+        steps.append(checkpoint.step)
+        return save(folder, checkpoint)
+
+    def on_progress(progress):
+        if progress.step == 8:
+            is_free.set()
+            raise Killed
+
+    monkeypatch.setattr(checkpoints, "save", slow)
+    with pytest.raises(Killed):
+        fit(choices(base, tmp_path / "b", checkpoint_minutes=1e6), *everything, on_progress=on_progress)
+    assert steps == [3], "the validation at step 6 found one on its way"
+    assert_same(fit(choices(base, tmp_path / "b", resume=True), *everything), expected)
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_a_checkpoint_that_cannot_be_written_ends_the_training(
+    calm, everything, tmp_path, monkeypatch, is_stopped
+):
+    """Of a full disk the user hears, after Ctrl-C too; nothing half is left."""
+    base, _ = calm
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def on_progress(progress):
+        if is_stopped and progress.step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    minutes = 1e6 if is_stopped else EVERY_STEP
+    chosen = choices(base, tmp_path / "b", checkpoint_minutes=minutes, evaluate_every=24)
+    with pytest.raises(StorageError, match="No space left"):
+        fit(chosen, *everything, on_progress=on_progress)
+    assert not list(tmp_path.glob("**/step-*"))
+    assert not list(tmp_path.glob("**/*.safetensors"))
+
+
+def test_what_went_wrong_first_is_what_is_said(calm, everything, tmp_path, monkeypatch, caplog):
+    """A checkpoint that fails beside another error is a warning."""
+    base, _ = calm
+    has_begun = threading.Event()
+
+    def full(*_, **__):
+        has_begun.set()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def on_progress(progress):
+        if progress.step == 4:
+            assert has_begun.wait(timeout=60)
+            raise Killed
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(Killed):
+        fit(choices(base, tmp_path / "b", checkpoint_minutes=1e6), *everything, on_progress=on_progress)
+    assert "the last checkpoint was not written" in caplog.text
 
 
 def test_the_clock_leaves_interruptions_out(calm, everything, tmp_path):
@@ -255,13 +322,14 @@ def test_a_stop_at_the_last_step_is_finished_by_the_next_try(calm, everything, t
 
 
 def test_checkpoints_come_after_validations_and_by_the_clock(calm, everything, tmp_path):
-    """With hours between them, each validation still has one."""
+    """With hours between them, a validation still has one."""
     base, _ = calm
+    chosen = choices(base, tmp_path / "b", checkpoint_minutes=1e6, evaluate_every=6)
     with pytest.raises(Killed):
-        fit(choices(base, tmp_path / "b", checkpoint_minutes=1e6), *everything, on_progress=killing(8))
+        fit(chosen, *everything, on_progress=killing(8))
     held = load(latest(tmp_path / "b.training"))
     assert held.step == 6
-    assert held.best in {"best-00000003", "best-00000006"}
+    assert held.best == "best-00000006"
 
 
 # ---------------------------------------------------------------- refused, or begun anew
