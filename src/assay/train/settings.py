@@ -102,8 +102,8 @@ class TrainSettings:
     """Regression: least whole score; with `int_score_max`, scores are also given rounded and clipped."""
     int_score_max: int | None = None
     """Regression: greatest whole score."""
-    devices: str = "auto"
-    """`auto`: all GPUs, or the CPU in one process; or how many GPUs (without any: CPU processes)."""
+    devices: str = "1"
+    """How many GPUs, each with `batch_size` documents a step (without any: CPU processes); `auto`: all GPUs."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """ddp: each device holds the model; fsdp: each holds a part of it, for models that outgrow one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

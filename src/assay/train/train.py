@@ -135,10 +135,15 @@ def train(
     interrupted one lie beside it.
     """
     num_processes = _num_processes(settings)
+    hear_progress, hear_message = on_progress or _ignore, on_message or _ignore
     if num_processes == 1:
+        num_gpus = torch.cuda.device_count()
+        if num_gpus > 1 and distributed.find_place(os.environ) is None:
+            hear_message(
+                f"1 of {num_gpus} GPUs is used; for more set devices, batch_size documents a step on each"
+            )
         return train_here(settings, on_progress=on_progress, on_message=on_message)
     check_places(settings, num_ranks=num_processes)
-    hear_progress, hear_message = on_progress or _ignore, on_message or _ignore
 
     def hear(event: Mapping[str, Any]) -> None:
         if event["event"] == "progress":

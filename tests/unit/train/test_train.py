@@ -258,3 +258,21 @@ def test_columns_of_different_length_are_refused():
     """Texts and labels go row by row."""
     with pytest.raises(InputError, match=r"columns of \[1, 2\] rows"):
         LabelledRows(texts=("a", "b"), labels=("x",))
+
+
+def test_who_has_more_gpus_hears_of_it(base, tmp_path, monkeypatch):
+    """One is used unless asked for, as the batch of a step hangs on their number; a launched rank says nothing."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(training, "train_here", lambda *_, **__: None)
+    chosen, said = settings(base, tmp_path / "b"), []
+    train(chosen, on_message=said.append)
+    assert said == ["1 of 8 GPUs is used; for more set devices, batch_size documents a step on each"]
+    for name, value in {
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    train(chosen, on_message=said.append)
+    assert len(said) == 1
