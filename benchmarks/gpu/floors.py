@@ -1,9 +1,9 @@
-"""How near the engine in bf16 is to what no engine can pass on this card: its matrix products alone, sustained.
+"""How near the engine in bf16 is to its matrix products alone, sustained, as the library does them.
 
     python benchmarks/gpu/floors.py --record
 
 For each model the products of its layers run back to back for some seconds, as large as the engine's own batches,
-on random activations: the library's fastest, without bias, activation, residual, norm or attention. The last layer
+on random activations: as the library chooses, without bias, activation, residual, norm or attention. The last layer
 is left out, of which the engine computes the first tokens alone. What documents a second that makes is the bound.
 Rounds alternate: products, engine. Both run long enough to warm the card up; `nvidia-smi` is read every 100 ms
 meanwhile for its clock, its power, and why the clock is not higher. Nothing of the card is changed.
@@ -90,13 +90,17 @@ def watched(card: Card, device: torch.device) -> Iterator[None]:
         yield
         return
     fields = "clocks.sm,power.draw.instant,clocks_event_reasons.active"
-    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits", "-lms", "100"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        yield
-        process.terminate()
+    which = str(torch.cuda.get_device_properties(device).uuid)
+    command = ["nvidia-smi", "-i", f"GPU-{which}", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+    with subprocess.Popen([*command, "-lms", "100"], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
         assert process.stdout is not None, "it was started with a pipe"
         for line in process.stdout:
-            card.read(line)
+            with contextlib.suppress(ValueError):  # the last line may be cut
+                card.read(line)
 
 
 def layer_products(shape: ModelShape, num_tokens: int, device: torch.device) -> Callable[[], None]:

@@ -88,15 +88,17 @@ def main() -> None:
         workers = 0
         if device.type == "cuda":
             tried = {
-                count: pace(trainer(base, splits, recipe, place, num_workers=count, until=target))
-                for count in (0, 4)
+                count: reached(
+                    "Trainer", trainer(base, splits, recipe, place, num_workers=count, until=target), target
+                )
+                for count in (0, 0, 4)  # the first is not counted: kernels are compiled
             }
             workers = min(tried, key=lambda count: tried[count])
             print(f"Trainer is fastest with {workers} loader processes")
         for turn in range(arguments.rounds + 1):
             seeded = replace(recipe, seed=turn)
             ours = train_ours(
-                base, splits["train"], splits["validation"], seeded, place / "ours", until=target
+                base, splits["train"], splits["validation"], seeded, place / f"ours-{turn}", until=target
             )
             free_memory(device)
             theirs = trainer(base, splits, seeded, place, num_workers=workers, until=target)
@@ -143,12 +145,6 @@ def trainer(
         began=began,
         until=until,
     )
-
-
-def pace(done: Training) -> float:
-    """Seconds a step, validations included, without what comes before the first of them."""
-    (first, began, _), (last, ended, _) = done.validations[0], done.validations[-1]
-    return (ended - began) / max(1, last - first)
 
 
 def reached(name: str, done: Training, target: float) -> tuple[float, int]:

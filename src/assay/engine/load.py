@@ -124,10 +124,15 @@ def _proven_engine(wanted: _Wanted) -> Engine | None:
     Nothing of transformers is imported, and no model made: seconds of every later start.
     """
     config = wanted.proof().config()
-    tensors = None if config is None else checkpoints.load_tensors(wanted.path)
-    if config is None or tensors is None:
+    if config is None:
         return None
-    weights = families.weights_of(SimpleNamespace(**config), tensors)
+    tensors = checkpoints.load_tensors(wanted.path)
+    if tensors is None:
+        return None
+    try:
+        weights = families.weights_of(SimpleNamespace(**config), tensors)
+    except AttributeError:  # a note that lacks a field
+        return None
     engine = None if weights is None else wanted.packed(families.in_float32(weights))
     return None if isinstance(engine, str) else engine
 

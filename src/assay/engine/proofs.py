@@ -50,8 +50,11 @@ class Proof:
         scratch = self.file.with_name(f"{self.file.name}.{uuid4().hex}")
         with contextlib.suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            scratch.write_text(json.dumps(config, default=str), encoding="utf-8")
-            scratch.rename(self.file)
+            try:
+                scratch.write_text(json.dumps(config, default=str, skipkeys=True), encoding="utf-8")
+                scratch.rename(self.file)
+            finally:
+                scratch.unlink(missing_ok=True)
 
 
 def _folder() -> Path:
@@ -60,8 +63,10 @@ def _folder() -> Path:
 
 
 def _state(file: Path) -> str:
-    """What changes whenever the file does."""
+    """What changes whenever the file does: its bytes where it is small, else its size and time."""
     try:
+        if file.suffix == ".json":
+            return f"{file.resolve()} {hashlib.sha256(file.read_bytes()).hexdigest()}"
         found = file.stat()
     except OSError:
         return f"{file}: missing"

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from assay.model.packing import PackedBatch
 
 WARM_UP_TOKENS = 64
-MOST_BATCH_TOKENS = 135_168
-"""Of a batch unless asked for: what comes next waits for it, 45 ms for RoBERTa-base on an H100."""
+BATCH_TOKENS_PER_PROCESSOR = 1024
+"""Tokens of a batch for each multiprocessor of a GPU at most, unless asked for: what comes next waits for it, 45 ms
+for RoBERTa-base on an H100."""
 BUFFER_BYTES = 1 << 16
 _PR_SET_PDEATHSIG = 1
 
@@ -180,9 +181,17 @@ def load(arguments: argparse.Namespace, num_labels: int) -> "Engine":
         packed=arguments.engine != "padded",
         deterministic=arguments.deterministic,
     )
-    # the engine fills batches up to it, so it is the engine that is told
-    engine.default_batch_tokens = min(engine.default_batch_tokens, MOST_BATCH_TOKENS)
-    return Overlapped(engine) if arguments.device.startswith("cuda") else engine
+    if not arguments.device.startswith("cuda"):
+        return engine
+    if arguments.max_batch_tokens is None:
+        import torch
+
+        num_processors = torch.cuda.get_device_properties(arguments.device).multi_processor_count
+        # the engine fills batches up to it, so it is the engine that is told
+        engine.default_batch_tokens = min(
+            engine.default_batch_tokens, num_processors * BATCH_TOKENS_PER_PROCESSOR
+        )
+    return Overlapped(engine)
 
 
 def dtype_of(arguments: argparse.Namespace) -> str:

@@ -13,13 +13,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from assay.errors import AssayError, InputError, RefusedError
+from assay.errors import InputError, RefusedError
 from assay.model.checkpoints import weight_files
 from assay.train import checkpoints, distributed
 from assay.train.checkpoints import BestWeights, Checkpoint
 from assay.train.datasets import Prepared
 from assay.train.distributed import World
-from assay.train.loop import Best, History, Interrupted, Rows, Snapshot
+from assay.train.loop import Best, History, Interrupted, Rows, Snapshot, is_sharded
 from assay.train.model import PackedClassifier, PaddedClassifier
 from assay.train.settings import TrainSettings
 from assay.train.sharded import load_tensors, spread_like, wholes
@@ -79,11 +79,11 @@ class Keeper:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for the checkpoint on its way; what else went wrong matters more than that it failed."""
+        """Wait for the checkpoint on its way. That it failed matters to who was interrupted and will go on from it."""
         try:
             self.finish()
-        except AssayError as failed:
-            if error is None or isinstance(error, Interrupted):
+        except Exception as failed:
+            if isinstance(error, Interrupted):
                 raise
             _log.warning("the last checkpoint was not written: %s", failed)
         finally:
@@ -109,15 +109,17 @@ class Keeper:
                 "settings": decisive(self._settings),
                 "step_of": step_of(self._settings, self._world.world_size),
             },
-            model=checkpoints.copied(model),
-            optimizer=checkpoints.copied(optimizer),
+            model=self._kept(model),
+            optimizer=self._kept(optimizer),
         )
-        held = best and BestWeights(step=best.step, model=checkpoints.copied(best.model))
+        held = None if best is None else replace(best, model=self._kept(best.model))
         self._writing = self._writer.submit(self._write, checkpoint, held)
 
     def is_saving(self) -> bool:
-        """Whether a checkpoint is on its way. One that failed is not: `save` says so."""
-        return self._writing is not None and not self._writing.done()
+        """Whether a checkpoint is on its way. Raises StorageError where the last one could not be written."""
+        if self._writing is not None and self._writing.done():
+            self.finish()
+        return self._writing is not None
 
     def finish(self) -> None:
         """Wait until the last checkpoint is written. Raises StorageError where it could not be."""
@@ -175,6 +177,10 @@ class Keeper:
         return Snapshot(
             step=checkpoint.step, history=history, best=best, patience_used=values["patience_used"]
         )
+
+    def _kept(self, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Tensors that nothing changes any more; those of a sharded model were put together for this."""
+        return tensors if is_sharded(self._settings, self._world) else checkpoints.copied(tensors)
 
     def _new_best(self, best: Best | None) -> BestWeights | None:
         """The best weights where they are not written yet; every rank must ask."""

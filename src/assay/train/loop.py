@@ -139,7 +139,7 @@ SaveSnapshot = Callable[[Snapshot], None]
 
 
 class Interrupted(KeyboardInterrupt):
-    """The training was asked to stop, and has written a checkpoint."""
+    """The training was asked to stop, and has begun to write a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -346,11 +346,12 @@ class Loop:
             self._tell(number)
 
     def _look_up(self) -> None:
-        """Stop where one was asked to; save where it is time, or a validation was done. All ranks decide alike."""
+        """Stop where one was asked to; save where it is time, or after a validation. All ranks decide alike."""
+        is_over = self._step == self.num_steps or self._is_out_of_patience()  # the bundle is written next
+        is_saving = not is_over and self._is_saving()
         stop = distributed.any_rank(self._world, flag=self._should_stop())
         is_time = time.monotonic() - self._saved_at >= 60 * self._settings.checkpoint_minutes
-        is_over = self._step == self.num_steps or self._is_out_of_patience()  # the bundle is written next
-        is_wanted = (is_time or (self._is_due() and not self._is_saving())) and not is_over
+        is_wanted = (is_time or (self._is_due() and not is_saving)) and not is_over
         if stop or distributed.broadcast_flag(self._world, flag=is_wanted):
             self._save(self._snapshot())
             self._saved_at = time.monotonic()

@@ -43,7 +43,7 @@ _NO_WORD = r"[^\p{L}\p{N}\p{M}]+"
 _ASCII_WORDS = bytes(
     ord(chr(byte).lower()) if chr(byte).isalnum() else ord(" ") for byte in range(128)
 ) + bytes(128)
-"""For bytes.translate: what the two expressions make of ASCII."""
+"""For bytes.translate: what lower-casing and the two expressions make of ASCII."""
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 

@@ -94,7 +94,9 @@ def test_what_passed_once_is_not_tried_again(bert, fresh_cache, monkeypatch):
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("content", [b"", b'{"model_type": "be', b"[]", b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b'{"model_type": "be', b"[]", b"{}", b'{"model_type": "bert"}', b"\xff"]
+)
 def test_a_damaged_note_is_none(bert, fresh_cache, content):
     """The engine is tried again, and noted anew."""
     load_engine(bert, num_threads=1)

@@ -176,6 +176,25 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_training(
     assert not list(tmp_path.glob("**/*.safetensors"))
 
 
+def test_a_training_that_is_done_needs_no_checkpoint(calm, everything, tmp_path, monkeypatch, caplog):
+    """The one on its way fails as the last step ends: the bundle is written all the same."""
+    base, expected = calm
+    is_over = threading.Event()
+
+    def full(*_, **__):
+        assert is_over.wait(timeout=60)
+        raise StorageError("disk full; free space")
+
+    def on_progress(progress):
+        if progress.step == NUM_STEPS and progress.validation is not None:
+            is_over.set()
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    chosen = choices(base, tmp_path / "b", checkpoint_minutes=1e6)
+    assert_same(fit(chosen, *everything, on_progress=on_progress), expected)
+    assert "the last checkpoint was not written: disk full" in caplog.text
+
+
 def test_what_went_wrong_first_is_what_is_said(calm, everything, tmp_path, monkeypatch, caplog):
     """A checkpoint that fails beside another error is a warning."""
     base, _ = calm
