@@ -34,6 +34,9 @@ CLAIMS: Mapping[str, str] = {
     "h100.roberta_large.bf16_vs_sorted_padded": "RoBERTa-large in bf16, against the usual recipe",
     "h100.roberta_large.fp8_vs_sorted_padded": "RoBERTa-large in fp8, against the usual recipe in bf16",
     "h100.modernbert_base_long.bf16_vs_sorted_padded": "ModernBERT-base on long documents, against the usual recipe",
+    "h100.roberta_base.bf16_over_its_products": "RoBERTa-base in bf16, over its matrix products alone, sustained",
+    "h100.minilm.bf16_over_its_products": "MiniLM-L6 in bf16, over its matrix products alone, sustained",
+    "h100.roberta_large.bf16_over_its_products": "RoBERTa-large in bf16, over its matrix products alone, sustained",
     "h100.deberta_v3_base.docs_per_second": "DeBERTa-v3-base in bf16, the engine alone",
     "h100.roberta_base.end_to_end_ids_over_engine": "`assay score` on token ids, over the engine alone, RoBERTa-base",
     "h100.roberta_base.end_to_end_text_over_engine": "`assay score` on text, over the engine alone, RoBERTa-base",
@@ -94,7 +97,7 @@ of the real shapes, and documents are random ids or, where a row says text, real
 1,489. A ceiling is what the same card reached beside them in a product of large squares. What these figures leave
 open, and which fall short of what was hoped, stands in notes on
 [scoring](decisions/2026-11-22-gpu-measurements.md), [training](decisions/2026-11-22-training-engine.md) and
-[serving](decisions/2026-11-22-serving.md), the last of which says which ratio is too kind.
+[serving](decisions/2026-11-22-serving.md).
 
 ## Run them again
 
