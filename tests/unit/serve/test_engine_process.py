@@ -1,10 +1,13 @@
 """`assay.serve.engine_process`: what the process says of itself."""
 
 from argparse import Namespace
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from assay.serve.engine_process import dtype_of
+from assay.engine.load import load_engine
+from assay.serve.engine_process import dtype_of, load
 
 
 @pytest.mark.parametrize(
@@ -21,3 +24,20 @@ from assay.serve.engine_process import dtype_of
 def test_what_it_computes_in(engine, precision, dtype):
     """The type that is run, by torch's name, never the word auto; fp8 by its own name."""
     assert dtype_of(Namespace(engine=engine, precision=precision, device="cpu")) == dtype
+
+
+@pytest.mark.parametrize(
+    ("processors", "asked", "expected"), [(132, None, 135_168), (58, None, 59_392), (132, 500_000, 270_336)]
+)
+def test_batches_are_bounded_by_the_card_unless_asked_for(monkeypatch, processors, asked, expected):
+    """What comes next waits for a batch, so serving's are smaller than those of scoring."""
+    engine = load_engine("fake:2")
+    engine.default_batch_tokens = 270_336
+    monkeypatch.setattr("assay.engine.load.load_engine", lambda *_, **__: engine)
+    properties = SimpleNamespace(multi_processor_count=processors)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    arguments = Namespace(
+        bundle="b", device="cuda:0", precision="bf16", engine="auto", threads=None, deterministic=False
+    )
+    arguments.max_batch_tokens = asked
+    assert load(arguments, 2).default_batch_tokens == expected
