@@ -168,6 +168,10 @@ def our_settings(base: Path, out: Path, recipe: Recipe, **changes: Any) -> Train
     return TrainSettings(base=str(base), out=str(out), **fields)
 
 
+class _ReachedError(Exception):
+    """The accuracy that was waited for."""
+
+
 def train_ours(
     base: Path,
     rows: LabelledRows,
@@ -204,10 +208,6 @@ def train_ours(
         validations=tuple(validations),
         best=best,
     )
-
-
-class _ReachedError(Exception):
-    """The accuracy that was waited for."""
 
 
 def our_order(num_rows: int, recipe: Recipe) -> list[int]:

@@ -5,7 +5,7 @@
 For each model the products of its layers run back to back for some seconds, as large as the engine's own batches,
 on random activations: as the library chooses, without bias, activation, residual, norm or attention. The last layer
 is left out, of which the engine computes the first tokens alone. What documents a second that makes is the bound.
-Rounds alternate: products, engine. Both run long enough to warm the card up; `nvidia-smi` is read every 100 ms
+Rounds alternate: products, engine, some seconds each, which warms the card up; `nvidia-smi` is read every 100 ms
 meanwhile for its clock, its power, and why the clock is not higher. Nothing of the card is changed.
 
 `burst` is the products' rate in the first tenth of a second after a pause: what a short benchmark would show.
@@ -36,11 +36,8 @@ from _setup import (
     shape_of,
 )
 
-from assay.engine.engine import Engine
 from assay.engine.load import load_engine
-from assay.engine.measure import ModelShape, synchronize
-from assay.engine.run import run_sequences
-from assay.engine.sequences import Sequences
+from assay.engine.measure import TERA, ModelShape, measure, synchronize
 
 MODELS = ("roberta-base", "minilm", "roberta-large")
 PAUSE_SECONDS = 2.0
@@ -103,22 +100,27 @@ def watched(card: Card, device: torch.device) -> Iterator[None]:
                 card.read(line)
 
 
-def layer_products(shape: ModelShape, num_tokens: int, device: torch.device) -> Callable[[], None]:
-    """One layer's four products on `num_tokens` rows, output buffers made beforehand."""
-    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+def product_sizes(shape: ModelShape) -> tuple[tuple[int, int], ...]:
+    """Inputs and outputs of a layer's four products."""
     hidden, inner = shape.hidden_size, shape.intermediate_size
+    return (hidden, 3 * hidden), (hidden, hidden), (hidden, inner), (inner, hidden)
+
+
+def layer_products(shape: ModelShape, num_tokens: int, device: torch.device) -> Callable[[], None]:
+    """One layer's products on `num_tokens` rows, output buffers made beforehand."""
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
 
     def random(rows: int, columns: int, scale: float) -> torch.Tensor:
         return torch.empty(rows, columns, device=device, dtype=dtype).normal_(0, scale)
 
-    sizes = ((hidden, 3 * hidden), (hidden, hidden), (hidden, inner), (inner, hidden))
-    narrow, wide = random(num_tokens, hidden, 1.0), random(num_tokens, inner, 1.0)
+    sizes = product_sizes(shape)
+    inputs = {rows: random(num_tokens, rows, 1.0) for rows, _ in sizes}
     weights = [random(columns, rows, 0.02).t() for rows, columns in sizes]
     outputs = [torch.empty(num_tokens, columns, device=device, dtype=dtype) for _, columns in sizes]
 
     def run() -> None:
         for (rows, _), weight, output in zip(sizes, weights, outputs, strict=True):
-            torch.mm(narrow if rows == hidden else wide, weight, out=output)
+            torch.mm(inputs[rows], weight, out=output)
 
     return run
 
@@ -135,15 +137,6 @@ def seconds_of(run: Callable[[], None], seconds: float, device: torch.device) ->
     return (time.perf_counter() - began) / calls
 
 
-def engine_rate(engine: Engine, corpus: Sequences, seconds: float) -> float:
-    """Documents a second, the corpus again and again for so long."""
-    began, runs = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
-        run_sequences(engine, corpus, deduplicate=False)
-        runs += 1
-    return corpus.num_sequences * runs / (time.perf_counter() - began)
-
-
 def measure_model(model: Model, bundle: Path, device: torch.device, arguments: argparse.Namespace) -> None:
     """Bound, engine, and the card's state beside each."""
     corpus = documents(
@@ -154,7 +147,7 @@ def measure_model(model: Model, bundle: Path, device: torch.device, arguments: a
     )
     mean_tokens = float(np.diff(corpus.offsets).mean())
     engine = load_engine(bundle, device=str(device), precision="fp32" if device.type == "cpu" else "bf16")
-    run_sequences(engine, corpus, deduplicate=False)
+    measure(engine, corpus, rounds=0)
     num_tokens = 256 if arguments.tiny else engine.default_batch_tokens
     shape = shape_of(bundle)
     layer = layer_products(shape, num_tokens, device)
@@ -162,19 +155,19 @@ def measure_model(model: Model, bundle: Path, device: torch.device, arguments: a
     time.sleep(0 if arguments.tiny else PAUSE_SECONDS)
     burst = seconds_of(layer, BURST_SECONDS, device)
     cards = {"products": Card(), "engine": Card()}
-    bounds, rates = [], []
+    seconds, rates = [], []
     for _ in range(arguments.rounds):
         with watched(cards["products"], device):
-            layer_seconds = seconds_of(layer, arguments.seconds, device)
-        bounds.append(num_tokens / mean_tokens / (layer_seconds * (shape.num_layers - 1)))
+            seconds.append(seconds_of(layer, arguments.seconds, device))
         with watched(cards["engine"], device):
-            rates.append(engine_rate(engine, corpus, arguments.seconds))
-    flops = 2.0 * num_tokens * (4 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.intermediate_size)
+            rates.append(measure(engine, corpus, rounds=1, warmup=0)[0].docs_per_second)
+    bounds = [num_tokens / mean_tokens / (each * (shape.num_layers - 1)) for each in seconds]
     bound, rate = statistics.median(bounds), statistics.median(rates)
-    sustained = bound * mean_tokens / num_tokens * (shape.num_layers - 1) * flops / 1e12
+    flops = 2.0 * num_tokens * sum(rows * columns for rows, columns in product_sizes(shape))
+    sustained = flops / statistics.median(seconds) / TERA
     print(
         f"{model.name}: {rate:,.0f} docs/s, its products alone {bound:,.0f} ({sustained:.0f} TFLOP/s sustained, "
-        f"{flops / burst / 1e12:.0f} in a burst)",
+        f"{flops / burst / TERA:.0f} in a burst)",
         flush=True,
     )
     for name, card in cards.items():
@@ -190,7 +183,7 @@ def measure_model(model: Model, bundle: Path, device: torch.device, arguments: a
             "docs_per_second": round(rate),
             "mean_tokens": round(mean_tokens, 1),
             "tokens_a_batch": num_tokens,
-            "burst_teraflops": round(flops / burst / 1e12),
+            "burst_teraflops": round(flops / burst / TERA),
             "card": {name: card.to_json() for name, card in cards.items()},
             "rounds": arguments.rounds,
         },
@@ -202,7 +195,7 @@ def main() -> None:
     flags = parser(__doc__)
     flags.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}; default all")
     flags.add_argument("--rounds", type=int, default=3)
-    flags.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
+    flags.add_argument("--seconds", type=float, default=3.0, help="of one measurement of the products")
     arguments = flags.parse_intermixed_args()
     if arguments.tiny:
         arguments.rounds, arguments.seconds = 1, 0.2

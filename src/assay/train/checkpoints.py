@@ -283,11 +283,9 @@ def write_tensors(file: Path, tensors: Tensors) -> dict[str, str]:
 
 def copied(tensors: Tensors) -> dict[str, torch.Tensor]:
     """Copies on the CPU, which nothing changes any more; tied tensors stay tied."""
-    made: dict[object, torch.Tensor] = {}
-    for tensor in tensors.values():
-        if _place(tensor) not in made:
-            made[_place(tensor)] = tensor.detach().to("cpu", copy=True)
-    return {name: made[_place(tensor)] for name, tensor in tensors.items()}
+    distinct = {_place(tensor): tensor for tensor in tensors.values()}
+    copies = {place: tensor.detach().to("cpu", copy=True) for place, tensor in distinct.items()}
+    return {name: copies[_place(tensor)] for name, tensor in tensors.items()}
 
 
 def _place(tensor: torch.Tensor) -> tuple[object, ...]:

@@ -82,7 +82,7 @@ class Keeper:
         """Wait for the checkpoint on its way. That it failed matters to who was interrupted and will go on from it."""
         try:
             self.finish()
-        except Exception as failed:
+        except Exception as failed:  # whatever it is, it must not hide why the training ended
             if isinstance(error, Interrupted):
                 raise
             _log.warning("the last checkpoint was not written: %s", failed)
