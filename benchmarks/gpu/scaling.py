@@ -51,7 +51,10 @@ def main() -> None:
         pairs = []
         for turn in range(arguments.rounds + 1):
             runs = {count: place / f"run{turn}-{count}" for count in (1, 2)}
-            found = {count: score(bundle, sources, run, count, arguments) for count, run in runs.items()}
+            found = {
+                count: score(bundle, sources, run, count, arguments, is_cuda=device.type == "cuda")
+                for count, run in runs.items()
+            }
             if turn == 0:  # fills the caches, and shows that both are right
                 one, two = (first_scores(run) for run in runs.values())
                 difference = float(np.abs(one - two).max())
@@ -84,15 +87,24 @@ def main() -> None:
 
 
 def score(
-    bundle: Path, sources: list[Path], run: Path, num_devices: int, arguments: argparse.Namespace
+    bundle: Path,
+    sources: list[Path],
+    run: Path,
+    num_devices: int,
+    arguments: argparse.Namespace,
+    *,
+    is_cuda: bool,
 ) -> Command:
-    """`assay score` on so many devices."""
+    """`assay score` on so many devices; exits unless each of them was at work."""
     words: list[str | Path] = ["score", *sources, "--bundle", bundle, "--run", run]
     words += ["--input-ids-column", "input_ids", "--precision", arguments.precision]
     words += ["--devices", str(num_devices)]
     if arguments.unit_rows is not None:
         words += ["--unit-rows", str(arguments.unit_rows)]
-    return assay(*words)
+    done = assay(*words)
+    if is_cuda and done.stdout.count("engine: ") != num_devices:
+        raise SystemExit(f"not every device took part; nothing is timed: {done.stdout}")
+    return done
 
 
 if __name__ == "__main__":

@@ -196,6 +196,24 @@ def test_triton_kernels_give_the_models_own_logits(models, name, where):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", [*PACKED_CONFIGS, "deberta-v2"])
+def test_another_device_than_the_current_one(models, name, precision, tmp_path):
+    """Two engines of one process, each on its GPU, take turns and agree, recorded batches among theirs."""
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    models[name].save_pretrained(tmp_path)
+    sequences = make_sequences([*ODD_LENGTHS, 5, 17])
+    engines = [load_engine(tmp_path, device=f"cuda:{k}", precision=precision) for k in (1, 0)]
+    for _ in range(3):
+        far, near = (run_sequences(engine, sequences, max_batch_tokens=700)[0] for engine in engines)
+        np.testing.assert_array_equal(far, near)
+    assert all(engine.packed for engine in engines), [each.description() for each in engines]
+    assert [engine.description().partition("cuda:")[2][:1] for engine in engines] == ["1", "0"]
+    assert torch.cuda.current_device() == 0
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("name", PACKED_CONFIGS)
 def test_on_a_gpu_every_family_is_as_close_as_its_precision_allows(models, name, dtype):

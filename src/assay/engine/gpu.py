@@ -109,7 +109,7 @@ class GpuPackedEngine:
             rows = PRE_NORM_ROWS_PER_PROCESSOR if weights.is_pre_norm else ROWS_PER_PROCESSOR
             self.default_batch_tokens = _budget(device, each, rows_per_processor=rows)
         if device.type == "cuda" and self._in_few_shapes:
-            self._compute = Graphs(self._logits)
+            self._compute = Graphs(self._logits, device)
         self.num_padded_tokens = 0
 
     @property

@@ -24,7 +24,7 @@ def recording(
     graph: torch.cuda.CUDAGraph,
     *,
     pool: Any,  # noqa: ANN401  torch has no public name for it
-    stream: torch.cuda.Stream | None = None,
+    stream: torch.cuda.Stream | None,
 ) -> Iterator[None]:
     """What is run within goes into the graph; other threads may go on using the device.
 
@@ -52,9 +52,11 @@ class _Captured:
 class Graphs:
     """Runs a function of device batches through graphs, one for each shape; all share one pool of memory."""
 
-    def __init__(self, function: Callable[[DeviceBatch], torch.Tensor]) -> None:
+    def __init__(self, function: Callable[[DeviceBatch], torch.Tensor], device: torch.device) -> None:
         """Capture `function`, which must neither wait for the device nor look at values on it."""
         self._function = function
+        # torch's own is one for all devices, of the one that was current when it was first needed
+        self._stream = torch.cuda.Stream(device)
         self._met: OrderedDict[BatchShape, _Captured | None] = OrderedDict()
         self._pool = torch.cuda.graph_pool_handle()
 
@@ -84,6 +86,6 @@ class Graphs:
         own = torch.empty_like(flat)
         batch = shape.split(own)
         graph = torch.cuda.CUDAGraph()
-        with recording(graph, pool=self._pool):
+        with recording(graph, pool=self._pool, stream=self._stream):
             logits_NC = self._function(batch)
         return _Captured(graph=graph, flat=own, logits_NC=logits_NC)

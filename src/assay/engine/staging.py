@@ -48,6 +48,7 @@ class Staging:
     def put(self, batch: PackedBatch, num_rows: int, *, in_few_shapes: bool = False) -> Iterator[DeviceBatch]:
         """The batch on the device, filled up to `num_rows` rows; its work is what the context encloses.
 
+        A GPU is the thread's current one meanwhile: kernels are launched on that, not where their tensors lie.
         With `in_few_shapes` it is filled up with sequences and blocks of no token too, so that shapes
         are met again: results of sequences from `batch.num_sequences` on mean nothing.
         """
@@ -62,19 +63,20 @@ class Staging:
         slot = self._ring[self._turn]
         self._turn = (self._turn + 1) % len(self._ring)
         self._seconds += slot.wait()
-        buffer = slot.buffer(total)
-        shape.fill(parts, buffer.numpy())
-        stream = torch.cuda.current_stream(self._device)
-        with torch.cuda.stream(self._copies):
-            flat = buffer[:total].to(self._device, non_blocking=True)
-        stream.wait_stream(self._copies)
-        flat.record_stream(stream)
-        slot.began.record(stream)
-        try:
-            yield shape.split(flat)
-        finally:
-            slot.ended.record(stream)
-            slot.in_use = True
+        with torch.cuda.device(self._device):
+            buffer = slot.buffer(total)
+            shape.fill(parts, buffer.numpy())
+            stream = torch.cuda.current_stream(self._device)
+            with torch.cuda.stream(self._copies):
+                flat = buffer[:total].to(self._device, non_blocking=True)
+            stream.wait_stream(self._copies)
+            flat.record_stream(stream)
+            slot.began.record(stream)
+            try:
+                yield shape.split(flat)
+            finally:
+                slot.ended.record(stream)
+                slot.in_use = True
 
     def device_seconds(self) -> float:
         """Seconds that the device worked on batches; waits until it is done with them."""

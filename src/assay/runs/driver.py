@@ -45,6 +45,8 @@ class WorkerCommand:
     """Program and arguments."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Added to the driver's own environment: which device, how many threads."""
+    name: str = "a worker"
+    """What a person is told of it: "the worker on cuda:1"."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,11 +147,16 @@ class Driver:
         rank: int = 0,
         world_size: int = 1,
         on_progress: Callable[[Progress], None] | None = None,
+        on_message: Callable[[str], None] | None = None,
     ) -> None:
-        """Drive `run` with one process for each of `commands`, as `rank` of `world_size` drivers."""
+        """Drive `run` with one process for each of `commands`, as `rank` of `world_size` drivers.
+
+        `on_message` hears of workers that died and units that are tried again, a line at a time.
+        """
         self._target = run
         self._commands = commands
         self._on_progress = on_progress
+        self._say = on_message or (lambda _: None)
         units = run.manifest.units()
         found = run.part_files()
         share = own_share(len(units), rank, world_size)
@@ -272,15 +279,21 @@ class Driver:
             self._retry(worker.assigned.popleft(), cause)
         self._put_back(worker)
         self._last_death = cause
-        if self._pending:
-            if self._starts[worker.index] < STARTS_PER_WORKER:
-                self._start(worker.index)
-            elif not self._workers:
-                msg = (
-                    f"no worker is left ({cause}), {len(self._pending):,} units are; mend the cause and "
-                    "run the same command again"
-                )
-                raise WorkError(msg)
+        if not self._pending:
+            return
+        name = self._commands[worker.index].name
+        if self._starts[worker.index] < STARTS_PER_WORKER:
+            self._say(f"{name} ended early ({cause}); starting it again")
+            self._start(worker.index)
+        elif self._workers:
+            others = format_number_of(len(self._workers), "other")
+            self._say(f"{name} is given up ({cause}); going on with {others}")
+        else:
+            msg = (
+                f"no worker is left ({cause}), {len(self._pending):,} units are; mend the cause and "
+                "run the same command again"
+            )
+            raise WorkError(msg)
 
     def _put_back(self, worker: _Worker) -> None:
         """Its units are the next again; none of them was at fault."""
@@ -292,6 +305,7 @@ class Driver:
         if self._tries[unit.name] >= TRIES_PER_UNIT:
             self._failures[unit.name] = message
         else:
+            self._say(f"unit {unit.name} failed ({message}); it is tried again")
             self._pending.append(unit)
 
     def _hand_out(self) -> None:
@@ -385,11 +399,13 @@ def _death(returncode: int) -> str:
 
 
 def python_command(
-    module: str, *arguments: str, environment: Mapping[str, str] | None = None
+    module: str, *arguments: str, name: str, environment: Mapping[str, str] | None = None
 ) -> WorkerCommand:
     """The command that runs one of our modules in a process of its own."""
     return WorkerCommand(
-        arguments=(sys.executable, "-m", module, *arguments), environment=dict(environment or {})
+        arguments=(sys.executable, "-m", module, *arguments),
+        environment=dict(environment or {}),
+        name=name,
     )
 
 
@@ -406,7 +422,7 @@ def drive_run(
     """Create the run at `url` or join it, and work on it until every unit is published.
 
     `commands` gives the worker processes for the run. `on_message` hears what a person should know,
-    a line at a time: "412 of 480 units are published; going on with 68."
+    a line at a time: "412 of 480 units are published; going on with 68.", and that a device was lost.
     """
     say = on_message or (lambda _: None)
     run, is_new = create_or_join(url, manifest)
@@ -415,7 +431,14 @@ def drive_run(
         asked = manifest.settings.get(key)
         if key in SETTINGS_OF_A_TRY and asked != value:
             say(f"{key} stays {value}, as the run was planned with; {asked} needs a new --run.")
-    driver = Driver(run, commands(run), rank=rank, world_size=world_size, on_progress=on_progress)
+    driver = Driver(
+        run,
+        commands(run),
+        rank=rank,
+        world_size=world_size,
+        on_progress=on_progress,
+        on_message=on_message,
+    )
     total, left = driver.units_total, driver.units_left
     if is_new or left == total:
         say(f"{format_number_of(total, 'unit')} to do, {format_number_of(run.manifest.planned_rows, 'row')}.")

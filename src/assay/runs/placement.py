@@ -64,8 +64,9 @@ def worker_commands(module: str, run: Run, placement: Placement) -> Sequence[Wor
     commands = []
     for index in range(placement.num_workers):
         device = "cpu" if placement.kind == "cpu" else f"cuda:{index}"
+        name = f"worker {index + 1}" if placement.kind == "cpu" else f"the worker on {device}"
         arguments = (run.url, "--device", device, "--threads", threads)
-        commands.append(python_command(module, *arguments, environment=environment))
+        commands.append(python_command(module, *arguments, name=name, environment=environment))
     return commands
 
 

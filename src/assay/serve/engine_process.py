@@ -101,7 +101,7 @@ class Overlapped:
             host_NC = torch.empty(logits_NC.shape, dtype=logits_NC.dtype, pin_memory=True)
             host_NC.copy_(logits_NC, non_blocking=True)
             copied = torch.cuda.Event()
-            copied.record()
+            copied.record(torch.cuda.current_stream(logits_NC.device))
         copied.synchronize()
         return host_NC
 

@@ -28,7 +28,7 @@ def test_no_garbage_is_collected_while_a_graph_is_recorded(begun):
         assert not gc.isenabled()
     assert gc.isenabled()
     assert begun == [("graph", {"pool": "pool", "stream": "stream", "capture_error_mode": "thread_local"})]
-    with pytest.raises(RuntimeError), graphs.recording("graph", pool="pool"):
+    with pytest.raises(RuntimeError), graphs.recording("graph", pool="pool", stream="stream"):
         raise RuntimeError
     assert gc.isenabled()
 
@@ -37,7 +37,7 @@ def test_who_collects_none_is_left_alone(begun):
     """A caller that has switched the collector off finds it off."""
     gc.disable()
     try:
-        with graphs.recording("graph", pool="pool"):
+        with graphs.recording("graph", pool="pool", stream="stream"):
             pass
         assert not gc.isenabled()
     finally:

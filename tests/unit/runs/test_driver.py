@@ -3,6 +3,7 @@
 import functools
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from support.fake_runs import fake_commands as fake_commands_of
@@ -86,15 +87,21 @@ def test_a_new_run_says_what_it_does(folder, tmp_path):
         drive_run(
             str(tmp_path / "new"), plan_run(folder), lambda run: [script(run, "")], on_message=said.append
         )
-    assert said == ["10 units to do, 200 rows."]
+    assert said[0] == "10 units to do, 200 rows."
 
 
 def test_a_dead_worker_costs_its_units_only(run, tmp_path, fake_commands):
     """A worker that is killed is started again, and its units, those given ahead too, are done again."""
     deaths = plan_deaths(tmp_path / "deaths", ["before.link.2", "after.link.1"])
     log = tmp_path / "log"
-    outcome = Driver(run, fake_commands(run, 1, Orders(deaths=str(deaths), log=str(log)))).run()
+    said = []
+    commands = fake_commands(run, 1, Orders(deaths=str(deaths), log=str(log)))
+    outcome = Driver(run, commands, on_message=said.append).run()
     assert len(deaths_met(deaths)) == 2
+    cause = "worker killed by SIGKILL (out of memory?)"
+    again = f"a worker ended early ({cause}); starting it again"
+    assert said[1::2] == [again, again]
+    assert [line.partition(" failed ")[2] for line in said[::2]] == [f"({cause}); it is tried again"] * 2
     # The part whose worker died right after the link stands, though its worker could not say so.
     assert outcome.units_published == 9
     assert verify(run.url, sources=True).holds
@@ -115,20 +122,29 @@ def test_a_worker_that_cannot_start(run, fake_commands):
         Driver(run, fake_commands(run, 1, Orders(start="broken"))).run()
 
 
-@pytest.mark.parametrize("end", ["broken", "exit"])
-def test_a_worker_that_cannot_load(run, tmp_path, fake_commands, end):
-    """One device fails to load with units in hand: the other does all of them, and none counts as tried."""
+@pytest.mark.parametrize(
+    ("end", "cause", "starts"),
+    [("broken", "RuntimeError: no such device", 1), ("exit", "worker exited with status 3", 3)],
+)
+def test_a_worker_that_cannot_load(run, tmp_path, fake_commands, end, cause, starts):
+    """One device fails to load with units in hand: the other does all of them, none counts as tried, and it is said."""
     log = tmp_path / "log"
     commands = [
         *fake_commands(run, 1, Orders(load=end, log=str(log))),
         *fake_commands(run, 1, Orders(seconds_per_batch=0.05)),
     ]
-    driver = Driver(run, commands)
+    commands[0] = replace(commands[0], name="the worker on cuda:0")
+    said = []
+    driver = Driver(run, commands, on_message=said.append)
     outcome = driver.run()
     assert outcome.units_published == 10
     assert verify(run.url, sources=True).holds
     assert log.read_text(), "the broken worker was given a unit"
     assert not driver._tries
+    assert said == [
+        *[f"the worker on cuda:0 ended early ({cause}); starting it again"] * (starts - 1),
+        f"the worker on cuda:0 is given up ({cause}); going on with 1 other",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -239,7 +255,7 @@ def test_a_rank_does_its_share_first(run, tmp_path, fake_commands):
 def test_commands_run_our_own_interpreter():
     """A worker is a module of the same installation, with its place in the environment."""
     command = python_command(
-        "assay.score.worker", "run", "--device", "cpu", environment={"OMP_NUM_THREADS": "1"}
+        "assay.score.worker", "run", "--device", "cpu", name="worker 1", environment={"OMP_NUM_THREADS": "1"}
     )
     assert command.arguments == (sys.executable, "-m", "assay.score.worker", "run", "--device", "cpu")
     assert command.environment == {"OMP_NUM_THREADS": "1"}
