@@ -227,6 +227,8 @@ def _meet(
         store = _open_store(place, environment, timeout)
         _refuse_shared_gpus(store, place, device)
         watch = _Watch(store, place, way_out=way_out, end_process=device.type == "cuda")
+        # sums are recorded by each rank when it likes; to register their buffers NCCL would have all meet
+        os.environ.setdefault("NCCL_GRAPH_REGISTER", "0")
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             store=PrefixStore("group", store),

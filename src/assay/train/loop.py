@@ -7,7 +7,8 @@ It reads aloud in `Loop.run`. Axes: N rows, C outputs.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -36,8 +37,8 @@ from assay.train.settings import BestBy, TrainSettings
 from assay.train.step import Stepper
 
 _LOWER_IS_BETTER = frozenset({"nll", "mae"})
-_STEPS_BETWEEN_READINGS = 25
-"""On a GPU losses are read so seldom, because reading waits for the device."""
+_STEPS_BETWEEN_READINGS = {"cpu": 1, "cuda": 25}
+"""Steps whose losses are read together. On a GPU they are read that many steps later, so that it never waits."""
 _EVALUATION_TOKENS = {"cpu": 4_096, "cuda": 65_536}
 
 
@@ -183,7 +184,6 @@ class Loop:
         self._is_saving = is_saving
         self._should_stop = should_stop
         self._objective = objective
-        on_gpu = world.device.type == "cuda"
         self._is_sharded = is_sharded(settings, world)
         self._loss_scale = world.world_size if self._is_sharded else 1
         """A sharded model takes the mean of the ranks' gradients where others take the sum."""
@@ -201,12 +201,13 @@ class Loop:
         self._steps_per_epoch = num_epoch_steps(rows.train.num_rows, self._rows_per_step)
         self.num_steps = settings.epochs * self._steps_per_epoch
         """Optimizer steps in all."""
-        self._between_readings = _STEPS_BETWEEN_READINGS if on_gpu else 1
+        self._between_readings = _STEPS_BETWEEN_READINGS[world.device.type]
         self.history = History()
         self.best: Best | None = None
         self._patience_used = 0
         self._step = 0
         self._unread: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._on_their_way: deque[_Figures] = deque()
         self._began = self._saved_at = time.monotonic()
         self._seconds_before = 0.0
 
@@ -230,11 +231,15 @@ class Loop:
             for step_passes in ahead(self._prepared, self._steps_left()):
                 self._train_step(step_passes)
                 if self._is_due():
+                    self._read()
                     self._validate()
-                if not self._unread:
+                    self._look_up()
+                elif len(self._unread) == self._between_readings:
+                    self._read(but_newest=self._between_readings > 1)
                     self._look_up()
                 if self._is_out_of_patience():
                     break
+        self._stepper.end()
         assert self.best is not None, "the last step is followed by a validation"
         return self.best
 
@@ -282,7 +287,17 @@ class Loop:
             passes=[self._batch(each, total_weight) for each in mine] + idle,
             num_rows=len(rows),
             num_tokens=int(self._lengths[rows].sum()),
+            token_ids=self._token_ids(rows),
         )
+
+    def _token_ids(self, rows: IndexArray) -> torch.Tensor | None:
+        """Ids of all tokens of the rows, each once; None for a process by itself, which need not know."""
+        if self._world.world_size == 1 or self._is_sharded:
+            return None
+        train = self._rows.train
+        ids = np.concatenate([train.flat_ids[train.offsets[row] : train.offsets[row + 1]] for row in rows])
+        token_ids = torch.from_numpy(np.flatnonzero(np.bincount(ids)))
+        return token_ids.pin_memory() if self._world.device.type == "cuda" else token_ids
 
     def _batch(self, rows: IndexArray, total_weight: float) -> TrainBatch:
         train = self._rows.train
@@ -313,7 +328,7 @@ class Loop:
             except torch.OutOfMemoryError as error:
                 raise _too_large(batch) from error
         try:
-            self._unread.append(self._stepper.update())
+            self._unread.append(self._stepper.update(step.token_ids))
         except torch.OutOfMemoryError as error:
             raise WorkError(
                 "the optimizer's state does not fit into the device's memory beside the model and its gradients;"
@@ -323,14 +338,18 @@ class Loop:
         self.history.num_rows += step.num_rows
         self.history.num_tokens += step.num_tokens
         self.history.learning_rates.append(settings.learning_rate * factor)
-        if len(self._unread) >= self._between_readings or self._is_due():
-            self._read()
 
-    def _read(self) -> None:
-        """Wait for the figures of the steps since the last reading, and tell of them."""
+    def _read(self, *, but_newest: bool = False) -> None:
+        """Tell of the steps done, once their figures are there; `but_newest`: those since the last time come later."""
+        if self._unread:
+            self._on_their_way.append(_Figures(self._unread))
+            self._unread.clear()
+        while len(self._on_their_way) > but_newest:
+            self._note(self._on_their_way.popleft().wait())
+
+    def _note(self, figures: NDArray[np.float64]) -> None:
+        """Write down and tell of the next steps, of which the loss on this rank and the norm are given, [steps, 2]."""
         # losses are shares of each step's, so that ranks add up; norms are the same on each
-        figures = torch.stack([torch.stack(each) for each in self._unread]).double().cpu().numpy()
-        self._unread.clear()
         losses = distributed.sum_over_ranks(self._world, figures[:, 0]) / self._loss_scale
         self.history.seconds = self._seconds()
         first = len(self.history.losses)
@@ -353,9 +372,11 @@ class Loop:
         is_time = time.monotonic() - self._saved_at >= 60 * self._settings.checkpoint_minutes
         is_wanted = (is_time or (self._is_due() and not is_saving)) and not is_over
         if stop or distributed.broadcast_flag(self._world, flag=is_wanted):
+            self._read()
             self._save(self._snapshot())
             self._saved_at = time.monotonic()
         if stop:
+            self._stepper.end()
             raise Interrupted
 
     def _tell(self, number: int, validation: Mapping[str, float] | None = None) -> None:
@@ -440,6 +461,27 @@ class Loop:
         return self._seconds_before + time.monotonic() - self._began
 
 
+class _Figures:
+    """Losses and norms of some steps, on their way from the device."""
+
+    def __init__(self, of_steps: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        figures = torch.stack([figure for both in of_steps for figure in both]).view(-1, 2)
+        self._arrived: torch.cuda.Event | None = None
+        self._here = figures
+        if figures.device.type == "cuda":
+            self._here = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
+            self._here.copy_(figures, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def wait(self) -> NDArray[np.float64]:
+        """Them, once they are there, [steps, 2]."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        figures: NDArray[np.float64] = self._here.double().numpy()
+        return figures
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Step:
     """What a rank does in one optimizer step."""
@@ -451,6 +493,8 @@ class _Step:
     """Of all ranks."""
     num_tokens: int
     """Of all ranks."""
+    token_ids: torch.Tensor | None
+    """Of all ranks, each once, int64; None where nobody asks."""
 
 
 def is_sharded(settings: TrainSettings, world: World) -> bool:

@@ -96,6 +96,11 @@ class Classifier(Protocol):
     num_outputs: int
     """C, the number of logits."""
 
+    @property
+    def token_table(self) -> nn.Parameter | None:
+        """The parameter [V, H] of which a pass reads the rows of its token ids and no others, if there is one."""
+        ...
+
     def __call__(self, batch: TrainBatch, seed: torch.Tensor) -> torch.Tensor:
         """Return the logits, float32 [S, C]; `seed` is int64 [1] on the device, new in each pass."""
         ...
@@ -193,6 +198,12 @@ class PackedClassifier(nn.Module):
                 states = layer(states, run)
         pooled_SH = self._pool(weights, states[0], batch)
         return self._head(weights.head, pooled_SH.float(), run)
+
+    @property
+    def token_table(self) -> nn.Parameter | None:
+        """The token embeddings."""
+        words = families.frame_weights(self._config, self._frame_tensors()).word_embeddings
+        return words if isinstance(words, nn.Parameter) else None
 
     def _frame_tensors(self) -> dict[str, torch.Tensor]:
         """All tensors but those of layers, which fetch their own when they run."""
@@ -408,6 +419,8 @@ class PaddedClassifier(nn.Module):
     """Any transformers sequence classifier, its documents padded to the longest of the pass."""
 
     can_fill = False
+    token_table = None
+    """None that is known of: an architecture may look up whatever it likes."""
 
     def __init__(self, model: PreTrainedModel, *, dtype: torch.dtype, gradient_checkpointing: bool) -> None:
         """Run `model` as it is, under autocast where `dtype` is not float32.

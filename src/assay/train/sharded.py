@@ -45,7 +45,7 @@ class ShardedGradients:
     def finish_pass(self) -> None:
         """FSDP waits by itself."""
 
-    def sum_over_ranks(self) -> None:
+    def sum_table(self, token_ids: torch.Tensor | None) -> None:
         """FSDP has summed by itself."""
 
     def zero(self) -> None:

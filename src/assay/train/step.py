@@ -1,11 +1,11 @@
 """One optimizer step: passes forward and backward, gradients summed over ranks, an update.
 
 On a GPU a pass of a shape met before is replayed from a CUDA graph, and so is the update: at 32
-documents a step the host would otherwise be the limit. Gradients lie in a few flat buffers. Where
-passes are not recorded, each is summed over ranks as soon as its last gradient is there, beside the
-rest of the backward pass, as `DistributedDataParallel` does it. Recorded passes hold no sum: ranks
-record at different times, and NCCL would have them wait for one another while they do. Theirs follow
-the last pass of a step.
+documents a step the host would otherwise be the limit. Gradients lie in a few flat buffers. In the
+last pass of a step each is summed over ranks as soon as its last gradient is there, beside the rest
+of the backward pass, as `DistributedDataParallel` does it; recorded passes hold these sums. The
+table of token embeddings, a third of DistilBERT and most of XLM-RoBERTa, is last to get its gradient
+and has one in few rows: ranks know each other's tokens and sum those rows alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,30 +29,42 @@ BUCKET_BYTES = 32 << 20
 class Gradients:
     """The gradients of parameters in flat buffers, summed over ranks during the backward pass."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], *, world_size: int, overlaps: bool = True) -> None:
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], *, world_size: int, table: nn.Parameter | None = None
+    ) -> None:
         """Give each parameter a gradient of zeros; later parameters, whose gradients come first, go first.
 
-        `overlaps`: whether sums begin during the last pass; else `sum_over_ranks` is to follow it.
+        `table`: the one of which a step changes few rows, [V, H]; `sum_table` sums it.
         """
         self.buckets: list[torch.Tensor] = []
         self._is_last_pass = True
-        self._world_size = world_size
-        self._overlaps = overlaps and world_size > 1
+        self._is_alone = world_size == 1
         self._missing: list[int] = []
         self._next_to_sum = 0
         self._sizes: list[int] = []
         self._works: list[dist.Work] = []
-        for members in _buckets(list(reversed(parameters))):
-            bucket = torch.zeros(sum(each.numel() for each in members), device=members[0].device)
-            start = 0
-            for parameter in members:
-                parameter.grad = bucket[start : start + parameter.numel()].view_as(parameter)
-                start += parameter.numel()
-                if self._overlaps:
+        for members in _buckets(each for each in reversed(parameters) if each is not table):
+            bucket = self._add_bucket(members)
+            self._sizes.append(len(members))
+            if not self._is_alone:
+                for parameter in members:
                     parameter.register_post_accumulate_grad_hook(self._hook(len(self.buckets)))
             self.buckets.append(bucket)
-            self._sizes.append(len(members))
         self._missing = list(self._sizes)
+        self._table_VH: torch.Tensor | None = None
+        if any(each is table for each in parameters):
+            assert table is not None, "one of the parameters"
+            self.buckets.append(self._add_bucket([table]))
+            self._table_VH = self.buckets[-1].view_as(table)
+
+    @staticmethod
+    def _add_bucket(members: Sequence[nn.Parameter]) -> torch.Tensor:
+        bucket = torch.zeros(sum(each.numel() for each in members), device=members[0].device)
+        start = 0
+        for parameter in members:
+            parameter.grad = bucket[start : start + parameter.numel()].view_as(parameter)
+            start += parameter.numel()
+        return bucket
 
     def begin_pass(self, *, is_last: bool) -> None:
         """Say whether gradients are whole after this pass, and are to be summed over ranks."""
@@ -75,28 +87,36 @@ class Gradients:
 
     def finish_pass(self) -> None:
         """Wait (on a GPU: have its stream wait) for the sums over ranks; what never came is summed now."""
-        if self._overlaps and self._is_last_pass:
-            self._sum_rest()
+        if self._is_last_pass and not self._is_alone:
+            for index in range(self._next_to_sum, len(self._sizes)):
+                self._sum(index)
+            for work in self._works:
+                work.wait()
+            self._works.clear()
         self._missing = list(self._sizes)
         self._next_to_sum = 0
 
-    def sum_over_ranks(self) -> None:
-        """Sum what no pass has summed; where passes overlap with it, or there is one rank, nothing is left."""
-        if self._world_size > 1 and not self._overlaps:
-            self._sum_rest()
+    def sum_table(self, token_ids: torch.Tensor | None) -> None:
+        """Sum the table's gradient over ranks, after the last pass of a step.
 
-    def _sum_rest(self) -> None:
-        for index in range(self._next_to_sum, len(self.buckets)):
-            self._sum(index)
-        for work in self._works:
-            work.wait()
-        self._works.clear()
+        `token_ids`: its rows that any rank has looked up in the step, each once and the same on all ranks,
+        int64; None: any row.
+        """
+        if self._table_VH is None or self._is_alone:
+            return
+        if token_ids is None or 2 * len(token_ids) > len(self._table_VH):
+            dist.all_reduce(self._table_VH)
+            return
+        rows_U = token_ids.to(self._table_VH.device, non_blocking=True)
+        summed_UH = self._table_VH.index_select(0, rows_U)
+        dist.all_reduce(summed_UH)
+        self._table_VH.index_copy_(0, rows_U, summed_UH)
 
     def _hook(self, index: int) -> Callable[[torch.Tensor], None]:
         def arrived(_: torch.Tensor) -> None:
             self._missing[index] -= 1
             # in the order of the buckets: ranks must sum the same ones together, whatever comes first on each
-            while self._is_last_pass and self._next_to_sum < len(self.buckets):
+            while self._is_last_pass and self._next_to_sum < len(self._sizes):
                 if self._missing[self._next_to_sum]:
                     break
                 self._sum(self._next_to_sum)
@@ -141,6 +161,7 @@ class Stepper:
         self._objective = objective
         self._device = device
         self._max_norm = max_gradient_norm
+        self._is_alone = world_size == 1
         self._on_gpu = device.type == "cuda"
         self.records = records and self._on_gpu and classifier.can_fill and not is_sharded
         """Whether passes want one of few shapes."""
@@ -149,12 +170,12 @@ class Stepper:
         if is_sharded:
             self._gradients = ShardedGradients(cast("nn.Module", classifier), parameters)
         else:
-            self._gradients = Gradients(parameters, world_size=world_size, overlaps=not self.records)
+            self._gradients = Gradients(parameters, world_size=world_size, table=classifier.token_table)
         self._seed = torch.zeros(1, dtype=torch.int64, device=device)
         self._loss = torch.zeros((), device=device)
         self._norm = torch.zeros((), device=device)
-        self._recorded: dict[Shape, _Recorded | None] = {}
-        """By shape; None for one met once."""
+        self._recorded: dict[tuple[Shape, bool], _Recorded | None] = {}
+        """By shape, and whether the pass sums over ranks; None for one met once."""
         self._update_graph: torch.cuda.CUDAGraph | None = None
         self._has_updated = False
         self._stream = torch.cuda.Stream(device) if self._on_gpu else None
@@ -174,32 +195,35 @@ class Stepper:
     def run_pass(self, batch: TrainBatch, *, seed: int, is_last: bool) -> None:
         """Add the gradients and the loss of a batch on the host; `seed` decides on its dropout.
 
-        With `is_last` the gradients are then summed over ranks.
+        With `is_last` all gradients but the token table's are summed over ranks.
         """
         torch.manual_seed(seed)
         self._seed.fill_(seed)
         if self.records:
-            self._replay(batch)
+            self._replay(batch, is_last=is_last)
         else:
             self._pass(batch.to(self._device), is_last=is_last)
-        if is_last:
-            self._gradients.sum_over_ranks()
 
-    def _replay(self, batch: TrainBatch) -> None:
+    def _replay(self, batch: TrainBatch, *, is_last: bool) -> None:
         """Run a batch of a shape met for the first time as it is, record the second, replay all later ones."""
-        if batch.shape not in self._recorded:
-            self._recorded[batch.shape] = None
-            self._pass(batch.to(self._device), is_last=True)
+        key = (batch.shape, is_last and not self._is_alone)
+        if key not in self._recorded:
+            self._recorded[key] = None
+            self._pass(batch.to(self._device), is_last=is_last)
             return
-        found = self._recorded[batch.shape]
+        found = self._recorded[key]
         if found is None:
-            found = self._recorded[batch.shape] = self._record(batch.to(self._device))
+            found = self._recorded[key] = self._record(batch.to(self._device), is_last=is_last)
         for own, given in zip(tensors_of(found.batch), tensors_of(batch), strict=True):
             own.copy_(given, non_blocking=True)
         found.graph.replay()
 
-    def update(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Clip, update and begin anew; the step's loss on this rank and gradient norm, on the device."""
+    def update(self, token_ids: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Clip, update and begin anew; the step's loss on this rank and gradient norm, on the device.
+
+        `token_ids`: of all tokens of the step on all ranks, each once, int64 on the host; None: not known.
+        """
+        self._gradients.sum_table(token_ids)
         if not self.records or not self._has_updated:
             self._update()
         else:
@@ -212,6 +236,13 @@ class Stepper:
         figures = (self._loss.clone(), self._norm.clone())
         self._loss.zero_()
         return figures
+
+    def end(self) -> None:
+        """Let go of what was recorded, once the device is done: NCCL's group waits for recorded sums to go first."""
+        for recorded in self._recorded.values():
+            if recorded is not None:
+                recorded.graph.reset()
+        self._recorded.clear()
 
     def _pass(self, batch: TrainBatch, *, is_last: bool) -> None:
         self._gradients.begin_pass(is_last=is_last)
@@ -227,11 +258,11 @@ class Stepper:
         self._optimizer.step()
         self._gradients.zero()
 
-    def _record(self, batch: TrainBatch) -> _Recorded:
+    def _record(self, batch: TrainBatch, *, is_last: bool) -> _Recorded:
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(self._device)
         with recording(graph, pool=self._pool, stream=self._stream):
-            self._pass(batch, is_last=True)
+            self._pass(batch, is_last=is_last)
         return _Recorded(graph=graph, batch=batch)
 
 

@@ -22,7 +22,7 @@ from support.training import TINY_BERT, animal_rows, fit_forked, settings, write
 
 from assay import metrics
 from assay.errors import InputError, RefusedError, StorageError, UsageError, WorkError
-from assay.train import checkpoints, distributed
+from assay.train import checkpoints, distributed, loop
 from assay.train.checkpoints import latest, load
 from assay.train.step import Stepper
 from assay.train.train import fit
@@ -326,6 +326,29 @@ def test_sigterm_writes_a_checkpoint_at_the_step_under_way(calm, everything, tmp
     assert_same(fit(choices(base, tmp_path / "b", resume=True), *everything), expected)
 
 
+def test_figures_that_come_later_are_whole_where_it_stops(calm, everything, tmp_path, monkeypatch):
+    """Read two steps late, as on a GPU: told in order, all of them before a checkpoint, and nothing else changes."""
+    base, _ = calm
+    expected = fit(choices(base, tmp_path / "a", evaluate_every=12, checkpoint_minutes=1e6), *everything)
+    monkeypatch.setattr(loop, "_STEPS_BETWEEN_READINGS", {"cpu": 2})
+    told = []
+
+    def on_progress(progress):
+        told.append(progress.step)
+        if told == [1, 2, 3, 4, 5]:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    late = choices(base, tmp_path / "b", evaluate_every=12, checkpoint_minutes=1e6)
+    with pytest.raises(KeyboardInterrupt):
+        fit(late, *everything, on_progress=on_progress)
+    assert told == list(range(1, 9)), "5 is told of at step 8"
+    report = fit(
+        dataclasses.replace(late, resume=True), *everything, on_progress=lambda each: told.append(each.step)
+    )
+    assert sorted(set(told)) == list(range(1, NUM_STEPS + 1))
+    assert_same(report, expected)
+
+
 def test_a_stop_at_the_last_step_is_finished_by_the_next_try(calm, everything, tmp_path):
     """Nothing is left to train: the best weights become the bundle."""
     base, expected = calm
@@ -535,8 +558,8 @@ def test_a_failure_leaves_the_checkpoint_before_it(calm, everything, tmp_path, m
     update = Stepper.update
     steps = itertools.count(1)
 
-    def broken(self):
-        loss, norm = update(self)
+    def broken(self, token_ids):
+        loss, norm = update(self, token_ids)
         return loss + (math.nan if next(steps) == 6 else 0.0), norm
 
     with monkeypatch.context() as patch:

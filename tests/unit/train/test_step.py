@@ -130,21 +130,32 @@ def test_ranks_sum_the_same_buckets_together(order, monkeypatch):
         assert summed == expected
 
 
-def test_recorded_passes_leave_the_sum_to_the_end_of_the_step(monkeypatch):
-    """No bucket is summed during a pass, each once afterwards: ranks record at different times."""
-    monkeypatch.setattr(step, "BUCKET_BYTES", 1)
-    summed = []
-    monkeypatch.setattr(dist, "all_reduce", lambda bucket, **_: summed.append(bucket.data_ptr()))
-    parameters = [nn.Parameter(torch.ones(2)) for _ in range(3)]
-    gradients = Gradients(parameters, world_size=2, overlaps=False)
-    for _ in range(2):
-        gradients.begin_pass(is_last=True)
-        for parameter in parameters:
-            parameter.sum().backward()
-        gradients.finish_pass()
-        assert summed == []
-    gradients.sum_over_ranks()
-    assert summed == [bucket.data_ptr() for bucket in gradients.buckets]
+@pytest.mark.parametrize(
+    ("token_ids", "expected"),
+    [
+        ([1, 3], [0, 2, 2, 6, 4, 5, 6]),
+        ([1, 2, 3, 6], [0, 2, 4, 6, 8, 10, 12]),
+        (None, [0, 2, 4, 6, 8, 10, 12]),
+    ],
+)
+def test_ranks_sum_the_rows_of_tokens_that_any_of_them_has(token_ids, expected, monkeypatch):
+    """The table of tokens is in no pass's sum; afterwards its rows of a step are, or most of them and so all."""
+
+    def doubled(tensor, **_):
+        tensor.mul_(2)
+
+    monkeypatch.setattr(dist, "all_reduce", doubled)
+    others, table = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(7, 3))
+    gradients = Gradients([table, others], world_size=2, table=table)
+    gradients.begin_pass(is_last=True)
+    (others.sum() + (table * torch.arange(7.0)[:, None]).sum()).backward()
+    gradients.finish_pass()
+    assert others.grad.tolist() == [2.0, 2.0]
+    assert table.grad[:, 0].tolist() == list(range(7))
+    gradients.sum_table(None if token_ids is None else torch.tensor(token_ids))
+    assert table.grad.tolist() == [[value] * 3 for value in expected]
+    gradients.zero()
+    assert not table.grad.any()
 
 
 def test_a_pass_of_no_weight_changes_nothing():
