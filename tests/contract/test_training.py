@@ -16,9 +16,9 @@ from support.configs import PACKED_CONFIGS, PADDED_CONFIGS
 from support.training import TINY_BERT, animal_rows, settings, write_base
 
 from assay.train.launch import launch
+from assay.train.step import BUCKET_BYTES
 from assay.train.train import TrainReport, fit
 
-BUCKET_BYTES = 32 << 20
 SMALL_BUCKETS = 4 << 10
 SHAPES = {"even": (64, 32), "odd": (61, 7), "fewer rows than ranks at the end": (33, 1)}
 """Training and validation rows; 32 a step."""
@@ -106,7 +106,7 @@ def together(bases, tmp_path_factory):
             "settings": dataclasses.asdict(settings(bases[family], folder / out, **{**ALONE, **changes})),
             "train": dataclasses.asdict(train_rows),
             "validation": dataclasses.asdict(validation_rows),
-            "bucket_bytes": SMALL_BUCKETS if "small" in name else BUCKET_BYTES,
+            "bucket_bytes": (SMALL_BUCKETS, SMALL_BUCKETS) if "small" in name else BUCKET_BYTES,
             "stop_at": stop_at,
         }
 

@@ -45,14 +45,27 @@ def test_passes_hold_each_row_once_and_keep_the_budget(lengths, max_rows, max_to
     lengths=st.lists(st.integers(1, 512), max_size=64),
     spare=st.integers(0, 8),
     longer=st.integers(0, 300),
+    others=st.lists(st.integers(-200, 2_000), max_size=3),
 )
-def test_a_filled_shape_has_room_for_its_documents_and_what_fills_it(lengths, spare, longer):
-    """One in eight tokens at most is filling from 1,024 tokens on, and what fills fits into documents."""
+def test_a_filled_shape_has_room_for_its_documents_and_what_fills_it(lengths, spare, longer, others):
+    """What fills fits into documents and is an eighth at most from 1,024 tokens on; ranks with like tokens agree."""
     max_seqlen = max(lengths, default=1) + longer
-    shape = filled_shape(sum(lengths), num_documents=len(lengths) + spare, max_seqlen=max_seqlen)
-    room = shape.num_tokens - sum(lengths)
-    assert 0 <= room <= (shape.num_documents - len(lengths)) * max_seqlen
-    assert sum(lengths) < 1_024 or room * 8 <= sum(lengths)
+    own = sum(lengths)
+    tokens = [own, *(max(0, own + other) for other in others)]
+    shapes = [
+        filled_shape(
+            each,
+            num_documents=len(lengths) + spare,
+            max_seqlen=max_seqlen,
+            most_tokens=max(tokens) if others else None,
+        )
+        for each in tokens
+    ]
+    room = shapes[0].num_tokens - own
+    assert 0 <= room <= (shapes[0].num_documents - len(lengths)) * max_seqlen
+    assert own < 1_024 or room * (5 if others else 8) <= own
+    if max(tokens) - min(tokens) <= 32:
+        assert len(set(shapes)) == 1
 
 
 @given(

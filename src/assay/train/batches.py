@@ -32,10 +32,24 @@ def rank_rows(rows: IndexArray, lengths: NDArray[np.int64], *, rank: int, world_
 
     Rows are dealt by length, there and back: ranks 0 1 1 0 0 1 1 0 ... A rank may get none.
     """
+    by_length, ranks = _dealt(rows, lengths, world_size)
+    share: IndexArray = by_length[ranks == rank]
+    return share
+
+
+def most_tokens(rows: IndexArray, lengths: NDArray[np.int64], *, world_size: int) -> int:
+    """Tokens of the rank that `rank_rows` gives the most."""
+    by_length, ranks = _dealt(rows, lengths, world_size)
+    return int(np.bincount(ranks, weights=lengths[by_length]).max())
+
+
+def _dealt(
+    rows: IndexArray, lengths: NDArray[np.int64], world_size: int
+) -> tuple[IndexArray, NDArray[np.int64]]:
+    """The rows, longest first, and the rank of each."""
     by_length = rows[np.argsort(-lengths[rows], kind="stable")]
     turn = np.arange(by_length.size) % (2 * world_size)
-    share: IndexArray = by_length[np.minimum(turn, 2 * world_size - 1 - turn) == rank]
-    return share
+    return by_length, np.minimum(turn, 2 * world_size - 1 - turn)
 
 
 def passes(

@@ -23,6 +23,7 @@ from assay.train import distributed
 from assay.train.batches import (
     IndexArray,
     learning_rate_factor,
+    most_tokens,
     num_epoch_steps,
     passes,
     rank_rows,
@@ -275,7 +276,9 @@ class Loop:
             )
             return [share[each] for each in cuts]
 
-        mine = cut(self._world.rank)
+        mine, most = cut(self._world.rank), None
+        if len(mine) == 1:
+            most = most_tokens(rows, self._lengths, world_size=self._world.world_size)
         # ranks put a sharded model together in each pass, and so need as many; others need one, for the sum
         num_passes = max(len(cut(rank)) for rank in range(self._world.world_size)) if self._is_sharded else 1
         shortest = rows[[self._lengths[rows].argmin()]]
@@ -284,7 +287,7 @@ class Loop:
         total_weight = float(train.weights[rows].sum()) / self._loss_scale
         return _Step(
             number=number,
-            passes=[self._batch(each, total_weight) for each in mine] + idle,
+            passes=[self._batch(each, total_weight, most) for each in mine] + idle,
             num_rows=len(rows),
             num_tokens=int(self._lengths[rows].sum()),
             token_ids=self._token_ids(rows),
@@ -299,7 +302,8 @@ class Loop:
         token_ids = torch.from_numpy(np.flatnonzero(np.bincount(ids)))
         return token_ids.pin_memory() if self._world.device.type == "cuda" else token_ids
 
-    def _batch(self, rows: IndexArray, total_weight: float) -> TrainBatch:
+    def _batch(self, rows: IndexArray, total_weight: float, most: int | None = None) -> TrainBatch:
+        """Rows as a pass; `most` tokens has that of any rank."""
         train = self._rows.train
         if not self._stepper.records:
             return host_batch(train, rows, self._classifier.layout, total_weight=total_weight)
@@ -307,6 +311,7 @@ class Loop:
             int(self._lengths[rows].sum()),
             num_documents=self._settings.batch_size,
             max_seqlen=self._longest,
+            most_tokens=most,
         )
         return pinned(
             host_batch(train, rows, self._classifier.layout, total_weight=total_weight, shape=shape)

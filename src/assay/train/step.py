@@ -8,7 +8,7 @@ table of token embeddings, a third of DistilBERT and most of XLM-RoBERTa, is las
 and has one in few rows: ranks know each other's tokens and sum those rows alone.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -23,7 +23,8 @@ from assay.train.model import Classifier
 from assay.train.objective import Objective
 from assay.train.sharded import ShardedGradients
 
-BUCKET_BYTES = 32 << 20
+BUCKET_BYTES = (8 << 20, 64 << 20)
+"""The least and the most of gradients that are summed at a time."""
 
 
 class Gradients:
@@ -43,7 +44,7 @@ class Gradients:
         self._next_to_sum = 0
         self._sizes: list[int] = []
         self._works: list[dist.Work] = []
-        for members in _buckets(each for each in reversed(parameters) if each is not table):
+        for members in _buckets([each for each in reversed(parameters) if each is not table]):
             bucket = self._add_bucket(members)
             self._sizes.append(len(members))
             if not self._is_alone:
@@ -266,13 +267,21 @@ class Stepper:
         return _Recorded(graph=graph, batch=batch)
 
 
-def _buckets(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Each half of what is left: large ones are summed faster, and the last is waited for."""
+    least, most = BUCKET_BYTES
+    left = sum(_num_bytes(each) for each in parameters)
     buckets: list[list[nn.Parameter]] = []
-    size = BUCKET_BYTES
+    room = 0
     for parameter in parameters:
-        if size >= BUCKET_BYTES:
+        if room <= 0:
             buckets.append([])
-            size = 0
+            room = min(max(left // 2, least), most)
         buckets[-1].append(parameter)
-        size += parameter.numel() * parameter.element_size()
+        room -= _num_bytes(parameter)
+        left -= _num_bytes(parameter)
     return buckets
+
+
+def _num_bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

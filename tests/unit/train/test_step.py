@@ -69,7 +69,7 @@ def run(stepper, classifier, rows, pieces, *, seed=1, shape=None):
 
 
 @pytest.mark.parametrize("max_norm", [0.05, 1e6])
-@pytest.mark.parametrize("bucket_bytes", [1_000, 32 << 20])
+@pytest.mark.parametrize("bucket_bytes", [(1_000, 1_000), (8 << 20, 64 << 20)])
 def test_a_step_is_clip_grad_norm_and_adamw(max_norm, bucket_bytes, monkeypatch):
     """Whatever the buckets are: gradients added over passes, the norm before clipping, torch's own update."""
     monkeypatch.setattr(step, "BUCKET_BYTES", bucket_bytes)
@@ -101,7 +101,7 @@ def test_a_step_is_clip_grad_norm_and_adamw(max_norm, bucket_bytes, monkeypatch)
 
 def test_gradients_lie_in_few_buckets_later_parameters_first(monkeypatch):
     """Each parameter's gradient is a view; a bucket is full beyond its size."""
-    monkeypatch.setattr(step, "BUCKET_BYTES", 40)
+    monkeypatch.setattr(step, "BUCKET_BYTES", (40, 40))
     parameters = [nn.Parameter(torch.ones(size)) for size in (4, 5, 6, 7)]
     gradients = Gradients(parameters, world_size=1)
     assert [bucket.numel() for bucket in gradients.buckets] == [13, 9]
@@ -112,10 +112,17 @@ def test_gradients_lie_in_few_buckets_later_parameters_first(monkeypatch):
     assert all(not each.grad.any() for each in parameters)
 
 
+def test_buckets_get_smaller(monkeypatch):
+    """Half of what is left each, within bounds: little is left to sum when the last gradient is there."""
+    monkeypatch.setattr(step, "BUCKET_BYTES", (16, 128))
+    gradients = Gradients([nn.Parameter(torch.ones(1)) for _ in range(100)], world_size=1)
+    assert [4 * bucket.numel() for bucket in gradients.buckets] == [128, 128, 72, 36, 20, 16]
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0)])
 def test_ranks_sum_the_same_buckets_together(order, monkeypatch):
     """In the order of the buckets, whatever gradient comes first on a rank or never; after the last pass alone."""
-    monkeypatch.setattr(step, "BUCKET_BYTES", 1)
+    monkeypatch.setattr(step, "BUCKET_BYTES", (1, 1))
     summed = []
     monkeypatch.setattr(dist, "all_reduce", lambda bucket, **_: summed.append(bucket.data_ptr()))
     parameters = [nn.Parameter(torch.ones(2)) for _ in range(3)]
