@@ -50,7 +50,8 @@ CLAIMS: Mapping[str, str] = {
     "h100.train_distilbert_b256_samples_per_second": "Fine-tuning DistilBERT, 256 documents a step",
     "h100.train_roberta_base_pairs_vs_trainer": "Fine-tuning RoBERTa-base on long pairs, against Trainer",
     "h100.train_time_to_accuracy_vs_trainer": "Time to a validation accuracy on a real task, over Trainer's",
-    "h100x2.train_scaling": "Fine-tuning on two GPUs over one, the same batch on each",
+    "h100x2.train_scaling": "Fine-tuning DistilBERT on two GPUs over one, 32 documents on each",
+    "h100x2.train_scaling_roberta-base": "The same, RoBERTa-base on long pairs",
     **{
         f"recipes.{task}.{metric}": f"{name}: {what}, mean of 3 seeds, test rows that nothing had seen"
         for task, name in {
