@@ -89,19 +89,24 @@ class Recipe:
 class Timed:
     """Which steps are timed: those after `first`, up to and with `last`, counted from 1.
 
-    Ours reads the device's figures every 25 steps and reports them then, so both are multiples of 25 on a GPU.
+    On a GPU ours tells of 25 steps at a time, with the device's time at the end of the last: both are multiples of 25.
     """
 
     first: int
     last: int
 
     def check(self, device: str) -> "Timed":
-        """Itself; exits where the readings of ours on this device do not fall on the two steps."""
+        """Itself; exits where ours does not tell when the two steps ended on this device."""
         if device != "cpu" and (self.first % 25 or self.last % 25):
             raise SystemExit(
                 f"steps {self.first} to {self.last} are timed; on a GPU both are multiples of 25"
             )
         return self
+
+    def of_ours(self, told: Sequence[TrainProgress]) -> float:
+        """Seconds by the clock that our training tells with each step."""
+        ends = {progress.step: progress.seconds for progress in told if progress.validation is None}
+        return ends[self.last] - ends[self.first]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,8 +190,7 @@ def train_ours(
 ) -> Training:
     """Ours on one device, through `fit`, as a user's script calls it; ends with a validation accuracy of `until`."""
     began = time.perf_counter()
-    watch = Stopwatch(timed, wait=recipe.device != "cpu")
-    losses: dict[int, float] = {}
+    told: list[TrainProgress] = []
     validations: list[tuple[int, float, Mapping[str, float]]] = []
 
     def on_progress(progress: TrainProgress) -> None:
@@ -194,17 +198,16 @@ def train_ours(
             validations.append((progress.step, time.perf_counter() - began, progress.validation))
             if until is not None and progress.validation["accuracy"] >= until:
                 raise _ReachedError
-        elif progress.step not in losses:
-            losses[progress.step] = progress.loss
-            watch.step(progress.step)
+        else:
+            told.append(progress)
 
     settings = our_settings(base, out, recipe, **changes)
     best = None
     with contextlib.suppress(_ReachedError):
         best = fit(settings, rows, validation, on_progress=on_progress).validation
     return Training(
-        seconds=watch.seconds,
-        losses=tuple(losses[step] for step in sorted(losses)),
+        seconds=None if timed is None else timed.of_ours(told),
+        losses=tuple(progress.loss for progress in told),
         validations=tuple(validations),
         best=best,
     )

@@ -1,6 +1,7 @@
 """What the benchmarks of whole commands share: tokenizers, corpora on disk, `assay` in a process of its own."""
 
 import contextlib
+import json
 import re
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from _words import FIRST_WORD, SPECIALS, write_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from assay.engine.sequences import Sequences
-from assay.runs.run import open_run, part_path
+from assay.runs.run import FOOTER_STATS, open_run, part_path
 
 ROW_GROUP_ROWS = 65_536
 _RATE = re.compile(r"([\d,]+(?:\.\d+)?)([MG]?) docs/s")
@@ -174,6 +175,12 @@ def run_files(url: str | Path) -> list[str]:
     """The part files of a run, in the order of its rows."""
     run = open_run(str(url))
     return [f"{run.url}/{part_path(unit)}" for unit in run.manifest.units()]
+
+
+def workers_of(url: str | Path) -> set[str]:
+    """The workers that made the parts of a run, as the parts' footers name them."""
+    footers = [pq.read_metadata(path).metadata[FOOTER_STATS] for path in run_files(url)]
+    return {json.loads(footer)["worker"] for footer in footers}
 
 
 def first_scores(url: str | Path) -> np.ndarray:

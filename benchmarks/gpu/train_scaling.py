@@ -146,21 +146,19 @@ def run(
         near_duplicates=False,
         devices=str(devices),
     )
-    losses: dict[int, float] = {}
-    ends: dict[int, float] = {}
+    told: list[TrainProgress] = []
 
     def on_progress(progress: TrainProgress) -> None:
         if progress.validation is None:
-            if not losses:
+            if not told:
                 say("the first steps are done")
-            losses[progress.step] = progress.loss
-            ends[progress.step] = progress.seconds
+            told.append(progress)
 
     train(settings, on_progress=on_progress, on_message=say)
     say("trained")
     return Training(
-        seconds=None if timed is None else ends[timed.last] - ends[timed.first],
-        losses=tuple(losses[step] for step in sorted(losses)),
+        seconds=None if timed is None else timed.of_ours(told),
+        losses=tuple(progress.loss for progress in told),
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from support import train_ranks
 from support.configs import PACKED_CONFIGS, PADDED_CONFIGS
-from support.training import TINY_BERT, animal_rows, settings, write_base
+from support.training import TINY_BERT, WORDS, animal_rows, settings, write_base
 
 from assay.train.launch import launch
 from assay.train.step import BUCKET_BYTES
@@ -40,11 +40,17 @@ OTHERS = {
     "lora": {"lora_rank": 2},
     "early": {"evaluate_every": 1, "patience": 1, "learning_rate": 1e-1, "schedule": "constant"},
 }
+OWN_WORDS = tuple(f"word{number}" for number in range(240))
+"""Each row has two that no other has: ranks meet different ones, and a step few of them."""
 FAMILIES = {
-    "modernbert": type(PACKED_CONFIGS["modernbert"]).from_dict(
-        {**PACKED_CONFIGS["modernbert"].to_dict(), "pad_token_id": 0}
-    ),
-    "deberta-v2": PADDED_CONFIGS["deberta-v2"],
+    name: type(config).from_dict(
+        {**config.to_dict(), "pad_token_id": 0, "vocab_size": TINY_BERT.vocab_size + len(OWN_WORDS)}
+    )
+    for name, config in {
+        "bert": TINY_BERT,
+        **{name: PACKED_CONFIGS[name] for name in ("roberta", "distilbert", "modernbert")},
+        "deberta-v2": PADDED_CONFIGS["deberta-v2"],
+    }.items()
 }
 ALONE = {"epochs": 2, "batch_size": 32, "dropout": 0.0, "learning_rate": 2e-3, "precision": "fp32"}
 
@@ -71,23 +77,41 @@ CASES = {f"{shape} | {way}": (shape, "bert", {}, WAYS[way]) for shape in ("odd",
 def bases(tmp_path_factory):
     """Folders of encoders by family."""
     folder = tmp_path_factory.mktemp("bases")
-    made = {name: write_base(folder / name, config) for name, config in FAMILIES.items()}
-    # most rows of its table are no word: ranks sum the others alone
-    bert = type(TINY_BERT).from_dict({**TINY_BERT.to_dict(), "vocab_size": 4 * TINY_BERT.vocab_size})
-    return {"bert": write_base(folder / "bert", bert), **made}
+    words = (*WORDS, *OWN_WORDS)
+    return {name: write_base(folder / name, config, words) for name, config in FAMILIES.items()}
 
 
 def rows_of(shape):
     """Rows to train and to validate on; two thirds are dogs."""
     num_train, num_validation = SHAPES[shape]
     everything = animal_rows(num_train + num_validation, seed=1, labels=("dog", "cat", "dog"))
+    own = zip(everything.texts, OWN_WORDS[::2], OWN_WORDS[1::2], strict=False)
+    everything = dataclasses.replace(everything, texts=tuple(" ".join(words) for words in own))
     return everything.take(range(num_train)), everything.take(range(num_train, num_train + num_validation))
 
 
 BF16 = {"precision": "bf16"}
-IN_BF16 = [("bert", "2 x 16"), ("bert", "fsdp"), ("modernbert", "fsdp"), ("deberta-v2", "fsdp")]
+IN_BF16 = {
+    f"bf16 | {name} | {shape} | {way}": (shape, family, OTHERS.get(name, {}), WAYS[way])
+    for name, shape, family, way in [
+        ("bert", "odd", "bert", "fsdp"),
+        ("modernbert", "odd", "modernbert", "fsdp"),
+        ("deberta-v2", "odd", "deberta-v2", "fsdp"),
+        # these are recorded on a GPU, sums over ranks and all
+        ("bert", "odd", "bert", "2 x 16"),
+        ("bert", "odd", "bert", "2 x 8 x 2"),
+        ("bert", "odd", "bert", "small passes"),
+        ("bert", END, "bert", "2 x 16"),
+        ("layers", "odd", "bert", "2 x 16"),
+        ("lora", "odd", "bert", "2 x 16"),
+        ("roberta", "odd", "roberta", "2 x 16"),
+        ("distilbert", "odd", "distilbert", "2 x 16"),
+        ("modernbert", "odd", "modernbert", "2 x 16"),
+    ]
+}
 INTERRUPTED = {
     "ddp": {**WAYS["2 x 16"], "dropout": 0.1},
+    "bf16": {**WAYS["2 x 16"], **BF16},
     "fsdp": {**WAYS["fsdp"], "dropout": 0.1},
     "then alone": WAYS["2 x 16"],
 }
@@ -112,8 +136,8 @@ def together(bases, tmp_path_factory):
 
     for number, (name, (shape, family, shared, way)) in enumerate(CASES.items()):
         add(name, shape, family, {**shared, **way}, out=str(number))
-    for family, way in IN_BF16:
-        add(f"bf16 | {family} | {way}", "odd", family, {**BF16, **WAYS[way]}, out=f"bf16-{family}-{way}")
+    for number, (name, (shape, family, shared, way)) in enumerate(IN_BF16.items()):
+        add(name, shape, family, {**BF16, **shared, **way}, out=f"bf16-{number}")
     for name, way in INTERRUPTED.items():
         add(f"{name}, calm", "odd", "bert", way, out=f"{name}, calm")
         add(f"{name}, stopped", "odd", "bert", way, out=name, stop_at=3)
@@ -151,8 +175,12 @@ def test_two_ranks_are_one(name, together, alone):
     shape, family, shared, _ = CASES[name]
     expected, report = alone(shape, family, shared), together[name]
     assert report.num_devices == 2
-    assert report.history.losses == pytest.approx(expected.history.losses, rel=1e-4)
-    assert report.history.gradient_norms == pytest.approx(expected.history.gradient_norms, rel=1e-3)
+    # the optimizer makes much of gradients that are 0 but for rounding: DeBERTa's biases of keys
+    loss_tolerance, tolerance = (1e-4, 2e-4) if family == "bert" else (1e-3, 2e-3)
+    assert report.history.losses == pytest.approx(expected.history.losses, rel=loss_tolerance)
+    assert report.history.gradient_norms == pytest.approx(
+        expected.history.gradient_norms, rel=10 * loss_tolerance
+    )
     assert report.history.learning_rates == expected.history.learning_rates
     assert (report.history.num_rows, report.num_tokens) == (expected.history.num_rows, expected.num_tokens)
     assert [each.step for each in report.history.validations] == [
@@ -164,19 +192,18 @@ def test_two_ranks_are_one(name, together, alone):
     )
     ours, theirs = (load_file(each.out / "model.safetensors") for each in (report, expected))
     assert ours.keys() == theirs.keys()
-    # the optimizer makes much of gradients that are 0 but for rounding: DeBERTa's biases of keys
-    tolerance = 2e-4 if family == "bert" else 2e-3
     for key, tensor in theirs.items():
         torch.testing.assert_close(
             ours[key], tensor, rtol=1e-2, atol=tolerance, msg=lambda said, key=key: f"{key}: {said}"
         )
 
 
-@pytest.mark.parametrize(("family", "way"), IN_BF16)
-def test_two_ranks_are_one_in_bf16(family, way, together, alone):
+@pytest.mark.parametrize("name", IN_BF16)
+def test_two_ranks_are_one_in_bf16(name, together, alone):
     """But for rounding: a sharded layer has its norms in bf16 too."""
-    expected, report = alone("odd", family, BF16), together[f"bf16 | {family} | {way}"]
-    exact = pytest.approx(alone("odd", family, {}).history.losses, rel=1e-6)
+    shape, family, shared, _ = IN_BF16[name]
+    expected, report = alone(shape, family, {**BF16, **shared}), together[name]
+    exact = pytest.approx(alone(shape, family, shared).history.losses, rel=1e-6)
     assert expected.history.losses != exact, "fp32 all the same"
     assert report.history.losses != exact, "fp32 all the same"
     assert report.history.losses == pytest.approx(expected.history.losses, rel=1e-2)
@@ -193,6 +220,14 @@ def test_metrics_count_each_validation_row_once(shape, together):
         accuracy = together[name].validation["accuracy"]
         assert accuracy * num_rows == pytest.approx(round(accuracy * num_rows))
         assert together[name].num_validation_rows == num_rows
+
+
+def test_ranks_that_were_stopped_in_bf16_go_on(together):
+    """Their recorded passes are let go, and recorded anew; but for a GPU's rounding nothing is lost."""
+    assert "bf16, stopped" not in together
+    calm, resumed = (together[f"bf16, {how}"].history for how in ("calm", "resumed"))
+    assert resumed.losses == pytest.approx(calm.losses, rel=1e-2)
+    assert [each.step for each in resumed.validations] == [2, 4]
 
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])

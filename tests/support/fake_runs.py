@@ -82,7 +82,9 @@ def fake_commands(run, num_workers=1, orders=None, *, host=None):
         arguments = (sys.executable, str(SUPPORT / "fake_worker.py"), run.url)
     else:
         arguments = (sys.executable, "-I", "-S", str(SUPPORT / "worker_host.py"), host, run.url)
-    command = WorkerCommand(arguments=arguments, environment=orders.environment() if orders else {})
+    command = WorkerCommand(
+        name="a worker", arguments=arguments, environment=orders.environment() if orders else {}
+    )
     return [command] * num_workers
 
 

@@ -22,9 +22,9 @@ TINY_BERT = BertConfig(
 """2 layers, 32 wide."""
 
 
-def write_base(folder, config=TINY_BERT):
-    """An encoder without a head: random weights of this config, and a tokenizer of 18 words."""
-    vocabulary = {word: index for index, word in enumerate((*SPECIALS, *WORDS))}
+def write_base(folder, config=TINY_BERT, words=WORDS):
+    """An encoder without a head: random weights of this config, and a tokenizer of these words."""
+    vocabulary = {word: index for index, word in enumerate((*SPECIALS, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

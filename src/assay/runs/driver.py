@@ -41,12 +41,12 @@ Json = dict[str, object]
 class WorkerCommand:
     """How to start one worker process."""
 
+    name: str
+    """What a person calls it: "the worker on cuda:1"."""
     arguments: tuple[str, ...]
     """Program and arguments."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Added to the driver's own environment: which device, how many threads."""
-    name: str = "a worker"
-    """What a person is told of it: "the worker on cuda:1"."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -279,10 +279,10 @@ class Driver:
             self._retry(worker.assigned.popleft(), cause)
         self._put_back(worker)
         self._last_death = cause
-        if not self._pending:
-            return
         name = self._commands[worker.index].name
-        if self._starts[worker.index] < STARTS_PER_WORKER:
+        if not self._pending:
+            self._say(f"{name} ended early ({cause}); there is nothing left for it")
+        elif self._starts[worker.index] < STARTS_PER_WORKER:
             self._say(f"{name} ended early ({cause}); starting it again")
             self._start(worker.index)
         elif self._workers:

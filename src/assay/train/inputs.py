@@ -132,7 +132,7 @@ def filled_shape(
 
 
 def _shape_step(num_tokens: int) -> int:
-    """By how many tokens shapes of about so many differ: an eighth at most from 1,024 on."""
+    """By how many tokens shapes of about so many differ: a sixteenth at most from 1,024 on."""
     return max(64, 1 << max(0, num_tokens.bit_length() - 5))
 
 

@@ -210,6 +210,7 @@ class Loop:
         self._unread: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._on_their_way: deque[_Figures] = deque()
         self._began = self._saved_at = time.monotonic()
+        self._began_mark = _Mark.now(world.device)
         self._seconds_before = 0.0
 
     def go_on_from(self, snapshot: Snapshot) -> None:
@@ -228,19 +229,22 @@ class Loop:
         """
         self._began = self._saved_at = time.monotonic()
         cast("torch.nn.Module", self._classifier).train()
-        with self._stepper.stream():
-            for step_passes in ahead(self._prepared, self._steps_left()):
-                self._train_step(step_passes)
-                if self._is_due():
-                    self._read()
-                    self._validate()
-                    self._look_up()
-                elif len(self._unread) == self._between_readings:
-                    self._read(but_newest=self._between_readings > 1)
-                    self._look_up()
-                if self._is_out_of_patience():
-                    break
-        self._stepper.end()
+        try:
+            with self._stepper.stream():
+                self._began_mark = _Mark.now(self._world.device)
+                for step_passes in ahead(self._prepared, self._steps_left()):
+                    self._train_step(step_passes)
+                    if self._is_due():
+                        self._read()
+                        self._validate()
+                        self._look_up()
+                    elif len(self._unread) == self._between_readings:
+                        self._read(but_newest=self._between_readings > 1)
+                        self._look_up()
+                    if self._is_out_of_patience():
+                        break
+        finally:
+            self._stepper.end()
         assert self.best is not None, "the last step is followed by a validation"
         return self.best
 
@@ -276,9 +280,10 @@ class Loop:
             )
             return [share[each] for each in cuts]
 
-        mine, most = cut(self._world.rank), None
-        if len(mine) == 1:
-            most = most_tokens(rows, self._lengths, world_size=self._world.world_size)
+        mine = cut(self._world.rank)
+        most = most_tokens(rows, self._lengths, world_size=self._world.world_size)
+        budget = self._settings.max_batch_tokens
+        has_one_each = len(mine) == 1 and (budget is None or most <= budget)
         # ranks put a sharded model together in each pass, and so need as many; others need one, for the sum
         num_passes = max(len(cut(rank)) for rank in range(self._world.world_size)) if self._is_sharded else 1
         shortest = rows[[self._lengths[rows].argmin()]]
@@ -287,7 +292,7 @@ class Loop:
         total_weight = float(train.weights[rows].sum()) / self._loss_scale
         return _Step(
             number=number,
-            passes=[self._batch(each, total_weight, most) for each in mine] + idle,
+            passes=[self._batch(each, total_weight, most if has_one_each else None) for each in mine] + idle,
             num_rows=len(rows),
             num_tokens=int(self._lengths[rows].sum()),
             token_ids=self._token_ids(rows),
@@ -303,7 +308,7 @@ class Loop:
         return token_ids.pin_memory() if self._world.device.type == "cuda" else token_ids
 
     def _batch(self, rows: IndexArray, total_weight: float, most: int | None = None) -> TrainBatch:
-        """Rows as a pass; `most` tokens has that of any rank."""
+        """The rows as a pass; `most` is the tokens of the largest pass of any rank in this step, where each has one."""
         train = self._rows.train
         if not self._stepper.records:
             return host_batch(train, rows, self._classifier.layout, total_weight=total_weight)
@@ -350,13 +355,14 @@ class Loop:
             self._on_their_way.append(_Figures(self._unread))
             self._unread.clear()
         while len(self._on_their_way) > but_newest:
-            self._note(self._on_their_way.popleft().wait())
+            self._note(self._on_their_way.popleft())
 
-    def _note(self, figures: NDArray[np.float64]) -> None:
-        """Write down and tell of the next steps, of which the loss on this rank and the norm are given, [steps, 2]."""
+    def _note(self, of_steps: "_Figures") -> None:
+        """Write down and tell of the next steps, with the time at which the last of them ended."""
+        figures = of_steps.wait()
         # losses are shares of each step's, so that ranks add up; norms are the same on each
         losses = distributed.sum_over_ranks(self._world, figures[:, 0]) / self._loss_scale
-        self.history.seconds = self._seconds()
+        self.history.seconds = self._seconds_before + of_steps.end.seconds_since(self._began_mark)
         first = len(self.history.losses)
         for offset, (loss, norm) in enumerate(zip(losses.tolist(), figures[:, 1].tolist(), strict=True)):
             number = first + offset
@@ -381,7 +387,6 @@ class Loop:
             self._save(self._snapshot())
             self._saved_at = time.monotonic()
         if stop:
-            self._stepper.end()
             raise Interrupted
 
     def _tell(self, number: int, validation: Mapping[str, float] | None = None) -> None:
@@ -471,20 +476,47 @@ class _Figures:
 
     def __init__(self, of_steps: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
         figures = torch.stack([figure for both in of_steps for figure in both]).view(-1, 2)
-        self._arrived: torch.cuda.Event | None = None
         self._here = figures
         if figures.device.type == "cuda":
             self._here = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
             self._here.copy_(figures, non_blocking=True)
-            self._arrived = torch.cuda.Event()
-            self._arrived.record()
+        self.end = _Mark.now(figures.device)
 
     def wait(self) -> NDArray[np.float64]:
-        """Them, once they are there, [steps, 2]."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
+        """Them, once they are there: each step's loss on this rank and its norm, [steps, 2]."""
+        self.end.wait()
         figures: NDArray[np.float64] = self._here.double().numpy()
         return figures
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Mark:
+    """The end of what a device has been given so far."""
+
+    host_seconds: float
+    """When it was given, by the host's clock."""
+    event: torch.cuda.Event | None
+    """On a GPU, which gets there later."""
+
+    @classmethod
+    def now(cls, device: torch.device) -> "_Mark":
+        """Behind all that the current stream of the device has been given."""
+        event = None
+        if device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+        return cls(host_seconds=time.monotonic(), event=event)
+
+    def wait(self) -> None:
+        """Until the device is there."""
+        if self.event is not None:
+            self.event.synchronize()
+
+    def seconds_since(self, earlier: "_Mark") -> float:
+        """By the device's own clock, once it has been here."""
+        if self.event is None or earlier.event is None:
+            return self.host_seconds - earlier.host_seconds
+        return float(earlier.event.elapsed_time(self.event)) / 1000.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -166,10 +166,13 @@ class Stepper:
         self._on_gpu = device.type == "cuda"
         self.records = records and self._on_gpu and classifier.can_fill and not is_sharded
         """Whether passes want one of few shapes."""
-        parameters = [each for group in optimizer.param_groups for each in group["params"]]
+        trained = {id(each) for group in optimizer.param_groups for each in group["params"]}
+        module = cast("nn.Module", classifier)
+        # as the model has them, lowest first; groups of the optimizer may begin with the head
+        parameters = [each for each in module.parameters() if id(each) in trained]
         self._gradients: Gradients | ShardedGradients
         if is_sharded:
-            self._gradients = ShardedGradients(cast("nn.Module", classifier), parameters)
+            self._gradients = ShardedGradients(module, parameters)
         else:
             self._gradients = Gradients(parameters, world_size=world_size, table=classifier.token_table)
         self._seed = torch.zeros(1, dtype=torch.int64, device=device)
@@ -239,7 +242,7 @@ class Stepper:
         return figures
 
     def end(self) -> None:
-        """Let go of what was recorded, once the device is done: NCCL's group waits for recorded sums to go first."""
+        """Let go of what was recorded; NCCL's group cannot end before the recorded sums."""
         for recorded in self._recorded.values():
             if recorded is not None:
                 recorded.graph.reset()

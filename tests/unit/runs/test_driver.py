@@ -36,7 +36,7 @@ def fake_commands(worker_host):
 
 def script(run, text):
     """A worker that is a few lines of Python."""
-    return WorkerCommand(arguments=(sys.executable, "-c", text, run.url))
+    return WorkerCommand(name="a script", arguments=(sys.executable, "-c", text, run.url))
 
 
 def test_two_workers_publish_a_run(run, fake_commands):
@@ -227,6 +227,24 @@ def test_a_worker_killed_in_the_middle_of_a_line(run):
     half = script(run, 'import sys; sys.stdout.write(\'{"event": "rea\')')
     with pytest.raises(WorkError, match="worker exited with status 0"):
         Driver(run, [half]).run()
+
+
+def test_a_worker_lost_when_nothing_is_left_is_told_of(folder, tmp_path, fake_commands):
+    """One of two ends while the other does the last unit: the run is whole, and a person knows."""
+    run = make_run(tmp_path / "run", folder, unit_rows=100)
+    waiting = (
+        "import glob, sys, time\nwhile not glob.glob(sys.argv[1] + '/parts/*'): time.sleep(0.02)\n"
+        "time.sleep(0.7)\nraise SystemExit(1)"
+    )
+    commands = [
+        replace(script(run, waiting), name="the worker on cuda:0"),
+        *fake_commands(run, 1, Orders(seconds_per_batch=1.0)),
+    ]
+    said = []
+    assert Driver(run, commands, on_message=said.append).run().units_published == 2
+    assert said == [
+        "the worker on cuda:0 ended early (worker exited with status 1); there is nothing left for it"
+    ]
 
 
 def test_one_bad_worker_of_two(run, fake_commands):

@@ -349,6 +349,29 @@ def test_figures_that_come_later_are_whole_where_it_stops(calm, everything, tmp_
     assert_same(report, expected)
 
 
+def test_figures_that_come_later_have_the_time_of_their_steps(calm, everything, tmp_path, monkeypatch):
+    """Not that of the reading: a validation reads all at once, and no rate is to jump there."""
+    base, _ = calm
+    monkeypatch.setattr(loop, "_STEPS_BETWEEN_READINGS", {"cpu": 2})
+    update = Stepper.update
+
+    def slow(self, token_ids):
+        time.sleep(0.02)
+        return update(self, token_ids)
+
+    monkeypatch.setattr(Stepper, "update", slow)
+    ends = {}
+
+    def on_progress(progress):
+        if progress.validation is None:
+            ends[progress.step] = progress.seconds
+
+    fit(choices(base, tmp_path / "b", evaluate_every=8), *everything, on_progress=on_progress)
+    seconds = [ends[number] for number in range(2, NUM_STEPS + 1, 2)]
+    assert min(np.diff(seconds)) >= 0.04
+    assert ends[1] == ends[2], "told of together"
+
+
 def test_a_stop_at_the_last_step_is_finished_by_the_next_try(calm, everything, tmp_path):
     """Nothing is left to train: the best weights become the bundle."""
     base, expected = calm

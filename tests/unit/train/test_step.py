@@ -34,7 +34,9 @@ def make_rows(*, seed=0):
     )
 
 
-def make(device=CPU, *, family="bert", dropout=0.0, max_norm=1.0, records=False, dtype=torch.float32):
+def make(
+    device=CPU, *, family="bert", dropout=0.0, max_norm=1.0, records=False, dtype=torch.float32, **named
+):
     """(model, stepper, classifier) with random weights, learning rate 0.01 and no decay; dropout for BERT alone."""
     torch.manual_seed(3)
     config = PACKED_CONFIGS[family]
@@ -42,7 +44,7 @@ def make(device=CPU, *, family="bert", dropout=0.0, max_norm=1.0, records=False,
     config = type(config).from_dict({**config.to_dict(), **(changes if family == "bert" else {})})
     model = AutoModelForSequenceClassification.from_config(config).to(device)
     classifier = make_classifier(model, dtype=dtype, gradient_checkpointing=False)
-    chosen = settings("base", "out", weight_decay=0.0)
+    chosen = settings("base", "out", weight_decay=0.0, **named)
     optimizer = make_optimizer(model, chosen, device, can_record=records)
     set_learning_rate(optimizer, 0.01)
     stepper = Stepper(
@@ -110,6 +112,17 @@ def test_gradients_lie_in_few_buckets_later_parameters_first(monkeypatch):
     assert gradients.buckets[1].tolist() == [2.0] * 5 + [1.0] * 4
     gradients.zero()
     assert all(not each.grad.any() for each in parameters)
+
+
+def test_the_head_is_summed_first_whatever_the_optimizer_groups(monkeypatch):
+    """Its gradient is there first; with layer decay the optimizer's groups begin with it, not end."""
+    monkeypatch.setattr(step, "BUCKET_BYTES", (1, 1))
+    model, stepper, _ = make(layer_decay=0.9)
+    buckets = [bucket.data_ptr() for bucket in stepper._gradients.buckets]
+    places = [buckets.index(each.grad.data_ptr()) for each in model.parameters()]
+    table, *others = places  # of token embeddings, the model's first and the last to be summed
+    assert table == len(places) - 1
+    assert others == sorted(others, reverse=True)
 
 
 def test_buckets_get_smaller(monkeypatch):
