@@ -45,7 +45,7 @@ class Gradients:
         self._sizes: list[int] = []
         self._works: list[dist.Work] = []
         for members in _buckets([each for each in reversed(parameters) if each is not table]):
-            bucket = self._add_bucket(members)
+            bucket = self._bucket_of(members)
             self._sizes.append(len(members))
             if not self._is_alone:
                 for parameter in members:
@@ -55,11 +55,11 @@ class Gradients:
         self._table_VH: torch.Tensor | None = None
         if any(each is table for each in parameters):
             assert table is not None, "one of the parameters"
-            self.buckets.append(self._add_bucket([table]))
+            self.buckets.append(self._bucket_of([table]))
             self._table_VH = self.buckets[-1].view_as(table)
 
     @staticmethod
-    def _add_bucket(members: Sequence[nn.Parameter]) -> torch.Tensor:
+    def _bucket_of(members: Sequence[nn.Parameter]) -> torch.Tensor:
         bucket = torch.zeros(sum(each.numel() for each in members), device=members[0].device)
         start = 0
         for parameter in members:
