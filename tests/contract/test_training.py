@@ -56,9 +56,15 @@ ALONE = {"epochs": 2, "batch_size": 32, "dropout": 0.0, "learning_rate": 2e-3, "
 
 
 END = "fewer rows than ranks at the end"
-# (shape, family, what both share, the way) by name
-CASES = {f"{shape} | {way}": (shape, "bert", {}, WAYS[way]) for shape in ("odd", END) for way in WAYS} | {
-    f"{name} | {way}": (shape, family, OTHERS.get(name, {}), WAYS[way])
+
+
+def case(name, shape, family, way):
+    """(shape, family, what both sides share, the way of the ranks)."""
+    return shape, family, OTHERS.get(name, {}), WAYS[way]
+
+
+CASES = {f"{shape} | {way}": case("", shape, "bert", way) for shape in ("odd", END) for way in WAYS} | {
+    f"{name} | {way}": case(name, shape, family, way)
     for name, shape, family, way in [
         ("even", "even", "bert", "2 x 16"),
         ("even", "even", "bert", "fsdp"),
@@ -92,7 +98,7 @@ def rows_of(shape):
 
 BF16 = {"precision": "bf16"}
 IN_BF16 = {
-    f"bf16 | {name} | {shape} | {way}": (shape, family, OTHERS.get(name, {}), WAYS[way])
+    f"bf16 | {name} | {shape} | {way}": case(name, shape, family, way)
     for name, shape, family, way in [
         ("bert", "odd", "bert", "fsdp"),
         ("modernbert", "odd", "modernbert", "fsdp"),

@@ -209,8 +209,8 @@ class Loop:
         self._step = 0
         self._unread: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._on_their_way: deque[_Figures] = deque()
-        self._began = self._saved_at = time.monotonic()
-        self._began_mark = _Mark.now(world.device)
+        self._began = _Mark.now(world.device)
+        self._saved_at = time.monotonic()
         self._seconds_before = 0.0
 
     def go_on_from(self, snapshot: Snapshot) -> None:
@@ -227,11 +227,11 @@ class Loop:
         Raises WorkError where the loss stops being a number or the device has no room for a pass,
         Interrupted where it was asked to stop.
         """
-        self._began = self._saved_at = time.monotonic()
+        self._saved_at = time.monotonic()
         cast("torch.nn.Module", self._classifier).train()
         try:
             with self._stepper.stream():
-                self._began_mark = _Mark.now(self._world.device)
+                self._began = _Mark.now(self._world.device)
                 for step_passes in ahead(self._prepared, self._steps_left()):
                     self._train_step(step_passes)
                     if self._is_due():
@@ -281,9 +281,7 @@ class Loop:
             return [share[each] for each in cuts]
 
         mine = cut(self._world.rank)
-        most = most_tokens(rows, self._lengths, world_size=self._world.world_size)
-        budget = self._settings.max_batch_tokens
-        has_one_each = len(mine) == 1 and (budget is None or most <= budget)
+        most = self._most_tokens(rows) if len(mine) == 1 else None
         # ranks put a sharded model together in each pass, and so need as many; others need one, for the sum
         num_passes = max(len(cut(rank)) for rank in range(self._world.world_size)) if self._is_sharded else 1
         shortest = rows[[self._lengths[rows].argmin()]]
@@ -292,15 +290,23 @@ class Loop:
         total_weight = float(train.weights[rows].sum()) / self._loss_scale
         return _Step(
             number=number,
-            passes=[self._batch(each, total_weight, most if has_one_each else None) for each in mine] + idle,
+            passes=[self._batch(each, total_weight, most) for each in mine] + idle,
             num_rows=len(rows),
             num_tokens=int(self._lengths[rows].sum()),
             token_ids=self._token_ids(rows),
         )
 
+    def _most_tokens(self, rows: IndexArray) -> int | None:
+        """Tokens of the largest pass of any rank in a step, where each has one and they are recorded; else None."""
+        if not self._stepper.records:
+            return None
+        most = most_tokens(rows, self._lengths, world_size=self._world.world_size)
+        budget = self._settings.max_batch_tokens
+        return most if budget is None or most <= budget else None
+
     def _token_ids(self, rows: IndexArray) -> torch.Tensor | None:
-        """Ids of all tokens of the rows, each once; None for a process by itself, which need not know."""
-        if self._world.world_size == 1 or self._is_sharded:
+        """Ids of all tokens of the rows, each once; None where nobody asks."""
+        if not self._stepper.wants_token_ids:
             return None
         train = self._rows.train
         ids = np.concatenate([train.flat_ids[train.offsets[row] : train.offsets[row + 1]] for row in rows])
@@ -308,7 +314,7 @@ class Loop:
         return token_ids.pin_memory() if self._world.device.type == "cuda" else token_ids
 
     def _batch(self, rows: IndexArray, total_weight: float, most: int | None = None) -> TrainBatch:
-        """The rows as a pass; `most` is the tokens of the largest pass of any rank in this step, where each has one."""
+        """The rows as a pass; `most`: see `_most_tokens`."""
         train = self._rows.train
         if not self._stepper.records:
             return host_batch(train, rows, self._classifier.layout, total_weight=total_weight)
@@ -362,7 +368,7 @@ class Loop:
         figures = of_steps.wait()
         # losses are shares of each step's, so that ranks add up; norms are the same on each
         losses = distributed.sum_over_ranks(self._world, figures[:, 0]) / self._loss_scale
-        self.history.seconds = self._seconds_before + of_steps.end.seconds_since(self._began_mark)
+        self.history.seconds = self._seconds_before + of_steps.end.seconds_since(self._began)
         first = len(self.history.losses)
         for offset, (loss, norm) in enumerate(zip(losses.tolist(), figures[:, 1].tolist(), strict=True)):
             number = first + offset
@@ -468,7 +474,7 @@ class Loop:
         )
 
     def _seconds(self) -> float:
-        return self._seconds_before + time.monotonic() - self._began
+        return self._seconds_before + time.monotonic() - self._began.host_seconds
 
 
 class _Figures:

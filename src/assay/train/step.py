@@ -35,7 +35,7 @@ class Gradients:
     ) -> None:
         """Give each parameter a gradient of zeros; later parameters, whose gradients come first, go first.
 
-        `table`: the one of which a step changes few rows, [V, H]; `sum_table` sums it.
+        `table`: the one of them of which a step reads few rows, [V, H]; `sum_table` sums it.
         """
         self.buckets: list[torch.Tensor] = []
         self._is_last_pass = True
@@ -53,8 +53,7 @@ class Gradients:
             self.buckets.append(bucket)
         self._missing = list(self._sizes)
         self._table_VH: torch.Tensor | None = None
-        if any(each is table for each in parameters):
-            assert table is not None, "one of the parameters"
+        if table is not None:
             self.buckets.append(self._bucket_of([table]))
             self._table_VH = self.buckets[-1].view_as(table)
 
@@ -170,11 +169,15 @@ class Stepper:
         module = cast("nn.Module", classifier)
         # as the model has them, lowest first; groups of the optimizer may begin with the head
         parameters = [each for each in module.parameters() if id(each) in trained]
+        table = None if is_sharded else classifier.token_table
+        table = table if id(table) in trained else None
+        self.wants_token_ids = table is not None and not self._is_alone
+        """Whether ranks sum the rows of a step's tokens."""
         self._gradients: Gradients | ShardedGradients
         if is_sharded:
             self._gradients = ShardedGradients(module, parameters)
         else:
-            self._gradients = Gradients(parameters, world_size=world_size, table=classifier.token_table)
+            self._gradients = Gradients(parameters, world_size=world_size, table=table)
         self._seed = torch.zeros(1, dtype=torch.int64, device=device)
         self._loss = torch.zeros((), device=device)
         self._norm = torch.zeros((), device=device)
@@ -273,7 +276,7 @@ class Stepper:
 def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
     """Each half of what is left: large ones are summed faster, and the last is waited for."""
     least, most = BUCKET_BYTES
-    left = sum(_num_bytes(each) for each in parameters)
+    left = sum(each.nbytes for each in parameters)
     buckets: list[list[nn.Parameter]] = []
     room = 0
     for parameter in parameters:
@@ -281,10 +284,6 @@ def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
             buckets.append([])
             room = min(max(left // 2, least), most)
         buckets[-1].append(parameter)
-        room -= _num_bytes(parameter)
-        left -= _num_bytes(parameter)
+        room -= parameter.nbytes
+        left -= parameter.nbytes
     return buckets
-
-
-def _num_bytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
