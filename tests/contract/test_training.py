@@ -15,8 +15,8 @@ from support import train_ranks
 from support.configs import PACKED_CONFIGS, PADDED_CONFIGS
 from support.training import TINY_BERT, WORDS, animal_rows, settings, write_base
 
+from assay.train.gradients import BUCKET_BYTES
 from assay.train.launch import launch
-from assay.train.step import BUCKET_BYTES
 from assay.train.train import TrainReport, fit
 
 SMALL_BUCKETS = 4 << 10
@@ -206,13 +206,14 @@ def test_two_ranks_are_one(name, together, alone):
 
 @pytest.mark.parametrize("name", IN_BF16)
 def test_two_ranks_are_one_in_bf16(name, together, alone):
-    """But for rounding: a sharded layer has its norms in bf16 too."""
+    """But for rounding, more of it in FSDP: a sharded layer has its norms in bf16 too."""
     shape, family, shared, _ = IN_BF16[name]
     expected, report = alone(shape, family, {**BF16, **shared}), together[name]
     exact = pytest.approx(alone(shape, family, shared).history.losses, rel=1e-6)
     assert expected.history.losses != exact, "fp32 all the same"
     assert report.history.losses != exact, "fp32 all the same"
-    assert report.history.losses == pytest.approx(expected.history.losses, rel=1e-2)
+    tolerance = 2e-2 if "fsdp" in name else 1e-2
+    assert report.history.losses == pytest.approx(expected.history.losses, rel=tolerance)
     assert report.history.gradient_norms == pytest.approx(expected.history.gradient_norms, rel=5e-2)
     assert report.history.losses[-1] < report.history.losses[0]
     assert report.validation["nll"] == pytest.approx(expected.validation["nll"], rel=5e-2)

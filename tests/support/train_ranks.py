@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from assay.train import distributed, step
+from assay.train import distributed, gradients
 from assay.train.launch import child_main
 from assay.train.rows import LabelledRows
 from assay.train.settings import TrainSettings
@@ -39,7 +39,7 @@ def body(job, send):
     with distributed.join(os.environ, way_out=lambda: "no way out") as world:
         distributed.join = lambda *_, **__: nullcontext(world)
         for name, training in job["trainings"].items():
-            step.BUCKET_BYTES = training["bucket_bytes"]
+            gradients.BUCKET_BYTES = training["bucket_bytes"]
             settings = TrainSettings(**{**training["settings"], "data": ("rows",)})
             rows = rows_of(training["train"]), rows_of(training["validation"])
             with suppress(KeyboardInterrupt):

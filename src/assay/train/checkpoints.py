@@ -33,7 +33,7 @@ from safetensors.torch import load_file, save_file
 from assay.data.storage import writing
 from assay.errors import CheckError, RefusedError, UsageError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
@@ -402,13 +402,18 @@ def _problem_of_best(path: Path) -> str | None:
 
 
 def _read_state(path: Path) -> Json:
-    """`state.json`, whole; ValueError or KeyError where it is damaged, RefusedError for a newer format."""
+    """`state.json`, whole; ValueError or KeyError where it is damaged, RefusedError for another format."""
     state = _object(json.loads((path / STATE_FILE).read_text(encoding="utf-8")))
     version = state["format_version"]
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise RefusedError(
             f"{path / STATE_FILE}: format_version {version}; this release reads up to {FORMAT_VERSION}; "
             "install a newer assay"
+        )
+    if isinstance(version, int) and version < FORMAT_VERSION:
+        raise RefusedError(
+            f"{path / STATE_FILE}: format_version {version}; this release goes on from {FORMAT_VERSION}; "
+            "end that training with the assay that began it, or begin anew with --overwrite"
         )
     if state.pop("crc32") != _crc32_of(state):
         raise ValueError(path)

@@ -19,10 +19,11 @@ from assay.train import checkpoints, distributed
 from assay.train.checkpoints import BestWeights, Checkpoint
 from assay.train.datasets import Prepared
 from assay.train.distributed import World
+from assay.train.gradients import Gradients
 from assay.train.loop import Best, History, Interrupted, Rows, Snapshot, is_sharded
 from assay.train.model import PackedClassifier, PaddedClassifier
 from assay.train.settings import TrainSettings
-from assay.train.sharded import load_tensors, spread_like, wholes
+from assay.train.sharded import ShardedGradients, load_tensors, spread_like, wholes
 
 _log = logging.getLogger(__name__)
 _CHANGES_NO_NUMBER = frozenset(
@@ -56,6 +57,7 @@ class Keeper:
         rows: Rows,
         classifier: PackedClassifier | PaddedClassifier,
         optimizer: torch.optim.AdamW,
+        gradients: Gradients | ShardedGradients,
         *,
         world: World,
     ) -> None:
@@ -63,6 +65,7 @@ class Keeper:
         self._settings = settings
         self._classifier = classifier
         self._optimizer = optimizer
+        self._gradients = gradients
         self._world = world
         self._fingerprint = _fingerprint(settings, prepared.names, rows, world)
         self._best_step: int | None = None
@@ -95,7 +98,7 @@ class Keeper:
         Waits for the one before, and raises StorageError where that could not be written.
         """
         self.finish()
-        model, optimizer = wholes(self._trained()), wholes(_optimizer_tensors(self._optimizer))
+        model, optimizer = wholes(self._trained()), self._gradients.state_of(self._optimizer)
         best = self._new_best(snapshot.best)
         if self._world.rank:
             return
@@ -110,7 +113,7 @@ class Keeper:
                 "step_of": step_of(self._settings, self._world.world_size),
             },
             model=self._kept(model),
-            optimizer=self._kept(optimizer),
+            optimizer=optimizer,
         )
         held = None if best is None else replace(best, model=self._kept(best.model))
         self._writing = self._writer.submit(self._write, checkpoint, held)
@@ -164,7 +167,7 @@ class Keeper:
         trained = self._trained()
         assert set(trained) == set(checkpoint.model), "the fingerprint holds one architecture"
         load_tensors(self._classifier, checkpoint.model)
-        _load_optimizer(self._optimizer, checkpoint.optimizer)
+        self._gradients.load_state(self._optimizer, checkpoint.optimizer)
         values: Any = checkpoint.values
         history = History.from_json(values["history"])
         best = None
@@ -191,22 +194,6 @@ class Keeper:
 
     def _trained(self) -> dict[str, torch.Tensor]:
         return {name: each for name, each in self._classifier.named_parameters() if each.requires_grad}
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state by `<number of the parameter>.<name>`."""
-    state = optimizer.state_dict()["state"]
-    return {f"{number}.{name}": each for number, held in state.items() for name, each in held.items()}
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, tensor in tensors.items():
-        number, _, name = key.partition(".")
-        held = tensor if name == "step" else spread_like(tensor, parameters[int(number)])
-        state.setdefault(int(number), {})[name] = held
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def decisive(settings: TrainSettings) -> dict[str, object]:

@@ -30,11 +30,13 @@ from assay.train.batches import (
     step_rows,
 )
 from assay.train.distributed import World
+from assay.train.gradients import Gradients
 from assay.train.inputs import EncodedRows, TrainBatch, filled_shape, host_batch, pinned
 from assay.train.model import Classifier
 from assay.train.objective import Objective
 from assay.train.optimizer import set_learning_rate
 from assay.train.settings import BestBy, TrainSettings
+from assay.train.sharded import ShardedGradients
 from assay.train.step import Stepper
 
 _LOWER_IS_BETTER = frozenset({"nll", "mae"})
@@ -160,6 +162,7 @@ class Loop:
         settings: TrainSettings,
         classifier: Classifier,
         optimizer: torch.optim.AdamW,
+        gradients: Gradients | ShardedGradients,
         objective: Objective,
         rows: Rows,
         *,
@@ -176,6 +179,7 @@ class Loop:
         self._settings = settings
         self._classifier = classifier
         self._optimizer = optimizer
+        self._gradients = gradients
         self._rows = rows
         self._lengths = rows.train.lengths
         self._longest = int(self._lengths.max())
@@ -191,11 +195,10 @@ class Loop:
         self._stepper = Stepper(
             classifier,
             optimizer,
+            gradients,
             objective,
             device=world.device,
             max_gradient_norm=settings.max_gradient_norm,
-            world_size=world.world_size,
-            is_sharded=self._is_sharded,
             records=not settings.gradient_checkpointing,
         )
         self._rows_per_step = settings.batch_size * settings.gradient_accumulation * world.world_size
@@ -306,7 +309,7 @@ class Loop:
 
     def _token_ids(self, rows: IndexArray) -> torch.Tensor | None:
         """Ids of all tokens of the rows, each once; None where nobody asks."""
-        if not self._stepper.wants_token_ids:
+        if not self._gradients.wants_token_ids:
             return None
         train = self._rows.train
         ids = np.concatenate([train.flat_ids[train.offsets[row] : train.offsets[row + 1]] for row in rows])

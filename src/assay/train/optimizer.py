@@ -1,5 +1,6 @@
 """AdamW over a model's parameters: which decay, and how fast each layer learns."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -86,11 +87,18 @@ def parameter_groups(model: PreTrainedModel, settings: TrainSettings) -> list[di
 
 
 def make_optimizer(
-    model: PreTrainedModel, settings: TrainSettings, device: torch.device, *, can_record: bool
+    groups: Sequence[dict[str, Any]],
+    own: Callable[[nn.Parameter], nn.Parameter],
+    device: torch.device,
+    *,
+    can_record: bool,
 ) -> torch.optim.AdamW:
-    """Fused AdamW; where its step may be recorded, learning rates are tensors, so that it sees them change."""
-    groups = parameter_groups(model, settings)
+    """Fused AdamW of what this rank updates of the `parameter_groups`: `own` of each.
+
+    Where its step may be recorded, learning rates are tensors, so that it sees them change.
+    """
     for group in groups:
+        group["params"] = [own(each) for each in group["params"]]
         group["lr"] = torch.zeros((), device=device) if can_record else 0.0
     return torch.optim.AdamW(groups, betas=BETAS, eps=EPS, fused=True, capturable=can_record)
 
@@ -103,3 +111,23 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
             group["lr"].fill_(value)
         else:
             group["lr"] = value
+
+
+def load_state(
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, torch.Tensor],
+    owns: Mapping[str, nn.Parameter],
+    part: Callable[[str, torch.Tensor], torch.Tensor],
+) -> None:
+    """Have the optimizer go on from a whole state by `<parameter>.<kind>`.
+
+    `owns`: what it updates of each parameter, by name; `part` cuts this out of a tensor of the parameter's shape.
+    """
+    in_order = [each for group in optimizer.param_groups for each in group["params"]]
+    numbers = {id(each): number for number, each in enumerate(in_order)}
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, kind = key.rpartition(".")
+        held = tensor if kind == "step" else part(name, tensor)
+        state.setdefault(numbers[id(owns[name])], {})[kind] = held
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

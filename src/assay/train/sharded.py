@@ -14,6 +14,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from assay.train.distributed import World
+from assay.train.optimizer import load_state
 
 
 def shard(classifier: nn.Module, layers: Sequence[nn.Module], *, world: World, dtype: torch.dtype) -> None:
@@ -31,12 +32,20 @@ def shard(classifier: nn.Module, layers: Sequence[nn.Module], *, world: World, d
 
 
 class ShardedGradients:
-    """The gradients of a sharded model, with what `step.Gradients` offers."""
+    """The gradients of a sharded model, with what `gradients.Gradients` offers."""
 
-    def __init__(self, classifier: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
-        """Take over the gradients of `parameters`, which `shard` has spread."""
+    can_record = False
+    has_others = True
+    wants_token_ids = False
+
+    def __init__(self, classifier: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Take over the gradients of `parameters`, by name, which `shard` has spread."""
         self._classifier: Any = classifier
         self._parameters = parameters
+
+    def own(self, parameter: nn.Parameter) -> nn.Parameter:
+        """The parameter, of which this rank holds a part."""
+        return parameter
 
     def begin_pass(self, *, is_last: bool) -> None:
         """Sum over ranks after the last pass of a step alone."""
@@ -48,15 +57,33 @@ class ShardedGradients:
     def sum_table(self, token_ids: torch.Tensor | None) -> None:
         """FSDP has summed by itself."""
 
-    def zero(self) -> None:
-        """Begin a new step."""
-        for parameter in self._parameters:
+    def update(self, optimizer: torch.optim.AdamW) -> None:
+        """Update this rank's parts, and begin a new step."""
+        optimizer.step()
+        for parameter in self._parameters.values():
             parameter.grad = None
+
+    def state_of(self, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
+        """As `Gradients.state_of`, but on every rank."""
+        parts = {
+            f"{name}.{kind}": part
+            for name, parameter in self._parameters.items()
+            for kind, part in optimizer.state[parameter].items()
+        }
+        return wholes(parts)
+
+    def load_state(self, optimizer: torch.optim.AdamW, tensors: Mapping[str, torch.Tensor]) -> None:
+        """As `Gradients.load_state`."""
+
+        def part(name: str, tensor: torch.Tensor) -> torch.Tensor:
+            return spread_like(tensor, self._parameters[name])
+
+        load_state(optimizer, tensors, self._parameters, part)
 
     def clip(self, max_norm: float, optimizer: torch.optim.AdamW) -> torch.Tensor:
         """Scale gradients of a larger norm down to `max_norm`; the norm before, float32 []."""
         del optimizer
-        gradients = [each.grad for each in self._parameters if each.grad is not None]
+        gradients = [each.grad for each in self._parameters.values() if each.grad is not None]
         norm = whole(nn.utils.get_total_norm(gradients))
         torch._foreach_mul_(gradients, float((max_norm / norm).clamp(max=1.0)))
         return norm

@@ -25,6 +25,7 @@ from assay.train import checkpoints, distributed
 from assay.train.base import load_model
 from assay.train.datasets import Prepared, prepare_given, prepare_rows
 from assay.train.distributed import World
+from assay.train.gradients import Gradients
 from assay.train.inputs import EncodedRows, encode_rows, with_weights
 from assay.train.keeper import Keeper
 from assay.train.launch import launch, stop_signals
@@ -41,13 +42,13 @@ from assay.train.loop import (
 )
 from assay.train.model import PackedClassifier, PaddedClassifier, make_classifier, state_for_saving
 from assay.train.objective import Objective, balanced_weights, positive_weights
-from assay.train.optimizer import layer_stack, make_optimizer
+from assay.train.optimizer import layer_stack, make_optimizer, parameter_groups
 from assay.train.places import check_places
 from assay.train.publish import publish, versions
 from assay.train.report import Trained
 from assay.train.rows import LabelledRows
 from assay.train.settings import TrainSettings
-from assay.train.sharded import load_tensors, shard, wholes
+from assay.train.sharded import ShardedGradients, load_tensors, shard, wholes
 from assay.train.sinks import Recorder
 from assay.train.speed import Effort, flops_per_token, peak_flops
 
@@ -205,11 +206,14 @@ def _train(
         for line in (str(prepared.split), *prepared.warnings):
             on_message(line)
         ready = _set_up(settings, prepared, world)
-        with Keeper(settings, prepared, ready.rows, ready.classifier, ready.optimizer, world=world) as keeper:
+        with Keeper(
+            settings, prepared, ready.rows, ready.classifier, ready.optimizer, ready.gradients, world=world
+        ) as keeper:
             loop = Loop(
                 settings,
                 ready.classifier,
                 ready.optimizer,
+                ready.gradients,
                 _objective(settings, ready.rows.train),
                 ready.rows,
                 world=world,
@@ -244,6 +248,7 @@ class _Ready:
     classifier: PackedClassifier | PaddedClassifier
     """The model as it is trained, on its device."""
     optimizer: torch.optim.AdamW
+    gradients: Gradients | ShardedGradients
     rows: Rows
     precision: torch.dtype
     effort: Effort
@@ -269,10 +274,23 @@ def _set_up(settings: TrainSettings, prepared: Prepared, world: World) -> _Ready
     sharded = is_sharded(settings, world)
     if sharded:
         shard(classifier, layer_stack(model)[0], world=world, dtype=dtype)
-    can_record = world.device.type == "cuda" and not sharded
-    optimizer = make_optimizer(model, settings, world.device, can_record=can_record)
+    trained = {name: each for name, each in classifier.named_parameters() if each.requires_grad}
+    gradients = (
+        ShardedGradients(classifier, trained)
+        if sharded
+        else Gradients(trained, world=world, table=classifier.token_table)
+    )
+    can_record = world.device.type == "cuda" and gradients.can_record
+    groups = parameter_groups(model, settings)
+    optimizer = make_optimizer(groups, gradients.own, world.device, can_record=can_record)
     return _Ready(
-        model=model, classifier=classifier, optimizer=optimizer, rows=rows, precision=dtype, effort=effort
+        model=model,
+        classifier=classifier,
+        optimizer=optimizer,
+        gradients=gradients,
+        rows=rows,
+        precision=dtype,
+        effort=effort,
     )
 
 

@@ -198,7 +198,7 @@ def test_a_newer_format_is_refused(folder):
     state = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps({**state, "format_version": 99}))
     for read in (checkpoints.latest, lambda _: load(path)):
-        with pytest.raises(RefusedError, match="format_version 99; this release reads up to 1; install"):
+        with pytest.raises(RefusedError, match="format_version 99; this release reads up to 2; install"):
             read(folder)
 
 

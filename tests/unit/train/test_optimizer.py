@@ -74,7 +74,7 @@ def test_the_learning_rate_reaches_each_group_as_its_share():
     for can_record in (False, True):
         model = make("bert")
         chosen = settings("base", "out", layer_decay=0.5)
-        optimizer = make_optimizer(model, chosen, CPU, can_record=False)
+        optimizer = make_optimizer(parameter_groups(model, chosen), lambda own: own, CPU, can_record=False)
         if can_record:
             for group in optimizer.param_groups:
                 group["lr"] = torch.zeros(())

@@ -89,7 +89,7 @@ def test_gradients_are_those_of_the_whole_model(dtype):
         gradients = None
         if is_sharded:
             shard(classifier, layer_stack(each)[0], world=WORLD, dtype=dtype)
-            gradients = ShardedGradients(classifier, list(classifier.parameters()))
+            gradients = ShardedGradients(classifier, dict(classifier.named_parameters()))
         for is_last in (False, True):
             if gradients is not None:
                 gradients.begin_pass(is_last=is_last)
@@ -133,11 +133,12 @@ def test_clipping_is_torchs(max_norm):
     for number, (each, same) in enumerate(zip(parameters, plain, strict=True)):
         same.grad = torch.full(same.shape, 0.01 * (number + 1))
         each.grad = spread_like(same.grad.clone(), each)
-    gradients = ShardedGradients(classifier, parameters)
-    norm = gradients.clip(max_norm, torch.optim.AdamW(parameters))
+    gradients = ShardedGradients(classifier, dict(classifier.named_parameters()))
+    optimizer = torch.optim.AdamW(parameters)
+    norm = gradients.clip(max_norm, optimizer)
     expected = nn.utils.clip_grad_norm_(plain, max_norm)
     assert norm.item() == pytest.approx(expected.item(), rel=1e-5)
     for each, same in zip(parameters, plain, strict=True):
         torch.testing.assert_close(whole(each.grad), same.grad, rtol=1e-4, atol=1e-7)
-    gradients.zero()
+    gradients.update(optimizer)
     assert all(each.grad is None for each in parameters)

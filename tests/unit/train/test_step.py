@@ -3,18 +3,19 @@
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from support.configs import PACKED_CONFIGS
 from support.training import animal_rows, settings, write_base
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-from assay.train import step
+from assay.train import gradients
+from assay.train.distributed import World
+from assay.train.gradients import Gradients
 from assay.train.inputs import EncodedRows, filled_shape, host_batch
 from assay.train.model import make_classifier
 from assay.train.objective import Objective
-from assay.train.optimizer import make_optimizer, set_learning_rate
-from assay.train.step import Gradients, Stepper
+from assay.train.optimizer import make_optimizer, parameter_groups, set_learning_rate
+from assay.train.step import Stepper
 from assay.train.train import fit
 
 CPU = torch.device("cpu")
@@ -45,11 +46,15 @@ def make(
     model = AutoModelForSequenceClassification.from_config(config).to(device)
     classifier = make_classifier(model, dtype=dtype, gradient_checkpointing=False)
     chosen = settings("base", "out", weight_decay=0.0, **named)
-    optimizer = make_optimizer(model, chosen, device, can_record=records)
+    world = World(rank=0, world_size=1, local_rank=0, device=device)
+    held = Gradients(dict(classifier.named_parameters()), world=world, table=classifier.token_table)
+    groups = parameter_groups(model, chosen)
+    optimizer = make_optimizer(groups, held.own, device, can_record=records)
     set_learning_rate(optimizer, 0.01)
     stepper = Stepper(
         classifier,
         optimizer,
+        held,
         Objective(task="single_label"),
         device=device,
         max_gradient_norm=max_norm,
@@ -74,7 +79,7 @@ def run(stepper, classifier, rows, pieces, *, seed=1, shape=None):
 @pytest.mark.parametrize("bucket_bytes", [(1_000, 1_000), (8 << 20, 64 << 20)])
 def test_a_step_is_clip_grad_norm_and_adamw(max_norm, bucket_bytes, monkeypatch):
     """Whatever the buckets are: gradients added over passes, the norm before clipping, torch's own update."""
-    monkeypatch.setattr(step, "BUCKET_BYTES", bucket_bytes)
+    monkeypatch.setattr(gradients, "BUCKET_BYTES", bucket_bytes)
     rows = make_rows()
     model, stepper, classifier = make(max_norm=max_norm)
     plain, _, same = make()
@@ -99,83 +104,6 @@ def test_a_step_is_clip_grad_norm_and_adamw(max_norm, bucket_bytes, monkeypatch)
             torch.testing.assert_close(
                 ours, theirs, rtol=1e-2, atol=5e-4, msg=lambda said, name=name: name + said
             )
-
-
-def test_gradients_lie_in_few_buckets_later_parameters_first(monkeypatch):
-    """Each parameter's gradient is a view; a bucket is full beyond its size."""
-    monkeypatch.setattr(step, "BUCKET_BYTES", (40, 40))
-    parameters = [nn.Parameter(torch.ones(size)) for size in (4, 5, 6, 7)]
-    gradients = Gradients(parameters, world_size=1)
-    assert [bucket.numel() for bucket in gradients.buckets] == [13, 9]
-    sum((number + 1) * each.sum() for number, each in enumerate(parameters)).backward()
-    assert gradients.buckets[0].tolist() == [4.0] * 7 + [3.0] * 6
-    assert gradients.buckets[1].tolist() == [2.0] * 5 + [1.0] * 4
-    gradients.zero()
-    assert all(not each.grad.any() for each in parameters)
-
-
-def test_the_head_is_summed_first_whatever_the_optimizer_groups(monkeypatch):
-    """Its gradient is there first; with layer decay the optimizer's groups begin with it, not end."""
-    monkeypatch.setattr(step, "BUCKET_BYTES", (1, 1))
-    model, stepper, _ = make(layer_decay=0.9)
-    buckets = [bucket.data_ptr() for bucket in stepper._gradients.buckets]
-    places = [buckets.index(each.grad.data_ptr()) for each in model.parameters()]
-    table, *others = places  # of token embeddings, the model's first and the last to be summed
-    assert table == len(places) - 1
-    assert others == sorted(others, reverse=True)
-
-
-def test_buckets_get_smaller(monkeypatch):
-    """Half of what is left each, within bounds: little is left to sum when the last gradient is there."""
-    monkeypatch.setattr(step, "BUCKET_BYTES", (16, 128))
-    gradients = Gradients([nn.Parameter(torch.ones(1)) for _ in range(100)], world_size=1)
-    assert [4 * bucket.numel() for bucket in gradients.buckets] == [128, 128, 72, 36, 20, 16]
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0)])
-def test_ranks_sum_the_same_buckets_together(order, monkeypatch):
-    """In the order of the buckets, whatever gradient comes first on a rank or never; after the last pass alone."""
-    monkeypatch.setattr(step, "BUCKET_BYTES", (1, 1))
-    summed = []
-    monkeypatch.setattr(dist, "all_reduce", lambda bucket, **_: summed.append(bucket.data_ptr()))
-    parameters = [nn.Parameter(torch.ones(2)) for _ in range(3)]
-    gradients = Gradients(parameters, world_size=2)
-    for is_last in (False, True, True):
-        summed.clear()
-        gradients.begin_pass(is_last=is_last)
-        for number in order:
-            parameters[number].sum().backward()
-        gradients.finish_pass()
-        expected = [bucket.data_ptr() for bucket in gradients.buckets] if is_last else []
-        assert summed == expected
-
-
-@pytest.mark.parametrize(
-    ("token_ids", "expected"),
-    [
-        ([1, 3], [0, 2, 2, 6, 4, 5, 6]),
-        ([1, 2, 3, 6], [0, 2, 4, 6, 8, 10, 12]),
-        (None, [0, 2, 4, 6, 8, 10, 12]),
-    ],
-)
-def test_ranks_sum_the_rows_of_tokens_that_any_of_them_has(token_ids, expected, monkeypatch):
-    """The table of tokens is in no pass's sum; afterwards its rows of a step are, or most of them and so all."""
-
-    def doubled(tensor, **_):
-        tensor.mul_(2)
-
-    monkeypatch.setattr(dist, "all_reduce", doubled)
-    others, table = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(7, 3))
-    gradients = Gradients([table, others], world_size=2, table=table)
-    gradients.begin_pass(is_last=True)
-    (others.sum() + (table * torch.arange(7.0)[:, None]).sum()).backward()
-    gradients.finish_pass()
-    assert others.grad.tolist() == [2.0, 2.0]
-    assert table.grad[:, 0].tolist() == list(range(7))
-    gradients.sum_table(None if token_ids is None else torch.tensor(token_ids))
-    assert table.grad.tolist() == [[value] * 3 for value in expected]
-    gradients.zero()
-    assert not table.grad.any()
 
 
 def test_a_pass_of_no_weight_changes_nothing():
