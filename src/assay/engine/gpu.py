@@ -27,7 +27,7 @@ from assay.engine.gpu_layers import (
     PreNormLayer,
     in_blocks,
 )
-from assay.engine.graphs import Graphs
+from assay.engine.graphs import Graphs, not_collecting
 from assay.engine.kernels.kernels import EmbeddingTables, Kernels
 from assay.engine.kernels.layout import DeviceBatch, rounded
 from assay.engine.kernels.plain import PlainKernels
@@ -185,18 +185,22 @@ class GpuPackedEngine:
         if self._device.type != "cuda":
             self.forward(pack(ids.tolist()))
             return 0.0
-        torch.cuda.reset_peak_memory_stats(self._device)
-        before = torch.cuda.memory_allocated(self._device)
-        self.forward(pack(ids.tolist()))
-        torch.cuda.synchronize(self._device)
-        return (torch.cuda.max_memory_allocated(self._device) - before) / num_rows
+        with not_collecting():  # another engine that ended meanwhile would hide what this one takes
+            torch.cuda.reset_peak_memory_stats(self._device)
+            before = torch.cuda.memory_allocated(self._device)
+            self.forward(pack(ids.tolist()))
+            torch.cuda.synchronize(self._device)
+            return (torch.cuda.max_memory_allocated(self._device) - before) / num_rows
 
 
 def _budget(device: torch.device, bytes_a_row: float, *, rows_per_processor: int) -> int:
-    """Rows of a batch that suit the device and fit into its memory."""
+    """Rows of a batch that suit the device and fit into its memory, by what the probe's took.
+
+    Other threads allocate and free on the device too, so that the probe may have found nothing.
+    """
     processors = torch.cuda.get_device_properties(device).multi_processor_count
     free, _ = torch.cuda.mem_get_info(device)
-    fitting = int(free * _MEMORY_SHARE / bytes_a_row) // _PROBE_ROWS * _PROBE_ROWS
+    fitting = int(free * _MEMORY_SHARE / max(bytes_a_row, 1.0)) // _PROBE_ROWS * _PROBE_ROWS
     return min(processors * rows_per_processor, max(_PROBE_ROWS, fitting))
 
 

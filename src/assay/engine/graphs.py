@@ -20,6 +20,18 @@ MAX_GRAPHS = 64
 
 
 @contextmanager
+def not_collecting() -> Iterator[None]:
+    """Garbage stays within: engines and graphs that nobody holds end when some later allocation has them found."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextmanager
 def recording(
     graph: torch.cuda.CUDAGraph,
     *,
@@ -30,14 +42,11 @@ def recording(
 
     Garbage is not collected meanwhile: a graph that ended while another is recorded would spoil it.
     """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            yield
-    finally:
-        if was_enabled:
-            gc.enable()
+    with (
+        not_collecting(),
+        torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
+    ):
+        yield
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -290,6 +291,18 @@ def test_a_poisoned_weight_shows_in_fp8(device, name):
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     engine = GpuPackedEngine(weights, device=torch.device(device), dtype=dtype, fp8=True)
     assert engine.forward(pack(documents([4, 70]))).isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("bytes_a_row", "expected"), [(0.0, 132 * 2048), (10.0, 132 * 2048), (1e6, 32_768), (1e9, 8_192)]
+)
+def test_a_budget_fits_the_memory_whatever_the_probe_found(bytes_a_row, expected, monkeypatch):
+    """As many rows as the processors like, or as fit into 0.4 of what is free; a probe may have found nothing."""
+    card = SimpleNamespace(multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(100e9), int(100e9)))
+    found = gpu._budget(torch.device("cuda", 0), bytes_a_row, rows_per_processor=2048)
+    assert found == expected
 
 
 # --- on the device

@@ -192,13 +192,17 @@ def test_nothing_whole(folder, caplog):
     assert checkpoints.way_out(folder) == "no checkpoint was written yet; run the same command again"
 
 
-def test_a_newer_format_is_refused(folder):
-    """A checkpoint of a newer release is not taken for a damaged one and passed over in silence."""
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [(99, "format_version 99; this release reads up to 2; install"), (1, "format_version 1; .*--overwrite")],
+)
+def test_another_format_is_refused(version, words, folder):
+    """A checkpoint of another release is not taken for a damaged one and passed over in silence."""
     path = save(folder, make(1))
     state = json.loads((path / "state.json").read_text())
-    (path / "state.json").write_text(json.dumps({**state, "format_version": 99}))
+    (path / "state.json").write_text(json.dumps({**state, "format_version": version}))
     for read in (checkpoints.latest, lambda _: load(path)):
-        with pytest.raises(RefusedError, match="format_version 99; this release reads up to 2; install"):
+        with pytest.raises(RefusedError, match=words):
             read(folder)
 
 

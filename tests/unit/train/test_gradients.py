@@ -11,7 +11,7 @@ from assay.train.gradients import Gradients
 
 CPU = torch.device("cpu")
 ALONE = World(rank=0, world_size=1, local_rank=0, device=CPU)
-RANKS = [World(rank=rank, world_size=2, local_rank=rank, device=CPU) for rank in range(2)]
+RANKS = [World(rank=rank, world_size=3, local_rank=rank, device=CPU) for rank in range(3)]
 SIZES = {"low": (3, 50), "table": (7, 3), "bias": (2,), "high": (100,)}
 """Shapes of parameters, lowest first."""
 
@@ -105,7 +105,7 @@ def test_ranks_sum_the_rows_of_tokens_that_any_of_them_has(token_ids, expected, 
 
 
 def make_ranks(bucket_bytes, monkeypatch):
-    """For each of two ranks: its parameters by name, their gradients and an optimizer of its share."""
+    """For each of three ranks: its parameters by name, their gradients and an optimizer of its share."""
     monkeypatch.setattr(module, "BUCKET_BYTES", (bucket_bytes, bucket_bytes))
     found = []
     for world in RANKS:
@@ -136,10 +136,9 @@ def test_each_rank_updates_its_share(bucket_bytes, collectives, monkeypatch):
         changed.append({name: each.detach() != before[name] for name, each in parameters.items()})
         num_states = sum(state["exp_avg"].numel() for state in optimizer.state.values())
         assert num_states == sum(int(each.sum()) for each in changed[-1].values())
-    assert changed[0]["table"].all()
-    assert changed[1]["table"].all()
-    for name in set(SIZES) - {"table"}:
-        assert (changed[0][name] ^ changed[1][name]).all(), name
+    for name in SIZES:
+        num_updates = torch.stack([each[name] for each in changed]).sum(dim=0)
+        assert (num_updates == (3 if name == "table" else 1)).all(), name
 
 
 def test_the_norm_counts_every_gradient_once(monkeypatch):
@@ -158,3 +157,22 @@ def test_the_norm_counts_every_gradient_once(monkeypatch):
         norm = gradients.clip(10.0, optimizer)
         assert norm.item() == pytest.approx(plain.norm().item(), rel=1e-6)
         assert optimizer.grad_scale.item() == pytest.approx(norm.item() / 10.0)
+
+
+@pytest.mark.parametrize("bucket_bytes", [1, 600, 1 << 20])
+def test_a_state_is_cut_into_what_each_rank_updates(bucket_bytes, monkeypatch):
+    """A whole state, as a checkpoint holds it, lands with each rank as its shares, in order."""
+    ranks = make_ranks(bucket_bytes, monkeypatch)
+    whole = {f"{name}.exp_avg": torch.randn(size) for name, size in SIZES.items()}
+    whole |= {f"{name}.exp_avg_sq": torch.rand(size) for name, size in SIZES.items()}
+    whole |= {f"{name}.step": torch.tensor(7.0) for name in SIZES}
+    for _, gradients, optimizer in ranks:
+        gradients.load_state(optimizer, whole)
+
+    for key, expected in whole.items():
+        name, kind = key.split(".")
+        parts = [optimizer.state[held.own(named[name])][kind] for named, held, optimizer in ranks]
+        if name == "table" or kind == "step":
+            assert all(torch.equal(part, expected) for part in parts), key
+        else:
+            assert torch.equal(torch.cat(parts), expected.flatten()), key
