@@ -208,7 +208,7 @@ def test_another_device_than_the_current_one(models, name, precision, tmp_path):
     for _ in range(3):
         far, near = (run_sequences(engine, sequences, max_batch_tokens=700)[0] for engine in engines)
         np.testing.assert_array_equal(far, near)
-    if precision == "fp32":  # random weights of so few dimensions may fail the self test of another
+    if (name, precision) != ("electra", "bf16"):  # its random weights fail the self test on any GPU
         assert all(engine.packed for engine in engines), [each.description() for each in engines]
     assert [engine.description().partition("cuda:")[2][:1] for engine in engines] == ["1", "0"]
     assert torch.cuda.current_device() == 0

@@ -121,7 +121,10 @@ INTERRUPTED = {
     "fsdp": {**WAYS["fsdp"], "dropout": 0.1},
     "then alone": WAYS["2 x 16"],
 }
-"""Two ranks are stopped after step 3 of 4, and two go on (dropout and all), or one does."""
+"""Two ranks are stopped after step 2 of 4, and two go on (dropout and all), or one does.
+
+What the third step makes of the optimizer's state is seen in the loss of the fourth.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +139,9 @@ def together(bases, tmp_path_factory):
             "settings": dataclasses.asdict(settings(bases[family], folder / out, **{**ALONE, **changes})),
             "train": dataclasses.asdict(train_rows),
             "validation": dataclasses.asdict(validation_rows),
-            "bucket_bytes": (SMALL_BUCKETS, SMALL_BUCKETS) if "small" in name else BUCKET_BYTES,
+            "bucket_bytes": (SMALL_BUCKETS, SMALL_BUCKETS)
+            if "small" in name or name.partition(",")[0] in INTERRUPTED
+            else BUCKET_BYTES,
             "stop_at": stop_at,
         }
 
@@ -146,7 +151,7 @@ def together(bases, tmp_path_factory):
         add(name, shape, family, {**BF16, **shared, **way}, out=f"bf16-{number}")
     for name, way in INTERRUPTED.items():
         add(f"{name}, calm", "odd", "bert", way, out=f"{name}, calm")
-        add(f"{name}, stopped", "odd", "bert", way, out=name, stop_at=3)
+        add(f"{name}, stopped", "odd", "bert", way, out=name, stop_at=2)
         if name != "then alone":
             add(f"{name}, resumed", "odd", "bert", {**way, "resume": True}, out=name)
     reports = launch(
@@ -206,13 +211,13 @@ def test_two_ranks_are_one(name, together, alone):
 
 @pytest.mark.parametrize("name", IN_BF16)
 def test_two_ranks_are_one_in_bf16(name, together, alone):
-    """But for rounding, more of it in FSDP: a sharded layer has its norms in bf16 too."""
+    """But for rounding; a sharded layer has its norms in bf16 too, which DeBERTa shows most (0.013 on a GPU)."""
     shape, family, shared, _ = IN_BF16[name]
     expected, report = alone(shape, family, {**BF16, **shared}), together[name]
     exact = pytest.approx(alone(shape, family, shared).history.losses, rel=1e-6)
     assert expected.history.losses != exact, "fp32 all the same"
     assert report.history.losses != exact, "fp32 all the same"
-    tolerance = 2e-2 if "fsdp" in name else 1e-2
+    tolerance = 2e-2 if "deberta" in name else 1e-2
     assert report.history.losses == pytest.approx(expected.history.losses, rel=tolerance)
     assert report.history.gradient_norms == pytest.approx(expected.history.gradient_norms, rel=5e-2)
     assert report.history.losses[-1] < report.history.losses[0]

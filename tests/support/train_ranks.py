@@ -27,7 +27,7 @@ def stopping(step):
     """A callback that asks this process to stop at a step; None: at none."""
 
     def on_progress(progress):
-        if progress.step == step:
+        if progress.step == step and progress.validation is None:  # told of twice, it would ask twice
             os.kill(os.getpid(), signal.SIGTERM)
 
     return on_progress

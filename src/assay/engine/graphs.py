@@ -21,7 +21,10 @@ MAX_GRAPHS = 64
 
 @contextmanager
 def not_collecting() -> Iterator[None]:
-    """Garbage stays within: engines and graphs that nobody holds end when some later allocation has them found."""
+    """Python's garbage collector is off within, in all threads.
+
+    Engines and graphs that nobody holds any more end when it finds them, in the middle of whatever runs.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -142,7 +142,7 @@ def save_best(folder: Path, best: BestWeights) -> Path:
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint that is whole, None where there is none; a warning for each one passed over.
 
-    Reads all of it, and the best weights that it names. Raises RefusedError where a newer release wrote it.
+    Reads all of it, and the best weights that it names. Raises RefusedError where it is of another format.
     """
     for path in _folders(folder, "step"):
         problem = _problem(path, deep=True) or _problem_of_best(path)
@@ -185,16 +185,19 @@ def refuse_damaged(folder: Path) -> None:
 
 def way_out(folder: Path) -> str:
     """How to go on after a failure: the step of the last checkpoint and the flag, or to begin again."""
-    with suppress(RefusedError):
-        if (path := newest(folder)) is not None:
-            return f"the last checkpoint is at step {_order(path)[0]}; run the same command with --resume"
+    try:
+        path = newest(folder)
+    except RefusedError as error:
+        return str(error)
+    if path is not None:
+        return f"the last checkpoint is at step {_order(path)[0]}; run the same command with --resume"
     return "no checkpoint was written yet; run the same command again"
 
 
 def load(path: Path) -> Checkpoint:
     """The checkpoint in a folder that `latest` gave, its tensors on the CPU.
 
-    Raises CheckError where it is damaged, RefusedError where a newer release wrote it.
+    Raises CheckError where it is damaged, RefusedError where it is of another format.
     """
     state = _checked_state(path)
     return Checkpoint(

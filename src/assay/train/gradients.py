@@ -4,12 +4,14 @@ Parameters and their gradients lie in a few flat buckets. In the last pass of a 
 as soon as its last gradient is there, beside the rest of the backward pass, as `DistributedDataParallel`
 does it, but so that each rank gets the sum of its own share alone. It updates that share, holds the
 optimizer's state of no other, and the ranks then gather what each has updated (Rajbhandari et al. 2020,
-"ZeRO", optimizer state and gradients): as many bytes as whole sums are, of which half travel beside the
-update, and a fraction of the update.
+"ZeRO", stage 1): as many bytes as whole sums are, of which half travel beside the update, and a fraction
+of the update. Gradients stay whole in memory.
 
 The table of token embeddings, a third of DistilBERT and most of XLM-RoBERTa, is last to get its gradient,
 which has few rows: ranks know each other's tokens, sum those rows alone, and update all of it each,
 while the shares are gathered.
+
+Axes: V rows of the table, U tokens of a step, each once, H hidden.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -60,14 +62,17 @@ class _Bucket:
     """What this rank sums and updates."""
 
     def whole(self, parts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Put tensors that lie as the own parts of the members, by name, together from all ranks."""
+        """Put tensors that lie as the own parts of the members, by name, together from all ranks.
+
+        On the device, which needs room for a bucket.
+        """
         if self.values is None:
             return dict(parts)
         flat = torch.zeros_like(self.values)
         for each in self.members:
             begin = each.start + each.first
             flat[begin : begin + each.own.numel()] = parts[each.name]
-        _all_gather(flat, flat[self.share].clone())
+        _all_gather(flat, flat[self.share])
         return {
             each.name: flat[each.start : each.start + each.parameter.numel()].view_as(each.parameter)
             for each in self.members
@@ -194,19 +199,24 @@ class Gradients:
     def update(self, optimizer: torch.optim.AdamW) -> None:
         """Update this rank's shares, gather the others', and begin a new step."""
         if self.has_others:
-            groups = optimizer.param_groups
+            self._update_shares(optimizer)
+        else:
+            optimizer.step()
+        for bucket in (*self._shared, *self._whole):
+            bucket.gradients.zero_()
+        self._wait()
+
+    def _update_shares(self, optimizer: torch.optim.AdamW) -> None:
+        groups = optimizer.param_groups
+        try:
             # each bucket is gathered beside the update of the next, the last ones beside the table's
             for bucket in (*self._shared, *self._whole):
                 optimizer.param_groups = _only(groups, bucket)
                 optimizer.step()
                 if bucket.values is not None:
                     self._note(_all_gather(bucket.values, bucket.values[bucket.share], async_op=True))
+        finally:
             optimizer.param_groups = groups
-        else:
-            optimizer.step()
-        for bucket in (*self._shared, *self._whole):
-            bucket.gradients.zero_()
-        self._wait()
 
     def state_of(self, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
         """Copies of the optimizer's whole state on the CPU, by `<parameter>.<kind>`; {} on all ranks but 0.
@@ -228,7 +238,8 @@ class Gradients:
 
         def part(name: str, tensor: torch.Tensor) -> torch.Tensor:
             own, first = members[name].own, members[name].first
-            return tensor.flatten()[first : first + own.numel()].view_as(own)
+            # a copy, or the part would hold on to the whole
+            return tensor.flatten()[first : first + own.numel()].view_as(own).clone()
 
         load_state(optimizer, tensors, {name: each.own for name, each in members.items()}, part)
 

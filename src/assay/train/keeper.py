@@ -141,7 +141,7 @@ class Keeper:
         Raises UsageError for an interrupted training that `resume` or `overwrite` should speak of, or whose
         checkpoints are all damaged, RefusedError where something that decides numbers has changed since.
         """
-        path = checkpoints.latest(self._folder)
+        path = checkpoints.latest(self._folder) if self._settings.resume else None
         # asked before rank 0 may clear the folder
         if not distributed.all_equal(self._world, [self._fingerprint, path and path.name]):
             raise InputError(

@@ -393,7 +393,13 @@ class Loop:
         is_wanted = (is_time or (self._is_due() and not is_saving)) and not is_over
         if stop or distributed.broadcast_flag(self._world, flag=is_wanted):
             self._read()
-            self._save(self._snapshot())
+            try:
+                self._save(self._snapshot())
+            except torch.OutOfMemoryError as error:
+                raise WorkError(
+                    "the device has no room left to put a checkpoint together; set a lower max_batch_tokens (the"
+                    " steps stay the same), or gradient_checkpointing"
+                ) from error
             self._saved_at = time.monotonic()
         if stop:
             raise Interrupted

@@ -128,6 +128,6 @@ def load_state(
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, kind = key.rpartition(".")
-        held = tensor if kind == "step" else part(name, tensor)
+        held = tensor.clone() if kind == "step" else part(name, tensor)
         state.setdefault(numbers[id(owns[name])], {})[kind] = held
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -105,7 +105,7 @@ class TrainSettings:
     devices: str = "1"
     """How many GPUs, each with `batch_size` documents a step (without any: CPU processes); `auto`: all GPUs."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """ddp: each device holds the model, updates a share; fsdp: each holds a part, for models that outgrow one."""
+    """ddp: each device holds the model; fsdp: each holds a part of it, for models that outgrow one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the forward pass; weights and updates are fp32. auto: bf16 on a GPU that has it, else fp32."""
     checkpoint_minutes: float = 5.0

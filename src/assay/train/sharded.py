@@ -65,12 +65,11 @@ class ShardedGradients:
 
     def state_of(self, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
         """As `Gradients.state_of`, but on every rank."""
-        parts = {
-            f"{name}.{kind}": part
+        return {
+            f"{name}.{kind}": whole(part).to("cpu", copy=True)
             for name, parameter in self._parameters.items()
             for kind, part in optimizer.state[parameter].items()
         }
-        return wholes(parts)
 
     def load_state(self, optimizer: torch.optim.AdamW, tensors: Mapping[str, torch.Tensor]) -> None:
         """As `Gradients.load_state`."""

@@ -34,17 +34,23 @@ def tiny_buckets(monkeypatch):
 
 @pytest.fixture
 def collectives(monkeypatch):
-    """What was summed and gathered, in order; sums double the own share, gathering does nothing."""
+    """What was summed, gathered and waited for, in order; sums double the own share, gathering does nothing."""
     done = []
+
+    class Work:
+        def wait(self):
+            done.append("waited")
+
+    def gather(whole, own, **_):
+        done.append(("gather", whole.data_ptr(), own.data_ptr()))
+        return Work()
 
     def scatter(own, whole, **_):
         done.append(("sum", whole.data_ptr()))
         own.mul_(2)
 
     monkeypatch.setattr(module, "_reduce_scatter", scatter)
-    monkeypatch.setattr(
-        module, "_all_gather", lambda whole, *_, **__: done.append(("gather", whole.data_ptr()))
-    )
+    monkeypatch.setattr(module, "_all_gather", gather)
     monkeypatch.setattr(dist, "all_reduce", lambda tensor: tensor.mul_(2))
     return done
 
@@ -128,10 +134,14 @@ def test_each_rank_updates_its_share(bucket_bytes, collectives, monkeypatch):
     changed = []
     for parameters, gradients, optimizer in ranks:
         collectives.clear()
+        groups = optimizer.param_groups
         for each in parameters.values():
             each.grad.fill_(0.5)
         gradients.update(optimizer)
-        assert collectives == [("gather", bucket.values.data_ptr()) for bucket in gradients._shared]
+        shares = [(bucket.values, bucket.values[bucket.share]) for bucket in gradients._shared]
+        gathered = [("gather", whole.data_ptr(), own.data_ptr()) for whole, own in shares]
+        assert collectives == gathered + ["waited"] * len(shares)
+        assert optimizer.param_groups is groups
         assert not any(each.grad.any() for each in parameters.values())
         changed.append({name: each.detach() != before[name] for name, each in parameters.items()})
         num_states = sum(state["exp_avg"].numel() for state in optimizer.state.values())
@@ -176,3 +186,27 @@ def test_a_state_is_cut_into_what_each_rank_updates(bucket_bytes, monkeypatch):
             assert all(torch.equal(part, expected) for part in parts), key
         else:
             assert torch.equal(torch.cat(parts), expected.flatten()), key
+
+
+@pytest.mark.parametrize("bucket_bytes", [1, 600, 1 << 20])
+def test_a_state_is_put_together_as_it_was_cut(bucket_bytes, monkeypatch):
+    """What rank 0 gets for a checkpoint is whole, and its own: a step later it is still the same."""
+    ranks = make_ranks(bucket_bytes, monkeypatch)
+    whole = {
+        f"{name}.{kind}": torch.rand(SIZES[name]) for name in SIZES for kind in ("exp_avg", "exp_avg_sq")
+    }
+    whole |= {f"{name}.step": torch.tensor(7.0) for name in SIZES}
+    for _, gradients, optimizer in ranks:
+        gradients.load_state(optimizer, whole)
+    flats = []
+    monkeypatch.setattr(module, "_all_gather", lambda flat, _: flats.append(flat.clone()))
+    assert [bool(gradients.state_of(optimizer)) for _, gradients, optimizer in ranks] == [True, False, False]
+    # each rank's buffers are zero but for its shares
+    num = len(flats) // len(ranks)
+    sums = iter([sum(flats[number::num]) for number in range(num)])
+    monkeypatch.setattr(module, "_all_gather", lambda flat, _: flat.copy_(next(sums)))
+    _, gradients, optimizer = ranks[0]
+    found = gradients.state_of(optimizer)
+    optimizer.step()
+    assert found.keys() == whole.keys()
+    assert not [key for key, expected in whole.items() if not torch.equal(found[key], expected)]

@@ -432,6 +432,18 @@ def test_damaged_checkpoints_are_not_begun_anew_unasked(interrupted, everything)
     assert fit(choices(base, out, overwrite=True), *everything).out == out
 
 
+def test_checkpoints_of_another_format_are_begun_anew_over_when_asked(interrupted, everything):
+    """What an older release left is refused, and the way out that the error names is one."""
+    base, out = interrupted
+    for file in out.with_name("b.training").glob("step-*/state.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "format_version": 1}))
+    for resume in (False, True):
+        with pytest.raises(RefusedError, match="begin anew with --overwrite"):
+            fit(choices(base, out, resume=resume), *everything)
+    assert "format_version 1" in checkpoints.way_out(out.with_name("b.training"))
+    assert fit(choices(base, out, overwrite=True), *everything).out == out
+
+
 def test_overwrite_begins_anew(interrupted, calm, everything):
     """From step 1, with whatever settings; nothing of the other training is left."""
     base, out = interrupted

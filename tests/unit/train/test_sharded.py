@@ -142,3 +142,22 @@ def test_clipping_is_torchs(max_norm):
         torch.testing.assert_close(whole(each.grad), same.grad, rtol=1e-4, atol=1e-7)
     gradients.update(optimizer)
     assert all(each.grad is None for each in parameters)
+
+
+def test_a_checkpoint_keeps_the_state_that_it_was_given():
+    """What goes to the disk beside the training is a copy, step counts among it."""
+    _, classifier, _ = make()
+    parameters = dict(classifier.named_parameters())
+    for each in parameters.values():
+        each.grad = torch.ones_like(each)
+    gradients = ShardedGradients(classifier, parameters)
+    optimizer = torch.optim.AdamW(parameters.values(), lr=0.1)
+    optimizer.step()
+    found = gradients.state_of(optimizer)
+    before = {key: each.clone() for key, each in found.items()}
+    optimizer.step()
+    assert all(torch.equal(found[key], each) for key, each in before.items())
+    gradients.load_state(optimizer, found)
+    again = gradients.state_of(optimizer)
+    assert found.keys() == again.keys()
+    assert all(torch.equal(again[key], each) for key, each in before.items())
