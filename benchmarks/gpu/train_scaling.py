@@ -10,10 +10,8 @@ from a Parquet file; the processes are those that `devices` starts.
 First the losses of one GPU with 64 documents a step are compared with those of two with 32 each: the same rows make
 each step, so without dropout the curves are one but for rounding. How far that takes them is seen from one GPU that
 sums the same 64 in two passes, `--allowed-loss-difference` at most; two GPUs may be as far off, or twice as far as that
-one is. Then runs
-alternate; the value is the median over pairs of the samples a second between the ends of two steps, by the clock that
-the training itself reports, after the steps in which kernels
-are compiled and most shapes recorded.
+one is. Then runs alternate; the value is the median over pairs of the samples a second between the ends of two steps,
+by the clock that the training itself reports, after the steps in which kernels are compiled and most shapes recorded.
 """
 
 import argparse

@@ -106,6 +106,18 @@ def test_a_step_is_clip_grad_norm_and_adamw(max_norm, bucket_bytes, monkeypatch)
             )
 
 
+def test_the_head_is_summed_first_whatever_the_optimizer_groups(monkeypatch):
+    """Its gradient is there first; with layer decay the optimizer's groups begin with it, not end."""
+    monkeypatch.setattr(gradients, "BUCKET_BYTES", (1, 1))
+    model, stepper, _ = make(layer_decay=0.9)
+    held = stepper._gradients
+    buckets = [bucket.gradients.data_ptr() for bucket in (*held._shared, *held._whole)]
+    places = [buckets.index(each.grad.data_ptr()) for each in model.parameters()]
+    table, *others = places  # of token embeddings, the model's first and the last to be summed
+    assert table == len(places) - 1
+    assert others == sorted(others, reverse=True)
+
+
 def test_a_pass_of_no_weight_changes_nothing():
     """What a rank without rows runs, so that it takes part in the sum."""
     rows = make_rows()
