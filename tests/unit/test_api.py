@@ -7,10 +7,10 @@ import sys
 import typing
 
 import pytest
+from support.commands import VERBS
 
 import assay
 from assay import api
-from assay.cli.verbs import VERBS
 from assay.errors import AssayError
 
 VERB_FUNCTIONS = {

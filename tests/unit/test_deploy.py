@@ -9,13 +9,10 @@ import tomllib
 import kubernetes_validate
 import pytest
 import yaml
+from support import commands
 from support.pages import ROOT
 
-from assay.cli.flags import parse_settings
-from assay.cli.main import verb_parser
-from assay.cli.verbs import VERBS
 from assay.serve.page import PAGE_FILES
-from assay.serve.settings import ServeSettings
 
 DEPLOY = ROOT / "deploy"
 PAGE = ROOT / "docs" / "how-to" / "deploy.md"
@@ -69,7 +66,7 @@ def container(pod):
 
 def settings_of(arguments):
     """What `assay serve` makes of arguments."""
-    return parse_settings(verb_parser(VERBS["serve"]), ServeSettings, arguments)
+    return commands.parse("serve", arguments)
 
 
 def test_the_container_file_parses():

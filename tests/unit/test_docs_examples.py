@@ -13,21 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from safetensors.numpy import save_file
+from support.commands import VERBS, parse, parser
 from support.pages import ROOT, commands, read_blocks, run_page
 
-from assay.cli.flags import build, parse_settings, read_config
-from assay.cli.main import verb_parser
-from assay.cli.verbs import VERBS
+from assay.cli.flags import build, read_config
 
 DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "tutorial.md"
 OURS = ("sources", "long-documents", "many-machines")
 HOW_TO = [DOCS / "how-to" / f"{name}.md" for name in OURS]
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-FLAGS = {
-    verb.name: {flag for action in verb_parser(verb)._actions for flag in action.option_strings}
-    for verb in VERBS.values()
-}
+FLAGS = {name: {flag for action in parser(name)._actions for flag in action.option_strings} for name in VERBS}
 EVERYWHERE = {"--debug", "--help", "--version"}
 OF_OTHERS = {"--array", "--gres", "--requeue", "--record"}  # sbatch, and the benchmarks
 OF_OTHERS |= {"--nproc-per-node", "--ntasks"}  # torchrun, srun
@@ -161,10 +157,11 @@ def test_every_format_and_launcher_is_listed():
         assert all(f"`{name}`" in machines for name in (launcher.rank, *launcher.world_sizes))
 
 
-@pytest.mark.parametrize("verb", VERBS.values(), ids=lambda verb: verb.name)
-def test_the_example_of_each_help_screen_parses(verb, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", VERBS)
+def test_the_example_of_each_help_screen_parses(name, tmp_path, monkeypatch):
     """The line below a command's flags gives settings, its config file (if it names one) being there."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.toml").write_text('base = "encoder/"\ndata = ["labelled.jsonl"]\n')
-    example = re.search(r"assay [^)]*", verb.example.removeprefix("example: "))[0]
-    assert parse_settings(verb_parser(verb), verb.settings, shlex.split(example)[2:]) is not None
+    example = re.search(r"assay [^)]*", VERBS[name].example.removeprefix("example: "))[0]
+    words = shlex.split(example.removeprefix(f"assay {name}"))
+    assert parse(name, words) is not None

@@ -1,4 +1,4 @@
-"""`assay VERB ...`: find the verb, parse its settings, run it, translate an error into one line.
+"""`assay COMMAND ...`: find the command, parse its settings, run it, translate an error into one line.
 
 0 done | 1 the work failed or a check did not hold | 2 bad usage or input | 3 refused | 130 interrupted
 """
@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 from assay import __version__
 from assay.cli import flags
-from assay.cli.verbs import VERBS, Verb
+from assay.cli.help import find, overview, parser_of
+from assay.cli.verb import INTERRUPTED, Group
+from assay.cli.verbs import ASSAY
 from assay.errors import AssayError, InputError, RefusedError, UsageError, WorkError
 
 EXIT_CODES: tuple[tuple[type[AssayError], int], ...] = (
@@ -21,7 +23,6 @@ EXIT_CODES: tuple[tuple[type[AssayError], int], ...] = (
     (WorkError, 1),
 )
 EXIT_UNEXPECTED = 1
-EXIT_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(error, exit_code(error), debug=debug)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: nothing half is published; run the same command again to go on\n")
-        return EXIT_INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -50,59 +51,20 @@ def exit_code(error: AssayError) -> int:
 
 
 def dispatch(words: Sequence[str]) -> int:
-    """Run the verb that the words begin with."""
-    if not words or words[0] in {"-h", "--help", "help"}:
-        flags.stdout(overview())
-        return 0
-    if words[0] == "--version":
+    """Run the command that the words begin with."""
+    if words and words[0] == "--version":
         flags.stdout(f"assay {__version__}")
         return 0
-    verb = VERBS.get(words[0])
-    if verb is None:
-        flags.refuse_unknown(words[0], list(VERBS), "command", "assay --help")
-    parser = verb_parser(verb)
-    if any(word in {"-h", "--help"} for word in words[1:]):
+    name, node, rest = find(ASSAY, words)
+    if isinstance(node, Group):
+        flags.stdout(overview(name, node))
+        return 0
+    verb = node.load()
+    parser = parser_of(name, node.summary, verb)
+    if any(word in {"-h", "--help"} for word in rest):
         flags.stdout(parser.format_help().rstrip())
         return 0
-    return verb.run(flags.parse_settings(parser, verb.settings, words[1:]))
-
-
-def verb_parser(verb: Verb) -> flags.Parser:
-    """The parser of one verb, made from its settings class."""
-    parser = flags.Parser(
-        prog=f"assay {verb.name}",
-        usage=flags.usage(f"assay {verb.name}", verb.settings, verb.config),
-        description=verb.summary,
-        epilog=verb.example,
-        allow_abbrev=False,
-        formatter_class=flags.HelpFormatter,
-    )
-    flags.add_flags(parser, verb.settings)
-    if verb.config == "flag":
-        parser.add_argument("--config", metavar="FILE", help="TOML or YAML file with the same settings.")
-    if verb.config == "positional":
-        parser.add_argument(
-            "config", nargs="?", metavar="CONFIG", help="TOML or YAML file with the settings."
-        )
-    return parser
-
-
-def overview() -> str:
-    """The help of `assay` itself: what it is, and a line a verb."""
-    width = max(len(name) for name in VERBS)
-    lines = [f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items()]
-    return "\n".join(
-        [
-            "assay: grade every document in a corpus with a transformer text classifier, exactly once.",
-            "",
-            "usage: assay COMMAND [...]   (assay COMMAND --help shows one screen)",
-            "",
-            *lines,
-            "",
-            "`--debug` after any command adds the traceback to an error; `--version` prints the version.",
-            "Start with `assay quickstart`; `assay completion bash` prints shell completion.",
-        ]
-    )
+    return verb.run(flags.parse_settings(parser, verb.settings, rest))
 
 
 def _report(error: Exception, code: int, *, debug: bool) -> int:

@@ -3,10 +3,10 @@
 from dataclasses import MISSING, fields
 
 import pytest
+from support import commands
+from support.commands import VERBS
 
-from assay.cli.flags import field_docs, parse_settings
-from assay.cli.main import verb_parser
-from assay.cli.verbs import VERBS
+from assay.cli.flags import field_docs
 from assay.errors import UsageError
 from assay.score.settings import ScoreSettings
 
@@ -17,7 +17,7 @@ YAML = "sources: [a, c]\nbundle: b\nrun: r\n"
 
 def parse(*words, verb="score"):
     """The settings that these words give."""
-    return parse_settings(verb_parser(VERBS[verb]), VERBS[verb].settings, [str(word) for word in words])
+    return commands.parse(verb, words)
 
 
 @pytest.fixture
@@ -31,14 +31,13 @@ def config(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
-def test_every_setting_is_documented_and_reachable(verb):
+@pytest.mark.parametrize("name", VERBS)
+def test_every_setting_is_documented_and_reachable(name):
     """Each field of a settings class has a docstring, and a flag or a place under its own name."""
-    documents = field_docs(verb.settings)
-    parser = verb_parser(verb)
-    places = {action.dest for action in parser._actions}
-    for field in fields(verb.settings):
-        assert documents.get(field.name), f"{verb.name}: {field.name} has no docstring"
+    documents = field_docs(VERBS[name].settings)
+    places = {action.dest for action in commands.parser(name)._actions}
+    for field in fields(VERBS[name].settings):
+        assert documents.get(field.name), f"{name}: {field.name} has no docstring"
         assert field.name in places
 
 

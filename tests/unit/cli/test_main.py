@@ -7,16 +7,20 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 from support.bundles import write_bundle
 from support.cli import use_fake_workers
+from support.commands import LISTED, VERBS, parser
 from support.fake_runs import contents, write_sources
 
 from assay import __version__, errors
-from assay.cli import main as command_line
-from assay.cli.main import EXIT_CODES, exit_code, main, verb_parser
-from assay.cli.verbs import VERBS, Verb
+from assay.cli.main import EXIT_CODES, exit_code, main
+from assay.cli.reference import reference
+from assay.cli.verb import Group, Listed, Verb
+from assay.cli.verbs import ASSAY
 from assay.runs.run import open_run
 from assay.telemetry import Counters, Progress, ProgressDisplay
 
@@ -54,13 +58,29 @@ def error_of(result, status=2):
     return lines[0].removeprefix("assay: error: ")
 
 
-def a_verb(error):
-    """A verb that raises."""
+@pytest.fixture
+def add(monkeypatch):
+    """Put a command that does as told into the tree, under the words given (one, or more below groups)."""
+
+    def call(*words, run, settings=VERBS["doctor"].settings):
+        module = "tests_" + "_".join(words)
+        verb = Verb(settings=settings, run=run, example="example: assay " + " ".join(words))
+        monkeypatch.setitem(sys.modules, module, SimpleNamespace(VERB=verb))
+        node = Listed(summary=f"Summary of {words[-1]}.", module=module)
+        for word in reversed(words[1:]):
+            node = Group(summary=f"Summary of the group of {word}.", commands={word: node})
+        monkeypatch.setitem(ASSAY.commands, words[0], node)
+
+    return call
+
+
+def raising(error):
+    """What a command runs that fails."""
 
     def fail(_):
         raise error
 
-    return Verb(name="fail", settings=VERBS["doctor"].settings, run=fail, summary="", example="")
+    return fail
 
 
 # ------------------------------------------------------------ help
@@ -75,9 +95,9 @@ def test_the_help_of_a_verb_is_one_screen(run, name):
     assert len(shown) <= SCREEN_LINES * (2 if VERBS[name].config == "positional" else 1)
     assert max(map(len, shown)) <= SCREEN_COLUMNS
     assert shown[0].startswith(f"usage: assay {name}")
-    assert VERBS[name].summary in out
+    assert LISTED[name].summary in out
     assert "example: " in out
-    undocumented = [action.dest for action in verb_parser(VERBS[name])._actions if not action.help]
+    undocumented = [action.dest for action in parser(name)._actions if not action.help]
     assert undocumented == []
 
 
@@ -87,9 +107,9 @@ def test_assay_alone_lists_every_verb(run, words):
     status, out, lines = run(*words)
     assert (status, lines) == (0, [])
     assert len(out.splitlines()) <= SCREEN_LINES
-    for verb in VERBS.values():
-        assert f"  {verb.name} " in out
-        assert verb.summary in out
+    for name, node in LISTED.items():
+        assert f"  {name} " in out
+        assert node.summary in out
 
 
 def test_version(run):
@@ -150,7 +170,7 @@ def test_a_value_of_the_wrong_type_is_named(run, words, shown):
     assert error.endswith("; see assay score --help")
 
 
-def test_each_kind_of_error_has_its_status(run, monkeypatch):
+def test_each_kind_of_error_has_its_status(run, add):
     """0 done, 1 failed, 2 usage or input, 3 refused; a kind below another has the other's."""
     statuses = {kind.__name__: exit_code(kind("x")) for kind in _all_kinds(errors.AssayError)}
     assert statuses == {
@@ -166,7 +186,7 @@ def test_each_kind_of_error_has_its_status(run, monkeypatch):
         "CheckError": 1,
     }
     for kind, code in EXIT_CODES:
-        monkeypatch.setitem(command_line.VERBS, "fail", a_verb(kind("this is wrong; do that")))
+        add("fail", run=raising(kind("this is wrong; do that")))
         assert error_of(run("fail"), status=code) == "this is wrong; do that"
 
 
@@ -174,21 +194,21 @@ def _all_kinds(kind):
     return [kind, *(below for child in kind.__subclasses__() for below in _all_kinds(child))]
 
 
-def test_an_error_is_one_line(run, monkeypatch):
+def test_an_error_is_one_line(run, add):
     """Line breaks in a message never reach stderr."""
-    monkeypatch.setitem(command_line.VERBS, "fail", a_verb(errors.InputError("one\ntwo\r\nthree\u2028four")))
+    add("fail", run=raising(errors.InputError("one\ntwo\r\nthree\u2028four")))
     assert error_of(run("fail")) == "one two three four"
 
 
-def test_an_unexpected_error_is_one_line_too(run, monkeypatch):
+def test_an_unexpected_error_is_one_line_too(run, add):
     """A bug of ours is one line with its type and the hint at --debug, status 1, no traceback."""
-    monkeypatch.setitem(command_line.VERBS, "fail", a_verb(ZeroDivisionError("by\nzero")))
+    add("fail", run=raising(ZeroDivisionError("by\nzero")))
     assert error_of(run("fail"), status=1) == "ZeroDivisionError: by zero (--debug shows where)"
 
 
-def test_debug_adds_the_traceback(run, monkeypatch):
+def test_debug_adds_the_traceback(run, add):
     """With --debug, wherever it stands, the traceback comes before the same last line."""
-    monkeypatch.setitem(command_line.VERBS, "fail", a_verb(errors.RefusedError("no; yes")))
+    add("fail", run=raising(errors.RefusedError("no; yes")))
     for words in (["fail", "--debug"], ["--debug", "fail"]):
         status, out, lines = run(*words)
         assert (status, out) == (3, "")
@@ -196,20 +216,16 @@ def test_debug_adds_the_traceback(run, monkeypatch):
         assert lines[-1] == "assay: error: no; yes"
 
 
-def test_an_interrupt_says_how_to_go_on(run, monkeypatch):
+def test_an_interrupt_says_how_to_go_on(run, add):
     """Ctrl-C, and SIGTERM likewise, end with status 130 and what to do."""
     message = "interrupted: nothing half is published; run the same command again to go on"
-    monkeypatch.setitem(command_line.VERBS, "fail", a_verb(KeyboardInterrupt()))
+    add("fail", run=raising(KeyboardInterrupt()))
     assert run("fail") == (130, "", [message])
 
     def preempt(_):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setitem(
-        command_line.VERBS,
-        "fail",
-        Verb(name="fail", settings=VERBS["doctor"].settings, run=preempt, summary="", example=""),
-    )
+    add("fail", run=preempt)
     assert run("fail") == (130, "", [message])
 
 
@@ -221,6 +237,64 @@ def test_a_reader_that_goes_away_is_no_error():
     assert done.stdout.startswith("usage: assay score")
 
 
+# ------------------------------------------------------------ commands below commands
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FetchSettings:
+    """What the command of these tests takes."""
+
+    out: str
+    """Where to."""
+
+
+@pytest.fixture
+def fetch(add):
+    """A tree with `assay books fetch --out OUT`; what it was run with."""
+    seen = []
+    add("books", "fetch", run=lambda settings: seen.append(settings) or 0, settings=FetchSettings)
+    return seen
+
+
+def test_a_command_may_have_commands_below_it(run, fetch):
+    """`assay books fetch` parses its own flags, and its errors name the whole command."""
+    assert run("books", "fetch", "--out", "here") == (0, "", [])
+    assert fetch == [FetchSettings(out="here")]
+    assert error_of(run("books", "fetch")) == "assay books fetch needs --out; see assay books fetch --help"
+    assert error_of(run("books", "fetsh")) == "unknown command fetsh; did you mean fetch?"
+    assert error_of(run("books", "--zzz")) == "unknown command --zzz; see assay books --help"
+
+
+def test_a_group_has_an_overview_and_each_command_below_it_a_screen(run, fetch):
+    """A group alone, or with --help, lists its commands; the overview of `assay` has one line for the group."""
+    for words in (["books"], ["books", "--help"], ["books", "help"]):
+        status, out, lines = run(*words)
+        assert (status, lines) == (0, [])
+        assert out.startswith("assay books: Summary of the group of fetch.\n\nusage: assay books COMMAND")
+        assert "  fetch  Summary of fetch." in out
+    assert "  books       Summary of the group of fetch." in run("--help")[1]
+    assert "fetch" not in run("--help")[1].replace("group of fetch", "")
+    status, out, _ = run("books", "fetch", "--help")
+    assert out.startswith("usage: assay books fetch --out OUT [options]\n\nSummary of fetch.")
+    assert fetch == []
+
+
+def test_commands_below_commands_are_in_the_reference_and_in_completion(run, fetch, tmp_path):
+    """The generated page has a section for the group and one for its command; bash completes both words."""
+    page = reference()
+    assert "## assay books\n" in page
+    assert "## assay books fetch\n\n```text\nusage: assay books fetch --out OUT" in page
+    assert completed(run, tmp_path, ["assay", "books", "fe"]) == ["fetch"]
+    assert "--out" in completed(run, tmp_path, ["assay", "books", "fetch", "--o"])
+
+
+def test_every_command_is_in_a_module_of_its_own():
+    """`assay score` is in cli/score.py, and so on: one file a command."""
+    assert {name: node.module for name, node in LISTED.items()} == {
+        name: "assay.cli." + name.replace(" ", "_") for name in LISTED
+    }
+
+
 # ------------------------------------------------------------ completion and doctor
 
 
@@ -229,8 +303,8 @@ def test_completion_is_a_script_of_that_shell(run, tmp_path, shell):
     """The script knows every verb and flag, and the shell can parse it."""
     status, out, lines = run("completion", shell)
     assert (status, lines) == (0, [])
-    for verb in VERBS.values():
-        assert verb.name in out
+    for name in VERBS:
+        assert name in out
     assert "--max-batch-tokens" in out
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} here to parse the script")
@@ -240,18 +314,23 @@ def test_completion_is_a_script_of_that_shell(run, tmp_path, shell):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def completed(run, folder, words):
+    """What bash offers for the last word, with the script that `assay completion bash` prints."""
+    script = folder / "script"
+    script.write_text(run("completion", "bash")[1])
+    ask = (
+        f"source {script}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}\n"
+        'function=$(complete -p assay | sed "s/.*-F \\([^ ]*\\).*/\\1/")\n'
+        f'$function assay "{words[-1]}" "{words[-2]}"; echo "${{COMPREPLY[@]}}"'
+    )
+    done = subprocess.run(["bash", "-c", ask], capture_output=True, encoding="utf-8", check=True)
+    return done.stdout.split()
+
+
 def test_bash_completes_verbs_and_flags(run, tmp_path):
     """With the script loaded, `assay sc<TAB>` is score and `assay score --bun<TAB>` is --bundle."""
-    script = tmp_path / "script"
-    script.write_text(run("completion", "bash")[1])
-    for words, wanted in ((["assay", "sc"], "score"), (["assay", "score", "--bun"], "--bundle")):
-        ask = (
-            f"source {script}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}\n"
-            'function=$(complete -p assay | sed "s/.*-F \\([^ ]*\\).*/\\1/")\n'
-            f'$function assay "{words[-1]}" "{words[-2]}"; echo "${{COMPREPLY[@]}}"'
-        )
-        done = subprocess.run(["bash", "-c", ask], capture_output=True, encoding="utf-8", check=True)
-        assert wanted in done.stdout.split()
+    assert "score" in completed(run, tmp_path, ["assay", "sc"])
+    assert "--bundle" in completed(run, tmp_path, ["assay", "score", "--bun"])
 
 
 def test_completion_for_an_unknown_shell(run):

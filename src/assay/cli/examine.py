@@ -1,0 +1,112 @@
+"""What this machine has, what runs where, and what falls back to a slower path and why: for `assay doctor`."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from assay import __version__
+from assay.engine.devices import available_devices, default_num_threads, default_precision, parse_device
+from assay.telemetry import format_number_of
+
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "pyarrow", "numpy", "obstore", "pydantic")
+LOW_DISK_BYTES = 5 << 30
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Findings:
+    """What `examine` found."""
+
+    lines: tuple[tuple[str, str], ...]
+    """Topic and finding, in order."""
+    problems: tuple[str, ...]
+    """What would make a run fail."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The findings as a JSON object."""
+        return {"findings": dict(self.lines), "problems": list(self.problems)}
+
+    def __str__(self) -> str:
+        """A line a finding."""
+        width = max(len(topic) for topic, _ in self.lines)
+        shown = [f"{topic:{width}}  {text}" for topic, text in self.lines]
+        return "\n".join(shown + [f"PROBLEM  {problem}" for problem in self.problems])
+
+
+def examine(bundle: str | None = None) -> Findings:
+    """Look at versions, devices, memory and disk; and, where a bundle is given, at what runs it.
+
+    Raises BundleError for a bundle that cannot be loaded.
+    """
+    lines = [
+        ("assay", f"{__version__} on Python {platform.python_version()} ({sys.executable})"),
+        ("packages", ", ".join(f"{name} {_version(name)}" for name in PACKAGES)),
+    ]
+    problems = []
+    for device in available_devices():
+        precision = str(default_precision(parse_device(device.name))).removeprefix("torch.")
+        memory = f", {device.memory_bytes / GIB:.0f} GiB" if device.memory_bytes else ""
+        lines.append((device.name, f"{device.hardware}{memory}, {precision} by default"))
+    lines.append(("cores", f"{default_num_threads()} usable of {os.cpu_count()}"))
+    lines.append(("slower path", _why_slow()))
+    lines.append(("memory", _memory()))
+    disk = shutil.disk_usage(Path.cwd())
+    lines.append(("disk", f"{disk.free / GIB:.1f} GiB free of {disk.total / GIB:.0f} in {Path.cwd()}"))
+    if disk.free < LOW_DISK_BYTES:
+        problems.append(
+            f"only {disk.free / GIB:.1f} GiB of disk are free; parts may not fit; free some or use another --run"
+        )
+    if bundle is not None:
+        lines += _bundle_lines(bundle)
+    return Findings(lines=tuple(lines), problems=tuple(problems))
+
+
+def _bundle_lines(path: str) -> list[tuple[str, str]]:
+    from assay.bundle import load_bundle
+    from assay.engine.load import load_engine
+    from assay.tokenize.encode import Encoder
+
+    bundle = load_bundle(path)
+    Encoder.from_bundle(bundle.path, max_length=bundle.default_max_length, on_long="truncate")
+    device = available_devices()[0].name
+    engine = load_engine(bundle.path, device=device)
+    calibration = "none" if bundle.calibration is None else bundle.calibration.method
+    outputs = format_number_of(len(bundle.labels), "output")
+    length = bundle.default_max_length
+    lines = [
+        ("bundle", f"{bundle.task}, {outputs}, up to {length} tokens, calibration {calibration}"),
+        ("fingerprint", f"bundle {bundle.fingerprint}, tokenizer {bundle.tokenizer_fingerprint}"),
+        ("engine", engine.description()),
+    ]
+    return lines + [("note", note) for note in bundle.notes]
+
+
+def _why_slow() -> str:
+    if torch.cuda.is_available():
+        if importlib.util.find_spec("triton") is None:
+            return "Triton is missing: attention and norms run in plain torch; install triton"
+        return "architectures without a packed path run padded, see --bundle"
+    if torch.version.cuda is None:
+        return f"no GPU: this torch ({torch.__version__}) is a CPU build; on a GPU machine install the CUDA build"
+    return f"no GPU: torch {torch.__version__} finds no CUDA device; see whether nvidia-smi lists one"
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _memory() -> str:
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return f"{available / GIB:.1f} GiB free of {pages / GIB:.1f}"

@@ -1,0 +1,74 @@
+"""Words to a command, and the help of each: overview, usage, flags."""
+
+from collections.abc import Sequence
+
+from assay.cli import flags
+from assay.cli.verb import Group, Listed, Verb
+
+Words = tuple[str, ...]
+
+_LAST_LINES = (
+    "`--debug` after any command adds the traceback to an error; `--version` prints the version.",
+    "Start with `assay quickstart`; `assay completion bash` prints shell completion.",
+)
+
+
+def find(root: Group, given: Sequence[str]) -> tuple[Words, Listed | Group, Sequence[str]]:
+    """The command or group that the given words begin with, the words that name it, and the words left over.
+
+    A group is found where it is given alone or with `--help`; raises UsageError for a word that it
+    does not have, with the nearest one that it has.
+    """
+    words: Words = ()
+    node: Listed | Group = root
+    while isinstance(node, Group):
+        rest = given[len(words) :]
+        if not rest or rest[0] in {"-h", "--help", "help"}:
+            break
+        if rest[0] not in node.commands:
+            flags.refuse_unknown(rest[0], list(node.commands), "command", f"{spelled(words)} --help")
+        node = node.commands[rest[0]]
+        words = (*words, rest[0])
+    return words, node, given[len(words) :]
+
+
+def spelled(words: Words) -> str:
+    """The command as it is typed."""
+    return " ".join(("assay", *words))
+
+
+def parser_of(words: Words, summary: str, verb: Verb) -> flags.Parser:
+    """The parser of one command, made from its settings class."""
+    command = spelled(words)
+    parser = flags.Parser(
+        prog=command,
+        usage=flags.usage(command, verb.settings, verb.config),
+        description=summary,
+        epilog=verb.example,
+        allow_abbrev=False,
+        formatter_class=flags.HelpFormatter,
+    )
+    flags.add_flags(parser, verb.settings)
+    if verb.config == "flag":
+        parser.add_argument("--config", metavar="FILE", help="TOML or YAML file with the same settings.")
+    if verb.config == "positional":
+        parser.add_argument(
+            "config", nargs="?", metavar="CONFIG", help="TOML or YAML file with the settings."
+        )
+    return parser
+
+
+def overview(words: Words, group: Group) -> str:
+    """The help of `assay` itself or of a group: what it is, and a line for each command below it."""
+    width = max(len(name) for name in group.commands)
+    command = spelled(words)
+    return "\n".join(
+        [
+            f"{command}: {group.summary}",
+            "",
+            f"usage: {command} COMMAND [...]   ({command} COMMAND --help shows one screen)",
+            "",
+            *(f"  {name:{width}}  {node.summary}" for name, node in group.commands.items()),
+            *(() if words else ("", *_LAST_LINES)),
+        ]
+    )

@@ -1,0 +1,31 @@
+"""`assay merge`: the scores back onto their sources."""
+
+from dataclasses import dataclass, field
+
+from assay.cli.flags import stdout
+from assay.cli.verb import Verb, positional
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MergeSettings:
+    """Which run to merge, and where to."""
+
+    run: str = field(metadata=positional("RUN"))
+    """Directory or URL of the run."""
+    out: str
+    """Directory or URL for the merged files; one for each source."""
+    columns: tuple[str, ...] = ()
+    """Columns of the parts to add; all of them by default."""
+    prefix: str = ""
+    """Put before the name of each added column, where a source has that name already."""
+
+
+def run(settings: MergeSettings) -> int:
+    """Merge the parts back onto the sources."""
+    from assay.score.merge import merge
+
+    stdout(str(merge(settings.run, settings.out, columns=settings.columns or None, prefix=settings.prefix)))
+    return 0
+
+
+VERB = Verb(settings=MergeSettings, run=run, example="example: assay merge run/ --out scored/")

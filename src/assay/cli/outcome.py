@@ -1,0 +1,35 @@
+"""What a run's command says at its end."""
+
+from typing import TYPE_CHECKING
+
+from assay.telemetry import format_count, format_duration, format_number_of
+
+if TYPE_CHECKING:
+    from assay.runs.driver import Outcome
+
+
+def describe_outcome(outcome: "Outcome") -> str:
+    """Units, documents, rates, waste and bad rows of one command, on one line."""
+    counters = outcome.counters
+    units = format_number_of(outcome.units_total, "unit")
+    published = f"{outcome.units_found + outcome.units_published:,} of {units} published"
+    if not outcome.units_published:
+        return published
+    rate = counters.rows / outcome.seconds if outcome.seconds > 0 else 0.0
+    tokens = counters.tokens / outcome.seconds if outcome.seconds > 0 else 0.0
+    waste = 1 - counters.tokens / counters.padded_tokens if counters.padded_tokens else 0.0
+    parts = [
+        published,
+        f"{format_count(counters.rows)} docs now in {format_duration(outcome.seconds)}",
+        f"{format_count(rate)} docs/s, {format_count(tokens)} tokens/s, {waste:.1%} padding",
+        f"first worker ready after {outcome.ready_seconds:.1f} s",
+    ]
+    if (idle := outcome.idle_share) is not None:
+        parts.append(f"devices idle {idle:.1%} of the time")
+    if counters.error_rows:
+        parts.append(f"{format_number_of(counters.error_rows, 'row')} got an error code")
+    if counters.duplicate_rows:
+        parts.append(
+            f"{format_number_of(counters.duplicate_rows, 'duplicate was', 'duplicates were')} run once"
+        )
+    return "; ".join(parts)

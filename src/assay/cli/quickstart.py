@@ -1,0 +1,27 @@
+"""`assay quickstart`: the whole life of a classifier, on data that packages carry."""
+
+from dataclasses import dataclass, field
+
+from assay.cli.flags import stdout
+from assay.cli.verb import Verb, positional, say
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuickstartSettings:
+    """Where the quickstart works."""
+
+    directory: str = field(default="quickstart", metadata=positional("DIR"))
+    """Directory for the bundle, the run, the merged corpus and the report [quickstart]."""
+    devices: str = "auto"
+    """`auto`, or how many: GPUs where there are any, worker processes otherwise."""
+
+
+def run(settings: QuickstartSettings) -> int:
+    """Fine-tune, calibrate, score, verify, merge and report on real embedded data."""
+    from assay.quickstart import quickstart
+
+    stdout(str(quickstart(settings.directory, devices=settings.devices, on_message=say)))
+    return 0
+
+
+VERB = Verb(settings=QuickstartSettings, run=run, example="example: assay quickstart my-first-run")

@@ -1,0 +1,33 @@
+"""`assay report`: one HTML file about a run."""
+
+from dataclasses import dataclass, field
+
+from assay.cli.flags import stdout
+from assay.cli.verb import Verb, positional
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportSettings:
+    """Which run to report on."""
+
+    run: str = field(metadata=positional("RUN"))
+    """Directory or URL of the run."""
+    out: str | None = None
+    """The HTML file; by default report.html in the run."""
+    price_per_hour: float | None = None
+    """Price of one worker's device for an hour, for the cost."""
+
+
+def run(settings: ReportSettings) -> int:
+    """Write the HTML report."""
+    from assay.score.report import report
+
+    stdout(str(report(settings.run, out=settings.out, price_per_hour=settings.price_per_hour)))
+    return 0
+
+
+VERB = Verb(
+    settings=ReportSettings,
+    run=run,
+    example="example: assay report run/ --out report.html --price-per-hour 2.5",
+)

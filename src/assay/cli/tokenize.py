@@ -1,0 +1,30 @@
+"""`assay tokenize`: text to token ids, once, for many scoring runs."""
+
+from assay.cli.flags import stdout
+from assay.cli.outcome import describe_outcome
+from assay.cli.verb import Verb, say
+from assay.telemetry import ProgressDisplay
+from assay.tokenize.settings import TokenizeSettings
+
+
+def run(settings: TokenizeSettings) -> int:
+    """Tokenize, with progress on stderr, and say what came of it."""
+    from assay.runs.placement import describe_plan
+    from assay.tokenize.verb import tokenize
+
+    with ProgressDisplay("tokenize") as display:
+        result = tokenize(settings, on_progress=display.update, on_message=say)
+    stdout(
+        describe_plan(result.manifest, result.run_url, result.placement)
+        if result.outcome is None
+        else f"tokenized into {result.run_url}: {describe_outcome(result.outcome)}"
+    )
+    return 0
+
+
+VERB = Verb(
+    settings=TokenizeSettings,
+    run=run,
+    example="example: assay tokenize 'corpus/*.parquet' --bundle model/ --run tokens/",
+    config="flag",
+)
