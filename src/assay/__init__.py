@@ -13,7 +13,8 @@ The verbs of the command line are functions in `assay.api`, each taking the same
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from assay.client import AsyncClient, Client
+    from assay.client.async_client import AsyncClient
+    from assay.client.sync_client import Client
     from assay.score.classifier import Classifier, load
 
 __version__ = "0.1.0"
@@ -26,9 +27,13 @@ def __getattr__(name: str) -> object:
         from assay.score import classifier
 
         return getattr(classifier, name)
-    if name in {"AsyncClient", "Client"}:
-        from assay import client
+    if name == "Client":
+        from assay.client.sync_client import Client
 
-        return getattr(client, name)
+        return Client
+    if name == "AsyncClient":
+        from assay.client.async_client import AsyncClient
+
+        return AsyncClient
     msg = f"module 'assay' has no attribute {name!r}"
     raise AttributeError(msg)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.evaluate.measure import Outcome, Resampling, _statistics, measure, point_values
+from assay.evaluate.measure import EvaluatedRows, Resampling, _statistics, measure, point_values
 
 
 @st.composite
@@ -21,7 +21,7 @@ def outcomes(draw):
     )
     probabilities = np.array(parts, dtype=float)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return Outcome(
+    return EvaluatedRows(
         task="single_label",
         outputs_NC=probabilities,
         plain_NC=probabilities,

@@ -25,7 +25,7 @@ from assay.engine.load import load_engine
 from assay.errors import InputError, StorageError, UsageError
 from assay.evaluate.findings import Evaluated, EvaluateReport, Worst
 from assay.evaluate.measure import (
-    Outcome,
+    EvaluatedRows,
     Part,
     Resampling,
     group_indices,
@@ -33,7 +33,7 @@ from assay.evaluate.measure import (
     measure,
     point_values,
 )
-from assay.evaluate.predict import Predictions, predict
+from assay.evaluate.predict import PredictedRows, predict
 from assay.evaluate.report import write_report
 from assay.evaluate.seen import find_seen
 from assay.evaluate.settings import EvaluateSettings
@@ -184,8 +184,8 @@ def _evaluated(
 
 
 def _outcome(
-    bundle: Bundle, predictions: Predictions, targets: IntArray | FloatArray, labels: Sequence[str]
-) -> Outcome:
+    bundle: Bundle, predictions: PredictedRows, targets: IntArray | FloatArray, labels: Sequence[str]
+) -> EvaluatedRows:
     order = np.array([bundle.labels.index(label) for label in labels], dtype=np.int64)
     if bundle.task == "regression":
         order = np.zeros(1, dtype=np.int64)
@@ -194,7 +194,7 @@ def _outcome(
         predicted = np.argsort(order)[predicted]
     elif bundle.task == "multi_label":
         predicted = predicted[:, order]
-    return Outcome(
+    return EvaluatedRows(
         task=bundle.task,
         outputs_NC=predictions.outputs_NC[:, order],
         plain_NC=predictions.plain_NC[:, order],
@@ -319,7 +319,7 @@ def _part(
     )
 
 
-def row_losses(outcome: Outcome) -> FloatArray:
+def row_losses(outcome: EvaluatedRows) -> FloatArray:
     """What each row adds to the NLL (multi-label: summed over labels), or a regression's absolute error, [N]."""
     if outcome.task == "regression":
         return np.abs(outcome.outputs_NC[:, 0] - outcome.targets)
@@ -333,7 +333,7 @@ def row_losses(outcome: Outcome) -> FloatArray:
 
 
 def _worst(
-    outcome: Outcome, rows: LabelledRows, labels: Sequence[str], *, show_texts: bool
+    outcome: EvaluatedRows, rows: LabelledRows, labels: Sequence[str], *, show_texts: bool
 ) -> tuple[Worst, ...]:
     losses = row_losses(outcome)
     is_wrong = outcome.predicted != outcome.targets
@@ -429,7 +429,7 @@ def _seen_warnings(evaluated: Evaluated) -> list[str]:
     return found
 
 
-def _label_warnings(outcome: Outcome, labels: Sequence[str]) -> list[str]:
+def _label_warnings(outcome: EvaluatedRows, labels: Sequence[str]) -> list[str]:
     if outcome.task == "regression":
         return []
     if outcome.task == "multi_label":

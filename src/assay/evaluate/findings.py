@@ -12,7 +12,7 @@ import numpy as np
 
 from assay import metrics
 from assay.evaluate.definitions import DEFINITIONS
-from assay.evaluate.measure import Difference, Metric, Outcome, Part
+from assay.evaluate.measure import Difference, EvaluatedRows, Metric, Part
 from assay.evaluate.seen import Seen
 from assay.evaluate.settings import EvaluateSettings
 from assay.metrics import TITLES, IntArray
@@ -68,7 +68,7 @@ class Evaluated:
     """Time of tokenizing and forward passes."""
     num_tokens: int
     num_truncated: int
-    outcome: Outcome
+    outcome: EvaluatedRows
     """Every row's outputs and targets."""
     before: Mapping[str, float]
     """NLL, Brier and ECE of the probabilities before calibration; {} where there is none."""
@@ -173,7 +173,7 @@ def to_json_text(report: EvaluateReport) -> str:
     return json.dumps(report.to_json(), allow_nan=False, ensure_ascii=False)
 
 
-def confusion(outcome: Outcome) -> IntArray | None:
+def confusion(outcome: EvaluatedRows) -> IntArray | None:
     """Rows by true and predicted label [C, C], or whole score; `None` where there are neither."""
     if outcome.task == "single_label":
         return metrics.confusion_matrix(

@@ -33,7 +33,7 @@ _NO_INTERVALS = "none was asked for"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class EvaluatedRows:
     """What a bundle says of rows, and what is true of them."""
 
     task: Task
@@ -55,7 +55,7 @@ class Outcome:
         """Number of rows."""
         return len(self.outputs_NC)
 
-    def take(self, rows: IntArray) -> "Outcome":
+    def take(self, rows: IntArray) -> "EvaluatedRows":
         """These rows alone."""
         return replace(
             self,
@@ -65,7 +65,7 @@ class Outcome:
             targets=self.targets[rows],
         )
 
-    def before_calibration(self) -> "Outcome":
+    def before_calibration(self) -> "EvaluatedRows":
         """The same rows with the uncalibrated outputs; what was predicted stays."""
         return replace(self, outputs_NC=self.plain_NC, half_width=None)
 
@@ -129,8 +129,8 @@ class Resampling:
 
 def measure(
     name: str,
-    outcome: Outcome,
-    other: Outcome | None,
+    outcome: EvaluatedRows,
+    other: EvaluatedRows | None,
     resampling: Resampling,
     group_N: IntArray | None = None,
 ) -> Part:
@@ -173,7 +173,7 @@ def measure(
     )
 
 
-def point_values(outcome: Outcome) -> dict[str, float | str]:
+def point_values(outcome: EvaluatedRows) -> dict[str, float | str]:
     """Every metric of an outcome by name, in the order of a report; a text says why one is undefined."""
     if outcome.task == "single_label":
         found = _single_label_values(outcome)
@@ -184,7 +184,7 @@ def point_values(outcome: Outcome) -> dict[str, float | str]:
     return {name: _value_or_reason(metric) for name, metric in found.items()}
 
 
-def label_values(outcome: Outcome, index: int) -> dict[str, float | str]:
+def label_values(outcome: EvaluatedRows, index: int) -> dict[str, float | str]:
     """Metrics of one label of a classifier against the rest; a text says why one is undefined."""
     if outcome.task == "multi_label":
         positive_N, predicted_N = outcome.targets[:, index] > 0, outcome.predicted[:, index] > 0
@@ -209,7 +209,7 @@ def group_indices(groups: Sequence[str]) -> IntArray:
     return np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)[1].astype(np.int64)
 
 
-def _single_label_values(outcome: Outcome) -> dict[str, Callable[[], float]]:
+def _single_label_values(outcome: EvaluatedRows) -> dict[str, Callable[[], float]]:
     probabilities, predicted = outcome.outputs_NC, outcome.predicted
     labels = outcome.targets.astype(np.int64)
     binary: dict[str, Callable[[], float]] = {
@@ -232,7 +232,7 @@ def _single_label_values(outcome: Outcome) -> dict[str, Callable[[], float]]:
     }
 
 
-def _multi_label_values(outcome: Outcome) -> dict[str, Callable[[], float]]:
+def _multi_label_values(outcome: EvaluatedRows) -> dict[str, Callable[[], float]]:
     probabilities, targets, predicted = outcome.outputs_NC, outcome.targets, outcome.predicted
     return {
         "macro_f1": lambda: metrics.multilabel_f1(targets, predicted, "macro"),
@@ -251,7 +251,7 @@ def _multi_label_values(outcome: Outcome) -> dict[str, Callable[[], float]]:
     }
 
 
-def _regression_values(outcome: Outcome) -> dict[str, Callable[[], float]]:
+def _regression_values(outcome: EvaluatedRows) -> dict[str, Callable[[], float]]:
     values, targets = outcome.outputs_NC[:, 0], outcome.targets
     found: dict[str, Callable[[], float]] = {
         "mae": lambda: metrics.mae(targets, values),
@@ -275,7 +275,7 @@ def _value_or_reason(metric: Callable[[], float]) -> float | str:
         return str(error)
 
 
-def _statistics(outcome: Outcome, num_resamples: int) -> Statistics:
+def _statistics(outcome: EvaluatedRows, num_resamples: int) -> Statistics:
     most_ranked = MOST_RANKED // num_resamples
     outputs, targets = outcome.outputs_NC, outcome.targets
     if outcome.task == "single_label":
@@ -290,7 +290,7 @@ def _statistics(outcome: Outcome, num_resamples: int) -> Statistics:
 
 
 def _resamples(
-    outcome: Outcome, other: Outcome | None, resampling: Resampling, group_N: IntArray | None
+    outcome: EvaluatedRows, other: EvaluatedRows | None, resampling: Resampling, group_N: IntArray | None
 ) -> Resamples | None:
     """Both bundles and their differences in the same resamples: "first auc", "second auc", "difference auc"."""
     if not resampling.num_resamples:
@@ -342,6 +342,6 @@ def _difference(
     )
 
 
-def _is_right(outcome: Outcome) -> IntArray:
+def _is_right(outcome: EvaluatedRows) -> IntArray:
     is_right = np.equal(outcome.predicted, outcome.targets).reshape(outcome.num_rows, -1)
     return np.asarray(is_right.all(axis=1), dtype=np.int64)

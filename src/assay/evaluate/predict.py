@@ -30,7 +30,7 @@ BATCH_ROWS = 2_048
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Predictions:
+class PredictedRows:
     """What a bundle says of rows."""
 
     outputs_NC: FloatArray
@@ -52,7 +52,7 @@ def predict(
     rows: LabelledRows,
     *,
     max_batch_tokens: int | None = None,
-) -> Predictions:
+) -> PredictedRows:
     """What the bundle says of the rows, in their order.
 
     Raises `InputError` where a row cannot be scored: a metric of the others would be of another test.
@@ -69,7 +69,7 @@ def predict(
         plain.append(scored[-1] if uncalibrated is None else uncalibrated.decide(forwarded))
     _refuse_errors(scored, rows.num_rows)
     outputs_NC = _outputs(scored, bundle)
-    return Predictions(
+    return PredictedRows(
         outputs_NC=outputs_NC.astype(np.float64),
         plain_NC=_outputs(plain, bundle).astype(np.float64),
         predicted=_predicted(scored, bundle, outputs_NC),

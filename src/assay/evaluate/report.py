@@ -25,7 +25,7 @@ from assay.evaluate.findings import (
     format_value,
     to_json_text,
 )
-from assay.evaluate.measure import Metric, Outcome, Part
+from assay.evaluate.measure import EvaluatedRows, Metric, Part
 from assay.metrics import TITLES
 from assay.pages import (
     Facts,
@@ -52,7 +52,7 @@ HIGHLIGHTS = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Page:
+class _EvaluationPage:
     """What the template shows, ready as text."""
 
     title: str
@@ -75,11 +75,11 @@ def write_report(report: EvaluateReport, out: str) -> None:
     replace_file(out, content)
 
 
-def _page(report: EvaluateReport) -> _Page:
+def _page(report: EvaluateReport) -> _EvaluationPage:
     evaluated, settings = report.bundle, report.settings
     against = "" if report.against is None else f" against {report.against.path.name}"
     groups = "" if report.num_groups is None else f" of {report.num_groups:,} groups"
-    return _Page(
+    return _EvaluationPage(
         title=f"{evaluated.path.name}{against}, evaluated",
         subtitle=f"{report.num_rows:,} rows{groups} from {', '.join(Path(each).name for each in settings.data)}",
         highlights=_highlights(report),
@@ -212,7 +212,7 @@ def _shown_labels(evaluated: Evaluated) -> list[int]:
     return sorted(np.argsort(-counts, kind="stable")[:SHOWN_LABELS].tolist())
 
 
-def _is_label(outcome: Outcome, index: int) -> metrics.IntArray:
+def _is_label(outcome: EvaluatedRows, index: int) -> metrics.IntArray:
     targets = outcome.targets
     found: metrics.IntArray = (targets[:, index] > 0 if targets.ndim == 2 else targets == index).astype(
         np.int64

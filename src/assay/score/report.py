@@ -109,7 +109,7 @@ class _ErrorCode:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Page:
+class _RunPage:
     """What the template shows, ready as text."""
 
     title: str
@@ -203,7 +203,7 @@ def _page(
     summary: ReportSummary,
     price_per_hour: float | None,
     now: float,
-) -> _Page:
+) -> _RunPage:
     title, subtitle = _heading(manifest)
     missing, units = "", format_number_of(status.units_total, "unit is", "units are")
     if not status.is_complete:
@@ -215,7 +215,7 @@ def _page(
         )
     scores, score_table = _scores(tally, manifest)
     calibration, calibration_record = _calibration(manifest)
-    return _Page(
+    return _RunPage(
         title=title,
         subtitle=subtitle,
         status=status,

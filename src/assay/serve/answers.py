@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from assay.bundle import Bundle
 from assay.metrics import sigmoid
-from assay.serve.tickets import Scored, Ticket
+from assay.serve.tickets import ScoredText, Ticket
 
 
-def prediction(bundle: Bundle, scored: Scored) -> dict[str, object]:
-    """A text's `Prediction`."""
+def prediction(bundle: Bundle, scored: ScoredText) -> dict[str, object]:
+    """A text's `PredictResponse`."""
     score = scored.score
     if bundle.task == "regression":
         answer: dict[str, object] = {"score": score.values[0]}
@@ -28,7 +28,7 @@ def prediction(bundle: Bundle, scored: Scored) -> dict[str, object]:
     }
 
 
-def with_details(answer: dict[str, object], scored: Scored, ticket: Ticket) -> dict[str, object]:
+def with_details(answer: dict[str, object], scored: ScoredText, ticket: Ticket) -> dict[str, object]:
     """The same with what there is to know of how it was made."""
     tokenize, queue, forward = seconds(ticket)
     answer["num_tokens"] = scored.num_tokens
@@ -50,7 +50,7 @@ def seconds(ticket: Ticket) -> tuple[float, float, float]:
     )
 
 
-def label_scores(bundle: Bundle, scored: Scored, *, raw_scores: bool) -> list[dict[str, object]]:
+def label_scores(bundle: Bundle, scored: ScoredText, *, raw_scores: bool) -> list[dict[str, object]]:
     """TEI's answer to one text: every label, the likeliest first.
 
     Probabilities are calibrated as everywhere. A single output goes through a sigmoid as in TEI; its
@@ -67,7 +67,7 @@ def label_scores(bundle: Bundle, scored: Scored, *, raw_scores: bool) -> list[di
 
 
 def ranks(
-    bundle: Bundle, found: Sequence[Scored], texts: Sequence[str], *, raw_scores: bool, return_text: bool
+    bundle: Bundle, found: Sequence[ScoredText], texts: Sequence[str], *, raw_scores: bool, return_text: bool
 ) -> list[dict[str, object]]:
     """TEI's answer to a rerank: the texts' places and scores, best first.
 

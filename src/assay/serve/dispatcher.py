@@ -14,7 +14,7 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 
-from assay.serve.engines import Engine
+from assay.serve.engines import DeviceEngine
 from assay.serve.frames import BatchFrame
 from assay.serve.metrics import Metrics
 from assay.serve.policy import Queue, Waiting
@@ -42,11 +42,11 @@ class Dispatcher:
         metrics: Metrics,
         *,
         max_batch_tokens: int | None,
-        on_ready: Callable[[Engine], None],
+        on_ready: Callable[[DeviceEngine], None],
         on_hello: Callable[[int], None],
     ) -> None:
         """`on_ready` and `on_hello` hear of engines that are loaded, and of the GPUs that one sees."""
-        self.engines: list[Engine] = []
+        self.engines: list[DeviceEngine] = []
         self._scoring = scoring
         self._metrics = metrics
         self._max_batch_tokens = max_batch_tokens
@@ -108,11 +108,11 @@ class Dispatcher:
             share = max(LEAST_SHARE_TOKENS, -(-self._queue.num_tokens // len(ready)))
             self._send(engine, min(budget, share), loop.time())
 
-    def _budget(self, engine: Engine) -> int:
+    def _budget(self, engine: DeviceEngine) -> int:
         assert engine.ready is not None, "a batch goes to a ready engine"
         return self._max_batch_tokens or engine.ready.default_batch_tokens
 
-    def _send(self, engine: Engine, budget: int, now: float) -> None:
+    def _send(self, engine: DeviceEngine, budget: int, now: float) -> None:
         assert engine.ready is not None, "a batch goes to a ready engine"
         taken = self._queue.take(
             now, budget=budget, max_documents=MOST_BATCH_DOCUMENTS, is_padded=engine.ready.is_padded
@@ -129,19 +129,19 @@ class Dispatcher:
 
     # ------------------------------------------------------------ from the engines
 
-    def engine_said_hello(self, engine: Engine, num_gpus: int) -> None:
+    def engine_said_hello(self, engine: DeviceEngine, num_gpus: int) -> None:
         """An engine process sees so many GPUs."""
         del engine
         self._on_hello(num_gpus)
 
-    def engine_is_ready(self, engine: Engine) -> None:
+    def engine_is_ready(self, engine: DeviceEngine) -> None:
         """An engine is loaded and warm."""
         self._on_ready(engine)
         self.send_batches()
 
     def engine_answered(
         self,
-        engine: Engine,
+        engine: DeviceEngine,
         batch: list[Document],
         logits_SC: npt.NDArray[np.float32],
         seconds: float,
@@ -159,14 +159,14 @@ class Dispatcher:
             else:
                 ticket.take(document.index, score)
 
-    def engine_refused(self, engine: Engine, batch: list[Document], message: str) -> None:
+    def engine_refused(self, engine: DeviceEngine, batch: list[Document], message: str) -> None:
         """An engine could not compute a batch: each document of it once more, alone."""
         _log.warning("a batch of %d documents was refused: %s", len(batch), message)
         self._again(batch)
         del engine
         self.send_batches()
 
-    def engine_ended(self, engine: Engine, batches: list[list[Document]], reason: str) -> None:
+    def engine_ended(self, engine: DeviceEngine, batches: list[list[Document]], reason: str) -> None:
         """An engine died: what it was computing once more, each alone; what waited there waits again."""
         _log.error("the engine on %s ended: %s", engine.spec.device, reason)
         for batch in reversed(batches[1:]):
@@ -197,7 +197,7 @@ class Dispatcher:
             self._queue.add(ticket, waiting_again, deadline=ticket.deadline, is_first=True)
 
 
-def _readiness(engine: Engine) -> float:
+def _readiness(engine: DeviceEngine) -> float:
     """Idle engines first, then by when they are reckoned to be done."""
     return engine.busy_until() if engine.in_flight else 0.0
 

@@ -13,9 +13,9 @@ from assay.serve.models import (
     Error,
     InputsRequest,
     LabelScore,
-    Prediction,
     PredictRequest,
-    Rank,
+    PredictResponse,
+    RankedText,
     RerankRequest,
 )
 
@@ -59,7 +59,7 @@ REQUEST_EXAMPLES: Mapping[str, Json] = {
     "invocations": _OF_HOST,
 }
 _SCORES_OR_LIST = [_ref("LabelScores"), {"type": "array", "items": _ref("LabelScores")}]
-_RANK_LIST: Json = {"type": "array", "items": _ref("Rank")}
+_RANK_LIST: Json = {"type": "array", "items": _ref("RankedText")}
 _BODIES: Mapping[str, tuple[str, ...]] = {
     "predict": ("PredictRequest", "InputsRequest"),
     "predict_batch": ("BatchRequest",),
@@ -68,8 +68,8 @@ _BODIES: Mapping[str, tuple[str, ...]] = {
     "invocations": ("InputsRequest", "RerankRequest"),
 }
 _ANSWERS: Mapping[str, Json] = {
-    "predict": {"anyOf": [_ref("Prediction"), *_SCORES_OR_LIST]},
-    "predict_batch": {"type": "array", "items": _ref("Prediction")},
+    "predict": {"anyOf": [_ref("PredictResponse"), *_SCORES_OR_LIST]},
+    "predict_batch": {"type": "array", "items": _ref("PredictResponse")},
     "rerank": _RANK_LIST,
     "root": {"anyOf": [*_SCORES_OR_LIST, _RANK_LIST]},
     "invocations": {"anyOf": [*_SCORES_OR_LIST, _RANK_LIST]},
@@ -102,7 +102,16 @@ _DESCRIPTION = (
 
 def document(table: Mapping[str, Mapping[str, Callable[..., Any]]]) -> Json:
     """The OpenAPI document of a table of routes: path, method, and the function that answers."""
-    shapes = (PredictRequest, BatchRequest, InputsRequest, RerankRequest, Prediction, LabelScore, Rank, Error)
+    shapes = (
+        PredictRequest,
+        BatchRequest,
+        InputsRequest,
+        RerankRequest,
+        PredictResponse,
+        LabelScore,
+        RankedText,
+        Error,
+    )
     _, found = models_json_schema(
         [(shape, "validation") for shape in shapes], ref_template="#/components/schemas/{model}"
     )

@@ -114,17 +114,17 @@ class InFlight:
 class Owner(Protocol):
     """Who hears of an engine; called in the event loop."""
 
-    def engine_said_hello(self, engine: "Engine", num_gpus: int) -> None:
+    def engine_said_hello(self, engine: "DeviceEngine", num_gpus: int) -> None:
         """It runs, and sees so many GPUs."""
         ...
 
-    def engine_is_ready(self, engine: "Engine") -> None:
+    def engine_is_ready(self, engine: "DeviceEngine") -> None:
         """It is loaded and has answered its warm-up."""
         ...
 
     def engine_answered(
         self,
-        engine: "Engine",
+        engine: "DeviceEngine",
         batch: Any,  # noqa: ANN401  the owner's own
         logits_SC: npt.NDArray[Any],
         seconds: float,
@@ -132,11 +132,11 @@ class Owner(Protocol):
         """It computed a batch."""
         ...
 
-    def engine_refused(self, engine: "Engine", batch: Any, message: str) -> None:  # noqa: ANN401  as above
+    def engine_refused(self, engine: "DeviceEngine", batch: Any, message: str) -> None:  # noqa: ANN401  as above
         """It could not compute a batch and goes on."""
         ...
 
-    def engine_ended(self, engine: "Engine", batches: list[Any], reason: str) -> None:
+    def engine_ended(self, engine: "DeviceEngine", batches: list[Any], reason: str) -> None:
         """It died, and these batches with it, the one that was computed first."""
         ...
 
@@ -180,7 +180,7 @@ class _Frames(asyncio.Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Engine:
+class DeviceEngine:
     """One engine process after another on one device. Lives in the event loop."""
 
     spec: EngineSpec

@@ -84,7 +84,7 @@ class RerankRequest(BaseModel):
     return_text: bool = False
 
 
-class Timings(BaseModel):
+class RequestTimings(BaseModel):
     """Where the time of a request went, milliseconds."""
 
     tokenize_ms: float
@@ -92,7 +92,7 @@ class Timings(BaseModel):
     forward_ms: float
 
 
-class Prediction(BaseModel):
+class PredictResponse(BaseModel):
     """What the model says of a text; which members there are hangs on the task."""
 
     label: Annotated[str | None, Field(description="The predicted label; single-label models.")] = None
@@ -104,7 +104,7 @@ class Prediction(BaseModel):
     interval: Annotated[list[float] | None, Field(description="Where the number lies; regression.")] = None
     num_tokens: Annotated[int | None, Field(description="Tokens of the text; with details.")] = None
     truncated: Annotated[bool | None, Field(description="Whether it was cut; with details.")] = None
-    timings: Annotated[Timings | None, Field(description="Of the request; with details.")] = None
+    timings: Annotated[RequestTimings | None, Field(description="Of the request; with details.")] = None
 
 
 class LabelScore(BaseModel):
@@ -114,7 +114,7 @@ class LabelScore(BaseModel):
     score: float
 
 
-class Rank(BaseModel):
+class RankedText(BaseModel):
     """A text's place among those reranked."""
 
     index: int

@@ -23,7 +23,7 @@ from assay.serve.page import CONTENT_SECURITY_POLICY, read_page_files
 from assay.serve.refusals import Refusal
 from assay.serve.service import Deployment, Service
 from assay.serve.settings import ServeSettings
-from assay.serve.tickets import Scored, Side, Ticket
+from assay.serve.tickets import ScoredText, Side, Ticket
 
 DOCS_PATHS = ("/docs", "/openapi.json")
 PROBE_PATHS = ("/health", "/ping", "/live")
@@ -226,7 +226,7 @@ class Routes:
         side: Side = "right",
         is_batch: bool = False,
         is_rerank: bool = False,
-    ) -> tuple[Deployment, Ticket, list[Scored]]:
+    ) -> tuple[Deployment, Ticket, list[ScoredText]]:
         """The scores of texts within every limit; counts the request, and its answer once that is written."""
         exchange: Exchange = request.scope[EXCHANGE]
         exchange.documents = len(texts)
@@ -362,7 +362,7 @@ def _json(content: object, headers: dict[str, str] | None = None) -> Answer:
     return Answer(orjson.dumps(content), headers=headers or {})
 
 
-def _times(ticket: Ticket, found: Sequence[Scored]) -> dict[str, str]:
+def _times(ticket: Ticket, found: Sequence[ScoredText]) -> dict[str, str]:
     """TEI's headers of a request's times, milliseconds."""
     tokenize, queue, forward = (str(round(1000 * part)) for part in answers.seconds(ticket))
     total = time.perf_counter() - ticket.arrived_at

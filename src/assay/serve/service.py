@@ -19,14 +19,14 @@ from assay.bundle import Bundle, load_bundle
 from assay.errors import AssayError, RefusedError, UsageError, WorkError
 from assay.serve.dispatcher import Dispatcher
 from assay.serve.edge import Receive
-from assay.serve.engines import Child, Engine, EngineSpec
+from assay.serve.engines import Child, DeviceEngine, EngineSpec
 from assay.serve.log import RequestLog
 from assay.serve.metrics import Metrics
 from assay.serve.placement import further_specs, start_first
 from assay.serve.refusals import Refusal
 from assay.serve.scores import Scoring
 from assay.serve.settings import ServeSettings
-from assay.serve.tickets import ClientGoneError, Document, Scored, Side, Text, Ticket
+from assay.serve.tickets import ClientGoneError, Document, ScoredText, Side, Text, Ticket
 from assay.serve.tokenizing import Tokenizer, TokenizingStage
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import choose_max_length, other_lengths
@@ -53,7 +53,7 @@ class Deployment:
     encoder: Encoder
     stage: TokenizingStage
     dispatcher: Dispatcher
-    device_engines: dict[Engine, "asyncio.Task[None]"] = field(default_factory=dict)
+    device_engines: dict[DeviceEngine, "asyncio.Task[None]"] = field(default_factory=dict)
     tickets: set[Ticket] = field(default_factory=set)
     """Accepted and not yet answered."""
     reckoned_tokens: int = 0
@@ -135,7 +135,7 @@ class Service:
         truncation_side: Side = "right",
         request_id: str,
         receive: Receive,
-    ) -> tuple[Deployment, Ticket, list[Scored]]:
+    ) -> tuple[Deployment, Ticket, list[ScoredText]]:
         """The scores of texts, in order, and who gave them.
 
         Raises Refusal where they are not accepted, take too long or cannot be scored; ClientGoneError
@@ -288,12 +288,12 @@ class Service:
         return made[0]
 
     def _add_engine(self, deployment: Deployment, spec: EngineSpec, child: Child | None) -> None:
-        engine = Engine(spec=spec, owner=deployment.dispatcher, child=child)
+        engine = DeviceEngine(spec=spec, owner=deployment.dispatcher, child=child)
         deployment.dispatcher.engines.append(engine)
         task = asyncio.get_running_loop().create_task(self._run_engine(deployment, engine))
         deployment.device_engines[engine] = task
 
-    async def _run_engine(self, deployment: Deployment, engine: Engine) -> None:
+    async def _run_engine(self, deployment: Deployment, engine: DeviceEngine) -> None:
         await engine.run()
         if engine.first_error is not None and not deployment.warm.done():
             deployment.warm.set_exception(engine.first_error)
@@ -309,7 +309,7 @@ class Service:
         except UsageError as error:
             deployment.warm.set_exception(error)
 
-    def _engine_is_ready(self, deployment: Deployment, engine: Engine) -> None:
+    def _engine_is_ready(self, deployment: Deployment, engine: DeviceEngine) -> None:
         assert engine.ready is not None, "it said that it is ready"
         if engine.num_starts > 1:
             self.metrics.restart()

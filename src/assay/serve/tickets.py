@@ -40,7 +40,7 @@ class Document:
 
 
 @dataclass(slots=True)
-class Scored:
+class ScoredText:
     """What became of one text."""
 
     score: Score
@@ -59,7 +59,7 @@ class Ticket:
     truncate: bool | None
     """Whether over-long texts are cut; None: as the server was told."""
     truncation_side: Side
-    done: "asyncio.Future[list[Scored]]"
+    done: "asyncio.Future[list[ScoredText]]"
     arrived_at: float
     """By `time.perf_counter`, as the times below: uvloop counts whole milliseconds."""
     num_tokens: list[int] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Ticket:
         if self.num_left == 0 and not self.done.done():
             self.done.set_result(
                 [
-                    Scored(found, self.num_tokens[index], self.truncated[index])
+                    ScoredText(found, self.num_tokens[index], self.truncated[index])
                     for index, found in enumerate(self.scores)
                     if found is not None
                 ]

@@ -66,7 +66,7 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Page:
+class _TrainingPage:
     """What the template shows, ready as text."""
 
     title: str
@@ -86,7 +86,7 @@ def render(trained: Trained) -> bytes:
     return render_page("train", _page(trained))
 
 
-def _page(trained: Trained) -> _Page:
+def _page(trained: Trained) -> _TrainingPage:
     settings, history = trained.settings, trained.history
     sections = [
         _learning(trained),
@@ -98,7 +98,7 @@ def _page(trained: Trained) -> _Page:
     ]
     chosen, defaults = _settings(settings)
     stopped = len(history.losses) < trained.num_steps
-    return _Page(
+    return _TrainingPage(
         title=f"{_last(settings.out)}, trained",
         subtitle=(
             f"{settings.task.replace('_', '-')} on {_last(settings.base)}; weights of step {trained.best.step:,} of "

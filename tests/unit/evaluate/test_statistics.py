@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from assay import metrics
-from assay.evaluate.measure import Outcome, _statistics, point_values
+from assay.evaluate.measure import EvaluatedRows, _statistics, point_values
 
 RNG = np.random.default_rng(0)
 
@@ -14,7 +14,7 @@ def single_label(num_rows=60, num_classes=4, decimals=2):
     labels = RNG.integers(0, num_classes, num_rows)
     logits = (RNG.normal(size=(num_rows, num_classes)) + np.eye(num_classes)[labels]).round(decimals)
     probabilities = metrics.softmax(logits)
-    return Outcome(
+    return EvaluatedRows(
         task="single_label",
         outputs_NC=probabilities,
         plain_NC=probabilities,
@@ -27,7 +27,7 @@ def multi_label(num_rows=60):
     """Four labels of different frequency."""
     targets = (RNG.random((num_rows, 4)) < [0.5, 0.3, 0.1, 0.4]).astype(np.int64)
     probabilities = metrics.sigmoid(RNG.normal(size=(num_rows, 4)) + targets).round(2)
-    return Outcome(
+    return EvaluatedRows(
         task="multi_label",
         outputs_NC=probabilities,
         plain_NC=probabilities,
@@ -40,7 +40,7 @@ def regression(num_rows=60):
     """Scores about 3, with whole scores and intervals."""
     targets = RNG.normal(3, 1, num_rows).round(1)
     values = (targets + RNG.normal(size=num_rows)).round(1)[:, None]
-    return Outcome(
+    return EvaluatedRows(
         task="regression",
         outputs_NC=values,
         plain_NC=values,

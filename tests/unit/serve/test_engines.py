@@ -8,7 +8,7 @@ import pytest
 import uvloop
 
 from assay.serve import frames
-from assay.serve.engines import THREADS_WAIT, Child, Engine, EngineSpec, _Frames, child_environment
+from assay.serve.engines import THREADS_WAIT, Child, DeviceEngine, EngineSpec, _Frames, child_environment
 from assay.serve.frames import BatchFrame, Kind
 
 
@@ -112,7 +112,7 @@ def test_what_an_engine_said_before_anyone_listened(loop_factory, fails):
         max_batch_tokens=None,
         num_threads=None,
     )
-    engine = Engine(spec=spec, owner=owner, child=Child(process=Process(), connection=ours))
+    engine = DeviceEngine(spec=spec, owner=owner, child=Child(process=Process(), connection=ours))
 
     async def live():
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)

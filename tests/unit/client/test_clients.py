@@ -1,7 +1,6 @@
-"""The client: what it sends, when it tries again, what it makes of answers; sync and async alike."""
+"""Both clients, through a socket: predictions, streams, errors."""
 
 import asyncio
-import json
 import subprocess
 import sys
 import threading
@@ -9,50 +8,12 @@ import time
 
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from support.fake_server import LABELS, FakeServer, Fault, answer_to, made_up
 
 import assay
-from assay import client as core
-from assay.errors import InputError, UsageError, WorkError
-
-INFO = {
-    "model_id": "m",
-    "fingerprint": "f",
-    "task": "single_label",
-    "labels": list(LABELS),
-    "is_pair": None,
-    "version": "0",
-    "max_client_batch_size": 4,
-    "max_body_bytes": 300,
-    "max_text_chars": 100,
-    "max_input_length": 8,
-}
-
-
-def drive(request, outcomes, *, retries=3, jitter=0.5):
-    """What an exchange asks for, a step at a time, given the outcomes of its tries; its answer last."""
-    steps = core.exchange(request, retries=retries, jitter=lambda: jitter)
-    outcomes = iter(outcomes)
-    log, outcome = [], None
-    try:
-        while True:
-            step = steps.send(outcome)
-            log.append(step if isinstance(step, core.Wait) else "try")
-            outcome = None if isinstance(step, core.Wait) else next(outcomes)
-    except StopIteration as done:
-        return log, done.value
-
-
-def answer(status=200, content=None, **headers):
-    """An answer of the server."""
-    names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return core.Answer(status=status, body=json.dumps(content).encode(), headers=names)
-
-
-LOST = core.Lost(reason="ConnectError: refused", again=True)
-SLOW = core.Lost(reason="ReadTimeout", again=False)
+from assay.client import wire
+from assay.client.replies import Health, Timings
+from assay.errors import InputError, WorkError
 
 
 @pytest.fixture
@@ -113,201 +74,7 @@ def use(request):
 @pytest.fixture
 def quick(monkeypatch):
     """Back-off of a hundredth, so that retries take no time."""
-    monkeypatch.setattr(core, "FIRST_WAIT_SECONDS", 0.002)
-
-
-# ---------------------------------------------------------------- when to try again
-
-
-@pytest.mark.parametrize("first", [answer(429), answer(503), answer(504), LOST], ids=str)
-def test_what_may_do_well_a_moment_later_is_tried_again(first):
-    """Too many requests, not ready, too slow and a lost connection each cost a wait and another try."""
-    log, got = drive(core.INFO, [first, answer(200)])
-    assert log == ["try", core.Wait(seconds=0.125), "try"]
-    assert got.status == 200
-
-
-@pytest.mark.parametrize(
-    ("status", "error"),
-    [
-        (400, InputError),
-        (401, UsageError),
-        (403, UsageError),
-        (404, UsageError),
-        (413, InputError),
-        (422, InputError),
-        (424, WorkError),
-        (500, WorkError),
-        (302, WorkError),
-    ],
-)
-def test_what_would_fail_again_is_not_tried_again(status, error):
-    """Any other status is raised at once, with the server's sentence and a way out on one line."""
-    with pytest.raises(error, match=f"^GET /info: {status} it is so; ") as caught:
-        drive(core.INFO, [answer(status, {"error": "it\nis so"})])
-    assert "\n" not in str(caught.value)
-
-
-def test_time_running_out_is_not_tried_again():
-    """The server may still be at work on it, and twice the load helps nobody."""
-    with pytest.raises(WorkError, match="ReadTimeout"):
-        drive(core.INFO, [SLOW])
-
-
-def test_retries_are_used_up():
-    """After so many retries the last failure is raised, with the number of tries."""
-    with pytest.raises(WorkError, match=r"429 \(4 tries\); send less at once"):
-        drive(core.INFO, [answer(429)] * 4)
-    with pytest.raises(WorkError, match="refused; no answer came"):
-        drive(core.INFO, [LOST], retries=0)
-
-
-def test_waits_grow_to_a_limit_and_are_spread():
-    """Each wait lies between nothing and twice the longest before it, up to eight seconds."""
-    for jitter, wanted in ((1.0, [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0]), (0.0, [0.0] * 7)):
-        log, _ = drive(core.INFO, [LOST] * 7 + [answer(200)], retries=7, jitter=jitter)
-        assert [step.seconds for step in log if step != "try"] == wanted
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"retry-after": "3"}, 3.0),
-        ({"retry-after": "Sun, 22 Nov 2026 10:00:07 GMT", "date": "Sun, 22 Nov 2026 10:00:00 GMT"}, 7.0),
-        ({"retry-after": "Sun, 22 Nov 2026 10:00:00 GMT", "date": "Sun, 22 Nov 2026 10:00:07 GMT"}, 0.0),
-        ({"retry-after": "Sun, 22 Nov 2026 10:00:00 GMT"}, 0.0),
-        ({"retry-after": "soon"}, 0.0),
-        ({"retry-after": "-5"}, 0.0),
-        ({}, 0.0),
-    ],
-)
-def test_retry_after_is_read_in_both_forms(headers, seconds):
-    """Seconds, or a date that counts from the answer's own; anything else says nothing."""
-    assert core.retry_after(headers) == seconds
-
-
-def test_retry_after_is_honoured():
-    """The wait is at least what the server asks for; an hour is not waited for."""
-    log, _ = drive(core.INFO, [answer(429, retry_after="3"), answer(200)])
-    assert log[1] == core.Wait(seconds=3.125)
-    with pytest.raises(WorkError, match="429"):
-        drive(core.INFO, [answer(429, retry_after="3600")])
-
-
-@pytest.mark.parametrize(
-    ("error", "again"),
-    [
-        (httpx.ConnectError("refused"), True),
-        (httpx.ConnectTimeout(""), True),
-        (httpx.ReadError(""), True),
-        (httpx.RemoteProtocolError("disconnected"), True),
-        (httpx.ReadTimeout(""), False),
-        (httpx.WriteTimeout(""), False),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_only_lost_connections_are_tried_again(error, again):
-    """A connection that failed or broke is tried again; an answer that never came is not."""
-    assert core.lost(error).again is again
-
-
-# ---------------------------------------------------------------- what is sent
-
-
-@given(
-    st.lists(st.tuples(st.text(max_size=60), st.text(max_size=60)), max_size=40),
-    st.integers(1, 7),
-    st.integers(100, 400),
-    st.booleans(),
-)
-def test_requests_keep_within_the_limits_and_the_order(pairs, max_batch, max_bytes, is_pair):
-    """Every text goes out once, in order; no request has more texts or bytes than the server takes."""
-    texts = [first for first, _ in pairs]
-    second = [other for _, other in pairs] if is_pair else None
-    info = core.read_info(
-        core.Answer(
-            status=200,
-            body=json.dumps(
-                {**INFO, "max_client_batch_size": max_batch, "max_body_bytes": max_bytes}
-            ).encode(),
-        )
-    )
-    sent, sent_pairs = [], []
-    for batch in core.pack(core.quote_all(texts, second), info):
-        body = core.batch_request(batch, details=False).body
-        content = json.loads(body)
-        assert 1 <= len(batch) <= max_batch
-        assert len(body) <= max_bytes or len(batch) == 1
-        sent += content["texts"]
-        sent_pairs += content.get("text_pairs", [])
-    assert sent == texts
-    assert sent_pairs == (second or [])
-
-
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda: core.quote("a\ud800b", "text 3"), r"text 3 holds '\\ud800' at 1"),
-        (lambda: core.quote(None, "text 0"), "text 0 is NoneType"),
-        (lambda: core.quote_all("one", None), "takes a list"),
-        (lambda: core.quote_all(["a", "b"], ["c"]), "2 texts and 1 second texts"),
-    ],
-)
-def test_what_is_no_text_is_refused_before_it_is_sent(call, words):
-    """Lone surrogates, nulls and a bare string raise InputError with their place."""
-    with pytest.raises(InputError, match=words):
-        call()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"url": "localhost:8000"}, "url 'localhost:8000'"),
-        ({"url": "ftp://host"}, "url 'ftp://host'"),
-        ({"url": "http://[::1"}, "url"),
-        ({"url": None}, "url None"),
-        ({"url": "http://h", "api_key": "line\nbreak"}, "api_key"),
-        ({"url": "http://h", "api_key": ""}, "api_key"),
-        ({"url": "http://h", "timeout": 0}, "timeout 0"),
-        ({"url": "http://h", "retries": -1}, "retries -1"),
-        ({"url": "http://h", "in_flight": 0}, "in_flight 0"),
-    ],
-)
-def test_a_client_checks_its_arguments(arguments, words):
-    """A wrong argument raises UsageError, naming the value."""
-    for kind in (assay.Client, assay.AsyncClient):
-        with pytest.raises(UsageError, match=words.replace("[", r"\[")):
-            kind(**arguments)
-
-
-def test_the_key_is_sent_and_never_shown():
-    """The key goes into the header of each request, and into no repr."""
-    seen = []
-
-    def reply(request):
-        seen.append(request.headers["authorization"])
-        return httpx.Response(200, json=INFO)
-
-    with assay.Client("http://h/", "secret-key", transport=httpx.MockTransport(reply)) as client:
-        client.info()
-        assert seen == ["Bearer secret-key"]
-        assert "secret-key" not in repr(vars(client))
-
-
-def test_a_prefix_in_the_address_is_kept():
-    """A server behind a path of a proxy is asked below that path."""
-    seen = []
-
-    def reply(request):
-        seen.append(str(request.url))
-        return httpx.Response(200, json=INFO)
-
-    with assay.Client("https://h/assay/", transport=httpx.MockTransport(reply)) as client:
-        client.info()
-    assert seen == ["https://h/assay/info"]
-
-
-# ---------------------------------------------------------------- what comes back
+    monkeypatch.setattr(wire, "FIRST_WAIT_SECONDS", 0.002)
 
 
 def test_predict_gives_a_typed_prediction(server, use):
@@ -320,7 +87,7 @@ def test_predict_gives_a_typed_prediction(server, use):
         wanted["all_probabilities"],
     )
     assert (got.num_tokens, got.truncated) == (4, False)
-    assert got.timings == core.Timings(tokenize_ms=0.2, queue_ms=1.1, forward_ms=3.3)
+    assert got.timings == Timings(tokenize_ms=0.2, queue_ms=1.1, forward_ms=3.3)
 
 
 def test_each_task_and_pairs(use):
@@ -367,10 +134,10 @@ def test_a_server_that_is_not_there(use, quick):
 
 def test_health_says_ready_or_why_not(server, use):
     """Health is one try: ready, or the server's reason."""
-    assert use(lambda client: client.health(), server.url) == core.Health(ready=True)
+    assert use(lambda client: client.health(), server.url) == Health(ready=True)
     reply = httpx.MockTransport(lambda _: httpx.Response(503, json={"error": "loading the model"}))
     with assay.Client("http://h", transport=reply) as client:
-        assert client.health() == core.Health(ready=False, reason="loading the model")
+        assert client.health() == Health(ready=False, reason="loading the model")
 
 
 def test_rerank_gives_ranks(server, use):
@@ -406,9 +173,6 @@ def test_an_answer_that_is_none_is_said_so(body):
     if body != b"[]":
         with assay.Client("http://h", transport=transport) as client, pytest.raises(WorkError):
             client.rerank("query", ["text"])
-
-
-# ---------------------------------------------------------------- streams
 
 
 def test_a_stream_adds_the_columns_of_a_scored_part(server, use):
@@ -577,19 +341,17 @@ def test_leaving_a_stream_early_does_not_wait(server):
             thread.join(5)
 
 
-# ---------------------------------------------------------------- the package
-
-
 def test_without_httpx_the_message_names_the_extra():
     """Where the extra is not installed, making a client says what to install; importing assay still works."""
     script = """
 import sys
 sys.modules["httpx"] = None
 import assay
+from assay.errors import AssayError
 for kind in (assay.Client, assay.AsyncClient):
     try:
         kind("http://127.0.0.1:1")
-    except assay.client.AssayError as error:
+    except AssayError as error:
         print(error)
 print(sorted({"torch", "numpy", "pyarrow"} & set(sys.modules)))
 """
