@@ -29,7 +29,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from _record import finish, parser
 
-from assay.data.sources import Columns, find_sources
+from assay.data.finding import find_sources
+from assay.data.sources import Columns
 from assay.runs.manifest import new_manifest
 from assay.runs.plan import plan_boundaries
 from assay.runs.run import create_or_join

@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from _record import finish, parser
 
 from assay.bundle import load_bundle
-from assay.data.sources import Columns, find_sources
+from assay.data.finding import find_sources
+from assay.data.sources import Columns
 from assay.engine.fake import FakeEngine
 from assay.runs.cut import cut_sources, id_field
 from assay.runs.manifest import new_manifest

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.data import lines
+from assay.data.finding import find_sources
+from assay.data.formats import lines
 from assay.data.ids import IdChecksum, hash_ids
-from assay.data.rows import RowReader
-from assay.data.sources import Columns, find_sources
+from assay.data.reading import RowReader
+from assay.data.sources import Columns
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 QUOTED_TEXT = st.one_of(TEXT, st.text(st.sampled_from('a",\n\r'), max_size=12))

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from support.fake_worker import FakeWork, Orders
 
-from assay.data.sources import Columns, find_sources
+from assay.data.finding import find_sources
+from assay.data.sources import Columns
 from assay.runs.cut import id_field
 from assay.runs.driver import WorkerCommand
 from assay.runs.manifest import new_manifest

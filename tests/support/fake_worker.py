@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assay.data import storage
-from assay.data.rows import read_rows
+from assay.data.reading import read_rows
 from assay.errors import RefusedError, SourceError
 from assay.runs.run import open_run
 from assay.runs.worker import Mailbox, StopRequestedError, worker_main

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assay.data.ids import hash_ids
-from assay.data.rows import read_rows
+from assay.data.reading import read_rows
 from assay.data.sources import Columns, Source, id_column
 from assay.errors import InputError
 

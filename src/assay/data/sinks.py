@@ -21,11 +21,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from assay.data.formats.arrow import open_arrow
+from assay.data.formats.jsonl import parse_object
+from assay.data.formats.lines import BOM, LineFormat, LineReader, compression_of, open_stream
 from assay.data.grafting import CannotGraftError, graft_columns
-from assay.data.jsontypes import parse_object
-from assay.data.lines import BOM, LineFormat, LineReader, compression_of, open_stream, unreadable
-from assay.data.rows import NOT_JSON, Rows, read_rows
-from assay.data.sources import Columns, Source, id_column, open_arrow
+from assay.data.reading import read_rows
+from assay.data.rows import NOT_JSON, SourceRows
+from assay.data.sources import Columns, Source, id_column, unreadable
 from assay.data.storage import split_url
 from assay.errors import InputError
 
@@ -283,13 +285,13 @@ def _write_lines(
         reader.close()
 
 
-def _csv_lines(source: Source, rows: Rows, records: list[bytes], taken: pa.Table) -> Iterator[bytes]:
+def _csv_lines(source: Source, rows: SourceRows, records: list[bytes], taken: pa.Table) -> Iterator[bytes]:
     del source, rows
     for record, fields in zip(records, csv_fields(taken), strict=True):
         yield _csv_spliced(record, fields)
 
 
-def _json_lines(source: Source, rows: Rows, records: list[bytes], taken: pa.Table) -> Iterator[bytes]:
+def _json_lines(source: Source, rows: SourceRows, records: list[bytes], taken: pa.Table) -> Iterator[bytes]:
     names = [json.dumps(name, ensure_ascii=False).encode() for name in taken.schema.names]
     for index, (record, members) in enumerate(zip(records, json_members(taken), strict=True)):
         if any(name in record for name in names):

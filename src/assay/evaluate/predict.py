@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assay.bundle import Bundle
-from assay.data.rows import Rows
+from assay.data.rows import SourceRows
 from assay.engine.engine import Engine
 from assay.errors import InputError
 from assay.metrics import FloatArray, IntArray
@@ -78,11 +78,11 @@ def predict(
     )
 
 
-def _batches(rows: LabelledRows) -> Iterator[Rows]:
+def _batches(rows: LabelledRows) -> Iterator[SourceRows]:
     for start in range(0, rows.num_rows, BATCH_ROWS):
         texts = rows.texts[start : start + BATCH_ROWS]
         pairs = None if rows.text_pairs is None else rows.text_pairs[start : start + BATCH_ROWS]
-        yield Rows(
+        yield SourceRows(
             start=start,
             num_rows=len(texts),
             texts=pa.array(texts, pa.large_string()),

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from assay.data.rows import id_type
-from assay.data.sources import Columns, Source, id_column
+from assay.data.sources import Columns, Source, id_column, id_type
 from assay.errors import SourceError, UsageError
 from assay.runs.plan import choose_unit_rows, limit_boundaries, plan_boundaries
 

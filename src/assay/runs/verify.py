@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from assay.data.duplicates import count_duplicates
+from assay.data.finding import reinspect
 from assay.data.ids import IdChecksum
-from assay.data.rows import read_rows
-from assay.data.sources import reinspect
+from assay.data.reading import read_rows
 from assay.errors import CheckError, RefusedError
 from assay.runs.plan import Unit
 from assay.runs.run import (

@@ -20,7 +20,8 @@ import torch
 from transformers import AutoConfig
 
 from assay.bundle import Bundle
-from assay.data.rows import Rows, read_rows
+from assay.data.reading import read_rows
+from assay.data.rows import SourceRows
 from assay.data.sources import Source
 from assay.engine import devices
 from assay.engine.engine import Engine
@@ -304,7 +305,7 @@ def take_sample(manifest: Manifest, scorer: Scorer, encoder: Encoder, *, num_doc
     Raises InputError where none of them can be scored.
     """
     sources = [manifest.source(index) for index in range(len(manifest.sources))]
-    batches: list[Rows] = []
+    batches: list[SourceRows] = []
     for source, start, stop in spread(sources, num_documents):
         batches += read_rows(source, manifest.source_columns(), start, stop)
     began = time.perf_counter()

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from assay.data.ahead import ahead
-from assay.data.rows import Rows
+from assay.data.rows import SourceRows
 from assay.errors import SourceError
 from assay.tokenize.encode import TOO_LONG, Encoder, TokenIds, Tokens
 from assay.tokenize.settings import WINDOWS
@@ -61,7 +61,11 @@ class ChunkRows:
 
 
 def chunks(
-    batches: Iterable[Rows], encoder: Encoder, *, max_tokens: int | None, chunk_rows: ChunkRows | None = None
+    batches: Iterable[SourceRows],
+    encoder: Encoder,
+    *,
+    max_tokens: int | None,
+    chunk_rows: ChunkRows | None = None,
 ) -> Iterator[Chunk]:
     """The rows of `batches` as chunks of up to `chunk_rows` (65,536) rows or 32M tokens, in order.
 
@@ -83,7 +87,7 @@ def chunks(
         yield join(held)
 
 
-def to_chunk(rows: Rows, encoder: Encoder, *, max_tokens: int | None) -> Chunk:
+def to_chunk(rows: SourceRows, encoder: Encoder, *, max_tokens: int | None) -> Chunk:
     """One batch of rows with its token ids, tokenized here or taken as stored."""
     ids = rows.ids
     if ids is None:

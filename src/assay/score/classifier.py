@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from assay.bundle import Bundle, load_bundle
 from assay.data.columns import is_textual, value_type
-from assay.data.rows import NOT_TEXT, NOT_UTF8, NULL, Rows, as_text
+from assay.data.rows import NOT_TEXT, NOT_UTF8, NULL, SourceRows, as_text
 from assay.engine.engine import Engine
 from assay.engine.load import load_engine
 from assay.errors import InputError
@@ -158,11 +158,11 @@ def _is_missing(value: object) -> bool:
     return value is None or type(value).__name__ in {"NAType", "NaTType"}
 
 
-def _batches(first: pa.Array, second: pa.Array | None, errors: dict[int, str]) -> Iterable[Rows]:
+def _batches(first: pa.Array, second: pa.Array | None, errors: dict[int, str]) -> Iterable[SourceRows]:
     for start in range(0, len(first), BATCH_ROWS):
         texts = first.slice(start, BATCH_ROWS)
         stop = start + len(texts)
-        yield Rows(
+        yield SourceRows(
             start=start,
             num_rows=len(texts),
             texts=texts,

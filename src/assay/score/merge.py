@@ -23,10 +23,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from assay.data.finding import reinspect
 from assay.data.ids import IdChecksum
 from assay.data.scratch import scratch_file, sweep_scratch
 from assay.data.sinks import OUTPUT_FORMATS, taken_name, write_merged
-from assay.data.sources import reinspect
 from assay.data.storage import Store, is_object_url, local_path, open_store, writing
 from assay.errors import CheckError, InputError, RefusedError, UsageError
 from assay.runs.manifest import SourceRecord

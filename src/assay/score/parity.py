@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from assay.data.rows import RowReader
+from assay.data.reading import RowReader
 from assay.engine.engine import Engine
 from assay.engine.parity import TOLERANCES, ParityReport, Tolerance, compare, reference_engine
 from assay.engine.sequences import Sequences

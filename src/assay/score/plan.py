@@ -5,7 +5,8 @@ from pathlib import Path
 
 from assay import __version__
 from assay.bundle import Bundle, load_bundle
-from assay.data.sources import Columns, Source, find_sources
+from assay.data.finding import find_sources
+from assay.data.sources import Columns, Source
 from assay.errors import RefusedError, UsageError
 from assay.runs.cut import cut_sources, id_field
 from assay.runs.manifest import Json, Manifest, new_manifest

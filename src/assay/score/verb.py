@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.data.duplicates import refuse_duplicate_ids
-from assay.data.rows import SOURCE_ROW
+from assay.data.sources import SOURCE_ROW
 from assay.runs.driver import Outcome, drive_run
 from assay.runs.manifest import Manifest
 from assay.runs.placement import Placement, place_workers, static_place, worker_commands

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from assay.data.rows import RowReader, Rows
+from assay.data.reading import RowReader
+from assay.data.rows import SourceRows
 from assay.engine.sequences import Stopped
 from assay.errors import InputError
 from assay.runs.manifest import Manifest
@@ -121,7 +122,7 @@ class ScoreWork:
         self.counters.device_seconds += cost.forward_seconds
 
 
-def read_unit(manifest: Manifest, reader: RowReader, unit: Unit) -> Iterator[Rows]:
+def read_unit(manifest: Manifest, reader: RowReader, unit: Unit) -> Iterator[SourceRows]:
     """The rows of a unit, in batches of a size that suits what is done to them."""
     batch_rows = CHUNK_ROWS if manifest.source_columns().input_ids else TEXT_BATCH_ROWS
     return reader.read(manifest.source(unit.source), unit.start, unit.stop, batch_rows=batch_rows)

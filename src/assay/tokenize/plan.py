@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from assay import __version__
 from assay.bundle import Bundle, load_bundle
-from assay.data.sources import Columns, find_sources
+from assay.data.finding import find_sources
+from assay.data.sources import Columns
 from assay.errors import SourceError, UsageError
 from assay.runs.cut import cut_sources, id_field
 from assay.runs.manifest import Manifest, new_manifest

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from assay.data.ahead import ahead
-from assay.data.rows import RowReader, Rows
+from assay.data.reading import RowReader
+from assay.data.rows import SourceRows
 from assay.errors import InputError
 from assay.runs.manifest import Manifest
 from assay.runs.plan import Unit
@@ -25,7 +26,7 @@ BATCH_ROWS = 1_024
 class TokenChunk:
     """Some rows and their token ids."""
 
-    rows: Rows
+    rows: SourceRows
     tokens: Tokens
 
 
@@ -57,7 +58,7 @@ class TokenizeWork:
         batches = self._reader.read(source, unit.start, unit.stop, batch_rows=BATCH_ROWS)
         return ahead(self._encode, batches)
 
-    def _encode(self, rows: Rows) -> TokenChunk:
+    def _encode(self, rows: SourceRows) -> TokenChunk:
         return TokenChunk(rows=rows, tokens=self._encoder.encode(rows.texts, rows.text_pairs))
 
     def compute(self, chunk: TokenChunk) -> TokenChunk:

@@ -14,8 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from assay.data.columns import is_textual
-from assay.data.rows import Rows, read_rows
-from assay.data.sources import Columns, find_sources
+from assay.data.finding import find_sources
+from assay.data.reading import read_rows
+from assay.data.rows import SourceRows
+from assay.data.sources import Columns
 from assay.data.storage import is_object_url, local_path
 from assay.errors import InputError, SourceError
 from assay.train.labels import Label
@@ -157,7 +159,7 @@ def _texts(column: pa.Array | None) -> list[str]:
 
 
 def _converted(
-    rows: Rows,
+    rows: SourceRows,
     column: pa.Array | None,
     convert: Callable[[object], _L],
     problems: dict[str, list[int]],

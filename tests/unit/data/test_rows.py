@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assay.data import lines, rows
-from assay.data.rows import RowReader, id_name, id_type, read_rows
-from assay.data.sources import Columns, find_sources
+from assay.data import reading, rows
+from assay.data.finding import find_sources
+from assay.data.formats import lines
+from assay.data.reading import RowReader, read_rows
+from assay.data.sources import Columns, id_name, id_type
 from assay.data.storage import open_store
 from assay.errors import SourceError
 
@@ -162,7 +164,7 @@ def test_batches_are_bounded(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").write_bytes(parquet(RECORDS))
     source = one_source(tmp_path / "a.parquet")
     assert max(batch.num_rows for batch in read_rows(source, Columns(), 0, NUM_ROWS, batch_rows=100)) == 100
-    monkeypatch.setattr(rows, "BATCH_BYTES", 1_000_000)
+    monkeypatch.setattr(reading, "BATCH_BYTES", 1_000_000)
     long = [{"text": str(number) * 100_000} for number in range(40)]
     for name, content in (("b.parquet", parquet(long)), ("b.jsonl", jsonl(long)), ("b.csv", as_csv(long))):
         (tmp_path / name).write_bytes(content)

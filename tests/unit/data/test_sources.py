@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assay.data import sources as sources_module
-from assay.data.lines import INDEX_ROWS
-from assay.data.sources import Columns, Source, find_sources, id_column, reinspect
+from assay.data.finding import find_sources, reinspect
+from assay.data.formats import lines
+from assay.data.formats.lines import INDEX_ROWS
+from assay.data.sources import Columns, Source, id_column
 from assay.data.storage import open_store
 from assay.errors import RefusedError, SourceError
 
@@ -340,7 +341,7 @@ def test_inspecting_many_footers_is_fast(tmp_path, monkeypatch):
     content = parquet_bytes(pa.table({"id": range(1000), "text": ["some text"] * 1000}), row_group_size=100)
     for number in range(1000):
         (tmp_path / f"{number:04}.parquet").write_bytes(content)
-    monkeypatch.setattr(sources_module.lines, "scan", None)
+    monkeypatch.setattr(lines, "scan", None)
     begin = time.process_time()
     found = find_sources([f"{tmp_path}/*.parquet"], columns=Columns())
     assert time.process_time() - begin < 3

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from support.scoring import MAX_LENGTH, make_classifier, make_texts, tokenize_here, write_parquet
 
-from assay.data.sources import Columns, find_sources
+from assay.data.finding import find_sources
+from assay.data.sources import Columns
 from assay.engine.load import load_engine
 from assay.errors import InputError, SourceError, UsageError
 from assay.score.bench import bench, estimate, parse_count, spread

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from support.bundles import write_bundle
 
-from assay.data.rows import Rows
+from assay.data.rows import SourceRows
 from assay.errors import SourceError
 from assay.score import chunks as module
 from assay.score.chunks import NO_IDS, chunks, stored_tokens, to_chunk, without_rows
@@ -23,7 +23,7 @@ def encoder(tmp_path_factory):
 
 def stored(lists, *, start=0, **fields):
     """Rows of stored token ids."""
-    return Rows(start=start, num_rows=len(lists), input_ids=lists, **fields)
+    return SourceRows(start=start, num_rows=len(lists), input_ids=lists, **fields)
 
 
 def rows_of(tokens):
@@ -85,7 +85,7 @@ def test_codes_of_stored_rows(encoder):
 def test_rows_without_ids_are_numbered(encoder):
     """Where the source names no row, its row number does, from the batch's first."""
     texts = pa.array(["of", None, "document 7"], pa.large_string())
-    rows = Rows(start=40, num_rows=3, texts=texts, errors={1: "null"})
+    rows = SourceRows(start=40, num_rows=3, texts=texts, errors={1: "null"})
     chunk = to_chunk(rows, encoder, max_tokens=8)
     assert chunk.ids.to_pylist() == [40, 41, 42]
     assert chunk.errors == {1: "null"}

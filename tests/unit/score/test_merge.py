@@ -20,9 +20,9 @@ import pytest
 from support.bundles import write_bundle
 
 from assay.data import grafting
-from assay.data.rows import id_name, id_type
+from assay.data.finding import find_sources
 from assay.data.scratch import SUFFIX, scratch_file, sweep_scratch
-from assay.data.sources import Columns, find_sources
+from assay.data.sources import Columns, id_name, id_type
 from assay.data.storage import open_store
 from assay.errors import CheckError, InputError, RefusedError, UsageError
 from assay.runs.manifest import encode_schema, new_manifest
@@ -83,7 +83,7 @@ def make_run(url, patterns, *, columns=None, unit_rows=30, limit=None, publish=T
 
 def publish_all(run, change=lambda unit, ids: ids, first_row=lambda unit: 0):
     """Publish each unit's part; `change` may put other ids into it, scores count rows from `first_row`."""
-    from assay.data.rows import read_rows
+    from assay.data.reading import read_rows
 
     schema = run.manifest.arrow_schema()
     for unit in run.manifest.units():

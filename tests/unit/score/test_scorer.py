@@ -11,7 +11,7 @@ from support.models import change_json
 
 from assay.bundle import Calibration, Steps, load_bundle, save_calibration
 from assay.calibrate.maps import apply_calibration
-from assay.data.rows import Rows
+from assay.data.rows import SourceRows
 from assay.engine.fake import FakeEngine
 from assay.engine.sequences import Stopped
 from assay.errors import InputError, UsageError
@@ -51,7 +51,9 @@ def make_scorer(folder, engine=None, *, on_long="truncate", max_length=16, **opt
 
 def chunk_of(lists, encoder, **fields):
     """A chunk of stored token ids."""
-    rows = Rows(start=0, num_rows=len(lists), input_ids=pa.array(lists, pa.list_(pa.uint16())), **fields)
+    rows = SourceRows(
+        start=0, num_rows=len(lists), input_ids=pa.array(lists, pa.list_(pa.uint16())), **fields
+    )
     return to_chunk(rows, encoder, max_tokens=None)
 
 

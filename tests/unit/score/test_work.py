@@ -94,10 +94,10 @@ def expected(bundle, texts, tmp_path_factory):
     """The scores of the texts by the shortest way: encoder, fake engine, no run."""
     encoder = Encoder.from_bundle(bundle, max_length=64, on_long="truncate")
     scorer = Scorer(load_bundle(bundle), FakeEngine(num_outputs=2), encoder)
-    from assay.data.rows import Rows
+    from assay.data.rows import SourceRows
     from assay.score.chunks import to_chunk
 
-    rows = Rows(start=0, num_rows=len(texts), texts=pa.array(texts, pa.large_string()))
+    rows = SourceRows(start=0, num_rows=len(texts), texts=pa.array(texts, pa.large_string()))
     columns = scorer.score(to_chunk(rows, encoder, max_tokens=64)).columns
     return pa.table(columns).to_pylist()
 

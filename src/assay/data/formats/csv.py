@@ -1,12 +1,16 @@
-"""CSV records to columns of bytes, one bad record at a time where there is one."""
+"""CSV: a header, then a record a row; records become columns of bytes, one bad record at a time if need be."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
+from assay.data.formats import lines
+from assay.data.formats.format import SourceFile, SourceFormat
+from assay.data.rows import BATCH_BYTES, NOT_CSV, NOT_UTF8, SourceRows, as_text, null_at
+from assay.data.sources import Columns, Source, role_paths, scalar_type
 from assay.errors import SourceError
 
 # Digits that a number gives back unchanged: "7", "-7", not "007", "+7", "-0".
@@ -14,6 +18,61 @@ _INTEGER = re.compile(rb"0|-?[1-9][0-9]*")
 _INTEGER_PATTERN = r"^(0|-?[1-9][0-9]*)$"
 _INT64 = range(-(2**63), 2**63)
 _MAX_DIGITS = 20
+
+
+def inspect(file: SourceFile, name: str, columns: Columns) -> Source:
+    """What one pass over the file counts, the header's columns, and their types in the first rows."""
+    del columns
+    scan = lines.scan(file.uri, "csv")
+    header = parse_header(lines.LineReader(file.uri, "csv", ()).header(), file.uri)
+    return lines.line_source(file, name, scan, infer_schema(header, lines.sample(file.uri, "csv", scan)))
+
+
+def read(source: Source, columns: Columns, start: int, batch_rows: int) -> Iterator[SourceRows]:
+    """Rows from `start` on."""
+    header = source.schema.names
+    paths = role_paths(source, columns)
+    wanted = list(dict.fromkeys(path[0] for path in paths.values()))
+    # Record 0 of the file is the header; `offsets` and the reader count rows.
+    reader = lines.LineReader(source.uri, "csv", source.offsets, source.index_rows)
+    try:
+        for records in reader.read(start, source.num_rows, max_rows=batch_rows, max_bytes=BATCH_BYTES):
+            table, bad = parse_records(records, header, wanted)
+            yield _batch(source, paths, start, table, bad)
+            start += len(records)
+    finally:
+        reader.close()
+
+
+def _batch(
+    source: Source, paths: dict[str, tuple[str, ...]], start: int, table: pa.Table, bad: Sequence[int]
+) -> SourceRows:
+    errors = dict.fromkeys(bad, NOT_CSV)
+    texts: dict[str, pa.Array] = {}
+    scalars: dict[str, pa.Array] = {}
+    for role, (name,) in paths.items():
+        column = table.column(name).combine_chunks()
+        if role in {"texts", "text_pairs"}:
+            texts[role] = as_text(column, errors)
+            continue
+        column, broken = without_bad_bytes(column)
+        for index in broken:
+            errors.setdefault(index, NOT_UTF8)
+        # A label column may go on with 3.5 after a thousand whole numbers; an id column may not.
+        kind = scalar_type(source, (name,)) if role == "ids" else pa.string()
+        scalars[role] = to_array(column, kind, first_row=start, uri=source.uri, name=name)
+    if errors:
+        texts = {role: null_at(array, errors) for role, array in texts.items()}
+    return SourceRows(
+        start=start,
+        num_rows=table.num_rows,
+        ids=scalars.get("ids"),
+        texts=texts.get("texts"),
+        text_pairs=texts.get("text_pairs"),
+        labels=scalars.get("labels"),
+        groups=scalars.get("groups"),
+        errors=dict(sorted(errors.items())),
+    )
 
 
 def parse_header(header: bytes, uri: str) -> list[str]:
@@ -137,3 +196,14 @@ def to_array(values: pa.Array, kind: pa.DataType, *, first_row: int, uri: str, n
         "name another column, or write the file as JSON Lines with strings"
     )
     raise SourceError(msg)
+
+
+FORMAT = SourceFormat(
+    name="csv",
+    endings=(".csv",),
+    inspect=inspect,
+    read=read,
+    is_compressible=True,
+    has_schema=False,
+    is_all_text=True,
+)

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from assay.data.formats.format import SourceFile
+from assay.data.sources import FINGERPRINT_HEX, Source, splits_at, unreadable
 from assay.data.storage import split_url
 from assay.errors import SourceError
 
@@ -26,6 +28,8 @@ Positions = npt.NDArray[np.int64]
 INDEX_ROWS = 4096
 """Rows between two recorded offsets: the most that are skipped to reach a row of a plain file."""
 
+SAMPLE_ROWS = 1000
+SAMPLE_BYTES = 64 * 1024 * 1024
 SCAN_BYTES = 8 * 1024 * 1024
 READ_BYTES = 1024 * 1024
 BOM = b"\xef\xbb\xbf"
@@ -51,12 +55,6 @@ def open_stream(uri: str) -> pa.NativeFile:
     codec = compression_of(uri)
     file = store.open_input(path)
     return file if codec is None else pa.CompressedInputStream(file, codec)
-
-
-def unreadable(uri: str, error: Exception) -> SourceError:
-    """The error for a file that cannot be decoded, in one line that names it."""
-    reason = " ".join(str(error).split())[:200]
-    return SourceError(f"{uri} cannot be read ({reason}); it is corrupt or cut short: write it again")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -331,3 +329,32 @@ class _Splitter:
             "quote the field and double the quotes in it (RFC 4180), or write JSON Lines"
         )
         raise SourceError(msg)
+
+
+def sample(uri: str, line_format: LineFormat, scan: LineScan) -> list[bytes]:
+    """The first records of a file, for inferring types."""
+    reader = LineReader(uri, line_format, scan.offsets)
+    stop = min(SAMPLE_ROWS, scan.num_rows)
+    records = next(reader.read(0, stop, max_rows=SAMPLE_ROWS, max_bytes=SAMPLE_BYTES), [])
+    reader.close()
+    return records
+
+
+def line_source(file: SourceFile, name: str, scan: LineScan, schema: pa.Schema) -> Source:
+    """The source that a scanned file is."""
+    seekable = compression_of(file.uri) is None
+    return Source(
+        uri=file.uri,
+        name=name,
+        format=file.format,
+        size_bytes=file.size_bytes,
+        version=file.version,
+        fingerprint=scan.sha256[:FINGERPRINT_HEX],
+        num_rows=scan.num_rows,
+        # A compressed stream is read from its beginning wherever a range starts.
+        splits=splits_at(range(0, scan.num_rows, INDEX_ROWS) if seekable else (), scan.num_rows),
+        offsets=scan.offsets,
+        index_rows=INDEX_ROWS,
+        schema=schema,
+        bytes_per_row=scan.num_bytes / max(1, scan.num_rows),
+    )

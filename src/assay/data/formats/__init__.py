@@ -1,0 +1,1 @@
+"""One file a format: how its files are known, inspected and read. `table` lists them all."""

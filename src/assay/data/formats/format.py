@@ -1,0 +1,66 @@
+"""What Assay knows of a format: how its files are recognized, inspected and read.
+
+Everything else works with the table of formats (`table.py`) and asks for none by name.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from assay.data.rows import SourceRows
+from assay.data.sources import Columns, Source
+from assay.data.storage import Store, split_url
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceFile:
+    """A file that a pattern led to, not yet looked into."""
+
+    uri: str
+    """As in `Source`."""
+    format: str
+    """A key of FORMATS."""
+    size_bytes: int
+    """Size on disk, in bytes."""
+    version: str
+    """As in `Source`."""
+    is_typed: bool
+    """True where the user named this very file."""
+
+
+def file_state(uri: str) -> tuple[int, str] | None:
+    """Size and version of the file `uri` as it is now; None where it is gone."""
+    store, path = split_url(uri)
+    info = store.info(path)
+    return None if info is None else (info.size_bytes, info.version)
+
+
+def nothing_left_out(store: Store, folder: str, uri: str, paths: Sequence[str]) -> set[str]:
+    """No file of a folder: each is a source."""
+    del store, folder, uri, paths
+    return set()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceFormat:
+    """One format, as a value: a row of the table."""
+
+    name: str
+    """What the user calls it."""
+    endings: tuple[str, ...]
+    """Endings of its files' names, in lower case."""
+    inspect: Callable[[SourceFile, str, Columns], Source]
+    """The source that a file is, under the name given; raises SourceError where it cannot be read."""
+    read: Callable[[Source, Columns, int, int], Iterator[SourceRows]]
+    """Rows from one on, to the end of the source, in batches of at most so many."""
+    state: Callable[[str], tuple[int, str] | None] = file_state
+    """Size and version of what a URI names, as it is now; None where it is gone."""
+    left_out: Callable[[Store, str, str, Sequence[str]], set[str]] = nothing_left_out
+    """Files of its ending that are no sources: of a store's folder, its URI, all the paths below it."""
+    is_compressible: bool = False
+    """Whether `.gz` and `.zst` may follow the endings."""
+    is_gathered: bool = False
+    """Whether the files of a folder or a glob are one source together, a row each."""
+    has_schema: bool = True
+    """Whether the file says which columns it has; else its first rows show them, and no row shows none."""
+    is_all_text: bool = False
+    """Whether every column can be read as text, whatever its type."""
