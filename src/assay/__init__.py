@@ -12,12 +12,13 @@ The verbs of the command line are functions in `assay.api`, each taking the same
 
 from typing import TYPE_CHECKING
 
+from assay._version import __version__
+
 if TYPE_CHECKING:
     from assay.client.async_client import AsyncClient
     from assay.client.sync_client import Client
     from assay.score.classifier import Classifier, load
 
-__version__ = "0.1.0"
 __all__ = ["AsyncClient", "Classifier", "Client", "__version__", "load"]
 
 

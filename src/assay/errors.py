@@ -12,8 +12,13 @@
         └── CheckError      a check did not hold (verify, merge, parity gate)
 
 A message gives the value seen, the rule broken and the way out, in one line. The tree knows
-nothing of HTTP or of exit codes: the edges (`cli`, later `serve`) translate it in one table each.
+nothing of HTTP or of exit codes: the edges (`cli`, `serve`) translate it in one table each.
+
+Between processes an error travels as a name of this tree (`kind_of`) and its message, and is raised again
+as that class (`KINDS`).
 """
+
+from collections.abc import Mapping
 
 
 class AssayError(Exception):
@@ -54,3 +59,16 @@ class StorageError(WorkError):
 
 class CheckError(WorkError):
     """A check did not hold: verify, merge or the parity gate."""
+
+
+def _tree(root: type[AssayError]) -> list[type[AssayError]]:
+    return [root, *(each for kind in root.__subclasses__() for each in _tree(kind))]
+
+
+KINDS: Mapping[str, type[AssayError]] = {kind.__name__: kind for kind in _tree(AssayError)}
+"""Every class of the tree by its name, for an error that another process reports."""
+
+
+def kind_of(error: BaseException) -> str | None:
+    """The name in `KINDS` that an error is reported by to another process; None for one that is not ours."""
+    return next((each.__name__ for each in type(error).__mro__ if each in KINDS.values()), None)

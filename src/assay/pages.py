@@ -11,7 +11,8 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from assay import __version__, charts
+from assay import charts
+from assay._version import __version__
 
 Facts = list[tuple[str, str]]
 """Names and values, as text."""

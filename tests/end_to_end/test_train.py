@@ -17,9 +17,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from assay.bundle import load_bundle
 from assay.cli.main import main
-from assay.engine.devices import default_num_threads
+from assay.machine import usable_cores
 
-NUM_CPUS = default_num_threads()
+NUM_CPUS = usable_cores()
 pytestmark = pytest.mark.slow
 needs_two = pytest.mark.skipif(NUM_CPUS < 2, reason="two processes need two cores")
 

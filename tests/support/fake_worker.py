@@ -22,9 +22,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from assay import errors
 from assay.data import storage
 from assay.data.reading import read_rows
-from assay.errors import RefusedError, SourceError
+from assay.errors import RefusedError
 from assay.runs.run import open_run
 from assay.runs.worker import Mailbox, StopRequestedError, worker_main
 from assay.telemetry import Counters
@@ -62,7 +63,7 @@ class Orders:
     fail_units: tuple[str, ...] = ()
     """Units that fail whenever they are tried."""
     fail_kind: str = "RuntimeError"
-    """What they fail of: RuntimeError, SourceError, or ENOSPC for a full disk."""
+    """What they fail of: RuntimeError, the name of an error of ours, or ENOSPC for a full disk."""
     start: str = "well"
     """How the start goes: well, refused, broken or exit."""
     load: str = "well"
@@ -170,9 +171,9 @@ def fake_batch(schema: pa.Schema, rows) -> pa.RecordBatch:
 
 def fail(kind: str) -> None:
     """Raise what the orders name."""
-    if kind == "SourceError":
-        msg = "the source is bad; mend it"
-        raise SourceError(msg)
+    if kind in errors.KINDS:
+        msg = f"the source is bad, says {kind}; fix it"
+        raise errors.KINDS[kind](msg)
     if kind == "ENOSPC":
         raise OSError(28, "No space left on device")
     msg = "the unit is cursed"

@@ -17,7 +17,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from assay import __version__, metrics
+from assay import metrics
+from assay._version import __version__
 from assay.bundle import Bundle, Calibration, Method, load_bundle, save_calibration
 from assay.calibrate.conformal import fit_half_width, measured_coverage
 from assay.calibrate.disjoint import calibration_provenance, refuse_seen, refuse_shared

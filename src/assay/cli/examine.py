@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import shutil
 import sys
@@ -12,8 +11,9 @@ from typing import Any
 
 import torch
 
-from assay import __version__
-from assay.engine.devices import available_devices, default_num_threads, default_precision, parse_device
+from assay import machine
+from assay._version import __version__
+from assay.engine.devices import available_devices, default_precision, parse_device
 from assay.telemetry import format_number_of
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "pyarrow", "numpy", "obstore", "pydantic")
@@ -55,7 +55,8 @@ def examine(bundle: str | None = None) -> Findings:
         precision = str(default_precision(parse_device(device.name))).removeprefix("torch.")
         memory = f", {device.memory_bytes / GIB:.0f} GiB" if device.memory_bytes else ""
         lines.append((device.name, f"{device.hardware}{memory}, {precision} by default"))
-    lines.append(("cores", f"{default_num_threads()} usable of {os.cpu_count()}"))
+    usable = f"{machine.usable_cores()} usable of {machine.describe_cores()}"
+    lines.append(("cores", f"{usable}; {machine.choose_threads()} by default"))
     lines.append(("slower path", _why_slow()))
     lines.append(("memory", _memory()))
     disk = shutil.disk_usage(Path.cwd())
@@ -107,6 +108,5 @@ def _version(name: str) -> str:
 
 
 def _memory() -> str:
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return f"{available / GIB:.1f} GiB free of {pages / GIB:.1f}"
+    found = machine.memory()
+    return f"{found.available_bytes / GIB:.1f} GiB free of {found.total_bytes / GIB:.1f}"

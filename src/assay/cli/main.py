@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from assay import __version__
+from assay._version import __version__
 from assay.cli import flags
 from assay.cli.help import find, overview, parser_of
 from assay.cli.verb import INTERRUPTED, Group

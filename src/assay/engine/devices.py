@@ -1,11 +1,10 @@
 """Which devices this process may use, and what suits them."""
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from assay import machine
 from assay.errors import UsageError
 
 PRECISIONS = {
@@ -32,7 +31,7 @@ class Device:
 def available_devices() -> list[Device]:
     """Return the accelerators of this process, or the CPU alone where there is none."""
     if not torch.cuda.is_available():
-        return [Device(name="cpu", hardware=_cpu_name(), memory_bytes=None)]
+        return [Device(name="cpu", hardware=machine.processor_name(), memory_bytes=None)]
     found = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
@@ -78,42 +77,8 @@ def default_precision(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-def default_num_threads() -> int:
-    """Return the CPU cores that this process may use: affinity and container quota, at least 1."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    num_cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    quota = cgroup_cores()
-    return max(1, min(num_cores, int(quota + 0.5))) if quota else num_cores
-
-
-def cgroup_cores(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Return the cores that the container's CPU quota allows (cgroup v2, then v1); None without one."""
-    try:
-        quota, period = (root / "cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        try:
-            quota = (root / "cpu" / "cpu.cfs_quota_us").read_text(encoding="ascii").strip()
-            period = (root / "cpu" / "cpu.cfs_period_us").read_text(encoding="ascii").strip()
-        except OSError:
-            return None
-    if quota in {"max", "-1"}:
-        return None
-    return int(quota) / int(period)
-
-
 def describe() -> str:
     """Return one line: the devices, the cores, and torch's build."""
     found = ", ".join(f"{device.name} ({device.hardware})" for device in available_devices())
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"{found}; {default_num_threads()} CPU cores ({capability}); torch {torch.__version__}"
-
-
-def _cpu_name() -> str:
-    """Processor name from the kernel's list, or "CPU"."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return "CPU"
+    return f"{found}; {machine.usable_cores()} CPU cores ({capability}); torch {torch.__version__}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from assay import machine
 from assay.engine import devices, proofs
 from assay.engine.cpu import CpuPackedEngine
 from assay.engine.engine import Engine
@@ -48,7 +49,7 @@ def load_engine(
 
     `path` is a bundle directory or "fake:NUM_OUTPUTS"; `device` "cpu", "cuda" or "cuda:K";
     `precision` "auto", "fp32", "bf16", "fp16" or, on a GPU that has it, "fp8"; `num_threads` the CPU
-    threads (None: all that the process may use); `packed=False` asks for the transformers model
+    threads (None: as `machine.choose_threads`); `packed=False` asks for the transformers model
     itself; a `deterministic` engine gives a document the same bits in any company. Raises BundleError
     for a bundle that cannot or must not be loaded, UsageError for a precision that it does not run in.
     """
@@ -57,7 +58,7 @@ def load_engine(
     chosen = devices.parse_device(device)
     dtype = devices.parse_precision(precision, chosen)
     if chosen.type == "cpu":
-        torch.set_num_threads(num_threads or devices.default_num_threads())
+        torch.set_num_threads(machine.choose_threads(num_threads).count)
     wanted = _Wanted(
         path=Path(path), device=chosen, dtype=dtype, fp8=precision == "fp8", deterministic=deterministic
     )

@@ -9,7 +9,6 @@ Axes: N rows, G groups, B resamples.
 """
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from assay import machine
 from assay.metrics import FloatArray, IntArray
 
 Statistics = Callable[[FloatArray], Mapping[str, FloatArray]]
@@ -150,7 +150,7 @@ def _evaluated(
         weights = block_at(start)
         return statistics(weights if group_N is None else weights.take(group_N, axis=1))
 
-    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(MOST_THREADS, machine.usable_cores())) as pool:
         found = list(pool.map(evaluated, starts))
     return {name: np.concatenate([block[name] for block in found]) for name in found[0]}
 

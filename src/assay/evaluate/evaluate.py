@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from assay import __version__, metrics
+from assay import metrics
+from assay._version import __version__
 from assay.bundle import Bundle, load_bundle
 from assay.data.storage import is_object_url, local_path
 from assay.engine import devices

@@ -18,12 +18,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from assay import errors
 from assay.data.scratch import sweep_scratch
-from assay.errors import UnitError, WorkError
+from assay.errors import CheckError, InputError, RefusedError, StorageError, UnitError, UsageError, WorkError
 from assay.runs.manifest import Manifest
 from assay.runs.plan import Unit, helping_order, own_share
 from assay.runs.run import Run, create_or_join
-from assay.runs.worker import FATAL_ERRORS
 from assay.telemetry import Counters, Progress, format_number_of
 
 UNITS_AHEAD = 2
@@ -33,6 +33,8 @@ POLL_SECONDS = 0.2
 SETTINGS_OF_A_TRY = ("strict", "deduplicate", "max_batch_tokens", "parity_documents", "parity_tolerance")
 """What a later try might ask for anew, though workers follow the plan."""
 STOP_SECONDS = 60.0
+FATAL_ERRORS = (UsageError, InputError, RefusedError, CheckError, StorageError)
+"""What no retry can fix, of whichever worker it comes."""
 
 Json = dict[str, object]
 
@@ -254,9 +256,9 @@ class Driver:
             self._starts[worker.index] = 1
 
     def _on_failure(self, worker: _Worker, event: Json) -> None:
-        message, kind = str(event["message"]), event["kind"]
-        if isinstance(kind, str):
-            raise FATAL_ERRORS[kind](message)
+        message, kind = str(event["message"]), errors.KINDS.get(str(event["kind"]))
+        if kind is not None and issubclass(kind, FATAL_ERRORS):
+            raise kind(message)
         if event["unit"] is None:
             # It could not start, and would not the next time; its exit is the next event.
             self._last_death = message

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from assay import machine
 from assay.errors import UsageError
 from assay.runs.driver import WorkerCommand, python_command
 from assay.runs.manifest import Manifest
@@ -58,8 +59,7 @@ def static_place(executor: str, rank: int | None, world_size: int | None) -> tup
 
 def worker_commands(module: str, run: Run, placement: Placement) -> Sequence[WorkerCommand]:
     """How to start the workers; on a CPU its cores are shared out among them."""
-    cores = len(os.sched_getaffinity(0))
-    threads = str(max(1, cores // placement.num_workers))
+    threads = str(machine.choose_threads(num_processes=placement.num_workers).count)
     environment = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "true"}
     commands = []
     for index in range(placement.num_workers):

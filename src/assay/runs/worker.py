@@ -28,7 +28,8 @@ from typing import Any, Protocol, Self, TextIO, TypeVar
 
 import pyarrow as pa
 
-from assay.errors import AssayError, CheckError, InputError, RefusedError, StorageError, UsageError
+from assay import errors
+from assay.errors import AssayError
 from assay.runs.plan import Unit
 from assay.runs.run import Published, Run
 from assay.telemetry import Counters
@@ -43,11 +44,6 @@ WAIT_SECONDS = 0.1
 PROGRESS_SECONDS = 0.5
 DEVICE_SECONDS = 60.0
 """What the device is given to end its batch; an interpreter that ends while it computes may crash."""
-
-FATAL_ERRORS: dict[str, type[AssayError]] = {
-    kind.__name__: kind for kind in (UsageError, InputError, RefusedError, CheckError, StorageError)
-}
-"""Errors that no retry can mend, by the name under which a worker reports them."""
 
 
 class StopRequestedError(Exception):
@@ -354,11 +350,10 @@ def _serve_unit(
 
 
 def _send_failure(mailbox: Mailbox, error: Exception, unit: Unit | None) -> None:
-    fatal = next((name for name, kind in FATAL_ERRORS.items() if isinstance(error, kind)), None)
     mailbox.send(
         "failed",
         unit=unit.name if unit else None,
-        kind=fatal,
+        kind=errors.kind_of(error),
         message=str(error) if isinstance(error, AssayError) else f"{type(error).__name__}: {error}",
         trace="".join(traceback.format_exception(error)),
     )

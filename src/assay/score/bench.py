@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from transformers import AutoConfig
 
+from assay import machine
 from assay.bundle import Bundle
 from assay.data.reading import read_rows
 from assay.data.rows import SourceRows
@@ -247,7 +248,7 @@ def bench(settings: BenchSettings, *, on_message: Callable[[str], None] | None =
         ratio=statistics.median(pairs) if pairs else None,
         largest_difference=difference,
         tokenize_docs_per_second=rate,
-        num_cores=devices.default_num_threads(),
+        num_cores=machine.usable_cores(),
         estimate=estimate(
             num_rows if wanted is None else wanted,
             middle.docs_per_second,

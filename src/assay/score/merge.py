@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from assay import machine
 from assay.data.finding import reinspect
 from assay.data.ids import IdChecksum
 from assay.data.scratch import scratch_file, sweep_scratch
@@ -331,7 +332,7 @@ class _Watch:
 
 def _run_all(merger: "_Merger", todo: Sequence[Output], num_threads: int | None) -> int:
     """Merge the outputs in threads; the number written. The first failure ends the others."""
-    threads = num_threads or min(MAX_THREADS, os.cpu_count() or 1)
+    threads = num_threads or min(MAX_THREADS, machine.usable_cores())
     pool = ThreadPoolExecutor(threads, thread_name_prefix="merge")
     try:
         inputs = (source for output in todo for source in merger.corpus.inputs(output.source))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from assay import __version__
+from assay._version import __version__
 from assay.bundle import Bundle, load_bundle
 from assay.data.finding import find_sources
 from assay.data.sources import Columns, Source

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
-from assay import __version__, charts
+from assay import charts
+from assay._version import __version__
 from assay.data.storage import replace_file
 from assay.errors import SourceError, UsageError
 from assay.pages import Facts, Figure, Section, Table, reliability_figure, render_page

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+from assay import machine
 from assay.data.duplicates import refuse_duplicate_ids
 from assay.data.sources import SOURCE_ROW
 from assay.runs.driver import Outcome, drive_run
@@ -12,8 +12,6 @@ from assay.runs.placement import Placement, place_workers, static_place, worker_
 from assay.score.plan import other_lengths_of, plan_score
 from assay.score.settings import Precision, ScoreSettings
 from assay.telemetry import Progress
-
-CUDA_DEVICE_FILE = Path("/dev/nvidiactl")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +72,7 @@ def place(settings: ScoreSettings) -> tuple[Placement, Precision]:
 
 def count_gpus() -> int:
     """GPUs that torch can use; torch is imported only where a driver is there."""
-    if not CUDA_DEVICE_FILE.exists():
+    if not machine.has_gpu_driver():
         return 0
     import torch
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from assay import __version__
+from assay._version import __version__
 from assay.serve.models import (
     BatchRequest,
     Error,

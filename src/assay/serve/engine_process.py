@@ -19,7 +19,8 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from assay.errors import AssayError, InputError, WorkError
+from assay import errors
+from assay.errors import InputError, WorkError
 from assay.serve import frames
 from assay.serve.frames import BatchFrame, Head, Kind
 from assay.serve.settings import is_fake
@@ -242,7 +243,7 @@ def start(link: Link, arguments: argparse.Namespace) -> None:
         engine = load(arguments, len(bundle.labels))
         tokens_per_second = warm_up(engine, max_batch_tokens=arguments.max_batch_tokens)
     except Exception as error:  # noqa: BLE001  whatever it is, the server decides what follows
-        kind = type(error).__name__ if isinstance(error, AssayError) else None
+        kind = errors.kind_of(error)
         message = str(error) if kind else f"{type(error).__name__}: {error}"
         if not kind:
             traceback.print_exc()

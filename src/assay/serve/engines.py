@@ -13,7 +13,8 @@ from typing import Any, Protocol, cast
 
 import numpy.typing as npt
 
-from assay.errors import AssayError, BundleError, InputError, RefusedError, UsageError, WorkError
+from assay import errors
+from assay.errors import AssayError, WorkError
 from assay.serve import frames
 from assay.serve.frames import BatchFrame, Head, Kind
 
@@ -28,9 +29,6 @@ THREADS_WAIT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
 a short text takes a third longer; awake for ten times as long, half as many requests are answered beside a busy
 neighbour (docs/decisions/2026-11-22-serving.md)."""
 _DECAY = 0.9
-_ERRORS: dict[str, type[AssayError]] = {
-    kind.__name__: kind for kind in (UsageError, InputError, BundleError, RefusedError, WorkError)
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -309,7 +307,7 @@ class DeviceEngine:
             self.owner.engine_is_ready(self)
         elif content.get("is_fatal"):
             if self.num_starts == 1 and self.ready is None:
-                self.first_error = _ERRORS.get(content.get("kind") or "", WorkError)(content["message"])
+                self.first_error = errors.KINDS.get(content.get("kind") or "", WorkError)(content["message"])
             # of two batches under way the one that it died of is held to account
             self.in_flight.sort(key=lambda each: each.number != head.number)
             return str(content["message"])

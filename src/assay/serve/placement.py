@@ -1,15 +1,13 @@
 """Which engine processes there are, and where. Imports nothing heavy: they start before all else."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
+from assay import machine
 from assay.errors import UsageError
 from assay.serve.engines import Child, EngineSpec, start_child
 from assay.serve.settings import ServeSettings, is_fake
 from assay.telemetry import format_number_of
-
-CUDA_DEVICE_FILE = Path("/dev/nvidiactl")
 
 
 def start_first(settings: ServeSettings) -> list[tuple[EngineSpec, Child]]:
@@ -20,7 +18,7 @@ def start_first(settings: ServeSettings) -> list[tuple[EngineSpec, Child]]:
 def first_specs(settings: ServeSettings) -> list[EngineSpec]:
     """One engine on the first GPU; without a driver as many on the CPU as asked for."""
     count = asked_devices(settings)
-    has_driver = CUDA_DEVICE_FILE.exists() and not is_fake(settings.engine)
+    has_driver = machine.has_gpu_driver() and not is_fake(settings.engine)
     spec = EngineSpec(
         # links resolved, so that server and engines load the same folder
         bundle=str(Path(settings.bundle).resolve()),
@@ -56,5 +54,5 @@ def asked_devices(settings: ServeSettings) -> int | None:
 
 
 def _on_cpu(spec: EngineSpec, count: int) -> list[EngineSpec]:
-    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    threads = machine.choose_threads(num_processes=count).count
     return [replace(spec, num_threads=threads) for _ in range(count)]

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from assay import __version__
+from assay._version import __version__
 from assay.bundle import Bundle
 from assay.serve import answers, models
 from assay.serve.bodies import Held, read_json

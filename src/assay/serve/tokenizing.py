@@ -6,7 +6,6 @@ policy as the device. The ids are those of `assay score`: the same encoder, the 
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
@@ -14,6 +13,7 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
+from assay import machine
 from assay.errors import UsageError
 from assay.serve.policy import Queue, Waiting
 from assay.serve.refusals import Refusal, refusal_of
@@ -118,7 +118,7 @@ class TokenizingStage:
         self._tokenizer = tokenizer
         self._hand_on = hand_on
         self._queue: Queue[Ticket, Text] = Queue()
-        self.num_threads = min(MOST_THREADS, len(os.sched_getaffinity(0)))
+        self.num_threads = min(MOST_THREADS, machine.usable_cores())
         self._num_busy = 0
         self._is_called = False
         self._threads = ThreadPoolExecutor(self.num_threads, thread_name_prefix="tokenize")

@@ -1,13 +1,13 @@
 """Settings, tokenizer and sources to the manifest of a tokenize run; and finding one again."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from assay import __version__
+from assay import machine
+from assay._version import __version__
 from assay.bundle import Bundle, load_bundle
 from assay.data.finding import find_sources
 from assay.data.sources import Columns
@@ -80,7 +80,7 @@ def plan_tokenize(settings: TokenizeSettings) -> Manifest:
         unit_rows=settings.unit_rows,
         limit_rows=settings.limit_rows,
         max_length=max_length,
-        tokens_per_second=TOKENS_PER_SECOND_AND_CORE * (os.cpu_count() or 1),
+        tokens_per_second=TOKENS_PER_SECOND_AND_CORE * machine.usable_cores(),
     )
     record = TokenizerRecord(
         fingerprint=encoder.fingerprint,

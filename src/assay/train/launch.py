@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
-from assay import errors
+from assay import errors, machine
 from assay.errors import AssayError, WorkError
 
 EXIT_INTERRUPTED = 130
@@ -41,12 +41,6 @@ TAIL_LINES = 20
 
 Json = dict[str, object]
 Send = Callable[[Json], None]
-
-_KINDS = {
-    name: kind
-    for name, kind in vars(errors).items()
-    if isinstance(kind, type) and issubclass(kind, AssayError)
-}
 
 
 # ---------------------------------------------------------------- the parent
@@ -211,7 +205,7 @@ class _Group:
         self, command: Sequence[str], job: Json, *, num_processes: int, num_threads: int | None
     ) -> None:
         """Start every child and give it the job; rank 0 inherits the socket at which the ranks will meet."""
-        threads = num_threads or max(1, len(os.sched_getaffinity(0)) // num_processes)
+        threads = machine.choose_threads(num_threads, num_processes=num_processes).count
         with socket.create_server(("127.0.0.1", 0), backlog=4 * num_processes) as meeting:
             for rank in range(num_processes):
                 environment = {
@@ -304,8 +298,8 @@ def _verdict(child: _Child, num_processes: int, way_out: Callable[[], str]) -> A
         last = f"; its last line was: {child.tail[-1][:200]}" if child.tail else ""
         how = _death(child.returncode or 0)
         return WorkError(f"rank {child.rank} of {num_processes} {how}{last}; {way_out()}")
-    kind = _KINDS.get(str(failure["kind"]))
     message = str(failure["message"])
+    kind = errors.KINDS.get(str(failure["kind"]))
     error = (
         kind(message) if kind else WorkError(f"rank {child.rank} of {num_processes}: {message}; {way_out()}")
     )
@@ -355,7 +349,7 @@ def child_main(body: Callable[[Json, Send], object]) -> int:
 
 
 def _failure(error: Exception) -> Json:
-    kind = next((name for name in (each.__name__ for each in type(error).__mro__) if name in _KINDS), None)
+    kind = errors.kind_of(error)
     return {
         "event": "failed",
         "kind": kind,

@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from assay import __version__
+from assay._version import __version__
 from assay.bundle import Description, check_base, publish_folder, write_description
 from assay.train import checkpoints
 from assay.train.base import dropout_names

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from assay import machine
 from assay.engine import devices
 from assay.errors import BundleError, UsageError
 from assay.tokenize.encode import Encoder
@@ -256,7 +257,7 @@ class _Ready:
 
 def _set_up(settings: TrainSettings, prepared: Prepared, world: World) -> _Ready:
     """The rows as tokens, the model on its device and its optimizer."""
-    torch.set_num_threads(settings.num_threads or _share_of_threads())
+    torch.set_num_threads(_threads(settings).count)
     dtype = _precision(settings, world.device)
     peak = peak_flops(world.device, dtype, num_devices=world.world_size)
     torch.manual_seed(settings.seed)
@@ -322,10 +323,10 @@ def _num_processes(settings: TrainSettings) -> int:
         raise UsageError(
             f"devices={wanted}; this machine has {num_gpus} GPUs; lower it, or start ranks with torchrun"
         )
-    if not num_gpus and wanted > devices.default_num_threads():
+    if not num_gpus and wanted > machine.usable_cores():
         raise UsageError(
             f"devices={wanted}; without a GPU each is a process, and this machine has"
-            f" {devices.default_num_threads()} cores; lower it"
+            f" {machine.usable_cores()} cores; lower it"
         )
     return wanted
 
@@ -359,10 +360,10 @@ def _objective(settings: TrainSettings, rows: EncodedRows) -> Objective:
     )
 
 
-def _share_of_threads() -> int:
-    """CPU threads of this process: all that it may use, shared among the processes of this machine."""
+def _threads(settings: TrainSettings) -> machine.Threads:
+    """CPU threads of this process, which shares the machine with the other ranks on it."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
-    return max(1, devices.default_num_threads() // max(1, here))
+    return machine.choose_threads(settings.num_threads, num_processes=max(1, here))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from support.fake_runs import fake_commands as fake_commands_of
 from support.fake_runs import make_run, plan_run, publish_unit, write_sources
 from support.fake_worker import Orders, deaths_met, plan_deaths
 
-from assay.errors import InputError, RefusedError, StorageError, UnitError, WorkError
+from assay.errors import RefusedError, SourceError, StorageError, UnitError, WorkError
 from assay.runs.driver import Driver, Outcome, WorkerCommand, drive_run, python_command
 from assay.runs.verify import verify
 from assay.telemetry import Counters
@@ -210,7 +210,7 @@ def test_a_unit_that_fails_three_times(run, tmp_path, fake_commands):
 @pytest.mark.parametrize(
     ("kind", "error", "message"),
     [
-        ("SourceError", InputError, "the source is bad; mend it"),
+        ("SourceError", SourceError, "the source is bad, says SourceError; fix it"),
         ("ENOSPC", StorageError, "free space on that disk"),
     ],
 )

@@ -9,11 +9,10 @@ import pytest
 from support.fake_runs import leftovers, make_run, write_sources
 from support.fake_worker import FakeWork, Orders
 
-from assay.errors import RefusedError, SourceError, StorageError, UnitError
+from assay.errors import RefusedError
 from assay.runs.verify import verify
 from assay.runs.worker import (
     CHUNKS_AHEAD,
-    FATAL_ERRORS,
     Mailbox,
     Pipeline,
     StopRequestedError,
@@ -115,11 +114,11 @@ def test_a_failed_unit_is_no_part(run):
 @pytest.mark.parametrize(
     ("fail_kind", "kind", "message"),
     [
-        ("SourceError", "InputError", "the source is bad"),
+        ("SourceError", "SourceError", "the source is bad"),
         ("ENOSPC", "StorageError", "free space on that disk"),
     ],
 )
-def test_what_no_retry_mends_is_said_so(run, fail_kind, kind, message):
+def test_what_no_retry_fixes_is_named(run, fail_kind, kind, message):
     """A bad source and a full disk are reported by the name of their error, so that nobody retries."""
     work = FakeWork(run.manifest, Orders(fail_units=("a-0-200",), fail_kind=fail_kind))
     event = serve(run, units(run, 0), work)[0]
@@ -134,14 +133,6 @@ def test_a_failure_while_reading(run, tmp_path):
     assert [event["event"] for event in events] == ["failed", "failed"]
     assert "a.parquet" in events[0]["message"]
     assert run.part_files() == {}
-
-
-def test_fatal_errors_cover_the_tree():
-    """An error of a fatal kind is found by its class, a subclass included; a unit's own failure is not fatal."""
-    assert isinstance(SourceError("x"), FATAL_ERRORS["InputError"])
-    assert RefusedError in FATAL_ERRORS.values()
-    assert StorageError in FATAL_ERRORS.values()
-    assert not any(issubclass(UnitError, kind) for kind in FATAL_ERRORS.values())
 
 
 def test_progress_is_sent_while_a_unit_runs(run, monkeypatch):

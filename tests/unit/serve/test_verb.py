@@ -3,8 +3,8 @@
 import pytest
 from support.bundles import write_bundle
 
+from assay import machine
 from assay.errors import UsageError
-from assay.serve import placement
 from assay.serve.keys import Keys
 from assay.serve.placement import first_specs, further_specs
 from assay.serve.settings import ServeSettings
@@ -57,7 +57,7 @@ def test_loopback():
 
 def test_engines_on_a_cpu(folder, monkeypatch, tmp_path):
     """One with all cores, or as many as asked for, which share them."""
-    monkeypatch.setattr(placement, "CUDA_DEVICE_FILE", tmp_path / "none")
+    monkeypatch.setattr(machine, "GPU_DRIVER_FILES", (tmp_path / "none",))
     (spec,) = first_specs(ServeSettings(bundle=folder))
     assert spec.device == "cpu"
     assert len(first_specs(ServeSettings(bundle=folder, devices="3"))) == 3
@@ -67,7 +67,7 @@ def test_engines_on_gpus(folder, monkeypatch, tmp_path):
     """The first one starts at once; the others when it has counted; more than there are is refused."""
     driver = tmp_path / "nvidiactl"
     driver.touch()
-    monkeypatch.setattr(placement, "CUDA_DEVICE_FILE", driver)
+    monkeypatch.setattr(machine, "GPU_DRIVER_FILES", (driver,))
     auto, two = ServeSettings(bundle=folder), ServeSettings(bundle=folder, devices="2")
     (first,) = first_specs(auto)
     assert first.device == "cuda:0"
@@ -83,7 +83,7 @@ def test_the_fake_engine_needs_no_gpu(folder, monkeypatch, tmp_path):
     """Made-up scores run on the CPU, driver or not."""
     driver = tmp_path / "nvidiactl"
     driver.touch()
-    monkeypatch.setattr(placement, "CUDA_DEVICE_FILE", driver)
+    monkeypatch.setattr(machine, "GPU_DRIVER_FILES", (driver,))
     assert first_specs(ServeSettings(bundle=folder, engine="fake"))[0].device == "cpu"
 
 

@@ -1,0 +1,150 @@
+"""What this machine offers a process: cores, threads, memory, a GPU driver. Every room asks here.
+
+Nothing here imports torch: whether torch can use a GPU that has a driver, `engine.devices` knows.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+GPU_DRIVER_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
+"""What a driver for CUDA leaves: on Linux, and under Windows' WSL."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Threads:
+    """How many CPU threads a process computes with."""
+
+    count: int
+    reason: str
+    """Where the number comes from, in a few words for people."""
+
+    def __str__(self) -> str:
+        """`2 threads (all cores)`."""
+        return f"{self.count} thread{'' if self.count == 1 else 's'} ({self.reason})"
+
+
+def choose_threads(
+    asked: int | None = None, *, num_processes: int = 1, environment: Mapping[str, str] | None = None
+) -> Threads:
+    """The threads of one of `num_processes` processes that share this machine's cores.
+
+    What the user asked for comes first, then OMP_NUM_THREADS, else the usable cores are shared out.
+    """
+    if asked is not None:
+        return Threads(count=asked, reason="as set")
+    # a list names nested levels: "4,2" is 4 threads that may start 2 each
+    first = (os.environ if environment is None else environment).get("OMP_NUM_THREADS", "").split(",")[0]
+    if first.strip().isdecimal() and int(first) > 0:
+        return Threads(count=int(first), reason="OMP_NUM_THREADS")
+    count = max(1, usable_cores() // num_processes)
+    among = f" / {num_processes} processes" if num_processes > 1 else ""
+    return Threads(count=count, reason=describe_cores() + among)
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use: its affinity and the container's quota, rounded, at least 1."""
+    allowed, quota = _allowed_cores(), cpu_quota()
+    return allowed if quota is None else max(1, min(allowed, int(quota + 0.5)))
+
+
+def describe_cores() -> str:
+    """The cores of this machine and what keeps this process from using all of them, for people."""
+    total, allowed, quota = os.cpu_count() or 1, _allowed_cores(), cpu_quota()
+    if quota is not None and quota < allowed:
+        return f"CPU quota of {quota:g} on {total} cores"
+    return f"{allowed} of {total} cores by affinity" if allowed < total else f"{total} cores"
+
+
+def _allowed_cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def cpu_quota(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float | None:
+    """Cores that the CPU quota of this process's control groups allows (v2 and v1); None without one.
+
+    A quota of a group holds for all groups within it, so the smallest on the way up counts.
+    """
+    return min(
+        (
+            int(words[0]) / int(words[1])
+            for folder in _own_folders(root, own, "cpu")
+            for words in (
+                _words(folder / "cpu.max"),
+                _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us"),
+            )
+            if len(words) == 2 and all(word.isdecimal() and int(word) for word in words)
+        ),
+        default=None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """Main memory that this process may use."""
+
+    total_bytes: int
+    available_bytes: int
+
+
+def memory(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> Memory:
+    """The machine's memory, or that of the container where it is limited to less."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    total, available = os.sysconf("SC_PHYS_PAGES") * page, os.sysconf("SC_AVPHYS_PAGES") * page
+    for folder in _own_folders(root, own, "memory"):
+        limits = _words(folder / "memory.max") + _words(folder / "memory.limit_in_bytes")
+        total = min([total, *(int(limit) for limit in limits if limit.isdecimal())])
+    return Memory(total_bytes=total, available_bytes=min(available, total))
+
+
+def _own_folders(root: Path, own: Path, controller: str) -> Iterator[Path]:
+    """The folders of a controller's groups that this process is in, from the mounts down to its own.
+
+    Within a container the path in `own` may be the host's and not exist; the mount is its own group then.
+    """
+    for line in _lines(own) or ["0::/"]:
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            mounts = [root]
+        elif controller in controllers.split(","):
+            mounts = [root / name for name in dict.fromkeys((controllers, controller))]
+        else:
+            continue
+        for mount in mounts:
+            folder = mount
+            yield folder
+            for name in path.split("/"):
+                folder /= name
+                if name and folder.is_dir():
+                    yield folder
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return []
+
+
+def _words(path: Path) -> list[str]:
+    return " ".join(_lines(path)).split()
+
+
+def has_gpu_driver() -> bool:
+    """Whether a driver for CUDA devices is there; without one there is no need to import torch to count them."""
+    return any(path.exists() for path in GPU_DRIVER_FILES)
+
+
+def processor_name() -> str:
+    """The processor's name from the kernel's list, or "CPU"."""
+    names = (
+        line.partition(":")[2].strip()
+        for line in _lines(Path("/proc/cpuinfo"))
+        if line.startswith("model name")
+    )
+    return next(names, "CPU")

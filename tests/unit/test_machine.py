@@ -1,0 +1,114 @@
+"""What the machine offers, read from files that a container would show."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from assay import machine
+
+
+def write(root: Path, **files: str) -> None:
+    """Write files given as `folder__name="content"`."""
+    for name, content in files.items():
+        path = root.joinpath(*name.split("__"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "cores"),
+    [
+        ("max 100000", None),
+        ("150000 100000", 1.5),
+        ("garbage", None),
+        ("400000 100000\n", 4),
+        ("100000 0", None),
+        ("0 100000", None),
+        ("", None),
+    ],
+)
+def test_quota_of_a_container(tmp_path, content, cores):
+    """cpu.max holds quota and period in microseconds, or "max"; what is neither is no quota."""
+    (tmp_path / "cpu.max").write_text(content)
+    assert machine.cpu_quota(tmp_path, tmp_path / "none") == cores
+
+
+@pytest.mark.parametrize("mount", ["cpu", "cpu,cpuacct"])
+@pytest.mark.parametrize(("quota", "cores"), [("250000\n", 2.5), ("-1\n", None), ("what", None)])
+def test_quota_of_the_older_kind(tmp_path, mount, quota, cores):
+    """The files of control groups v1 count too, under either name of their mount."""
+    folder = tmp_path / mount
+    folder.mkdir()
+    (folder / "cpu.cfs_quota_us").write_text(quota)
+    (folder / "cpu.cfs_period_us").write_text("100000\n")
+    (tmp_path / "own").write_text(f"4:memory:/\n1:{mount}:/not/here\n0::/\n")
+    assert machine.cpu_quota(tmp_path, tmp_path / "own") == cores
+
+
+def test_no_control_groups(tmp_path):
+    """Without any there is no quota."""
+    assert machine.cpu_quota(tmp_path, tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(("outer", "inner", "cores"), [("max", "100000", 1), ("200000", "300000", 2)])
+def test_the_smallest_quota_on_the_way_counts(tmp_path, outer, inner, cores):
+    """A service's own quota and that of every group around it hold at once."""
+    write(tmp_path, slice__cpu_max="")
+    (tmp_path / "slice" / "job").mkdir()
+    (tmp_path / "slice" / "cpu.max").write_text(f"{outer} 100000")
+    (tmp_path / "slice" / "job" / "cpu.max").write_text(f"{inner} 100000")
+    (tmp_path / "own").write_text("0::/slice/job\n")
+    assert machine.cpu_quota(tmp_path, tmp_path / "own") == cores
+
+
+@pytest.mark.parametrize(
+    ("allowed", "quota", "cores"), [(8, None, 8), (8, 2.5, 3), (8, 0.3, 1), (2, 6.0, 2), (2, 1.0, 1)]
+)
+def test_cores_are_the_fewer_of_affinity_and_quota(monkeypatch, allowed, quota, cores):
+    """A quota below the cores wins, is rounded, and never goes below one core."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)), raising=False)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
+    assert machine.usable_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("asked", "num_processes", "environment", "threads"),
+    [
+        (None, 1, {}, 8),
+        (None, 3, {}, 2),
+        (None, 20, {}, 1),
+        (None, 1, {"OMP_NUM_THREADS": "3"}, 3),
+        (None, 2, {"OMP_NUM_THREADS": "5,2"}, 5),
+        (None, 1, {"OMP_NUM_THREADS": "0"}, 8),
+        (None, 1, {"OMP_NUM_THREADS": "many"}, 8),
+        (1, 1, {"OMP_NUM_THREADS": "3"}, 1),
+    ],
+)
+def test_threads_are_as_asked_or_as_the_environment_says(
+    monkeypatch, asked, num_processes, environment, threads
+):
+    """A setting comes first, then OMP_NUM_THREADS; else processes share the cores, one at least each."""
+    monkeypatch.setattr(machine, "usable_cores", lambda: 8)
+    chosen = machine.choose_threads(asked, num_processes=num_processes, environment=environment)
+    assert chosen.count == threads
+    assert chosen.reason in str(chosen)
+
+
+def test_memory_is_that_of_the_container(tmp_path):
+    """A limit below the machine's memory counts; "max" and none do not."""
+    whole = machine.memory(tmp_path, tmp_path / "none")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.memory(tmp_path, tmp_path / "none").total_bytes == whole.total_bytes
+    (tmp_path / "memory.max").write_text("1048576\n")
+    limited = machine.memory(tmp_path, tmp_path / "none")
+    assert limited == machine.Memory(total_bytes=1048576, available_bytes=1048576)
+
+
+def test_a_gpu_driver_is_seen_by_its_file(monkeypatch, tmp_path):
+    """Whether to import torch and count GPUs is decided by a file, which takes no time."""
+    driver = tmp_path / "driver"
+    monkeypatch.setattr(machine, "GPU_DRIVER_FILES", (tmp_path / "other", driver))
+    assert not machine.has_gpu_driver()
+    driver.touch()
+    assert machine.has_gpu_driver()
