@@ -34,19 +34,14 @@ from transformers import (
     set_seed,
 )
 
+from assay.labelled.rows import LabelledRows
+from assay.tasks import Task, TaskName
 from assay.train.batches import step_rows
-from assay.train.rows import LabelledRows
-from assay.train.settings import Task, TrainSettings
+from assay.train.settings import TrainSettings
 from assay.train.train import TrainProgress, fit
 
 Feature = dict[str, Any]
 """A row as a collator takes it: `input_ids`, `labels`, and `token_type_ids` where the model has them."""
-
-_PROBLEM_TYPES: dict[Task, str] = {
-    "single_label": "single_label_classification",
-    "multi_label": "multi_label_classification",
-    "regression": "regression",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +64,7 @@ class Recipe:
     """cuda or cpu."""
     precision: Literal["auto", "fp32"] = "auto"
     """auto: bf16 on a GPU, on both sides."""
-    task: Task = "single_label"
+    task: TaskName = "single_label"
     best_by: str | None = None
     """The validation metric that chooses the checkpoint."""
     evaluate_every: int | None = None
@@ -440,7 +435,7 @@ def load_classifier(base: Path, recipe: Recipe, names: Sequence[str]) -> Any:  #
     config.num_labels = len(names)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
-    config.problem_type = _PROBLEM_TYPES[recipe.task]
+    config.problem_type = Task(recipe.task).problem_type
     if recipe.dropout is not None:
         for name, value in config.to_dict().items():
             if "dropout" in name and isinstance(value, float | int):

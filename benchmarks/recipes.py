@@ -196,7 +196,7 @@ def read_split(arguments: argparse.Namespace, task: str, split: str, kind: str) 
     """The rows of one split, and which of them count as unseen (all but test rows like a training row)."""
     import pyarrow.parquet as pq
 
-    from assay.train.rows import LabelledRows
+    from assay.labelled.rows import LabelledRows
 
     table = pq.read_table(arguments.data / task / f"{split}.parquet")
     limit = arguments.limit or (200 if arguments.tiny else None)
@@ -252,7 +252,7 @@ def run_trainer(base: Path, splits: Mapping[str, Any], recipe: Any, place: Path)
     )
 
     from assay import metrics
-    from assay.train.labels import label_names, to_targets
+    from assay.labelled.labels import label_names, to_targets
 
     train, validation = splits["train"][0], splits["validation"][0]
     rows, leaked = splits["test"]

@@ -37,7 +37,7 @@ from _trainer import (
 from _words import quiet
 from recipes import RECIPES, base_folder, read_split, tiny_base
 
-from assay.train.labels import label_names, to_targets
+from assay.labelled.labels import label_names, to_targets
 
 PACKAGES = ("assay", "torch", "transformers")
 

@@ -42,8 +42,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assay.errors import AssayError, InputError, UsageError
-from assay.train.near_duplicates import group_near_duplicates
-from assay.train.splits import split_rows, strata, unite_groups
+from assay.labelled.near_duplicates import group_near_duplicates
+from assay.labelled.splits import split_rows, strata, unite_groups
 
 FOLDER = Path(__file__).resolve().parent
 SPLITS = ("train", "validation", "calibration", "test")

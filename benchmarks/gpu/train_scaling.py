@@ -36,7 +36,7 @@ from _trainer import (
 )
 from train_throughput import Case, cases, rows_of, unlike
 
-from assay.train.rows import LabelledRows
+from assay.labelled.rows import LabelledRows
 from assay.train.train import TrainProgress, train
 
 SHAPES = {"distilbert": "distilbert-b32", "roberta-base": "roberta-base-pairs"}

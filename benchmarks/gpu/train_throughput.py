@@ -48,7 +48,7 @@ from _trainer import (
 from transformers import DistilBertConfig, RobertaConfig
 
 from assay.engine.measure import flops, model_shape
-from assay.train.rows import LabelledRows
+from assay.labelled.rows import LabelledRows
 
 PLAIN, TRAINER = "plain loop", "Trainer"
 ALLOWED_FP32 = 0.02

@@ -38,7 +38,7 @@ from _trainer import (
 from recipes import RECIPES, base_folder, read_recipe, read_split, tiny_base
 
 from assay import metrics
-from assay.train.labels import label_names, to_targets
+from assay.labelled.labels import label_names, to_targets
 
 TARGETS = {"newsgroups": 0.80, "r8": 0.96, "bbc": 0.95}
 """Validation accuracy that Trainer reaches well before the recipe's end."""

@@ -21,6 +21,7 @@ from assay.calibrate.calibrate import calibrate_rows
 from assay.calibrate.settings import CalibrateSettings
 from assay.engine.load import load_engine
 from assay.errors import UsageError
+from assay.labelled.rows import LabelledRows
 from assay.runs.verify import require, verify
 from assay.score.merge import merge
 from assay.score.report import report
@@ -29,7 +30,6 @@ from assay.score.verb import score
 from assay.telemetry import format_duration
 from assay.train.corpus import Corpus, CorpusRow, load_corpus, quickstart_settings
 from assay.train.loop import TrainProgress
-from assay.train.rows import LabelledRows
 from assay.train.train import fit
 
 ROW_GROUP_ROWS = 512

@@ -11,9 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from assay.labelled.rows import LabelledRows
 from assay.train import distributed, gradients
 from assay.train.launch import child_main
-from assay.train.rows import LabelledRows
 from assay.train.settings import TrainSettings
 from assay.train.train import fit
 

@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel, BertConfig, PreTrainedTokenizerFast
 
-from assay.train.rows import LabelledRows
+from assay.labelled.rows import LabelledRows
 from assay.train.settings import TrainSettings
 
 WORDS = ("cat", "dog", "the", "a", "sat", "ran", "on", "under", "mat", "hill", "red", "blue", "saw", "heard")

@@ -46,12 +46,14 @@ from assay.engine.load import load_engine
 from assay.engine.run import run_sequences
 from assay.engine.sequences import Sequences
 from assay.errors import InputError, StorageError, UsageError
+from assay.labelled.labels import generic_names, to_targets
+from assay.labelled.read import read_labelled
+from assay.labelled.rows import LabelledRows
 from assay.metrics import FloatArray, IntArray, ReliabilityBin
+from assay.tasks import Task
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import choose_max_length
 from assay.train.inputs import tokens_of
-from assay.train.labels import generic_names, to_targets
-from assay.train.rows import LabelledRows, read_labelled
 
 FEW_ROWS = 50
 _COVERAGE = 0.9
@@ -174,7 +176,7 @@ def calibrate_rows(
     """As `calibrate`, with the bundle, its engine and the rows handed in."""
     _check_settings(settings, bundle)
     labels = rows.labels if bundle.task == "regression" else generic_names(rows.labels, bundle.labels)
-    targets = to_targets(labels, bundle.task, bundle.labels)
+    targets = to_targets(labels, Task(bundle.task), bundle.labels)
     notes = refuse_seen(bundle, rows)
     if test_rows is not None:
         refuse_shared(rows, test_rows)
@@ -385,7 +387,7 @@ def _folds(
 def _read(settings: CalibrateSettings, bundle: Bundle, patterns: tuple[str, ...]) -> LabelledRows:
     return read_labelled(
         patterns,
-        task=bundle.task,
+        task=Task(bundle.task),
         text_column=settings.text_column,
         text_pair_column=settings.text_pair_column,
         label_column=settings.label_column,

@@ -4,20 +4,20 @@ Compared by text, by id and by group, as far as each is known: a bundle keeps ha
 made it, by role.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from assay.bundle import Bundle
 from assay.errors import InputError
-from assay.train.provenance import HashArray, Kind, count_seen, packed_hashes, text_hashes
-from assay.train.rows import LabelledRows
+from assay.labelled.provenance import count_seen, packed_hashes, row_hashes
+from assay.labelled.rows import LabelledRows
 
 
 def refuse_seen(bundle: Bundle, rows: LabelledRows) -> tuple[str, ...]:
     """Raises `InputError` where rows were trained on or chose the checkpoint; what could not be compared."""
     notes = []
-    for kind, hashes in _hashes(rows).items():
+    for kind, hashes in row_hashes(rows).items():
         seen = count_seen(hashes, bundle.provenance, kind)
         if not seen:
             notes.append(f"{kind}s not compared with the training: {bundle.path} does not say which it saw")
@@ -34,8 +34,8 @@ def refuse_seen(bundle: Bundle, rows: LabelledRows) -> tuple[str, ...]:
 
 def refuse_shared(rows: LabelledRows, test_rows: LabelledRows) -> None:
     """Raises `InputError` where calibration rows share a text, an id or a group with the test rows."""
-    test_hashes = _hashes(test_rows)
-    for kind, hashes in _hashes(rows).items():
+    test_hashes = row_hashes(test_rows)
+    for kind, hashes in row_hashes(rows).items():
         shared = int(np.isin(hashes, test_hashes[kind]).sum()) if kind in test_hashes else 0
         if shared:
             raise InputError(
@@ -46,12 +46,5 @@ def refuse_shared(rows: LabelledRows, test_rows: LabelledRows) -> None:
 
 def calibration_provenance(rows: LabelledRows) -> Mapping[str, Mapping[str, str]]:
     """The rows' hashes in the shape of a bundle's provenance, under the role `calibration`."""
-    packed = {kind: packed_hashes({"calibration": hashes}) for kind, hashes in _hashes(rows).items()}
+    packed = {kind: packed_hashes({"calibration": hashes}) for kind, hashes in row_hashes(rows).items()}
     return {f"{kind}_hashes": by_role for kind, by_role in packed.items() if by_role}
-
-
-def _hashes(rows: LabelledRows) -> dict[Kind, HashArray]:
-    named: dict[Kind, Sequence[str] | None] = {"id": rows.ids, "group": rows.groups}
-    found: dict[Kind, HashArray] = {"text": text_hashes(rows.texts, rows.text_pairs)}
-    found.update({kind: text_hashes(values) for kind, values in named.items() if values is not None})
-    return found

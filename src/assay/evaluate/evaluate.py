@@ -38,11 +38,13 @@ from assay.evaluate.predict import PredictedRows, predict
 from assay.evaluate.report import write_report
 from assay.evaluate.seen import find_seen
 from assay.evaluate.settings import EvaluateSettings
+from assay.labelled.labels import generic_names, to_targets
+from assay.labelled.read import local_paths, read_labelled
+from assay.labelled.rows import LabelledRows
 from assay.metrics import FloatArray, IntArray
+from assay.tasks import Task
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import choose_max_length, other_lengths
-from assay.train.labels import generic_names, to_targets
-from assay.train.rows import LabelledRows, local_paths, read_labelled
 
 MOST_SLICES = 50
 """Groups whose metrics are found, the largest first."""
@@ -73,7 +75,7 @@ def evaluate(settings: EvaluateSettings) -> EvaluateReport:
         settings.data,
         text_column=settings.text_column,
         label_column=settings.label_column,
-        task=bundle.task,
+        task=Task(bundle.task),
         text_pair_column=settings.text_pair_column,
         group_column=settings.group_column,
         id_column=settings.id_column,
@@ -220,7 +222,7 @@ def _targets(bundle: Bundle, rows: LabelledRows) -> IntArray | FloatArray:
                 f"{count} of {values.size} targets are NaN or infinite; a metric needs numbers; drop these rows"
             )
         return values
-    targets = to_targets(generic_names(rows.labels, bundle.labels), bundle.task, bundle.labels)
+    targets = to_targets(generic_names(rows.labels, bundle.labels), Task(bundle.task), bundle.labels)
     return targets.astype(np.int64)
 
 

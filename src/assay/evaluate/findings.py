@@ -16,11 +16,11 @@ from assay.evaluate.measure import Difference, EvaluatedRows, Metric, Part
 from assay.evaluate.seen import Seen
 from assay.evaluate.settings import EvaluateSettings
 from assay.metrics import TITLES, IntArray
-from assay.train.settings import Task
+from assay.tasks import TaskName
 
 FORMAT_VERSION = 1
 """Version of the JSON object."""
-SLICE_METRICS: dict[Task, tuple[str, ...]] = {
+SLICE_METRICS: dict[TaskName, tuple[str, ...]] = {
     "single_label": ("accuracy", "macro_f1", "nll"),
     "multi_label": ("macro_f1", "micro_f1", "nll"),
     "regression": ("mae", "spearman"),
@@ -54,7 +54,7 @@ class Evaluated:
 
     path: Path
     fingerprint: str
-    task: Task
+    task: TaskName
     labels: tuple[str, ...]
     calibration: str
     """Method of the calibration, or `none`."""

@@ -25,7 +25,7 @@ from assay.evaluate.bootstrap import (
     resample,
 )
 from assay.metrics import FloatArray, IntArray, ReliabilityBin
-from assay.train.settings import Task
+from assay.tasks import TaskName
 
 MOST_RANKED = 1 << 30
 """Rows times rankings (one a class) times resamples of ranking metrics, at most: about a minute."""
@@ -36,7 +36,7 @@ _NO_INTERVALS = "none was asked for"
 class EvaluatedRows:
     """What a bundle says of rows, and what is true of them."""
 
-    task: Task
+    task: TaskName
     outputs_NC: FloatArray
     """Calibrated probabilities; a regression's values [N, 1]."""
     plain_NC: FloatArray

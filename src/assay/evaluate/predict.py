@@ -19,12 +19,12 @@ from assay.bundle import Bundle
 from assay.data.rows import SourceRows
 from assay.engine.engine import Engine
 from assay.errors import InputError
+from assay.labelled.rows import LabelledRows
 from assay.metrics import FloatArray, IntArray
 from assay.score.chunks import chunks
 from assay.score.decide import decide, score_columns
 from assay.score.scorer import Scored, Scorer
 from assay.tokenize.encode import Encoder
-from assay.train.rows import LabelledRows
 
 BATCH_ROWS = 2_048
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.train.provenance import HashArray, Kind, seen_hashes, text_hashes
-from assay.train.rows import LabelledRows
+from assay.labelled.provenance import Kind, row_hashes, seen_hashes
+from assay.labelled.rows import LabelledRows
 
 BoolArray = NDArray[np.bool_]
 
@@ -31,7 +31,7 @@ def find_seen(rows: LabelledRows, provenances: Sequence[Mapping[str, object]]) -
     counts: dict[str, dict[str, int]] = {}
     masks: dict[Kind, BoolArray] = {}
     is_known = False
-    for kind, hashes in _hashes(rows).items():
+    for kind, hashes in row_hashes(rows).items():
         met_N = np.zeros(rows.num_rows, dtype=np.bool_)
         for provenance in provenances:
             for role, seen in seen_hashes(provenance, kind).items():
@@ -43,12 +43,3 @@ def find_seen(rows: LabelledRows, provenances: Sequence[Mapping[str, object]]) -
     nothing_N = np.zeros(rows.num_rows, dtype=np.bool_)
     row_N = masks["text"] | masks.get("id", nothing_N)
     return Seen(is_known=is_known, counts=counts, row_N=row_N, group_N=row_N | masks.get("group", nothing_N))
-
-
-def _hashes(rows: LabelledRows) -> dict[Kind, HashArray]:
-    hashes: dict[Kind, HashArray] = {"text": text_hashes(rows.texts, rows.text_pairs)}
-    if rows.ids is not None:
-        hashes["id"] = text_hashes(rows.ids)
-    if rows.groups is not None:
-        hashes["group"] = text_hashes(rows.groups)
-    return hashes

@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import Literal
 
 from assay.errors import UsageError
-from assay.train.near_duplicates import group_near_duplicates
+from assay.labelled.near_duplicates import group_near_duplicates
+from assay.labelled.splits import split_rows
 from assay.train.settings import TrainSettings
-from assay.train.splits import split_rows
 
 Split = Literal["train", "validation", "calibration", "test"]
 

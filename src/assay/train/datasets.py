@@ -15,12 +15,14 @@ from unicodedata import normalize
 import numpy as np
 
 from assay.errors import InputError
-from assay.train.labels import Label, brief, label_names, names_of
-from assay.train.near_duplicates import group_near_duplicates, has_library
-from assay.train.provenance import MAX_HASHES, HashArray, packed_hashes, text_hashes
-from assay.train.rows import LabelledRows, read_labelled
-from assay.train.settings import Task, TrainSettings
-from assay.train.splits import SplitReport, split_report, split_rows, strata, unite_groups
+from assay.labelled.labels import Label, brief, label_names, names_of
+from assay.labelled.near_duplicates import group_near_duplicates, has_library
+from assay.labelled.provenance import MAX_HASHES, HashArray, packed_hashes, text_hashes
+from assay.labelled.read import read_labelled
+from assay.labelled.rows import LabelledRows
+from assay.labelled.splits import SplitReport, split_report, split_rows, strata, unite_groups
+from assay.tasks import Task
+from assay.train.settings import TrainSettings
 
 _SHOWN = 5
 _LARGEST_TARGET = 1e18
@@ -52,7 +54,7 @@ def prepare_rows(settings: TrainSettings) -> Prepared:
     rows = _read(settings, settings.data)
     if settings.validation_data:
         return prepare_given(settings, rows, _read(settings, settings.validation_data))
-    _check_targets(rows.labels, settings.task)
+    _check_targets(rows.labels, Task(settings.task))
     hashes = text_hashes(rows.texts, rows.text_pairs)
     near = group_near_duplicates(rows.texts, rows.text_pairs) if settings.near_duplicates else None
     ties = (hashes.tolist(), near, rows.groups, rows.ids)
@@ -60,7 +62,7 @@ def prepare_rows(settings: TrainSettings) -> Prepared:
     _check_groups(settings, rows, united)
     share = settings.validation_share
     splits = split_rows(
-        strata(rows.labels, settings.task),
+        strata(rows.labels, Task(settings.task)),
         united,
         {"train": 1 - share, "validation": share},
         seed=settings.seed,
@@ -72,7 +74,7 @@ def prepare_rows(settings: TrainSettings) -> Prepared:
         raise InputError(_empty_split(settings, Counter(united)))
     report = split_report(
         {"train": train.labels, "validation": validation.labels},
-        settings.task,
+        Task(settings.task),
         groups=rows.groups,
         near_duplicates=near,
         united=united,
@@ -104,10 +106,12 @@ def prepare_given(
         raise InputError(
             "one of training and validation has pairs and the other single texts; give both the same columns"
         )
-    _check_targets(train_rows.labels, settings.task)
-    _check_targets(validation_rows.labels, settings.task)
+    _check_targets(train_rows.labels, Task(settings.task))
+    _check_targets(validation_rows.labels, Task(settings.task))
     _check_apart(train_rows, validation_rows)
-    report = split_report({"train": train_rows.labels, "validation": validation_rows.labels}, settings.task)
+    report = split_report(
+        {"train": train_rows.labels, "validation": validation_rows.labels}, Task(settings.task)
+    )
     warnings = _near_crossings(train_rows, validation_rows) if settings.near_duplicates else ()
     return _prepared(settings, train_rows, validation_rows, report, tuple(warnings))
 
@@ -115,7 +119,7 @@ def prepare_given(
 def _read(settings: TrainSettings, patterns: tuple[str, ...]) -> LabelledRows:
     return read_labelled(
         patterns,
-        task=settings.task,
+        task=Task(settings.task),
         text_column=settings.text_column,
         text_pair_column=settings.text_pair_column,
         label_column=settings.label_column,
@@ -170,9 +174,9 @@ def _hashes(train: LabelledRows, validation: LabelledRows) -> dict[str, dict[str
 def _check_targets(labels: Sequence[Label], task: Task) -> None:
     """Raise `InputError` for labels of another task, and for targets that are no finite numbers."""
     kinds: dict[Task, type | tuple[type, ...]] = {
-        "single_label": (str, Integral),
-        "multi_label": tuple,
-        "regression": Real,
+        Task.SINGLE_LABEL: (str, Integral),
+        Task.MULTI_LABEL: tuple,
+        Task.REGRESSION: Real,
     }
     odd = [label for label in labels if not isinstance(label, kinds[task])]
     if odd:
@@ -180,7 +184,7 @@ def _check_targets(labels: Sequence[Label], task: Task) -> None:
             f"{len(odd):,} of {len(labels):,} labels are no {task} labels, such as {odd[0]!r};"
             " single_label wants names, multi_label tuples of names, regression numbers; set task to match"
         )
-    if task == "regression":
+    if task == Task.REGRESSION:
         sizes_N = np.abs(np.array(labels, dtype=np.float64))
         bad = int((~(sizes_N <= np.finfo(np.float32).max)).sum())
         if not bad and sizes_N.max() > _LARGEST_TARGET:
@@ -258,7 +262,7 @@ def _checked_names(
     train: Sequence[Label], validation: Sequence[Label], settings: TrainSettings
 ) -> tuple[str, ...]:
     """Names of the outputs; raises `InputError` where nothing can be learned or measured."""
-    names = label_names(train, settings.task)
+    names = label_names(train, Task(settings.task))
     if settings.task == "regression":
         if len(set(train)) == 1:
             raise InputError(f"all targets are {train[0]}; there is nothing to learn; check the label column")

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self, TextIO
 
+from assay.tasks import MetricName
 from assay.telemetry import JSON_INTERVAL_SECONDS, LiveBar, format_count, format_duration
 from assay.train.loop import TrainProgress
-from assay.train.settings import BestBy
 from assay.train.speed import Rates, RateWindow
 
 
@@ -22,7 +22,7 @@ class TrainDisplay:
 
     def __init__(
         self,
-        shown_metric: BestBy,
+        shown_metric: MetricName,
         *,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -62,7 +62,7 @@ class TrainDisplay:
 
 
 def live_line(
-    progress: TrainProgress, rates: Rates, validation: TrainProgress | None, shown_metric: BestBy
+    progress: TrainProgress, rates: Rates, validation: TrainProgress | None, shown_metric: MetricName
 ) -> str:
     """What stands behind the bar; the loss is the mean of the newest steps."""
     parts = [

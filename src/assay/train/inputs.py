@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from assay.engine.positions import positions_without_pads, token_positions
 from assay.errors import InputError
+from assay.labelled.labels import Targets, to_targets
+from assay.labelled.rows import LabelledRows
+from assay.tasks import Task
 from assay.tokenize.encode import Encoder, Tokens
 from assay.train.batches import IndexArray
-from assay.train.labels import Targets, to_targets
-from assay.train.rows import LabelledRows
-from assay.train.settings import Task
 
 Pooling = Literal["first", "mean"]
 

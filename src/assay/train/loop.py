@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from assay import metrics
 from assay.data.ahead import ahead
 from assay.errors import WorkError
+from assay.tasks import MetricName
 from assay.train import distributed
 from assay.train.batches import (
     IndexArray,
@@ -35,7 +36,7 @@ from assay.train.inputs import EncodedRows, TrainBatch, filled_shape, host_batch
 from assay.train.model import Classifier
 from assay.train.objective import Objective
 from assay.train.optimizer import set_learning_rate
-from assay.train.settings import BestBy, TrainSettings
+from assay.train.settings import TrainSettings
 from assay.train.sharded import ShardedGradients
 from assay.train.step import Stepper
 
@@ -554,7 +555,7 @@ def is_sharded(settings: TrainSettings, world: World) -> bool:
     return settings.parallel == "fsdp" and world.world_size > 1
 
 
-def cost(validation: Validation, best_by: BestBy) -> tuple[float, float]:
+def cost(validation: Validation, best_by: MetricName) -> tuple[float, float]:
     """What the best weights have least of: the metric (NaN is worst), then where equal the NLL or the loss."""
     value = validation.metrics[best_by]
     first = value if best_by in _LOWER_IS_BETTER else -value

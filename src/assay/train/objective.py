@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from numpy.typing import NDArray
 
-from assay.train.labels import Targets
-from assay.train.settings import Task
+from assay.labelled.labels import Targets
+from assay.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,11 +9,11 @@ from typing import Any
 
 from assay.bundle import check_base, check_out, limit_of
 from assay.errors import RefusedError, StorageError, UsageError
+from assay.labelled.read import local_paths
 from assay.model.checkpoints import weight_files
 from assay.train import checkpoints
 from assay.train.base import base_config
 from assay.train.keeper import STEP_OF, decisive, step_of
-from assay.train.rows import local_paths
 from assay.train.settings import TrainSettings
 from assay.train.sinks import check_sink
 

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 
 from assay._version import __version__
 from assay.bundle import Description, check_base, publish_folder, write_description
+from assay.labelled.labels import names_of
 from assay.train import checkpoints
 from assay.train.base import dropout_names
-from assay.train.labels import names_of
 from assay.train.report import REPORT_FILE, Trained, render
 from assay.train.sinks import Recorder
 

@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay import charts, metrics
+from assay.labelled.labels import Targets
+from assay.labelled.rows import LabelledRows
 from assay.metrics import TITLES
 from assay.pages import Facts, Figure, Section, Table, confusion_section, regression_section, render_page
+from assay.tasks import Task
 from assay.telemetry import format_count, format_duration
 from assay.train.datasets import Prepared
-from assay.train.labels import Targets
 from assay.train.loop import History, Validation, cost
-from assay.train.rows import LabelledRows
-from assay.train.settings import METRICS_OF_TASK, TrainSettings
+from assay.train.settings import TrainSettings
 from assay.train.speed import Effort
 
 REPORT_FILE = "train_report.html"
@@ -117,7 +118,7 @@ def _page(trained: Trained) -> _TrainingPage:
 
 def _highlights(trained: Trained) -> Facts:
     found = trained.best.metrics
-    names = [name for name in METRICS_OF_TASK[trained.settings.task] if name in found]
+    names = [name for name in Task(trained.settings.task).best_by if name in found]
     return [
         *((TITLES[name], _value(found[name])) for name in names),
         ("training rows", f"{trained.prepared.train.num_rows:,}"),
@@ -189,7 +190,7 @@ def smoothed(values: Sequence[float], span: float) -> list[float]:
 
 def _validations(trained: Trained) -> Section:
     settings, history, best = trained.settings, trained.history, trained.best
-    shown = [name for name in METRICS_OF_TASK[settings.task] if name in best.metrics]
+    shown = [name for name in Task(settings.task).best_by if name in best.metrics]
     shown.sort(key=lambda name: name != settings.chosen_by)
     steps = [validation.step for validation in history.validations]
     figures = []

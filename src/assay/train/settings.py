@@ -5,17 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from assay.errors import UsageError
+from assay.tasks import MetricName, Task, TaskName
 
-Task = Literal["single_label", "multi_label", "regression"]
 BestBy = Literal["accuracy", "macro_f1", "nll", "auc", "mae", "spearman", "int_macro_f1"]
 Schedule = Literal["linear", "cosine", "constant"]
-
-METRICS_OF_TASK: dict[Task, tuple[BestBy, ...]] = {
-    "single_label": ("accuracy", "macro_f1", "nll"),
-    "multi_label": ("macro_f1", "nll", "auc"),
-    "regression": ("spearman", "mae", "int_macro_f1"),
-}
-"""Validation metrics that can choose the checkpoint of a task; the first one does where none is named."""
 
 
 def check_count(name: str, value: int | None) -> None:
@@ -38,7 +31,7 @@ class TrainSettings:
     """Sources of the rows that choose the checkpoint; none: a share of `data` is set aside."""
     format: str | None = None
     """Format of all sources, where the file name does not tell."""
-    task: Task = "single_label"
+    task: TaskName = "single_label"
     """One label a row, any number of labels a row (a list column), or a number a row."""
     text_column: str = "text"
     """Column of the text."""
@@ -166,8 +159,8 @@ class TrainSettings:
                 raise UsageError(f"{name}={value}; it is a share from 0 to below 1; set 0.1")
 
     def _check_task(self) -> None:
-        if self.best_by is not None and self.best_by not in METRICS_OF_TASK[self.task]:
-            known = ", ".join(METRICS_OF_TASK[self.task])
+        if self.best_by is not None and self.best_by not in Task(self.task).best_by:
+            known = ", ".join(Task(self.task).best_by)
             raise UsageError(
                 f"best_by={self.best_by}; a {self.task} classifier has {known}; name one of these"
             )
@@ -197,6 +190,6 @@ class TrainSettings:
             raise UsageError(f"int_score_min={low} and int_score_max={high}; the first must be the smaller")
 
     @property
-    def chosen_by(self) -> BestBy:
+    def chosen_by(self) -> MetricName:
         """The validation metric that chooses the checkpoint."""
-        return self.best_by or METRICS_OF_TASK[self.task][0]
+        return self.best_by or Task(self.task).best_by[0]

@@ -21,6 +21,8 @@ from transformers import PreTrainedModel
 from assay import machine
 from assay.engine import devices
 from assay.errors import BundleError, UsageError
+from assay.labelled.rows import LabelledRows
+from assay.tasks import Task
 from assay.tokenize.encode import Encoder
 from assay.train import checkpoints, distributed
 from assay.train.base import load_model
@@ -47,7 +49,6 @@ from assay.train.optimizer import layer_stack, make_optimizer, parameter_groups
 from assay.train.places import check_places
 from assay.train.publish import publish, versions
 from assay.train.report import Trained
-from assay.train.rows import LabelledRows
 from assay.train.settings import TrainSettings
 from assay.train.sharded import ShardedGradients, load_tensors, shard, wholes
 from assay.train.sinks import Recorder
@@ -334,7 +335,7 @@ def _num_processes(settings: TrainSettings) -> int:
 def _encode(settings: TrainSettings, prepared: Prepared, model: PreTrainedModel) -> Rows:
     encoder = Encoder.from_bundle(settings.base, max_length=settings.max_length, on_long="truncate")
     train_rows, validation_rows = (
-        encode_rows(encoder, rows, settings.task, prepared.names)
+        encode_rows(encoder, rows, Task(settings.task), prepared.names)
         for rows in (prepared.train, prepared.validation)
     )
     untyped: Any = model
@@ -354,7 +355,7 @@ def _encode(settings: TrainSettings, prepared: Prepared, model: PreTrainedModel)
 def _objective(settings: TrainSettings, rows: EncodedRows) -> Objective:
     balanced = settings.class_weights == "balanced" and settings.task == "multi_label"
     return Objective(
-        task=settings.task,
+        task=Task(settings.task),
         label_smoothing=settings.label_smoothing,
         positive_weights=positive_weights(rows.targets) if balanced else None,
     )

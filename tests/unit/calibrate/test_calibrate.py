@@ -22,9 +22,9 @@ from assay.calibrate.settings import CalibrateSettings
 from assay.engine.fake import FakeEngine
 from assay.engine.load import load_engine
 from assay.errors import InputError, StorageError, UsageError
+from assay.labelled.provenance import count_seen, pack_hashes, text_hashes
+from assay.labelled.rows import LabelledRows
 from assay.score.decide import decide
-from assay.train.provenance import count_seen, pack_hashes, text_hashes
-from assay.train.rows import LabelledRows
 
 LABELS = ("low", "mid", "high")
 WORDS = tuple(f"w{index}" for index in range(60))

@@ -14,7 +14,7 @@ from assay.cli.main import main
 from assay.errors import InputError, SourceError, StorageError, UsageError
 from assay.evaluate.evaluate import evaluate
 from assay.evaluate.settings import EvaluateSettings
-from assay.train.provenance import pack_hashes, text_hashes
+from assay.labelled.provenance import pack_hashes, text_hashes
 
 from .conftest import labels_of, texts_of, write_rows
 

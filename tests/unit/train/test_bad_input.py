@@ -11,12 +11,12 @@ from support.training import TINY_BERT, animal_rows, settings, write_base
 from transformers import AutoModelForSequenceClassification, DistilBertConfig, T5Config
 
 from assay.errors import BundleError, InputError, RefusedError, StorageError, UsageError
+from assay.labelled.rows import LabelledRows
+from assay.labelled.splits import split_report
 from assay.train import checkpoints
 from assay.train import train as verb
 from assay.train.datasets import prepare_given
-from assay.train.rows import LabelledRows
 from assay.train.sinks import METRICS_FILE, MetricsFile
-from assay.train.splits import split_report
 from assay.train.train import fit, train
 
 

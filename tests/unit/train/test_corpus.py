@@ -7,9 +7,9 @@ from importlib.util import find_spec
 import pytest
 
 from assay.errors import UsageError
+from assay.labelled.near_duplicates import group_near_duplicates
 from assay.train import corpus as quickstart
 from assay.train.corpus import SHARES, base_model_folder, load_corpus, quickstart_settings
-from assay.train.near_duplicates import group_near_duplicates
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from assay.errors import InputError
-from assay.train import datasets, near_duplicates, provenance
+from assay.labelled import near_duplicates, provenance
+from assay.labelled.provenance import count_seen, text_hashes
+from assay.labelled.rows import LabelledRows
+from assay.train import datasets
 from assay.train.datasets import prepare_given, prepare_rows
-from assay.train.provenance import count_seen, text_hashes
-from assay.train.rows import LabelledRows
 from assay.train.settings import TrainSettings
 
 

@@ -13,12 +13,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from assay import metrics
 from assay.bundle import load_bundle
 from assay.errors import UsageError, WorkError
+from assay.labelled.labels import label_names, to_targets
+from assay.labelled.rows import LabelledRows
 from assay.train import loop
 from assay.train.base import load_model
 from assay.train.batches import learning_rate_factor, step_rows
-from assay.train.labels import label_names, to_targets
 from assay.train.model import PackedClassifier, PaddedClassifier
-from assay.train.rows import LabelledRows
 from assay.train.step import Stepper
 from assay.train.train import fit
 

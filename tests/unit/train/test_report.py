@@ -9,8 +9,8 @@ from support.rendered import Page
 from support.training import settings
 
 from assay import metrics
+from assay.labelled.rows import LabelledRows
 from assay.train.report import TEXT_CHARACTERS, render, smoothed
-from assay.train.rows import LabelledRows
 from assay.train.train import fit
 
 EVIL = "<script>alert('x')</script>"

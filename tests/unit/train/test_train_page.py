@@ -14,9 +14,9 @@ from support.pages import ROOT, commands, read_blocks, shell_environment
 
 from assay.bundle import load_bundle
 from assay.cli.main import main
+from assay.tasks import Task
 from assay.train import display
 from assay.train import train as training
-from assay.train.settings import METRICS_OF_TASK
 
 PAGE = ROOT / "docs" / "how-to" / "train.md"
 BLOCKS = read_blocks(PAGE)
@@ -81,9 +81,9 @@ def test_a_command_of_the_page_works(command, place, monkeypatch, capfd):
 def test_the_page_names_the_metrics_of_each_task():
     """The default first, as the settings have it."""
     text = PAGE.read_text(encoding="utf-8")
-    for task, names in METRICS_OF_TASK.items():
+    for task in Task:
         row = next(line for line in text.splitlines() if line.startswith(f"| `{task}` |"))
-        found = [row.index(f"`{name}`") for name in names]
+        found = [row.index(f"`{name}`") for name in task.best_by]
         assert found == sorted(found)
 
 

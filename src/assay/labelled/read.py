@@ -1,11 +1,10 @@
-"""Labelled rows, in memory: read from sources, or handed in by a caller."""
+"""Labelled rows, read from sources whole; a value that is not a label is counted, shown and refused."""
 
 import glob
 import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -19,59 +18,20 @@ from assay.data.reading import read_rows
 from assay.data.rows import SourceRows
 from assay.data.sources import Columns
 from assay.data.storage import is_object_url, local_path
-from assay.errors import InputError, SourceError
-from assay.train.labels import Label
-from assay.train.settings import Task
+from assay.errors import SourceError
+from assay.labelled.labels import Label
+from assay.labelled.rows import LabelledRows
+from assay.tasks import Task
 
 _L = TypeVar("_L", bound=Label)
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 _NEEDS: dict[Task, str] = {
-    "single_label": "strings, whole numbers or booleans; for lists of labels set --task multi_label",
-    "multi_label": "lists of names, or JSON arrays as text; for one label a row set --task single_label",
-    "regression": "numbers; for named labels set --task single_label",
+    Task.SINGLE_LABEL: "strings, whole numbers or booleans; for lists of labels set --task multi_label",
+    Task.MULTI_LABEL: "lists of names, or JSON arrays as text; for one label a row set --task single_label",
+    Task.REGRESSION: "numbers; for named labels set --task single_label",
 }
 """What a label column holds, and the way out where it holds something else."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LabelledRows:
-    """Texts with their labels."""
-
-    texts: tuple[str, ...]
-    """One text a row."""
-    labels: tuple[Label, ...]
-    """One label a row: all names, all numbers, or all tuples of names."""
-    text_pairs: tuple[str, ...] | None = None
-    """The second text of each row, for pairs."""
-    groups: tuple[str, ...] | None = None
-    """The group (author, book, url) of each row, where a group column was named."""
-    ids: tuple[str, ...] | None = None
-    """The id of each row, where an id column was named."""
-
-    def __post_init__(self) -> None:
-        """Raise `InputError` where the columns differ in length."""
-        columns = (self.texts, self.labels, self.text_pairs, self.groups, self.ids)
-        lengths = {len(column) for column in columns if column is not None}
-        if len(lengths) > 1:
-            raise InputError(
-                f"columns of {sorted(lengths)} rows; texts and labels go row by row; hand in equal lengths"
-            )
-
-    @property
-    def num_rows(self) -> int:
-        """Number of rows."""
-        return len(self.texts)
-
-    def take(self, rows: Sequence[int]) -> "LabelledRows":
-        """These rows, in this order."""
-        return LabelledRows(
-            texts=tuple(self.texts[row] for row in rows),
-            labels=tuple(self.labels[row] for row in rows),
-            text_pairs=_taken(self.text_pairs, rows),
-            groups=_taken(self.groups, rows),
-            ids=_taken(self.ids, rows),
-        )
 
 
 def read_labelled(
@@ -79,7 +39,7 @@ def read_labelled(
     *,
     text_column: str,
     label_column: str,
-    task: Task = "single_label",
+    task: Task = Task.SINGLE_LABEL,
     text_pair_column: str | None = None,
     group_column: str | None = None,
     id_column: str | None = None,
@@ -143,10 +103,6 @@ def local_paths(patterns: Sequence[str]) -> list[Path]:
     return [Path(path).resolve() for path in found]
 
 
-def _taken(column: tuple[str, ...] | None, rows: Sequence[int]) -> tuple[str, ...] | None:
-    return None if column is None else tuple(column[row] for row in rows)
-
-
 # ---------------------------------------------------------------- a value of a column as a label
 
 
@@ -185,14 +141,14 @@ def _refuse(code: str) -> NoReturn:
 
 def _may_hold_labels(kind: pa.DataType, task: Task) -> bool:
     types = pa.types
-    if task == "multi_label" and not is_textual(kind):
+    if task == Task.MULTI_LABEL and not is_textual(kind):
         # Lists of every kind; a map is one too, of pairs.
         items = None if types.is_map(kind) else getattr(kind, "value_type", None)
         return items is not None and (
             is_textual(items) or bool(types.is_integer(items) or types.is_boolean(items))
         )
     is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
-    return is_textual(kind) or bool(is_number or (task == "single_label" and types.is_boolean(kind)))
+    return is_textual(kind) or bool(is_number or (task == Task.SINGLE_LABEL and types.is_boolean(kind)))
 
 
 def _name(value: object) -> str:
@@ -248,7 +204,7 @@ def _number(value: object) -> float:
 
 
 _LABEL_OF: dict[Task, Callable[[object], Label]] = {
-    "single_label": _single_label,
-    "multi_label": _label_set,
-    "regression": _number,
+    Task.SINGLE_LABEL: _single_label,
+    Task.MULTI_LABEL: _label_set,
+    Task.REGRESSION: _number,
 }

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.errors import InputError
-from assay.train.settings import Task
+from assay.tasks import Task
 
 Targets = NDArray[np.int64] | NDArray[np.float32]
 """int64 [N] indices (single_label), float32 [N, C] of 0 and 1 (multi_label), float32 [N] (regression)."""
@@ -22,7 +22,7 @@ _SHOWN_CHARACTERS = 40
 
 def label_names(labels: Sequence[Label], task: Task) -> tuple[str, ...]:
     """The names of the outputs: labels that occur, sorted, as numbers where all are whole; `score` for a number."""
-    if task == "regression":
+    if task == Task.REGRESSION:
         return ("score",)
     names = sorted({name for label in labels for name in names_of(label)})
     try:
@@ -60,7 +60,7 @@ def generic_names(labels: Sequence[Label], names: Sequence[str]) -> Sequence[Lab
 
 def to_targets(labels: Sequence[Label], task: Task, names: Sequence[str]) -> Targets:
     """The targets of rows, in order; raises `InputError` for a name that is not among `names`."""
-    if task == "regression":
+    if task == Task.REGRESSION:
         return np.array(labels, dtype=np.float32)
     index_of = {name: index for index, name in enumerate(names)}
     found = {name for label in labels for name in names_of(label)}
@@ -70,7 +70,7 @@ def to_targets(labels: Sequence[Label], task: Task, names: Sequence[str]) -> Tar
             f"labels {[*map(brief, unknown[:5])]}; the model knows {[*map(brief, names[:10])]};"
             " check the label column"
         )
-    if task == "single_label":
+    if task == Task.SINGLE_LABEL:
         return np.array([index_of[str(label)] for label in labels], dtype=np.int64)
     targets_NC = np.zeros((len(labels), len(names)), dtype=np.float32)
     for row, label in enumerate(labels):

@@ -7,9 +7,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.train import near_duplicates
-from assay.train.near_duplicates import group_near_duplicates
-from assay.train.splits import split_rows, strata, unite_groups
+from assay.labelled import near_duplicates
+from assay.labelled.near_duplicates import group_near_duplicates
+from assay.labelled.splits import split_rows, strata, unite_groups
 
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 

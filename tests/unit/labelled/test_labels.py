@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from assay.errors import InputError
-from assay.train.labels import label_names, to_targets
+from assay.labelled.labels import label_names, to_targets
 
 
 def test_names_are_sorted_as_numbers_where_all_are():

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from assay.errors import UsageError
-from assay.train.splits import SplitReport, split_report, split_rows, strata, unite_groups
+from assay.labelled.splits import SplitReport, split_report, split_rows, strata, unite_groups
 
 TENTH = {"train": 0.9, "validation": 0.1}
 

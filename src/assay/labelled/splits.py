@@ -13,8 +13,8 @@ from random import Random
 import numpy as np
 
 from assay.errors import UsageError
-from assay.train.labels import Label, brief, names_of
-from assay.train.settings import Task
+from assay.labelled.labels import Label, brief, names_of
+from assay.tasks import Task
 
 NUM_BINS = 10
 """Regression targets are stratified by so many quantiles; fewer values are strata themselves."""
@@ -46,9 +46,9 @@ def unite_groups(*columns: Sequence[Hashable]) -> list[int]:
 
 def strata(labels: Sequence[Label], task: Task) -> list[str]:
     """What each row counts as when shares are kept: its label, its rarest label, or its quantile."""
-    if task == "single_label":
+    if task == Task.SINGLE_LABEL:
         return [str(label) for label in labels]
-    if task == "multi_label":
+    if task == Task.MULTI_LABEL:
         counts = Counter(chain.from_iterable(map(names_of, labels)))
         return [min(names_of(label), key=lambda name: (counts[name], name), default="") for label in labels]
     values = np.array(labels, dtype=np.float64)
@@ -247,12 +247,12 @@ def split_report(
     return SplitReport(
         num_rows={name: len(column) for name, column in labels.items()},
         num_rows_by_label={}
-        if task == "regression"
+        if task == Task.REGRESSION
         else {
             label: {name: counts[name][label] for name in labels}
             for label in sorted(totals, key=lambda label: (-totals[label], label))
         },
-        ranges={name: _range(column) for name, column in labels.items()} if task == "regression" else {},
+        ranges={name: _range(column) for name, column in labels.items()} if task == Task.REGRESSION else {},
         num_groups=None if groups is None else len(set(groups)),
         num_near_duplicate_groups=None if near is None else near[0],
         num_near_duplicates=None if near is None else near[1],

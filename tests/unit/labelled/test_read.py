@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from assay.errors import InputError, SourceError
-from assay.train.rows import LabelledRows, read_labelled
+from assay.labelled.read import read_labelled
+from assay.labelled.rows import LabelledRows
 
 ARROW, CSV, JSONL, PARQUET = "rows.arrow", "rows.csv", "rows.jsonl", "rows.parquet"
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from assay.data.ids import hash_ids
 from assay.errors import UsageError
-from assay.train.provenance import text_hashes
+from assay.labelled.provenance import text_hashes
 
 THRESHOLD = 0.5
 """Share of equal places in two signatures from which on the texts are near-duplicates."""

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from assay.errors import UsageError
-from assay.train import near_duplicates
-from assay.train.near_duplicates import group_near_duplicates
+from assay.labelled import near_duplicates
+from assay.labelled.near_duplicates import group_near_duplicates
 
 ARTICLE = " ".join(f"word{index}" for index in range(120))
 

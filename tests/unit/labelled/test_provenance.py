@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from assay.train.provenance import (
+from assay.labelled.provenance import (
     MAX_HASHES,
     count_seen,
     pack_hashes,

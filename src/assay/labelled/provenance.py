@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.labelled.rows import LabelledRows
+
 HashArray = NDArray[np.uint64]
 Kind = Literal["text", "id", "group"]
 
@@ -30,6 +32,14 @@ def text_hashes(texts: Sequence[str], text_pairs: Sequence[str] | None = None) -
             content = f"{len(content)}:{content}{text_pairs[row].strip()}"
         digests += hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return np.frombuffer(bytes(digests), dtype="<u8").astype(np.uint64)
+
+
+def row_hashes(rows: LabelledRows) -> dict[Kind, HashArray]:
+    """The hashes of the rows' texts, and of their ids and groups where they have such columns."""
+    columns: dict[Kind, Sequence[str] | None] = {"id": rows.ids, "group": rows.groups}
+    hashes: dict[Kind, HashArray] = {"text": text_hashes(rows.texts, rows.text_pairs)}
+    hashes.update({kind: text_hashes(column) for kind, column in columns.items() if column is not None})
+    return hashes
 
 
 def pack_hashes(hashes: HashArray) -> str | None:

@@ -1,0 +1,1 @@
+"""Rows with labels: read, turned into targets, split without leaks, and recognized again by their hashes."""

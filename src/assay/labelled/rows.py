@@ -1,0 +1,51 @@
+"""Labelled rows as a value: read from sources, or handed in by a caller. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from assay.errors import InputError
+from assay.labelled.labels import Label
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledRows:
+    """Texts with their labels."""
+
+    texts: tuple[str, ...]
+    """One text a row."""
+    labels: tuple[Label, ...]
+    """One label a row: all names, all numbers, or all tuples of names."""
+    text_pairs: tuple[str, ...] | None = None
+    """The second text of each row, for pairs."""
+    groups: tuple[str, ...] | None = None
+    """The group (author, book, url) of each row, where a group column was named."""
+    ids: tuple[str, ...] | None = None
+    """The id of each row, where an id column was named."""
+
+    def __post_init__(self) -> None:
+        """Raise `InputError` where the columns differ in length."""
+        columns = (self.texts, self.labels, self.text_pairs, self.groups, self.ids)
+        lengths = {len(column) for column in columns if column is not None}
+        if len(lengths) > 1:
+            raise InputError(
+                f"columns of {sorted(lengths)} rows; texts and labels go row by row; hand in equal lengths"
+            )
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return len(self.texts)
+
+    def take(self, rows: Sequence[int]) -> "LabelledRows":
+        """These rows, in this order."""
+        return LabelledRows(
+            texts=tuple(self.texts[row] for row in rows),
+            labels=tuple(self.labels[row] for row in rows),
+            text_pairs=_taken(self.text_pairs, rows),
+            groups=_taken(self.groups, rows),
+            ids=_taken(self.ids, rows),
+        )
+
+
+def _taken(column: tuple[str, ...] | None, rows: Sequence[int]) -> tuple[str, ...] | None:
+    return None if column is None else tuple(column[row] for row in rows)
