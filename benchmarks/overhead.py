@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from _record import finish, parser
 
-from assay.bundle import load_bundle
+from assay.bundle.load import load_bundle
 from assay.data.finding import find_sources
 from assay.data.sources import Columns
 from assay.engine.fake import FakeEngine

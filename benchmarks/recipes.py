@@ -217,7 +217,7 @@ def run_ours(base: Path, splits: Mapping[str, Any], recipe: Any, place: Path) ->
     """Ours: fit, calibrate, evaluate."""
     from _trainer import train_ours
 
-    from assay.bundle import load_bundle
+    from assay.bundle.load import load_bundle
     from assay.calibrate.calibrate import calibrate_rows, held_out_logits
     from assay.calibrate.maps import apply_calibration
     from assay.calibrate.settings import CalibrateSettings

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 import torch
 from _record import finish, parser
 
-from assay.bundle import load_bundle
+from assay.bundle.load import load_bundle
 from assay.engine.load import load_engine
 from assay.runs.placement import Placement
 from assay.runs.run import create_or_join

@@ -52,13 +52,14 @@ def mark(): marks.append(time.time())
 import sys
 import torch
 from assay.engine.load import load_engine
-from assay.model import checkpoints
+from assay.model import pretrained
+from assay.model.checkpoint import read_checkpoint
 mark()
 if sys.argv[2] != "cpu":
     torch.zeros(1, device=sys.argv[2])
     torch.cuda.synchronize()
 mark()
-checkpoints.load_tensors(sys.argv[1])
+pretrained.load_tensors(read_checkpoint(sys.argv[1]))
 mark()
 if sys.argv[2] != "cpu":
     import assay.engine.kernels.triton_kernels

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from assay import metrics
-from assay.bundle import load_bundle
+from assay.bundle.load import load_bundle
 from assay.calibrate.calibrate import calibrate_rows
 from assay.calibrate.settings import CalibrateSettings
 from assay.engine.load import load_engine

@@ -512,7 +512,10 @@ def _with_a_calibration_that_is_none(bundle):
         (_with_labels_that_disagree, "does not match id2label"),
         (_with_a_label_too_few, "they must be 0..1; correct config.json"),
         (_with_one_label_twice, "each needs a name of its own; correct id2label"),
-        (_with_truncated_weights, "bytes that are no whole safetensors file; the weights must be complete; "),
+        (
+            _with_truncated_weights,
+            "bytes that are not a whole safetensors file; the weights must be complete; ",
+        ),
         (_with_a_pointer_for_weights, "a Git LFS pointer; the weights must be complete; "),
         (_without_weights, "no model.safetensors; "),
         (_without_a_head, "BertModel has no classification head; "),

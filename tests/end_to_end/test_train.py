@@ -15,7 +15,7 @@ import torch
 from support.training import animal_rows, write_base
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from assay.bundle import load_bundle
+from assay.bundle.load import load_bundle
 from assay.cli.main import main
 from assay.machine import usable_cores
 

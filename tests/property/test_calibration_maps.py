@@ -7,7 +7,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from assay.bundle import Calibration
 from assay.calibrate.affine import fit_logistic
 from assay.calibrate.conformal import fit_half_width, needed_rows
 from assay.calibrate.folds import fold_rows
@@ -15,6 +14,7 @@ from assay.calibrate.isotonic import fit_isotonic
 from assay.calibrate.maps import apply_calibration, map_scores
 from assay.calibrate.thresholds import Goal, choose_threshold, decision_metrics
 from assay.errors import InputError
+from assay.outcome.calibration import Calibration
 
 SEEDS = st.integers(0, 2**32 - 1)
 # Few values, so that ties are common; the ends included.

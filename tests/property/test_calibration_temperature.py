@@ -6,11 +6,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from assay.bundle import Calibration
 from assay.calibrate.maps import apply_calibration
 from assay.calibrate.temperature import fit_temperature
 from assay.errors import InputError
 from assay.metrics import log_softmax
+from assay.outcome.calibration import Calibration
 
 LOGITS = arrays.arrays(
     np.float32,

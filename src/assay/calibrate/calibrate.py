@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from assay import metrics
 from assay._version import __version__
-from assay.bundle import Bundle, Calibration, Method, load_bundle, save_calibration
+from assay.bundle.bundle import Bundle
+from assay.bundle.calibration import save_calibration
+from assay.bundle.load import load_bundle
 from assay.calibrate.conformal import fit_half_width, measured_coverage
 from assay.calibrate.disjoint import calibration_provenance, refuse_seen, refuse_shared
 from assay.calibrate.fit import (
@@ -50,7 +52,8 @@ from assay.labelled.labels import generic_names, to_targets
 from assay.labelled.read import read_labelled
 from assay.labelled.rows import LabelledRows
 from assay.metrics import FloatArray, IntArray, ReliabilityBin
-from assay.tasks import Task
+from assay.outcome.calibration import Calibration
+from assay.tasks import Method, Task
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import choose_max_length
 from assay.train.inputs import tokens_of

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from assay.bundle import Bundle
+from assay.bundle.bundle import Bundle
 from assay.errors import InputError
 from assay.labelled.provenance import count_seen, packed_hashes, row_hashes
 from assay.labelled.rows import LabelledRows

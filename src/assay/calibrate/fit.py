@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay import metrics
-from assay.bundle import Calibration, Method, Task
 from assay.calibrate.affine import fit_logistic, fit_vector
 from assay.calibrate.isotonic import fit_isotonic
 from assay.calibrate.maps import apply_calibration, log_odds
@@ -22,6 +21,9 @@ from assay.calibrate.temperature import fit_temperature
 from assay.calibrate.thresholds import Goal, choose_threshold, decision_metrics, mean_metrics
 from assay.errors import InputError, UsageError
 from assay.metrics import FloatArray, IntArray
+from assay.outcome.calibration import Calibration
+from assay.tasks import Method
+from assay.tasks import TaskName as Task
 
 Threshold = float | tuple[float, ...] | None
 SelectBy = Literal["brier", "ece"]

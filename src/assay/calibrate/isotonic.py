@@ -6,9 +6,9 @@ scikit-learn fits, here alone and imported when asked for; applying needs NumPy 
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.bundle import Steps
 from assay.errors import UsageError
 from assay.metrics import FloatArray
+from assay.outcome.calibration import Steps
 
 
 def fit_isotonic(probability_N: FloatArray, holds_N: NDArray[np.generic]) -> Steps:

@@ -15,8 +15,9 @@ Axes: N rows, C outputs.
 import numpy as np
 from numpy.typing import ArrayLike
 
-from assay.bundle import Calibration, Steps, Task
 from assay.metrics import FloatArray, sigmoid, softmax
+from assay.outcome.calibration import Calibration, Steps
+from assay.tasks import TaskName as Task
 
 
 def apply_calibration(logits_NC: ArrayLike, calibration: Calibration | None, task: Task) -> FloatArray:

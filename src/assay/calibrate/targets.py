@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from assay.bundle import Task
 from assay.errors import InputError
 from assay.metrics import FloatArray
+from assay.tasks import TaskName as Task
 
 TargetArray = NDArray[np.int64] | FloatArray
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from assay.bundle import Task
 from assay.calibrate.targets import TargetArray, check_logits_and_targets, refuse_all_right
 from assay.errors import InputError
 from assay.metrics import FloatArray, sigmoid, softmax
+from assay.tasks import TaskName as Task
 
 _NUM_STEPS = 200
 _RELATIVE_PRECISION = 1e-10

@@ -71,7 +71,7 @@ def examine(bundle: str | None = None) -> Findings:
 
 
 def _bundle_lines(path: str) -> list[tuple[str, str]]:
-    from assay.bundle import load_bundle
+    from assay.bundle.load import load_bundle
     from assay.engine.load import load_engine
     from assay.tokenize.encode import Encoder
 

@@ -19,7 +19,8 @@ from assay.engine.fake import FakeEngine
 from assay.engine.fp8 import check_fp8
 from assay.engine.padded import PaddedEngine
 from assay.errors import UsageError
-from assay.model import checkpoints, families
+from assay.model import families, pretrained
+from assay.model.checkpoint import Checkpoint, read_checkpoint
 from assay.model.families import EncoderWeights
 from assay.model.packing import pack
 
@@ -60,12 +61,16 @@ def load_engine(
     if chosen.type == "cpu":
         torch.set_num_threads(machine.choose_threads(num_threads).count)
     wanted = _Wanted(
-        path=Path(path), device=chosen, dtype=dtype, fp8=precision == "fp8", deterministic=deterministic
+        checkpoint=read_checkpoint(path),
+        device=chosen,
+        dtype=dtype,
+        fp8=precision == "fp8",
+        deterministic=deterministic,
     )
     if wanted.fp8 and chosen.type == "cpu":
         raise UsageError("precision 'fp8' needs a GPU; use auto")
     if not packed:
-        return wanted.padded(checkpoints.load_classifier(path, dtype=dtype), "asked for")
+        return wanted.padded(pretrained.load_classifier(path, dtype=dtype), "asked for")
     return _proven_engine(wanted) or _engine_on_trial(wanted)
 
 
@@ -73,7 +78,7 @@ def load_engine(
 class _Wanted:
     """What was asked of `load_engine`."""
 
-    path: Path
+    checkpoint: Checkpoint
     device: torch.device
     dtype: torch.dtype
     fp8: bool
@@ -108,8 +113,7 @@ class _Wanted:
 
     def proof(self) -> proofs.Proof:
         """Where it is noted that these very files passed on this device, with these versions."""
-        files = checkpoints.weight_files(self.path)
-        return proofs.Proof.of(files, self.device, self.dtype, self.fp8, self.deterministic)
+        return proofs.Proof.of(self.checkpoint.files, self.device, self.dtype, self.fp8, self.deterministic)
 
     def _settled(self, engine: CpuPackedEngine | PaddedEngine) -> Engine:
         """The engine; a deterministic one runs each sequence alone."""
@@ -127,7 +131,7 @@ def _proven_engine(wanted: _Wanted) -> Engine | None:
     config = wanted.proof().config()
     if config is None:
         return None
-    tensors = checkpoints.load_tensors(wanted.path)
+    tensors = pretrained.load_tensors(wanted.checkpoint)
     if tensors is None:
         return None
     try:
@@ -141,7 +145,7 @@ def _proven_engine(wanted: _Wanted) -> Engine | None:
 def _engine_on_trial(wanted: _Wanted) -> Engine:
     """The packed engine where the family is known and proves itself, else the padded one."""
     # in fp32: queries are scaled, and fp8's scales found, before anything is rounded
-    model = checkpoints.load_classifier(wanted.path, dtype=torch.float32)
+    model = pretrained.load_classifier(wanted.checkpoint.path, dtype=torch.float32)
     weights = families.extract_weights(model)
     engine = _deberta_engine(model, wanted) if weights is None else wanted.packed(weights)
     if isinstance(engine, str):

@@ -16,7 +16,7 @@ from assay.engine.engine import Engine
 from assay.engine.padded import PaddedEngine
 from assay.engine.run import run_sequences
 from assay.engine.sequences import Sequences
-from assay.model import checkpoints
+from assay.model import pretrained
 
 Task = Literal["single_label", "multi_label", "regression"]
 Floats = npt.NDArray[np.float32]
@@ -69,7 +69,7 @@ class ParityReport:
 
 def reference_engine(path: str | Path, *, device: str = "cpu") -> PaddedEngine:
     """Return the fp32 reference of a bundle on a device; `compare` runs it a document at a time."""
-    model = checkpoints.load_classifier(path, dtype=torch.float32)
+    model = pretrained.load_classifier(path, dtype=torch.float32)
     return PaddedEngine(model, device=devices.parse_device(device), reason="parity reference")
 
 

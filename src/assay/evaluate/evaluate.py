@@ -19,7 +19,8 @@ import numpy as np
 
 from assay import metrics
 from assay._version import __version__
-from assay.bundle import Bundle, load_bundle
+from assay.bundle.bundle import Bundle
+from assay.bundle.load import load_bundle
 from assay.data.storage import is_object_url, local_path
 from assay.engine import devices
 from assay.engine.load import load_engine

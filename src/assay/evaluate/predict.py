@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assay.bundle import Bundle
+from assay.bundle.bundle import Bundle
 from assay.data.rows import SourceRows
 from assay.engine.engine import Engine
 from assay.errors import InputError

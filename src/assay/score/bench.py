@@ -20,7 +20,7 @@ import torch
 from transformers import AutoConfig
 
 from assay import machine
-from assay.bundle import Bundle
+from assay.bundle.bundle import Bundle
 from assay.data.reading import read_rows
 from assay.data.rows import SourceRows
 from assay.data.sources import Source

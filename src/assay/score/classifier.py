@@ -12,7 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from assay.bundle import Bundle, load_bundle
+from assay.bundle.bundle import Bundle
+from assay.bundle.load import load_bundle
 from assay.data.columns import is_textual, value_type
 from assay.data.rows import NOT_TEXT, NOT_UTF8, NULL, SourceRows, as_text
 from assay.engine.engine import Engine

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from assay._version import __version__
-from assay.bundle import Bundle, load_bundle
+from assay.bundle.bundle import Bundle
+from assay.bundle.load import load_bundle
 from assay.data.finding import find_sources
 from assay.data.sources import Columns, Source
 from assay.errors import RefusedError, UsageError

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from assay.bundle import Bundle
+from assay.bundle.bundle import Bundle
 from assay.score.decide import INT_SCORE, score_columns
 
 

@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from assay.bundle import Bundle, Calibration
+from assay.bundle.bundle import Bundle
 from assay.calibrate.maps import apply_calibration
 from assay.engine.engine import Engine
 from assay.engine.run import run_sequences
 from assay.engine.sequences import ForwardStats, Sequences
 from assay.errors import UsageError
+from assay.outcome.calibration import Calibration
 from assay.score.chunks import Chunk, max_row_tokens
 from assay.score.decide import INT_SCORE, decide
 from assay.tokenize.encode import Encoder, Tokens

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from assay.bundle import Bundle, load_bundle
+from assay.bundle.bundle import Bundle
+from assay.bundle.load import load_bundle
 from assay.errors import RefusedError
 from assay.runs.run import Run, open_run
 from assay.runs.worker import worker_main

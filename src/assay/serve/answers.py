@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from assay.bundle import Bundle
+from assay.bundle.bundle import Bundle
 from assay.metrics import sigmoid
 from assay.serve.tickets import ScoredText, Ticket
 

@@ -237,7 +237,7 @@ def start(link: Link, arguments: argparse.Namespace) -> None:
             num_gpus = count_gpus()
             link.send(frames.pack_json(Kind.HELLO, {"num_gpus": num_gpus}))
             arguments.device = "cuda:0" if num_gpus else "cpu"
-        from assay.bundle import load_bundle
+        from assay.bundle.load import load_bundle
 
         bundle = load_bundle(arguments.bundle)
         engine = load(arguments, len(bundle.labels))

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 from assay._version import __version__
-from assay.bundle import Bundle
+from assay.bundle.bundle import Bundle
 from assay.serve import answers, models
 from assay.serve.bodies import Held, read_json
 from assay.serve.docs import docs_page, document

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from assay.bundle import Bundle, Calibration
+from assay.bundle.bundle import Bundle
 from assay.calibrate.maps import apply_calibration
+from assay.outcome.calibration import Calibration
 from assay.score.decide import INTERVAL, Decision, decide
 from assay.tokenize.settings import WINDOWS, OnLong
 from assay.tokenize.windows import document_logits

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from assay.bundle import Bundle, load_bundle
+from assay.bundle.bundle import Bundle
+from assay.bundle.load import load_bundle
 from assay.errors import AssayError, RefusedError, UsageError, WorkError
 from assay.serve.dispatcher import Dispatcher
 from assay.serve.edge import Receive

@@ -26,8 +26,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from tokenizers import Encoding, Tokenizer
 
-from assay.bundle import read_json, tokenizer_fingerprint
 from assay.errors import BundleError, UsageError
+from assay.model.checkpoint import read_json, tokenizer_fingerprint
 from assay.tokenize.cuts import CutRule, find_cut_rule
 from assay.tokenize.settings import WINDOWS, OnLong
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from assay import machine
 from assay._version import __version__
-from assay.bundle import Bundle, load_bundle
+from assay.bundle.bundle import Bundle
+from assay.bundle.load import load_bundle
 from assay.data.finding import find_sources
 from assay.data.sources import Columns
 from assay.errors import SourceError, UsageError

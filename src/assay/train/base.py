@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
-from assay.bundle import check_base
 from assay.errors import BundleError
-from assay.model.checkpoints import quiet
+from assay.model.checkpoint import Checkpoint, read_checkpoint, tokenizer_fingerprint
+from assay.model.pretrained import from_pretrained, quiet
 from assay.train.optimizer import add_lora, freeze
 from assay.train.settings import TrainSettings
 
@@ -27,21 +27,12 @@ def load_model(settings: TrainSettings, names: tuple[str, ...]) -> PreTrainedMod
             setattr(config, name, settings.dropout)
     with quiet():
         try:
-            model, found = AutoModelForSequenceClassification.from_pretrained(
-                settings.base,
-                config=config,
-                dtype=torch.float32,
-                local_files_only=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
+            model, found = from_pretrained(base_checkpoint(settings.base), config, dtype=torch.float32)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise BundleError(
                 f"{settings.base}: transformers makes no {config.model_type} classifier of it"
-                f" ({_reason(error)}); mend its files, or choose another base"
+                f" ({_reason(error)}); fix its files, or choose another base"
             ) from error
-    assert isinstance(model, PreTrainedModel)
     _check_weights(settings.base, model, found)
     if settings.lora_rank is not None:
         add_lora(model, rank=settings.lora_rank, alpha=settings.lora_alpha)
@@ -49,15 +40,22 @@ def load_model(settings: TrainSettings, names: tuple[str, ...]) -> PreTrainedMod
     return model
 
 
+def base_checkpoint(base: str) -> Checkpoint:
+    """The folder that a training starts from: as a bundle's, but without need of a head or labels."""
+    checkpoint = read_checkpoint(base)
+    tokenizer_fingerprint(base)
+    return checkpoint
+
+
 def base_config(base: str) -> Any:  # noqa: ANN401 - a transformers config is untyped
     """The config of the base, as transformers reads it; raises `BundleError` where it cannot."""
-    check_base(base)
+    base_checkpoint(base)
     try:
         return AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a value of any kind may stand there, and each config has checks of its own
         raise BundleError(
             f"{Path(base) / 'config.json'}: transformers cannot read it ({_reason(error)});"
-            " mend it, or choose another base"
+            " correct it, or choose another base"
         ) from error
 
 

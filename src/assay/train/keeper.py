@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from assay.errors import InputError, RefusedError
-from assay.model.checkpoints import weight_files
+from assay.model.checkpoint import read_checkpoint
 from assay.train import checkpoints, distributed
 from assay.train.checkpoints import BestWeights, Checkpoint
 from assay.train.datasets import Prepared
@@ -216,7 +216,7 @@ def _fingerprint(settings: TrainSettings, names: tuple[str, ...], rows: Rows, wo
     for side in (rows.train, rows.validation):
         for array in (side.offsets, side.flat_ids, side.second_starts, side.targets):
             digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
-    for file in weight_files(settings.base):
+    for file in read_checkpoint(settings.base).files:
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "blake2b").digest())
     return digest.hexdigest()

@@ -7,12 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from assay.bundle import check_base, check_out, limit_of
+from assay.bundle.publish import check_out
 from assay.errors import RefusedError, StorageError, UsageError
 from assay.labelled.read import local_paths
-from assay.model.checkpoints import weight_files
 from assay.train import checkpoints
-from assay.train.base import base_config
+from assay.train.base import base_checkpoint, base_config
 from assay.train.keeper import STEP_OF, decisive, step_of
 from assay.train.settings import TrainSettings
 from assay.train.sinks import check_sink
@@ -31,7 +30,7 @@ def check_places(settings: TrainSettings, *, num_ranks: int) -> None:
     if settings.overwrite:
         _refuse_to_bury(settings, out)
     base_config(settings.base)
-    limit = limit_of(Path(settings.base), check_base(settings.base))
+    limit = base_checkpoint(settings.base).max_length
     if settings.max_length > limit:
         raise UsageError(
             f"max_length={settings.max_length}; {settings.base} takes {limit:,} tokens; set max_length={limit}"
@@ -58,7 +57,7 @@ def _check_room(settings: TrainSettings, out: Path) -> None:
         raise StorageError(
             f"{place}: a folder that can be written to is needed for out={settings.out}; name another"
         )
-    size = sum(file.stat().st_size for file in weight_files(settings.base))
+    size = sum(file.stat().st_size for file in base_checkpoint(settings.base).files)
     disk = shutil.disk_usage(place)
     if disk.total and disk.free < 2 * size:
         raise StorageError(

@@ -13,10 +13,11 @@ import transformers
 from transformers import PreTrainedModel
 
 from assay._version import __version__
-from assay.bundle import Description, check_base, publish_folder, write_description
+from assay.bundle.description import Description, write_description
+from assay.bundle.publish import publish_folder
 from assay.labelled.labels import names_of
 from assay.train import checkpoints
-from assay.train.base import dropout_names
+from assay.train.base import base_checkpoint, dropout_names
 from assay.train.report import REPORT_FILE, Trained, render
 from assay.train.sinks import Recorder
 
@@ -32,7 +33,7 @@ def publish(
     """Writes the bundle of these weights to `out` in one step."""
     settings = trained.settings
     config: Any = model.config
-    base = check_base(settings.base)
+    base = base_checkpoint(settings.base).config
     # the saved config keeps the base's dropout: a training setting is not part of the model
     for name in dropout_names(config.to_dict()):
         if name in base:

@@ -15,7 +15,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification
 
 from assay import metrics
-from assay.bundle import Calibration, Description, load_bundle, save_calibration, write_description
+from assay.bundle.calibration import save_calibration
+from assay.bundle.description import Description, write_description
+from assay.bundle.load import load_bundle
 from assay.calibrate.calibrate import calibrate, calibrate_rows, held_out_logits
 from assay.calibrate.maps import apply_calibration
 from assay.calibrate.settings import CalibrateSettings
@@ -24,6 +26,7 @@ from assay.engine.load import load_engine
 from assay.errors import InputError, StorageError, UsageError
 from assay.labelled.provenance import count_seen, pack_hashes, text_hashes
 from assay.labelled.rows import LabelledRows
+from assay.outcome.calibration import Calibration
 from assay.score.decide import decide
 
 LABELS = ("low", "mid", "high")

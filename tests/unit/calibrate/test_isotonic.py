@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.isotonic import IsotonicRegression
 
-from assay.bundle import Calibration
 from assay.calibrate.isotonic import fit_isotonic
 from assay.calibrate.maps import map_scores
 from assay.errors import UsageError
+from assay.outcome.calibration import Calibration
 
 
 def drawn(num_rows=400, seed=0):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from assay.bundle import Calibration, Steps
 from assay.calibrate.maps import apply_calibration, log_odds, map_scores
 from assay.metrics import sigmoid, softmax
+from assay.outcome.calibration import Calibration, Steps
 
 LOGITS_N2 = np.array([[0.0, 0.0], [1.0, -1.0], [-2.0, 3.0]])
 LOGITS_N3 = np.array([[0.0, 1.0, -1.0], [2.0, 0.5, 0.0]])

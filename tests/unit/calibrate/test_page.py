@@ -9,7 +9,7 @@ from support.bundles import WORDS
 from support.models import write_model
 from support.pages import ROOT, commands, read_blocks
 
-from assay.bundle import load_bundle
+from assay.bundle.load import load_bundle
 from assay.cli.main import main
 from assay.engine.load import load_engine
 from assay.metrics import sigmoid

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from assay.bundle import Calibration
 from assay.calibrate.maps import apply_calibration
 from assay.calibrate.temperature import fit_temperature
 from assay.errors import InputError
 from assay.metrics import ece, sigmoid, softmax
+from assay.outcome.calibration import Calibration
 
 
 def drawn(num_rows, *, num_classes=4, seed=0):

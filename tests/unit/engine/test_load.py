@@ -15,7 +15,7 @@ from assay.engine.fake import FakeEngine
 from assay.engine.load import SELF_TEST_TOLERANCE, load_engine, self_test
 from assay.engine.padded import PaddedEngine
 from assay.errors import BundleError, UsageError
-from assay.model import checkpoints
+from assay.model import pretrained
 from assay.model.packing import pack
 
 SHAPE = {
@@ -81,9 +81,9 @@ def test_what_passed_once_is_not_tried_again(bert, fresh_cache, monkeypatch):
     first = load_engine(bert, num_threads=1)
     sequences = pack([[1, 2, 3], [4, 5, 6, 7]])
     calls = []
-    original = checkpoints.load_classifier
+    original = pretrained.load_classifier
     monkeypatch.setattr(
-        checkpoints, "load_classifier", lambda *args, **named: calls.append(args) or original(*args, **named)
+        pretrained, "load_classifier", lambda *args, **named: calls.append(args) or original(*args, **named)
     )
     second = load_engine(bert, num_threads=1)
     assert not calls

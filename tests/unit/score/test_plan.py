@@ -10,10 +10,12 @@ import pytest
 from support.bundles import write_bundle
 from support.cli import use_fake_workers
 
-from assay.bundle import Calibration, load_bundle, save_calibration
+from assay.bundle.calibration import save_calibration
+from assay.bundle.load import load_bundle
 from assay.cli.main import main
 from assay.data.sources import Columns, Source
 from assay.errors import RefusedError, SourceError, UsageError
+from assay.outcome.calibration import Calibration
 from assay.runs.cut import cut_sources, id_field
 from assay.runs.manifest import new_manifest, parse_manifest
 from assay.runs.run import create_or_join

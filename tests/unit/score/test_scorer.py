@@ -9,12 +9,14 @@ import pytest
 from support.bundles import write_bundle
 from support.models import change_json
 
-from assay.bundle import Calibration, Steps, load_bundle, save_calibration
+from assay.bundle.calibration import save_calibration
+from assay.bundle.load import load_bundle
 from assay.calibrate.maps import apply_calibration
 from assay.data.rows import SourceRows
 from assay.engine.fake import FakeEngine
 from assay.engine.sequences import Stopped
 from assay.errors import InputError, UsageError
+from assay.outcome.calibration import Calibration, Steps
 from assay.score.chunks import to_chunk
 from assay.score.schema import score_fields
 from assay.score.scorer import NOT_FINITE, Scorer

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.bundles import write_bundle
 
-from assay.bundle import load_bundle
+from assay.bundle.load import load_bundle
 from assay.data.storage import open_store
 from assay.engine.fake import FakeEngine
 from assay.errors import InputError, RefusedError

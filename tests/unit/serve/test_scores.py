@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.bundles import write_bundle
 
-from assay.bundle import load_bundle
+from assay.bundle.load import load_bundle
 from assay.serve.scores import Scoring
 
 

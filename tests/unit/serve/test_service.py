@@ -9,7 +9,8 @@ import pytest
 from support.bundles import write_bundle
 from support.serving import client_of, open_service
 
-from assay.bundle import Calibration, save_calibration
+from assay.bundle.calibration import save_calibration
+from assay.outcome.calibration import Calibration
 from assay.serve.refusals import Refusal
 from assay.serve.service import load_here, notes_of
 from assay.serve.settings import ServeSettings

@@ -11,8 +11,8 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer
 
-from assay.bundle import tokenizer_fingerprint
 from assay.errors import BundleError, UsageError
+from assay.model.checkpoint import tokenizer_fingerprint
 from assay.tokenize import encode as encode_module
 from assay.tokenize.encode import TOO_LONG, Encoder
 

@@ -11,7 +11,7 @@ from support.training import animal_rows, settings, write_base
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from assay import metrics
-from assay.bundle import load_bundle
+from assay.bundle.load import load_bundle
 from assay.errors import UsageError, WorkError
 from assay.labelled.labels import label_names, to_targets
 from assay.labelled.rows import LabelledRows

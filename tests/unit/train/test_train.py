@@ -10,11 +10,12 @@ import torch
 from support.training import settings
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from assay.bundle import load_bundle, tokenizer_fingerprint
+from assay.bundle.load import load_bundle
 from assay.engine import devices
 from assay.errors import BundleError, InputError, SourceError, UsageError, WorkError
 from assay.labelled.provenance import count_seen, text_hashes
 from assay.labelled.rows import LabelledRows
+from assay.model.checkpoint import tokenizer_fingerprint
 from assay.train import train as training
 from assay.train.loop import Validation, cost
 from assay.train.train import fit, train

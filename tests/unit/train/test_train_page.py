@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.pages import ROOT, commands, read_blocks, shell_environment
 
-from assay.bundle import load_bundle
+from assay.bundle.load import load_bundle
 from assay.cli.main import main
 from assay.tasks import Task
 from assay.train import display

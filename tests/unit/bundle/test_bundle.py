@@ -10,18 +10,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from assay.bundle import (
-    Calibration,
-    Description,
-    Steps,
-    load_bundle,
-    load_style_calibration,
-    publish_folder,
-    save_calibration,
-    tokenizer_fingerprint,
-    write_description,
-)
+from assay.bundle.calibration import load_style_calibration, save_calibration
+from assay.bundle.description import Description, write_description
+from assay.bundle.load import load_bundle
+from assay.bundle.publish import publish_folder
 from assay.errors import BundleError, StorageError, UsageError
+from assay.model.checkpoint import tokenizer_fingerprint
+from assay.outcome.calibration import Calibration, Steps
 
 CONFIG = {
     "architectures": ["BertForSequenceClassification"],
@@ -194,7 +189,7 @@ def test_legacy_weights_are_taken_with_a_note(tmp_path):
     """pytorch_model.bin is left to its own loader, and the user is told."""
     folder = make(tmp_path / "b")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    assert "weights_only" in load_bundle(folder).notes[0]
+    assert "tensors alone are read" in load_bundle(folder).notes[0]
 
 
 def test_sharded_weights_need_every_shard(tmp_path):
@@ -218,8 +213,8 @@ def test_sharded_weights_need_every_shard(tmp_path):
     ("content", "match"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
-        (b"", "0 bytes that are no whole safetensors file"),
-        (b'\x08\0\0\0\0\0\0\0{"a": 1}', "no whole safetensors file"),
+        (b"", "0 bytes that are not a whole safetensors file"),
+        (b'\x08\0\0\0\0\0\0\0{"a": 1}', "not a whole safetensors file"),
     ],
 )
 def test_damaged_weights_are_refused_before_they_are_mapped(tmp_path, content, match):
@@ -235,7 +230,7 @@ def test_weights_cut_short_are_refused(tmp_path):
     folder = make(tmp_path / "b")
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(BundleError, match="no whole safetensors file"):
+    with pytest.raises(BundleError, match="not a whole safetensors file"):
         load_bundle(folder)
 
 
@@ -645,6 +640,6 @@ def test_an_unwritable_place_is_a_storage_error(tmp_path):
 def test_importing_bundle_loads_neither_torch_nor_pyarrow():
     """Workers and the command line read bundles long before they need a tensor."""
     heavy = "{'torch', 'transformers', 'pyarrow'}"
-    code = f"import sys, assay.bundle, assay.metrics; print({heavy} & set(sys.modules))"
+    code = f"import sys, assay.bundle.load, assay.metrics; print({heavy} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert out.stdout.strip() == "set()"

@@ -1,0 +1,40 @@
+"""The Bundle value: a checked folder that can be deployed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from assay.model.checkpoint import JsonObject
+from assay.outcome.calibration import Calibration
+from assay.tasks import TaskName
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bundle:
+    """A checked bundle folder: what it predicts, within which limits, and its identity."""
+
+    path: Path
+    """The folder."""
+    config: JsonObject
+    """`config.json` as it stands."""
+    task: TaskName
+    """What the head predicts."""
+    labels: tuple[str, ...]
+    """Names of the outputs, in the order of the logits."""
+    calibration: Calibration | None
+    """`calibration.json`, where there is one."""
+    max_length: int
+    """Most tokens, special tokens included, that the model can take."""
+    default_max_length: int
+    """Tokens that it was trained and calibrated for; `max_length` where nothing says so."""
+    fingerprint: str
+    """Hash of all that can change a score, 32 hex digits."""
+    tokenizer_fingerprint: str
+    """Hash of what turns text into ids, 32 hex digits."""
+    is_pair: bool | None
+    """Whether it takes two texts; `None` where the folder does not say."""
+    provenance: JsonObject
+    """Where it came from: base, settings, counts, hashes of the training rows."""
+    int_score: tuple[int, int] | None = None
+    """Regression: least and greatest whole score, where predictions are also given rounded and clipped."""
+    notes: tuple[str, ...] = ()
+    """Things the user should hear of, a sentence each."""

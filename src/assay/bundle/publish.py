@@ -1,0 +1,96 @@
+"""Publishing a bundle: a folder appears whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from assay.errors import AssayError, StorageError, UsageError
+
+
+@contextmanager
+def publish_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A scratch folder beside `out` that becomes `out` when the block ends well, and vanishes when not.
+
+    A reader never sees a half-written bundle. Refuses an `out` that holds anything, unless
+    `overwrite`; then the old folder is moved aside, replaced and removed. A killed process leaves
+    `.<name>.tmp-*` behind.
+    """
+    check_out(out, overwrite=overwrite)
+    with storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.tmp-", dir=out.parent))
+        try:
+            yield scratch
+            mode = _default_mode(scratch)
+            for file in sorted(scratch.rglob("*")):
+                if file.is_file():
+                    file.chmod(mode & 0o666)  # safetensors' writer lets only the owner read
+                    _sync_file(file)
+            scratch.chmod(mode)
+            _swap_in(scratch, out)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+
+
+def check_out(out: Path, *, overwrite: bool = False) -> None:
+    """Raises `UsageError` where `out` cannot become a new bundle folder, before any work is done."""
+    if out.exists() and not out.is_dir():
+        msg = f"{out}: a file; a bundle is a folder; name another place"
+        raise UsageError(msg)
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        msg = (
+            f"{out}: the folder is not empty; a bundle is never written over another; "
+            "name a new folder, or replace it with overwrite"
+        )
+        raise UsageError(msg)
+
+
+@contextmanager
+def storage_errors(target: Path) -> Iterator[None]:
+    """`StorageError` for what the disk refuses within."""
+    try:
+        yield
+    except AssayError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        msg = f"{target}: {reason}; the bundle could not be written; free space or name a writable place"
+        raise StorageError(msg) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was renamed in a folder survive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _default_mode(folder: Path) -> int:
+    """Permissions that a new folder gets here."""
+    probe = folder / ".mode"
+    probe.mkdir()
+    mode = probe.stat().st_mode & 0o777
+    probe.rmdir()
+    return mode
+
+
+def _swap_in(scratch: Path, out: Path) -> None:
+    aside: Path | None = None
+    if out.exists():
+        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
+        out.replace(aside)
+    scratch.replace(out)
+    sync_folder(out.parent)
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync_file(file: Path) -> None:
+    with file.open("rb") as content:
+        os.fsync(content.fileno())

@@ -1,0 +1,135 @@
+"""Models and tensors of a checkpoint, in memory.
+
+Which files they come from `model.checkpoint` decides. Only weights are read: safetensors, or an old
+`pytorch_model.bin` through torch's weights-only reader. No code and no other pickle is ever run.
+"""
+
+import contextlib
+import pickle
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from assay.errors import BundleError
+from assay.model.checkpoint import Checkpoint, read_checkpoint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def load_classifier(path: str | Path, *, dtype: torch.dtype = torch.float32) -> "PreTrainedModel":
+    """Return the classifier of a folder in evaluation mode on the CPU, its weights in `dtype`.
+
+    Raises BundleError as `read_checkpoint` does, and where weights are missing (a head that would be made
+    up at random) or of another shape.
+    """
+    from transformers import AutoConfig
+
+    checkpoint = read_checkpoint(path)
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(
+                checkpoint.path, local_files_only=True, trust_remote_code=False
+            )
+            model, info = from_pretrained(checkpoint, config, dtype=dtype)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        SafetensorError,
+        EOFError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise BundleError(
+            f"{checkpoint.path} cannot be loaded: {_one_line(error)}; check that the copy is complete"
+        ) from error
+    _require_complete(checkpoint.path, info)
+    return cast("PreTrainedModel", cast("Any", model).eval().requires_grad_(False))  # noqa: FBT003
+
+
+def from_pretrained(
+    checkpoint: Checkpoint,
+    config: Any,  # noqa: ANN401 - a transformers config is untyped
+    *,
+    dtype: torch.dtype,
+) -> tuple["PreTrainedModel", dict[str, Any]]:
+    """Return transformers' classifier of these very weights, and its report of what did not fit."""
+    from transformers import AutoModelForSequenceClassification
+
+    loaded, info = AutoModelForSequenceClassification.from_pretrained(
+        checkpoint.path,
+        config=config,
+        dtype=dtype,
+        use_safetensors=checkpoint.is_safetensors,
+        local_files_only=True,
+        trust_remote_code=False,
+        weights_only=True,
+        # Else transformers reports them on a log and raises an error that names none.
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    return cast("PreTrainedModel", loaded), info
+
+
+def load_tensors(checkpoint: Checkpoint) -> dict[str, torch.Tensor] | None:
+    """Return a checkpoint's tensors by name, as they lie in its safetensors.
+
+    Takes a fraction of `load_classifier`, which makes a model; None where there are no safetensors or
+    they cannot be read: that one says why.
+    """
+    if not checkpoint.is_safetensors:
+        return None
+    try:
+        return {name: tensor for file in checkpoint.weights for name, tensor in load_file(file).items()}
+    except (OSError, SafetensorError):
+        return None
+
+
+def _require_complete(folder: Path, info: dict[str, Any]) -> None:
+    """BundleError where transformers made up a weight that the file lacks or holds in another shape."""
+    missing = sorted(str(key) for key in info.get("missing_keys", ()))
+    mismatched = sorted(_shapes(*key) for key in info.get("mismatched_keys", ()))
+    if mismatched:
+        raise BundleError(
+            f"{folder} holds {len(mismatched)} weights in another shape than config.json asks for "
+            f"({', '.join(mismatched[:3])}); correct the labels or sizes there, or copy the whole checkpoint"
+        )
+    if missing:
+        named = ", ".join(missing[:3])
+        raise BundleError(
+            f"{folder} lacks {len(missing)} weights ({named}); they would be random; "
+            "fine-tune it first, or copy the whole checkpoint"
+        )
+
+
+def _shapes(name: str, held: Sequence[int], wanted: Sequence[int]) -> str:
+    """A weight that does not fit, as `classifier.bias: 2, not 3`."""
+    return f"{name}: {' x '.join(map(str, held))}, not {' x '.join(map(str, wanted))}"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' progress bar and load report: what they say becomes our errors."""
+    from transformers.utils import logging as hf_logging
+
+    verbosity = hf_logging.get_verbosity()
+    had_bar = hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if had_bar:
+            hf_logging.enable_progress_bar()
+
+
+def _one_line(error: Exception) -> str:
+    """First line of an error's message, or its type."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
