@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ MOST_DISCARDED_BYTES = 256 << 20
 DISCARD_SECONDS = 10.0
 MOST_HELD_BYTES = 512 << 20
 """Of the bodies of all requests that are not answered yet; large ones beyond that are refused."""
+MOST_DEPTH = 1024
+"""Of arrays and objects in each other; orjson reads no more."""
 _CLOSE = {"Connection": "close"}
 
 
@@ -31,7 +34,7 @@ class Held:
         self.num_bytes += num_bytes
 
     def release(self, exchange: Exchange) -> None:
-        """Count those of a request no more."""
+        """Stop counting those of a request."""
         self.num_bytes -= exchange.body_bytes
         exchange.body_bytes = 0
 
@@ -39,11 +42,11 @@ class Held:
 async def read_json(
     scope: Scope, receive: Receive, *, held: Held, max_bytes: int, timeout_seconds: float
 ) -> Any:  # noqa: ANN401  JSON
-    """The JSON value of a body; raises Refusal for one too large, too slow, or that is none.
+    """The JSON value of a body; raises Refusal for one that is too large, too slow, or not JSON.
 
     Bytes are counted as they come, so that a body without a length is bounded too, and in `held`, so
-    that all bodies together are; one that came in a single piece is small and always read. Numbers that
-    are none (NaN), lone surrogates and nesting too deep to parse are refused with all that is no JSON.
+    that all bodies together are; one that came in a single piece is small and always read. NaN, lone
+    surrogates and nesting too deep to parse are refused like all that is not JSON.
     """
     await _check_head(scope, receive, max_bytes)
     exchange: Exchange = scope[EXCHANGE]
@@ -72,8 +75,30 @@ async def read_json(
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise Refusal("invalid", f"the body is not JSON in UTF-8 ({where})") from None
+        raise Refusal("invalid", json_fault(body, error)) from None
+
+
+def json_fault(body: bytes, error: orjson.JSONDecodeError) -> str:
+    """Why a body cannot be read as JSON and where, in one sentence that quotes nothing of it."""
+    if not body.strip():
+        return "the body is empty; send a JSON object"
+    try:
+        body.decode()
+    except UnicodeDecodeError as found:
+        before = body[: found.start].decode()
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        return (
+            f"the body is not UTF-8: byte 0x{body[found.start]:02x} at line {line}, column {column} "
+            f"(byte {found.start}); encode it as UTF-8"
+        )
+    where = f"line {error.lineno}, column {error.colno}"
+    if body.startswith(BOM_UTF8):
+        return f"the body begins with a byte order mark ({where}); send it without"
+    if "depth" in error.msg:
+        # orjson points behind the bracket that is one too many
+        where = f"line {error.lineno}, column {error.colno - 1}"
+        return f"the body is nested too deep at {where}; at most {MOST_DEPTH} arrays and objects may be open"
+    return f"the body is not JSON: {error.msg} at {where}"
 
 
 async def _check_head(scope: Scope, receive: Receive, max_bytes: int) -> None:

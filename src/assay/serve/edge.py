@@ -197,4 +197,9 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return bytes(value).decode()
+    return new_request_id()
+
+
+def new_request_id() -> str:
+    """An id for a request that brought none."""
     return f"{_START}{next(_numbers):016x}"

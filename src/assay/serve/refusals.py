@@ -11,6 +11,7 @@ from assay.errors import AssayError, InputError
 Reason = Literal[
     "invalid", "empty", "too_long", "too_large", "media_type", "unauthorized", "rate_limited", "overloaded",
     "unhealthy", "timeout", "slow_body", "backend", "not_this_model", "not_found", "method", "internal",
+    "malformed", "large_head",
 ]  # fmt: skip
 
 STATUS: Mapping[Reason, tuple[int, str]] = {
@@ -30,6 +31,8 @@ STATUS: Mapping[Reason, tuple[int, str]] = {
     "not_found": (404, "validation"),
     "method": (405, "validation"),
     "internal": (500, "backend"),
+    "malformed": (400, "validation"),
+    "large_head": (431, "validation"),
 }
 """Status and `error_type` of each reason; 424 and the types up to `empty` are TEI's."""
 

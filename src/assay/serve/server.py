@@ -8,10 +8,8 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from assay.errors import AssayError, UsageError
 from assay.serve.edge import Edge
@@ -20,6 +18,7 @@ from assay.serve.keys import Keys, read_keys
 from assay.serve.log import RequestLog
 from assay.serve.metrics import Metrics
 from assay.serve.page import PAGE_FILES
+from assay.serve.protocol import Protocol
 from assay.serve.routes import DOCS_PATHS, PROBE_PATHS, make_app
 from assay.serve.service import Service
 from assay.serve.settings import ServeSettings
@@ -28,78 +27,9 @@ from assay.telemetry import configure_logging
 _log = logging.getLogger(__name__)
 
 BACKLOG = 2048
-HEADER_SECONDS = 15.0
-"""A connection that has not sent the head of a request by then is closed."""
-MOST_HEAD_BYTES = 64 << 10
-"""Of the head of a request, and of all that is no body behind it; keys are not looked at before it is whole."""
-TOO_LARGE_HEAD = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-)
 KEEP_ALIVE_SECONDS = 75
 CLOSE_SECONDS = 5
 """For connections to close once everything is answered."""
-
-
-class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 as uvicorn has it, but no connection that never sends a request, and no head without end."""
-
-    _head_timer: asyncio.TimerHandle | None = None
-    """None once the head of a request is whole."""
-    _num_head_bytes = 0
-    """Since the head, or a piece of the body, was whole."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client is there."""
-        super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEADER_SECONDS, transport.close)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone."""
-        self._drop_timer()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes came; reads are small, so what is above the limit is little."""
-        self._num_head_bytes += len(data)
-        super().data_received(data)
-        if self._num_head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
-            _log.warning("a connection was closed: more than %d bytes beside a body", MOST_HEAD_BYTES)
-            answering = cast("RequestResponseCycle | None", self.cycle)
-            if answering is None or answering.response_complete:
-                self.transport.write(TOO_LARGE_HEAD)
-            self.transport.close()
-
-    def on_message_begin(self) -> None:
-        """The first bytes of a request: the rest of its head must follow."""
-        super().on_message_begin()
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEADER_SECONDS, self.transport.close)
-
-    def on_headers_complete(self) -> None:
-        """The head is whole; the body has its own time."""
-        self._drop_timer()
-        self._num_head_bytes = 0
-        super().on_headers_complete()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; those behind a body are left out, as no one asks for them."""
-        if self._head_timer is not None:
-            super().on_header(name, value)
-
-    def on_body(self, body: bytes) -> None:
-        """A piece of the body, which has its own limit."""
-        self._num_head_bytes = 0
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """The request is whole."""
-        self._num_head_bytes = 0
-        super().on_message_complete()
-
-    def _drop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
 
 
 class Server(uvicorn.Server):

@@ -11,6 +11,7 @@ from support.bundles import write_bundle
 from support.models import change_json
 from support.serving import JSON, client_of, logits_of, open_service
 
+from assay.serve import bodies
 from assay.serve.frames import BatchFrame
 
 LABELS = ("ham", "spam")
@@ -595,3 +596,47 @@ def test_httpx_is_answered_with_a_length(bundles):
     (answer,) = ask(bundles / "single", ("/predict", {"text": "a"}))
     assert isinstance(answer, httpx.Response)
     assert int(answer.headers["content-length"]) == len(answer.content)
+
+
+BAD_JSON = {
+    "empty": (b"", "the body is empty; send a JSON object"),
+    "blank": (b" \r\n\t", "the body is empty; send a JSON object"),
+    "arrays too deep": (b'{"text":\n' + b"[" * 2_000, "nested too deep at line 2, column 1024"),
+    "objects too deep": (b'{"a":' * 2_000 + b"1" + b"}" * 2_000, "nested too deep at line 1, column 5121"),
+    "latin-1": ('{"text":\n "Zürich"}'.encode("latin-1"), "not UTF-8: byte 0xfc at line 2, column 4 (byte 12)"),
+    "utf-16": ('{"text": "a"}'.encode("utf-16-le").replace(b"a", b"\xe9"), "not UTF-8: byte 0xe9"),
+    "utf-16 with its mark": ('{"text": "a"}'.encode("utf-16"), "not UTF-8: byte 0xff at line 1, column 1 (byte 0)"),
+    "a surrogate's bytes": (b'{"text": "\xed\xa0\x80"}', "not UTF-8: byte 0xed at line 1, column 11 (byte 10)"),
+    "behind other letters": ('{"é":\n"üü\n'.encode() + b"\xff", "not UTF-8: byte 0xff at line 3, column 1 (byte 13)"),
+    "cut within a letter": (b'{"text": "\xc3', "not UTF-8: byte 0xc3"),
+    "deep and not UTF-8": (b"[" * 2_000 + b"\xff", "not UTF-8: byte 0xff at line 1, column 2001"),
+    "a byte order mark": (b'\xef\xbb\xbf{"text": "a"}', "begins with a byte order mark"),
+    "cut": (b'{"text": "a', "not JSON: unexpected end of data at line 1, column 12"),
+    "a control character": (b'{"text":\n"a\x01"}', "not JSON: unexpected control character in string at line 2"),
+    "half a surrogate pair": (b'{"text": "\\ud800"}', "not JSON: no low surrogate in string at line 1"),
+    "NaN": (b'{"text":\n NaN}', "not JSON: unexpected character, expected a JSON value at line 2, column 2"),
+    "more behind it": (b'{"text": "a"} b', "not JSON: unexpected content after document at line 1, column 15"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_JSON)
+def test_json_that_cannot_be_read_says_why_and_where(bundles, name):
+    """Each cause has its own true sentence with the place, and no other cause's words."""
+    body, words = BAD_JSON[name]
+    answer = ask(bundles / "single", ("/predict", body))[0]
+    assert answer.status_code == 422
+    said = answer.json()["error"]
+    assert words in said
+    causes = ("is empty", "too deep", "not UTF-8", "byte order mark", "not JSON")
+    assert [cause for cause in causes if cause in said] == [cause for cause in causes if cause in words]
+
+
+def test_json_as_deep_as_allowed_is_read(bundles):
+    """Nesting within the limit is not refused for its depth."""
+    depth = bodies.MOST_DEPTH
+    answer = ask(
+        bundles / "single", ("/predict", b'{"text":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}")
+    )[0]
+    assert answer.status_code == 422
+    assert "text" in answer.json()["error"]
+    assert "deep" not in answer.json()["error"]

@@ -1,4 +1,4 @@
-"""Connections: those that never send a request are closed, the others are kept."""
+"""Connections: what is not a request in time and of a size is refused, and the client hears of it."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ import pytest
 from support.bundles import write_bundle
 from support.serving import make_edge, open_service
 
-from assay.serve import routes, server
+from assay.serve import protocol, routes, server
 from assay.serve.bodies import Held
 from assay.serve.settings import ServeSettings
 
@@ -42,7 +42,7 @@ REQUEST = b"GET /live HTTP/1.1\r\nHost: test\r\n\r\n"
 
 def test_a_connection_without_a_request_is_closed(folder, monkeypatch):
     """Nothing, or half a head, within the time for a head: the connection is closed, and no file left open."""
-    monkeypatch.setattr(server, "HEADER_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "HEADER_SECONDS", 0.2)
 
     async def conversation(port):
         found = []
@@ -76,7 +76,7 @@ def in_turn(request, *, times, pause=0.0):
 
 def test_a_connection_is_kept_between_requests(folder, monkeypatch):
     """The time for a head counts from its first byte, not from the last answer."""
-    monkeypatch.setattr(server, "HEADER_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "HEADER_SECONDS", 0.2)
 
     assert talk(folder, in_turn(REQUEST, times=2, pause=0.5)) == [b"HTTP/1.1 200 OK"] * 2
 
@@ -111,6 +111,108 @@ def test_a_head_without_end_is_refused(folder, start, more):
     assert num_sent < 10_000_000
 
 
+HEAD = b"GET /live HTTP/1.1\r\nHost: test\r\n"
+OVER = protocol.MOST_HEAD_BYTES + 1
+HEADS = {
+    "one header": lambda size: HEAD + b"X: " + b"a" * (size - len(HEAD) - 7) + b"\r\n\r\n",
+    "spaces": lambda size: HEAD + b"X:" + b" " * (size - len(HEAD) - 7) + b"a\r\n\r\n",
+    "many headers": lambda size: HEAD + b"X: aaa\r\n" * ((size - len(HEAD)) // 8) + b"X: a\r\n\r\n",
+    "an address": lambda size: b"GET /" + b"a" * (size - 18) + b" HTTP/1.1\r\n\r\n",
+}
+"""Heads of a size, the many headers of one up to ten bytes larger."""
+
+
+@pytest.mark.parametrize("piece", [1 << 30, 16_384, 1_000])
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("size", [OVER, 120_000, 1_000_000])
+def test_a_head_over_the_limit_is_refused_however_it_comes(folder, kind, size, piece):
+    """At once or in pieces: 431 with a sentence, which the client can read after all that it sends."""
+    head = HEADS[kind](size)
+
+    async def conversation(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for start in range(0, len(head), piece):
+            writer.write(head[start : start + piece])
+            await writer.drain()
+            await asyncio.sleep(0)
+        found = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        return found
+
+    found = talk(folder, conversation)
+    assert found.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+    assert b"more than 65536 bytes; send fewer" in found
+
+
+@pytest.mark.parametrize("piece", [1 << 30, 4_096, 97])
+@pytest.mark.parametrize("kind", ["one header", "spaces"])
+def test_a_head_of_the_limit_is_answered_however_it_comes(folder, kind, piece):
+    """Exactly as many bytes as are allowed: 200."""
+    head = HEADS[kind](OVER - 1)
+    assert len(head) == protocol.MOST_HEAD_BYTES
+
+    async def conversation(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for start in range(0, len(head), piece):
+            writer.write(head[start : start + piece])
+            await asyncio.sleep(0)
+        found = await asyncio.wait_for(reader.readuntil(b"\r\n"), 10)
+        writer.close()
+        return found
+
+    assert talk(folder, conversation) == b"HTTP/1.1 200 OK\r\n"
+
+
+def test_a_large_head_behind_other_requests(folder):
+    """In one packet with requests before it: these are answered first, in order; then 431."""
+
+    async def conversation(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REQUEST * 3 + HEADS["one header"](70_000))
+        found = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        return found
+
+    found = talk(folder, conversation)
+    assert found.count(b"HTTP/1.1 200 OK") == 3
+    assert found.rindex(b"HTTP/1.1 200 OK") < found.index(b"HTTP/1.1 431 ")
+
+
+def test_what_is_not_http_is_said_so(folder):
+    """Another protocol, even where much of it is sent: 400, which the client can read."""
+
+    async def conversation(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"\x16\x03\x01" + b"a" * 1_000_000)
+        await writer.drain()
+        found = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        return found
+
+    found = talk(folder, conversation)
+    assert found.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"this is not an HTTP/1.1 request" in found
+
+
+def test_a_refused_connection_is_closed_after_a_while(folder, monkeypatch):
+    """A client that neither reads nor closes keeps its connection for the time to linger and no longer."""
+    monkeypatch.setattr(protocol, "LINGER_SECONDS", 0.2)
+
+    async def conversation(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HEADS["one header"](70_000))
+        await asyncio.wait_for(reader.read(), 10)  # the answer; the server sends no more
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                await asyncio.sleep(0.05)
+                writer.write(b"a")
+                await writer.drain()
+            return "open"
+        return "closed"
+
+    assert talk(folder, conversation) == "closed"
+
+
 def test_large_heads_within_the_limit_and_many_requests_are_answered(folder):
     """60 KB of headers, a hundred times over one connection: the limit is one of each head."""
     request = REQUEST[:-2] + b"X-Long: " + b"a" * 60_000 + b"\r\n\r\n"
@@ -136,7 +238,7 @@ def test_headers_behind_a_body(folder):
         writer.write(CHUNKED + b"0\r\n")
         num_sent = 0
         with contextlib.suppress(ConnectionError):
-            while not reader.at_eof() and num_sent < 50_000_000:
+            while not reader._buffer and num_sent < 50_000_000:
                 writer.write(b"X-Many: a\r\n" * 5_000)
                 num_sent += 55_000
                 await writer.drain()
