@@ -27,9 +27,9 @@ from assay.data.sources import Columns
 from assay.engine.fake import FakeEngine
 from assay.runs.cut import cut_sources, id_field
 from assay.runs.manifest import new_manifest
+from assay.runs.pipeline import run_unit
 from assay.runs.plan import MAX_UNIT_ROWS
 from assay.runs.run import ROW_GROUP_ROWS, create_or_join, writer_options
-from assay.runs.worker import run_unit
 from assay.score.schema import part_schema
 from assay.score.scorer import Scorer
 from assay.score.work import ScoreWork

@@ -31,9 +31,9 @@ from _record import finish, parser
 
 from assay.bundle.load import load_bundle
 from assay.engine.load import load_engine
+from assay.runs.pipeline import Pipeline
 from assay.runs.placement import Placement
 from assay.runs.run import create_or_join
-from assay.runs.worker import Pipeline
 from assay.score.plan import plan_score
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings

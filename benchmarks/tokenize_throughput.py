@@ -25,8 +25,8 @@ from _record import finish, parser
 from overhead import make_bundle
 from tokenizers import Tokenizer
 
+from assay.runs.pipeline import Pipeline
 from assay.runs.run import create_or_join
-from assay.runs.worker import Pipeline
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import plan_tokenize
 from assay.tokenize.settings import TokenizeSettings

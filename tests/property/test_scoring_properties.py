@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from support.scoring import MAX_LENGTH, make_classifier, read_parts, write_parquet
 
 from assay.engine.load import load_engine
+from assay.runs.pipeline import run_unit
 from assay.runs.run import create_or_join
-from assay.runs.worker import run_unit
 from assay.score.plan import plan_score
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.fake_runs import fake_commands
+from support.fake_runs import fake_workers
 
 from assay.cli.main import main
 from assay.score import verb
@@ -18,8 +18,8 @@ def use_fake_workers(set_attribute, *, host=None):
     """Have `assay score` in this process start fake workers; `set_attribute` is like setattr."""
     set_attribute(
         verb,
-        "worker_commands",
-        lambda _, run, placement: fake_commands(run, placement.num_workers, host=host),
+        "place_processes",
+        lambda _, run, placement: fake_workers(run, placement.num_workers, host=host),
     )
 
 

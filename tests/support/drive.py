@@ -9,11 +9,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.fake_runs import fake_commands, plan_run
+from support.fake_runs import fake_workers, plan_run
 from support.fake_worker import draw_death
 
 from assay.errors import WorkError
-from assay.runs.driver import drive_run
+from assay.runs.drive import drive_run
 from assay.runs.placement import static_place
 
 
@@ -28,7 +28,7 @@ def main() -> int:
         drive_run(
             url,
             plan_run(folder, unit_rows=int(unit_rows)),
-            lambda run: fake_commands(run, int(num_workers), host=os.environ.get("WORKER_HOST")),
+            lambda run: fake_workers(run, int(num_workers), host=os.environ.get("WORKER_HOST")),
             rank=rank,
             world_size=world_size,
             on_message=lambda line: print(line, flush=True),  # noqa: T201

@@ -12,11 +12,11 @@ from support.fake_worker import FakeWork, Orders
 from assay.data.finding import find_sources
 from assay.data.sources import Columns
 from assay.runs.cut import id_field
-from assay.runs.driver import WorkerCommand
+from assay.runs.local import process_worker
 from assay.runs.manifest import new_manifest
+from assay.runs.pipeline import run_unit
 from assay.runs.plan import limit_boundaries, plan_boundaries
 from assay.runs.run import create_or_join, part_path
-from assay.runs.worker import run_unit
 
 SUPPORT = Path(__file__).parent
 SCORES = (
@@ -77,16 +77,14 @@ def publish_unit(run, unit):
     return run_unit(run, FakeWork(run.manifest), unit)
 
 
-def fake_commands(run, num_workers=1, orders=None, *, host=None):
+def fake_workers(run, num_workers=1, orders=None, *, host=None):
     """How to start fake workers: each from nothing, or in milliseconds by the host at that address."""
     if host is None:
         arguments = (sys.executable, str(SUPPORT / "fake_worker.py"), run.url)
     else:
         arguments = (sys.executable, "-I", "-S", str(SUPPORT / "worker_host.py"), host, run.url)
-    command = WorkerCommand(
-        name="a worker", arguments=arguments, environment=orders.environment() if orders else {}
-    )
-    return [command] * num_workers
+    environment = orders.environment() if orders else {}
+    return [process_worker(arguments, name="a worker", environment=environment)] * num_workers
 
 
 def start_driver(run_url, folder, *, workers=1, unit_rows=20, orders=None, environment=None, host=None):

@@ -26,8 +26,9 @@ from assay import errors
 from assay.data import storage
 from assay.data.reading import read_rows
 from assay.errors import RefusedError
+from assay.runs.pipeline import StopRequestedError
 from assay.runs.run import open_run
-from assay.runs.worker import Mailbox, StopRequestedError, worker_main
+from assay.runs.worker import Mailbox, worker_main
 from assay.telemetry import Counters
 
 ORDERS = "FAKE_WORKER"
@@ -267,7 +268,7 @@ def main() -> int:
         return 3
     run = open_run(sys.argv[1])
 
-    def open_work(should_stop: Callable[[], bool]) -> FakeWork:
+    def open_work(mailbox: Mailbox) -> FakeWork:
         if orders.start == "refused":
             msg = "the model is another now; put it back"
             raise RefusedError(msg)
@@ -276,7 +277,7 @@ def main() -> int:
             raise RuntimeError(msg)
         if orders.deaths:
             draw_death(Path(orders.deaths))
-        return FakeWork(run.manifest, orders, should_stop)
+        return FakeWork(run.manifest, orders, mailbox.should_stop)
 
     return worker_main(run, open_work)
 

@@ -18,8 +18,8 @@ from transformers import (
     set_seed,
 )
 
+from assay.runs.pipeline import run_unit
 from assay.runs.run import create_or_join, part_path
-from assay.runs.worker import run_unit
 from assay.score.plan import plan_score
 from assay.score.settings import ScoreSettings
 from assay.score.verb import place

@@ -7,8 +7,12 @@ published part is the only state: what is published is done, everything else is 
     manifest.py  run.json: what was planned, and what must not change
     cut.py       sources -> unit boundaries; the one type of their ids
     run.py       a run on its store: create or join, list, publish a part
-    worker.py    one process: unit in, published part out, until told to stop
-    driver.py    worker processes, handing out units, retrying, stopping
+    pipeline.py  unit in, part out; the same for many units in three threads
+    protocol.py  what a driver and a worker say to each other
+    worker.py    a worker's side: take units, publish parts, until told to stop
+    driver.py    the driver: units handed out to workers behind handles, retried, stopped
+    local.py     workers that are processes of this machine
+    drive.py     the whole of a run's command
     placement.py which devices, how many threads, which share of the units
     ranks.py     rank and world size from flags or a launcher's environment (pure)
     status.py    what is published, how fast, how long still

@@ -1,54 +1,71 @@
-"""The driver: worker processes, handing out units, retrying, stopping.
+"""The driver: units handed out to workers, handed out again, and published until none is left.
 
-It holds no model and no data, only who has which unit. A worker that dies costs its units' work,
-nothing else: they are handed out again. The order of units makes the executor: all of them
-(`local`), or one's own share first and then what others have not published (`static`).
+It holds no model and no data, only who has which unit, and knows its workers by small handles: a process
+(`local.py`), an actor elsewhere, or a fake in a test. A worker that dies costs its units' work, nothing
+else: they are handed out again. The order of units makes the executor: all of them (`local`), or one's own
+share first and then what others have not published (`static`).
 """
 
-import contextlib
-import json
-import os
 import queue
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from assay import errors
-from assay.data.scratch import sweep_scratch
 from assay.errors import CheckError, InputError, RefusedError, StorageError, UnitError, UsageError, WorkError
-from assay.runs.manifest import Manifest
 from assay.runs.plan import Unit, helping_order, own_share
-from assay.runs.run import Run, create_or_join
+from assay.runs.protocol import (
+    Command,
+    Done,
+    Ended,
+    Event,
+    Failed,
+    Finish,
+    Listening,
+    Loading,
+    Ready,
+    Stop,
+    Take,
+    UnderWay,
+)
+from assay.runs.run import Run
 from assay.telemetry import Counters, Progress, format_number_of
 
 UNITS_AHEAD = 2
 TRIES_PER_UNIT = 3
 STARTS_PER_WORKER = 3
 POLL_SECONDS = 0.2
-SETTINGS_OF_A_TRY = ("strict", "deduplicate", "max_batch_tokens", "parity_documents", "parity_tolerance")
-"""What a later try might ask for anew, though workers follow the plan."""
 STOP_SECONDS = 60.0
 FATAL_ERRORS = (UsageError, InputError, RefusedError, CheckError, StorageError)
 """What no retry can fix, of whichever worker it comes."""
 
-Json = dict[str, object]
+
+class Handle(Protocol):
+    """A worker that was started, wherever it runs. What it says goes to the `hear` it was started with."""
+
+    def send(self, command: Command) -> None:
+        """Give it a command; one that is gone is noticed by `Ended`, not by an error here."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once and wait until it is gone; does nothing to one that is."""
+        ...
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it ended within so many seconds."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerCommand:
-    """How to start one worker process."""
+class WorkerSpec:
+    """A worker that can be started, and started again."""
 
     name: str
     """What a person calls it: "the worker on cuda:1"."""
-    arguments: tuple[str, ...]
-    """Program and arguments."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """Added to the driver's own environment: which device, how many threads."""
+    start: Callable[[Callable[[Event], None]], Handle]
+    """Start it, with what hears its events (from any thread), `Ended` last."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,84 +96,50 @@ class Outcome:
 
 
 class _Worker:
-    """A worker process and what it was given."""
+    """A worker that was started, and what it was given."""
 
-    def __init__(self, index: int, command: WorkerCommand, events: "queue.SimpleQueue[_Event]") -> None:
+    def __init__(self, index: int, spec: WorkerSpec, events: "queue.SimpleQueue[_News]") -> None:
         self.index = index
         self.assigned: deque[Unit] = deque()
         self.counters = Counters()
+        self.phase = "starting"
         self.listening = False
         self.ready = False
         self.ended = False
-        self.process = subprocess.Popen(
-            command.arguments,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **command.environment},
-            encoding="utf-8",
-            start_new_session=True,  # a Ctrl-C reaches the driver alone, which then stops the workers
-        )
-        threading.Thread(target=self._read, args=(events,), daemon=True).start()
-
-    def _read(self, events: "queue.SimpleQueue[_Event]") -> None:
-        """Pass events on until the worker is gone; closes the pipe, which nobody else touches."""
-        if self.process.stdout is not None:
-            with self.process.stdout as stdout:
-                for line in stdout:
-                    if line.endswith("\n"):  # a worker may be killed in the middle of a line
-                        events.put((self, json.loads(line)))
-        events.put((self, None))
-
-    def send(self, command: Json) -> None:
-        """Write a command; a worker that is gone is noticed by its closed stdout."""
-        stdin = self.process.stdin
-        try:
-            if stdin is not None:
-                stdin.write(json.dumps(command) + "\n")
-                stdin.flush()
-        except (BrokenPipeError, ValueError):
-            return
+        self.handle = spec.start(lambda event: events.put((self, event)))
 
     def end(self) -> None:
         """No more units for this worker; it exits after the last, and at once where it is still loading."""
         if not self.ended:
             self.ended = True
             if self.ready:
-                self.send({"end": True})
+                self.handle.send(Finish())
             else:
-                self.kill()
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        if self.process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self.process.stdin.close()
+                self.handle.kill()
 
 
-_Event = tuple[_Worker, Json | None]
+_News = tuple[_Worker, Event]
 
 
 class Driver:
-    """Hands the units of a run to worker processes until all are published."""
+    """Hands the units of a run to workers until all are published."""
 
     def __init__(
         self,
         run: Run,
-        commands: Sequence[WorkerCommand],
+        workers: Sequence[WorkerSpec],
         *,
         rank: int = 0,
         world_size: int = 1,
         on_progress: Callable[[Progress], None] | None = None,
         on_message: Callable[[str], None] | None = None,
     ) -> None:
-        """Drive `run` with one process for each of `commands`, as `rank` of `world_size` drivers.
+        """Drive `run` with these workers, as `rank` of `world_size` drivers.
 
         `on_message` hears of workers that died and units that are tried again, a line at a time.
         """
         self._target = run
-        self._commands = commands
+        self._specs = workers
         self._on_progress = on_progress
         self._say = on_message or (lambda _: None)
         units = run.manifest.units()
@@ -177,7 +160,7 @@ class Driver:
         self._last_death = ""
         self._descriptions: dict[str, None] = {}
         self._lost = Counters()
-        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[_News] = queue.SimpleQueue()
         self._workers: list[_Worker] = []
         self._began = time.monotonic()
         self._ready_at: float | None = None
@@ -200,7 +183,7 @@ class Driver:
         interrupt goes on to the caller. A second one kills them.
         """
         try:
-            while self._pending and len(self._workers) < min(len(self._commands), len(self._pending)):
+            while self._pending and len(self._workers) < min(len(self._specs), len(self._pending)):
                 self._start(len(self._workers))
             while self._workers:
                 self._step()
@@ -213,7 +196,7 @@ class Driver:
             shown = "; ".join(f"{unit}: {message}" for unit, message in list(self._failures.items())[:3])
             msg = (
                 f"{len(self._failures)} of {self._units_total} units failed {TRIES_PER_UNIT} times ({shown}); "
-                "the others are published; mend the cause and run the same command again"
+                "the others are published; fix the cause and run the same command again"
             )
             raise UnitError(msg)
         return self._outcome()
@@ -225,9 +208,9 @@ class Driver:
         except queue.Empty:
             self._report()
             return
-        if event is None:
-            self._on_exit(worker)
-        elif event["event"] == "failed":
+        if isinstance(event, Ended):
+            self._on_end(worker, event)
+        elif isinstance(event, Failed):
             self._on_failure(worker, event)
         else:
             self._on_news(worker, event)
@@ -236,52 +219,52 @@ class Driver:
 
     def _start(self, index: int) -> None:
         self._starts[index] += 1
-        self._workers.append(_Worker(index, self._commands[index], self._events))
+        self._workers.append(_Worker(index, self._specs[index], self._events))
 
-    def _on_news(self, worker: _Worker, event: Json) -> None:
-        counters = event.get("counters")
-        if isinstance(counters, dict):
-            worker.counters = Counters(**counters)
-        if event["event"] == "listening":
-            worker.listening = True
-        elif event["event"] == "ready":
-            worker.ready = True
-            self._ready_at = self._ready_at or time.monotonic()
-            self._descriptions[str(event["description"])] = None
-        elif event["event"] == "published":
-            unit = worker.assigned.popleft()
-            self._mark_published(unit)
-            self._published_here += bool(event["created"])
-            self._published_at = time.monotonic()
-            self._starts[worker.index] = 1
+    def _on_news(self, worker: _Worker, event: Listening | Loading | Ready | UnderWay | Done) -> None:
+        match event:
+            case Listening():
+                worker.listening, worker.phase = True, "loading"
+            case Loading(phase=phase):
+                worker.phase = phase
+            case Ready(description=description):
+                worker.ready = True
+                self._ready_at = self._ready_at or time.monotonic()
+                self._descriptions[description] = None
+            case UnderWay(counters=counters):
+                worker.counters = counters
+            case Done(created=created, counters=counters):
+                worker.counters = counters
+                self._mark_published(worker.assigned.popleft())
+                self._published_here += created
+                self._published_at = time.monotonic()
+                self._starts[worker.index] = 1
 
-    def _on_failure(self, worker: _Worker, event: Json) -> None:
-        message, kind = str(event["message"]), errors.KINDS.get(str(event["kind"]))
+    def _on_failure(self, worker: _Worker, event: Failed) -> None:
+        kind = errors.KINDS.get(event.kind or "")
         if kind is not None and issubclass(kind, FATAL_ERRORS):
-            raise kind(message)
-        if event["unit"] is None:
-            # It could not start, and would not the next time; its exit is the next event.
-            self._last_death = message
+            raise kind(event.message)
+        if event.unit is None:
+            # It could not start, and would not the next time; its end is the next event.
+            self._last_death = event.message
             self._starts[worker.index] = STARTS_PER_WORKER
             worker.listening = False
             self._put_back(worker)
             return
-        self._retry(worker.assigned.popleft(), message)
+        self._retry(worker.assigned.popleft(), event.message)
 
-    def _on_exit(self, worker: _Worker) -> None:
+    def _on_end(self, worker: _Worker, event: Ended) -> None:
         self._workers.remove(worker)
-        worker.kill()
+        worker.handle.kill()
         self._lost.add(worker.counters)
         if worker.ended and not worker.assigned:
             return
-        cause = (
-            _death(worker.process.returncode) if worker.ready or not self._last_death else self._last_death
-        )
+        cause = event.cause if worker.ready or not self._last_death else self._last_death
         if worker.assigned and worker.ready:
             self._retry(worker.assigned.popleft(), cause)
         self._put_back(worker)
         self._last_death = cause
-        name = self._commands[worker.index].name
+        name = self._specs[worker.index].name
         if not self._pending:
             self._say(f"{name} ended early ({cause}); there is nothing left for it")
         elif self._starts[worker.index] < STARTS_PER_WORKER:
@@ -292,7 +275,7 @@ class Driver:
             self._say(f"{name} is given up ({cause}); going on with {others}")
         else:
             msg = (
-                f"no worker is left ({cause}), {len(self._pending):,} units are; mend the cause and "
+                f"no worker is left ({cause}), {len(self._pending):,} units are; fix the cause and "
                 "run the same command again"
             )
             raise WorkError(msg)
@@ -324,7 +307,7 @@ class Driver:
                     self._mark_published(unit)
                     continue
                 worker.assigned.append(unit)
-                worker.send({"unit": unit.name})
+                worker.handle.send(Take(unit.name))
         if not self._pending and not any(worker.assigned for worker in self._workers):
             for worker in self._workers:
                 worker.end()
@@ -371,7 +354,7 @@ class Driver:
             seconds=max(0.0, (self._published_at or ready_at) - ready_at),
             ready_seconds=ready_at - self._began,
             descriptions=tuple(self._descriptions),
-            num_workers=max(1, min(len(self._commands), self._units_total - self._units_found)),
+            num_workers=max(1, min(len(self._specs), self._units_total - self._units_found)),
         )
 
     def _stop_workers(self) -> None:
@@ -379,75 +362,14 @@ class Driver:
         try:
             for worker in self._workers:
                 if worker.ready:
-                    worker.send({"stop": True})
+                    worker.handle.send(Stop())
                 else:
-                    worker.kill()  # still loading its model; nothing of it can be half
+                    worker.handle.kill()  # still loading its model; nothing of it can be half
             for worker in self._workers:
-                worker.process.wait(timeout=max(deadline - time.monotonic(), 0.1))
-        except (KeyboardInterrupt, subprocess.TimeoutExpired):
+                if not worker.handle.wait(max(deadline - time.monotonic(), 0.1)):
+                    break
+        except KeyboardInterrupt:
             pass
         finally:
             for worker in self._workers:
-                worker.kill()
-
-
-def _death(returncode: int) -> str:
-    """How a worker process ended, in words."""
-    if returncode < 0:
-        name = signal.Signals(-returncode).name
-        hint = " (out of memory?)" if name == "SIGKILL" else ""
-        return f"worker killed by {name}{hint}"
-    return f"worker exited with status {returncode}"
-
-
-def python_command(
-    module: str, *arguments: str, name: str, environment: Mapping[str, str] | None = None
-) -> WorkerCommand:
-    """The command that runs one of our modules in a process of its own."""
-    return WorkerCommand(
-        arguments=(sys.executable, "-m", module, *arguments),
-        environment=dict(environment or {}),
-        name=name,
-    )
-
-
-def drive_run(
-    url: str,
-    manifest: Manifest,
-    commands: Callable[[Run], Sequence[WorkerCommand]],
-    *,
-    rank: int = 0,
-    world_size: int = 1,
-    on_progress: Callable[[Progress], None] | None = None,
-    on_message: Callable[[str], None] | None = None,
-) -> tuple[Run, Outcome]:
-    """Create the run at `url` or join it, and work on it until every unit is published.
-
-    `commands` gives the worker processes for the run. `on_message` hears what a person should know,
-    a line at a time: "412 of 480 units are published; going on with 68.", and that a device was lost.
-    """
-    say = on_message or (lambda _: None)
-    run, is_new = create_or_join(url, manifest)
-    sweep_scratch(run.store)
-    for key, value in run.manifest.settings.items():
-        asked = manifest.settings.get(key)
-        if key in SETTINGS_OF_A_TRY and asked != value:
-            say(f"{key} stays {value}, as the run was planned with; {asked} needs a new --run.")
-    driver = Driver(
-        run,
-        commands(run),
-        rank=rank,
-        world_size=world_size,
-        on_progress=on_progress,
-        on_message=on_message,
-    )
-    total, left = driver.units_total, driver.units_left
-    if is_new or left == total:
-        say(f"{format_number_of(total, 'unit')} to do, {format_number_of(run.manifest.planned_rows, 'row')}.")
-    elif left:
-        say(f"{total - left:,} of {total:,} units are published; going on with {left:,}.")
-    elif total == 1:
-        say("The one unit is published already; nothing to do.")
-    else:
-        say(f"All {total:,} units are published already; nothing to do.")
-    return run, driver.run()
+                worker.handle.kill()

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from assay import machine
 from assay.errors import UsageError
-from assay.runs.driver import WorkerCommand, python_command
+from assay.runs.driver import WorkerSpec
+from assay.runs.local import python_worker
 from assay.runs.manifest import Manifest
 from assay.runs.ranks import find_rank
 from assay.runs.run import Run
@@ -57,17 +58,17 @@ def static_place(executor: str, rank: int | None, world_size: int | None) -> tup
     return 0, 1
 
 
-def worker_commands(module: str, run: Run, placement: Placement) -> Sequence[WorkerCommand]:
-    """How to start the workers; on a CPU its cores are shared out among them."""
+def place_processes(module: str, run: Run, placement: Placement) -> Sequence[WorkerSpec]:
+    """The workers, a process each; on a CPU its cores are shared out among them."""
     threads = str(machine.choose_threads(num_processes=placement.num_workers).count)
     environment = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "true"}
-    commands = []
+    workers = []
     for index in range(placement.num_workers):
         device = "cpu" if placement.kind == "cpu" else f"cuda:{index}"
         name = f"worker {index + 1}" if placement.kind == "cpu" else f"the worker on {device}"
         arguments = (run.url, "--device", device, "--threads", threads)
-        commands.append(python_command(module, *arguments, name=name, environment=environment))
-    return commands
+        workers.append(python_worker(module, *arguments, name=name, environment=environment))
+    return workers
 
 
 def describe_plan(manifest: Manifest, run_url: str, placement: Placement) -> str:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from assay import machine
 from assay.data.duplicates import refuse_duplicate_ids
 from assay.data.sources import SOURCE_ROW
-from assay.runs.driver import Outcome, drive_run
+from assay.runs.drive import drive_run
+from assay.runs.driver import Outcome
 from assay.runs.manifest import Manifest
-from assay.runs.placement import Placement, place_workers, static_place, worker_commands
+from assay.runs.placement import Placement, place_processes, place_workers, static_place
 from assay.score.plan import other_lengths_of, plan_score
 from assay.score.settings import Precision, ScoreSettings
 from assay.telemetry import Progress
@@ -52,7 +53,7 @@ def score(
     run, outcome = drive_run(
         settings.run,
         manifest,
-        lambda run: worker_commands("assay.score.worker", run, placement),
+        lambda run: place_processes("assay.score.worker", run, placement),
         rank=rank,
         world_size=world_size,
         on_progress=on_progress,

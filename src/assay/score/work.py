@@ -18,8 +18,8 @@ from assay.data.rows import SourceRows
 from assay.engine.sequences import Stopped
 from assay.errors import InputError
 from assay.runs.manifest import Manifest
+from assay.runs.pipeline import StopRequestedError
 from assay.runs.plan import Unit
-from assay.runs.worker import StopRequestedError
 from assay.score.chunks import CHUNK_ROWS, Chunk, ChunkRows, chunks, max_row_tokens
 from assay.telemetry import Counters
 from assay.tokenize.encode import Encoder

@@ -16,7 +16,7 @@ from assay.bundle.bundle import Bundle
 from assay.bundle.load import load_bundle
 from assay.errors import RefusedError
 from assay.runs.run import Run, open_run
-from assay.runs.worker import worker_main
+from assay.runs.worker import Mailbox, worker_main
 from assay.score.work import ScoreWork
 from assay.telemetry import configure_logging
 from assay.tokenize.encode import Encoder
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 
 def open_score_work(
-    run: Run, *, device: str, num_threads: int | None, should_stop: Callable[[], bool]
+    run: Run,
+    *,
+    device: str,
+    num_threads: int | None,
+    should_stop: Callable[[], bool] = lambda: False,
+    say_phase: Callable[[str], None] = lambda _: None,
 ) -> ScoreWork:
     """The work of a scoring run on one device; its `load` loads the engine.
 
@@ -51,7 +56,13 @@ def open_score_work(
 
     def load() -> "Scorer":
         return load_scorer(
-            run, bundle, encoder, device=device, num_threads=num_threads, should_stop=should_stop
+            run,
+            bundle,
+            encoder,
+            device=device,
+            num_threads=num_threads,
+            should_stop=should_stop,
+            say_phase=say_phase,
         )
 
     worker = f"{socket.gethostname()}-{os.getpid()}-{device}"
@@ -66,6 +77,7 @@ def load_scorer(
     device: str,
     num_threads: int | None,
     should_stop: Callable[[], bool],
+    say_phase: Callable[[str], None],
 ) -> "Scorer":
     """The scorer of a run on one device, past the parity gate; takes seconds."""
     from assay.score.scorer import Scorer
@@ -83,6 +95,7 @@ def load_scorer(
     if not is_fake:
         from assay.score.parity import check_parity
 
+        say_phase("parity")
         check_parity(run, scorer, device=device)
     return scorer
 
@@ -120,9 +133,13 @@ def main() -> int:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     run = open_run(arguments.run)
 
-    def open_work(should_stop: Callable[[], bool]) -> ScoreWork:
+    def open_work(mailbox: Mailbox) -> ScoreWork:
         return open_score_work(
-            run, device=arguments.device, num_threads=arguments.threads, should_stop=should_stop
+            run,
+            device=arguments.device,
+            num_threads=arguments.threads,
+            should_stop=mailbox.should_stop,
+            say_phase=mailbox.say_phase,
         )
 
     return worker_main(run, open_work)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from assay import errors
 from assay.errors import AssayError, WorkError
+from assay.processes import describe_end, spawn
 from assay.serve import frames
 from assay.serve.frames import BatchFrame, Head, Kind
 
@@ -69,11 +70,11 @@ def start_child(spec: EngineSpec) -> Child:
     ours, theirs = socket.socketpair()
     environment = child_environment(os.environ, num_threads=spec.num_threads)
     with theirs:
-        process = subprocess.Popen(
+        process = spawn(
             spec.command(theirs.fileno()),
-            pass_fds=[theirs.fileno()],
-            env=environment,
+            environment=environment,
             stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
         )
     ours.settimeout(0.0)
     return Child(process=process, connection=ours)
@@ -279,7 +280,7 @@ class DeviceEngine:
             transport.close()
             child.process.kill()
             status = await loop.run_in_executor(None, child.process.wait)
-        return said or f"the engine process ended with status {status}"
+        return said or f"the engine process {describe_end(status)}"
 
     def _take(self, head: Head, payload: bytes) -> str | None:
         """Act on a frame; what the process says it will die of."""

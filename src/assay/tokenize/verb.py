@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from assay.runs.driver import Outcome, drive_run
+from assay.runs.drive import drive_run
+from assay.runs.driver import Outcome
 from assay.runs.manifest import Manifest
-from assay.runs.placement import Placement, place_workers, static_place, worker_commands
+from assay.runs.placement import Placement, place_processes, place_workers, static_place
 from assay.telemetry import Progress
 from assay.tokenize.plan import plan_tokenize
 from assay.tokenize.settings import TokenizeSettings
@@ -40,7 +41,7 @@ def tokenize(
     run, outcome = drive_run(
         settings.run,
         manifest,
-        lambda run: worker_commands("assay.tokenize.worker", run, placement),
+        lambda run: place_processes("assay.tokenize.worker", run, placement),
         rank=rank,
         world_size=world_size,
         on_progress=on_progress,

@@ -2,11 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 
 from assay.errors import RefusedError
 from assay.runs.run import Run, open_run
-from assay.runs.worker import worker_main
+from assay.runs.worker import Mailbox, worker_main
 from assay.telemetry import configure_logging
 from assay.tokenize.encode import Encoder
 from assay.tokenize.work import TokenizeWork
@@ -43,7 +42,7 @@ def main() -> int:
     configure_logging()
     run = open_run(arguments.run)
 
-    def open_work(_: Callable[[], bool]) -> TokenizeWork:
+    def open_work(_: Mailbox) -> TokenizeWork:
         return open_tokenize_work(run)
 
     return worker_main(run, open_work)

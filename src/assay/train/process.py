@@ -4,8 +4,9 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from assay.processes import Json
 from assay.telemetry import configure_logging
-from assay.train.launch import Json, Send, child_main
+from assay.train.launch import Send, child_main
 from assay.train.settings import TrainSettings
 from assay.train.train import train_here
 

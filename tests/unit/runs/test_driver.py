@@ -1,17 +1,22 @@
 """The driver: units handed out, handed out again where a worker dies, and given up where no retry helps."""
 
 import functools
+import queue
 import sys
 from collections import Counter
 from dataclasses import replace
 
 import pytest
-from support.fake_runs import fake_commands as fake_commands_of
+from support.fake_handles import fake_spec
+from support.fake_runs import fake_workers as fake_workers_of
 from support.fake_runs import make_run, plan_run, publish_unit, write_sources
 from support.fake_worker import Orders, deaths_met, plan_deaths
 
 from assay.errors import RefusedError, SourceError, StorageError, UnitError, WorkError
-from assay.runs.driver import Driver, Outcome, WorkerCommand, drive_run, python_command
+from assay.runs.drive import drive_run
+from assay.runs.driver import Driver, Outcome
+from assay.runs.local import process_worker, python_worker
+from assay.runs.protocol import Ended, Finish, Ready, Take
 from assay.runs.verify import verify
 from assay.telemetry import Counters
 
@@ -29,22 +34,22 @@ def run(folder, tmp_path):
 
 
 @pytest.fixture
-def fake_commands(worker_host):
+def fake_workers(worker_host):
     """How to start fake workers quickly."""
-    return functools.partial(fake_commands_of, host=worker_host)
+    return functools.partial(fake_workers_of, host=worker_host)
 
 
 def script(run, text):
     """A worker that is a few lines of Python."""
-    return WorkerCommand(name="a script", arguments=(sys.executable, "-c", text, run.url))
+    return process_worker((sys.executable, "-c", text, run.url), name="a script")
 
 
-def test_two_workers_publish_a_run(run, fake_commands):
+def test_two_workers_publish_a_run(run, fake_workers):
     """Every unit is published once, progress is told, and the outcome counts what was done."""
     heard = []
     # What libraries print on stdout must not meet the protocol.
     orders = Orders(noisy=True, seconds_per_batch=0.02)
-    driver = Driver(run, fake_commands(run, 2, orders), on_progress=heard.append)
+    driver = Driver(run, fake_workers(run, 2, orders), on_progress=heard.append)
     assert (driver.units_total, driver.units_left) == (10, 10)
     outcome = driver.run()
     assert (outcome.units_total, outcome.units_found, outcome.units_published) == (10, 0, 10)
@@ -68,12 +73,12 @@ def test_a_finished_run_starts_no_worker(folder, tmp_path):
     assert said == ["All 10 units are published already; nothing to do."]
 
 
-def test_going_on(run, folder, fake_commands):
+def test_going_on(run, folder, fake_workers):
     """A second try does only what is left, and says how much that is."""
     for unit in run.manifest.units()[:7]:
         publish_unit(run, unit)
     said = []
-    _, outcome = drive_run(run.url, plan_run(folder), fake_commands, on_message=said.append)
+    _, outcome = drive_run(run.url, plan_run(folder), fake_workers, on_message=said.append)
     assert said == ["7 of 10 units are published; going on with 3."]
     assert (outcome.units_found, outcome.units_published) == (7, 3)
     assert outcome.counters.rows == 60
@@ -90,15 +95,15 @@ def test_a_new_run_says_what_it_does(folder, tmp_path):
     assert said[0] == "10 units to do, 200 rows."
 
 
-def test_a_dead_worker_costs_its_units_only(run, tmp_path, fake_commands):
+def test_a_dead_worker_costs_its_units_only(run, tmp_path, fake_workers):
     """A worker that is killed is started again, and its units, those given ahead too, are done again."""
     deaths = plan_deaths(tmp_path / "deaths", ["before.link.2", "after.link.1"])
     log = tmp_path / "log"
     said = []
-    commands = fake_commands(run, 1, Orders(deaths=str(deaths), log=str(log)))
+    commands = fake_workers(run, 1, Orders(deaths=str(deaths), log=str(log)))
     outcome = Driver(run, commands, on_message=said.append).run()
     assert len(deaths_met(deaths)) == 2
-    cause = "worker killed by SIGKILL (out of memory?)"
+    cause = "worker was killed by SIGKILL (out of memory?)"
     again = f"a worker ended early ({cause}); starting it again"
     assert said[1::2] == [again, again]
     assert [line.partition(" failed ")[2] for line in said[::2]] == [f"({cause}); it is tried again"] * 2
@@ -110,28 +115,28 @@ def test_a_dead_worker_costs_its_units_only(run, tmp_path, fake_commands):
     assert sum(begun.values()) <= 10 + 2 * 2
 
 
-def test_a_worker_that_always_dies(run, fake_commands):
+def test_a_worker_that_always_dies(run, fake_workers):
     """A worker that dies three times in a row ends the run, with its way of dying in the message."""
     with pytest.raises(WorkError, match=r"no worker is left .worker exited with status 3., 10 units are"):
-        Driver(run, fake_commands(run, 1, Orders(start="exit"))).run()
+        Driver(run, fake_workers(run, 1, Orders(start="exit"))).run()
 
 
-def test_a_worker_that_cannot_start(run, fake_commands):
+def test_a_worker_that_cannot_start(run, fake_workers):
     """What kept a worker from starting is the message."""
     with pytest.raises(WorkError, match=r"no worker is left .RuntimeError: no such device."):
-        Driver(run, fake_commands(run, 1, Orders(start="broken"))).run()
+        Driver(run, fake_workers(run, 1, Orders(start="broken"))).run()
 
 
 @pytest.mark.parametrize(
     ("end", "cause", "starts"),
     [("broken", "RuntimeError: no such device", 1), ("exit", "worker exited with status 3", 3)],
 )
-def test_a_worker_that_cannot_load(run, tmp_path, fake_commands, end, cause, starts):
+def test_a_worker_that_cannot_load(run, tmp_path, fake_workers, end, cause, starts):
     """One device fails to load with units in hand: the other does all of them, none counts as tried, and it is said."""
     log = tmp_path / "log"
     commands = [
-        *fake_commands(run, 1, Orders(load=end, log=str(log))),
-        *fake_commands(run, 1, Orders(seconds_per_batch=0.05)),
+        *fake_workers(run, 1, Orders(load=end, log=str(log))),
+        *fake_workers(run, 1, Orders(seconds_per_batch=0.05)),
     ]
     commands[0] = replace(commands[0], name="the worker on cuda:0")
     said = []
@@ -150,14 +155,14 @@ def test_a_worker_that_cannot_load(run, tmp_path, fake_commands, end, cause, sta
 @pytest.mark.parametrize(
     ("end", "cause"), [("broken", "RuntimeError: no such device"), ("exit", "worker exited with status 3")]
 )
-def test_no_worker_can_load(run, fake_commands, end, cause):
+def test_no_worker_can_load(run, fake_workers, end, cause):
     """Where every device fails to load the run ends with the cause, and no unit is called a failure."""
     with pytest.raises(WorkError, match=rf"no worker is left .{cause}., 10 units are"):
-        Driver(run, fake_commands(run, 2, Orders(load=end))).run()
+        Driver(run, fake_workers(run, 2, Orders(load=end))).run()
     assert run.part_files() == {}
 
 
-def test_a_worker_still_loading_is_not_waited_for(folder, tmp_path, fake_commands):
+def test_a_worker_still_loading_is_not_waited_for(folder, tmp_path, fake_workers):
     """Once all is published, by other drivers too, a worker that still loads is let go at once."""
     run = make_run(tmp_path / "run", folder)
     first, *others = run.manifest.units()
@@ -168,38 +173,38 @@ def test_a_worker_still_loading_is_not_waited_for(folder, tmp_path, fake_command
             for unit in (first, *others):
                 publish_unit(run, unit)
 
-    outcome = Meanwhile(run, fake_commands(run, 1, Orders(load="forever"))).run()
+    outcome = Meanwhile(run, fake_workers(run, 1, Orders(load="forever"))).run()
     assert (outcome.units_published, outcome.seconds) == (0, 0)
     assert verify(run.url).holds
 
 
-def test_an_interrupt_while_loading(run, fake_commands):
+def test_an_interrupt_while_loading(run, fake_workers):
     """Ctrl-C kills a worker that still loads; nothing waits for its engine."""
 
     def interrupt(_):
         raise KeyboardInterrupt
 
-    driver = Driver(run, fake_commands(run, 2, Orders(load="forever")), on_progress=interrupt)
+    driver = Driver(run, fake_workers(run, 2, Orders(load="forever")), on_progress=interrupt)
     with pytest.raises(KeyboardInterrupt):
         driver.run()
-    assert all(worker.process.poll() is not None for worker in driver._workers)
+    assert all(worker.handle.wait(0) for worker in driver._workers)
 
 
-def test_a_refusal_at_the_start_is_not_retried(run, fake_commands):
+def test_a_refusal_at_the_start_is_not_retried(run, fake_workers):
     """A worker that finds another model raises that error in the driver, at once."""
     with pytest.raises(RefusedError, match="the model is another now; put it back"):
-        Driver(run, fake_commands(run, 2, Orders(start="refused"))).run()
+        Driver(run, fake_workers(run, 2, Orders(start="refused"))).run()
 
 
-def test_a_unit_that_fails_three_times(run, tmp_path, fake_commands):
+def test_a_unit_that_fails_three_times(run, tmp_path, fake_workers):
     """A cursed unit is tried three times and named; all the others are published."""
     log = tmp_path / "log"
     orders = Orders(fail_units=("a-40-60",), log=str(log))
     with pytest.raises(UnitError) as failed:
-        Driver(run, fake_commands(run, 1, orders)).run()
+        Driver(run, fake_workers(run, 1, orders)).run()
     assert str(failed.value) == (
         "1 of 10 units failed 3 times (a-40-60: RuntimeError: the unit is cursed); "
-        "the others are published; mend the cause and run the same command again"
+        "the others are published; fix the cause and run the same command again"
     )
     begun = Counter(line.split()[1] for line in log.read_text().splitlines())
     assert begun.pop("a-40-60") == 3
@@ -214,11 +219,11 @@ def test_a_unit_that_fails_three_times(run, tmp_path, fake_commands):
         ("ENOSPC", StorageError, "free space on that disk"),
     ],
 )
-def test_what_no_retry_mends_stops_the_run(run, kind, error, message, fake_commands):
+def test_what_no_retry_fixes_stops_the_run(run, kind, error, message, fake_workers):
     """A bad source and a full disk stop the run at once; what is published stays."""
     orders = Orders(fail_units=("a-100-120",), fail_kind=kind)
     with pytest.raises(error, match=message):
-        Driver(run, fake_commands(run, 1, orders)).run()
+        Driver(run, fake_workers(run, 1, orders)).run()
     assert 5 <= len(run.part_files()) < 10
 
 
@@ -229,7 +234,7 @@ def test_a_worker_killed_in_the_middle_of_a_line(run):
         Driver(run, [half]).run()
 
 
-def test_a_worker_lost_when_nothing_is_left_is_told_of(folder, tmp_path, fake_commands):
+def test_a_worker_lost_when_nothing_is_left_is_told_of(folder, tmp_path, fake_workers):
     """One of two ends while the other does the last unit: the run is whole, and a person knows."""
     run = make_run(tmp_path / "run", folder, unit_rows=100)
     waiting = (
@@ -238,7 +243,7 @@ def test_a_worker_lost_when_nothing_is_left_is_told_of(folder, tmp_path, fake_co
     )
     commands = [
         replace(script(run, waiting), name="the worker on cuda:0"),
-        *fake_commands(run, 1, Orders(seconds_per_batch=1.0)),
+        *fake_workers(run, 1, Orders(seconds_per_batch=1.0)),
     ]
     said = []
     assert Driver(run, commands, on_message=said.append).run().units_published == 2
@@ -247,36 +252,79 @@ def test_a_worker_lost_when_nothing_is_left_is_told_of(folder, tmp_path, fake_co
     ]
 
 
-def test_one_bad_worker_of_two(run, fake_commands):
+def test_one_bad_worker_of_two(run, fake_workers):
     """While one device never starts, the other does all of the work."""
-    commands = [script(run, "raise SystemExit(1)"), *fake_commands(run)]
+    commands = [script(run, "raise SystemExit(1)"), *fake_workers(run)]
     assert Driver(run, commands).run().units_published == 10
     assert verify(run.url).holds
 
 
-def test_no_more_workers_than_units(folder, tmp_path, fake_commands):
+def test_no_more_workers_than_units(folder, tmp_path, fake_workers):
     """Two units start at most two processes."""
     run = make_run(tmp_path / "run", folder, unit_rows=100)
     log = tmp_path / "log"
-    Driver(run, fake_commands(run, 5, Orders(log=str(log)))).run()
+    Driver(run, fake_workers(run, 5, Orders(log=str(log)))).run()
     assert len({line.split()[0] for line in log.read_text().splitlines()}) <= 2
 
 
-def test_a_rank_does_its_share_first(run, tmp_path, fake_commands):
+def test_a_rank_does_its_share_first(run, tmp_path, fake_workers):
     """A static driver begins with its share, then takes the others' from the back."""
     log = tmp_path / "log"
-    Driver(run, fake_commands(run, 1, Orders(log=str(log))), rank=1, world_size=3).run()
+    Driver(run, fake_workers(run, 1, Orders(log=str(log))), rank=1, world_size=3).run()
     begun = [int(line.split()[1].split("-")[1]) // 20 for line in log.read_text().splitlines()]
     assert begun == [3, 4, 5, 9, 8, 7, 6, 2, 1, 0]
 
 
-def test_commands_run_our_own_interpreter():
-    """A worker is a module of the same installation, with its place in the environment."""
-    command = python_command(
-        "assay.score.worker", "run", "--device", "cpu", name="worker 1", environment={"OMP_NUM_THREADS": "1"}
+def test_a_python_worker_is_our_own_interpreter(tmp_path):
+    """A worker is a module run by this interpreter, with its arguments and its place in the environment."""
+    (tmp_path / "told.py").write_text(
+        "import json, os, sys\n"
+        "said = [sys.executable, *sys.argv[1:], os.environ['OMP_NUM_THREADS']]\n"
+        "print(json.dumps({'event': 'ready', 'description': ' '.join(said)}))"
     )
-    assert command.arguments == (sys.executable, "-m", "assay.score.worker", "run", "--device", "cpu")
-    assert command.environment == {"OMP_NUM_THREADS": "1"}
+    environment = {"OMP_NUM_THREADS": "3", "PYTHONPATH": str(tmp_path)}
+    heard = queue.SimpleQueue()
+    spec = python_worker("told", "--device", "cpu", name="worker 1", environment=environment)
+    handle = spec.start(heard.put)
+    assert heard.get(timeout=60) == Ready(description=f"{sys.executable} --device cpu 3")
+    assert heard.get(timeout=60) == Ended(cause="worker exited with status 0")
+    handle.kill()
+
+
+# ------------------------------------------------------------ without processes
+
+
+def test_a_driver_needs_no_process(run):
+    """Whatever can be sent a command and be killed is a worker; the driver holds nothing else of it."""
+    started = []
+    outcome = Driver(run, [fake_spec(run, started=started)] * 2).run()
+    assert (outcome.units_published, outcome.counters.rows) == (10, 200)
+    assert outcome.descriptions == ("in this process",)
+    assert verify(run.url, sources=True).holds
+    taken = [command.unit for handle in started for command in handle.commands if isinstance(command, Take)]
+    assert sorted(taken) == sorted(unit.name for unit in run.manifest.units())
+    assert [handle.commands[-1] for handle in started] == [Finish(), Finish()]
+
+
+def test_a_handle_that_ends_costs_its_unit_alone(run):
+    """A worker that ends in the middle is started again, and the unit that it had is done by the next."""
+    said, started = [], []
+    spec = fake_spec(run, name="the actor", deadly=("a-40-60", "a-180-200"), started=started)
+    outcome = Driver(run, [spec], on_message=said.append).run()
+    assert outcome.units_published == 10
+    assert len(started) == 3
+    assert (
+        said[1] == "the actor ended early (worker was killed by SIGKILL (out of memory?)); starting it again"
+    )
+
+
+def test_a_handle_that_never_loads_is_killed_at_the_end(run):
+    """Once all is published a worker that still loads is killed, not waited for."""
+    started = []
+    slow = fake_spec(run, loads=False, started=started)
+    Driver(run, [slow, fake_spec(run)]).run()
+    assert started[0].wait(0)
+    assert Finish() not in started[0].commands
 
 
 @pytest.mark.parametrize(

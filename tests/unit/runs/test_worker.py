@@ -10,15 +10,11 @@ from support.fake_runs import leftovers, make_run, write_sources
 from support.fake_worker import FakeWork, Orders
 
 from assay.errors import RefusedError
+from assay.processes import Parent
+from assay.runs.pipeline import CHUNKS_AHEAD, Pipeline, StopRequestedError, run_unit
+from assay.runs.protocol import Finish, Ready, Stop, Take, command_to_json
 from assay.runs.verify import verify
-from assay.runs.worker import (
-    CHUNKS_AHEAD,
-    Mailbox,
-    Pipeline,
-    StopRequestedError,
-    run_unit,
-    serve_units,
-)
+from assay.runs.worker import Mailbox, serve_units
 
 
 @pytest.fixture
@@ -32,8 +28,8 @@ def run(tmp_path):
 def serve(run, commands, work=None):
     """What a worker answers to the driver's commands once it is ready, as JSON objects."""
     events = io.StringIO()
-    lines = io.StringIO("".join(json.dumps(command) + "\n" for command in commands))
-    serve_units(run, work or FakeWork(run.manifest), Mailbox(run, lines, events))
+    lines = io.StringIO("".join(json.dumps(command_to_json(command)) + "\n" for command in commands))
+    serve_units(run, work or FakeWork(run.manifest), Mailbox(run, Parent(lines, events)))
     listening, ready, *answers = [json.loads(line) for line in events.getvalue().splitlines()]
     assert listening == {"event": "listening"}
     assert ready == {"event": "ready", "description": "fake worker"}
@@ -43,15 +39,14 @@ def serve(run, commands, work=None):
 def units(run, *indices):
     """Commands that give these units, then the end."""
     names = [run.manifest.units()[index].name for index in indices]
-    return [*({"unit": name} for name in names), {"end": True}]
+    return [*(Take(name) for name in names), Finish()]
 
 
 def test_units_become_parts_in_order(run):
     """Each unit is answered with its part, in the order given, until the driver says end."""
     events = serve(run, units(run, 3, 0, 1))
     assert [event["unit"] for event in events] == ["a-600-800", "a-0-200", "a-200-400"]
-    assert all(event["event"] == "published" and event["created"] for event in events)
-    assert events[-1]["num_rows"] == 200
+    assert all(event["event"] == "done" and event["created"] for event in events)
     assert events[-1]["counters"]["rows"] == 600
     assert set(run.part_files()) == {"a-600-800", "a-0-200", "a-200-400"}
 
@@ -67,10 +62,10 @@ def test_a_unit_published_by_another_worker(run):
     """A unit that someone else published meanwhile is answered, and says that this part was not taken."""
     serve(run, units(run, 0))
     (event,) = serve(run, units(run, 0))
-    assert (event["event"], event["created"]) == ("published", False)
+    assert (event["event"], event["created"]) == ("done", False)
 
 
-@pytest.mark.parametrize("command", [{"stop": True}, None])
+@pytest.mark.parametrize("command", [Stop(), None])
 def test_stop_publishes_nothing_half(run, command):
     """Told to stop, or left by its driver, a worker ends; the unit under way is not published."""
     started = threading.Event()
@@ -84,14 +79,14 @@ def test_stop_publishes_nothing_half(run, command):
     # A pipe, so that the command comes while the first unit is under way.
     reading, writing = os.pipe()
     with os.fdopen(reading) as commands, os.fdopen(writing, "w", buffering=1) as driver:
-        mailbox = Mailbox(run, commands, io.StringIO())
+        mailbox = Mailbox(run, Parent(commands, io.StringIO()))
         work = SlowWork(run.manifest, Orders(seconds_per_batch=0.2), mailbox.should_stop)
         worker = threading.Thread(target=serve_units, args=(run, work, mailbox))
         worker.start()
-        driver.write(json.dumps({"unit": run.manifest.units()[0].name}) + "\n")
+        driver.write(json.dumps(command_to_json(Take(run.manifest.units()[0].name))) + "\n")
         assert started.wait(20)
         if command:
-            driver.write(json.dumps(command) + "\n")
+            driver.write(json.dumps(command_to_json(command)) + "\n")
         else:
             driver.close()
         worker.join(20)
@@ -103,7 +98,7 @@ def test_stop_publishes_nothing_half(run, command):
 def test_a_failed_unit_is_no_part(run):
     """A unit that fails is reported with its error and trace; the worker goes on with the next."""
     events = serve(run, units(run, 0, 1), FakeWork(run.manifest, Orders(fail_units=("a-0-200",))))
-    assert [event["event"] for event in events] == ["failed", "published"]
+    assert [event["event"] for event in events] == ["failed", "done"]
     assert events[0]["message"] == "RuntimeError: the unit is cursed"
     assert events[0]["kind"] is None
     assert "in fail" in events[0]["trace"]
@@ -139,7 +134,7 @@ def test_progress_is_sent_while_a_unit_runs(run, monkeypatch):
     """A long unit tells how far it is."""
     monkeypatch.setattr("assay.runs.worker.PROGRESS_SECONDS", 0.0)
     events = serve(run, units(run, 0))
-    assert [event["event"] for event in events] == ["progress"] * 4 + ["published"]
+    assert [event["event"] for event in events] == ["underway"] * 4 + ["done"]
     assert [event["counters"]["rows"] for event in events] == [64, 128, 192, 200, 200]
 
 
@@ -192,7 +187,7 @@ def test_the_device_computes_while_a_chunk_is_written(run):
                 assert all(event.wait(20) for event in computed[number : number + 3])
                 yield batch
 
-    assert [event["event"] for event in serve(run, units(run, 0), WatchedWork(run.manifest))] == ["published"]
+    assert [event["event"] for event in serve(run, units(run, 0), WatchedWork(run.manifest))] == ["done"]
 
 
 def test_the_device_computes_while_a_part_is_published(run, monkeypatch):
@@ -212,7 +207,7 @@ def test_the_device_computes_while_a_part_is_published(run, monkeypatch):
 
     monkeypatch.setattr(type(run.store), "create", create_late)
     events = serve(run, units(run, 0, 1), WatchedWork(run.manifest))
-    assert [event["event"] for event in events] == ["published", "published"]
+    assert [event["event"] for event in events] == ["done", "done"]
 
 
 @pytest.mark.parametrize("step", ["prepare", "compute", "finish"])
@@ -243,9 +238,9 @@ def test_an_error_in_any_step_fails_its_unit_alone(run, step):
     work = BrokenWork(run.manifest)
     events = serve(run, units(run, 0, 1, 2), work)
     assert [(event["event"], event["unit"]) for event in events] == [
-        ("published", "a-0-200"),
+        ("done", "a-0-200"),
         ("failed", "a-200-400"),
-        ("published", "a-400-600"),
+        ("done", "a-400-600"),
     ]
     assert events[1]["message"] == f"ValueError: {step}"
     assert events[1]["kind"] is None
@@ -269,7 +264,7 @@ def test_a_panic_is_a_failure(run):
             return super().prepare(unit)
 
     failed, published = serve(run, units(run, 0, 1), PanickingWork(run.manifest))
-    assert (failed["event"], published["event"]) == ("failed", "published")
+    assert (failed["event"], published["event"]) == ("failed", "done")
     assert "index out of bounds" in failed["message"]
 
 
@@ -299,7 +294,7 @@ def test_units_are_prepared_while_the_engine_loads(run):
 
     events = serve(run, units(run, 0, 1), SlowToLoad(run.manifest))
     assert at_load == [0, 64, 128]
-    assert [event["event"] for event in events] == ["published", "published"]
+    assert [event["event"] for event in events] == ["done", "done"]
 
 
 def test_loading_and_computing_are_in_one_thread(run):
@@ -340,7 +335,7 @@ def test_what_loading_raises(run, error):
     assert run.part_files() == {}
 
 
-@pytest.mark.parametrize("command", [{"stop": True}, None])
+@pytest.mark.parametrize("command", [Stop(), None])
 def test_stop_while_the_engine_loads(run, command):
     """Told to stop, or left by its driver, before the engine is there, a worker ends without waiting for it."""
     loading, go_on, computed = threading.Event(), threading.Event(), []
@@ -358,14 +353,14 @@ def test_stop_while_the_engine_loads(run, command):
     reading, writing = os.pipe()
     events = io.StringIO()
     with os.fdopen(reading) as commands, os.fdopen(writing, "w", buffering=1) as driver:
-        mailbox = Mailbox(run, commands, events)
+        mailbox = Mailbox(run, Parent(commands, events))
         work = SlowToLoad(run.manifest)
         worker = threading.Thread(target=serve_units, args=(run, work, mailbox))
         worker.start()
-        driver.write(json.dumps({"unit": run.manifest.units()[0].name}) + "\n")
+        driver.write(json.dumps(command_to_json(Take(run.manifest.units()[0].name))) + "\n")
         assert loading.wait(20)
         if command:
-            driver.write(json.dumps(command) + "\n")
+            driver.write(json.dumps(command_to_json(command)) + "\n")
         else:
             driver.close()
         worker.join(20)
@@ -403,8 +398,8 @@ def test_a_driver_that_is_gone_stops_the_worker(run):
         def write(self, _):
             raise BrokenPipeError
 
-    mailbox = Mailbox(run, io.StringIO(), Gone())
-    mailbox.send("ready", description="x")
+    mailbox = Mailbox(run, Parent(io.StringIO(), Gone()))
+    mailbox.send(Ready(description="x"))
     assert mailbox.should_stop()
 
 

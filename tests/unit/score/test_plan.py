@@ -18,8 +18,8 @@ from assay.errors import RefusedError, SourceError, UsageError
 from assay.outcome.calibration import Calibration
 from assay.runs.cut import cut_sources, id_field
 from assay.runs.manifest import new_manifest, parse_manifest
+from assay.runs.pipeline import run_unit
 from assay.runs.run import create_or_join
-from assay.runs.worker import run_unit
 from assay.score.plan import plan_score
 from assay.score.schema import part_schema
 from assay.score.settings import ScoreSettings

@@ -15,9 +15,9 @@ from assay.bundle.load import load_bundle
 from assay.data.storage import open_store
 from assay.engine.fake import FakeEngine
 from assay.errors import InputError, RefusedError
+from assay.runs.pipeline import StopRequestedError, run_unit
 from assay.runs.run import FOOTER_STATS, create_or_join, part_path
 from assay.runs.verify import verify
-from assay.runs.worker import StopRequestedError, run_unit
 from assay.score.merge import merge
 from assay.score.parity import sample_sequences
 from assay.score.plan import plan_score

@@ -9,9 +9,9 @@ import pytest
 from support.bundles import write_bundle
 
 from assay.errors import InputError
+from assay.runs.pipeline import run_unit
 from assay.runs.run import FOOTER_STATS, create_or_join, part_path
 from assay.runs.verify import verify
-from assay.runs.worker import run_unit
 from assay.tokenize import work as module
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import plan_tokenize

@@ -12,7 +12,6 @@ import psutil
 import pytest
 
 from assay.errors import StorageError, UsageError, WorkError
-from assay.train import launch as launching
 from assay.train.launch import launch, stop_signals
 
 CHILD = """
@@ -261,10 +260,3 @@ def test_a_parent_imports_no_torch():
     """Starting processes costs no import of torch in the parent."""
     code = "import sys, assay.train.launch; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_lines_that_are_no_events():
-    """What a library prints on stdout before a child can prevent it is no event."""
-    assert [launching._parse(line) for line in ("noise\n", "3\n", '{"a": 1}\n', '{"event": "pro')] == [
-        None
-    ] * 4

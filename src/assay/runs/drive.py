@@ -1,0 +1,54 @@
+"""The whole of a run's command: create the run or join it, drive its workers, say what a person should know."""
+
+from collections.abc import Callable, Sequence
+
+from assay.data.scratch import sweep_scratch
+from assay.runs.driver import Driver, Outcome, WorkerSpec
+from assay.runs.manifest import Manifest
+from assay.runs.run import Run, create_or_join
+from assay.telemetry import Progress, format_number_of
+
+SETTINGS_OF_A_TRY = ("strict", "deduplicate", "max_batch_tokens", "parity_documents", "parity_tolerance")
+"""What a later try might ask for anew, though workers follow the plan."""
+
+
+def drive_run(
+    url: str,
+    manifest: Manifest,
+    workers: Callable[[Run], Sequence[WorkerSpec]],
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
+) -> tuple[Run, Outcome]:
+    """Create the run at `url` or join it, and work on it until every unit is published.
+
+    `workers` gives the workers for the run. `on_message` hears what a person should know,
+    a line at a time: "412 of 480 units are published; going on with 68.", and that a device was lost.
+    """
+    say = on_message or (lambda _: None)
+    run, is_new = create_or_join(url, manifest)
+    sweep_scratch(run.store)
+    for key, value in run.manifest.settings.items():
+        asked = manifest.settings.get(key)
+        if key in SETTINGS_OF_A_TRY and asked != value:
+            say(f"{key} stays {value}, as the run was planned with; {asked} needs a new --run.")
+    driver = Driver(
+        run,
+        workers(run),
+        rank=rank,
+        world_size=world_size,
+        on_progress=on_progress,
+        on_message=on_message,
+    )
+    total, left = driver.units_total, driver.units_left
+    if is_new or left == total:
+        say(f"{format_number_of(total, 'unit')} to do, {format_number_of(run.manifest.planned_rows, 'row')}.")
+    elif left:
+        say(f"{total - left:,} of {total:,} units are published; going on with {left:,}.")
+    elif total == 1:
+        say("The one unit is published already; nothing to do.")
+    else:
+        say(f"All {total:,} units are published already; nothing to do.")
+    return run, driver.run()

@@ -1,0 +1,60 @@
+"""Workers in this process, without a pipe: what the driver decides, seen without starting anything."""
+
+from support.fake_runs import publish_unit
+
+from assay.runs.driver import WorkerSpec
+from assay.runs.protocol import Done, Ended, Listening, Ready, Take
+from assay.telemetry import Counters
+
+
+class FakeHandle:
+    """Publishes each unit as soon as it is given; dies of those in `deadly`, once each."""
+
+    def __init__(self, run, hear, *, deadly, loads):
+        self.commands = []
+        self._run = run
+        self._hear = hear
+        self._deadly = deadly
+        self._units = {unit.name: unit for unit in run.manifest.units()}
+        self._counters = Counters()
+        self._has_ended = False
+        hear(Listening())
+        if loads:
+            hear(Ready(description="in this process"))
+
+    def send(self, command):
+        self.commands.append(command)
+        if not isinstance(command, Take):
+            self._end("worker exited with status 0")
+        elif command.unit in self._deadly:
+            self._deadly.remove(command.unit)
+            self._end("worker was killed by SIGKILL (out of memory?)")
+        elif not self._has_ended:
+            published = publish_unit(self._run, self._units[command.unit])
+            self._counters.rows += published.num_rows
+            counters = Counters(rows=self._counters.rows)
+            self._hear(Done(unit=command.unit, created=published.created, counters=counters))
+
+    def kill(self):
+        self._end("worker was killed by SIGKILL (out of memory?)")
+
+    def wait(self, seconds):
+        return self._has_ended
+
+    def _end(self, cause):
+        if not self._has_ended:
+            self._has_ended = True
+            self._hear(Ended(cause=cause))
+
+
+def fake_spec(run, *, name="a worker", deadly=(), loads=True, started=None):
+    """A worker in this process; its handles are appended to `started`."""
+    left = set(deadly)
+
+    def start(hear):
+        handle = FakeHandle(run, hear, deadly=left, loads=loads)
+        if started is not None:
+            started.append(handle)
+        return handle
+
+    return WorkerSpec(name=name, start=start)
