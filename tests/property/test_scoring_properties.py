@@ -12,10 +12,9 @@ from support.scoring import MAX_LENGTH, make_classifier, read_parts, write_parqu
 from assay.engine.load import load_engine
 from assay.runs.pipeline import run_unit
 from assay.runs.run import create_or_join
-from assay.score.plan import plan_score
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings
-from assay.score.verb import place
+from assay.score.verb import plan_here
 from assay.score.work import ScoreWork
 from assay.tokenize.encode import Encoder
 from assay.tokenize.settings import OnLong
@@ -71,7 +70,7 @@ def score(folder, engine):
             run=str(folder / f"run{number}"),
             **changes,
         )
-        manifest, bundle = plan_score(chosen, *place(chosen))
+        manifest, bundle, _ = plan_here(chosen)
         run, _ = create_or_join(chosen.run, manifest)
         encoder = Encoder.from_bundle(bundle.path, max_length=MAX_LENGTH, on_long=chosen.on_long)
         scorer = Scorer(

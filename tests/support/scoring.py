@@ -20,9 +20,8 @@ from transformers import (
 
 from assay.runs.pipeline import run_unit
 from assay.runs.run import create_or_join, part_path
-from assay.score.plan import plan_score
 from assay.score.settings import ScoreSettings
-from assay.score.verb import place
+from assay.score.verb import plan_here
 from assay.score.worker import open_score_work
 from assay.tokenize.plan import plan_tokenize
 from assay.tokenize.settings import TokenizeSettings
@@ -102,9 +101,7 @@ def score_here(source, bundle, run, **settings):
     """A whole scoring run in this process, through what a worker does; the run."""
     settings = {"parity_documents": 0, **settings}
     chosen = ScoreSettings(sources=(str(source),), bundle=str(bundle), run=str(run), **settings)
-    placement, precision = place(chosen)
-    manifest, _ = plan_score(chosen, placement, precision)
-    made, _ = create_or_join(chosen.run, manifest)
+    made, _ = create_or_join(chosen.run, plan_here(chosen)[0])
     work, _ = open_work(made)
     for unit in made.manifest.units():
         run_unit(made, work, unit)

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from assay.engine.precision import Precision
 from assay.errors import UsageError
 from assay.train.settings import check_count
 
@@ -65,7 +66,7 @@ class CalibrateSettings:
     """What happens to longer documents. Score with the same."""
     device: str = "cpu"
     """Where the forward pass runs."""
-    precision: str = "auto"
+    precision: Precision = "auto"
     """Number format of the forward pass."""
     max_batch_tokens: int | None = None
     """Tokens a forward pass; left out: the engine's own choice."""

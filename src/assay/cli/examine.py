@@ -13,7 +13,7 @@ import torch
 
 from assay import machine
 from assay._version import __version__
-from assay.engine.devices import available_devices, default_precision, parse_device
+from assay.engine.devices import available_devices, parse_device, parse_precision
 from assay.telemetry import format_number_of
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "pyarrow", "numpy", "obstore", "pydantic")
@@ -52,7 +52,7 @@ def examine(bundle: str | None = None) -> Findings:
     ]
     problems = []
     for device in available_devices():
-        precision = str(default_precision(parse_device(device.name))).removeprefix("torch.")
+        precision = parse_precision("auto", parse_device(device.name))
         memory = f", {device.memory_bytes / GIB:.0f} GiB" if device.memory_bytes else ""
         lines.append((device.name, f"{device.hardware}{memory}, {precision} by default"))
     usable = f"{machine.usable_cores()} usable of {machine.describe_cores()}"

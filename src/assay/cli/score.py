@@ -16,6 +16,7 @@ def run(settings: ScoreSettings) -> int:
         result = score(settings, on_progress=display.update, on_message=say)
     if result.outcome is None:
         stdout(describe_plan(result.manifest, result.run_url, result.placement))
+        stdout(f"numbers  {result.precision}")
         return 0
     stdout(f"scored into {result.run_url}: {describe_outcome(result.outcome)}")
     for description in result.outcome.descriptions:

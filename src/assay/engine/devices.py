@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 
 from assay import machine
+from assay.engine.precision import Computed, Target, auto_precision
 from assay.errors import UsageError
 
-PRECISIONS = {
+DTYPES: dict[Computed, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
@@ -57,24 +58,23 @@ def parse_device(name: str) -> torch.device:
     return device
 
 
-def parse_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of "auto", "fp32", "bf16" or "fp16" on a device.
-
-    "auto" is fp32 on the CPU (exact, and as fast as any there), bf16 on a GPU that has it, else
-    fp16. UsageError for other names.
-    """
-    if name == "auto":
-        return default_precision(device)
-    if name not in PRECISIONS:
-        raise UsageError(f"precision {name!r} is not known; use auto, {', '.join(PRECISIONS)}")
-    return PRECISIONS[name]
-
-
-def default_precision(device: torch.device) -> torch.dtype:
-    """Return the dtype that "auto" means on a device."""
+def target_of(device: torch.device) -> Target:
+    """Return what decides the precision on a device of this machine."""
     if device.type == "cpu":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return Target(kind="cpu")
+    # torch's own is_bf16_supported asks the current device, not this one
+    has_bf16 = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+    return Target(kind="cuda", has_bf16=has_bf16)
+
+
+def parse_precision(name: str, device: torch.device) -> Computed:
+    """Return the precision of that name on a device, "auto" resolved; UsageError for an unknown name."""
+    if name == "auto":
+        return auto_precision(target_of(device))
+    for known in DTYPES:
+        if name == known:
+            return known
+    raise UsageError(f"precision {name!r} is not known; use auto, {', '.join(DTYPES)}")
 
 
 def describe() -> str:

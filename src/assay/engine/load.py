@@ -57,20 +57,20 @@ def load_engine(
     if str(path).startswith(FAKE_PREFIX):
         return _fake_engine(str(path))
     chosen = devices.parse_device(device)
-    dtype = devices.parse_precision(precision, chosen)
+    computed = devices.parse_precision(precision, chosen)
     if chosen.type == "cpu":
         torch.set_num_threads(machine.choose_threads(num_threads).count)
     wanted = _Wanted(
         checkpoint=read_checkpoint(path),
         device=chosen,
-        dtype=dtype,
-        fp8=precision == "fp8",
+        dtype=devices.DTYPES[computed],
+        fp8=computed == "fp8",
         deterministic=deterministic,
     )
     if wanted.fp8 and chosen.type == "cpu":
-        raise UsageError("precision 'fp8' needs a GPU; use auto")
+        raise UsageError("precision 'fp8' needs a GPU; use another")
     if not packed:
-        return wanted.padded(pretrained.load_classifier(path, dtype=dtype), "asked for")
+        return wanted.padded(pretrained.load_classifier(path, dtype=wanted.dtype), "asked for")
     return _proven_engine(wanted) or _engine_on_trial(wanted)
 
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from assay.engine.precision import Precision
 from assay.errors import UsageError
 from assay.tokenize.settings import OnLong
 from assay.train.settings import check_count
@@ -55,7 +56,7 @@ class EvaluateSettings:
     """Tokens that neighbouring windows share, for the window policies."""
     device: str = "cpu"
     """Where the forward pass runs: cpu, cuda or cuda:K."""
-    precision: str = "auto"
+    precision: Precision = "auto"
     """fp32, bf16, fp16 or fp8; auto is bf16 on a GPU and fp32 on a CPU."""
     max_batch_tokens: int | None = None
     """Tokens of a forward pass; by default what suits the device."""

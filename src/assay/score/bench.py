@@ -37,6 +37,7 @@ from assay.engine.measure import (
     with_ceiling,
 )
 from assay.engine.parity import probabilities
+from assay.engine.precision import Computed
 from assay.engine.run import run_sequences
 from assay.engine.sequences import Sequences
 from assay.errors import InputError, UsageError
@@ -194,7 +195,8 @@ def bench(settings: BenchSettings, *, on_message: Callable[[str], None] | None =
     wanted = None if settings.for_documents is None else parse_count(settings.for_documents)
     _check_numbers(settings)
     device = _device(settings.device)
-    manifest, bundle = _plan(settings, device)
+    precision = devices.parse_precision(settings.precision, device)
+    manifest, bundle = _plan(settings, device, precision)
     encoder = Encoder.from_bundle(
         bundle.path,
         max_length=manifest.identity["max_length"],
@@ -205,10 +207,9 @@ def bench(settings: BenchSettings, *, on_message: Callable[[str], None] | None =
     engine = load_engine(
         bundle.path,
         device=str(device),
-        precision=settings.precision,
+        precision=precision,
         packed=settings.engine != "padded",
     )
-    precision = _precision_name(settings.precision, device)
     sample = take_sample(
         manifest,
         Scorer(bundle, engine, encoder),
@@ -355,7 +356,7 @@ def spread(sources: Sequence[Source], num_documents: int) -> list[tuple[Source, 
 # ------------------------------------------------------------ what is measured
 
 
-def _plan(settings: BenchSettings, device: torch.device) -> tuple[Manifest, Bundle]:
+def _plan(settings: BenchSettings, device: torch.device, precision: Computed) -> tuple[Manifest, Bundle]:
     """The plan of a scoring run like this; it checks sources, columns and lengths, and is never created."""
     chosen = ScoreSettings(
         sources=settings.sources,
@@ -371,7 +372,7 @@ def _plan(settings: BenchSettings, device: torch.device) -> tuple[Manifest, Bund
         max_batch_tokens=settings.max_batch_tokens,
     )
     placement = Placement(kind=device.type, num_workers=1)
-    return plan_score(chosen, placement, settings.precision)
+    return plan_score(chosen, placement, precision)
 
 
 def _check_numbers(settings: BenchSettings) -> None:
@@ -391,19 +392,13 @@ def _device_name(device: torch.device) -> str:
     return f"{name} ({found[name]})" if name in found else name
 
 
-def _precision_name(asked: str, device: torch.device) -> str:
-    """What `auto` means on the device, by its short name."""
-    if asked != "auto":
-        return asked
-    dtype = devices.default_precision(device)
-    return next(name for name, kind in devices.PRECISIONS.items() if kind == dtype)
+def _ceiling_dtype(precision: Computed) -> torch.dtype:
+    return torch.float8_e4m3fn if precision == "fp8" else devices.DTYPES[precision]
 
 
-def _ceiling_dtype(precision: str) -> torch.dtype:
-    return torch.float8_e4m3fn if precision == "fp8" else devices.PRECISIONS.get(precision, torch.float32)
-
-
-def _padded_engine(engine: Engine, bundle: Bundle, device: torch.device, precision: str) -> Engine | None:
+def _padded_engine(
+    engine: Engine, bundle: Bundle, device: torch.device, precision: Computed
+) -> Engine | None:
     """The forward pass of transformers itself, in bf16 where the engine is in fp8; None where that is the engine."""
     if not engine.packed:
         return None

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from assay.score.settings import EngineChoice, Precision
+from assay.engine.precision import Precision
+from assay.score.settings import EngineChoice
 from assay.tokenize.settings import OnLong
 
 

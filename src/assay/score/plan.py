@@ -8,13 +8,14 @@ from assay.bundle.bundle import Bundle
 from assay.bundle.load import load_bundle
 from assay.data.finding import find_sources
 from assay.data.sources import Columns, Source
+from assay.engine.precision import Computed
 from assay.errors import RefusedError, UsageError
 from assay.runs.cut import cut_sources, id_field
 from assay.runs.manifest import Json, Manifest, new_manifest
 from assay.runs.placement import Placement
 from assay.runs.run import PARTS, Run, part_path
 from assay.score.schema import part_schema
-from assay.score.settings import Precision, ScoreSettings
+from assay.score.settings import ScoreSettings
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import (
     TokenizerRecord,
@@ -29,10 +30,11 @@ FLOPS_PER_SECOND = {"cpu": 4e10, "cuda": 2e14}
 FAKE_TOKENS_PER_SECOND = 1e8
 
 
-def plan_score(
-    settings: ScoreSettings, placement: Placement, precision: Precision
-) -> tuple[Manifest, Bundle]:
-    """The manifest of the run that `settings` ask for, and its bundle; reads the sources' footers."""
+def plan_score(settings: ScoreSettings, placement: Placement, precision: Computed) -> tuple[Manifest, Bundle]:
+    """The manifest of the run that `settings` ask for, and its bundle; reads the sources' footers.
+
+    `placement` is where its workers will run, here or on other machines; units are sized for it.
+    """
     # what no run can have; rows and lengths are checked where they are used
     check_least(settings, {"max_batch_tokens": 1, "parity_documents": 0, "parity_tolerance": 0})
     bundle = load_bundle(settings.bundle)

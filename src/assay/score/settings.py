@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from assay.engine.precision import DeviceKind, Precision
 from assay.tokenize.settings import OnLong
 
 Executor = Literal["local", "static"]
 EngineChoice = Literal["auto", "padded", "fake"]
-Precision = Literal["auto", "fp32", "bf16", "fp16", "fp8"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +39,8 @@ class ScoreSettings:
     devices: str = "auto"
     """How many GPUs, or worker processes where there are none."""
     precision: Precision = "auto"
-    """fp32, bf16, fp16 or fp8 (products in fp8); auto is bf16 on a GPU and fp32 on a CPU."""
+    """fp32, bf16, fp16 or fp8 (products in fp8); auto is what the run has, in a new run bf16 on a GPU (fp16 on
+    one without bf16) and fp32 on a CPU."""
     engine: EngineChoice = "auto"
     """`padded`: the transformers model itself; `fake`: made-up scores, to time the rest."""
     deterministic: bool = False
@@ -66,5 +67,7 @@ class ScoreSettings:
     """Stop at the first bad row instead of giving it an error code."""
     unique_ids: bool = False
     """Refuse sources in which an id occurs twice."""
+    plan_for: DeviceKind | None = None
+    """Plan the run for workers on GPUs (cuda) or CPUs (cpu), whatever this machine has."""
     dry_run: bool = False
     """Print the plan and do nothing."""

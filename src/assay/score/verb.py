@@ -4,14 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from assay import machine
+from assay.bundle.bundle import Bundle
 from assay.data.duplicates import refuse_duplicate_ids
 from assay.data.sources import SOURCE_ROW
+from assay.engine.precision import Computed, Target, auto_precision, common_target
+from assay.errors import RefusedError
 from assay.runs.drive import drive_run
 from assay.runs.driver import Outcome
 from assay.runs.manifest import Manifest
 from assay.runs.placement import Placement, place_processes, place_workers, static_place
+from assay.runs.run import find_run
 from assay.score.plan import other_lengths_of, plan_score
-from assay.score.settings import Precision, ScoreSettings
+from assay.score.settings import ScoreSettings
 from assay.telemetry import Progress
 
 
@@ -22,8 +26,22 @@ class ScoreResult:
     run_url: str
     manifest: Manifest
     placement: Placement
+    precision: Computed
+    """What its numbers are computed in."""
     outcome: Outcome | None
     """None for a dry run."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where the workers of this machine go, and what the run is planned for."""
+
+    placement: Placement
+    planned: Placement
+    """The same, or what `plan_for` asks for: units are sized for it."""
+    precision: Computed
+    note: str | None
+    """A sentence where the run's precision is one that this machine would not choose."""
 
 
 def score(
@@ -38,43 +56,82 @@ def score(
     used, CheckError where the parity gate does not hold, WorkError where units failed. A
     KeyboardInterrupt stops the workers first; nothing half is published.
     """
-    placement, precision = place(settings)
     rank, world_size = static_place(settings.executor, settings.rank, settings.world_size)
-    manifest, bundle = plan_score(settings, placement, precision)
-    for note in (*bundle.notes, other_lengths_of(manifest)):
+    manifest, bundle, here = plan_here(settings)
+    for note in (*bundle.notes, other_lengths_of(manifest), here.note):
         if on_message and note:
             on_message(note)
     if settings.dry_run:
-        return ScoreResult(run_url=settings.run, manifest=manifest, placement=placement, outcome=None)
+        return ScoreResult(
+            run_url=settings.run,
+            manifest=manifest,
+            placement=here.placement,
+            precision=here.precision,
+            outcome=None,
+        )
     if settings.unique_ids and manifest.arrow_schema().names[0] != SOURCE_ROW:
         refuse_duplicate_ids(
             [manifest.source(k) for k in range(len(manifest.sources))], manifest.source_columns()
         )
-    run, outcome = drive_run(
-        settings.run,
-        manifest,
-        lambda run: place_processes("assay.score.worker", run, placement),
-        rank=rank,
-        world_size=world_size,
-        on_progress=on_progress,
-        on_message=on_message,
+    try:
+        run, outcome = drive_run(
+            settings.run,
+            manifest,
+            lambda run: place_processes("assay.score.worker", run, here.placement),
+            rank=rank,
+            world_size=world_size,
+            on_progress=on_progress,
+            on_message=on_message,
+        )
+    except RefusedError:
+        if place(settings).precision == here.precision:
+            raise
+        # another machine, where `auto` means something else, created the run in the meantime
+        return score(settings, on_progress=on_progress, on_message=on_message)
+    return ScoreResult(
+        run_url=run.url,
+        manifest=run.manifest,
+        placement=here.placement,
+        precision=here.precision,
+        outcome=outcome,
     )
-    return ScoreResult(run_url=run.url, manifest=run.manifest, placement=placement, outcome=outcome)
 
 
-def place(settings: ScoreSettings) -> tuple[Placement, Precision]:
-    """Where the workers go and the precision that `auto` means there."""
-    num_gpus = 0 if settings.engine == "fake" else count_gpus()
-    placement = place_workers(settings.devices, num_gpus=num_gpus)
-    if settings.precision != "auto":
-        return placement, settings.precision
-    return placement, "bf16" if placement.kind == "cuda" else "fp32"
+def plan_here(settings: ScoreSettings) -> tuple[Manifest, Bundle, Place]:
+    """The manifest of the run as this machine plans it, its bundle, and where the workers of this machine go."""
+    here = place(settings)
+    return *plan_score(settings, here.planned, here.precision), here
 
 
-def count_gpus() -> int:
-    """GPUs that torch can use; torch is imported only where a driver is there."""
+def place(settings: ScoreSettings) -> Place:
+    """The workers of this machine, and the precision of the run: as asked, as it was planned, or what suits."""
+    targets = [] if settings.engine == "fake" else find_gpus()
+    placement = planned = place_workers(settings.devices, num_gpus=len(targets))
+    target = common_target(targets[: placement.num_workers] or [Target(kind="cpu")])
+    if settings.plan_for not in {None, placement.kind}:
+        planned, target = Placement(kind=settings.plan_for, num_workers=1), Target(kind=settings.plan_for)
+    precision, note = choose_precision(settings, target)
+    return Place(placement=placement, planned=planned, precision=precision, note=note)
+
+
+def find_gpus() -> list[Target]:
+    """The GPUs that torch can use; torch is imported only where a driver is there."""
     if not machine.has_gpu_driver():
-        return 0
-    import torch
+        return []
+    from assay.engine import devices
 
-    return torch.cuda.device_count()
+    found = (devices.parse_device(device.name) for device in devices.available_devices())
+    return [devices.target_of(device) for device in found if device.type == "cuda"]
+
+
+def choose_precision(settings: ScoreSettings, target: Target) -> tuple[Computed, str | None]:
+    """The precision of the run, and a sentence where `auto` takes over one that this machine would not choose."""
+    if settings.precision != "auto":
+        return settings.precision, None
+    run = find_run(settings.run)
+    if run is None or run.manifest.kind != "score":
+        return auto_precision(target), None
+    planned: Computed = run.manifest.identity["precision"]
+    if planned == auto_precision(target):
+        return planned, None
+    return planned, f"the run is in {planned}, as it was planned; auto would be {auto_precision(target)} here"

@@ -197,13 +197,12 @@ def load(arguments: argparse.Namespace, num_labels: int) -> "Engine":
 
 def dtype_of(arguments: argparse.Namespace) -> str:
     """What the engine computes in, as torch has it: `float32`, `bfloat16`, `float16`; or `fp8`."""
-    from assay.engine.devices import parse_device, parse_precision
+    from assay.engine.devices import DTYPES, parse_device, parse_precision
 
     if is_fake(arguments.engine):
         return "float32"
-    if arguments.precision == "fp8":
-        return "fp8"
-    return str(parse_precision(arguments.precision, parse_device(arguments.device))).removeprefix("torch.")
+    precision = parse_precision(arguments.precision, parse_device(arguments.device))
+    return precision if precision == "fp8" else str(DTYPES[precision]).removeprefix("torch.")
 
 
 def warm_up(engine: "Engine", *, max_batch_tokens: int | None) -> float:

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from assay import machine
 from assay.engine import devices
+from assay.engine.precision import Computed, auto_training_precision
 from assay.errors import BundleError, UsageError
 from assay.labelled.rows import LabelledRows
 from assay.tasks import Task
@@ -259,7 +260,7 @@ class _Ready:
 def _set_up(settings: TrainSettings, prepared: Prepared, world: World) -> _Ready:
     """The rows as tokens, the model on its device and its optimizer."""
     torch.set_num_threads(_threads(settings).count)
-    dtype = _precision(settings, world.device)
+    dtype = devices.DTYPES[_precision(settings, world.device)]
     peak = peak_flops(world.device, dtype, num_devices=world.world_size)
     torch.manual_seed(settings.seed)
     model = load_model(settings, prepared.names)
@@ -296,10 +297,11 @@ def _set_up(settings: TrainSettings, prepared: Prepared, world: World) -> _Ready
     )
 
 
-def _precision(settings: TrainSettings, device: torch.device) -> torch.dtype:
-    """What products run in; float32 where "auto" is fp16 elsewhere, for gradients in fp16 would need scaling."""
-    dtype = devices.parse_precision(settings.precision, device)
-    return torch.float32 if dtype == torch.float16 else dtype
+def _precision(settings: TrainSettings, device: torch.device) -> Computed:
+    """What products run in."""
+    if settings.precision == "auto":
+        return auto_training_precision(devices.target_of(device))
+    return settings.precision
 
 
 def _num_ranks() -> int:

@@ -11,9 +11,8 @@ from assay.engine import load
 from assay.errors import CheckError
 from assay.runs.run import create_or_join
 from assay.score.parity import PARITY_PATH, sample_sequences
-from assay.score.plan import plan_score
 from assay.score.settings import ScoreSettings
-from assay.score.verb import place
+from assay.score.verb import plan_here
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,7 +42,7 @@ def plan(folder, run, **changes):
         unit_rows=10,
         **changes,
     )
-    return create_or_join(settings.run, plan_score(settings, *place(settings))[0])[0]
+    return create_or_join(settings.run, plan_here(settings)[0])[0]
 
 
 def figures(run):

@@ -17,13 +17,13 @@ from assay.data.sources import Columns, Source
 from assay.errors import RefusedError, SourceError, UsageError
 from assay.outcome.calibration import Calibration
 from assay.runs.cut import cut_sources, id_field
+from assay.runs.drive import drive_run
 from assay.runs.manifest import new_manifest, parse_manifest
 from assay.runs.pipeline import run_unit
 from assay.runs.run import create_or_join
-from assay.score.plan import plan_score
 from assay.score.schema import part_schema
 from assay.score.settings import ScoreSettings
-from assay.score.verb import place, score
+from assay.score.verb import plan_here, score
 from assay.tokenize.plan import plan_tokenize
 from assay.tokenize.settings import TokenizeSettings
 from assay.tokenize.worker import open_tokenize_work
@@ -66,7 +66,7 @@ def settings_of(folder, **changes):
 def plan(folder, **changes):
     """The manifest of a plain run with these changes."""
     settings = settings_of(folder, **changes)
-    return plan_score(settings, *place(settings))[0]
+    return plan_here(settings)[0]
 
 
 # ------------------------------------------------------------ the run's identity
@@ -82,6 +82,7 @@ CHANGES_A_NUMBER = {
     "on_long": "head-tail",
     "stride": 4,
     "precision": "bf16",
+    "plan_for": "cuda",
     "deterministic": True,
     "engine": "padded",
     "limit_rows": 10,
@@ -346,3 +347,34 @@ def test_a_dry_run_creates_nothing(place_of, tmp_path):
     assert result.outcome is None
     assert result.manifest.planned_rows == 130
     assert not (tmp_path / "run").exists()
+
+
+# ------------------------------------------------------------ the precision of a run
+
+
+def test_a_machine_that_joins_takes_the_precision_of_the_run(place_of, tmp_path):
+    """`auto` is decided once: a CPU machine joins a run that was planned for GPUs, does its work, and says so."""
+    run = str(tmp_path / "run")
+    create_or_join(run, plan(place_of, run=run, plan_for="cuda"))
+    said = []
+    result = score(settings_of(place_of, run=run), on_message=said.append)
+    assert result.outcome.units_published == result.outcome.units_total
+    assert result.precision == "bf16"
+    assert "the run is in bf16, as it was planned; auto would be fp32 here" in said
+    with pytest.raises(RefusedError, match="precision was bf16, now fp32"):
+        score(settings_of(place_of, run=run, precision="fp32"))
+
+
+def test_a_run_that_another_machine_creates_meanwhile(place_of, tmp_path, monkeypatch):
+    """Two machines start at once and `auto` means two things there: who comes second joins the first."""
+    run = str(tmp_path / "run")
+    theirs = plan(place_of, run=run, plan_for="cuda")
+
+    def create_first(*arguments, **options):
+        create_or_join(run, theirs)
+        return drive_run(*arguments, **options)
+
+    monkeypatch.setattr("assay.score.verb.drive_run", create_first)
+    result = score(settings_of(place_of, run=run))
+    assert result.manifest.run_id == theirs.run_id
+    assert result.outcome.units_published == result.outcome.units_total

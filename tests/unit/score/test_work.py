@@ -20,10 +20,9 @@ from assay.runs.run import FOOTER_STATS, create_or_join, part_path
 from assay.runs.verify import verify
 from assay.score.merge import merge
 from assay.score.parity import sample_sequences
-from assay.score.plan import plan_score
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings
-from assay.score.verb import place
+from assay.score.verb import plan_here
 from assay.score.worker import open_score_work
 from assay.tokenize.encode import Encoder
 
@@ -55,7 +54,7 @@ def plan(patterns, bundle, run, **settings):
     patterns = (str(patterns),) if not isinstance(patterns, tuple) else patterns
     settings = {"engine": "fake", "unit_rows": UNIT_ROWS, **settings}
     chosen = ScoreSettings(sources=patterns, bundle=str(bundle), run=str(run), **settings)
-    manifest, _ = plan_score(chosen, *place(chosen))
+    manifest, *_ = plan_here(chosen)
     return create_or_join(chosen.run, manifest)[0]
 
 

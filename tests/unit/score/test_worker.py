@@ -9,9 +9,8 @@ import pytest
 from support.bundles import write_bundle
 
 from assay.runs.run import create_or_join
-from assay.score.plan import plan_score
 from assay.score.settings import ScoreSettings
-from assay.score.verb import place
+from assay.score.verb import plan_here
 
 HEAVY = ("torch", "transformers")
 
@@ -28,7 +27,7 @@ def run(tmp_path):
         engine="fake",
         unit_rows=3,
     )
-    return create_or_join(settings.run, plan_score(settings, *place(settings))[0])[0]
+    return create_or_join(settings.run, plan_here(settings)[0])[0]
 
 
 def python(code, *arguments):

@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from assay.bundle.load import load_bundle
 from assay.engine import devices
+from assay.engine.precision import Target
 from assay.errors import BundleError, InputError, SourceError, UsageError, WorkError
 from assay.labelled.provenance import count_seen, text_hashes
 from assay.labelled.rows import LabelledRows
@@ -163,10 +164,10 @@ def test_the_weights_are_chosen_by_the_named_metric(best_by, expected):
 
 def test_a_device_without_bf16_trains_in_float32(monkeypatch):
     """Where scoring takes fp16: its gradients would need scaling."""
-    monkeypatch.setattr(devices, "default_precision", lambda device: torch.float16)
+    monkeypatch.setattr(devices, "target_of", lambda device: Target(kind="cuda", has_bf16=False))
     gpu = torch.device("cuda")
-    assert training._precision(settings("base", "out"), gpu) == torch.float32
-    assert training._precision(settings("base", "out", precision="bf16"), gpu) == torch.bfloat16
+    assert training._precision(settings("base", "out"), gpu) == "fp32"
+    assert training._precision(settings("base", "out", precision="bf16"), gpu) == "bf16"
 
 
 def test_one_class_data_is_refused(base, rows, tmp_path):

@@ -1,0 +1,83 @@
+"""One rule says what `auto` precision is, for every room that computes."""
+
+import pytest
+import torch
+
+from assay.engine import devices
+from assay.engine.precision import Target, auto_precision, auto_training_precision, common_target
+from assay.score import verb
+from assay.score.settings import ScoreSettings
+
+CPU = Target(kind="cpu")
+NEW = Target(kind="cuda")
+OLD = Target(kind="cuda", has_bf16=False)
+
+
+@pytest.mark.parametrize(
+    ("target", "scored", "trained"), [(CPU, "fp32", "fp32"), (NEW, "bf16", "bf16"), (OLD, "fp16", "fp32")]
+)
+def test_the_rule(target, scored, trained):
+    """fp32 on a CPU, bf16 on a GPU that has it; else scores take fp16, and training fp32."""
+    assert auto_precision(target) == scored
+    assert auto_training_precision(target) == trained
+
+
+def test_devices_of_one_run_take_what_all_have():
+    """One old card among new ones decides for all: a run has one precision."""
+    assert common_target([NEW, OLD, NEW]) == OLD
+    assert common_target([NEW, NEW]) == NEW
+    assert common_target([CPU]) == CPU
+
+
+@pytest.mark.parametrize(("capability", "has_bf16"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_each_card_is_asked_for_itself(monkeypatch, capability, has_bf16):
+    """bf16 is a question of the card that computes, not of the one that is current."""
+    asked = []
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda device: asked.append(device) or capability
+    )
+    device = torch.device("cuda:1")
+    assert devices.target_of(device) == Target(kind="cuda", has_bf16=has_bf16)
+    assert asked == [device]
+
+
+@pytest.mark.parametrize("cards", [[NEW, NEW], [NEW, OLD], [OLD]])
+def test_what_is_planned_is_what_a_worker_would_choose(monkeypatch, cards):
+    """The plan of a run and an engine that is loaded with `auto` agree on cards with and without bf16."""
+    monkeypatch.setattr(verb, "find_gpus", lambda: cards)
+    monkeypatch.setattr(devices, "target_of", lambda device: common_target(cards))
+    planned = verb.place(ScoreSettings(sources=("a",), bundle="b", run="/nowhere/run"))
+    assert planned.placement.kind == "cuda"
+    assert planned.precision == devices.parse_precision("auto", torch.device("cuda:0"))
+
+
+def test_only_the_cards_in_use_decide(monkeypatch):
+    """An old card that no worker runs on leaves the run in bf16."""
+    monkeypatch.setattr(verb, "find_gpus", lambda: [NEW, OLD])
+    planned = verb.place(ScoreSettings(sources=("a",), bundle="b", run="/nowhere/run", devices="1"))
+    assert planned.precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("cards", "plan_for", "precision", "computed"),
+    [
+        ([], None, "auto", "fp32"),
+        ([], "cuda", "auto", "bf16"),
+        ([], "cuda", "fp16", "fp16"),
+        ([], "cpu", "auto", "fp32"),
+        ([NEW], "cpu", "auto", "fp32"),
+        ([OLD], "cuda", "auto", "fp16"),
+        ([], None, "bf16", "bf16"),
+    ],
+)
+def test_planning_for_other_machines(monkeypatch, cards, plan_for, precision, computed):
+    """`plan_for` plans for the device named, whatever is here; workers here go where this machine has room."""
+    monkeypatch.setattr(verb, "find_gpus", lambda: cards)
+    settings = ScoreSettings(
+        sources=("a",), bundle="b", run="/nowhere/run", plan_for=plan_for, precision=precision
+    )
+    planned = verb.place(settings)
+    here = "cuda" if cards else "cpu"
+    assert planned.precision == computed
+    assert planned.placement.kind == here
+    assert planned.planned.kind == (plan_for or here)
