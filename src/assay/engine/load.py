@@ -144,6 +144,7 @@ def _proven_engine(wanted: _Wanted) -> Engine | None:
 
 def _engine_on_trial(wanted: _Wanted) -> Engine:
     """The packed engine where the family is known and proves itself, else the padded one."""
+    proof = wanted.proof()
     # in fp32: queries are scaled, and fp8's scales found, before anything is rounded
     model = pretrained.load_classifier(wanted.checkpoint.path, dtype=torch.float32)
     weights = families.extract_weights(model)
@@ -154,8 +155,9 @@ def _engine_on_trial(wanted: _Wanted) -> Engine:
     # written so that NaN fails
     if not difference <= wanted.tolerance():
         return wanted.padded(model, f"the packed engine failed its self test by {difference:.3g}")
-    if weights is not None:
-        wanted.proof().write(_plain(model.config))
+    # files that were replaced meanwhile are not those that passed
+    if weights is not None and proof == wanted.proof():
+        proof.write(_plain(model.config))
     return engine
 
 

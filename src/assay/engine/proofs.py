@@ -1,7 +1,7 @@
 """Notes that a packed engine passed its self test: on these files, this device, with these versions.
 
 A note is a file in the user's cache (`$XDG_CACHE_HOME/assay/proofs`, else `~/.cache`), named by a hash of
-all that the outcome hangs on. It holds the model's configuration with all defaults filled in, as JSON: to
+all that the outcome depends on. It holds the model's configuration with all defaults filled in, as JSON: to
 have them from config.json takes an import of transformers. Deleting it costs the next start some seconds.
 """
 
@@ -46,7 +46,7 @@ class Proof:
         return found if isinstance(found, dict) else None
 
     def write(self, config: Mapping[str, Any]) -> None:
-        """Note that it passed; a cache that cannot be written to is none."""
+        """Note that it passed; where the cache cannot be written to, the next start tries again."""
         scratch = self.file.with_name(f"{self.file.name}.{uuid4().hex}")
         with contextlib.suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -63,14 +63,18 @@ def _folder() -> Path:
 
 
 def _state(file: Path) -> str:
-    """What changes whenever the file does: its bytes where it is small, else its size and time."""
+    """What changes whenever the file does: its bytes where it is small, else what the system keeps of it.
+
+    Whoever writes or replaces a file can set its time of modification, not that of its last change.
+    """
     try:
         if file.suffix == ".json":
             return f"{file.resolve()} {hashlib.sha256(file.read_bytes()).hexdigest()}"
         found = file.stat()
     except OSError:
         return f"{file}: missing"
-    return f"{file.resolve()} {found.st_size} {found.st_mtime_ns}"
+    state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return f"{file.resolve()} {' '.join(map(str, state))}"
 
 
 def _version(name: str) -> str:

@@ -27,14 +27,10 @@ def load_classifier(path: str | Path, *, dtype: torch.dtype = torch.float32) -> 
     Raises BundleError as `read_checkpoint` does, and where weights are missing (a head that would be made
     up at random) or of another shape.
     """
-    from transformers import AutoConfig
-
     checkpoint = read_checkpoint(path)
+    config = transformers_config(checkpoint)
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(
-                checkpoint.path, local_files_only=True, trust_remote_code=False
-            )
             model, info = from_pretrained(checkpoint, config, dtype=dtype)
     except (
         OSError,
@@ -46,10 +42,24 @@ def load_classifier(path: str | Path, *, dtype: torch.dtype = torch.float32) -> 
         pickle.UnpicklingError,
     ) as error:
         raise BundleError(
-            f"{checkpoint.path} cannot be loaded: {_one_line(error)}; check that the copy is complete"
+            f"{checkpoint.path} cannot be loaded: {one_line(error)}; check that the copy is complete"
         ) from error
     _require_complete(checkpoint.path, info)
     return cast("PreTrainedModel", cast("Any", model).eval().requires_grad_(False))  # noqa: FBT003
+
+
+def transformers_config(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - a transformers config is untyped
+    """Return the config as transformers reads it; BundleError where it cannot."""
+    from transformers import AutoConfig
+
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a value of any kind may stand there, and each config has checks of its own
+        raise BundleError(
+            f"{checkpoint.path / 'config.json'}: transformers cannot read it ({one_line(error)}); "
+            "correct it, or save the model again"
+        ) from error
 
 
 def from_pretrained(
@@ -129,7 +139,7 @@ def quiet() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
-def _one_line(error: Exception) -> str:
-    """First line of an error's message, or its type."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+def one_line(error: Exception) -> str:
+    """Return the kind of an error and the first sentence of its message, for a message of ours."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text.split('. ')[0][:200].rstrip('.')}"

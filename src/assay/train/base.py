@@ -1,16 +1,15 @@
 """The base of a training: read, given the head that the rows want, and refused where it is not whole."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from assay.errors import BundleError
 from assay.model.checkpoint import Checkpoint, read_checkpoint, tokenizer_fingerprint
-from assay.model.pretrained import from_pretrained, quiet
+from assay.model.pretrained import from_pretrained, one_line, quiet, transformers_config
 from assay.train.optimizer import add_lora, freeze
 from assay.train.settings import TrainSettings
 
@@ -31,7 +30,7 @@ def load_model(settings: TrainSettings, names: tuple[str, ...]) -> PreTrainedMod
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise BundleError(
                 f"{settings.base}: transformers makes no {config.model_type} classifier of it"
-                f" ({_reason(error)}); fix its files, or choose another base"
+                f" ({one_line(error)}); fix its files, or choose another base"
             ) from error
     _check_weights(settings.base, model, found)
     if settings.lora_rank is not None:
@@ -49,19 +48,7 @@ def base_checkpoint(base: str) -> Checkpoint:
 
 def base_config(base: str) -> Any:  # noqa: ANN401 - a transformers config is untyped
     """The config of the base, as transformers reads it; raises `BundleError` where it cannot."""
-    base_checkpoint(base)
-    try:
-        return AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # a value of any kind may stand there, and each config has checks of its own
-        raise BundleError(
-            f"{Path(base) / 'config.json'}: transformers cannot read it ({_reason(error)});"
-            " correct it, or choose another base"
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text.split('. ')[0][:200].rstrip('.')}"
+    return transformers_config(base_checkpoint(base))
 
 
 def _check_weights(base: str, model: PreTrainedModel, found: Mapping[str, Any]) -> None:

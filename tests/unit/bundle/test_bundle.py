@@ -98,6 +98,23 @@ def test_labels_are_in_index_order_and_default_to_two(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("config", "labels"),
+    [
+        ({"id2label": {"0": 0, "1": 1}, "label2id": {"0": 0, "1": 1}}, ("0", "1")),
+        ({"id2label": {"0": 1.0, "1": 0.5, "2": True}, "label2id": None}, ("1", "0.5", "true")),
+        ({"label2id": {"ham": "0", "spam": "1"}}, ("ham", "spam")),
+        ({"label2id": {"ham": 0.0, "spam": 1.0}}, ("ham", "spam")),
+        ({"label2id": {}}, ("ham", "spam")),
+        ({"label2id": {"LABEL_0": 0, "LABEL_1": 1}}, ("ham", "spam")),
+        ({"id2label": {"00": "ham", "01": "spam"}}, ("ham", "spam")),
+    ],
+)
+def test_label_maps_are_taken_as_transformers_takes_them(tmp_path, config, labels):
+    """Numbers as names, numbers as text, and a label2id that says nothing are all read."""
+    assert load_bundle(make(tmp_path / "b", config=config)).labels == labels
+
+
+@pytest.mark.parametrize(
     ("config", "match"),
     [
         ({"label2id": {"ham": 1, "spam": 0}}, "label2id .* does not match id2label"),
@@ -107,8 +124,19 @@ def test_labels_are_in_index_order_and_default_to_two(tmp_path):
             r"keys \['0', '2'\]; they must be 0\.\.1",
         ),
         ({"id2label": {"0": "ham", "1": "ham"}, "label2id": None}, "each needs a name of its own"),
-        ({"id2label": {"0": "ham", "1": 7}, "label2id": None}, "each needs a name of its own"),
-        ({"id2label": {}}, "must map 0, 1"),
+        ({"id2label": {"0": "ham", "1": None}, "label2id": None}, "each needs a name of its own"),
+        ({"id2label": {"0": 1, "1": "1"}, "label2id": None}, "each needs a name of its own"),
+        ({"id2label": ["ham", "spam"], "label2id": None}, "must be an object that maps 0, 1"),
+        ({"id2label": {"a": "ham", "b": "spam"}, "label2id": None}, r"they must be 0\.\.1"),
+        ({"label2id": {"ham": "1", "spam": "0"}}, "label2id .* does not match id2label"),
+        ({"label2id": ["ham", "spam"]}, "label2id .* does not match id2label"),
+        ({"id2label": None}, "stands without id2label"),
+        ({"id2label": None, "label2id": None, "num_labels": "3"}, "must be a whole number from 1"),
+        (
+            {"id2label": {"0": "x"}, "label2id": None, "problem_type": "single_label_classification"},
+            "single_label_classification with one output; it needs two or more",
+        ),
+        ({"id2label": {}, "label2id": None}, "must be an object that maps 0, 1"),
         ({"num_labels": 3}, "num_labels=3 but id2label names 2"),
         ({"problem_type": "ranking"}, "problem_type 'ranking'"),
         ({"problem_type": "regression"}, "regression with 2 outputs"),
