@@ -4,13 +4,14 @@ import argparse
 from dataclasses import dataclass, field
 
 from assay.cli.flags import add_flags, stdout
-from assay.cli.verb import Group, Verb, positional
+from assay.cli.verb import Group, Verb
 from assay.cli.verbs import ASSAY
 from assay.errors import UsageError
+from assay.settings import Settings, positional
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CompletionSettings:
+@dataclass(frozen=True, kw_only=True)
+class CompletionSettings(Settings):
     """Which shell to write completion for."""
 
     shell: str = field(metadata=positional("SHELL"))

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from assay.cli.flags import stdout
 from assay.cli.verb import Verb
 from assay.errors import CheckError
+from assay.settings import Settings
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DoctorSettings:
+@dataclass(frozen=True, kw_only=True)
+class DoctorSettings(Settings):
     """What to examine."""
 
     bundle: str | None = None

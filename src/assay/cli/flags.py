@@ -13,7 +13,8 @@ import sys
 import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, is_dataclass
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -50,8 +51,23 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(msg)
 
 
+def fields(settings: type) -> list["Field[Any]"]:
+    """The fields of a settings class in the order of its help: its own, then those of each group it inherits.
+
+    What a command cannot do without comes first.
+    """
+    order = [name for kind in settings.__mro__ for name in vars(kind).get("__annotations__", {})]
+    found = sorted(dataclass_fields(settings), key=lambda field: order.index(field.name))
+    return sorted(found, key=lambda field: not is_required(field))
+
+
+def is_required(field: "Field[Any]") -> bool:
+    """Whether a setting has no default."""
+    return field.default is MISSING and field.default_factory is MISSING
+
+
 def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
-    """Add a flag for each field of a settings class; positional for `tuple` and first required fields."""
+    """Add a flag for each field of a settings class; a place for those that `is_positional`."""
     documents = field_docs(settings)
     hints = get_type_hints(settings)
     for field in fields(settings):
@@ -88,7 +104,7 @@ def usage(command: str, settings: type, config: str = "none") -> str:
     """The command with what it cannot do without: `assay score SOURCE... --bundle VALUE [options]`."""
     words = [command, "CONFIG"] if config == "positional" else [command]
     for field in fields(settings):
-        required = field.default is MISSING and field.default_factory is MISSING
+        required = is_required(field)
         if is_positional(field):
             many = "..." if str(field.type).startswith("tuple") else ""
             words.append(f"{_metavar(field)}{many}" if required else f"[{_metavar(field)}{many}]")
@@ -122,11 +138,7 @@ def parse_settings(parser: Parser, settings: type[S], arguments: Sequence[str]) 
 
 def build(settings: type[S], values: Mapping[str, Any], command: str) -> S:
     """The settings value; raises UsageError where a required one is missing."""
-    missing = [
-        field
-        for field in fields(settings)  # type: ignore[arg-type]
-        if field.default is MISSING and field.default_factory is MISSING and field.name not in values
-    ]
+    missing = [field for field in fields(settings) if is_required(field) and field.name not in values]
     if missing:
         field = missing[0]
         name = _metavar(field) if is_positional(field) else "--" + field.name.replace("_", "-")
@@ -179,7 +191,15 @@ def refuse_unknown(name: str, known: Sequence[str], what: str, where: str) -> No
 
 
 def field_docs(settings: type) -> dict[str, str]:
-    """The docstring below each field of a dataclass, on one line."""
+    """The docstring below each field of a dataclass and of the groups it inherits, on one line; its own win."""
+    found: dict[str, str] = {}
+    for kind in reversed(settings.__mro__):
+        if is_dataclass(kind):
+            found |= _own_field_docs(kind)
+    return found
+
+
+def _own_field_docs(settings: type) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(settings)))
     body = next(node for node in tree.body if isinstance(node, ast.ClassDef)).body
     found = {}

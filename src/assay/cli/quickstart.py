@@ -3,16 +3,17 @@
 from dataclasses import dataclass, field
 
 from assay.cli.flags import stdout
-from assay.cli.verb import Verb, positional, say
+from assay.cli.verb import Verb, say
+from assay.settings import AUTO_OR_COUNT, Settings, positional
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class QuickstartSettings:
+@dataclass(frozen=True, kw_only=True)
+class QuickstartSettings(Settings):
     """Where the quickstart works."""
 
     directory: str = field(default="quickstart", metadata=positional("DIR"))
     """Directory for the bundle, the run, the merged corpus and the report [quickstart]."""
-    devices: str = "auto"
+    devices: str = field(default="auto", metadata=AUTO_OR_COUNT)
     """`auto`, or how many: GPUs where there are any, worker processes otherwise."""
 
 

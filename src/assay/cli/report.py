@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 
 from assay.cli.flags import stdout
-from assay.cli.verb import Verb, positional
+from assay.cli.verb import Verb
+from assay.settings import Settings, positional
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReportSettings:
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings(Settings):
     """Which run to report on."""
 
     run: str = field(metadata=positional("RUN"))

@@ -58,11 +58,6 @@ class Group:
                 yield from node.walk(words)
 
 
-def positional(metavar: str) -> dict[str, Any]:
-    """Field metadata: given by place, not by flag."""
-    return {"positional": True, "metavar": metavar}
-
-
 def say(line: str) -> None:
     """Tell the user something that is not the result."""
     sys.stderr.write(line + "\n")

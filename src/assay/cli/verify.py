@@ -4,11 +4,12 @@ import json
 from dataclasses import dataclass, field
 
 from assay.cli.flags import stdout
-from assay.cli.verb import Verb, positional
+from assay.cli.verb import Verb
+from assay.settings import Settings, positional
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VerifySettings:
+@dataclass(frozen=True, kw_only=True)
+class VerifySettings(Settings):
     """Which run to prove."""
 
     run: str = field(metadata=positional("RUN"))

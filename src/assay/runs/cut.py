@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from assay.data.sources import Columns, Source, id_column, id_type
-from assay.errors import SourceError, UsageError
+from assay.errors import SourceError
 from assay.runs.plan import choose_unit_rows, limit_boundaries, plan_boundaries
 
 BYTES_PER_TOKEN = 4.0
@@ -24,12 +24,8 @@ def cut_sources(
 ) -> list[tuple[int, ...]]:
     """The unit boundaries of each source: about a minute of work a unit, or `unit_rows`.
 
-    A run of few minutes is still cut in sixteen, so that several workers can share it. Raises
-    UsageError for fewer than one row of a unit or of a trial.
+    A run of few minutes is still cut in sixteen, so that several workers can share it.
     """
-    if limit_rows is not None and limit_rows < 1:
-        msg = f"limit_rows is {limit_rows}; a trial has at least one row; set --limit-rows to 1 or more"
-        raise UsageError(msg)
     total = sum(source.num_rows for source in sources)
     if unit_rows is None:
         num_bytes = sum(source.bytes_per_row * source.num_rows for source in sources)

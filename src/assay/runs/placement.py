@@ -11,6 +11,7 @@ from assay.runs.local import python_worker
 from assay.runs.manifest import Manifest
 from assay.runs.ranks import find_rank
 from assay.runs.run import Run
+from assay.settings import count_of
 from assay.telemetry import format_count
 
 
@@ -29,23 +30,13 @@ def place_workers(devices: str, *, num_gpus: int) -> Placement:
 
     Raises UsageError for more GPUs than there are.
     """
-    asked = parse_devices(devices)
+    asked = count_of(devices)
     if not num_gpus:
         return Placement(kind="cpu", num_workers=asked or 1)
     if asked is not None and asked > num_gpus:
         msg = f"devices {asked}; this machine has {num_gpus} GPUs; set --devices {num_gpus} or less"
         raise UsageError(msg)
     return Placement(kind="cuda", num_workers=asked or num_gpus)
-
-
-def parse_devices(devices: str) -> int | None:
-    """The number of devices asked for; None for `auto`."""
-    if devices == "auto":
-        return None
-    if not devices.isdecimal() or int(devices) < 1:
-        msg = f"devices {devices!r}; it is a number from 1 on, or auto; set for example --devices 2"
-        raise UsageError(msg)
-    return int(devices)
 
 
 def static_place(executor: str, rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -58,9 +58,6 @@ def plan_boundaries(num_rows: int, splits: Sequence[int], unit_rows: int) -> tup
     10 rows, splits (0, 4, 6), unit_rows 6 -> (0, 6, 10); unit_rows 3 -> (0, 2, 4, 6, 8, 10).
     A source without rows is one unit of no rows, (0, 0): it becomes an empty part.
     """
-    if unit_rows < 1:
-        msg = f"unit_rows is {unit_rows}; a unit has at least one row; set --unit-rows to 1 or more"
-        raise UsageError(msg)
     if num_rows == 0:
         return (0, 0)
     ends = [*(split for split in splits if 0 < split < num_rows), num_rows]

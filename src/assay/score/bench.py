@@ -45,9 +45,10 @@ from assay.runs.manifest import Manifest
 from assay.runs.placement import Placement
 from assay.score.bench_settings import BenchSettings
 from assay.score.chunks import Chunk, join, to_chunk
-from assay.score.plan import check_least, plan_score
+from assay.score.plan import plan_score
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings
+from assay.settings import shared
 from assay.telemetry import format_count, format_number_of
 from assay.tokenize.encode import Encoder
 
@@ -193,7 +194,7 @@ def bench(settings: BenchSettings, *, on_message: Callable[[str], None] | None =
     """
     say = on_message or (lambda _: None)
     wanted = None if settings.for_documents is None else parse_count(settings.for_documents)
-    _check_numbers(settings)
+    _refuse_fake(settings)
     device = _device(settings.device)
     precision = devices.parse_precision(settings.precision, device)
     manifest, bundle = _plan(settings, device, precision)
@@ -358,25 +359,12 @@ def spread(sources: Sequence[Source], num_documents: int) -> list[tuple[Source, 
 
 def _plan(settings: BenchSettings, device: torch.device, precision: Computed) -> tuple[Manifest, Bundle]:
     """The plan of a scoring run like this; it checks sources, columns and lengths, and is never created."""
-    chosen = ScoreSettings(
-        sources=settings.sources,
-        bundle=settings.bundle,
-        run="",
-        text_column=settings.text_column,
-        text_pair_column=settings.text_pair_column,
-        input_ids_column=settings.input_ids_column,
-        format=settings.format,
-        max_length=settings.max_length,
-        on_long=settings.on_long,
-        stride=settings.stride,
-        max_batch_tokens=settings.max_batch_tokens,
-    )
+    chosen = ScoreSettings(**shared(settings, ScoreSettings), run="")
     placement = Placement(kind=device.type, num_workers=1)
     return plan_score(chosen, placement, precision)
 
 
-def _check_numbers(settings: BenchSettings) -> None:
-    check_least(settings, {"documents": 1, "rounds": 1, "price_per_hour": 0})
+def _refuse_fake(settings: BenchSettings) -> None:
     if settings.engine == "fake":
         msg = "engine fake makes scores up, so its speed says nothing; use auto or padded"
         raise UsageError(msg)

@@ -35,8 +35,6 @@ def plan_score(settings: ScoreSettings, placement: Placement, precision: Compute
 
     `placement` is where its workers will run, here or on other machines; units are sized for it.
     """
-    # what no run can have; rows and lengths are checked where they are used
-    check_least(settings, {"max_batch_tokens": 1, "parity_documents": 0, "parity_tolerance": 0})
     bundle = load_bundle(settings.bundle)
     token_run = find_token_run(settings.sources)
     if bundle.is_pair and settings.text_pair_column is None and not (token_run or settings.input_ids_column):
@@ -115,17 +113,6 @@ def _in_row_order(parts: Sequence[Source], token_run: Run) -> list[Source]:
 def _token_run(run: Run | None) -> Json | None:
     """What `assay merge` needs to find the sources that were tokenized."""
     return None if run is None else {"url": run.url, "run_id": run.manifest.run_id}
-
-
-def check_least(settings: object, least_by_name: Mapping[str, int]) -> None:
-    """Raise UsageError for a setting below its least value; None is no value."""
-    for name, least in least_by_name.items():
-        number = getattr(settings, name)
-        # Written so that NaN fails.
-        if number is not None and not number >= least:
-            flag = "--" + name.replace("_", "-")
-            msg = f"{name} is {number}; it is at least {least}; set {flag} to {least} or more"
-            raise UsageError(msg)
 
 
 def _columns(settings: ScoreSettings) -> Columns:

@@ -7,6 +7,7 @@ from assay import machine
 from assay.errors import UsageError
 from assay.serve.engines import Child, EngineSpec, start_child
 from assay.serve.settings import ServeSettings, is_fake
+from assay.settings import count_of
 from assay.telemetry import format_number_of
 
 
@@ -17,7 +18,7 @@ def start_first(settings: ServeSettings) -> list[tuple[EngineSpec, Child]]:
 
 def first_specs(settings: ServeSettings) -> list[EngineSpec]:
     """One engine on the first GPU; without a driver as many on the CPU as asked for."""
-    count = asked_devices(settings)
+    count = count_of(settings.devices)
     has_driver = machine.has_gpu_driver() and not is_fake(settings.engine)
     spec = EngineSpec(
         # links resolved, so that server and engines load the same folder
@@ -34,23 +35,13 @@ def first_specs(settings: ServeSettings) -> list[EngineSpec]:
 
 def further_specs(first: EngineSpec, settings: ServeSettings, num_gpus: int) -> list[EngineSpec]:
     """The other engines, once the first one has counted the GPUs; raises UsageError for more than there are."""
-    count = asked_devices(settings)
+    count = count_of(settings.devices)
     if not num_gpus:
         return _on_cpu(replace(first, device="cpu"), count or 1)[1:]
     if count is not None and count > num_gpus:
         msg = f"devices {count}; this machine has {format_number_of(num_gpus, 'GPU')}; set --devices {num_gpus} or less"
         raise UsageError(msg)
     return [replace(first, device=f"cuda:{index}") for index in range(1, count or num_gpus)]
-
-
-def asked_devices(settings: ServeSettings) -> int | None:
-    """How many devices were asked for; None for `auto`."""
-    if settings.devices == "auto":
-        return None
-    if not settings.devices.isdecimal() or int(settings.devices) < 1:
-        msg = f"devices {settings.devices!r}; it is a number from 1 on, or auto; set for example --devices 2"
-        raise UsageError(msg)
-    return int(settings.devices)
 
 
 def _on_cpu(spec: EngineSpec, count: int) -> list[EngineSpec]:

@@ -2,59 +2,58 @@
 
 from dataclasses import dataclass, field
 
-from assay.engine.precision import Precision
-from assay.score.settings import EngineChoice
-from assay.tokenize.settings import OnLong
+from assay.engine.settings import EngineSettings
+from assay.errors import UsageError
+from assay.settings import AUTO_OR_COUNT, COUNT, positional, within
+from assay.tokenize.settings import LongDocuments
+
+_UP_TO_AN_HOUR = 3_600
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ServeSettings:
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings(LongDocuments, EngineSettings):
     """Serve a bundle over HTTP."""
 
-    bundle: str = field(metadata={"positional": True, "metavar": "BUNDLE"})
+    bundle: str = field(metadata=positional("BUNDLE"))
     """Directory of the classifier; any transformers sequence classification directory."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for every network, with API keys please."""
-    port: int = 8000
+    port: int = field(default=8000, metadata=within(at_least=0, at_most=65_535))
     """Port to listen on; 0 takes a free one and says which."""
-    devices: str = "auto"
+    devices: str = field(default="auto", metadata=AUTO_OR_COUNT)
     """How many GPUs, or engine processes where there are none."""
-    precision: Precision = "auto"
-    """fp32, bf16, fp16 or fp8 (products in fp8); auto is bf16 on a GPU and fp32 on a CPU."""
-    engine: EngineChoice = "auto"
-    """`padded`: the transformers model itself; `fake`: made-up scores, to time the rest."""
-    deterministic: bool = False
-    """Give a document the same bits in any company; slower."""
-    max_length: int | None = None
-    """Most tokens of a document; by default what the model was trained for."""
-    on_long: OnLong = "truncate"
-    """Longer documents: truncate, head-tail, window-mean, window-max or error."""
-    stride: int = 0
-    """Tokens that neighbouring windows share, for the window policies."""
-    max_batch_tokens: int | None = None
-    """Tokens of a forward pass; by default what suits the device."""
-    max_queue: int = 8192
+    max_queue: int = field(default=8192, metadata=COUNT)
     """Documents that may wait; more are answered with 429."""
-    timeout: float = 30.0
+    timeout: float = field(default=30.0, metadata=within(above=0, at_most=_UP_TO_AN_HOUR))
     """Seconds until a request is answered with 504; one that would wait longer is refused at once."""
-    max_client_batch_size: int = 1024
+    max_client_batch_size: int = field(default=1024, metadata=COUNT)
     """Documents of one request."""
-    max_body_bytes: int = 32 << 20
+    max_body_bytes: int = field(default=32 << 20, metadata=COUNT)
     """Bytes of one request's body."""
-    max_text_chars: int = 1_000_000
+    max_text_chars: int = field(default=1_000_000, metadata=COUNT)
     """Characters of one text."""
     keys_file: str | None = None
     """File of API keys: a `name:key` line each, or TOML `name = "key"`; a key may be `sha256:HEX`."""
-    rate_limit: int | None = None
+    rate_limit: int | None = field(default=None, metadata=COUNT)
     """Documents a minute that each API key may send, on average over a minute."""
     tls_cert: str | None = None
     """PEM file of the certificate chain, for HTTPS."""
     tls_key: str | None = None
     """PEM file of the certificate's private key."""
-    drain_seconds: float = 30.0
+    drain_seconds: float = field(default=30.0, metadata=within(at_least=0, at_most=_UP_TO_AN_HOUR))
     """How long SIGTERM waits for what has been accepted."""
     log_texts: bool = False
     """Write the texts of requests into the log too."""
+
+    def check(self) -> None:
+        """Raise `UsageError` where values do not go together."""
+        if self.max_queue < self.max_client_batch_size:
+            raise UsageError(
+                f"max_queue is {self.max_queue} and max_client_batch_size {self.max_client_batch_size}; "
+                "a queue must hold one request; raise the first or lower the second"
+            )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise UsageError("one of tls_cert and tls_key is set; HTTPS needs both; set the other too")
 
 
 def is_fake(engine: str) -> bool:

@@ -23,6 +23,7 @@ from assay.engine import devices
 from assay.engine.precision import Computed, auto_training_precision
 from assay.errors import BundleError, UsageError
 from assay.labelled.rows import LabelledRows
+from assay.settings import count_of
 from assay.tasks import Task
 from assay.tokenize.encode import Encoder
 from assay.train import checkpoints, distributed
@@ -315,13 +316,9 @@ def _num_processes(settings: TrainSettings) -> int:
     if distributed.find_place(os.environ) is not None:
         return 1
     num_gpus = torch.cuda.device_count()
-    if settings.devices == "auto":
+    wanted = count_of(settings.devices)
+    if wanted is None:
         return max(1, num_gpus)
-    if not settings.devices.isdecimal() or int(settings.devices) < 1:
-        raise UsageError(
-            f"devices={settings.devices!r}; it is auto or counts from 1; set for example devices=2"
-        )
-    wanted = int(settings.devices)
     if num_gpus and wanted > num_gpus:
         raise UsageError(
             f"devices={wanted}; this machine has {num_gpus} GPUs; lower it, or start ranks with torchrun"

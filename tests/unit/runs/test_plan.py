@@ -34,13 +34,6 @@ def test_boundaries(num_rows, splits, unit_rows, boundaries):
     assert plan_boundaries(num_rows, splits, unit_rows) == boundaries
 
 
-@pytest.mark.parametrize("unit_rows", [0, -1])
-def test_a_unit_has_rows(unit_rows):
-    """A unit of no rows is refused, and the message names the flag."""
-    with pytest.raises(UsageError, match=f"unit_rows is {unit_rows};.*--unit-rows"):
-        plan_boundaries(10, (0,), unit_rows)
-
-
 @pytest.mark.parametrize(
     ("limit", "boundaries"),
     [(0, ()), (-3, ()), (1, (0, 1)), (4, (0, 4)), (5, (0, 4, 5)), (10, (0, 4, 8, 10)), (99, (0, 4, 8, 10))],

@@ -4,11 +4,11 @@ import pytest
 from support.bundles import write_bundle
 
 from assay import machine
-from assay.errors import UsageError
+from assay.errors import BundleError, UsageError
 from assay.serve.keys import Keys
 from assay.serve.placement import first_specs, further_specs
 from assay.serve.settings import ServeSettings
-from assay.serve.verb import check_settings, is_loopback, warnings
+from assay.serve.verb import check_bundle, is_loopback, warnings
 
 KEYS = Keys((("ci", b"x" * 32),))
 
@@ -28,9 +28,15 @@ def folder(tmp_path_factory):
     ],
 )  # fmt: skip
 def test_settings_out_of_range(folder, wrong):
-    """Each is refused before an engine is started."""
+    """Each is refused where the settings are made."""
     with pytest.raises(UsageError):
-        check_settings(ServeSettings(bundle=folder, **wrong))
+        ServeSettings(bundle=folder, **wrong)
+
+
+def test_a_folder_without_a_bundle_is_refused(tmp_path):
+    """A folder without config.json is refused before an engine is started."""
+    with pytest.raises(BundleError, match=r"no folder with a config\.json"):
+        check_bundle(ServeSettings(bundle=str(tmp_path)))
 
 
 def test_a_wide_server_without_keys_is_warned_of():

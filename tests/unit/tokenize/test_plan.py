@@ -132,7 +132,6 @@ def test_an_unfinished_run_is_refused(folder, tmp_path):
     ("changes", "said"),
     [
         ({"max_length": 65}, "takes 1 to 64 tokens"),
-        ({"max_length": 0}, "takes 1 to 64 tokens"),
         ({"on_long": "window-mean", "stride": 62}, "use 0 to 61"),
         ({"on_long": "head-tail", "text_pair_column": "title"}, "single texts, not for pairs"),
         ({"max_length": 3, "text_pair_column": "title"}, "use at least 4"),

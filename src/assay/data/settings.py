@@ -1,0 +1,23 @@
+"""How sources are read, for every command that reads some. Imports nothing heavy: the command line is made from it."""
+
+from dataclasses import dataclass
+
+from assay.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFormat(Settings):
+    """How the files of all sources are read."""
+
+    format: str | None = None
+    """parquet, jsonl, csv, arrow or text, where the names do not tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts(Settings):
+    """Where a row has its text."""
+
+    text_column: str = "text"
+    """Column that holds the text; a dotted path reaches into structs."""
+    text_pair_column: str | None = None
+    """Column of the second text, for pair models."""

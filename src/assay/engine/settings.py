@@ -1,0 +1,45 @@
+"""How a forward pass is made, for every command that makes some. Imports nothing heavy."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from assay.engine.precision import Precision
+from assay.settings import COUNT, Settings
+
+EngineChoice = Literal["auto", "padded", "fake"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forward(Settings):
+    """The arithmetic of a forward pass, and how much of it there is at once."""
+
+    precision: Precision = "auto"
+    """fp32, bf16, fp16 or fp8 (products in fp8); auto: bf16 on a GPU (fp16 on one without bf16), fp32 on a CPU."""
+    max_batch_tokens: int | None = field(default=None, metadata=COUNT)
+    """Tokens of a forward pass; by default what suits the device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings(Forward):
+    """Which engine makes it."""
+
+    engine: EngineChoice = "auto"
+    """`padded`: the transformers model itself; `fake`: made-up scores, to time the rest."""
+    deterministic: bool = False
+    """Give a document the same bits in any company; slower."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneDevice(Settings):
+    """The device, where one is enough."""
+
+    device: str = "cpu"
+    """Where the forward pass runs: cpu, cuda or cuda:K."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpuThreads(Settings):
+    """The CPU threads."""
+
+    num_threads: int | None = field(default=None, metadata=COUNT)
+    """CPU threads of a process; by default all that it may use, shared among the processes."""

@@ -1,0 +1,32 @@
+"""What every kind of run can be told. Imports nothing heavy: the command line is made from it."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from assay.settings import COUNT, Settings, within
+
+Executor = Literal["local", "static"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Settings):
+    """Where a run is, how it is cut into units, and who works on it."""
+
+    run: str
+    """Directory or URL of the run; the same command again goes on where it stopped."""
+    id_column: str | None = None
+    """Column that names a row; else `id` where there is one, else the row number."""
+    executor: Executor = "local"
+    """`local`: this machine alone; `static`: one of many that never talk, by rank."""
+    rank: int | None = field(default=None, metadata=within(at_least=0))
+    """Which static worker this is; by default from the environment."""
+    world_size: int | None = field(default=None, metadata=COUNT)
+    """How many static workers there are; by default likewise."""
+    unit_rows: int | None = field(default=None, metadata=COUNT)
+    """Rows of a unit; by default about a minute of work."""
+    limit_rows: int | None = field(default=None, metadata=COUNT)
+    """Do only so many rows, the first ones, for a trial."""
+    strict: bool = False
+    """Stop at the first bad row instead of giving it an error code."""
+    dry_run: bool = False
+    """Print the plan and do nothing."""

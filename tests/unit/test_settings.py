@@ -1,0 +1,165 @@
+"""Settings: groups that compose, one default a setting, and ranges that hold wherever a value comes from."""
+
+import math
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import get_type_hints
+
+import pytest
+from support import commands
+from support.commands import VERBS
+
+from assay.cli.flags import fields as in_order_of_help
+from assay.cli.flags import is_positional
+from assay.errors import UsageError
+from assay.settings import AUTO_OR_COUNT, COUNT, Range, Settings, count_of, positional, shared, within
+
+WITHOUT_RANGE = {
+    ("report", "price_per_hour"),  # `assay.api.report` takes it as an argument of its own and checks it
+    ("train", "int_score_min"),  # any whole number will do
+    ("train", "int_score_max"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths(Settings):
+    """A group."""
+
+    length: int | None = field(default=None, metadata=COUNT)
+    """Tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places(Settings):
+    """Another group."""
+
+    where: str
+    """A folder."""
+    devices: str = field(default="auto", metadata=AUTO_OR_COUNT)
+    """How many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(Lengths, Places):
+    """What a command would compose."""
+
+    share: float = field(default=0.5, metadata=within(above=0, below=1))
+    """Share of rows."""
+    name: str = field(metadata=positional("NAME"))
+    """Which."""
+
+    def check(self):
+        """A rule of two fields."""
+        if self.length == 7 and self.share > 0.7:
+            raise UsageError("length 7 goes with a share up to 0.7; lower it")
+
+
+REQUIRED = {"where": "w", "name": "n"}
+
+
+def test_groups_compose_into_flat_settings():
+    """A class has the fields of its groups beside its own; what is required or shared is so for them too."""
+    made = Sampling(**REQUIRED, length=3)
+    assert (made.where, made.devices, made.length, made.share) == ("w", "auto", 3, 0.5)
+    assert replace(made, share=0.1).share == 0.1
+    with pytest.raises(TypeError, match="where"):
+        Sampling(name="n")
+    assert shared(made, Lengths) == {"length": 3}
+    assert [each.name for each in in_order_of_help(Sampling)] == [
+        "name",
+        "where",
+        "share",
+        "length",
+        "devices",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"length": 0}, "length is 0; it must be at least 1; change it or leave it out"),
+        ({"length": True}, "length is True; it must be at least 1; change it or leave it out"),
+        ({"length": "3"}, "length is '3'; it must be at least 1; change it or leave it out"),
+        ({"share": 1.0}, "share is 1.0; it must be above 0 and below 1; set for example 0.5"),
+        ({"share": math.nan}, "share is nan; it must be above 0 and below 1; set for example 0.5"),
+        ({"share": None}, "share is None; it must be above 0 and below 1; set for example 0.5"),
+        (
+            {"devices": "0"},
+            "devices is '0'; it must be auto or a whole number from 1 on; set for example auto",
+        ),
+        (
+            {"devices": "two"},
+            "devices is 'two'; it must be auto or a whole number from 1 on; set for example auto",
+        ),
+        ({"length": 7, "share": 0.9}, "length 7 goes with a share up to 0.7; lower it"),
+    ],
+)
+def test_a_wrong_value_is_refused_where_it_is_made(wrong, said):
+    """The message has the setting, its value, the rule and the way out; rules of two fields come last."""
+    with pytest.raises(UsageError) as caught:
+        Sampling(**REQUIRED, **wrong)
+    assert str(caught.value) == said
+
+
+def test_a_range_has_ends():
+    """Each end takes part or not as declared; infinity is in no range."""
+    assert [Range(at_least=0, at_most=1).holds(value) for value in (-0.1, 0, 1, 1.1)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert [Range(above=0, below=1).holds(value) for value in (0, 0.5, 1)] == [False, True, False]
+    assert not Range(at_least=0).holds(math.inf)
+    assert [count_of(value) for value in ("auto", "3")] == [None, 3]
+
+
+def numbers():
+    """Every setting of every command that is a number: the command, the field, whether it is a whole one."""
+    for name, verb in VERBS.items():
+        hints = get_type_hints(verb.settings)
+        for each in fields(verb.settings):
+            if hints[each.name] in {int, float, int | None, float | None}:
+                yield name, each
+
+
+def test_every_number_declares_its_range():
+    """No number of any command goes unchecked: -1 at least is refused by a declared range."""
+    unchecked = {(name, each.name) for name, each in numbers() if "rule" not in each.metadata}
+    assert unchecked == WITHOUT_RANGE
+    assert not [
+        each.name for _, each in numbers() if "rule" in each.metadata and each.metadata["rule"].holds(-1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [(name, each.name) for name, each in numbers() if (name, each.name) not in WITHOUT_RANGE],
+)
+def test_flags_files_and_python_are_checked_alike(name, setting, tmp_path):
+    """A number out of its range is refused with the same line, as a flag, in a file and in Python."""
+    settings = VERBS[name].settings
+    required = [each for each in fields(settings) if each.default is MISSING]
+    hints = get_type_hints(settings)
+    values = {each.name: "x" if hints[each.name] is str else ("x",) for each in required}
+    with pytest.raises(UsageError) as caught:
+        settings(**values, **{setting: -1})
+    said = str(caught.value)
+    assert said.startswith(f"{setting} is -1; it must be ")
+    by_flag = [f"--{setting.replace('_', '-')}=-1"]
+    if VERBS[name].config == "none":
+        for each in required:
+            by_flag += ["x"] if is_positional(each) else [f"--{each.name}=x"]
+        given = [by_flag]
+    else:
+        lines = [
+            f"{key} = {list(value) if isinstance(value, tuple) else value!r}" for key, value in values.items()
+        ]
+        right, wrong = tmp_path / "right.toml", tmp_path / "wrong.toml"
+        right.write_text("\n".join(lines))
+        wrong.write_text("\n".join([*lines, f"{setting} = -1"]))
+        by_config = [] if VERBS[name].config == "positional" else ["--config"]
+        given = [[*by_config, right, *by_flag], [*by_config, wrong]]
+    for words in given:
+        with pytest.raises(UsageError) as caught:
+            commands.parse(name, words)
+        assert str(caught.value).replace("-1.0", "-1") == said
