@@ -146,7 +146,7 @@ def _expand_glob(uri: str, format_: str | None) -> list[SourceFile]:
     name = gathered.pop()
     other = next((file.uri for file in found if file.format != name), None)
     if other is not None:
-        msg = f"{uri} matches {name} files and {other}; give the {name} files a glob of their own"
+        msg = f"{uri} matches {name} files and {other}; give {name} files a glob of their own"
         raise SourceError(msg)
     return [_gathered(uri, name)]
 
