@@ -26,12 +26,15 @@ def check_columns(source: Source, columns: Columns) -> None:
             )
             raise SourceError(msg)
     path_of_id = id_column(source, columns)
-    if path_of_id is not None and pa.types.is_nested(value_type(type_at(schema, path_of_id))):
-        msg = (
-            f"{source.uri}: the id column {'.'.join(path_of_id)!r} is {type_at(schema, path_of_id)}; "
-            "an id is one value: set --id-column to a scalar column"
-        )
-        raise SourceError(msg)
+    if path_of_id is not None:
+        kind = value_type(type_at(schema, path_of_id))
+        if pa.types.is_nested(kind) or pa.types.is_interval(kind):
+            rule = "Parquet keeps no intervals" if pa.types.is_interval(kind) else "an id is one value"
+            msg = (
+                f"{source.uri}: the id column {'.'.join(path_of_id)!r} is {type_at(schema, path_of_id)}; "
+                f"{rule}: set --id-column to another scalar column"
+            )
+            raise SourceError(msg)
     if columns.label is not None:
         find_column(schema, columns.label, uri=source.uri, option="--label-column")
     if columns.group is not None:

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from assay.errors import SourceError
 
@@ -54,8 +55,26 @@ def find_column(schema: pa.Schema, name: str, *, uri: str, option: str) -> tuple
 
 
 def value_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values: a dictionary's value type, any other type as it is."""
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+    """The type of the values themselves: without dictionary, run ends or extension."""
+    while True:
+        if isinstance(kind, pa.BaseExtensionType):
+            kind = kind.storage_type
+        elif pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+            kind = kind.value_type
+        else:
+            return kind
+
+
+def values_of(array: pa.Array) -> pa.Array:
+    """The values themselves, of the type that `value_type` gives."""
+    while array.type != value_type(array.type):
+        if isinstance(array.type, pa.BaseExtensionType):
+            array = array.storage
+        elif pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        else:
+            array = pc.run_end_decode(array)
+    return array
 
 
 def is_textual(kind: pa.DataType) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assay.data.ids import hash_ids
+from assay.data.ids import hash_ids, plain_ids, shown_ids
 from assay.data.reading import read_rows
 from assay.data.sources import Columns, Source, id_column
 from assay.errors import InputError
@@ -29,7 +29,7 @@ class Duplicates:
 def count_duplicates(read_ids: Callable[[], Iterable[pa.Array]], num_rows: int) -> Duplicates:
     """How many ids repeat an earlier one; nulls are no ids and repeat nothing.
 
-    `read_ids` gives all ids anew each time it is called. A pass looks at the ids of one bucket, so
+    `read_ids` gives all ids from the first each time it is called. A pass looks at the ids of one bucket, so
     memory holds about 4 million ids, however many there are; equality is of whole values.
     """
     num_passes = max(1, -(-num_rows // IDS_PER_PASS))
@@ -41,7 +41,7 @@ def count_duplicates(read_ids: Callable[[], Iterable[pa.Array]], num_rows: int) 
         counts = pa.table({"id": column}).group_by("id").aggregate([([], "count_all")])
         counts = counts.filter(pc.greater(counts["count_all"], 1))
         repeated += (pc.sum(counts["count_all"]).as_py() or 0) - counts.num_rows
-        examples += [str(value) for value in counts["id"].slice(0, SHOWN - len(examples)).to_pylist()]
+        examples += shown_ids(counts["id"].slice(0, SHOWN - len(examples)).combine_chunks())
     return Duplicates(num_rows=repeated, examples=tuple(examples[:SHOWN]))
 
 
@@ -60,13 +60,13 @@ def refuse_duplicate_ids(sources: Sequence[Source], columns: Columns) -> None:
     if found.num_rows:
         msg = (
             f"{found.num_rows:,} rows repeat an id, for example {', '.join(map(repr, found.examples))}; "
-            "--unique-ids refuses that; mend the ids, or leave --unique-ids out"
+            "--unique-ids refuses that; fix the ids, or leave --unique-ids out"
         )
         raise InputError(msg)
 
 
 def _of_bucket(ids: pa.Array, bucket: int, num_buckets: int) -> pa.Array:
-    ids = ids.drop_null()
+    ids = plain_ids(ids).drop_null()
     if num_buckets == 1:
         return ids
     return ids.filter(pa.array(hash_ids(ids) % np.uint64(num_buckets) == np.uint64(bucket)))

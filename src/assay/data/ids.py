@@ -1,4 +1,7 @@
-"""Ids of rows: a checksum that a source and the part made of it share, and a hash of each id."""
+"""Ids of rows: the types they are kept in, how they are shown, and how they are compared.
+
+Any scalar may be an id. A source and the part made of it share a checksum of them.
+"""
 
 import hashlib
 
@@ -7,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from assay.data.columns import value_type, values_of
 from assay.errors import SourceError
 
 Hashes = npt.NDArray[np.uint64]
@@ -14,6 +18,87 @@ Bytes = npt.NDArray[np.uint8]
 Positions = npt.NDArray[np.int64]
 
 _WORD = 8
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type in which ids of the type `kind` are kept: one that Parquet gives back and every kernel takes.
+
+    Dictionaries and run ends are decoded and an extension type gives way to its storage, views to
+    plain strings and bytes, and times to the unit or width in which Parquet keeps them.
+    """
+    types, kind = pa.types, value_type(kind)
+    if types.is_string_view(kind):
+        return pa.string()
+    if types.is_binary_view(kind):
+        return pa.binary()
+    if types.is_timestamp(kind) and kind.unit == "s":
+        return pa.timestamp("ms", kind.tz)
+    if kind == pa.time32("s"):
+        return pa.time32("ms")
+    if types.is_date64(kind):
+        return pa.date32()
+    if types.is_decimal32(kind) or types.is_decimal64(kind):
+        return pa.decimal128(kind.precision, kind.scale)
+    return kind
+
+
+def plain_ids(array: pa.Array) -> pa.Array:
+    """The same ids in the type that `plain_type` gives; any other column of scalars likewise."""
+    array = values_of(array)
+    kind = plain_type(array.type)
+    # A date64 holds whole days; where it does not, Parquet would cut it likewise.
+    return array if array.type == kind else array.cast(kind, safe=not pa.types.is_date64(array.type))
+
+
+def python_values(ids: pa.Array) -> list[object]:
+    """Each value of a column of scalars; times and dates as text, since Python's types do not hold all of them."""
+    ids = plain_ids(ids)
+    types, kind = pa.types, ids.type
+    if types.is_duration(kind):
+        return [
+            None if count is None else f"{count} {kind.unit}" for count in ids.cast(pa.int64()).to_pylist()
+        ]
+    if types.is_timestamp(kind):
+        # Shown in UTC: a time zone's own clock needs a database of time zones, and some times stand on it twice.
+        texts = ids.cast(pa.timestamp(kind.unit)).cast(pa.string()).to_pylist()
+        return [text if text is None or kind.tz is None else f"{text}Z" for text in texts]
+    if types.is_temporal(kind) and not types.is_interval(kind):
+        return list(ids.cast(pa.string()).to_pylist())
+    return list(ids.to_pylist())
+
+
+def shown_ids(ids: pa.Array) -> list[str]:
+    """Each id as text, for messages and reports; bytes that are not UTF-8 in hexadecimal, null as "null"."""
+    return [_shown(value) for value in python_values(ids)]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value.hex()
+    return "null" if value is None else str(value)
+
+
+def first_difference(ids: pa.Array, others: pa.Array) -> int | None:
+    """The place of the first id that is not the other's, None where all are equal; NaN equals NaN.
+
+    Both have the same length. Raises SourceError for nested ids.
+    """
+    ids, others = _canonical(ids), _canonical(others)
+    if ids.type != others.type:
+        return None if ids.null_count == others.null_count == len(ids) else 0
+    if ids.equals(others):
+        return None
+    differs = np.asarray(ids.is_null()) != np.asarray(others.is_null())
+    if pa.types.is_floating(ids.type):
+        one_N, other_N = (each.cast(pa.float64()).fill_null(0).to_numpy() for each in (ids, others))
+        differs |= (one_N != other_N) & ~(np.isnan(one_N) & np.isnan(other_N))
+    else:
+        differs |= np.asarray(pc.not_equal(ids, others).fill_null(fill_value=False))
+    places = np.flatnonzero(differs)
+    return int(places[0]) if len(places) else None
 
 
 class IdChecksum:
@@ -133,17 +218,15 @@ def _fixed_width_bytes(array: pa.Array) -> Bytes:
 
 def _canonical(array: pa.Array) -> pa.Array:
     """The same ids in the one type of their kind."""
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    array = plain_ids(array)
     types, kind = pa.types, array.type
+    if types.is_nested(kind):
+        msg = f"ids of type {kind} are nested; an id is one value: set --id-column to a scalar column"
+        raise SourceError(msg)
     if (
         types.is_string(kind)
         or types.is_large_string(kind)
-        or types.is_string_view(kind)
         or types.is_binary(kind)
-        or types.is_binary_view(kind)
         or types.is_fixed_size_binary(kind)
     ):
         return array.cast(pa.large_binary())
@@ -151,17 +234,6 @@ def _canonical(array: pa.Array) -> pa.Array:
         return array.cast(pa.uint8())
     if types.is_integer(kind) and kind != pa.uint64():
         return array.cast(pa.int64())
-    if types.is_timestamp(kind) and kind.unit == "s":
-        return array.cast(pa.timestamp("ms", kind.tz))
-    if kind == pa.time32("s"):
-        return array.cast(pa.time32("ms"))
-    if types.is_date64(kind):
-        return array.cast(pa.date32(), safe=False)
-    if types.is_decimal32(kind) or types.is_decimal64(kind):
-        return array.cast(pa.decimal128(kind.precision, kind.scale))
-    if types.is_nested(kind):
-        msg = f"ids of type {kind} are nested; an id is one value: set --id-column to a scalar column"
-        raise SourceError(msg)
     return array
 
 

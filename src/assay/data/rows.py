@@ -13,6 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from assay.data.columns import values_of
+from assay.data.ids import plain_ids
 from assay.data.sources import Columns, Source, role_paths
 from assay.errors import SourceError
 
@@ -141,15 +143,12 @@ def _as_numpy(array: pa.Array | None) -> Any:  # noqa: ANN401  bool or int32, as
 
 
 def _as_scalars(array: pa.Array | None) -> pa.Array | None:
-    if array is not None and pa.types.is_dictionary(array.type):
-        return array.dictionary_decode()
-    return array
+    return None if array is None else plain_ids(array)
 
 
 def as_text(array: pa.Array, errors: dict[int, str]) -> pa.LargeStringArray:
     """The texts of a column of strings or bytes; adds an error for each that is null or no UTF-8."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    array = values_of(array)
     for index in _where(array.is_null()) if array.null_count else ():
         errors.setdefault(index, NULL)
     if pa.types.is_null(array.type):

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from assay.data.columns import find_column, type_at, value_type
+from assay.data.columns import find_column, type_at
+from assay.data.ids import plain_type
 from assay.errors import SourceError
 
 FINGERPRINT_HEX = 32
@@ -76,7 +77,7 @@ def id_column(source: Source, columns: Columns) -> tuple[str, ...] | None:
 
 
 def id_type(source: Source, columns: Columns) -> pa.DataType:
-    """The type of the ids: the id column's (dictionaries decoded), int64 where rows are counted."""
+    """The type of the ids: the id column's (as `plain_type` has it), int64 where rows are counted."""
     path = id_column(source, columns)
     return pa.int64() if path is None else scalar_type(source, path)
 
@@ -87,10 +88,10 @@ def id_name(source: Source, columns: Columns) -> str:
 
 
 def scalar_type(source: Source, path: tuple[str, ...]) -> pa.DataType:
-    """The type of the values of a scalar column, dictionaries decoded."""
+    """The type in which the values of a scalar column are read."""
     if not len(source.schema):
         return pa.string()
-    kind = value_type(type_at(source.schema, path))
+    kind = plain_type(type_at(source.schema, path))
     # JSON shows no type for a column that is null in all the first rows.
     return pa.string() if source.format == "jsonl" and pa.types.is_null(kind) else kind
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from assay.data.columns import is_textual
 from assay.data.finding import find_sources
+from assay.data.ids import python_values
 from assay.data.reading import read_rows
 from assay.data.rows import SourceRows
 from assay.data.sources import Columns
@@ -124,7 +125,7 @@ def _converted(
 ) -> list[_L]:
     """Each value of a column; one that cannot be used is noted in `problems` by row of the source and left out."""
     converted: list[_L] = []
-    for at, value in enumerate([] if column is None else column.to_pylist()):
+    for at, value in enumerate([] if column is None else python_values(column)):
         try:
             is_missing = value is None or (isinstance(value, str) and not value.strip())
             converted.append(_refuse(missing) if is_missing else convert(value))

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from assay import machine
 from assay.data.finding import reinspect
-from assay.data.ids import IdChecksum
+from assay.data.ids import IdChecksum, first_difference, shown_ids
 from assay.data.scratch import scratch_file, sweep_scratch
 from assay.data.sinks import OUTPUT_FORMATS, taken_name, write_merged
 from assay.data.storage import Store, is_object_url, local_path, open_store, writing
@@ -484,23 +484,13 @@ class _PartColumns:
     def _check_ids(self, part_ids: pa.Array, source_ids: pa.Array | None) -> None:
         if source_ids is None:
             source_ids = pa.array(np.arange(self._row, self._row + len(part_ids), dtype=np.int64))
-        if source_ids.type != part_ids.type:
-            try:
-                source_ids = source_ids.cast(part_ids.type)
-            except pa.ArrowException:
-                self._refuse_ids(part_ids, source_ids)
-        if not part_ids.equals(source_ids):
-            self._refuse_ids(part_ids, source_ids)
+        index = first_difference(part_ids, source_ids)
+        if index is not None:
+            mine, theirs = shown_ids(part_ids.slice(index, 1)), shown_ids(source_ids.slice(index, 1))
+            seen = f"row {self._row + index} has id {theirs[0]!r}, its part has {mine[0]!r}"
+            msg = f"source {self._record.uri} {seen}: the scores are not this row's; {AGAIN}"
+            raise CheckError(msg)
         self._checksum.update(part_ids)
-
-    def _refuse_ids(self, part_ids: pa.Array, source_ids: pa.Array) -> None:
-        """Raise CheckError naming the first row whose ids differ. Two NaN are the same id."""
-        pairs = zip(part_ids.to_pylist(), source_ids.to_pylist(), strict=True)
-        for index, (mine, theirs) in enumerate(pairs):
-            if mine != theirs and (mine == mine or theirs == theirs):  # noqa: PLR0124  NaN is not itself
-                seen = f"row {self._row + index} has id {theirs!r}, its part has {mine!r}"
-                msg = f"source {self._record.uri} {seen}: the scores are not this row's; {AGAIN}"
-                raise CheckError(msg)
 
 
 # ------------------------------------------------------------ files of the output folder

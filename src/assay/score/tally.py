@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from assay.data.ids import plain_ids, shown_ids
 from assay.errors import CheckError
 from assay.runs.plan import Unit
 from assay.runs.run import FOOTER_STATS, ID_COLUMNS, Run, part_path
@@ -351,9 +352,9 @@ def _find_examples(tally: Tally, file: pq.ParquetFile, group: int, layout: _Layo
         READ_ROWS, row_groups=[group], columns=[layout.id, "error"], use_threads=False
     ):
         errors = batch.column("error").cast(pa.string())
-        bad = batch.column(layout.id).filter(pc.is_valid(errors))
+        bad = plain_ids(batch.column(layout.id)).filter(pc.is_valid(errors))
         codes = errors.drop_null()
         for code in pc.unique(codes).to_pylist():
             if tally.wants_examples(code):
-                ids = bad.filter(pc.equal(codes, code)).slice(0, EXAMPLES_PER_CODE).to_pylist()
-                tally.add_examples(code, [str(value)[:LONGEST_EXAMPLE] for value in ids])
+                ids = shown_ids(bad.filter(pc.equal(codes, code)).slice(0, EXAMPLES_PER_CODE))
+                tally.add_examples(code, [shown[:LONGEST_EXAMPLE] for shown in ids])

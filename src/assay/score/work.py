@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from assay.data.ids import shown_ids
 from assay.data.reading import RowReader
 from assay.data.rows import SourceRows
 from assay.engine.sequences import Stopped
@@ -113,7 +114,7 @@ class ScoreWork:
             entry = self._errors.setdefault(code, {"count": 0, "examples": []})
             entry["count"] += 1
             if len(entry["examples"]) < EXAMPLES_PER_ERROR:
-                entry["examples"].append(str(chunk.ids[row].as_py()))
+                entry["examples"] += shown_ids(chunk.ids.slice(row, 1))
         self.counters.rows += chunk.num_rows
         self.counters.tokens += cost.num_forward_tokens
         self.counters.padded_tokens += cost.num_forward_tokens + cost.num_padded_tokens

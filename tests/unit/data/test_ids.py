@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assay.data.ids import IdChecksum, hash_ids
+from assay.data.ids import IdChecksum, first_difference, hash_ids, shown_ids
 from assay.errors import SourceError
 
 STRINGS = ["a", "bb", None, "", "ccc", "a"]
@@ -102,3 +102,54 @@ def test_equal_ids_hash_alike():
     assert hash_ids(pa.array(values).slice(3)).tolist() == hashes[3:].tolist()
     numbers = hash_ids(pa.array([0, 1, -1, 2**62]))
     assert len(set(numbers.tolist())) == 4
+
+
+@pytest.mark.parametrize(
+    ("ids", "shown"),
+    [
+        (pa.array(["a", None], pa.string_view()), ["a", "null"]),
+        (pa.array(["a"]).dictionary_encode(), ["a"]),
+        (pa.array([b"caf\xc3\xa9", b"\xff\x00"], pa.binary_view()), ["café", "ff00"]),
+        (pa.array([1, None]), ["1", "null"]),
+        (pa.array([1.5]), ["1.5"]),
+        (pa.array([1], pa.timestamp("ns")), ["1970-01-01 00:00:00.000000001"]),
+        (pa.array([1], pa.timestamp("ns", "Europe/Paris")), ["1970-01-01 00:00:00.000000001Z"]),
+        (pa.array([1], pa.timestamp("us", "Not/Known")), ["1970-01-01 00:00:00.000001Z"]),
+        (pa.array([1], pa.time64("ns")), ["00:00:00.000000001"]),
+        (pa.array([7, None], pa.duration("ns")), ["7 ns", "null"]),
+        (pa.array([1], pa.date32()), ["1970-01-02"]),
+        (pa.array(["1.20"]).cast(pa.decimal128(5, 2)), ["1.20"]),
+    ],
+    ids=lambda value: str(getattr(value, "type", "")),
+)
+def test_how_ids_are_shown(ids, shown):
+    """Every digit of an id is shown, of whatever type it is; times in UTC."""
+    assert shown_ids(ids) == shown
+
+
+def test_times_beyond_what_python_holds_are_shown():
+    """A time or a date after the year 9999 is shown too, as Arrow shows it."""
+    for ids in (pa.array([2**62], pa.timestamp("us")), pa.array([2**30], pa.date32())):
+        assert "out of range" in shown_ids(ids)[0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "place"),
+    [
+        (pa.array([1, 2, 3]), pa.array([1, 2, 3], pa.int32()), None),
+        (pa.array([1, 2, 3]), pa.array([1, 5, 3]), 1),
+        (pa.array([1, None, 3]), pa.array([1, 0, 3]), 1),
+        (pa.array(["a", "b"]), pa.array(["a", "b"], pa.string_view()), None),
+        (pa.array(["a", "b"]), pa.array(["a", "c"], pa.large_string()), 1),
+        (pa.array([float("nan"), 1.0]), pa.array([float("nan"), 1.0]), None),
+        (pa.array([float("nan"), 1.0]), pa.array([float("nan"), 2.0]), 1),
+        (pa.array([0.0, None]), pa.array([None, 0.0]), 0),
+        (pa.array([1], pa.timestamp("ns")), pa.array([2], pa.timestamp("ns")), 0),
+        (pa.array(["1.2"]).cast(pa.decimal128(5, 1)), pa.array(["1.2"]).cast(pa.decimal64(5, 1)), None),
+        (pa.array([1]), pa.array(["1"]), 0),
+        (pa.array([None], pa.string()), pa.nulls(1), None),
+    ],
+)
+def test_the_first_id_that_differs(one, other, place):
+    """Ids are compared by value, whatever their encoding; NaN is equal to NaN, null to null alone."""
+    assert first_difference(one, other) == place

@@ -14,6 +14,7 @@ import pytest
 from assay.data import reading, rows
 from assay.data.finding import find_sources
 from assay.data.formats import lines
+from assay.data.ids import first_difference
 from assay.data.reading import RowReader, read_rows
 from assay.data.sources import Columns, id_name, id_type
 from assay.data.storage import open_store
@@ -441,8 +442,10 @@ def test_token_ids_that_do_not_fit(tmp_path):
         pa.array(["a", None, ""], pa.string()),
         pa.array(["a", None, ""]).cast(pa.large_string()),
         pa.array([b"0123456789abcdef", None, b"fedcba9876543210"], pa.binary(16)),
-        pa.array([b"0123456789abcdef", None, b"fedcba9876543210"], pa.uuid()),
         pa.array([1.5, None, float("inf")], pa.float64()),
+        pa.array([1, None, 3], pa.timestamp("ns")),
+        pa.array([1, None, 3], pa.time64("ns")),
+        pa.array([1, None, 3], pa.duration("s")),
         pa.array([1, None, 3], pa.timestamp("us", "UTC")),
         pa.array([1, None, 3], pa.date32()),
         pa.array([True, None, False]),
@@ -460,15 +463,50 @@ def test_typed_ids(tmp_path, ids):
     assert batch.ids.to_pylist() == ids.to_pylist()
 
 
-def test_dictionary_ids_are_decoded(tmp_path):
-    """A dictionary of ids comes as the ids."""
-    pq.write_table(
-        pa.table({"id": pa.array(["x", "y", "x"]).dictionary_encode(), "text": ["a", "b", "c"]}),
-        tmp_path / "a.parquet",
-    )
-    source = one_source(tmp_path / "a.parquet")
-    assert id_type(source, Columns()) == pa.string()
-    assert read_all(tmp_path / "a.parquet")[0] == ["x", "y", "x"]
+@pytest.mark.parametrize(
+    ("ids", "plain"),
+    [
+        (pa.array(["x", None, "x"]).dictionary_encode(), pa.string()),
+        (pa.array(["x", None, "x"], pa.string_view()), pa.string()),
+        (pa.array([b"x", None, b"x"], pa.binary_view()), pa.binary()),
+        (pa.array([b"0123456789abcdef", None, b"fedcba9876543210"], pa.uuid()), pa.binary(16)),
+        (
+            pa.ExtensionArray.from_storage(
+                pa.json_(pa.string_view()), pa.array(["1", None, "2"], pa.string_view())
+            ),
+            pa.string(),
+        ),
+        (pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1, None, 0], pa.int8())), pa.int8()),
+        (pa.array([1, None, 3], pa.timestamp("s", "UTC")), pa.timestamp("ms", "UTC")),
+        (pa.array([1, None, 3], pa.time32("s")), pa.time32("ms")),
+        (pa.array([86_400_000, None, 0], pa.date64()), pa.date32()),
+        (pa.array([1, None, 3], pa.decimal32(5, 2)), pa.decimal128(5, 2)),
+    ],
+    ids=lambda value: str(getattr(value, "type", value)),
+)
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_ids_in_wrapped_types_become_plain(tmp_path, ids, plain, ending):
+    """Ids in a dictionary, a view, an extension or a unit that Parquet lacks come as the values themselves."""
+    table = pa.table({"key": ids, "text": ["a", "b", "c"]})
+    if ending == "parquet":
+        pq.write_table(table, tmp_path / "a.parquet")
+    else:
+        with pa.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema) as stream:
+            stream.write_table(table)
+    columns = Columns(id="key")
+    source = one_source(tmp_path / f"a.{ending}", columns)
+    (batch,) = read_rows(source, columns, 0, 3)
+    assert batch.ids.type == id_type(source, columns) == plain
+    assert batch.ids.is_null().to_pylist() == [False, True, False]
+    assert first_difference(batch.ids, ids) is None
+
+
+def test_extension_texts_are_their_storage(tmp_path):
+    """A text column of an extension type over strings is text."""
+    texts = pa.ExtensionArray.from_storage(pa.json_(), pa.array(["a", None]))
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    (batch,) = read_rows(one_source(tmp_path / "a.parquet"), Columns(), 0, 2)
+    assert batch.texts.to_pylist() == ["a", None]
 
 
 def test_rows_are_counted_where_there_is_no_id(tmp_path):

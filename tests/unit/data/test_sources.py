@@ -187,7 +187,7 @@ def test_columns_of_a_wrong_type(tmp_path):
         message == f"{uri}: column 'text' is int64; a text column holds strings: set --text-column to another"
     )
     assert "struct<a: int64>" in refusal([uri], columns=Columns(text="doc"))
-    assert "set --id-column to a scalar column" in refusal([uri], columns=Columns(text="good", id="doc"))
+    assert "an id is one value: set --id-column" in refusal([uri], columns=Columns(text="good", id="doc"))
     assert "token ids are a list of integers" in refusal([uri], columns=Columns(input_ids="words"))
     (tmp_path / "b.jsonl").write_text('{"text": 1}\n{"text": 2}\n')
     assert "column 'text' is int64" in refusal([f"{tmp_path}/b.jsonl"], columns=Columns())

@@ -651,7 +651,7 @@ def test_token_ids_on_the_wrong_row(tmp_path, ids):
     unit = run.manifest.units()[2]
     run.store.delete(part_path(unit))
     publish_all(run, lambda unit, ids: [ids[1], ids[0], *ids[2:]])
-    shown = "'a-40', its part has 'a-41'" if ids else "40, its part has 41"
+    shown = "'a-40', its part has 'a-41'" if ids else "'40', its part has '41'"
     with pytest.raises(CheckError, match=rf"a\.parquet row 40 has id {shown}"):
         merge(run.url, str(tmp_path / "out"))
 
@@ -717,7 +717,7 @@ def test_position_on_the_wrong_row(tmp_path):
     pq.write_table(pa.table({"text": ["t"] * 10}), tmp_path / "a.parquet")
     run = make_run(tmp_path / "run", [tmp_path / "a.parquet"], publish=False)
     publish_all(run, lambda unit, ids: [*ids[:5], 4, *ids[6:]])
-    with pytest.raises(CheckError, match="row 5 has id 5, its part has 4"):
+    with pytest.raises(CheckError, match="row 5 has id '5', its part has '4'"):
         merge(run.url, str(tmp_path / "out"))
 
 
@@ -726,7 +726,7 @@ def test_null_ids_are_ids(tmp_path):
     pq.write_table(pa.table({"id": ["a", None, "c"], "text": ["t"] * 3}), tmp_path / "a.parquet")
     run = make_run(tmp_path / "run", [tmp_path / "a.parquet"], publish=False)
     publish_all(run, lambda unit, ids: ["a", "b", "c"])
-    with pytest.raises(CheckError, match="row 1 has id None, its part has 'b'"):
+    with pytest.raises(CheckError, match="row 1 has id 'null', its part has 'b'"):
         merge(run.url, str(tmp_path / "out"))
     shutil.rmtree(tmp_path / "run" / "parts")
     publish_all(run)

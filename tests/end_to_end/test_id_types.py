@@ -1,0 +1,98 @@
+"""Ids of every scalar type through every command that touches ids, where pandas is not installed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.scoring import make_classifier
+
+from assay.data.ids import plain_ids
+
+TESTS = Path(__file__).parents[1]
+
+SCRIPT = """
+import sys
+class NoPandas:
+    def find_spec(self, name, path=None, target=None):
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, NoPandas())
+import pyarrow as pa
+try:  # Arrow looks for pandas once; without it no time of nanoseconds becomes a Python value
+    pa.array([1], pa.timestamp("ns")).to_pylist()
+    raise AssertionError("pandas was found")
+except ValueError:
+    del sys.meta_path[0]
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from support.scoring import score_here, tokenize_here
+from assay.data.duplicates import refuse_duplicate_ids
+from assay.errors import InputError
+from assay.runs.verify import verify
+from assay.score.merge import merge
+from assay.score.report import report
+from assay.train.rows import read_labelled
+bundle = sys.argv[2]
+for source in map(Path, sys.argv[3:]):
+    folder = source.parent / source.stem
+    run = score_here(source, bundle, folder / "run", engine="fake")
+    proof = verify(run.url, sources=True, duplicates=True)
+    assert proof.holds and proof.duplicate_ids == 1, (source, proof)
+    merge(run.url, str(folder / "merged"))
+    report(run.url)
+    try:
+        sources = [run.manifest.source(0)]
+        refuse_duplicate_ids(sources, run.manifest.source_columns())
+        raise AssertionError(source)
+    except InputError as error:
+        assert "1 rows repeat an id" in str(error), error
+    tokens = tokenize_here(source, bundle, folder / "tokens")
+    assert verify(tokens.url, sources=True).holds, source
+    try:
+        read_labelled([str(source)], text_column="text", label_column="label", id_column="id")
+        raise AssertionError(source)
+    except Exception as error:
+        assert "1 null" in str(error) and "no id" in str(error), error
+    rows = read_labelled([str(source)], text_column="label", label_column="label", group_column="group")
+    assert len(set(rows.groups)) == 2, rows.groups
+    print(source.stem)
+"""
+
+IDS = {
+    "timestamp_ns": pa.array([1, 2, 2, None], pa.timestamp("ns", "UTC")),
+    "time64_ns": pa.array([1, 2, 2, None], pa.time64("ns")),
+    "duration_ns": pa.array([1, 2, 2, None], pa.duration("ns")),
+    "date64": pa.array([86_400_000, 0, 0, None], pa.date64()),
+    "string_view": pa.array(["a", "b", "b", None], pa.string_view()),
+    "binary_view": pa.array([b"a", b"\xff", b"\xff", None], pa.binary_view()),
+    "decimal32": pa.array([1, 2, 2, None], pa.decimal32(5, 2)),
+    "float16": pa.array([1.5, 2.5, 2.5, None], pa.float16()),
+    "uuid": pa.array([b"a" * 16, b"b" * 16, b"b" * 16, None], pa.uuid()),
+    "json": pa.ExtensionArray.from_storage(pa.json_(), pa.array(["1", "2", "2", None])),
+}
+
+
+@pytest.mark.timeout(300)
+def test_ids_of_every_scalar_type(tmp_path):
+    """Score, tokenize, verify --duplicates, --unique-ids, merge, report and labelled rows take any scalar id.
+
+    One row of each source is bad and one id is null, so that examples are shown and nulls kept.
+    """
+    bundle = make_classifier(tmp_path / "bundle")
+    sources = []
+    for name, ids in IDS.items():
+        group = plain_ids(ids).take(pa.array([0, 1, 1, 0]))
+        columns = {"id": ids, "group": group, "text": ["x", None, "y", "z"], "label": ["p", "q", "p", "q"]}
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+        sources.append(str(tmp_path / f"{name}.parquet"))
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(TESTS), str(bundle), *sources],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == list(IDS)
