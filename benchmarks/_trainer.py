@@ -36,7 +36,7 @@ from transformers import (
 
 from assay.labelled.rows import LabelledRows
 from assay.tasks import Task, TaskName
-from assay.train.batches import step_rows
+from assay.train.batches import ShuffledSampler
 from assay.train.settings import TrainSettings
 from assay.train.train import TrainProgress, fit
 
@@ -210,11 +210,8 @@ def train_ours(
 
 def our_order(num_rows: int, recipe: Recipe) -> list[int]:
     """The rows in the order in which ours trains on them, all epochs end to end."""
-    pieces = [
-        piece
-        for epoch in range(recipe.epochs)
-        for piece in step_rows(num_rows, rows_per_step=recipe.batch_size, seed=recipe.seed, epoch=epoch)
-    ]
+    sampler = ShuffledSampler(num_rows=num_rows, rows_per_step=recipe.batch_size, seed=recipe.seed)
+    pieces = [piece for epoch in range(recipe.epochs) for piece in sampler.epoch_steps(epoch)]
     return [int(row) for row in np.concatenate(pieces)]
 
 

@@ -29,7 +29,7 @@ from assay.score.settings import ScoreSettings
 from assay.score.verb import score
 from assay.telemetry import format_duration
 from assay.train.corpus import Corpus, CorpusRow, load_corpus, quickstart_settings
-from assay.train.loop import TrainProgress
+from assay.train.history import TrainProgress
 from assay.train.train import fit
 
 ROW_GROUP_ROWS = 512

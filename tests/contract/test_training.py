@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from support import train_ranks
 from support.configs import PACKED_CONFIGS, PADDED_CONFIGS
-from support.training import TINY_BERT, WORDS, animal_rows, settings, write_base
+from support.training import PARTS, TINY_BERT, WORDS, animal_rows, settings, write_base
 
 from assay.train.gradients import BUCKET_BYTES
 from assay.train.launch import launch
@@ -127,13 +127,19 @@ What the third step makes of the optimizer's state is seen in the loss of the fo
 """
 
 
+WHOLE_STEPS = [("odd", "2 x 16"), (END, "2 x 16"), ("odd", "fsdp")]
+"""With an objective that compares the rows of a step."""
+GENTLY = {"learning_rate": 2e-4}
+"""So that outputs stay apart: of outputs that are all alike the gradients are rounding."""
+
+
 @pytest.fixture(scope="module")
 def together(bases, tmp_path_factory):
     """Reports of all trainings on two ranks, which met once; and the folder of what they wrote."""
     folder = tmp_path_factory.mktemp("together")
     trainings = {}
 
-    def add(name, shape, family, changes, *, out, stop_at=None):
+    def add(name, shape, family, changes, *, out, stop_at=None, parts=""):
         train_rows, validation_rows = rows_of(shape)
         trainings[name] = {
             "settings": dataclasses.asdict(settings(bases[family], folder / out, **{**ALONE, **changes})),
@@ -143,6 +149,7 @@ def together(bases, tmp_path_factory):
             if "small" in name or name.partition(",")[0] in INTERRUPTED
             else BUCKET_BYTES,
             "stop_at": stop_at,
+            "parts": parts,
         }
 
     for number, (name, (shape, family, shared, way)) in enumerate(CASES.items()):
@@ -154,6 +161,9 @@ def together(bases, tmp_path_factory):
         add(f"{name}, stopped", "odd", "bert", way, out=name, stop_at=2)
         if name != "then alone":
             add(f"{name}, resumed", "odd", "bert", {**way, "resume": True}, out=name)
+    for number, (shape, way) in enumerate(WHOLE_STEPS):
+        name = f"whole | {shape} | {way}"
+        add(name, shape, "bert", {**WAYS[way], **GENTLY}, out=f"whole-{number}", parts="pull together")
     reports = launch(
         [sys.executable, str(Path(train_ranks.__file__))],
         {"trainings": trainings},
@@ -207,6 +217,19 @@ def test_two_ranks_are_one(name, together, alone):
         torch.testing.assert_close(
             ours[key], tensor, rtol=1e-2, atol=tolerance, msg=lambda said, key=key: f"{key}: {said}"
         )
+
+
+@pytest.mark.parametrize(("shape", "way"), WHOLE_STEPS)
+def test_an_objective_sees_the_rows_of_all_ranks(shape, way, together, bases, tmp_path):
+    """Rows are compared with those of the other rank too: curves and weights are those of one process."""
+    chosen = settings(bases["bert"], tmp_path / "b", **{**ALONE, **GENTLY})
+    expected = fit(chosen, *rows_of(shape), parts=PARTS["pull together"])
+    report = together[f"whole | {shape} | {way}"]
+    assert report.history.losses == pytest.approx(expected.history.losses, rel=1e-4, abs=1e-6)
+    assert report.history.gradient_norms == pytest.approx(expected.history.gradient_norms, rel=1e-3, abs=1e-6)
+    ours, theirs = (load_file(each.out / "model.safetensors") for each in (report, expected))
+    for key, tensor in theirs.items():
+        torch.testing.assert_close(ours[key], tensor, rtol=1e-2, atol=5e-4)
 
 
 @pytest.mark.parametrize("name", IN_BF16)

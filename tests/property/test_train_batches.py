@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.train.batches import learning_rate_factor, num_epoch_steps, passes, rank_rows, step_rows
+from assay.train.batches import ShuffledSampler, learning_rate_factor, passes, rank_rows
 from assay.train.inputs import filled_shape
 
 LENGTHS = st.lists(st.integers(1, 600), min_size=1, max_size=200)
@@ -16,8 +16,9 @@ LENGTHS = st.lists(st.integers(1, 600), min_size=1, max_size=200)
 def test_each_row_is_on_one_rank_in_one_step(lengths, rows_per_step, world_size, seed):
     """However many ranks there are, an epoch has each row once, and ranks differ by a row at most."""
     lengths = np.array(lengths)
-    steps = step_rows(len(lengths), rows_per_step=rows_per_step, seed=seed, epoch=seed)
-    assert len(steps) == num_epoch_steps(len(lengths), rows_per_step)
+    sampler = ShuffledSampler(num_rows=len(lengths), rows_per_step=rows_per_step, seed=seed)
+    steps = sampler.epoch_steps(seed)
+    assert len(steps) == sampler.num_epoch_steps
     seen = []
     for rows in steps:
         shares = [rank_rows(rows, lengths, rank=rank, world_size=world_size) for rank in range(world_size)]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.training import PARTS
+
 from assay.labelled.rows import LabelledRows
 from assay.train import distributed, gradients
 from assay.train.launch import child_main
@@ -43,7 +45,9 @@ def body(job, send):
             settings = TrainSettings(**{**training["settings"], "data": ("rows",)})
             rows = rows_of(training["train"]), rows_of(training["validation"])
             with suppress(KeyboardInterrupt):
-                report = fit(settings, *rows, on_progress=stopping(training["stop_at"]))
+                report = fit(
+                    settings, *rows, parts=PARTS[training["parts"]], on_progress=stopping(training["stop_at"])
+                )
                 reports[name] = report.to_json()
             distributed.any_rank(world, flag=False)  # rank 0 may still write the checkpoint that is read next
     return reports

@@ -7,6 +7,7 @@ take the rows that one takes with 32.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +17,25 @@ from assay.train.settings import Schedule
 IndexArray = NDArray[np.int64]
 
 
-def num_epoch_steps(num_rows: int, rows_per_step: int) -> int:
-    """Steps of one pass over the rows; the last one may have fewer."""
-    return -(-num_rows // rows_per_step)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShuffledSampler:
+    """Each row in one step of an epoch, in an order of the seed and the epoch alone."""
 
+    num_rows: int
+    rows_per_step: int
+    """Rows of a step, all ranks together; the last step of an epoch may have fewer."""
+    seed: int
 
-def step_rows(num_rows: int, *, rows_per_step: int, seed: int, epoch: int) -> list[IndexArray]:
-    """The rows of each step of an epoch (from 0): a shuffle cut into pieces, each row once."""
-    shuffled = np.random.default_rng([seed, epoch]).permutation(num_rows).astype(np.int64)
-    return [shuffled[first : first + rows_per_step] for first in range(0, num_rows, rows_per_step)]
+    @property
+    def num_epoch_steps(self) -> int:
+        """Steps of one pass over the rows."""
+        return -(-self.num_rows // self.rows_per_step)
+
+    def epoch_steps(self, epoch: int) -> list[IndexArray]:
+        """The rows of each step of an epoch (from 0): a shuffle cut into pieces."""
+        shuffled = np.random.default_rng([self.seed, epoch]).permutation(self.num_rows).astype(np.int64)
+        firsts = range(0, self.num_rows, self.rows_per_step)
+        return [shuffled[first : first + self.rows_per_step] for first in firsts]
 
 
 def rank_rows(rows: IndexArray, lengths: NDArray[np.int64], *, rank: int, world_size: int) -> IndexArray:

@@ -13,7 +13,7 @@ from typing import Self, TextIO
 
 from assay.tasks import MetricName
 from assay.telemetry import JSON_INTERVAL_SECONDS, LiveBar, format_count, format_duration
-from assay.train.loop import TrainProgress
+from assay.train.history import TrainProgress
 from assay.train.speed import Rates, RateWindow
 
 

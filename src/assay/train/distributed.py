@@ -460,6 +460,25 @@ def gather_rows(
     return gathered
 
 
+def gather_tensor(world: World, own: torch.Tensor) -> torch.Tensor:
+    """The rows of all ranks one after the other, by rank; gradients flow into this rank's own alone.
+
+    Ranks may have different numbers of rows; what follows the first axis is the same on each.
+    """
+    if world.world_size == 1:
+        return own
+    counts = torch.zeros(world.world_size, dtype=torch.int64)
+    counts[world.rank] = len(own)
+    dist.all_reduce(counts)
+    sent = own.new_zeros((int(counts.max()), *own.shape[1:]))
+    sent[: len(own)] = own.detach()
+    received = [torch.empty_like(sent) for _ in range(world.world_size)]
+    dist.all_gather(received, sent)
+    pieces = [piece[: int(count)] for piece, count in zip(received, counts, strict=True)]
+    pieces[world.rank] = own
+    return torch.cat(pieces)
+
+
 def broadcast_flag(world: World, *, flag: bool) -> bool:
     """What rank 0 says, on every rank."""
     if world.world_size == 1:

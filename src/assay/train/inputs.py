@@ -53,6 +53,14 @@ class EncodedRows:
         return np.diff(self.offsets)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedSplit:
+    """What is trained on, and what chooses the weights."""
+
+    train: EncodedRows
+    validation: EncodedRows
+
+
 def tokens_of(encoder: Encoder, rows: LabelledRows) -> Tokens:
     """The rows as token ids; raises `InputError` for what has no tokens."""
     pairs = None if rows.text_pairs is None else pa.array(rows.text_pairs, type=pa.large_string())

@@ -20,9 +20,12 @@ from assay.train.checkpoints import BestWeights, Checkpoint
 from assay.train.datasets import Prepared
 from assay.train.distributed import World
 from assay.train.gradients import Gradients
-from assay.train.loop import Best, History, Interrupted, Rows, Snapshot, is_sharded
+from assay.train.history import History
+from assay.train.inputs import EncodedSplit
+from assay.train.loop import Best, Interrupted, Snapshot, is_sharded
 from assay.train.model import PackedClassifier, PaddedClassifier
-from assay.train.settings import TrainSettings
+from assay.train.parts import Parts
+from assay.train.settings import STEP_OF, TrainSettings, step_of
 from assay.train.sharded import ShardedGradients, load_tensors, spread_like, wholes
 
 _log = logging.getLogger(__name__)
@@ -40,8 +43,6 @@ _CHANGES_NO_NUMBER = frozenset(
     }
 )
 """Settings that another try of an interrupted training may change."""
-STEP_OF = ("batch_size", "gradient_accumulation", "devices")
-"""They may change too, as long as their product stays: the rows of a step."""
 
 
 class Keeper:
@@ -54,11 +55,12 @@ class Keeper:
         self,
         settings: TrainSettings,
         prepared: Prepared,
-        rows: Rows,
+        rows: EncodedSplit,
         classifier: PackedClassifier | PaddedClassifier,
         optimizer: torch.optim.AdamW,
         gradients: Gradients | ShardedGradients,
         *,
+        parts: Parts,
         world: World,
     ) -> None:
         self._folder = checkpoints.training_folder(settings.out)
@@ -67,7 +69,7 @@ class Keeper:
         self._optimizer = optimizer
         self._gradients = gradients
         self._world = world
-        self._fingerprint = _fingerprint(settings, prepared.names, rows, world)
+        self._fingerprint = _fingerprint(settings, parts, prepared.names, rows, world)
         self._best_step: int | None = None
         """Of the best weights that were copied last."""
         self._best_name: str | None = None
@@ -162,7 +164,7 @@ class Keeper:
         if checkpoint.fingerprint != self._fingerprint:
             raise RefusedError(
                 f"{path}: settings, rows, base or documents a step are not those of that training; "
-                "use them again, or begin anew with --overwrite"
+                "use them again, or start from the first step with --overwrite"
             )
         trained = self._trained()
         assert set(trained) == set(checkpoint.model), "the fingerprint holds one architecture"
@@ -202,16 +204,13 @@ def decisive(settings: TrainSettings) -> dict[str, object]:
     return {name: value for name, value in asdict(settings).items() if name not in apart}
 
 
-def step_of(settings: TrainSettings, num_ranks: int) -> dict[str, int]:
-    """What makes a step of so many rows, by name; their product decides the numbers."""
-    return dict(zip(STEP_OF, (settings.batch_size, settings.gradient_accumulation, num_ranks), strict=True))
-
-
-def _fingerprint(settings: TrainSettings, names: tuple[str, ...], rows: Rows, world: World) -> str:
+def _fingerprint(
+    settings: TrainSettings, parts: Parts, names: tuple[str, ...], rows: EncodedSplit, world: World
+) -> str:
     """Hash of all that decides the numbers of a training."""
     rows_per_step = math.prod(step_of(settings, world.world_size).values())
     digest = hashlib.blake2b(digest_size=16)
-    for part in (decisive(settings), rows_per_step, names, world.device.type):
+    for part in (decisive(settings), rows_per_step, parts.names, names, world.device.type):
         digest.update(json.dumps(part, sort_keys=True, default=str).encode())
     for side in (rows.train, rows.validation):
         for array in (side.offsets, side.flat_ids, side.second_starts, side.targets):

@@ -9,8 +9,9 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -18,107 +19,19 @@ from numpy.typing import NDArray
 
 from assay import metrics
 from assay.data.ahead import ahead
-from assay.errors import WorkError
-from assay.tasks import MetricName
+from assay.errors import UsageError, WorkError
 from assay.train import distributed
-from assay.train.batches import (
-    IndexArray,
-    learning_rate_factor,
-    most_tokens,
-    num_epoch_steps,
-    passes,
-    rank_rows,
-    step_rows,
-)
+from assay.train.batches import IndexArray, learning_rate_factor, most_tokens, passes, rank_rows
 from assay.train.distributed import World
-from assay.train.gradients import Gradients
-from assay.train.inputs import EncodedRows, TrainBatch, filled_shape, host_batch, pinned
-from assay.train.model import Classifier
-from assay.train.objective import Objective
-from assay.train.optimizer import set_learning_rate
+from assay.train.history import History, OnProgress, TrainProgress, Validation, cost
+from assay.train.inputs import EncodedSplit, TrainBatch, filled_shape, host_batch, pinned
+from assay.train.model import TrainableClassifier
+from assay.train.predict import predict, too_large
+from assay.train.readings import Figures, Mark
 from assay.train.settings import TrainSettings
-from assay.train.sharded import ShardedGradients
-from assay.train.step import Stepper
 
-_LOWER_IS_BETTER = frozenset({"nll", "mae"})
 _STEPS_BETWEEN_READINGS = {"cpu": 1, "cuda": 25}
 """Steps whose losses are read together. On a GPU they are read that many steps later, so that it never waits."""
-_EVALUATION_TOKENS = {"cpu": 4_096, "cuda": 65_536}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainProgress:
-    """Where a training stands; passed to the callback for each step and each validation."""
-
-    epoch: int
-    """Epoch under way, from 1."""
-    num_epochs: int
-    """Epochs in all."""
-    step: int
-    """Optimizer steps done."""
-    num_steps: int
-    """Optimizer steps in all."""
-    loss: float
-    """Training loss of the step, over all ranks."""
-    learning_rate: float
-    """Of the step, that of the head."""
-    gradient_norm: float
-    """Of the step, before clipping."""
-    num_rows: int
-    """Rows trained on so far, repeats counted."""
-    num_tokens: int
-    """Tokens trained on so far, without padding."""
-    seconds: float
-    """Spent training so far, interruptions left out."""
-    validation: Mapping[str, float] | None = None
-    """Validation metrics, after a validation."""
-    flops: float = 0.0
-    """Operations of the model on these tokens, forward and backward; see speed.py."""
-    peak_flops: float | None = None
-    """Operations a second of a plain matrix product on all devices; None where it was not measured."""
-
-
-OnProgress = Callable[[TrainProgress], None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Validation:
-    """A look at the validation rows."""
-
-    step: int
-    """Optimizer steps done."""
-    epoch: float
-    """Passes over the training rows done."""
-    train_loss: float
-    """Mean training loss a step since the validation before, dropout on."""
-    metrics: Mapping[str, float]
-    """On the validation rows; see `metrics.validation_metrics`."""
-    seconds: float
-    """Spent training until then."""
-
-
-@dataclass(slots=True)
-class History:
-    """What a training writes down as it goes."""
-
-    losses: list[float] = field(default_factory=list)
-    """Training loss of each step."""
-    learning_rates: list[float] = field(default_factory=list)
-    gradient_norms: list[float] = field(default_factory=list)
-    validations: list[Validation] = field(default_factory=list)
-    num_rows: int = 0
-    num_tokens: int = 0
-    seconds: float = 0.0
-
-    def to_json(self) -> dict[str, object]:
-        """Plain values, floats as they are."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "History":
-        """What `to_json` gave."""
-        validations = [Validation(**each) for each in content["validations"]]
-        return cls(**{**content, "validations": validations})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,12 +60,48 @@ class Interrupted(KeyboardInterrupt):
     """The training was asked to stop, and has begun to write a checkpoint."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rows:
-    """What is trained on, and what chooses the weights."""
+class BatchSampler(Protocol):
+    """Which rows meet in a step: the same on every rank, and the same after a restart."""
 
-    train: EncodedRows
-    validation: EncodedRows
+    @property
+    def num_epoch_steps(self) -> int:
+        """Steps of an epoch, the same in each."""
+        ...
+
+    def epoch_steps(self, epoch: int) -> Sequence[IndexArray]:
+        """The rows of each step of an epoch, counted from 0; a step's rows are those of all ranks."""
+        ...
+
+
+class Stepper(Protocol):
+    """What trains: adds up the gradients of a step's passes, and updates."""
+
+    can_cut: bool
+    """Whether a rank's rows of a step may be run in several passes."""
+    records: bool
+    """Whether passes want one of few shapes."""
+    wants_token_ids: bool
+    """Whether an update is told the ids of all tokens of the step."""
+
+    def stream(self) -> AbstractContextManager[None]:
+        """What passes and updates are to run within."""
+        ...
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Have the next updates take steps of this size."""
+        ...
+
+    def run_pass(self, batch: TrainBatch, *, seed: int, is_last: bool) -> None:
+        """Add the gradients and the loss of a batch on the host; `seed` decides on its dropout."""
+        ...
+
+    def update(self, token_ids: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Update the weights; this rank's share of the step's loss, and the gradient norm, on the device."""
+        ...
+
+    def end(self) -> None:
+        """Release what outlives a step."""
+        ...
 
 
 class Loop:
@@ -161,11 +110,10 @@ class Loop:
     def __init__(  # noqa: PLR0913 - each is a thing of its own
         self,
         settings: TrainSettings,
-        classifier: Classifier,
-        optimizer: torch.optim.AdamW,
-        gradients: Gradients | ShardedGradients,
-        objective: Objective,
-        rows: Rows,
+        classifier: TrainableClassifier,
+        stepper: Stepper,
+        sampler: BatchSampler,
+        rows: EncodedSplit,
         *,
         world: World,
         on_progress: OnProgress,
@@ -176,11 +124,20 @@ class Loop:
         """`save` is called on every rank, and makes rank 0 write; `should_stop` is asked now and then.
 
         A validation is not followed by a checkpoint while `is_saving` says, on rank 0, that one is on its way.
+        Raises UsageError for settings that cut a step which the stepper needs whole.
         """
+        if not stepper.can_cut and (
+            settings.gradient_accumulation > 1 or settings.max_batch_tokens is not None
+        ):
+            raise UsageError(
+                f"gradient_accumulation={settings.gradient_accumulation}, max_batch_tokens={settings.max_batch_tokens};"
+                " the objective compares the rows of a step with each other, so a step cannot be cut into passes;"
+                " leave both out and set a smaller batch_size"
+            )
         self._settings = settings
         self._classifier = classifier
-        self._optimizer = optimizer
-        self._gradients = gradients
+        self._stepper = stepper
+        self._sampler = sampler
         self._rows = rows
         self._lengths = rows.train.lengths
         self._longest = int(self._lengths.max())
@@ -189,21 +146,10 @@ class Loop:
         self._save = save
         self._is_saving = is_saving
         self._should_stop = should_stop
-        self._objective = objective
         self._is_sharded = is_sharded(settings, world)
         self._loss_scale = world.world_size if self._is_sharded else 1
         """A sharded model takes the mean of the ranks' gradients where others take the sum."""
-        self._stepper = Stepper(
-            classifier,
-            optimizer,
-            gradients,
-            objective,
-            device=world.device,
-            max_gradient_norm=settings.max_gradient_norm,
-            records=not settings.gradient_checkpointing,
-        )
-        self._rows_per_step = settings.batch_size * settings.gradient_accumulation * world.world_size
-        self._steps_per_epoch = num_epoch_steps(rows.train.num_rows, self._rows_per_step)
+        self._steps_per_epoch = sampler.num_epoch_steps
         self.num_steps = settings.epochs * self._steps_per_epoch
         """Optimizer steps in all."""
         self._between_readings = _STEPS_BETWEEN_READINGS[world.device.type]
@@ -212,8 +158,8 @@ class Loop:
         self._patience_used = 0
         self._step = 0
         self._unread: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._on_their_way: deque[_Figures] = deque()
-        self._began = _Mark.now(world.device)
+        self._on_their_way: deque[Figures] = deque()
+        self._began = Mark.now(world.device)
         self._saved_at = time.monotonic()
         self._seconds_before = 0.0
 
@@ -235,7 +181,7 @@ class Loop:
         cast("torch.nn.Module", self._classifier).train()
         try:
             with self._stepper.stream():
-                self._began = _Mark.now(self._world.device)
+                self._began = Mark.now(self._world.device)
                 for step_passes in ahead(self._prepared, self._steps_left()):
                     self._train_step(step_passes)
                     if self._is_due():
@@ -260,12 +206,7 @@ class Loop:
             return
         first_epoch, done = divmod(self._step, self._steps_per_epoch)
         for epoch in range(first_epoch, self._settings.epochs):
-            steps = step_rows(
-                self._rows.train.num_rows,
-                rows_per_step=self._rows_per_step,
-                seed=self._settings.seed,
-                epoch=epoch,
-            )
+            steps = self._sampler.epoch_steps(epoch)
             for number in range(done, len(steps)):
                 yield epoch * self._steps_per_epoch + number, steps[number]
             done = 0
@@ -279,7 +220,7 @@ class Loop:
             share = rank_rows(rows, self._lengths, rank=rank, world_size=self._world.world_size)
             cuts = passes(
                 self._lengths[share],
-                max_rows=self._settings.batch_size,
+                max_rows=self._settings.batch_size if self._stepper.can_cut else max(1, len(share)),
                 max_tokens=self._settings.max_batch_tokens,
             )
             return [share[each] for each in cuts]
@@ -310,7 +251,7 @@ class Loop:
 
     def _token_ids(self, rows: IndexArray) -> torch.Tensor | None:
         """Ids of all tokens of the rows, each once; None where nobody asks."""
-        if not self._gradients.wants_token_ids:
+        if not self._stepper.wants_token_ids:
             return None
         train = self._rows.train
         ids = np.concatenate([train.flat_ids[train.offsets[row] : train.offsets[row + 1]] for row in rows])
@@ -340,13 +281,13 @@ class Loop:
             num_warmup_steps=round(settings.warmup_share * self.num_steps),
             schedule=settings.schedule,
         )
-        set_learning_rate(self._optimizer, settings.learning_rate * factor)
+        self._stepper.set_learning_rate(settings.learning_rate * factor)
         for number, batch in enumerate(step.passes):
             seed = _pass_seed(settings.seed, step.number, self._world.rank, number)
             try:
                 self._stepper.run_pass(batch, seed=seed, is_last=number == len(step.passes) - 1)
             except torch.OutOfMemoryError as error:
-                raise _too_large(batch) from error
+                raise too_large(batch) from error
         try:
             self._unread.append(self._stepper.update(step.token_ids))
         except torch.OutOfMemoryError as error:
@@ -362,12 +303,12 @@ class Loop:
     def _read(self, *, but_newest: bool = False) -> None:
         """Tell of the steps done, once their figures are there; `but_newest`: those since the last time come later."""
         if self._unread:
-            self._on_their_way.append(_Figures(self._unread))
+            self._on_their_way.append(Figures(self._unread))
             self._unread.clear()
         while len(self._on_their_way) > but_newest:
             self._note(self._on_their_way.popleft())
 
-    def _note(self, of_steps: "_Figures") -> None:
+    def _note(self, of_steps: "Figures") -> None:
         """Write down and tell of the next steps, with the time at which the last of them ended."""
         figures = of_steps.wait()
         # losses are shares of each step's, so that ranks add up; norms are the same on each
@@ -487,54 +428,6 @@ class Loop:
         return self._seconds_before + time.monotonic() - self._began.host_seconds
 
 
-class _Figures:
-    """Losses and norms of some steps, on their way from the device."""
-
-    def __init__(self, of_steps: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        figures = torch.stack([figure for both in of_steps for figure in both]).view(-1, 2)
-        self._here = figures
-        if figures.device.type == "cuda":
-            self._here = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
-            self._here.copy_(figures, non_blocking=True)
-        self.end = _Mark.now(figures.device)
-
-    def wait(self) -> NDArray[np.float64]:
-        """Them, once they are there: each step's loss on this rank and its norm, [steps, 2]."""
-        self.end.wait()
-        figures: NDArray[np.float64] = self._here.double().numpy()
-        return figures
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Mark:
-    """The end of what a device has been given so far."""
-
-    host_seconds: float
-    """When it was given, by the host's clock."""
-    event: torch.cuda.Event | None
-    """On a GPU, which gets there later."""
-
-    @classmethod
-    def now(cls, device: torch.device) -> "_Mark":
-        """Behind all that the current stream of the device has been given."""
-        event = None
-        if device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-        return cls(host_seconds=time.monotonic(), event=event)
-
-    def wait(self) -> None:
-        """Until the device is there."""
-        if self.event is not None:
-            self.event.synchronize()
-
-    def seconds_since(self, earlier: "_Mark") -> float:
-        """By the device's own clock, once it has been here."""
-        if self.event is None or earlier.event is None:
-            return self.host_seconds - earlier.host_seconds
-        return float(earlier.event.elapsed_time(self.event)) / 1000.0
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Step:
     """What a rank does in one optimizer step."""
@@ -555,66 +448,6 @@ def is_sharded(settings: TrainSettings, world: World) -> bool:
     return settings.parallel == "fsdp" and world.world_size > 1
 
 
-def cost(validation: Validation, best_by: MetricName) -> tuple[float, float]:
-    """What the best weights have least of: the metric (NaN is worst), then where equal the NLL or the loss."""
-    value = validation.metrics[best_by]
-    first = value if best_by in _LOWER_IS_BETTER else -value
-    second = validation.metrics.get("nll", validation.metrics.get("mae", 0.0))
-    return (float("inf") if np.isnan(first) else first, second)
-
-
-@torch.no_grad()
-def predict(
-    classifier: Classifier, rows: EncodedRows, *, world: World, max_batch_tokens: int | None = None
-) -> NDArray[np.float32]:
-    """Logits [N, C] of all rows, in their order, on every rank; each row is run on one of them.
-
-    Raises WorkError where the device has no room for a pass.
-    """
-    module = cast("torch.nn.Module", classifier)
-    was_training = module.training
-    module.eval()
-    lengths = rows.lengths
-    budget = _EVALUATION_TOKENS[world.device.type]
-    budget = budget if max_batch_tokens is None else min(budget, max_batch_tokens)
-
-    def share_of(rank: int) -> IndexArray:
-        return rank_rows(np.arange(rows.num_rows), lengths, rank=rank, world_size=world.world_size)
-
-    def cut(share: IndexArray) -> list[IndexArray]:
-        return [share[each] for each in passes(lengths[share], max_rows=4_096, max_tokens=budget)]
-
-    share = share_of(world.rank)
-    mine = cut(share)
-    # a sharded model is put together in each pass: ranks take part in as many, with a row that does not count
-    num_idle = max(len(cut(share_of(rank))) for rank in range(world.world_size)) - len(mine)
-    shortest = np.argsort(lengths, kind="stable")[:1]
-    seed = torch.zeros(1, dtype=torch.int64, device=world.device)
-    found = []
-    for chosen in [*mine, *[shortest] * num_idle]:
-        batch = host_batch(rows, chosen, classifier.layout, total_weight=1.0)
-        try:
-            found.append(classifier(batch.to(world.device), seed).float())
-        except torch.OutOfMemoryError as error:
-            raise _too_large(batch) from error
-    module.train(was_training)
-    none = np.zeros((0, classifier.num_outputs), dtype=np.float32)
-    values = torch.cat(found[: len(mine)]).cpu().numpy() if mine else none
-    # within a batch documents lie longest first, as they do in the share
-    return distributed.gather_rows(world, share, values, num_rows=rows.num_rows)
-
-
 def _pass_seed(seed: int, step: int, rank: int, number: int) -> int:
     """What decides on the dropout of a pass: another number for each, the same after a restart."""
     return int(np.random.SeedSequence([seed, step, rank, number]).generate_state(1, np.uint64)[0] >> 2)
-
-
-def _too_large(batch: TrainBatch) -> WorkError:
-    """What to say when the device has no room for a pass: the budget to try, or a shorter document."""
-    num_tokens, longest = batch.shape.num_tokens, batch.shape.max_seqlen
-    if num_tokens <= longest:
-        way_out = f"it is one document; set max_length={max(1, longest // 2)}, or gradient_checkpointing"
-    else:
-        budget = max(longest, num_tokens // 2)
-        way_out = f"set max_batch_tokens={budget} (the steps stay the same), or gradient_checkpointing"
-    return WorkError(f"a pass of {num_tokens:,} tokens does not fit into the device's memory; {way_out}")

@@ -86,7 +86,7 @@ def dropouts_of(config: Any) -> Dropouts:  # noqa: ANN401 - a transformers confi
     )
 
 
-class Classifier(Protocol):
+class TrainableClassifier(Protocol):
     """What the loop trains: a module that turns batches into logits."""
 
     layout: Layout

@@ -1,4 +1,4 @@
-"""What training makes small: one loss a document, so that how documents are packed changes nothing.
+"""What training makes small where nothing else is asked for: the loss of the task, a mean over documents.
 
 Axes: S documents, C outputs.
 """
@@ -15,8 +15,11 @@ from assay.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Objective:
-    """The loss of a task, as transformers' classifiers have it, before the mean over documents."""
+class TaskLoss:
+    """The loss of a task, as transformers' classifiers have it: a sum over documents, each by its weight.
+
+    A document's loss depends on no other one, so that how a step is cut into passes and ranks changes nothing.
+    """
 
     task: Task
     label_smoothing: float = 0.0
@@ -24,7 +27,18 @@ class Objective:
     positive_weights: tuple[float, ...] | None = None
     """Multi-label: how much a label that holds counts against one that does not, one a label."""
 
-    def __call__(self, logits_SC: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    @property
+    def needs_whole_step(self) -> bool:
+        """No: it is a sum over documents."""
+        return False
+
+    def __call__(
+        self, logits_SC: torch.Tensor, targets: torch.Tensor, weights_S: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the loss of the documents together, a scalar."""
+        return torch.dot(self.of_documents(logits_SC, targets), weights_S)
+
+    def of_documents(self, logits_SC: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the loss of each document, float32 [S]: cross entropy, its mean over labels, or squared error."""
         if self.task == "single_label":
             return F.cross_entropy(

@@ -12,8 +12,8 @@ from assay.errors import RefusedError, StorageError, UsageError
 from assay.labelled.read import local_paths
 from assay.train import checkpoints
 from assay.train.base import base_checkpoint, base_config
-from assay.train.keeper import STEP_OF, decisive, step_of
-from assay.train.settings import TrainSettings
+from assay.train.keeper import decisive
+from assay.train.settings import STEP_OF, TrainSettings, step_of
 from assay.train.sinks import check_sink
 
 

@@ -22,7 +22,7 @@ from assay.pages import Facts, Figure, Section, Table, confusion_section, regres
 from assay.tasks import Task
 from assay.telemetry import format_count, format_duration
 from assay.train.datasets import Prepared
-from assay.train.loop import History, Validation, cost
+from assay.train.history import History, Validation, cost
 from assay.train.settings import TrainSettings
 from assay.train.speed import Effort
 

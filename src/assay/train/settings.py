@@ -10,6 +10,8 @@ from assay.settings import AUTO_OR_COUNT, COUNT, within
 from assay.tasks import MetricName, Task, TaskName
 
 BestBy = Literal["accuracy", "macro_f1", "nll", "auc", "mae", "spearman", "int_macro_f1"]
+STEP_OF = ("batch_size", "gradient_accumulation", "devices")
+"""What makes a step of so many rows; another try of a training may change them while their product stays."""
 Schedule = Literal["linear", "cosine", "constant"]
 
 
@@ -140,3 +142,8 @@ class TrainSettings(Texts, SourceFormat, CpuThreads):
     def chosen_by(self) -> MetricName:
         """The validation metric that chooses the checkpoint."""
         return self.best_by or Task(self.task).best_by[0]
+
+
+def step_of(settings: TrainSettings, num_ranks: int) -> dict[str, int]:
+    """What makes a step of so many rows, by name; their product decides the numbers."""
+    return dict(zip(STEP_OF, (settings.batch_size, settings.gradient_accumulation, num_ranks), strict=True))

@@ -27,7 +27,8 @@ from typing import Any, Protocol, Self, TextIO
 from assay.data.storage import writing
 from assay.errors import StorageError, UsageError
 from assay.train.display import plain
-from assay.train.loop import Snapshot, TrainProgress
+from assay.train.history import TrainProgress
+from assay.train.loop import Snapshot
 from assay.train.settings import TrainSettings
 
 METRICS_FILE = "metrics.jsonl"

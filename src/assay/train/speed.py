@@ -13,7 +13,7 @@ import torch
 
 from assay.engine import measure
 from assay.train.batches import IndexArray
-from assay.train.loop import TrainProgress
+from assay.train.history import TrainProgress
 from assay.train.settings import TrainSettings
 
 WINDOW_SECONDS = 30.0

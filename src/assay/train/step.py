@@ -8,14 +8,17 @@ see gradients.py.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from assay.engine.graphs import recording
+from assay.train import distributed
+from assay.train.distributed import World
 from assay.train.gradients import Gradients
 from assay.train.inputs import Shape, TrainBatch, tensors_of
-from assay.train.model import Classifier
-from assay.train.objective import Objective
+from assay.train.model import TrainableClassifier
+from assay.train.optimizer import set_learning_rate
 from assay.train.sharded import ShardedGradients
 
 
@@ -26,32 +29,60 @@ class _Recorded:
     """The buffers that the graph reads."""
 
 
-class Stepper:
+class Objective(Protocol):
+    """What training makes small: a loss of the outputs and targets of documents.
+
+    The weights of a step's documents say how much each counts; the loss grows with them in proportion. A
+    document of weight 0 fills a batch up: it must not change the loss.
+    """
+
+    @property
+    def needs_whole_step(self) -> bool:
+        """Whether documents of a step are compared with each other, as in-batch negatives are.
+
+        The step is then not cut into passes, and each rank is given the outputs of all ranks, in no
+        order that counts.
+        """
+        ...
+
+    def __call__(
+        self, outputs_SC: torch.Tensor, targets: torch.Tensor, weights_S: torch.Tensor, /
+    ) -> torch.Tensor:
+        """Return the loss of the documents together, a scalar."""
+        ...
+
+
+class PassStepper:
     """Trains a classifier, a pass and an update at a time. Losses stay on the device until asked for."""
 
     def __init__(
         self,
-        classifier: Classifier,
+        classifier: TrainableClassifier,
         optimizer: torch.optim.AdamW,
         gradients: Gradients | ShardedGradients,
         objective: Objective,
         *,
-        device: torch.device,
+        world: World,
         max_gradient_norm: float,
         records: bool = True,
     ) -> None:
         """`optimizer`: of what `gradients` have this rank update.
 
-        `records`: whether passes may be replayed from graphs; only packed ones on a GPU are.
+        `records`: whether passes may be replayed from graphs; only packed ones on a GPU are, and none
+        whose loss is that of all ranks.
         """
         self._classifier = classifier
         self._optimizer = optimizer
         self._objective = objective
-        self._device = device
+        self._world = world
+        self._device = device = world.device
         self._max_norm = max_gradient_norm
         self._on_gpu = device.type == "cuda"
-        self.records = records and self._on_gpu and classifier.can_fill and gradients.can_record
-        """Whether passes want one of few shapes."""
+        self.can_cut = not objective.needs_whole_step
+        self.records = (
+            records and self._on_gpu and classifier.can_fill and gradients.can_record and self.can_cut
+        )
+        self.wants_token_ids = gradients.wants_token_ids
         self._gradients = gradients
         self._seed = torch.zeros(1, dtype=torch.int64, device=device)
         self._loss = torch.zeros((), device=device)
@@ -73,6 +104,10 @@ class Stepper:
         with torch.cuda.stream(self._stream):
             yield
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Have the next updates take steps of this size, each parameter's by its share."""
+        set_learning_rate(self._optimizer, learning_rate)
 
     def run_pass(self, batch: TrainBatch, *, seed: int, is_last: bool) -> None:
         """Add the gradients and the loss of a batch on the host; `seed` decides on its dropout.
@@ -101,7 +136,7 @@ class Stepper:
         found.graph.replay()
 
     def update(self, token_ids: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Clip, update and begin anew; the step's loss on this rank and gradient norm, on the device.
+        """Clip, update and start the next step; the step's loss on this rank and gradient norm, on the device.
 
         `token_ids`: of all tokens of the step on all ranks, each once, int64 on the host; None: not known.
         """
@@ -129,12 +164,18 @@ class Stepper:
 
     def _pass(self, batch: TrainBatch, *, is_last: bool) -> None:
         self._gradients.begin_pass(is_last=is_last)
-        logits_SC = self._classifier(batch, self._seed)
-        losses_S = self._objective(logits_SC, batch.targets)
-        loss = torch.dot(losses_S, batch.weights_S)
+        outputs_SC = self._classifier(batch, self._seed)
+        loss = self._loss_of(outputs_SC, batch)
         loss.backward()
         self._gradients.finish_pass()
-        self._loss.add_(loss.detach())
+        self._loss.add_(loss.detach() if self.can_cut else loss.detach() / self._world.world_size)
+
+    def _loss_of(self, outputs_SC: torch.Tensor, batch: TrainBatch) -> torch.Tensor:
+        """The loss whose gradients, summed over ranks, are those of the step."""
+        if not self._objective.needs_whole_step:
+            return self._objective(outputs_SC, batch.targets, batch.weights_S)
+        own = (outputs_SC, batch.targets, batch.weights_S)
+        return self._objective(*(distributed.gather_tensor(self._world, each) for each in own))
 
     def _update(self) -> None:
         self._norm.copy_(self._gradients.clip(self._max_norm, self._optimizer))

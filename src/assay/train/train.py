@@ -31,24 +31,17 @@ from assay.train.base import load_model
 from assay.train.datasets import Prepared, prepare_given, prepare_rows
 from assay.train.distributed import World
 from assay.train.gradients import Gradients
-from assay.train.inputs import EncodedRows, encode_rows, with_weights
+from assay.train.history import History, OnProgress, TrainProgress, Validation
+from assay.train.inputs import EncodedSplit, encode_rows, with_weights
 from assay.train.keeper import Keeper
 from assay.train.launch import launch, stop_signals
-from assay.train.loop import (
-    Best,
-    History,
-    Loop,
-    OnProgress,
-    Rows,
-    TrainProgress,
-    Validation,
-    is_sharded,
-    predict,
-)
+from assay.train.loop import Best, Loop, is_sharded
 from assay.train.model import PackedClassifier, PaddedClassifier, make_classifier, state_for_saving
-from assay.train.objective import Objective, balanced_weights, positive_weights
+from assay.train.objective import balanced_weights
 from assay.train.optimizer import layer_stack, make_optimizer, parameter_groups
+from assay.train.parts import Parts
 from assay.train.places import check_places
+from assay.train.predict import predict
 from assay.train.publish import publish, versions
 from assay.train.report import Trained
 from assay.train.settings import TrainSettings
@@ -176,7 +169,7 @@ def train_here(
 ) -> TrainReport:
     """As `train`, in this process: alone, or one rank of those that a launcher started."""
     check_places(settings, num_ranks=_num_ranks())
-    return _train(settings, prepare_rows(settings), on_progress or _ignore, on_message or _ignore)
+    return _train(settings, prepare_rows(settings), Parts(), on_progress or _ignore, on_message or _ignore)
 
 
 def fit(
@@ -184,17 +177,25 @@ def fit(
     train_rows: LabelledRows,
     validation_rows: LabelledRows,
     *,
+    parts: Parts | None = None,
     on_progress: OnProgress | None = None,
     on_message: OnMessage | None = None,
 ) -> TrainReport:
-    """As `train_here`, with the rows handed in; `settings.data` is then only noted as their origin."""
+    """As `train_here`, with the rows handed in; `settings.data` is then only noted as their origin.
+
+    `parts`: another sampler, objective or stepper than those of the settings.
+    """
     check_places(settings, num_ranks=_num_ranks())
     prepared = prepare_given(settings, train_rows, validation_rows)
-    return _train(settings, prepared, on_progress or _ignore, on_message or _ignore)
+    return _train(settings, prepared, parts or Parts(), on_progress or _ignore, on_message or _ignore)
 
 
 def _train(
-    settings: TrainSettings, prepared: Prepared, on_progress: OnProgress, on_message: OnMessage
+    settings: TrainSettings,
+    prepared: Prepared,
+    parts: Parts,
+    on_progress: OnProgress,
+    on_message: OnMessage,
 ) -> TrainReport:
     """Every rank does the same; rank 0 alone is heard and writes."""
     folder = checkpoints.training_folder(settings.out)
@@ -211,14 +212,21 @@ def _train(
             on_message(line)
         ready = _set_up(settings, prepared, world)
         with Keeper(
-            settings, prepared, ready.rows, ready.classifier, ready.optimizer, ready.gradients, world=world
+            settings,
+            prepared,
+            ready.rows,
+            ready.classifier,
+            ready.optimizer,
+            ready.gradients,
+            parts=parts,
+            world=world,
         ) as keeper:
+            objective = parts.objective(settings, ready.rows.train)
             loop = Loop(
                 settings,
                 ready.classifier,
-                ready.optimizer,
-                ready.gradients,
-                _objective(settings, ready.rows.train),
+                parts.stepper(settings, ready.classifier, ready.optimizer, ready.gradients, objective, world),
+                parts.sampler(settings, ready.rows.train, world.world_size),
                 ready.rows,
                 world=world,
                 on_progress=_hearing(on_progress, recorder, ready.effort),
@@ -253,7 +261,7 @@ class _Ready:
     """The model as it is trained, on its device."""
     optimizer: torch.optim.AdamW
     gradients: Gradients | ShardedGradients
-    rows: Rows
+    rows: EncodedSplit
     precision: torch.dtype
     effort: Effort
 
@@ -331,7 +339,7 @@ def _num_processes(settings: TrainSettings) -> int:
     return wanted
 
 
-def _encode(settings: TrainSettings, prepared: Prepared, model: PreTrainedModel) -> Rows:
+def _encode(settings: TrainSettings, prepared: Prepared, model: PreTrainedModel) -> EncodedSplit:
     encoder = Encoder.from_bundle(settings.base, max_length=settings.max_length, on_long="truncate")
     train_rows, validation_rows = (
         encode_rows(encoder, rows, Task(settings.task), prepared.names)
@@ -348,16 +356,7 @@ def _encode(settings: TrainSettings, prepared: Prepared, model: PreTrainedModel)
     if settings.class_weights == "balanced" and settings.task == "single_label":
         weights = balanced_weights(train_rows.targets, len(prepared.names))
         train_rows = with_weights(train_rows, weights)
-    return Rows(train=train_rows, validation=validation_rows)
-
-
-def _objective(settings: TrainSettings, rows: EncodedRows) -> Objective:
-    balanced = settings.class_weights == "balanced" and settings.task == "multi_label"
-    return Objective(
-        task=Task(settings.task),
-        label_smoothing=settings.label_smoothing,
-        positive_weights=positive_weights(rows.targets) if balanced else None,
-    )
+    return EncodedSplit(train=train_rows, validation=validation_rows)
 
 
 def _threads(settings: TrainSettings) -> machine.Threads:

@@ -5,7 +5,7 @@ import pytest
 import torch
 import transformers
 
-from assay.train.batches import learning_rate_factor, num_epoch_steps, passes, rank_rows, step_rows
+from assay.train.batches import ShuffledSampler, learning_rate_factor, passes, rank_rows
 
 NAMES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
@@ -13,16 +13,18 @@ NAMES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warm
 @pytest.mark.parametrize(("num_rows", "expected"), [(1, 1), (8, 1), (9, 2), (16, 2)])
 def test_an_epoch_has_a_last_step_of_fewer_rows(num_rows, expected):
     """No row is left out to make steps even, and none is repeated."""
-    steps = step_rows(num_rows, rows_per_step=8, seed=0, epoch=0)
-    assert len(steps) == expected == num_epoch_steps(num_rows, 8)
+    sampler = ShuffledSampler(num_rows=num_rows, rows_per_step=8, seed=0)
+    steps = sampler.epoch_steps(0)
+    assert len(steps) == expected == sampler.num_epoch_steps
     assert np.array_equal(np.sort(np.concatenate(steps)), np.arange(num_rows))
 
 
-def test_the_order_hangs_on_seed_and_epoch_alone():
+def test_the_order_depends_on_seed_and_epoch_alone():
     """Epoch 3 is the same whether epochs 0 to 2 ran in this process or not; no two epochs are alike."""
 
     def order(seed, epoch, size=8):
-        return np.concatenate(step_rows(100, rows_per_step=size, seed=seed, epoch=epoch)).tolist()
+        sampler = ShuffledSampler(num_rows=100, rows_per_step=size, seed=seed)
+        return np.concatenate(sampler.epoch_steps(epoch)).tolist()
 
     assert order(0, 3) == order(0, 3) == order(0, 3, size=16)
     assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9

@@ -10,7 +10,7 @@ from transformers import BertConfig
 
 from assay.engine.measure import flops, model_shape
 from assay.train.display import TrainDisplay, live_line
-from assay.train.loop import TrainProgress
+from assay.train.history import TrainProgress
 from assay.train.settings import TrainSettings
 from assay.train.speed import Effort, RateWindow, flops_per_token
 

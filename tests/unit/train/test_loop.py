@@ -7,19 +7,18 @@ import numpy as np
 import pytest
 import torch
 from support.configs import PACKED_CONFIGS, PADDED_CONFIGS
-from support.training import animal_rows, settings, write_base
+from support.training import animal_rows, assert_same_curves, plain_training, settings, write_base
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from assay import metrics
 from assay.bundle.load import load_bundle
 from assay.errors import UsageError, WorkError
-from assay.labelled.labels import label_names, to_targets
+from assay.labelled.labels import to_targets
 from assay.labelled.rows import LabelledRows
-from assay.train import loop
-from assay.train.base import load_model
-from assay.train.batches import learning_rate_factor, step_rows
+from assay.train import predict
+from assay.train.batches import learning_rate_factor
 from assay.train.model import PackedClassifier, PaddedClassifier
-from assay.train.step import Stepper
+from assay.train.step import PassStepper
 from assay.train.train import fit
 
 NO_PADS = {"pad_token_id": 0}
@@ -43,53 +42,6 @@ def base_of(tmp_path_factory):
         return made[name]
 
     return make
-
-
-def plain_training(chosen, rows):
-    """Losses and gradient norms of a loop that anyone would write: padded batches, `labels=`, AdamW, clipping."""
-    torch.manual_seed(chosen.seed)
-    names = label_names(rows.labels, chosen.task)
-    model = load_model(chosen, names).train()
-    tokenizer = AutoTokenizer.from_pretrained(chosen.base)
-    targets = torch.from_numpy(to_targets(rows.labels, chosen.task, names))
-    matrices = [each for each in model.parameters() if each.ndim > 1]
-    vectors = [each for each in model.parameters() if each.ndim == 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": chosen.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    )
-    size = chosen.batch_size * chosen.gradient_accumulation
-    steps = [
-        each
-        for epoch in range(chosen.epochs)
-        for each in step_rows(rows.num_rows, rows_per_step=size, seed=chosen.seed, epoch=epoch)
-    ]
-    losses, norms = [], []
-    for number, step in enumerate(steps):
-        factor = learning_rate_factor(
-            number, num_steps=len(steps), num_warmup_steps=round(chosen.warmup_share * len(steps))
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = chosen.learning_rate * factor
-        taken = rows.take(step.tolist())
-        texts = (
-            [list(taken.texts)] if taken.text_pairs is None else [list(taken.texts), list(taken.text_pairs)]
-        )
-        batch = tokenizer(*texts, padding=True, return_tensors="pt")
-        if "token_type_ids" in batch and getattr(model.config, "type_vocab_size", 0) < 2:
-            del batch["token_type_ids"]
-        optimizer.zero_grad()
-        loss = model(**batch, labels=targets[torch.from_numpy(step)]).loss
-        loss.backward()
-        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), chosen.max_gradient_norm)))
-        losses.append(loss.item())
-        optimizer.step()
-    return losses, norms
-
-
-def assert_same_curves(history, losses, norms, tolerance=2e-4):
-    """Losses and gradient norms agree at each step."""
-    assert history.losses == pytest.approx(losses, rel=tolerance, abs=tolerance)
-    assert history.gradient_norms == pytest.approx(norms, rel=10 * tolerance, abs=tolerance)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -295,6 +247,21 @@ def test_validations_come_every_so_many_steps_and_at_the_end(base, rows, tmp_pat
     assert validations[1].train_loss == pytest.approx(np.mean(report.history.losses[5:10]))
 
 
+@pytest.mark.parametrize("name", ["bert", "deberta-v2"])
+def test_looking_at_the_validation_rows_changes_nothing_that_is_learned(name, base_of, tmp_path):
+    """Dropout is off while they are looked at and on again afterwards, packed or padded: every loss is the same."""
+    rows, held_out = animal_rows(32, seed=3), animal_rows(8, seed=4)
+    losses = [
+        fit(
+            settings(base_of(name), tmp_path / f"{every}", epochs=2, dropout=0.3, evaluate_every=every),
+            rows,
+            held_out,
+        ).history.losses
+        for every in (1, None)
+    ]
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize(("patience", "steps"), [(1, 3), (2, 6), (None, 8)])
 def test_patience_ends_the_training_after_so_many_validations_without_a_better_one(
     patience, steps, base, rows, tmp_path, monkeypatch
@@ -380,7 +347,7 @@ def test_a_full_device_with_one_document_is_told_to_cut_documents(base, rows, tm
 
 def test_a_device_that_is_full_at_the_update_is_told_what_would_shrink_it(base, rows, tmp_path, monkeypatch):
     """No budget of tokens would help there either."""
-    monkeypatch.setattr(Stepper, "update", full)
+    monkeypatch.setattr(PassStepper, "update", full)
     with pytest.raises(
         WorkError, match=r"the optimizer's state does not fit.*set num_frozen_layers or lora_rank"
     ):
@@ -420,7 +387,7 @@ def test_predictions_are_in_the_order_of_the_rows(base, rows, tmp_path, monkeypa
     """Whatever the passes were: many small ones give what one large one does."""
     found = []
     for tokens in (10, 4_096):
-        monkeypatch.setitem(loop._EVALUATION_TOKENS, "cpu", tokens)
+        monkeypatch.setitem(predict._EVALUATION_TOKENS, "cpu", tokens)
         report = fit(settings(base, tmp_path / f"b{tokens}", epochs=1), *rows)
         found.append(report.validation)
     assert dict(found[0]) == pytest.approx(dict(found[1]), rel=1e-5)

@@ -6,10 +6,11 @@ import torch
 from support.configs import PACKED_CONFIGS, PADDED_CONFIGS, VOCABULARY
 from transformers import AutoModelForSequenceClassification
 
+from assay.tasks import Task
 from assay.train.attention import cut_runs
 from assay.train.inputs import EncodedRows, filled_shape, host_batch
 from assay.train.model import PackedClassifier, PaddedClassifier, make_classifier, state_for_saving
-from assay.train.objective import Objective
+from assay.train.objective import TaskLoss
 from assay.train.optimizer import add_lora
 
 LENGTHS = (3, 17, 9, 9, 30, 1)
@@ -80,7 +81,7 @@ def test_logits_and_gradients_are_those_of_each_document_alone(name, pairs):
     logits = classifier(batch, SEED)
     order = np.argsort(-rows.lengths, kind="stable")
     assert torch.allclose(logits, expected[order], atol=2e-4, rtol=1e-3)
-    losses = Objective(task="single_label")(logits, batch.targets)
+    losses = TaskLoss(task=Task.SINGLE_LABEL).of_documents(logits, batch.targets)
     torch.dot(losses, batch.weights_S).backward()
     assert_same(gradients(model), wanted)
 
@@ -95,7 +96,7 @@ def test_checkpointing_changes_no_gradient(name):
         classifier = make_classifier(model, dtype=torch.float32, gradient_checkpointing=checkpointing)
         classifier.train()
         batch = host_batch(rows, np.arange(rows.num_rows), classifier.layout, total_weight=1.0)
-        Objective(task="single_label")(classifier(batch, SEED), batch.targets).sum().backward()
+        TaskLoss(task=Task.SINGLE_LABEL).of_documents(classifier(batch, SEED), batch.targets).sum().backward()
         found.append(gradients(model))
     assert_same(found[1], found[0], tolerance=1e-6)
 

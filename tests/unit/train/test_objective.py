@@ -8,7 +8,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 from support.configs import PADDED_CONFIGS, VOCABULARY
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
-from assay.train.objective import Objective, balanced_weights, positive_weights
+from assay.tasks import Task
+from assay.train.objective import TaskLoss, balanced_weights, positive_weights
 
 TARGETS = {
     "single_label": torch.tensor([0, 2, 1, 2]),
@@ -39,7 +40,7 @@ def test_the_mean_is_the_loss_of_transformers(task):
     ids = torch.randint(5, VOCABULARY, (4, 9))
     mask = (torch.arange(9) < torch.tensor([9, 4, 7, 2])[:, None]).long()
     outputs = model(input_ids=ids * mask, attention_mask=mask, labels=TARGETS[task])
-    losses = Objective(task=task)(outputs.logits, TARGETS[task])
+    losses = TaskLoss(task=task).of_documents(outputs.logits, TARGETS[task])
     assert losses.shape == (4,)
     assert losses.mean().item() == pytest.approx(outputs.loss.item(), rel=1e-6)
     ours, theirs = (
@@ -52,7 +53,9 @@ def test_the_mean_is_the_loss_of_transformers(task):
 def test_label_smoothing_is_torchs():
     """0.1 of the target spread over all labels."""
     logits = torch.randn(4, 3)
-    smoothed = Objective(task="single_label", label_smoothing=0.1)(logits, TARGETS["single_label"])
+    smoothed = TaskLoss(task=Task.SINGLE_LABEL, label_smoothing=0.1).of_documents(
+        logits, TARGETS["single_label"]
+    )
     expected = F.cross_entropy(logits, TARGETS["single_label"], label_smoothing=0.1)
     assert smoothed.mean().item() == pytest.approx(expected.item(), rel=1e-6)
 
@@ -70,7 +73,7 @@ def test_weighted_rows_give_torchs_weighted_mean():
     """Losses times weights, over the weights of the step: `cross_entropy` with weights of classes."""
     logits, targets = torch.randn(8, 3), torch.tensor([0, 0, 0, 0, 0, 1, 2, 2])
     weights = torch.from_numpy(balanced_weights(targets.numpy(), 3))
-    ours = (Objective(task="single_label")(logits, targets) * weights).sum() / weights.sum()
+    ours = (TaskLoss(task=Task.SINGLE_LABEL).of_documents(logits, targets) * weights).sum() / weights.sum()
     of_class = torch.tensor([weights[targets == number][0] for number in range(3)])
     assert ours.item() == pytest.approx(F.cross_entropy(logits, targets, weight=of_class).item(), rel=1e-6)
 
@@ -81,7 +84,9 @@ def test_positive_weights_balance_each_label_by_itself():
     weights = positive_weights(targets)
     assert weights == pytest.approx((3.0, 1.0, 1 / 3))
     logits = torch.randn(4, 3)
-    losses = Objective(task="multi_label", positive_weights=weights)(logits, torch.from_numpy(targets))
+    losses = TaskLoss(task=Task.MULTI_LABEL, positive_weights=weights).of_documents(
+        logits, torch.from_numpy(targets)
+    )
     expected = F.binary_cross_entropy_with_logits(
         logits, torch.from_numpy(targets), pos_weight=torch.tensor(weights)
     )
@@ -95,5 +100,5 @@ def test_a_padded_family_computes_the_same_loss():
     model = AutoModelForSequenceClassification.from_config(config).eval()
     ids = torch.randint(5, VOCABULARY, (4, 6))
     outputs = model(input_ids=ids, labels=TARGETS["single_label"])
-    losses = Objective(task="single_label")(outputs.logits, TARGETS["single_label"])
+    losses = TaskLoss(task=Task.SINGLE_LABEL).of_documents(outputs.logits, TARGETS["single_label"])
     assert losses.mean().item() == pytest.approx(outputs.loss.item(), rel=1e-6)

@@ -24,7 +24,7 @@ from assay import metrics
 from assay.errors import InputError, RefusedError, StorageError, UsageError, WorkError
 from assay.train import checkpoints, distributed, loop
 from assay.train.checkpoints import latest, load
-from assay.train.step import Stepper
+from assay.train.step import PassStepper
 from assay.train.train import fit
 
 EVERY_STEP = 1e-9
@@ -353,13 +353,13 @@ def test_figures_that_come_later_have_the_time_of_their_steps(calm, everything, 
     """Not that of the reading: a validation reads all at once, and no rate is to jump there."""
     base, _ = calm
     monkeypatch.setattr(loop, "_STEPS_BETWEEN_READINGS", {"cpu": 2})
-    update = Stepper.update
+    update = PassStepper.update
 
     def slow(self, token_ids):
         time.sleep(0.02)
         return update(self, token_ids)
 
-    monkeypatch.setattr(Stepper, "update", slow)
+    monkeypatch.setattr(PassStepper, "update", slow)
     ends = {}
 
     def on_progress(progress):
@@ -590,7 +590,7 @@ def test_ranks_that_see_different_things_are_refused(interrupted, everything, mo
 def test_a_failure_leaves_the_checkpoint_before_it(calm, everything, tmp_path, monkeypatch):
     """A loss that stops being a number at step 6: nothing is published, step 5 can be gone on from."""
     base, expected = calm
-    update = Stepper.update
+    update = PassStepper.update
     steps = itertools.count(1)
 
     def broken(self, token_ids):
@@ -598,7 +598,7 @@ def test_a_failure_leaves_the_checkpoint_before_it(calm, everything, tmp_path, m
         return loss + (math.nan if next(steps) == 6 else 0.0), norm
 
     with monkeypatch.context() as patch:
-        patch.setattr(Stepper, "update", broken)
+        patch.setattr(PassStepper, "update", broken)
         with pytest.raises(WorkError, match=r"loss nan .* at step 6 of 24; they must stay numbers"):
             fit(choices(base, tmp_path / "b"), *everything)
     assert not (tmp_path / "b").exists()

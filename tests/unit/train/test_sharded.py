@@ -11,10 +11,11 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForSequenceClassification
 
+from assay.tasks import Task
 from assay.train.distributed import World
 from assay.train.inputs import EncodedRows, host_batch
 from assay.train.model import make_classifier, state_for_saving
-from assay.train.objective import Objective
+from assay.train.objective import TaskLoss
 from assay.train.optimizer import layer_stack
 from assay.train.sharded import ShardedGradients, load_tensors, shard, spread_like, whole, wholes
 
@@ -94,7 +95,7 @@ def test_gradients_are_those_of_the_whole_model(dtype):
             if gradients is not None:
                 gradients.begin_pass(is_last=is_last)
             batch = make_batch(classifier)
-            losses = Objective(task="single_label")(classifier(batch, SEED), batch.targets)
+            losses = TaskLoss(task=Task.SINGLE_LABEL).of_documents(classifier(batch, SEED), batch.targets)
             torch.dot(losses, batch.weights_S).backward()
         found.append({name: whole(value.grad) for name, value in each.named_parameters()})
     tolerance = 1e-5 if dtype == torch.float32 else 0.1

@@ -8,14 +8,15 @@ from support.training import animal_rows, settings, write_base
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
+from assay.tasks import Task
 from assay.train import gradients
 from assay.train.distributed import World
 from assay.train.gradients import Gradients
 from assay.train.inputs import EncodedRows, filled_shape, host_batch
 from assay.train.model import make_classifier
-from assay.train.objective import Objective
+from assay.train.objective import TaskLoss
 from assay.train.optimizer import make_optimizer, parameter_groups, set_learning_rate
-from assay.train.step import Stepper
+from assay.train.step import PassStepper
 from assay.train.train import fit
 
 CPU = torch.device("cpu")
@@ -51,12 +52,12 @@ def make(
     groups = parameter_groups(model, chosen)
     optimizer = make_optimizer(groups, held.own, device, can_record=records)
     set_learning_rate(optimizer, 0.01)
-    stepper = Stepper(
+    stepper = PassStepper(
         classifier,
         optimizer,
         held,
-        Objective(task="single_label"),
-        device=device,
+        TaskLoss(task=Task.SINGLE_LABEL),
+        world=world,
         max_gradient_norm=max_norm,
         records=records,
     )
@@ -89,10 +90,8 @@ def test_a_step_is_clip_grad_norm_and_adamw(max_norm, bucket_bytes, monkeypatch)
         loss, norm = run(stepper, classifier, rows, [[0, 1, 2], [3, 4], [5, 6, 7]])
         optimizer.zero_grad()
         batch = host_batch(rows, np.arange(8), same.layout, total_weight=8.0)
-        expected = torch.dot(
-            Objective(task="single_label")(same(batch, torch.zeros(1, dtype=torch.int64)), batch.targets),
-            batch.weights_S,
-        )
+        logits = same(batch, torch.zeros(1, dtype=torch.int64))
+        expected = TaskLoss(task=Task.SINGLE_LABEL)(logits, batch.targets, batch.weights_S)
         expected.backward()
         expected_norm = nn.utils.clip_grad_norm_(plain.parameters(), max_norm)
         optimizer.step()

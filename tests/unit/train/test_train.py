@@ -18,7 +18,7 @@ from assay.labelled.provenance import count_seen, text_hashes
 from assay.labelled.rows import LabelledRows
 from assay.model.checkpoint import tokenizer_fingerprint
 from assay.train import train as training
-from assay.train.loop import Validation, cost
+from assay.train.history import Validation, cost
 from assay.train.train import fit, train
 
 

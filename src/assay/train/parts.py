@@ -1,0 +1,86 @@
+"""What a training is made of: how rows meet in steps, what is made small, what updates. The defaults are here.
+
+Another part is a function of the same form, handed to `fit`; ranks call it alike and must get the same.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from assay.tasks import Task
+from assay.train.batches import ShuffledSampler
+from assay.train.distributed import World
+from assay.train.gradients import Gradients
+from assay.train.inputs import EncodedRows
+from assay.train.loop import BatchSampler, Stepper
+from assay.train.model import TrainableClassifier
+from assay.train.objective import TaskLoss, positive_weights
+from assay.train.settings import TrainSettings, step_of
+from assay.train.sharded import ShardedGradients
+from assay.train.step import Objective, PassStepper
+
+
+def shuffled(settings: TrainSettings, rows: EncodedRows, num_ranks: int) -> BatchSampler:
+    """Each row once an epoch, shuffled by the seed."""
+    rows_per_step = math.prod(step_of(settings, num_ranks).values())
+    return ShuffledSampler(num_rows=rows.num_rows, rows_per_step=rows_per_step, seed=settings.seed)
+
+
+def task_loss(settings: TrainSettings, rows: EncodedRows) -> Objective:
+    """The loss of the task, with the settings' smoothing and weights of labels."""
+    balanced = settings.class_weights == "balanced" and settings.task == "multi_label"
+    return TaskLoss(
+        task=Task(settings.task),
+        label_smoothing=settings.label_smoothing,
+        positive_weights=positive_weights(rows.targets) if balanced else None,
+    )
+
+
+def pass_stepper(
+    settings: TrainSettings,
+    classifier: TrainableClassifier,
+    optimizer: torch.optim.AdamW,
+    gradients: Gradients | ShardedGradients,
+    objective: Objective,
+    world: World,
+) -> Stepper:
+    """AdamW with clipped gradients, pass by pass; on a GPU replayed from graphs where passes can be."""
+    return PassStepper(
+        classifier,
+        optimizer,
+        gradients,
+        objective,
+        world=world,
+        max_gradient_norm=settings.max_gradient_norm,
+        records=not settings.gradient_checkpointing,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """Makers of what the settings do not choose."""
+
+    sampler: Callable[[TrainSettings, EncodedRows, int], BatchSampler] = shuffled
+    """From the training rows and the number of ranks."""
+    objective: Callable[[TrainSettings, EncodedRows], Objective] = task_loss
+    """From the training rows."""
+    stepper: Callable[
+        [
+            TrainSettings,
+            TrainableClassifier,
+            torch.optim.AdamW,
+            Gradients | ShardedGradients,
+            Objective,
+            World,
+        ],
+        Stepper,
+    ] = pass_stepper
+    """From the classifier on its device, its optimizer and gradients, and the objective."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the makers: a training goes on with those that it began with."""
+        made = (self.sampler, self.objective, self.stepper)
+        return tuple(f"{each.__module__}.{each.__qualname__}" for each in made)
