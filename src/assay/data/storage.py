@@ -7,8 +7,10 @@ Assay is built on: of any number of callers, on any number of machines, one gets
 - On disk: the content lies complete and synced under a temporary name before `link(2)` gives it its
   own, which fails where the name is taken. A reader never sees half a file, a power cut leaves none.
 - On an object store: a conditional put (`If-None-Match: *`) through obstore, which is imported when
-  the first such URL is opened. A put whose answer was lost is tried again and then finds its own
-  object: `create` may return False to the one caller that did publish, never True to two.
+  the first such URL is opened. The object carries a mark of the call as metadata. Where the answer
+  was lost (a reset, a timeout, an error of the server) or was a conflict of two puts at once (S3: 409),
+  one look at the object decides: the call's own mark means True, another's False, no object that the
+  put is tried again. Only a service that keeps no metadata may give False to the one that published.
 
 Not covered: permissions of new files beyond the umask, links that lead out of the root, objects
 above the single-put limit of the service (5 GB on S3) in `create`; `replace` takes those too.
@@ -20,8 +22,10 @@ import errno
 import functools
 import io
 import os
+import random
 import shutil
 import tempfile
+import time
 import urllib.parse
 import uuid
 from collections.abc import Iterator
@@ -44,6 +48,10 @@ OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl", "azure")
 FOOTER_READ_BYTES = 64 * 1024
 READ_AHEAD_BYTES = 1024 * 1024
 MAX_READ_AHEAD_BYTES = 8 * 1024 * 1024
+PUT_TRIES = 7
+FIRST_PAUSE_SECONDS = 0.2
+
+_MARK = "assayput"  # letters alone: a name that S3, Google and Azure all take for metadata
 
 _WAY_OUT = {
     errno.ENOSPC: "free space on that disk, or put the run on another, and rerun the same command",
@@ -463,22 +471,64 @@ class ObjectStore:
         return pa.PythonFile(_RangeFile(self, path, info.size_bytes), mode="r")
 
     def create(self, path: str, content: Path | bytes) -> bool:
-        """Publish `content` unless `path` exists, by a conditional put; True = this call did."""
+        """Publish `content` unless `path` exists, by a conditional put; True = this call did.
+
+        Raises StorageError where after some tries it is still open whether the object can be there.
+        """
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, GenericError
+
+        mark = uuid.uuid4().hex
+        with _object_errors(self._name(path), "written"), _taken_over(content):
+            for pause in _pauses():
+                try:
+                    obstore.put(
+                        self._store(),
+                        path,
+                        content,
+                        mode="create",
+                        use_multipart=False,
+                        attributes={_MARK: mark},
+                    )
+                except (AlreadyExistsError, GenericError):
+                    # obstore says AlreadyExists for S3's 409 too, when two puts met and neither may have won.
+                    owner = self._mark_of(path)
+                    if owner is not None:
+                        return owner == mark
+                    if pause is None:
+                        raise
+                    time.sleep(pause)
+                else:
+                    return True
+        raise AssertionError("the last pause is None")
+
+    def _mark_of(self, path: str) -> str | None:
+        """The mark of the call that created the object, "" where it has none; None where there is no object."""
         import obstore
 
-        with _object_errors(self._name(path), "written"), _taken_over(content):
-            try:
-                obstore.put(self._store(), path, content, mode="create", use_multipart=False)
-            except obstore.exceptions.AlreadyExistsError:
-                return False
-        return True
+        try:
+            found = obstore.get(self._store(), path, options={"head": True})
+        except FileNotFoundError:
+            return None
+        return found.attributes.get(_MARK, "")
 
     def replace(self, path: str, content: Path | bytes) -> None:
         """Put `content` at `path` over what is there; large files in several requests, still atomic."""
         import obstore
+        from obstore.exceptions import AlreadyExistsError
 
         with _object_errors(self._name(path), "written"), _taken_over(content):
-            obstore.put(self._store(), path, content)
+            for pause in _pauses():
+                try:
+                    obstore.put(self._store(), path, content)
+                except (
+                    AlreadyExistsError
+                ):  # S3's 409: two puts met; obstore repeats all other failures itself
+                    if pause is None:
+                        raise
+                    time.sleep(pause)
+                else:
+                    return
 
     def delete(self, path: str) -> None:
         """Remove the object at `path`; a missing one is fine."""
@@ -504,6 +554,13 @@ class ObjectStore:
             with _object_errors(self._url, "opened"):
                 self._opened = from_url(self._url)
         return self._opened
+
+
+def _pauses() -> Iterator[float | None]:
+    """Seconds to wait after each failed try, drawn at random so that callers that met part; None after the last."""
+    for number in range(PUT_TRIES - 1):
+        yield FIRST_PAUSE_SECONDS * 2**number * random.uniform(0.5, 1.5)
+    yield None
 
 
 def _object_info(meta: "ObjectMeta") -> FileInfo:

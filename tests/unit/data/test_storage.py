@@ -5,10 +5,12 @@ import io
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.faulty_s3 import FaultyS3
 
 from assay.data import storage
 from assay.data.storage import LocalStore, ObjectStore, open_store, split_url
@@ -306,3 +308,94 @@ def test_an_unknown_scheme(opening):
     """A URL that no store can open is refused with the schemes that one can."""
     with pytest.raises(UsageError, match=r"ftp://host/a: no store for ftp://.*s3://"):
         opening("ftp://host/a")
+
+
+@pytest.fixture
+def faulty_s3(monkeypatch):
+    """A server that fails on order, and a store in it."""
+    server = FaultyS3()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": server.endpoint,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_TIMEOUT": "1s",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(storage, "FIRST_PAUSE_SECONDS", 0.001)
+    yield server, storage.ObjectStore("s3://bucket/run")
+    server.close()
+
+
+@pytest.mark.parametrize(
+    "orders",
+    [
+        ["409"],
+        ["409"] * 5,
+        ["500"],
+        ["503", "500"],
+        ["reset"],
+        ["reset", "409", "reset"],
+        ["done, then 500"],
+        ["done, then reset"],
+        ["done, then stall"],
+        ["409", "done, then reset"],
+    ],
+    ids="; ".join,
+)
+@pytest.mark.parametrize("as_file", [False, True], ids=["bytes", "file"])
+def test_a_create_whose_answer_was_lost_or_a_conflict(faulty_s3, tmp_path, orders, as_file):
+    """The call publishes in the end and says so, whether its put took effect before the fault or not."""
+    server, store = faulty_s3
+    server.orders = list(orders)
+    content = b"x" * 1000
+    if as_file:
+        (tmp_path / "content").write_bytes(content)
+    assert store.create("parts/a", tmp_path / "content" if as_file else content) is True
+    assert store.read_bytes("parts/a") == content
+    assert store.create("parts/a", b"other") is False
+    assert store.read_bytes("parts/a") == content
+    assert not (tmp_path / "content").exists()
+
+
+@pytest.mark.parametrize("orders", [[], ["500"], ["reset"], ["409"], ["other, then 409"]], ids="; ".join)
+def test_a_create_that_another_won(faulty_s3, orders):
+    """Where another's object is there, of the same content even, the call says that it did not publish."""
+    server, store = faulty_s3
+    if "other" not in str(orders):
+        assert store.create("parts/a", b"the same") is True
+    server.orders = list(orders)
+    assert store.create("parts/a", b"the same") is False
+
+
+@pytest.mark.parametrize("order", ["409", "reset"])
+def test_a_create_that_never_succeeds(faulty_s3, order):
+    """Tries end: after a bounded number of them the error names the object."""
+    server, store = faulty_s3
+    server.orders = [order] * 100
+    with pytest.raises(StorageError, match="s3://bucket/run/parts/a: could not be written"):
+        store.create("parts/a", b"x")
+    assert server.puts == storage.PUT_TRIES
+
+
+def test_one_of_many_creators_wins_where_requests_fail(faulty_s3):
+    """Of many callers at once, with faults before and after the effect, exactly one gets True."""
+    server, store = faulty_s3
+    for number in range(5):
+        server.orders = ["409", "reset", "done, then reset", "409", "done, then 500", "500", "reset"]
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(lambda k, n=number: store.create(f"parts/{n}", b"%d" % k), range(8)))
+        assert won.count(True) == 1
+        assert store.read_bytes(f"parts/{number}") == b"%d" % won.index(True)
+
+
+def test_a_replace_that_meets_another(faulty_s3):
+    """A conflict of two puts is tried again; the last content is there."""
+    server, store = faulty_s3
+    server.orders = ["409", "reset", "409"]
+    store.replace("status", b"one")
+    assert store.read_bytes("status") == b"one"
+    server.orders = ["409"] * 100
+    with pytest.raises(StorageError, match="could not be written"):
+        store.replace("status", b"two")
