@@ -22,9 +22,14 @@ BOTTOM = 40.0
 BAR_HEIGHT = 24.0
 SHORTEST_MARK = 0.75
 """Height of a bar that is not zero, at the least, so that a rare value can be seen at all."""
-MOST_LABEL_CHARACTERS = 24
-MOST_CELL_CHARACTERS = 14
-"""Of the names beside the cells of a confusion matrix."""
+SHORTEST_BAR = 120.0
+"""Room for the longest bar, at the least, where names stand beside the bars."""
+NARROWEST_CELL = 22.0
+"""Of a confusion matrix: names beside it get the room that such cells leave."""
+LEAST_CELL_CHARACTERS = 14
+"""Of these names, whatever the cells leave."""
+LEGEND_LEFT = 34.0
+LEGEND_LINE = 14.0
 _CENTRED = 'text-anchor="middle"'
 DASHES = ("", "6 3", "2 3", "9 3 2 3", "1 4")
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -77,25 +82,33 @@ class Mark:
 
 
 def bar_chart(title: str, labels: Sequence[str], values: Sequence[float]) -> str:
-    """Horizontal bars from zero, one a label, each with its value and share of the sum written out."""
-    shown = [_shorten(label) for label in labels]
+    """Horizontal bars from zero, one a label, each with its value and share of the sum written out.
+
+    Names stand beside the bars, or above them where one is too long for that.
+    """
     total = math.fsum(values)
     texts = [_value_and_share(value, total) for value in values]
-    left = 10 + CHARACTER * max((len(label) for label in shown), default=0)
     right = 8 + CHARACTER * max((len(text) for text in texts), default=0)
-    room = max(WIDTH - left - right, 40.0)
+    longest = 10 + CHARACTER * max((len(label) for label in labels), default=0)
+    is_beside = longest <= WIDTH - right - SHORTEST_BAR
+    left = longest if is_beside else 4.0
+    above = 0.0 if is_beside else LEGEND_LINE
     most = max(values, default=0) or 1
-    height = BAR_HEIGHT * max(len(labels), 1) + 8
+    tall = BAR_HEIGHT + above
+    height = tall * max(len(labels), 1) + 8
     body = []
     for row, (label, value) in enumerate(zip(labels, values, strict=True)):
-        top = 4 + row * BAR_HEIGHT
-        middle = top + BAR_HEIGHT / 2 + 4
-        width = _visible(room * value / most, value)
-        thick = BAR_HEIGHT - 6
+        top = 4 + row * tall
+        middle = top + above + BAR_HEIGHT / 2 + 4
+        width = _visible((WIDTH - left - right) * value / most, value)
+        if is_beside:
+            name = f'<text x="{left - 6:.1f}" y="{middle:.1f}" text-anchor="end">{_text(label)}</text>'
+        else:
+            name = f'<text x="{left:.1f}" y="{top + 12:.1f}">{_text(_shorten(label, WIDTH - left))}</text>'
         body.append(
-            f"<g><title>{_text(label)}: {texts[row]}</title>"
-            f'<text x="{left - 6:.1f}" y="{middle:.1f}" text-anchor="end">{_text(shown[row])}</text>'
-            f'<rect class="f0" x="{left:.1f}" y="{top + 3:.1f}" width="{width:.1f}" height="{thick:.1f}"/>'
+            f"<g><title>{_text(label)}: {texts[row]}</title>{name}"
+            f'<rect class="f0" x="{left:.1f}" y="{top + above + 3:.1f}" width="{width:.1f}" '
+            f'height="{BAR_HEIGHT - 6:.1f}"/>'
             f'<text x="{left + width + 5:.1f}" y="{middle:.1f}">{texts[row]}</text></g>'
         )
     body.append(f'<path class="axis" d="M{left:.1f} 2V{height - 2:.1f}"/>')
@@ -112,39 +125,36 @@ def histogram(
     highlight: Sequence[int] | None = None,
     highlight_name: str = "",
     even_bins: bool = False,
-    open_end: bool = False,
 ) -> str:
     """Counts between `edges` (one more than counts), from zero.
 
-    `highlight` is the share of each count to draw in the strong colour. `even_bins` draws all bins
-    equally wide and names their edges, for bins that grow. `open_end`: the last bin has no upper edge.
+    `highlight` is the part of each count to draw in the strong colour. `even_bins` draws all bins
+    equally wide and names their edges, for bins that grow.
     """
     ticks = nice_ticks(0, max(counts, default=0) or 1, whole=True)
+    legend = _Legend([("f0", highlight_name), ("soft", "others")] if highlight is not None else [])
     frame = _Frame(
         x_range=(0, len(counts)) if even_bins else (edges[0], edges[-1]),
         y_ticks=ticks,
         x_label=x_label,
         y_label=y_label,
-        top=TOP + (16 if highlight is not None else 4),
+        legend=legend,
     )
     positions = range(len(edges)) if even_bins else edges
-    body = frame.y_axis()
+    body = legend.body + frame.y_axis()
     for index, count in enumerate(counts):
         left, right = frame.x(positions[index]), frame.x(positions[index + 1])
         inside = highlight[index] if highlight is not None else count
         low, high = format_number(edges[index]), format_number(edges[index + 1])
-        where = f"{low} or more" if open_end and index == len(counts) - 1 else f"{low} to {high}"
         detail = f", {inside:,} of them {highlight_name}" if highlight is not None else ""
-        body.append(f"<g><title>{_text(f'{where}: {count:,} {y_label}{detail}')}</title>")
+        body.append(f"<g><title>{_text(f'{low} to {high}: {count:,} {y_label}{detail}')}</title>")
         body += [_column(frame, left, right, count, "soft" if highlight is not None else "f0")]
         body += [_column(frame, left, right, inside, "f0")] if highlight is not None else []
         body.append("</g>")
     body += (
         frame.edge_axis(edges) if even_bins else frame.x_axis(nice_ticks(edges[0], edges[-1], inside=True))
     )
-    if highlight is not None:
-        body += _legend([("f0", highlight_name), ("soft", "others")], frame.left)
-    return _svg(title, body)
+    return _svg(title, body, height=frame.height)
 
 
 def line_chart(
@@ -155,11 +165,12 @@ def line_chart(
     y_label: str,
     marks: Sequence[Mark] = (),
     from_zero: bool = True,
+    y_range: tuple[float, float] = (-math.inf, math.inf),
 ) -> str:
     """Lines over a common x axis; up to five, told apart by colour and dashes.
 
     Points that are not finite are left out. The y axis begins at zero unless `from_zero` is False
-    (a training loss).
+    (a training loss), and never leaves `y_range`, which is what the values can be.
     """
     points = [
         [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(x) and math.isfinite(y)]
@@ -170,14 +181,18 @@ def line_chart(
     low = min(0.0, *ys) if from_zero else min(ys)
     first, last = min(xs), max(xs)
     is_one = first == last  # it stands in the middle
+    classes = [_line_class(index, is_faint=line.is_faint) for index, line in enumerate(lines)]
+    named = [(css, line.name) for css, line in zip(classes, lines, strict=True)]
+    legend = _Legend(named if len(lines) > 1 else [])
     frame = _Frame(
         x_range=(first - 1, last + 1) if is_one else (first, last),
-        y_ticks=nice_ticks(low, max(ys)),
+        y_ticks=nice_ticks(low, max(ys), within=y_range),
         x_label=x_label,
         y_label=y_label,
-        top=TOP + (16 if len(lines) > 1 or marks else 4),
+        legend=legend,
+        above=12.0 if marks else 0.0,
     )
-    body = frame.y_axis()
+    body = legend.body + frame.y_axis()
     body += frame.x_axis([first] if is_one else nice_ticks(first, last, inside=True))
     for mark in marks:
         x = frame.x(mark.x)
@@ -188,12 +203,9 @@ def line_chart(
             f'<text x="{x + (3 if anchor == "end" else -3):.1f}" y="{frame.top - 4:.1f}" '
             f'text-anchor="{anchor}">{_text(mark.text)}</text></g>'
         )
-    classes = [_line_class(index, is_faint=line.is_faint) for index, line in enumerate(lines)]
     for css, line, own in zip(classes, lines, points, strict=True):
         body += _polyline(frame, css, line.name, own)
-    if len(lines) > 1:
-        body += _legend([(css, line.name) for css, line in zip(classes, lines, strict=True)], frame.left)
-    return _svg(title, body)
+    return _svg(title, body, height=frame.height)
 
 
 def steps_chart(
@@ -206,27 +218,27 @@ def steps_chart(
 ) -> str:
     """Histograms over the same `edges` as outlines from zero, up to five, told apart by colour and dashes."""
     most = max((value for _, values in series for value in values), default=0)
+    named = [(_line_class(index), name) for index, (name, _) in enumerate(series)]
+    legend = _Legend(named if len(series) > 1 else [])
     frame = _Frame(
         x_range=(edges[0], edges[-1]),
         y_ticks=nice_ticks(0, most or 1),
         x_label=x_label,
         y_label=y_label,
-        top=TOP + (16 if len(series) > 1 else 4),
+        legend=legend,
     )
-    body = frame.y_axis() + frame.x_axis(nice_ticks(edges[0], edges[-1], inside=True))
+    body = legend.body + frame.y_axis() + frame.x_axis(nice_ticks(edges[0], edges[-1], inside=True))
     for index, (name, values) in enumerate(series):
         path = f"M{frame.x(edges[0]):.1f} {frame.bottom:.1f}"
         for at, value in enumerate(values):
             path += f"V{frame.y(value):.1f}H{frame.x(edges[at + 1]):.1f}"
         path += f"V{frame.bottom:.1f}"
         body.append(f'<path {_stroke(_line_class(index))} d="{path}"><title>{_text(name)}</title></path>')
-    if len(series) > 1:
-        body += _legend([(_line_class(index), name) for index, (name, _) in enumerate(series)], frame.left)
-    return _svg(title, body)
+    return _svg(title, body, height=frame.height)
 
 
 def scatter(title: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str) -> str:
-    """A dot a pair on axes of the same range; on the dashed diagonal both are equal. None is finite: none drawn."""
+    """A dot a pair on axes of the same range; on the dashed diagonal both are equal. Only finite pairs are drawn."""
     points = [(left, up) for left, up in zip(x, y, strict=True) if math.isfinite(left) and math.isfinite(up)]
     values = [value for point in points for value in point] or [0.0, 1.0]
     ticks = nice_ticks(min(values), max(values))
@@ -248,7 +260,8 @@ def scatter(title: str, x: Sequence[float], y: Sequence[float], *, x_label: str,
 
 def confusion_chart(title: str, labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     """Rows by true label (down) and predicted label (across), each cell as strong as its share of its row."""
-    shown = [_shorten(label, MOST_CELL_CHARACTERS) for label in labels]
+    room = max(WIDTH - 34 - RIGHT - NARROWEST_CELL * len(labels), LEAST_CELL_CHARACTERS * CHARACTER)
+    shown = [_shorten(label, room) for label in labels]
     longest = CHARACTER * max((len(label) for label in shown), default=1)
     left = 34 + longest
     size = max((WIDTH - left - RIGHT) / max(len(labels), 1), 1.0)
@@ -301,22 +314,22 @@ def reliability_diagram(
     classifier is right as often as it says it is. `before`: confidence and accuracy of each bin
     before calibration, drawn dashed. `of_what`: whose probabilities they are.
     """
+    legend = _Legend([("l0", "as calibrated"), ("l1", "before calibration")] if before else [])
     frame = _Frame(
         x_range=(0, 1),
         y_ticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
         x_label=f"mean probability of the {of_what}",
         y_label="share that is right",
-        top=TOP + (16 if before else 4),
+        legend=legend,
         height=300.0,
     )
-    body = frame.y_axis() + frame.x_axis([0, 0.2, 0.4, 0.6, 0.8, 1])
+    body = legend.body + frame.y_axis() + frame.x_axis([0, 0.2, 0.4, 0.6, 0.8, 1])
     body.append(
         f'<path class="ideal" d="M{frame.x(0):.1f} {frame.y(0):.1f}L{frame.x(1):.1f} {frame.y(1):.1f}">'
         "<title>as right as it says</title></path>"
     )
     if before:
         body += _polyline(frame, _line_class(1), "before calibration", before)
-        body += _legend([("l0", "as calibrated"), ("l1", "before calibration")], frame.left)
     filled = [each for each in bins if each[2] > 0]
     total = sum(count for _, _, count in filled)
     if len(filled) > 1:
@@ -331,14 +344,23 @@ def reliability_diagram(
     return _svg(title, body, height=frame.height)
 
 
-def nice_ticks(low: float, high: float, *, whole: bool = False, inside: bool = False) -> list[float]:
+def nice_ticks(
+    low: float,
+    high: float,
+    *,
+    whole: bool = False,
+    inside: bool = False,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten apart) that span `low` to `high`, about five.
 
-    `whole`: no fractions. `inside`: none below `low` or above `high`. Example:
-    0 to 87 -> 0, 20, 40, 60, 80, 100.
+    `whole`: no fractions. `inside`: none below `low` or above `high`. `within`: none outside of it, whatever
+    the span. Example: 0 to 87 -> 0, 20, 40, 60, 80, 100.
     """
+    least, most = within
+    low, high = min(max(low, least), most), min(max(high, least), most)
     if not high > low:
-        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+        low, high = max(low - (abs(low) or 1) / 2, least), min(high + (abs(high) or 1) / 2, most)
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
@@ -350,7 +372,8 @@ def nice_ticks(low: float, high: float, *, whole: bool = False, inside: bool = F
     else:
         begin, end = math.floor(first + 1e-9), math.ceil(last - 1e-9)
     digits = max(0, -math.floor(math.log10(step)))
-    return [round(index * step, digits) for index in range(begin, end + 1)]
+    ticks = [round(index * step, digits) for index in range(begin, end + 1)]
+    return [tick for tick in ticks if least <= tick <= most]
 
 
 def format_number(value: float) -> str:
@@ -373,15 +396,18 @@ class _Frame:
         y_ticks: Sequence[float],
         x_label: str,
         y_label: str,
-        top: float = TOP + 4,
+        legend: "_Legend | None" = None,
+        above: float = 0.0,
         height: float = HEIGHT,
     ) -> None:
-        self.height = height
+        """Leave room for the legend, and for `above` more, over the drawing."""
+        lines = 0 if legend is None else legend.num_lines
+        self.height = height + LEGEND_LINE * max(lines - 1, 0)
         self.y_ticks = y_ticks
         self.x_label = x_label
         self.y_label = y_label
-        self.top = top
-        self.bottom = height - BOTTOM
+        self.top = TOP + 4 + LEGEND_LINE * lines + above
+        self.bottom = self.height - BOTTOM
         self.left = 26 + CHARACTER * max(len(format_number(tick)) for tick in y_ticks)
         self.right = WIDTH - RIGHT
         self._x_low, x_high = x_range
@@ -410,14 +436,16 @@ class _Frame:
         return self._x_axis([(self.x(tick), format_number(tick)) for tick in ticks])
 
     def edge_axis(self, edges: Sequence[float]) -> list[str]:
-        """Named edges of even bins: as many as fit, every second, fourth, ..."""
+        """Named edges of even bins: the last one, and of the others as many as fit: every second, fourth, ..."""
         names = [format_number(edge) for edge in edges]
         room = (self.right - self.left) / max(len(edges) - 1, 1)
         widest = CHARACTER * max(len(name) for name in names) + 8
         step = 1
         while step * room < widest:
             step *= 2
-        return self._x_axis([(self.x(index), names[index]) for index in range(0, len(names), step)])
+        last = len(names) - 1
+        shown = [index for index in range(0, last, step) if (last - index) * room >= widest]
+        return self._x_axis([(self.x(index), names[index]) for index in (*shown, last)])
 
     def _x_axis(self, ticks: Sequence[tuple[float, str]]) -> list[str]:
         body = [f'<path class="axis" d="M{self.left:.1f} {self.bottom:.1f}H{self.right:.1f}"/>']
@@ -463,21 +491,27 @@ def _polyline(frame: _Frame, css: str, name: str, points: Sequence[tuple[float, 
     return body
 
 
-def _legend(entries: Sequence[tuple[str, str]], left: float) -> list[str]:
-    body = []
-    x = left
-    most = MOST_LABEL_CHARACTERS
-    while most > 4 and sum(32 + CHARACTER * min(len(name), most) for _, name in entries) > WIDTH - left:
-        most -= 1
-    for css, name in entries:
-        shown = _shorten(name, most)
-        if css.startswith("l"):
-            body.append(f'<path {_stroke(css)} d="M{x:.1f} 11h16"/>')
-        else:
-            body.append(f'<rect class="{css}" x="{x + 4:.1f}" y="6" width="10" height="10"/>')
-        body.append(f'<text x="{x + 20:.1f}" y="15">{_text(shown)}</text>')
-        x += 32 + CHARACTER * len(shown)
-    return body
+class _Legend:
+    """Lines or boxes with their names over a drawing, in as many lines of text as they need."""
+
+    def __init__(self, entries: Sequence[tuple[str, str]]) -> None:
+        self.body: list[str] = []
+        self.num_lines = 1 if entries else 0
+        x = LEGEND_LEFT
+        for css, name in entries:
+            shown = _shorten(name, WIDTH - LEGEND_LEFT - 20)
+            width = 20 + CHARACTER * len(shown)
+            if x > LEGEND_LEFT and x + width > WIDTH:
+                x, self.num_lines = LEGEND_LEFT, self.num_lines + 1
+            down = LEGEND_LINE * (self.num_lines - 1)
+            if css.startswith("l"):
+                self.body.append(f'<path {_stroke(css)} d="M{x:.1f} {11 + down:.0f}h16"/>')
+            else:
+                self.body.append(
+                    f'<rect class="{css}" x="{x + 4:.1f}" y="{6 + down:.0f}" width="10" height="10"/>'
+                )
+            self.body.append(f'<text x="{x + 20:.1f}" y="{15 + down:.0f}">{_text(shown)}</text>')
+            x += width + 12
 
 
 def _visible(length: float, value: float) -> float:
@@ -489,7 +523,9 @@ def _value_and_share(value: float, total: float) -> str:
     return f"{number} ({value / total:.1%})" if total > 0 else number
 
 
-def _shorten(text: str, most: int = MOST_LABEL_CHARACTERS) -> str:
+def _shorten(text: str, room: float) -> str:
+    """The text, cut where it is wider than `room`."""
+    most = max(int(room / CHARACTER), 2)
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

@@ -47,6 +47,21 @@ TITLES = {
     "mean_width": "mean interval width",
 }
 """What people call each metric, by its name in files."""
+_RANGES = {
+    "nll": (0.0, math.inf),
+    "brier": (0.0, 2.0),
+    "mae": (0.0, math.inf),
+    "rmse": (0.0, math.inf),
+    "spearman": (-1.0, 1.0),
+    "mean_width": (0.0, math.inf),
+}
+
+
+def range_of(name: str) -> tuple[float, float]:
+    """The least and the greatest value that a metric can have; a share unless it is another quantity."""
+    return _RANGES.get(name, (0.0, 1.0))
+
+
 NUM_BINS = 15
 """Bins of a calibration curve where the caller names none (Guo et al. 2017 use 15)."""
 

@@ -22,6 +22,8 @@ ERROR_BINS = 25
 CONFUSION_LABELS = 20
 """Labels up to which the confusion matrix is drawn."""
 LISTED_CONFUSIONS = 20
+MOST_NARROW_COLUMNS = 3
+"""Columns that fit side by side on the narrowest page, 390 px."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +34,12 @@ class Table:
     rows: Sequence[tuple[str, ...]]
     numeric_from: int = 1
     is_wide: bool = False
+
+    @property
+    def layout(self) -> str:
+        """Classes of the element: `cards` for a table with more columns than a phone is wide."""
+        names = {"cards": len(self.header) > MOST_NARROW_COLUMNS, "wide": self.is_wide}
+        return " ".join(name for name, holds in names.items() if holds)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

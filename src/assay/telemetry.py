@@ -6,6 +6,7 @@ log collector can read it.
 
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -118,6 +119,14 @@ def format_count(count: float) -> str:
         if abs(count) >= limit:
             return f"{count / limit:.2f}{suffix}"
     return f"{count:,.0f}"
+
+
+def format_rate(rate: float) -> str:
+    """`0.031`, `4.3`, `88`, `12,345`, `1.23M`: two digits at least, so that no rate above 0 is shown as 0."""
+    if not 0 < abs(rate) < 10:
+        return format_count(rate)
+    digits = 1 - math.floor(math.log10(abs(rate)))
+    return f"{rate:.{digits}f}"
 
 
 def format_number_of(count: int, one: str, many: str | None = None) -> str:

@@ -3,6 +3,7 @@
 import math
 import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import pytest
 
@@ -19,6 +20,17 @@ def parse(svg):
 def titles(svg):
     """What the chart and its marks are called."""
     return [node.text for node in parse(svg).iter(f"{SVG}title")]
+
+
+def texts(svg):
+    """Place and words of each text."""
+    return [(float(node.get("x")), float(node.get("y")), node.text) for node in parse(svg).iter(f"{SVG}text")]
+
+
+def ticks_of(svg):
+    """The numbers beside the y axis."""
+    nodes = parse(svg).iter(f"{SVG}text")
+    return [float(node.text) for node in nodes if node.get("text-anchor") == "end"]
 
 
 def heights(svg, css):
@@ -70,8 +82,8 @@ def test_marks_tell_their_figures():
         charts.histogram("t", [0, 0.5, 1], [1, 1234], x_label="x", highlight=[1, 34], highlight_name="chosen")
     )
     assert "sport: 3 (75.0%)" in titles(charts.bar_chart("t", ["sport", "news"], [3, 1]))
-    assert "8 or more: 2 documents" in titles(
-        charts.histogram("t", [4, 8, 16], [1, 2], x_label="x", even_bins=True, open_end=True)
+    assert "8 to 13: 2 documents" in titles(
+        charts.histogram("t", [4, 8, 13], [1, 2], x_label="x", even_bins=True)
     )
     assert "says 0.900, is right 0.800 of the time (1,000 documents)" in titles(
         charts.reliability_diagram("t", [(0.9, 0.8, 1000)])
@@ -203,13 +215,74 @@ def test_reliability_diagram_shows_what_it_was_before():
     parse(svg)
 
 
-def test_a_legend_that_would_not_fit_shortens_its_names():
-    """Five long names still end within the drawing."""
-    lines = [charts.Line(name=f"technology and science {n}", x=[0, 1], y=[0, 1]) for n in range(5)]
+@pytest.mark.parametrize("length", [3, 26, 45])
+def test_a_legend_takes_the_lines_that_its_names_need(length):
+    """Five names, short or long, stand whole within the drawing, and the drawing stands below them."""
+    names = [f"{n}" * length for n in range(5)]
+    lines = [charts.Line(name=name, x=[0, 1], y=[0, 1]) for name in names]
     svg = charts.line_chart("l", lines, x_label="x", y_label="y")
-    places = [float(x) for x in re.findall(r'<text x="([\d.]+)" y="15">', svg)]
-    assert len(places) == 5
-    assert places[-1] < charts.WIDTH - 5 * charts.CHARACTER
+    for name in names:
+        x, y = next((float(x), float(y)) for x, y, text in texts(svg) if text == name)
+        assert x + charts.CHARACTER * length <= charts.WIDTH
+        assert y < min(float(each) for each in re.findall(r'class="grid" d="M[\d.]+ ([\d.]+)H', svg))
+
+
+@pytest.mark.parametrize("length", [3, 24, 33, 60])
+def test_names_of_bars_are_not_cut_where_there_is_room(length):
+    """A name stands beside its bar, or above all of the width; either way whole, and the bar stays in the drawing."""
+    names = [f"{n}" * length for n in range(3)]
+    svg = charts.bar_chart("b", names, [1_000_000, 20, 3])
+    assert [text for _, _, text in texts(svg)][::2] == names
+    for left, width in re.findall(r'<rect class="f0" x="([\d.]+)" .*? width="([\d.]+)"', svg):
+        assert float(left) + float(width) < charts.WIDTH
+
+
+@pytest.mark.parametrize(("num_labels", "length"), [(2, 40), (5, 30), (10, 18), (20, 14)])
+def test_names_of_a_confusion_matrix_are_not_cut_where_there_is_room(num_labels, length):
+    """Fewer labels leave more room for their names."""
+    names = [chr(ord("a") + n) * length for n in range(num_labels)]
+    svg = charts.confusion_chart("c", names, [[1] * num_labels] * num_labels)
+    assert [text for _, _, text in texts(svg)].count(names[0]) == 2
+    assert "…" not in svg
+
+
+@pytest.mark.parametrize(
+    "ys", [[0.97, 0.97, 0.97], [0.97], [1.0], [0.0], [0.0, 1.0], [0.999, 1.0], [1 + 1e-12, 1 + 2e-12]]
+)
+@pytest.mark.parametrize("from_zero", [True, False])
+def test_an_axis_never_leaves_the_range_of_its_values(ys, from_zero):
+    """A share is between 0 and 1, and so is its axis, however little it changes."""
+    svg = charts.line_chart(
+        "l",
+        [charts.Line(name="accuracy", x=range(len(ys)), y=ys)],
+        x_label="",
+        y_label="",
+        from_zero=from_zero,
+        y_range=(0, 1),
+    )
+    ticks = ticks_of(svg)
+    assert len(ticks) >= 2
+    assert 0 <= min(ticks) <= min(ys)
+    assert max(ys) - 1e-9 <= max(ticks) <= 1
+
+
+def test_an_axis_of_rates_begins_at_zero():
+    """Rates that are all 0 have no axis below 0."""
+    svg = charts.line_chart(
+        "l", [charts.Line(name="r", x=[0, 1], y=[0, 0])], x_label="", y_label="", y_range=(0, math.inf)
+    )
+    assert min(ticks_of(svg)) == 0
+
+
+@pytest.mark.parametrize("last", [100, 128, 1_000, 130_000])
+def test_the_last_edge_of_growing_bins_is_always_named(last):
+    """The axis ends at the last edge and says it, and no two names touch."""
+    edges = [0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, last]
+    svg = charts.histogram("h", edges, [1] * 12, x_label="", y_label="", even_bins=True)
+    bottom = [(x, text) for x, y, text in texts(svg) if y == charts.HEIGHT - charts.BOTTOM + 16]
+    assert bottom[-1] == (charts.WIDTH - charts.RIGHT, charts.format_number(last))
+    for (x, text), (right, other) in pairwise(bottom):
+        assert right - x >= charts.CHARACTER * (len(text) + len(other)) / 2
 
 
 def test_raw_values_are_drawn_faint():

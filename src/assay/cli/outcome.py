@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from assay.telemetry import format_count, format_duration, format_number_of
+from assay.telemetry import format_count, format_duration, format_number_of, format_rate
 
 if TYPE_CHECKING:
     from assay.runs.driver import Outcome
@@ -21,7 +21,7 @@ def describe_outcome(outcome: "Outcome") -> str:
     parts = [
         published,
         f"{format_count(counters.rows)} docs now in {format_duration(outcome.seconds)}",
-        f"{format_count(rate)} docs/s, {format_count(tokens)} tokens/s, {waste:.1%} padding",
+        f"{format_rate(rate)} docs/s, {format_rate(tokens)} tokens/s, {waste:.1%} padding",
         f"first worker ready after {outcome.ready_seconds:.1f} s",
     ]
     if (idle := outcome.idle_share) is not None:

@@ -195,7 +195,7 @@ def _ranking(evaluated: Evaluated) -> Section:
     caption = "Precision at each recall"
     figures = []
     if lines:
-        svg = charts.line_chart(caption, lines, x_label="recall", y_label="precision")
+        svg = charts.line_chart(caption, lines, x_label="recall", y_label="precision", y_range=(0.0, 1.0))
         figures.append(Figure(caption=caption, svg=svg))
     figures += [_histogram(evaluated, index) for index in shown]
     note = ""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from assay.runs.run import Run, open_run
-from assay.telemetry import format_count, format_duration
+from assay.telemetry import format_count, format_duration, format_rate
 
 RECENT_SECONDS = 600.0
 
@@ -52,7 +52,7 @@ class Status:
             return f"{done} ({rows}): complete"
         if self.seconds_since_last_part is None:
             return f"{done} ({rows}); no part yet"
-        rate = f"{format_count(self.recent_rows_per_second)} docs/s lately"
+        rate = f"{format_rate(self.recent_rows_per_second)} docs/s lately"
         age = format_duration(self.seconds_since_last_part)
         return f"{done} ({rows}); {rate}, last part {age} ago, {format_duration(self.seconds_left)} left"
 

@@ -49,7 +49,7 @@ from assay.score.plan import plan_score
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings
 from assay.settings import shared
-from assay.telemetry import format_count, format_number_of
+from assay.telemetry import format_count, format_number_of, format_rate
 from assay.tokenize.encode import Encoder
 
 SAMPLE_DOCUMENTS = {"cuda": 32_768, "cpu": 256}
@@ -181,7 +181,7 @@ class BenchReport:
         if self.ratio is not None and self.largest_difference is not None:
             lines.append(f"ratio     {self.ratio:.2f}; {_difference(self.largest_difference, self.task)}")
         if self.tokenize_docs_per_second is not None:
-            rate = format_count(self.tokenize_docs_per_second)
+            rate = format_rate(self.tokenize_docs_per_second)
             lines.append(f"tokenizer {rate} docs/s on {self.num_cores} cores")
         return "\n".join([*lines, f"estimate  {_estimate_line(self.estimate)}"])
 
@@ -459,15 +459,11 @@ def _table(rows: Sequence[tuple[str, Throughput | None]]) -> list[str]:
     for name, found in rows:
         if found is not None:
             lines.append(
-                f"{name:22}{_rate(found.docs_per_second):>10}{format_count(found.tokens_per_second):>12}"
+                f"{name:22}{format_rate(found.docs_per_second):>10}{format_rate(found.tokens_per_second):>12}"
                 f"{'-' if found.teraflops is None else f'{found.teraflops:.3g}':>10}"
                 f"{_percent(found.ceiling_share):>12}{found.padding_waste:>9.1%}{_percent(found.idle_share):>8}"
             )
     return lines
-
-
-def _rate(docs_per_second: float) -> str:
-    return f"{docs_per_second:.1f}" if docs_per_second < 100 else format_count(docs_per_second)
 
 
 def _percent(share: float | None) -> str:
@@ -490,7 +486,7 @@ def _estimate_line(found: Estimate) -> str:
         "tokenizer": "bounded by the tokenizer: give it more cores, or tokenize once with `assay tokenize`",
         "both": "engine and tokenizer share the cores",
     }[found.bound]
-    rate = _rate(found.docs_per_second)
+    rate = format_rate(found.docs_per_second)
     return f"{format_count(found.num_documents)} documents: {hours}{days} on one device{cost} ({rate} docs/s; {bound})"
 
 

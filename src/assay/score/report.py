@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from assay import charts
 from assay._version import __version__
 from assay.data.storage import replace_file
@@ -24,7 +27,7 @@ from assay.runs.status import Status, status_of
 from assay.score.plan import other_lengths_of
 from assay.score.tally import LONGEST_COUNTED, SCORE_BINS, Tally, count_parts
 from assay.score.timeline import Span, Throughput, throughput, worker_seconds
-from assay.telemetry import format_count, format_duration, format_number_of
+from assay.telemetry import format_count, format_duration, format_number_of, format_rate
 
 REPORT_PATH = "report.html"
 PARITY_PATH = "parity.json"
@@ -97,7 +100,7 @@ class ReportSummary:
         cost = "" if self.cost is None else f", cost {self.cost:,.2f}"
         return (
             f"{self.path}: {format_count(self.rows)} rows{state}, {self.error_rows:,} with an error code, "
-            f"{format_count(self.rows_per_second)} docs/s{cost}"
+            f"{format_rate(self.rows_per_second)} docs/s{cost}"
         )
 
 
@@ -269,7 +272,7 @@ def _highlights(status: Status, tally: Tally, summary: ReportSummary) -> Facts:
         ("with an error code", f"{tally.error_rows:,}"),
         ("truncated", _share(tally.truncated_rows, tally.scored_rows)),
         ("tokens", format_count(tally.num_tokens)),
-        ("documents a second", format_count(summary.rows_per_second)),
+        ("documents a second", format_rate(summary.rows_per_second)),
     ]
     if summary.parity_passed is not None:
         facts.append(("parity gate", "passed" if summary.parity_passed else "NOT passed"))
@@ -364,39 +367,37 @@ def _value_figure(tally: Tally, column: str, manifest: Manifest) -> Figure:
 # ---------------------------------------------------------------- lengths
 
 
-def _length_edges() -> list[int]:
-    """0, 1, 2, 4, 8, 12, 16, 24, 32, ...: each power of two and the middle between, in tokens."""
+def length_bins(lengths: NDArray[np.int64], longest: int) -> tuple[list[int], list[int]]:
+    """Edges and counts of documents by length, from the documents of each length and the longest of all.
+
+    A bin holds the lengths above its lower edge up to its upper one (the first one 0 too): 1, 2, 4, 8, 12, 16,
+    24, 32, ..., each power of two and the middle between, so that texts cut at 512 tokens are in the bin up to
+    512. The last edge is the longest document.
+    """
     edges = [0, 1, 2, 4]
     while edges[-1] < LONGEST_COUNTED:
         power = edges[-1] * 2
         edges += [power] if power == 8 else [power * 3 // 4, power]
-    return edges
+    counts = [int(lengths[low + 1 if low else 0 : high + 1].sum()) for low, high in pairwise(edges)]
+    # Trim empty bins at both ends, in steps that leave powers of two under the labelled ticks.
+    first = next(index for index, count in enumerate(counts) if count)
+    first = 0 if first < 4 else first - first % 2
+    last = max(index for index, count in enumerate(counts) if count)
+    return [*edges[first : last + 1], max(longest, 1)], counts[first : last + 1]
 
 
 def _length_figures(tally: Tally) -> list[Figure]:
     if not tally.lengths.any():
         return []
-    edges = _length_edges()
-    counts = [int(tally.lengths[low:high].sum()) for low, high in pairwise(edges)]
-    counts.append(int(tally.lengths[LONGEST_COUNTED:].sum()))
-    edges.append(2 * LONGEST_COUNTED)
-    # Trim empty bins at both ends, in steps that leave powers of two under the labelled ticks.
-    first = next(index for index, count in enumerate(counts) if count)
-    first = 0 if first < 4 else first - first % 2
-    last = max(index for index, count in enumerate(counts) if count)
-    edges, counts = edges[first : last + 2], counts[first : last + 1]
-    is_open = edges[-1] > LONGEST_COUNTED
+    edges, counts = length_bins(tally.lengths, tally.longest)
     svg = charts.histogram(
         "Documents by number of tokens",
         edges,
         counts,
         x_label="tokens, special ones included (bins grow)",
         even_bins=True,
-        open_end=is_open,
     )
-    ranges = [_token_range(low, high) for low, high in pairwise(edges)]
-    if is_open:
-        ranges[-1] = f"{LONGEST_COUNTED:,} or more"
+    ranges = [_token_range(low + 1 if low else 0, high) for low, high in pairwise(edges)]
     table = Table(
         header=("tokens", "documents"),
         rows=[(where, f"{count:,}") for where, count in zip(ranges, counts, strict=True)],
@@ -404,8 +405,8 @@ def _length_figures(tally: Tally) -> list[Figure]:
     return [Figure(caption="Documents by number of tokens", svg=svg, table=table)]
 
 
-def _token_range(low: int, high: int) -> str:
-    return f"{low:,}" if high - low == 1 else f"{low:,} to {high - 1:,}"
+def _token_range(first: int, last: int) -> str:
+    return f"{first:,}" if first == last else f"{first:,} to {last:,}"
 
 
 def _length_facts(tally: Tally) -> Facts:
@@ -460,10 +461,13 @@ def _speed(tally: Tally, summary: ReportSummary) -> Section:
         x_label=f"{unit} of working time",
         y_label="documents a second",
         marks=marks,
+        y_range=(0.0, math.inf),
     )
     table = Table(
         header=(f"{unit} of working time", "documents a second"),
-        rows=[(f"{at:,.2f}", f"{rate:,.1f}") for at, rate in zip(times, speed.rows_per_second, strict=True)],
+        rows=[
+            (f"{at:,.2f}", format_rate(rate)) for at, rate in zip(times, speed.rows_per_second, strict=True)
+        ],
     )
     caption = "Documents a second, all workers together"
     if speed.cuts:
@@ -475,8 +479,8 @@ def _speed(tally: Tally, summary: ReportSummary) -> Section:
         ("first part begun", _when(min(span.started_at for span in spans))),
         ("last part finished", _when(max(span.finished_at for span in spans))),
         ("working time", format_duration(speed.active_seconds)),
-        ("documents a second", f"{summary.rows_per_second:,.1f}"),
-        ("tokens a second", f"{tally.num_tokens / speed.active_seconds:,.0f}"),
+        ("documents a second", format_rate(summary.rows_per_second)),
+        ("tokens a second", format_rate(tally.num_tokens / speed.active_seconds)),
         ("workers", f"{len(workers):,}" if workers else "not known"),
         ("parts", f"{len(spans):,}"),
     ]

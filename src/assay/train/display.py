@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from assay.tasks import MetricName
-from assay.telemetry import JSON_INTERVAL_SECONDS, LiveBar, format_count, format_duration
+from assay.telemetry import JSON_INTERVAL_SECONDS, LiveBar, format_duration, format_rate
 from assay.train.history import TrainProgress
 from assay.train.speed import Rates, RateWindow
 
@@ -75,8 +75,8 @@ def live_line(
         parts.append(f"{shown_metric} {validation.validation[shown_metric]:.4f}")
     parts.append(f"lr {progress.learning_rate:.2e}")
     if rates.samples_per_second is not None and rates.tokens_per_second is not None:
-        parts.append(f"{format_count(rates.samples_per_second)} samples/s")
-        parts.append(f"{format_count(rates.tokens_per_second)} tok/s")
+        parts.append(f"{format_rate(rates.samples_per_second)} samples/s")
+        parts.append(f"{format_rate(rates.tokens_per_second)} tok/s")
     if rates.mfu is not None:
         parts.append(f"{rates.mfu:.0%} MFU")
     return ", ".join(parts)

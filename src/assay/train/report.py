@@ -20,7 +20,7 @@ from assay.labelled.rows import LabelledRows
 from assay.metrics import TITLES
 from assay.pages import Facts, Figure, Section, Table, confusion_section, regression_section, render_page
 from assay.tasks import Task
-from assay.telemetry import format_count, format_duration
+from assay.telemetry import format_duration, format_rate
 from assay.train.datasets import Prepared
 from assay.train.history import History, Validation, cost
 from assay.train.settings import TrainSettings
@@ -205,7 +205,7 @@ def _validations(trained: Trained) -> Section:
             caption = "Validation rows: NLL, and mean training loss since the validation before"
             losses = [validation.train_loss for validation in history.validations]
             lines.append(charts.Line(name="training", x=steps, y=losses))
-        figures.append(_figure(caption, lines, TITLES[name], chosen=best.step))
+        figures.append(_figure(caption, lines, TITLES[name], metrics.range_of(name), chosen=best.step))
     names = list(best.metrics)
     ranked = sorted(history.validations, key=lambda each: cost(each, settings.chosen_by))
     listed = sorted(ranked[:LISTED_VALIDATIONS], key=lambda each: each.step)
@@ -245,12 +245,21 @@ def _figure(
     caption: str,
     lines: list[charts.Line],
     y_label: str,
+    y_range: tuple[float, float] = (0.0, math.inf),
     *,
     chosen: int | None = None,
     from_zero: bool = False,
 ) -> Figure:
     marks = [] if chosen is None else [charts.Mark(x=chosen, text="chosen")]
-    svg = charts.line_chart(caption, lines, x_label="step", y_label=y_label, marks=marks, from_zero=from_zero)
+    svg = charts.line_chart(
+        caption,
+        lines,
+        x_label="step",
+        y_label=y_label,
+        marks=marks,
+        from_zero=from_zero,
+        y_range=y_range,
+    )
     return Figure(caption=caption, svg=svg)
 
 
@@ -453,8 +462,8 @@ def _speed(trained: Trained) -> Facts:
     seconds = max(history.seconds, 1e-9)
     facts = [
         ("time, validations included", format_duration(history.seconds)),
-        ("training rows a second", format_count(history.num_rows / seconds)),
-        ("tokens a second, padding left out", format_count(history.num_tokens / seconds)),
+        ("training rows a second", format_rate(history.num_rows / seconds)),
+        ("tokens a second, padding left out", format_rate(history.num_tokens / seconds)),
         ("steps", f"{len(history.losses):,}"),
         ("tokens trained on", f"{history.num_tokens:,}"),
         (

@@ -47,7 +47,7 @@ def test_the_rate_is_that_of_the_last_minutes(run):
     assert found.seconds_since_last_part == pytest.approx(80)
     assert found.seconds_left == pytest.approx(40)
     assert str(found).startswith(
-        "4 of 8 units are published (80 of 160 rows); 2 docs/s lately, last part 1:20 ago"
+        "4 of 8 units are published (80 of 160 rows); 2.0 docs/s lately, last part 1:20 ago"
     )
 
 

@@ -14,8 +14,8 @@ from assay.data.sources import Columns, Source
 from assay.errors import CheckError, SourceError, UsageError
 from assay.runs.manifest import new_manifest
 from assay.runs.run import create_or_join, part_path
-from assay.score.report import report
-from assay.score.tally import GrowingHistogram, Tally, count_parts
+from assay.score.report import length_bins, report
+from assay.score.tally import LONGEST_COUNTED, GrowingHistogram, Tally, count_parts
 from assay.score.timeline import Span, throughput, worker_seconds
 
 START = 1_760_000_000.0
@@ -170,7 +170,7 @@ def test_a_report_counts_what_the_parts_hold(tmp_path):
         "10 (1.00%)",
     ):
         assert text in page.text
-    assert str(summary) == f"{summary.path}: 1,000 rows, 40 with an error code, 4 docs/s"
+    assert str(summary) == f"{summary.path}: 1,000 rows, 40 with an error code, 3.6 docs/s"
 
 
 def test_a_page_stands_alone(tmp_path):
@@ -392,7 +392,7 @@ def test_a_tokenize_run_has_a_report(tmp_path):
     assert summary.num_tokens == 200_005
     page = page_of(summary)
     assert page.headings[0] == "n, tokenized for minilm-bbc"
-    assert "131,072 or more" in page.text
+    assert "98,305 to 200,000" in page.text
     assert "Parity gate" not in page.headings
     assert "Scores" not in page.headings
 
@@ -531,3 +531,25 @@ def test_overlapping_units_of_a_worker_count_once():
     """A worker that reads ahead has two units under way; its time counts once."""
     assert worker_seconds([span(0, 60, 1), span(50, 100, 1), span(0, 100, 1, "v")]) == 200
     assert worker_seconds([span(0, 60, 1, None), span(50, 100, 1, None)]) == 110
+
+
+@pytest.mark.parametrize("longest", [0, 1, 5, 100, 128, 129, 512, 131_072, 200_000])
+def test_the_chart_of_lengths_ends_at_the_longest_document(longest):
+    """Every document is in one bin, the last edge is the longest, and a power of two closes its bin."""
+    lengths = np.zeros(LONGEST_COUNTED + 1, np.int64)
+    for length in {0, 1, 2, 7, 64, longest // 2, longest}:
+        lengths[min(length, longest, LONGEST_COUNTED)] += 1
+    edges, counts = length_bins(lengths, longest)
+    assert edges[-1] == max(longest, 1)
+    assert edges == sorted(set(edges))
+    assert sum(counts) == lengths.sum()
+    assert counts[-1] > 0
+    inside = lengths[edges[-2] + 1 if edges[-2] else 0 :].sum()
+    assert counts[-1] == inside
+
+
+def test_texts_cut_at_one_length_are_in_the_bin_that_ends_there():
+    """All of 128 tokens: the axis ends at 128."""
+    lengths = np.zeros(LONGEST_COUNTED + 1, np.int64)
+    lengths[128] = 9
+    assert length_bins(lengths, 128) == ([64, 96, 128], [0, 9])
