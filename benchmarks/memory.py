@@ -41,7 +41,7 @@ def write_ids(path: Path, num_rows: int) -> None:
 
 def peak_bytes(arguments: list[str]) -> int:
     """The largest high-water mark of any worker that `assay` starts while it runs the arguments."""
-    command = [sys.executable, "-m", "assay.cli.main", *arguments]
+    command = [sys.executable, "-m", "assay", *arguments]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     peak = 0
     while driver.poll() is None:

@@ -22,7 +22,7 @@ def main() -> None:
     seconds, output = [], ""
     for _ in range(arguments.rounds):
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "assay.cli.main", "quickstart", str(Path(folder) / "quickstart")]
+            command = [sys.executable, "-m", "assay", "quickstart", str(Path(folder) / "quickstart")]
             began = time.perf_counter()
             output = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
             seconds.append(time.perf_counter() - began)

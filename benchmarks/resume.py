@@ -131,7 +131,7 @@ def main() -> None:
         command = [
             sys.executable,
             "-m",
-            "assay.cli.main",
+            "assay",
             "score",
             settings.sources[0],
             "--bundle",

@@ -9,9 +9,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from support.signals import heed_stopping_signals
 
 _BUCKET = "assay-tests"
 _numbers = itertools.count()
+heed_stopping_signals()
 # before anything imports Triton: without a GPU its kernels run in its interpreter
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")

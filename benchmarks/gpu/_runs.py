@@ -57,7 +57,7 @@ class Command:
 
 def assay(*words: str | Path, **variables: str) -> Command:
     """Run one command in a process of its own; exits with what it said where it fails."""
-    command = [sys.executable, "-m", "assay.cli.main", *map(str, words)]
+    command = [sys.executable, "-m", "assay", *map(str, words)]
     began = time.perf_counter()
     peak = 0
     with subprocess.Popen(

@@ -92,7 +92,7 @@ class Client:
 def assay_serve(bundle: Path, *words: str, name: str = "assay serve") -> Iterator[Server]:
     """`assay serve` with these flags, ready."""
     port = _free_port()
-    command = ["-m", "assay.cli.main", "serve", str(bundle), "--port", str(port), *words]
+    command = ["-m", "assay", "serve", str(bundle), "--port", str(port), *words]
     with _running(name, port, command) as server:
         yield server
 

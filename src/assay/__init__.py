@@ -10,10 +10,9 @@
 The verbs of the command line are functions in `assay.api`, each taking the same settings value.
 """
 
-from typing import TYPE_CHECKING
-
 from assay._version import __version__
 
+TYPE_CHECKING = False  # as typing has it, which takes milliseconds to import before `assay` minds Ctrl-C
 if TYPE_CHECKING:
     from assay.client.async_client import AsyncClient
     from assay.client.sync_client import Client

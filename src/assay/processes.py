@@ -188,6 +188,12 @@ def describe_end(returncode: int) -> str:
     return f"was killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
 
 
+def stopping_signals() -> list[signal.Signals]:
+    """SIGINT and SIGTERM, but for one that this process was started to ignore (`nohup`, `&` in a script)."""
+    both = (signal.SIGINT, signal.SIGTERM)
+    return [number for number in both if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 # ---------------------------------------------------------------- the child's end
 
 

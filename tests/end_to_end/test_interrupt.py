@@ -28,11 +28,9 @@ def score_words(tmp_path, run="run"):
 
 @pytest.fixture
 def assay(monkeypatch, worker_host):
-    """The command line in this process, with fake workers; signal handlers are put back afterwards."""
-    before = signal.getsignal(signal.SIGTERM)
+    """The command line in this process, with fake workers."""
     use_fake_workers(monkeypatch.setattr, host=worker_host)
-    yield main
-    signal.signal(signal.SIGTERM, before)
+    return main
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -87,7 +85,7 @@ def test_the_real_worker(tmp_path):
     """The same with the worker that users get: interrupted while its process starts, then run to the end."""
     write_sources(tmp_path / "sources", [60])
     write_bundle(tmp_path / "bundle")
-    command = [sys.executable, "-m", "assay.cli.main", *score_words(tmp_path)]
+    command = [sys.executable, "-m", "assay", *score_words(tmp_path)]
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
     while not (tmp_path / "run" / "run.json").exists():
         assert driver.poll() is None, driver.stderr.read()

@@ -33,7 +33,7 @@ def assay(folder, run, *more, **environment):
     """`assay score` of the documents, in a process."""
     words = ["score", str(folder / "sources"), "--bundle", str(folder / "bundle"), "--run", str(folder / run)]
     return subprocess.Popen(
-        [sys.executable, "-m", "assay.cli.main", *words, "--unit-rows", "32", *more],
+        [sys.executable, "-m", "assay", *words, "--unit-rows", "32", *more],
         env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

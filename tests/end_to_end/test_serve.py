@@ -357,7 +357,7 @@ def test_https(folder, tmp_path):
 def run_serve(*arguments, **environment):
     """`assay serve` that is expected to end by itself."""
     return subprocess.run(
-        [sys.executable, "-m", "assay.cli.main", "serve", *map(str, arguments)],
+        [sys.executable, "-m", "assay", "serve", *map(str, arguments)],
         capture_output=True,
         encoding="utf-8",
         env={**os.environ, **environment},

@@ -44,7 +44,7 @@ def job(tmp_path_factory):
 def start(*words, launcher=()):
     """`assay train` as a process; under a launcher, which runs it as a module."""
     return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "assay.cli.main", "train", *map(str, words)],
+        [sys.executable, *launcher, "-m", "assay", "train", *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -170,7 +170,7 @@ def test_nothing_is_asked_of_stdin(job, tmp_path):
     """A job without one, as cron and containers start it."""
     words = ("train", job, "--out", tmp_path / "b", "--epochs", "1")
     done = subprocess.run(
-        [sys.executable, "-m", "assay.cli.main", *map(str, words)],
+        [sys.executable, "-m", "assay", *map(str, words)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.fake_runs import fake_workers
 
-from assay.cli.main import main
+from assay.__main__ import main
 from assay.score import verb
 
 

@@ -203,7 +203,7 @@ class Served:
 @contextlib.contextmanager
 def served(folder, *flags, environment=None):
     """A server of a bundle on a free port, ready."""
-    command = [sys.executable, "-m", "assay.cli.main", "serve", str(folder), "--port", "0", *flags]
+    command = [sys.executable, "-m", "assay", "serve", str(folder), "--port", "0", *flags]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, encoding="utf-8", env={**os.environ, **(environment or {})}
     )

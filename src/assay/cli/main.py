@@ -4,7 +4,6 @@
 """
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -30,7 +29,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a preempted pod stops as on Ctrl-C
     try:
         return dispatch(words)
     except AssayError as error:
@@ -77,7 +75,3 @@ def _report(error: Exception, code: int, *, debug: bool) -> int:
     )
     sys.stderr.write("assay: error: " + " ".join(line.strip() for line in text.splitlines()) + "\n")
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

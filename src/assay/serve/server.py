@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import uvicorn
 
 from assay.errors import AssayError, UsageError
+from assay.processes import stopping_signals
 from assay.serve.edge import Edge
 from assay.serve.engines import Child, EngineSpec
 from assay.serve.keys import Keys, read_keys
@@ -83,7 +84,7 @@ async def _run(
     server = Server(_config(settings, edge))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stopping_signals():
         loop.add_signal_handler(number, _stop, stop, server)
     loop.add_signal_handler(signal.SIGHUP, _reload, settings, edge, service, log)
 

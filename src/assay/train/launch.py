@@ -22,7 +22,18 @@ from types import FrameType
 
 from assay import errors, machine
 from assay.errors import AssayError, WorkError
-from assay.processes import Child, Ended, Json, News, Parent, Printed, describe_end, take_stdout, trace_of
+from assay.processes import (
+    Child,
+    Ended,
+    Json,
+    News,
+    Parent,
+    Printed,
+    describe_end,
+    stopping_signals,
+    take_stdout,
+    trace_of,
+)
 
 EXIT_INTERRUPTED = 130
 STOP_SECONDS = 120.0
@@ -313,7 +324,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in stopping_signals()}
     try:
         yield lambda: asked
     finally:
