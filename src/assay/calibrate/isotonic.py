@@ -6,7 +6,6 @@ scikit-learn fits, here alone and imported when asked for; applying needs NumPy 
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.errors import UsageError
 from assay.metrics import FloatArray
 from assay.outcome.calibration import Steps
 
@@ -17,12 +16,8 @@ def fit_isotonic(probability_N: FloatArray, holds_N: NDArray[np.generic]) -> Ste
     Kept within 1 / (N + 2) and (N + 1) / (N + 2), Laplace's rule: N rows show no probability of 0 or
     1, and the NLL of a single later surprise would be infinite.
     """
-    try:
-        from sklearn.isotonic import IsotonicRegression
-    except ImportError:
-        raise UsageError(
-            "method isotonic is fitted by scikit-learn, which is not installed; pip install scikit-learn"
-        ) from None
+    from sklearn.isotonic import IsotonicRegression
+
     num_rows = len(holds_N)
     regression = IsotonicRegression(y_min=1 / (num_rows + 2), y_max=(num_rows + 1) / (num_rows + 2))
     regression.fit(probability_N, holds_N.astype(np.float64))

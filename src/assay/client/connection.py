@@ -9,8 +9,6 @@ from assay.client.wire import Lost
 from assay.errors import UsageError
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     import httpx
 
 
@@ -53,16 +51,6 @@ def headers_of(settings: Settings) -> dict[str, str]:
     """The headers of every request."""
     key = {} if settings.api_key is None else {"Authorization": f"Bearer {settings.api_key}"}
     return {"Content-Type": "application/json", "Accept": "application/json", **key}
-
-
-def import_httpx() -> "ModuleType":
-    """The module httpx; raises UsageError with the way out where it is not installed."""
-    try:
-        import httpx
-    except ImportError:
-        msg = "package httpx is not installed; assay.Client needs it; pip install httpx"
-        raise UsageError(msg) from None
-    return httpx
 
 
 def lost(error: "httpx.HTTPError") -> Lost:

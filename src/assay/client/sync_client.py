@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from assay.client.calls import HEALTH, INFO, Item, batch_call, one_call, pack, quote_all, rerank_call
-from assay.client.connection import check_settings, headers_of, import_httpx, lost
+from assay.client.connection import check_settings, headers_of, lost
 from assay.client.replies import (
     Health,
     Info,
@@ -32,6 +32,7 @@ from assay.client.rows import (
     scored_rows,
 )
 from assay.client.wire import Call, Lost, Reply, Retrying, Steps, Wait, exchange
+from assay.extras import need_packages
 
 if TYPE_CHECKING:
     import httpx
@@ -60,7 +61,9 @@ class Client:
         transport: "httpx.BaseTransport | None" = None,
     ) -> None:
         self._settings = check_settings(url, api_key, timeout, retries, in_flight)
-        httpx = import_httpx()
+        need_packages("httpx", used_by="assay.Client")
+        import httpx
+
         self._http = httpx.Client(
             base_url=self._settings.url,
             headers=headers_of(self._settings),

@@ -546,11 +546,8 @@ class ObjectStore:
 
     def _store(self) -> "ObstoreStore":
         if self._opened is None:
-            try:
-                from obstore.store import from_url
-            except ImportError as error:
-                msg = f"{self._url}: obstore is not installed; run pip install obstore"
-                raise UsageError(msg) from error
+            from obstore.store import from_url
+
             with _object_errors(self._url, "opened"):
                 self._opened = from_url(self._url)
         return self._opened

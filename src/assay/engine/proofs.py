@@ -18,7 +18,9 @@ from uuid import uuid4
 
 import torch
 
-_PACKAGES = ("assay", "torch", "transformers", "triton")
+from assay._version import __version__
+
+_PACKAGES = ("torch", "transformers", "triton")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +32,7 @@ class Proof:
     @classmethod
     def of(cls, files: Sequence[Path], device: torch.device, *settings: object) -> Self:
         """Return the note on an engine made of `files` on `device` with `settings`."""
-        parts = [f"{name} {_version(name)}" for name in _PACKAGES]
+        parts = [f"assay {__version__}", *(f"{name} {_version(name)}" for name in _PACKAGES)]
         parts += [_state(file) for file in files]
         parts += [torch.cuda.get_device_name(device) if device.type == "cuda" else device.type]
         parts += [str(setting) for setting in settings]

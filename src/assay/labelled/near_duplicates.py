@@ -12,7 +12,6 @@ order of their hashes, and words are hashed here rather than by the library.
 """
 
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from assay.data.ids import hash_ids
-from assay.errors import UsageError
+from assay.extras import need_packages
 from assay.labelled.provenance import text_hashes
 
 THRESHOLD = 0.5
@@ -66,11 +65,6 @@ def group_near_duplicates(texts: Sequence[str], text_pairs: Sequence[str] | None
     group_of_row = group_of_unique[unique_of_row]
     np.minimum.at(first_row_of_group, group_of_row, np.arange(len(texts)))
     return [int(row) for row in first_row_of_group[group_of_row]]
-
-
-def has_library() -> bool:
-    """Whether `rensa` is installed."""
-    return find_spec("rensa") is not None
 
 
 def _group(texts: Sequence[str]) -> Indices:
@@ -150,11 +144,7 @@ def _signatures(texts: Sequence[str]) -> Signatures:
 
 
 def _minhash() -> Any:  # noqa: ANN401  the library has no types
-    if not has_library():
-        raise UsageError(
-            "package rensa is not installed; near-duplicates are found with it;"
-            " pip install rensa, or set near_duplicates = false"
-        )
+    need_packages("rensa", used_by="near_duplicates", or_else="set near_duplicates = false")
     from rensa import RMinHash
 
     return RMinHash

@@ -24,6 +24,7 @@ import pyarrow as pa
 from assay import errors
 from assay.data.storage import open_store
 from assay.errors import StorageError, UsageError, WorkError
+from assay.extras import missing_line
 from assay.runs.predictions import (
     PredictionLayout,
     Predictions,
@@ -39,9 +40,7 @@ try:
     from pytorch_lightning import LightningModule, Trainer
     from pytorch_lightning.callbacks import BasePredictionWriter
 except ModuleNotFoundError as error:
-    raise ImportError(
-        f"assay.runs.lightning needs pytorch-lightning ({error}); pip install pytorch-lightning"
-    ) from error
+    raise ImportError(missing_line("pytorch_lightning", used_by="assay.runs.lightning")) from error
 
 Array = npt.NDArray[np.generic]
 

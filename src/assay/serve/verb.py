@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from assay.errors import BundleError, UsageError
+from assay.extras import need_packages
 from assay.serve.engines import Child, EngineSpec
 from assay.serve.keys import Keys, read_keys
 from assay.serve.placement import start_first
@@ -21,9 +22,10 @@ from assay.serve.settings import ServeSettings
 def serve(settings: ServeSettings, *, on_message: Callable[[str], None] | None = None) -> None:
     """Serve the bundle until SIGTERM or SIGINT; `on_message` hears where and when.
 
-    Raises UsageError for an address that cannot be had, BundleError for a bundle that cannot be served,
-    WorkError where the engine does not start.
+    Raises UsageError for an address that cannot be had or a package that is missing, BundleError for a bundle
+    that cannot be served, WorkError where the engine does not start.
     """
+    need_packages("uvicorn", "httptools", "orjson", "prometheus_client", used_by="assay serve")
     check_bundle(settings)
     say = on_message or (lambda _: None)
     keys = read_keys(settings.keys_file, os.environ)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from assay.errors import UsageError
+from assay.extras import need_packages
 from assay.labelled.near_duplicates import group_near_duplicates
 from assay.labelled.splits import split_rows
 from assay.train.settings import TrainSettings
@@ -120,11 +121,10 @@ def base_model_folder() -> Path:
 
 
 def _package_folder(name: str) -> Path:
+    need_packages(name, used_by="assay quickstart")
     spec = find_spec(name)
-    if spec is None or spec.origin is None:
-        raise UsageError(
-            f"package {name} is not installed; the quickstart needs it; pip install {name.replace('_', '-')}"
-        )
+    assert spec is not None
+    assert spec.origin is not None
     return Path(spec.origin).parent
 
 

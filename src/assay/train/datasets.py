@@ -15,8 +15,9 @@ from unicodedata import normalize
 import numpy as np
 
 from assay.errors import InputError
+from assay.extras import has_package, missing_line
 from assay.labelled.labels import Label, brief, label_names, names_of
-from assay.labelled.near_duplicates import group_near_duplicates, has_library
+from assay.labelled.near_duplicates import group_near_duplicates
 from assay.labelled.provenance import MAX_HASHES, HashArray, packed_hashes, text_hashes
 from assay.labelled.read import read_labelled
 from assay.labelled.rows import LabelledRows
@@ -300,11 +301,9 @@ def _checked_names(
 
 
 def _near_crossings(train: LabelledRows, validation: LabelledRows) -> Iterator[str]:
-    if not has_library():
-        yield (
-            "near-duplicates between training and validation rows were not looked for:"
-            " package rensa is not installed; pip install rensa"
-        )
+    if not has_package("rensa"):
+        said = missing_line("rensa", used_by="near_duplicates")
+        yield f"near-duplicates between training and validation rows were not looked for: {said}"
         return
     pairs = None
     if train.text_pairs is not None and validation.text_pairs is not None:

@@ -43,10 +43,8 @@ def layer_stack(model: PreTrainedModel) -> tuple[list[nn.Module], nn.Module]:
 
 def add_lora(model: PreTrainedModel, *, rank: int, alpha: int) -> None:
     """Put LoRA updates (Hu et al. 2021) beside the linear layers of the encoder; train these and the head."""
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError:
-        raise UsageError("lora_rank needs the package peft; pip install peft") from None
+    from peft import LoraConfig, inject_adapter_in_model
+
     encoder = model.base_model
     encoder.requires_grad_(requires_grad=False)
     stack, _ = layer_stack(model)

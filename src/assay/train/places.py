@@ -9,12 +9,12 @@ from typing import Any
 
 from assay.bundle.publish import check_out
 from assay.errors import RefusedError, StorageError, UsageError
+from assay.extras import need_packages
 from assay.labelled.read import local_paths
 from assay.train import checkpoints
 from assay.train.base import base_checkpoint, base_config
 from assay.train.keeper import decisive
 from assay.train.settings import STEP_OF, TrainSettings, step_of
-from assay.train.sinks import check_sink
 
 
 def check_places(settings: TrainSettings, *, num_ranks: int) -> None:
@@ -35,9 +35,19 @@ def check_places(settings: TrainSettings, *, num_ranks: int) -> None:
         raise UsageError(
             f"max_length={settings.max_length}; {settings.base} takes {limit:,} tokens; set max_length={limit}"
         )
-    check_sink(settings)
+    _check_packages(settings)
     _check_room(settings, out)
     _check_interrupted(settings, num_ranks)
+
+
+def _check_packages(settings: TrainSettings) -> None:
+    """Raise `UsageError` where a package that the settings ask for is not installed."""
+    if settings.near_duplicates and not settings.validation_data:
+        need_packages("rensa", used_by="near_duplicates", or_else="set near_duplicates = false")
+    if settings.lora_rank is not None:
+        need_packages("peft", used_by="lora_rank")
+    if settings.log_to != "none":
+        need_packages(settings.log_to, used_by=f"log_to={settings.log_to}", or_else="leave log_to out")
 
 
 def _refuse_to_bury(settings: TrainSettings, out: Path) -> None:

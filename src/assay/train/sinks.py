@@ -19,7 +19,6 @@ from collections.abc import Collection
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
@@ -33,7 +32,6 @@ from assay.train.settings import TrainSettings
 
 METRICS_FILE = "metrics.jsonl"
 _WANDB_ID = "wandb-id"
-_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
 class Sink(Protocol):
@@ -46,15 +44,6 @@ class Sink(Protocol):
     def close(self, *, is_done: bool) -> None:
         """End; `is_done` unless the training failed or was interrupted."""
         ...
-
-
-def check_sink(settings: TrainSettings) -> None:
-    """Raise UsageError where the package that `log_to` needs is not installed."""
-    package = _PACKAGES.get(settings.log_to)
-    if package is not None and find_spec(package) is None:
-        raise UsageError(
-            f"log_to={settings.log_to}: package {package} is not installed; pip install {package}, or leave log_to out"
-        )
 
 
 class Recorder:

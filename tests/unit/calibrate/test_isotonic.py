@@ -1,14 +1,11 @@
 """Isotonic regression of one label."""
 
-import sys
-
 import numpy as np
 import pytest
 from sklearn.isotonic import IsotonicRegression
 
 from assay.calibrate.isotonic import fit_isotonic
 from assay.calibrate.maps import map_scores
-from assay.errors import UsageError
 from assay.outcome.calibration import Calibration
 
 
@@ -35,10 +32,3 @@ def test_it_never_says_never():
     probability, _ = drawn()
     steps = fit_isotonic(probability, probability > 0.5)
     assert (steps.y[0], steps.y[-1]) == (pytest.approx(1 / 402), pytest.approx(401 / 402))
-
-
-def test_without_scikit_learn_the_way_out_is_named(monkeypatch):
-    """Fitting needs the extra; the message says which command installs it."""
-    monkeypatch.setitem(sys.modules, "sklearn.isotonic", None)
-    with pytest.raises(UsageError, match=r"pip install scikit-learn"):
-        fit_isotonic(*drawn(10))

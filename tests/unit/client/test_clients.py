@@ -14,6 +14,7 @@ import assay
 from assay.client import wire
 from assay.client.replies import Health, Timings
 from assay.errors import InputError, WorkError
+from assay.extras import missing_line
 
 
 @pytest.fixture
@@ -356,7 +357,7 @@ for kind in (assay.Client, assay.AsyncClient):
 print(sorted({"torch", "numpy", "pyarrow"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True)
-    line = "package httpx is not installed; assay.Client needs it; pip install httpx\n"
+    line = missing_line("httpx", used_by="assay.Client") + "\n"
     assert done.stdout == 2 * line + "[]\n"
 
 

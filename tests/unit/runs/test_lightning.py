@@ -646,5 +646,5 @@ def test_without_lightning_the_import_says_what_to_install():
     )
     assert result.returncode == 1
     last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("ImportError: assay.runs.lightning needs pytorch-lightning")
-    assert last.endswith("pip install pytorch-lightning")
+    assert last.startswith("ImportError: assay.runs.lightning needs the package pytorch_lightning")
+    assert last.endswith("pip install 'assay-corpus[lightning]'")

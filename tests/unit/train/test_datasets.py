@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from assay.errors import InputError
-from assay.labelled import near_duplicates, provenance
+from assay.labelled import provenance
 from assay.labelled.provenance import count_seen, text_hashes
 from assay.labelled.rows import LabelledRows
 from assay.train import datasets
@@ -108,7 +109,7 @@ def test_groups_ids_and_near_duplicates_stay_on_one_side(save):
 
 def test_equal_texts_are_kept_together_without_a_search_for_near_ones(save, monkeypatch):
     """`near_duplicates = false` needs no library, and still no text is on both sides."""
-    monkeypatch.setattr(near_duplicates, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "rensa", None)
     texts = sentences(50) * 2
     path = save(text=texts, label=["a", "b"] * 50)
     prepared = prepare_rows(settings(path, near_duplicates=False, validation_share=0.2))
@@ -187,9 +188,9 @@ def test_near_duplicates_on_both_sides_are_said(monkeypatch):
     (warning,) = prepare_given(settings(), train, validation).warnings
     assert warning.startswith("1 of 4 validation rows are near-duplicates of training rows")
     assert prepare_given(settings(near_duplicates=False), train, validation).warnings == ()
-    monkeypatch.setattr(near_duplicates, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "rensa", None)
     (warning,) = prepare_given(settings(), train, validation).warnings
-    assert "package rensa is not installed" in warning
+    assert "needs the package rensa of the extra train" in warning
 
 
 def test_pairs_on_one_side_alone_are_refused():
