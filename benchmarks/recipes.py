@@ -219,9 +219,10 @@ def run_ours(base: Path, splits: Mapping[str, Any], recipe: Any, place: Path) ->
 
     from assay.bundle.load import load_bundle
     from assay.calibrate.calibrate import calibrate_rows, held_out_logits
-    from assay.calibrate.maps import apply_calibration
     from assay.calibrate.settings import CalibrateSettings
     from assay.engine.load import load_engine
+    from assay.outcome.maps import apply_calibration
+    from assay.tasks import Task
 
     began = time.perf_counter()
     done = train_ours(base, splits["train"][0], splits["validation"][0], recipe, place / "model")
@@ -237,7 +238,7 @@ def run_ours(base: Path, splits: Mapping[str, Any], recipe: Any, place: Path) ->
     calibration = calibrate_rows(settings, bundle, engine, splits["calibration"][0], own_test).calibration
     if recipe.task == "regression":
         return {**found, **regression_figures(outputs, rows.labels, leaked, calibration.half_width)}
-    calibrated = apply_calibration(outputs, calibration, recipe.task)
+    calibrated = apply_calibration(outputs, calibration, Task(recipe.task))
     return {**found, **class_figures(outputs, rows.labels, leaked, bundle.labels, calibrated)}
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from assay.errors import InputError
+from assay.tasks import Task
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -534,7 +535,7 @@ def mcnemar(correct_first_N: ArrayLike, correct_second_N: ArrayLike) -> float:
 
 
 def validation_metrics(
-    task: Literal["single_label", "multi_label", "regression"],
+    task: Task,
     outputs: ArrayLike,
     targets: ArrayLike,
     int_score: tuple[int, int] | None = None,
@@ -546,7 +547,7 @@ def validation_metrics(
     probability 0.5 or more. `int_score`, the least and greatest whole score, adds `int_macro_f1`.
     NaN: undefined on these rows (AUC of one class, Spearman of constant values), so never the best.
     """
-    if task == "regression":
+    if task is Task.REGRESSION:
         values = np.asarray(outputs, dtype=np.float64)
         values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
         found = {
@@ -558,7 +559,7 @@ def validation_metrics(
             found["int_macro_f1"] = int_macro_f1(targets, values, *int_score)
         return found
     probabilities = np.asarray(outputs, dtype=np.float64)
-    if task == "multi_label":
+    if task is Task.MULTI_LABEL:
         predicted = probabilities >= 0.5
         return {
             "macro_f1": _or_nan(lambda: multilabel_f1(targets, predicted, "macro")),

@@ -103,11 +103,16 @@ def test_ids_lengths_truncation_and_errors(plain, texts, bundle):
 
 
 def test_multi_label(source, texts, tmp_path):
-    """Sigmoid of each logit, and no prediction."""
+    """Sigmoid of each logit, and the labels that hold."""
     bundle = make_classifier(tmp_path / "bundle", labels=THREE, problem_type="multi_label_classification")
     table = read_parts(score_here(source, bundle, tmp_path / "run"))
     expected = sigmoid(Reference(bundle).logits(texts))
-    assert table.column_names[4:] == [f"prob_{label}" for label in THREE]
+    assert table.column_names[4:] == ["labels", *(f"prob_{label}" for label in THREE)]
+    assert table.schema.field("labels").type == pa.list_(pa.string())
+    assert table["labels"].to_pylist() == [
+        [label for label, probability in zip(THREE, row, strict=True) if probability >= 0.5]
+        for row in expected
+    ]
     for number, label in enumerate(THREE):
         np.testing.assert_allclose(column(table, f"prob_{label}"), expected[:, number], atol=TOLERANCE)
 

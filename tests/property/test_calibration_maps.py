@@ -11,10 +11,11 @@ from assay.calibrate.affine import fit_logistic
 from assay.calibrate.conformal import fit_half_width, needed_rows
 from assay.calibrate.folds import fold_rows
 from assay.calibrate.isotonic import fit_isotonic
-from assay.calibrate.maps import apply_calibration, map_scores
 from assay.calibrate.thresholds import Goal, choose_threshold, decision_metrics
 from assay.errors import InputError
 from assay.outcome.calibration import Calibration
+from assay.outcome.maps import apply_calibration, map_scores
+from assay.tasks import Task
 
 SEEDS = st.integers(0, 2**32 - 1)
 # Few values, so that ties are common; the ends included.
@@ -70,7 +71,7 @@ def test_a_logistic_map_keeps_the_order(given_rows, scores):
 def test_two_labels_sum_to_one(logits, scale, bias):
     """Whatever the map of the second label, the first has the rest."""
     calibration = Calibration(method="logistic", scale=(scale,), bias=(bias,))
-    np.testing.assert_allclose(apply_calibration(logits, calibration, "single_label").sum(axis=1), 1.0)
+    np.testing.assert_allclose(apply_calibration(logits, calibration, Task.SINGLE_LABEL).sum(axis=1), 1.0)
 
 
 @settings(max_examples=20, deadline=None)

@@ -6,11 +6,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from assay.calibrate.maps import apply_calibration
 from assay.calibrate.temperature import fit_temperature
 from assay.errors import InputError
 from assay.metrics import log_softmax
 from assay.outcome.calibration import Calibration
+from assay.outcome.maps import apply_calibration
+from assay.tasks import Task
 
 LOGITS = arrays.arrays(
     np.float32,
@@ -23,7 +24,7 @@ TEMPERATURES = st.floats(0.01, 100)
 @given(LOGITS, TEMPERATURES)
 def test_temperature_scaling_keeps_the_argmax(logits, temperature):
     """The most probable label of the raw logits is still (one of) the most probable."""
-    probabilities = apply_calibration(logits, Calibration(temperature=temperature), "single_label")
+    probabilities = apply_calibration(logits, Calibration(temperature=temperature), Task.SINGLE_LABEL)
     chosen = probabilities[np.arange(len(logits)), logits.argmax(axis=1)]
     np.testing.assert_array_equal(chosen, probabilities.max(axis=1))
 
@@ -32,11 +33,11 @@ def test_temperature_scaling_keeps_the_argmax(logits, temperature):
 def test_probabilities_are_probabilities(logits, temperature):
     """Single-label rows sum to 1; multi-label values lie in 0..1; a regression is left alone."""
     calibration = Calibration(temperature=temperature)
-    single = apply_calibration(logits, calibration, "single_label")
+    single = apply_calibration(logits, calibration, Task.SINGLE_LABEL)
     np.testing.assert_allclose(single.sum(axis=1), 1.0)
-    multi = apply_calibration(logits, calibration, "multi_label")
+    multi = apply_calibration(logits, calibration, Task.MULTI_LABEL)
     assert ((multi >= 0) & (multi <= 1)).all()
-    np.testing.assert_array_equal(apply_calibration(logits, calibration, "regression"), logits)
+    np.testing.assert_array_equal(apply_calibration(logits, calibration, Task.REGRESSION), logits)
 
 
 @settings(deadline=None)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.evaluate.measure import EvaluatedRows, Resampling, _statistics, measure, point_values
+from assay.tasks import Task
 
 
 @st.composite
@@ -22,7 +23,7 @@ def outcomes(draw):
     probabilities = np.array(parts, dtype=float)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     return EvaluatedRows(
-        task="single_label",
+        task=Task.SINGLE_LABEL,
         outputs_NC=probabilities,
         plain_NC=probabilities,
         predicted=probabilities.argmax(axis=1),

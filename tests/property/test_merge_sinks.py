@@ -1,5 +1,6 @@
 """Properties of merge's writers: whatever the layout, each row keeps its bytes and gets its own score."""
 
+import csv
 import json
 import tempfile
 from pathlib import Path
@@ -171,3 +172,33 @@ def test_thrift_structs_round_trip(values):
     }
     nested = grafting.join_list(12, [joined] * 20)
     assert grafting.split_list(nested) == [joined] * 20
+
+
+class LabelLists(CountingColumns):
+    """Added columns of a multi-label run: lists of labels, one of them with marks that CSV and JSON quote."""
+
+    schema = pa.schema([("labels", pa.list_(pa.string()))])
+    VALUES = ([], ["a"], None, ["a, b", 'c"d', "é"], ["a"])
+
+    def take(self, num_rows, ids):
+        """The lists of the next rows."""
+        taken = [self.VALUES[(self.row + row) % len(self.VALUES)] for row in range(num_rows)]
+        self.row += num_rows
+        return pa.table({"labels": pa.array(taken, pa.list_(pa.string()))}, schema=self.schema)
+
+
+def test_lists_of_labels_reach_every_format(tmp_path):
+    """A list column in Parquet, an array in JSON Lines, the same array as text in CSV; null stays null."""
+    pq.write_table(pa.table({"id": [*"abcde"]}), tmp_path / "in.parquet", row_group_size=2)
+    (tmp_path / "in.jsonl").write_text("".join(f'{{"id": "{name}"}}\n' for name in "abcde"))
+    (tmp_path / "in.csv").write_text("id\n" + "".join(f"{name}\n" for name in "abcde"))
+    for source in ("in.parquet", "in.jsonl", "in.csv"):
+        (found,) = find_sources([str(tmp_path / source)], columns=Columns(text=None))
+        write_merged(found, Columns(text=None), 5, LabelLists(), tmp_path / source.replace("in", "out"))
+    wanted = list(LabelLists.VALUES)
+    assert pq.read_table(tmp_path / "out.parquet")["labels"].to_pylist() == wanted
+    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["labels"] for line in lines] == wanted
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as rows:
+        cells = [row["labels"] for row in csv.DictReader(rows)]
+    assert [json.loads(cell) if cell else None for cell in cells] == wanted

@@ -8,6 +8,7 @@ import sklearn.metrics
 
 from assay import metrics
 from assay.errors import InputError
+from assay.tasks import Task
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 4, size=300)
@@ -326,9 +327,9 @@ def test_mcnemar_is_the_exact_binomial_test(only_first, only_second):
 @pytest.mark.parametrize(
     ("task", "outputs", "targets", "names"),
     [
-        ("single_label", PROBABILITIES, LABELS, {"accuracy", "macro_f1", "nll"}),
-        ("multi_label", SAID, SETS, {"macro_f1", "nll", "auc"}),
-        ("regression", LOGITS[:, :1], LABELS.astype(float), {"mae", "spearman", "int_macro_f1"}),
+        (Task.SINGLE_LABEL, PROBABILITIES, LABELS, {"accuracy", "macro_f1", "nll"}),
+        (Task.MULTI_LABEL, SAID, SETS, {"macro_f1", "nll", "auc"}),
+        (Task.REGRESSION, LOGITS[:, :1], LABELS.astype(float), {"mae", "spearman", "int_macro_f1"}),
     ],
 )
 def test_validation_metrics_have_what_can_choose_a_checkpoint(task, outputs, targets, names):
@@ -340,6 +341,6 @@ def test_validation_metrics_have_what_can_choose_a_checkpoint(task, outputs, tar
 
 def test_validation_metrics_are_nan_where_undefined():
     """A model that says the same of every row has no rank correlation; NaN is never the best."""
-    found = metrics.validation_metrics("regression", np.ones(3), [1.0, 2.0, 3.0])
+    found = metrics.validation_metrics(Task.REGRESSION, np.ones(3), [1.0, 2.0, 3.0])
     assert np.isnan(found["spearman"])
     assert found["mae"] == 1.0

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from assay.model.checkpoint import JsonObject
 from assay.outcome.calibration import Calibration
-from assay.tasks import TaskName
+from assay.outcome.decide import Decider
+from assay.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,7 +17,7 @@ class Bundle:
     """The folder."""
     config: JsonObject
     """`config.json` as it stands."""
-    task: TaskName
+    task: Task
     """What the head predicts."""
     labels: tuple[str, ...]
     """Names of the outputs, in the order of the logits."""
@@ -38,3 +39,10 @@ class Bundle:
     """Regression: least and greatest whole score, where predictions are also given rounded and clipped."""
     notes: tuple[str, ...] = ()
     """Things the user should hear of, a sentence each."""
+
+    @property
+    def decider(self) -> Decider:
+        """What turns the model's logits into what it says."""
+        return Decider(
+            task=self.task, labels=self.labels, calibration=self.calibration, int_score=self.int_score
+        )

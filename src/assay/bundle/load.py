@@ -1,7 +1,6 @@
 """A bundle folder in, the checked Bundle out."""
 
 import os
-from typing import cast
 
 from assay.bundle.bundle import Bundle
 from assay.bundle.calibration import check_calibration, find_calibration, parameters
@@ -18,7 +17,6 @@ from assay.model.checkpoint import (
     tokenizer_fingerprint,
 )
 from assay.outcome.calibration import Calibration
-from assay.tasks import TaskName
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -44,7 +42,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     return Bundle(
         path=folder,
         config=checkpoint.config,
-        task=cast("TaskName", task),
+        task=task,
         labels=labels,
         calibration=calibration,
         max_length=max_length,

@@ -33,20 +33,16 @@ from assay.calibrate.fit import (
     decide_rows,
     decision_report,
     fit_map,
-    methods_of,
     quality,
     refuse_other_method,
 )
 from assay.calibrate.folds import fold_rows
-from assay.calibrate.maps import apply_calibration
 from assay.calibrate.settings import CalibrateSettings
 from assay.calibrate.targets import TargetArray, check_logits_and_targets
 from assay.calibrate.thresholds import Goal, as_json
 from assay.engine import devices
 from assay.engine.engine import Engine
 from assay.engine.load import load_engine
-from assay.engine.run import run_sequences
-from assay.engine.sequences import Sequences
 from assay.errors import InputError, StorageError, UsageError
 from assay.extras import need_packages
 from assay.labelled.labels import generic_names, to_targets
@@ -54,10 +50,13 @@ from assay.labelled.read import read_labelled
 from assay.labelled.rows import LabelledRows
 from assay.metrics import FloatArray, IntArray, ReliabilityBin
 from assay.outcome.calibration import Calibration
+from assay.outcome.maps import apply_calibration
+from assay.score.labelled import labelled_logits
+from assay.score.scorer import Scorer
 from assay.tasks import Method, Task
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import choose_max_length
-from assay.train.inputs import tokens_of
+from assay.tokenize.settings import WINDOWS
 
 FEW_ROWS = 50
 _COVERAGE = 0.9
@@ -87,6 +86,8 @@ class CalibrateReport:
     """Reliability diagram of the uncalibrated probabilities; () for a regression."""
     bins_after: tuple[ReliabilityBin, ...] = ()
     """The same of the calibrated ones, on these rows."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """Each label with the probability from which on it holds; {} where no threshold was chosen."""
     notes: tuple[str, ...] = ()
     """What could not be checked or measured, a sentence each."""
 
@@ -109,7 +110,7 @@ class CalibrateReport:
             honest = ", ".join(f"{title} {self.cross_validated[name]:.4f}" for name, title in shown.items())
             lines.append(f"cross-validated {honest} ({self.calibration.meta['cross_validated_by']})")
         if self.calibration.threshold is not None:
-            lines.append(f"threshold {_threshold_text(self.calibration)} by {self.calibration.opt_metric}")
+            lines += _threshold_lines(self.thresholds, self.calibration.opt_metric)
             for name, values in (
                 ("on these rows", self.calibration.selection_metrics),
                 ("cross-validated", self.cross_validated),
@@ -179,15 +180,15 @@ def calibrate_rows(
 ) -> CalibrateReport:
     """As `calibrate`, with the bundle, its engine and the rows handed in."""
     _check_settings(settings, bundle)
-    labels = rows.labels if bundle.task == "regression" else generic_names(rows.labels, bundle.labels)
-    targets = to_targets(labels, Task(bundle.task), bundle.labels)
+    labels = rows.labels if bundle.task is Task.REGRESSION else generic_names(rows.labels, bundle.labels)
+    targets = to_targets(labels, bundle.task, bundle.labels)
     notes = refuse_seen(bundle, rows)
     if test_rows is not None:
         refuse_shared(rows, test_rows)
     logits_NC, checked = check_logits_and_targets(
         held_out_logits(settings, bundle, engine, rows), targets, bundle.task
     )
-    if bundle.task == "regression":
+    if bundle.task is Task.REGRESSION:
         fitted = _fit_intervals(settings, logits_NC[:, 0], cast("FloatArray", checked), rows)
     else:
         fitted = _fit_probabilities(settings, bundle, logits_NC, checked, rows)
@@ -206,6 +207,9 @@ def calibrate_rows(
         tried=fitted.tried,
         bins_before=fitted.bins_before,
         bins_after=fitted.bins_after,
+        thresholds={}
+        if calibration.threshold is None
+        else replace(bundle.decider, calibration=calibration).thresholds,
         notes=(*notes, *_few_rows(rows), *fitted.notes, *_lost_threshold(bundle, calibration)),
     )
 
@@ -246,15 +250,15 @@ def _lost_threshold(bundle: Bundle, calibration: Calibration) -> tuple[str, ...]
 def held_out_logits(
     settings: CalibrateSettings, bundle: Bundle, engine: Engine, rows: LabelledRows
 ) -> NDArray[np.float32]:
-    """Logits [N, C] of the rows, uncalibrated, in their order."""
-    max_length = choose_max_length(bundle, settings.max_length)
-    encoder = Encoder.from_bundle(bundle.path, max_length=max_length, on_long=settings.on_long)
-    tokens = tokens_of(encoder, rows)
-    sequences = Sequences(
-        flat_ids=tokens.flat_ids, offsets=tokens.offsets, second_starts=tokens.second_starts
+    """Logits [N, C] of the rows, uncalibrated, in their order; those of windows reduced to the document's."""
+    encoder = Encoder.from_bundle(
+        bundle.path,
+        max_length=choose_max_length(bundle, settings.max_length),
+        on_long=settings.on_long,
+        stride=settings.stride,
     )
-    logits_NC, _ = run_sequences(engine, sequences, max_batch_tokens=settings.max_batch_tokens)
-    return logits_NC
+    scorer = Scorer(bundle, engine, encoder, max_batch_tokens=settings.max_batch_tokens)
+    return labelled_logits(scorer, rows).logits_NC
 
 
 def _fit_probabilities(
@@ -316,7 +320,7 @@ def _method(
         return settings.method or "temperature", {}
     if fold_N is None:
         raise InputError(f"method=auto compares by cross-validation; {notes[0].removeprefix(_NOT_CROSSED)}")
-    known = methods_of(examples.task, len(examples.labels))
+    known = examples.task.calibration_methods(len(examples.labels))
     method, tried, failed = choose_method(known, examples, fold_N, settings.select_by or _SELECT_BY)
     notes += [f"{name} left out: {reason}" for name, reason in failed.items()]
     return method, tried
@@ -391,7 +395,7 @@ def _folds(
 def _read(settings: CalibrateSettings, bundle: Bundle, patterns: tuple[str, ...]) -> LabelledRows:
     return read_labelled(
         patterns,
-        task=Task(bundle.task),
+        task=bundle.task,
         text_column=settings.text_column,
         text_pair_column=settings.text_pair_column,
         label_column=settings.label_column,
@@ -404,7 +408,7 @@ def _read(settings: CalibrateSettings, bundle: Bundle, patterns: tuple[str, ...]
 def _check_settings(settings: CalibrateSettings, bundle: Bundle) -> None:
     """Raises `UsageError` for what this bundle cannot have, before anything is read or run."""
     choose_max_length(bundle, settings.max_length)
-    if settings.coverage is not None and bundle.task != "regression":
+    if settings.coverage is not None and bundle.task.is_classifier:
         raise UsageError(
             f"coverage={settings.coverage}; {bundle.path} is a {bundle.task} bundle and intervals are a regression's;"
             " leave --coverage out"
@@ -417,7 +421,7 @@ def _check_settings(settings: CalibrateSettings, bundle: Bundle) -> None:
         need_packages("sklearn", used_by=f"method {settings.method}")
     if settings.threshold_by is None:
         return
-    if bundle.task == "regression" or (bundle.task == "single_label" and len(bundle.labels) > 2):
+    if not bundle.task.takes_threshold(len(bundle.labels)):
         raise UsageError(
             f"threshold_by={settings.threshold_by}; {bundle.path} is a {bundle.task} bundle of"
             f" {len(bundle.labels)} outputs; a threshold needs two labels or a multi-label bundle; leave it out"
@@ -450,6 +454,7 @@ def _meta(
         **({"n_groups": len(set(rows.groups))} if rows.groups is not None else {}),
         "max_length": choose_max_length(bundle, settings.max_length),
         "on_long": settings.on_long,
+        **({"stride": settings.stride} if settings.on_long in WINDOWS else {}),
         "data": list(settings.data),
         "engine": engine.name,
         "bundle_fingerprint": bundle.fingerprint,
@@ -469,6 +474,18 @@ def _summary(calibration: Calibration) -> str:
         points = sum(len(each.x) for each in calibration.steps)
         return f"isotonic, {points} points"
     return f"{method}, scale {_range(calibration.scale)}, bias {_range(calibration.bias)}"
+
+
+def _threshold_lines(thresholds: Mapping[str, float], chosen_by: str | None) -> list[str]:
+    """Each label with its threshold; of two labels the second has the one there is."""
+    if len(thresholds) == 1:
+        ((label, threshold),) = thresholds.items()
+        return [f"threshold {threshold:.4f} of {label} by {chosen_by}"]
+    width = max(map(len, thresholds), default=0)
+    return [
+        f"thresholds by {chosen_by}",
+        *(f"  {label.ljust(width)} {threshold:.4f}" for label, threshold in thresholds.items()),
+    ]
 
 
 def _threshold_text(calibration: Calibration) -> str:

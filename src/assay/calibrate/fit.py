@@ -15,17 +15,16 @@ from numpy.typing import NDArray
 from assay import metrics
 from assay.calibrate.affine import fit_logistic, fit_vector
 from assay.calibrate.isotonic import fit_isotonic
-from assay.calibrate.maps import apply_calibration, log_odds
 from assay.calibrate.targets import TargetArray, check_both_sides, refuse_all_right
 from assay.calibrate.temperature import fit_temperature
 from assay.calibrate.thresholds import Goal, choose_threshold, decision_metrics, mean_metrics
 from assay.errors import InputError, UsageError
 from assay.metrics import FloatArray, IntArray
 from assay.outcome.calibration import Calibration
-from assay.tasks import Method
-from assay.tasks import TaskName as Task
+from assay.outcome.decide import Threshold, labels_that_hold, predicted_label
+from assay.outcome.maps import apply_calibration, log_odds
+from assay.tasks import TWO_LABELS, Method, Task
 
-Threshold = float | tuple[float, ...] | None
 SelectBy = Literal["brier", "ece"]
 
 
@@ -49,20 +48,7 @@ class Examples:
     @property
     def strata(self) -> IntArray:
         """What a fold is to have its share of: the label, or the number of labels."""
-        return (self.targets.sum(axis=1) if self.task == "multi_label" else self.targets).astype(np.int64)
-
-
-def methods_of(task: Task, num_labels: int) -> tuple[Method, ...]:
-    """The methods that a head can have, the plainest first."""
-    if task == "regression":
-        return ("conformal",)
-    if task == "multi_label":
-        return ("temperature", "logistic", "isotonic")
-    return (
-        ("temperature", "logistic", "vector", "isotonic")
-        if num_labels == 2
-        else ("temperature", "vector", "isotonic")
-    )
+        return (self.targets.sum(axis=1) if self.task is Task.MULTI_LABEL else self.targets).astype(np.int64)
 
 
 def fit_map(method: Method, examples: Examples) -> Calibration:
@@ -75,7 +61,7 @@ def fit_map(method: Method, examples: Examples) -> Calibration:
     if method == "vector":
         scale_C, bias_C = fit_vector(logits_NC, targets.astype(np.int64))
         return Calibration(method=method, scale=tuple(scale_C.tolist()), bias=tuple(bias_C.tolist()))
-    is_two = task == "single_label" and len(examples.labels) == 2
+    is_two = task is Task.SINGLE_LABEL and len(examples.labels) == TWO_LABELS
     if method == "logistic":
         scores = [log_odds(logits_NC)] if is_two else list(logits_NC.T)
         fitted = [fit_logistic(*each) for each in zip(scores, _holds(examples), strict=True)]
@@ -94,7 +80,7 @@ def choose_thresholds(probabilities_NC: FloatArray, examples: Examples, goal: Go
     """The threshold of the second of two labels, or one a label (multi-label); `None` without a goal."""
     if goal is None:
         return None
-    if examples.task == "single_label":
+    if examples.task is Task.SINGLE_LABEL:
         return choose_threshold(probabilities_NC[:, 1], examples.targets == 1, goal)
     found = []
     for label, probability_N, holds_N in zip(
@@ -109,7 +95,7 @@ def choose_thresholds(probabilities_NC: FloatArray, examples: Examples, goal: Go
 
 def quality(probabilities_NC: FloatArray, examples: Examples) -> dict[str, float]:
     """How good probabilities are, by name; the decisions among it are arg max, or 0.5 (multi-label)."""
-    if examples.task == "single_label":
+    if examples.task is Task.SINGLE_LABEL:
         return metrics.class_report(probabilities_NC, examples.targets)
     targets_NC = examples.targets
     return {
@@ -123,21 +109,18 @@ def quality(probabilities_NC: FloatArray, examples: Examples) -> dict[str, float
 
 
 def decide_rows(probabilities_NC: FloatArray, task: Task, threshold: Threshold) -> IntArray:
-    """Class indices [N], or 0/1 for each label [N, C]: as `score.decide` decides, in float32."""
+    """Class indices [N], or 0/1 for each label [N, C]: what `assay score` decides of these probabilities."""
     values_NC = probabilities_NC.astype(np.float32)
-    if task == "multi_label":
-        return (values_NC >= np.array(0.5 if threshold is None else threshold, np.float32)).astype(np.int64)
-    if isinstance(threshold, float):
-        return (values_NC[:, 1] >= np.float32(threshold)).astype(np.int64)
-    largest: IntArray = values_NC.argmax(axis=1)
-    return largest
+    if task is Task.MULTI_LABEL:
+        return labels_that_hold(values_NC, threshold).astype(np.int64)
+    return predicted_label(values_NC, threshold)[0]
 
 
 def decision_report(
     decided: IntArray, examples: Examples
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """Metrics of decisions, and those of each label. Two labels: of the second; more: means over labels."""
-    if examples.task == "multi_label":
+    if examples.task is Task.MULTI_LABEL:
         holds_CN, decided_CN = list(examples.targets.T == 1), list(decided.T == 1)
     else:
         indices = range(len(examples.labels))
@@ -145,9 +128,9 @@ def decision_report(
         decided_CN = [decided == index for index in indices]
     each = [decision_metrics(*pair) for pair in zip(holds_CN, decided_CN, strict=True)]
     by_label = dict(zip(examples.labels, each, strict=True))
-    if examples.task == "multi_label":
+    if examples.task is Task.MULTI_LABEL:
         return mean_metrics(each), by_label
-    if len(examples.labels) == 2:
+    if len(examples.labels) == TWO_LABELS:
         return each[1], {}
     # One class against the rest flatters these two: most rows are neither the class nor taken for it.
     whole = {
@@ -210,7 +193,7 @@ def choose_method(
 
 def refuse_other_method(method: str, task: Task, num_labels: int) -> None:
     """Raises `UsageError` for a method that the head cannot have."""
-    known = (*methods_of(task, num_labels), *(["auto"] if task != "regression" else []))
+    known = (*task.calibration_methods(num_labels), *(["auto"] if task.is_classifier else []))
     if method not in known:
         raise UsageError(
             f"method={method}; a {task} bundle of {num_labels} outputs takes {', '.join(known)}; name one"
@@ -219,8 +202,8 @@ def refuse_other_method(method: str, task: Task, num_labels: int) -> None:
 
 def _holds(examples: Examples) -> list[NDArray[np.generic]]:
     """Whether each curve's label holds, [N] each: of the second of two labels, or of every label."""
-    if examples.task == "multi_label":
+    if examples.task is Task.MULTI_LABEL:
         return list(examples.targets.T)
-    if len(examples.labels) == 2:
+    if len(examples.labels) == TWO_LABELS:
         return [examples.targets == 1]
     return [examples.targets == index for index in range(len(examples.labels))]

@@ -6,7 +6,8 @@ from typing import Literal
 from assay.data.settings import SourceFormat, Texts
 from assay.engine.settings import CpuThreads, Forward, OneDevice
 from assay.errors import UsageError
-from assay.settings import COUNT, positional, within
+from assay.settings import positional, within
+from assay.tokenize.settings import LongDocuments
 
 ThresholdBy = Literal["accuracy", "f0.5", "f1", "f2", "precision_at_recall", "recall_at_precision", "cost"]
 
@@ -19,7 +20,7 @@ _BELONGS_TO = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrateSettings(Texts, SourceFormat, OneDevice, Forward, CpuThreads):
+class CalibrateSettings(Texts, SourceFormat, LongDocuments, OneDevice, Forward, CpuThreads):
     """Calibration of one bundle on held-out labelled rows."""
 
     bundle: str = field(metadata=positional("BUNDLE"))
@@ -54,10 +55,6 @@ class CalibrateSettings(Texts, SourceFormat, OneDevice, Forward, CpuThreads):
     """cost: what a wrong positive costs, in any unit."""
     cost_false_negative: float | None = field(default=None, metadata=within(at_least=0))
     """cost: what a missed positive costs, in the same unit."""
-    max_length: int | None = field(default=None, metadata=COUNT)
-    """Tokens a document; left out: what the bundle was trained for. Score with the same."""
-    on_long: Literal["truncate", "head-tail"] = "truncate"
-    """What happens to longer documents. Score with the same."""
 
     def check(self) -> None:
         """Raise `UsageError` where values do not go together."""

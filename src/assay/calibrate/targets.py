@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from assay.errors import InputError
 from assay.metrics import FloatArray
-from assay.tasks import TaskName as Task
+from assay.tasks import Task
 
 TargetArray = NDArray[np.int64] | FloatArray
 
@@ -21,8 +21,8 @@ def check_logits_and_targets(
 ) -> tuple[FloatArray, TargetArray]:
     """Both as arrays of 64 bits; raises `InputError` for shapes, labels or values that no fit can use."""
     logits, given = np.asarray(logits_NC, dtype=np.float64), np.asarray(targets)
-    least = 2 if task == "single_label" else 1
-    wanted = logits.shape if task == "multi_label" else logits.shape[:1]
+    least = 2 if task is Task.SINGLE_LABEL else 1
+    wanted = logits.shape if task is Task.MULTI_LABEL else logits.shape[:1]
     if logits.ndim != 2 or logits.shape[1] < least or given.shape != wanted or len(logits) == 0:
         raise InputError(
             f"shapes {logits.shape} and {given.shape}; calibration needs logits [N, C] and targets"
@@ -34,7 +34,7 @@ def check_logits_and_targets(
             f"{int((~finite).sum())} rows have logits that are not finite; calibration needs finite ones;"
             " check the model's weights and precision"
         )
-    if task == "single_label":
+    if task is Task.SINGLE_LABEL:
         if given.dtype.kind not in "iu" or given.min() < 0 or given.max() >= logits.shape[1]:
             raise InputError(f"labels up to {given.max()}; labels are class indices 0..{logits.shape[1] - 1}")
         return logits, given.astype(np.int64)
@@ -42,9 +42,9 @@ def check_logits_and_targets(
     if not np.isfinite(numbers).all():
         raise InputError(
             f"{int((~np.isfinite(numbers)).sum())} targets are not finite; every row needs a number;"
-            " drop or mend these rows"
+            " drop or fix these rows"
         )
-    if task == "multi_label" and not np.isin(numbers, (0.0, 1.0)).all():
+    if task is Task.MULTI_LABEL and not np.isin(numbers, (0.0, 1.0)).all():
         raise InputError("targets other than 0 and 1; a label holds or does not; pass 0/1 targets")
     return logits, numbers
 
@@ -55,13 +55,13 @@ def check_both_sides(targets: TargetArray, task: Task, labels: Sequence[str], *,
     A map that has parameters of its own for each label (`each_label`) needs rows with and without it.
     """
     num_rows = len(targets)
-    holds_C = targets.sum(axis=0) if task == "multi_label" else np.bincount(targets, minlength=len(labels))
-    if task == "single_label" and holds_C.max() == num_rows:
+    holds_C = targets.sum(axis=0) if task is Task.MULTI_LABEL else np.bincount(targets, minlength=len(labels))
+    if task is Task.SINGLE_LABEL and holds_C.max() == num_rows:
         raise InputError(
             f"all {num_rows} rows are labelled {labels[int(holds_C.argmax())]!r}; calibration needs rows of"
             " two labels or more; add others"
         )
-    if task == "multi_label" and ((holds_C == 0) | (holds_C == num_rows)).all():
+    if task is Task.MULTI_LABEL and ((holds_C == 0) | (holds_C == num_rows)).all():
         raise InputError(
             f"each label holds in all {num_rows} rows or in none; calibration needs both; add other rows"
         )

@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike
 from assay.calibrate.targets import TargetArray, check_logits_and_targets, refuse_all_right
 from assay.errors import InputError
 from assay.metrics import FloatArray, sigmoid, softmax
-from assay.tasks import TaskName as Task
+from assay.tasks import Task
 
 _NUM_STEPS = 200
 _RELATIVE_PRECISION = 1e-10
 
 
-def fit_temperature(logits_NC: ArrayLike, targets: ArrayLike, task: Task = "single_label") -> float:
+def fit_temperature(logits_NC: ArrayLike, targets: ArrayLike, task: Task = Task.SINGLE_LABEL) -> float:
     """The temperature above 0 that minimises the NLL of softmax(logits / T), or of sigmoids (multi-label).
 
     Guo et al. 2017, section 4.2. `targets` are class indices [N], or 0/1 [N, C] for a multi-label

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 
 from assay.client.wire import OK, Reply, error_text
 from assay.errors import WorkError
+from assay.tasks import Task
 
 T = TypeVar("T")
 JsonObject = Mapping[str, Any]
@@ -75,7 +76,7 @@ class Info:
     model_id: str
     fingerprint: str
     """Hash of all of the bundle that can change a score."""
-    task: str
+    task: Task
     """single_label, multi_label or regression."""
     labels: tuple[str, ...]
     is_pair: bool | None
@@ -163,7 +164,7 @@ def read_info(reply: Reply) -> Info:
         return Info(
             model_id=str(content["model_id"]),
             fingerprint=str(content["fingerprint"]),
-            task=str(content["task"]),
+            task=Task(content["task"]),
             labels=tuple(map(str, content["labels"])),
             is_pair=content["is_pair"],
             version=str(content["version"]),

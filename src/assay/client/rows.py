@@ -8,6 +8,7 @@ from assay.client.calls import ENVELOPE_BYTES, Item, Packer, batch_call, item_by
 from assay.client.replies import Info, JsonObject, Prediction, read_predictions
 from assay.client.wire import OK, Steps, error_text, exchange
 from assay.errors import InputError
+from assay.tasks import INT_SCORE, INTERVAL, LABELS, PREDICTION, PROBABILITY, probability_column
 
 REFUSED_STATUSES = frozenset({413, 422, 424})
 """The texts cannot be used, or not together."""
@@ -35,12 +36,7 @@ class StreamColumns:
 
     def __init__(self, info: Info, *, details: bool) -> None:
         first = ("num_tokens", "truncated", "error") if details else ("error",)
-        per_label = tuple(f"prob_{label}" for label in info.labels)
-        scores = {
-            "regression": ("prediction",),
-            "single_label": ("prediction", "probability", *per_label),
-        }.get(info.task, per_label)
-        self.names = (*first, *scores)
+        self.names = (*first, *info.task.score_columns(info.labels))
 
     def learn(self, batch: Sequence[Row]) -> Self:
         """Add the columns that the predictions of a batch have beyond these."""
@@ -156,12 +152,14 @@ def score_columns(prediction: Prediction, *, details: bool) -> dict[str, Any]:
     if details:
         columns = {"num_tokens": prediction.num_tokens, "truncated": prediction.truncated}
     if prediction.score is not None:
-        columns["prediction"] = prediction.score
+        columns[PREDICTION] = prediction.score
     if prediction.interval is not None:
-        columns["prediction_low"], columns["prediction_high"] = prediction.interval
+        columns.update(zip(INTERVAL, prediction.interval, strict=True))
     if prediction.int_score is not None:
-        columns["int_score"] = prediction.int_score
+        columns[INT_SCORE] = prediction.int_score
     if prediction.label is not None:
-        columns.update(prediction=prediction.label, probability=prediction.confidence)
-    columns.update({f"prob_{label}": value for label, value in prediction.probabilities.items()})
+        columns |= {PREDICTION: prediction.label, PROBABILITY: prediction.confidence}
+    if prediction.labels is not None:
+        columns[LABELS] = list(prediction.labels)
+    columns |= {probability_column(label): value for label, value in prediction.probabilities.items()}
     return columns

@@ -367,7 +367,7 @@ def csv_fields(table: pa.Table) -> list[bytes]:
         if index:
             pieces.append(",")
         text = _as_text(column)
-        if pa.types.is_string(column.type):
+        if pa.types.is_string(column.type) or pa.types.is_list(column.type):
             text = _mapped(text, _csv_quoted)
         pieces.append(text.fill_null(""))
     return _row_bytes(pieces, table.num_rows)
@@ -385,13 +385,18 @@ def _json_values(column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_floating(kind):
         text = pc.if_else(pc.fill_null(pc.is_finite(column), False), text, "null")  # noqa: FBT003
-    elif not (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+    elif not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_list(kind)):
         text = _mapped(text, lambda value: json.dumps(value, ensure_ascii=False))
     return text.fill_null("null")
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The values as strings; floats in the fewest digits that read back as the same float."""
+    """The values as strings; floats in the fewest digits that read back as the same float, lists as JSON."""
+    if pa.types.is_list(column.type):
+        texts = (
+            None if each is None else json.dumps(each, ensure_ascii=False) for each in column.to_pylist()
+        )
+        return pa.chunked_array([pa.array(texts, pa.string())])
     return column.cast(pa.string())
 
 

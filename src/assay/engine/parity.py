@@ -5,7 +5,6 @@ The reference is transformers' own forward pass in fp32, one document at a time,
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +16,9 @@ from assay.engine.padded import PaddedEngine
 from assay.engine.run import run_sequences
 from assay.engine.sequences import Sequences
 from assay.model import pretrained
+from assay.outcome.maps import apply_link
+from assay.tasks import Task
 
-Task = Literal["single_label", "multi_label", "regression"]
 Floats = npt.NDArray[np.float32]
 
 
@@ -109,14 +109,14 @@ def judge(found: Floats, expected: Floats, *, task: Task, tolerance: Tolerance) 
     allowed = tolerance.logit * max(1.0, float(np.abs(expected).max()))
     agreement = _agreement(left, right, task)
     passed = bool(logit_difference <= allowed) and agreement >= tolerance.agreement
-    if task != "regression":
+    if task.is_classifier:
         passed = passed and bool(probability_difference <= tolerance.probability)
     return ParityReport(
         num_documents=num_documents,
         max_abs_difference=logit_difference,
         max_abs_probability_difference=probability_difference,
         label_agreement=agreement,
-        rank_correlation=_spearman(found[:, 0], expected[:, 0]) if task == "regression" else None,
+        rank_correlation=_spearman(found[:, 0], expected[:, 0]) if task is Task.REGRESSION else None,
         tolerance=tolerance,
         passed=passed,
     )
@@ -124,15 +124,8 @@ def judge(found: Floats, expected: Floats, *, task: Task, tolerance: Tolerance) 
 
 def probabilities(logits: Floats, task: Task) -> npt.NDArray[np.float64]:
     """[pure] Return softmax (single label) or sigmoid (multi label) of logits; a regression's as they are."""
-    wide = logits.astype(np.float64)
-    if task == "regression":
-        return wide
-    if task == "multi_label":
-        return 0.5 * (1.0 + np.tanh(0.5 * wide))
     with np.errstate(invalid="ignore"):
-        shares: npt.NDArray[np.float64] = np.exp(wide - wide.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
-    return shares
+        return apply_link(logits, task)
 
 
 def _largest(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> float:
@@ -143,9 +136,9 @@ def _largest(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) ->
 
 
 def _agreement(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64], task: Task) -> float:
-    if task == "regression":
+    if task is Task.REGRESSION:
         return 1.0
-    if task == "multi_label":
+    if task is Task.MULTI_LABEL:
         return float(((left >= 0.5) == (right >= 0.5)).all(axis=1).mean())
     return float((left.argmax(axis=1) == right.argmax(axis=1)).mean())
 

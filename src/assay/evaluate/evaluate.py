@@ -43,6 +43,7 @@ from assay.labelled.labels import generic_names, to_targets
 from assay.labelled.read import local_paths, read_labelled
 from assay.labelled.rows import LabelledRows
 from assay.metrics import FloatArray, IntArray
+from assay.score.scorer import Scorer
 from assay.tasks import Task
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import choose_max_length, other_lengths
@@ -76,7 +77,7 @@ def evaluate(settings: EvaluateSettings) -> EvaluateReport:
         settings.data,
         text_column=settings.text_column,
         label_column=settings.label_column,
-        task=Task(bundle.task),
+        task=bundle.task,
         text_pair_column=settings.text_pair_column,
         group_column=settings.group_column,
         id_column=settings.id_column,
@@ -151,12 +152,13 @@ def _evaluated(
         precision=settings.precision,
         num_threads=settings.num_threads,
     )
-    predictions = predict(bundle, engine, encoder, rows, max_batch_tokens=settings.max_batch_tokens)
+    scorer = Scorer(bundle, engine, encoder, max_batch_tokens=settings.max_batch_tokens)
+    predictions = predict(scorer, rows)
     seconds = time.perf_counter() - began
     outcome = _outcome(bundle, predictions, targets, labels)
     calibration = bundle.calibration
     before, after = {}, {}
-    if calibration is not None and bundle.task != "regression":
+    if calibration is not None and bundle.task.is_classifier:
         plain, mapped = point_values(outcome.before_calibration()), point_values(outcome)
         before = {name: value for name in CALIBRATION_METRICS if isinstance(value := plain[name], float)}
         after = {name: value for name in CALIBRATION_METRICS if isinstance(value := mapped[name], float)}
@@ -180,7 +182,7 @@ def _evaluated(
         before=before,
         after=after,
         by_label={}
-        if bundle.task == "regression"
+        if bundle.task is Task.REGRESSION
         else {label: label_values(outcome, index) for index, label in enumerate(labels)},
         worst=_worst(outcome, rows, labels, show_texts=settings.show_texts),
         seen=find_seen(rows, provenances),
@@ -191,12 +193,12 @@ def _outcome(
     bundle: Bundle, predictions: PredictedRows, targets: IntArray | FloatArray, labels: Sequence[str]
 ) -> EvaluatedRows:
     order = np.array([bundle.labels.index(label) for label in labels], dtype=np.int64)
-    if bundle.task == "regression":
+    if bundle.task is Task.REGRESSION:
         order = np.zeros(1, dtype=np.int64)
     predicted = predictions.predicted
-    if bundle.task == "single_label":
+    if bundle.task is Task.SINGLE_LABEL:
         predicted = np.argsort(order)[predicted]
-    elif bundle.task == "multi_label":
+    elif bundle.task is Task.MULTI_LABEL:
         predicted = predicted[:, order]
     return EvaluatedRows(
         task=bundle.task,
@@ -210,12 +212,7 @@ def _outcome(
 
 
 def _targets(bundle: Bundle, rows: LabelledRows) -> IntArray | FloatArray:
-    if bundle.task == "regression" and len(bundle.labels) != 1:
-        raise UsageError(
-            f"{bundle.path}: a regression of {len(bundle.labels)} outputs; rows have one target each;"
-            " evaluate a bundle of one output"
-        )
-    if bundle.task == "regression":
+    if bundle.task is Task.REGRESSION:
         values = np.array(rows.labels, dtype=np.float64)
         if not np.isfinite(values).all():
             count = int((~np.isfinite(values)).sum())
@@ -223,7 +220,7 @@ def _targets(bundle: Bundle, rows: LabelledRows) -> IntArray | FloatArray:
                 f"{count} of {values.size} targets are NaN or infinite; a metric needs numbers; drop these rows"
             )
         return values
-    targets = to_targets(generic_names(rows.labels, bundle.labels), Task(bundle.task), bundle.labels)
+    targets = to_targets(generic_names(rows.labels, bundle.labels), bundle.task, bundle.labels)
     return targets.astype(np.int64)
 
 
@@ -233,7 +230,7 @@ def _check_comparable(bundle: Bundle, against: Bundle) -> None:
             f"{bundle.path} is {bundle.task} and {against.path} {against.task}; only bundles of one task"
             " compare; name another"
         )
-    if bundle.task != "regression" and set(bundle.labels) != set(against.labels):
+    if bundle.task.is_classifier and set(bundle.labels) != set(against.labels):
         alone = sorted(set(bundle.labels) ^ set(against.labels))
         raise UsageError(
             f"only one of the bundles knows {alone[:5]}; bundles compare on the same labels; name another"
@@ -325,9 +322,9 @@ def _part(
 
 def row_losses(outcome: EvaluatedRows) -> FloatArray:
     """What each row adds to the NLL (multi-label: summed over labels), or a regression's absolute error, [N]."""
-    if outcome.task == "regression":
+    if outcome.task is Task.REGRESSION:
         return np.abs(outcome.outputs_NC[:, 0] - outcome.targets)
-    if outcome.task == "multi_label":
+    if outcome.task is Task.MULTI_LABEL:
         said = np.where(outcome.targets > 0, outcome.outputs_NC, 1 - outcome.outputs_NC)
     else:
         rows = np.arange(outcome.num_rows)
@@ -342,7 +339,7 @@ def _worst(
     losses = row_losses(outcome)
     is_wrong = outcome.predicted != outcome.targets
     wrong_N = is_wrong.any(axis=1) if is_wrong.ndim == 2 else is_wrong
-    candidates = np.arange(losses.size) if outcome.task == "regression" else np.flatnonzero(wrong_N)
+    candidates = np.arange(losses.size) if outcome.task is Task.REGRESSION else np.flatnonzero(wrong_N)
     order = candidates[np.argsort(-losses[candidates], kind="stable")][:SHOWN_WORST]
     return tuple(
         Worst(
@@ -350,7 +347,7 @@ def _worst(
             id=None if rows.ids is None else rows.ids[row],
             truth=_said(outcome.targets[row], outcome.task, labels),
             predicted=f"{outcome.outputs_NC[row, 0]:.4g}"
-            if outcome.task == "regression"
+            if outcome.task is Task.REGRESSION
             else _said(outcome.predicted[row], outcome.task, labels),
             loss=float(losses[row]),
             text=_beginning(rows, row) if show_texts else None,
@@ -359,10 +356,10 @@ def _worst(
     )
 
 
-def _said(value: IntArray | FloatArray, task: str, labels: Sequence[str]) -> str:
-    if task == "regression":
+def _said(value: IntArray | FloatArray, task: Task, labels: Sequence[str]) -> str:
+    if task is Task.REGRESSION:
         return f"{float(value):.4g}"
-    if task == "multi_label":
+    if task is Task.MULTI_LABEL:
         return ", ".join(label for label, holds in zip(labels, value, strict=True) if holds) or "(none)"
     return labels[int(value)]
 
@@ -393,7 +390,7 @@ def _warnings(
     if outcome.num_rows < FEW_ROWS:
         found.append(f"only {outcome.num_rows} rows: every number is rough, and its interval too")
     found += _label_warnings(outcome, first.labels)
-    if outcome.task != "regression" and outcome.num_rows < 10 * metrics.NUM_BINS:
+    if outcome.task.is_classifier and outcome.num_rows < 10 * metrics.NUM_BINS:
         found.append(
             f"ECE of {outcome.num_rows} rows in {metrics.NUM_BINS} bins is too high: it counts noise as miscalibration"
         )
@@ -434,9 +431,9 @@ def _seen_warnings(evaluated: Evaluated) -> list[str]:
 
 
 def _label_warnings(outcome: EvaluatedRows, labels: Sequence[str]) -> list[str]:
-    if outcome.task == "regression":
+    if outcome.task is Task.REGRESSION:
         return []
-    if outcome.task == "multi_label":
+    if outcome.task is Task.MULTI_LABEL:
         counts = outcome.targets.sum(axis=0)
     else:
         counts = np.bincount(outcome.targets.astype(np.int64), minlength=len(labels))
@@ -447,7 +444,7 @@ def _label_warnings(outcome: EvaluatedRows, labels: Sequence[str]) -> list[str]:
         found.append(f"no row of {_listed(absent)}: no number here speaks of it")
     if few:
         found.append(f"fewer than {FEW_LABEL_ROWS} rows of {_listed(few)}: their metrics are rough")
-    if outcome.task == "single_label" and np.unique(outcome.predicted).size == 1 < outcome.num_rows:
+    if outcome.task is Task.SINGLE_LABEL and np.unique(outcome.predicted).size == 1 < outcome.num_rows:
         found.append(
             f"every row is predicted {labels[int(outcome.predicted[0])]}: the bundle tells no labels apart"
         )

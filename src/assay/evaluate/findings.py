@@ -16,16 +16,10 @@ from assay.evaluate.measure import Difference, EvaluatedRows, Metric, Part
 from assay.evaluate.seen import Seen
 from assay.evaluate.settings import EvaluateSettings
 from assay.metrics import TITLES, IntArray
-from assay.tasks import TaskName
+from assay.tasks import TWO_LABELS, Task
 
 FORMAT_VERSION = 1
 """Version of the JSON object."""
-SLICE_METRICS: dict[TaskName, tuple[str, ...]] = {
-    "single_label": ("accuracy", "macro_f1", "nll"),
-    "multi_label": ("macro_f1", "micro_f1", "nll"),
-    "regression": ("mae", "spearman"),
-}
-"""What is shown of each group; the JSON has all."""
 TEXT_SLICES = 10
 """Groups in the table for people."""
 
@@ -54,7 +48,7 @@ class Evaluated:
 
     path: Path
     fingerprint: str
-    task: TaskName
+    task: Task
     labels: tuple[str, ...]
     calibration: str
     """Method of the calibration, or `none`."""
@@ -117,7 +111,7 @@ class EvaluateReport:
     def positive_label(self) -> str | None:
         """The label that precision and AUC speak of: the second of two; `None` for other bundles."""
         labels = self.bundle.labels
-        return labels[1] if self.bundle.task == "single_label" and len(labels) == 2 else None
+        return labels[1] if self.bundle.task is Task.SINGLE_LABEL and len(labels) == TWO_LABELS else None
 
     def to_json(self) -> dict[str, object]:
         """All figures as plain JSON values; an undefined one is null, with the reason beside it."""
@@ -155,7 +149,7 @@ class EvaluateReport:
         for part in self.parts:
             lines += ["", f"{part.name} ({part.num_rows:,})", *_table(part, self.settings.confidence)]
         if self.slices:
-            names = SLICE_METRICS[self.bundle.task]
+            names = self.bundle.task.group_metrics
             lines += ["", *_slice_lines(self.slices[:TEXT_SLICES], names)]
             if len(self.slices) + self.num_slices_left_out > TEXT_SLICES:
                 lines.append(
@@ -175,11 +169,11 @@ def to_json_text(report: EvaluateReport) -> str:
 
 def confusion(outcome: EvaluatedRows) -> IntArray | None:
     """Rows by true and predicted label [C, C], or whole score; `None` where there are neither."""
-    if outcome.task == "single_label":
+    if outcome.task is Task.SINGLE_LABEL:
         return metrics.confusion_matrix(
             outcome.targets.astype(np.int64), outcome.predicted, outcome.outputs_NC.shape[1]
         )
-    if outcome.task == "regression" and outcome.int_score is not None:
+    if outcome.task is Task.REGRESSION and outcome.int_score is not None:
         low, high = outcome.int_score
         true, said = (
             metrics.whole_scores(values, low, high) - low
@@ -284,7 +278,7 @@ def _interval_json(metric: Metric | Difference) -> dict[str, object]:
 def _evaluated_json(evaluated: Evaluated) -> dict[str, object]:
     outcome = evaluated.outcome
     matrix = confusion(outcome)
-    is_classifier = evaluated.task != "regression"
+    is_classifier = evaluated.task.is_classifier
     bins = outcome.reliability() if is_classifier else ()
     seen = evaluated.seen
     return {

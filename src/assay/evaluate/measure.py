@@ -25,7 +25,7 @@ from assay.evaluate.bootstrap import (
     resample,
 )
 from assay.metrics import FloatArray, IntArray, ReliabilityBin
-from assay.tasks import TaskName
+from assay.tasks import Task
 
 MOST_RANKED = 1 << 30
 """Rows times rankings (one a class) times resamples of ranking metrics, at most: about a minute."""
@@ -36,7 +36,7 @@ _NO_INTERVALS = "none was asked for"
 class EvaluatedRows:
     """What a bundle says of rows, and what is true of them."""
 
-    task: TaskName
+    task: Task
     outputs_NC: FloatArray
     """Calibrated probabilities; a regression's values [N, 1]."""
     plain_NC: FloatArray
@@ -175,9 +175,9 @@ def measure(
 
 def point_values(outcome: EvaluatedRows) -> dict[str, float | str]:
     """Every metric of an outcome by name, in the order of a report; a text says why one is undefined."""
-    if outcome.task == "single_label":
+    if outcome.task is Task.SINGLE_LABEL:
         found = _single_label_values(outcome)
-    elif outcome.task == "multi_label":
+    elif outcome.task is Task.MULTI_LABEL:
         found = _multi_label_values(outcome)
     else:
         found = _regression_values(outcome)
@@ -186,7 +186,7 @@ def point_values(outcome: EvaluatedRows) -> dict[str, float | str]:
 
 def label_values(outcome: EvaluatedRows, index: int) -> dict[str, float | str]:
     """Metrics of one label of a classifier against the rest; a text says why one is undefined."""
-    if outcome.task == "multi_label":
+    if outcome.task is Task.MULTI_LABEL:
         positive_N, predicted_N = outcome.targets[:, index] > 0, outcome.predicted[:, index] > 0
     else:
         positive_N, predicted_N = outcome.targets == index, outcome.predicted == index
@@ -278,11 +278,11 @@ def _value_or_reason(metric: Callable[[], float]) -> float | str:
 def _statistics(outcome: EvaluatedRows, num_resamples: int) -> Statistics:
     most_ranked = MOST_RANKED // num_resamples
     outputs, targets = outcome.outputs_NC, outcome.targets
-    if outcome.task == "single_label":
+    if outcome.task is Task.SINGLE_LABEL:
         return statistics.single_label(
             outputs, targets.astype(np.int64), outcome.predicted, most_ranked=most_ranked
         )
-    if outcome.task == "multi_label":
+    if outcome.task is Task.MULTI_LABEL:
         return statistics.multi_label(outputs, targets > 0, outcome.predicted > 0, most_ranked=most_ranked)
     return statistics.regression(
         outputs[:, 0], targets.astype(np.float64), outcome.int_score, outcome.half_width

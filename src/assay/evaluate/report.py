@@ -16,7 +16,6 @@ from assay.data.storage import replace_file
 from assay.errors import InputError
 from assay.evaluate.definitions import DEFINITIONS
 from assay.evaluate.findings import (
-    SLICE_METRICS,
     Evaluated,
     EvaluateReport,
     confusion,
@@ -37,6 +36,7 @@ from assay.pages import (
     reliability_figure,
     render_page,
 )
+from assay.tasks import Task
 
 CURVE_POINTS = 120
 """Points of a precision-recall curve."""
@@ -44,11 +44,6 @@ SCORE_BINS = 25
 SHOWN_LABELS = 5
 """Labels with a curve each, the most frequent first."""
 LISTED_LABELS = 100
-HIGHLIGHTS = {
-    "single_label": ("accuracy", "macro_f1", "auc", "nll", "ece"),
-    "multi_label": ("macro_f1", "micro_f1", "auc", "nll", "ece"),
-    "regression": ("mae", "rmse", "spearman", "int_macro_f1", "coverage"),
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +88,7 @@ def _page(report: EvaluateReport) -> _EvaluationPage:
 
 
 def _highlights(report: EvaluateReport) -> Facts:
-    names = [name for name in HIGHLIGHTS[report.bundle.task] if name in report.metrics]
+    names = [name for name in report.bundle.task.shown_metrics if name in report.metrics]
     found = [(TITLES[name], _value(report.metrics[name])) for name in names]
     return [("rows", f"{report.num_rows:,}"), *found]
 
@@ -136,7 +131,7 @@ def _sections(report: EvaluateReport) -> list[Section]:
     evaluated = report.bundle
     outcome = evaluated.outcome
     parts = [_part(report, part) for part in report.parts]
-    if evaluated.task == "regression":
+    if evaluated.task is Task.REGRESSION:
         curves = [regression_section("Rows", outcome.outputs_NC[:, 0], outcome.targets)]
     else:
         curves = [
@@ -159,7 +154,7 @@ def _reliability(evaluated: Evaluated) -> Figure:
         "Reliability, 15 bins of about as many rows each: on the dashed line probabilities are honest",
         [(each.confidence, each.accuracy, each.num_rows) for each in outcome.reliability()],
         before=[(each.confidence, each.accuracy) for each in before],
-        of_what="decision" if outcome.task == "multi_label" else "predicted label",
+        of_what="decision" if outcome.task is Task.MULTI_LABEL else "predicted label",
     )
 
 
@@ -206,7 +201,7 @@ def _ranking(evaluated: Evaluated) -> Section:
 
 def _shown_labels(evaluated: Evaluated) -> list[int]:
     outcome = evaluated.outcome
-    if outcome.task == "single_label" and len(evaluated.labels) == 2:
+    if outcome.task is Task.SINGLE_LABEL and len(evaluated.labels) == 2:
         return [1]
     counts = np.array([_is_label(outcome, index).sum() for index in range(len(evaluated.labels))])
     return sorted(np.argsort(-counts, kind="stable")[:SHOWN_LABELS].tolist())
@@ -225,7 +220,7 @@ def _histogram(evaluated: Evaluated, index: int) -> Figure:
     outcome, label = evaluated.outcome, evaluated.labels[index]
     edges = np.linspace(0, 1, SCORE_BINS + 1)
     holds = _is_label(outcome, index) > 0
-    is_binary = outcome.task == "single_label" and len(evaluated.labels) == 2
+    is_binary = outcome.task is Task.SINGLE_LABEL and len(evaluated.labels) == 2
     names = [label, evaluated.labels[0] if is_binary else "others"]
     counts = [np.histogram(outcome.outputs_NC[rows, index], edges)[0] for rows in (holds, ~holds)]
     shares = [each / max(int(each.sum()), 1) for each in counts]
@@ -279,7 +274,7 @@ def _confusion(evaluated: Evaluated) -> list[Section]:
 def _slices(report: EvaluateReport) -> list[Section]:
     if not report.slices:
         return []
-    names = SLICE_METRICS[report.bundle.task]
+    names = report.bundle.task.group_metrics
     rows = []
     for part in report.slices:
         cells = []
@@ -300,7 +295,7 @@ def _worst(report: EvaluateReport) -> list[Section]:
     worst = report.bundle.worst
     if not worst:
         return []
-    is_regression = report.bundle.task == "regression"
+    is_regression = report.bundle.task is Task.REGRESSION
     header = ["row", "true", "predicted", "absolute error" if is_regression else "NLL"]
     has_texts = report.settings.show_texts
     rows = []

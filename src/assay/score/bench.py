@@ -49,6 +49,7 @@ from assay.score.plan import plan_score
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings
 from assay.settings import shared
+from assay.tasks import Task
 from assay.telemetry import format_count, format_number_of, format_rate
 from assay.tokenize.encode import Encoder
 
@@ -101,7 +102,7 @@ class BenchReport:
     """What `bench` found."""
 
     bundle: str
-    task: str
+    task: Task
     num_labels: int
     device: str
     """Name and hardware."""
@@ -322,7 +323,8 @@ def take_sample(manifest: Manifest, scorer: Scorer, encoder: Encoder, *, num_doc
         )
         raise InputError(msg)
     chunk = join(held)
-    sequences, rows_of = scorer.sequences(chunk.tokens)
+    expanded = scorer.views.expand(chunk.tokens.rows)
+    sequences, rows_of = expanded.sequences, expanded.row_S
     stored = batches[0].input_ids is not None
     usable = len(np.unique(rows_of))
     return Sample(
@@ -400,7 +402,7 @@ def _measure_both(
     sample: Sample,
     settings: BenchSettings,
     *,
-    task: Any,  # noqa: ANN401 - a literal that parity spells out
+    task: Task,
     shape: ModelShape,
     device: torch.device,
 ) -> tuple[list[Throughput], list[Throughput], float | None]:
@@ -470,8 +472,8 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.1%}"
 
 
-def _difference(largest: float, task: str) -> str:
-    what = "prediction" if task == "regression" else "probability"
+def _difference(largest: float, task: Task) -> str:
+    what = "prediction" if task is Task.REGRESSION else "probability"
     return (
         f"largest difference of a {what} {largest:.1e}" if largest > _LEAST_LOGIT_ROUNDING else "equal scores"
     )

@@ -66,7 +66,7 @@ class Classifier:
         scorer = Scorer(self.bundle, self.engine, self._encoder)
         errors = {**second_errors, **first_errors}
         rows = _batches(first, second, errors)
-        schema = pa.schema(score_fields(self.bundle))
+        schema = pa.schema(score_fields(self.bundle.decider))
         scored = [scorer.score(chunk).columns for chunk in chunks(rows, self._encoder, max_tokens=None)]
         batches = [
             pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)

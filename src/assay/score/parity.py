@@ -22,6 +22,7 @@ from assay.runs.run import Run
 from assay.score.chunks import chunks
 from assay.score.scorer import Scorer
 from assay.score.work import read_unit
+from assay.tasks import Task
 
 PARITY_PATH = "parity.json"
 SAMPLED_UNITS = 8
@@ -57,7 +58,7 @@ def measure(run: Run, engine: Engine, sample: Sequences, *, device: str) -> Pari
         engine,
         reference_engine(settings["bundle"], device=device),
         sample,
-        task=settings["task"],
+        task=Task(settings["task"]),
         tolerance=tolerance,
     )
 
@@ -81,7 +82,7 @@ def sample_sequences(run: Run, scorer: Scorer, num_documents: int) -> Sequences:
             head = Unit(source=unit.source, source_name=unit.source_name, start=unit.start, stop=stop)
             rows = read_unit(run.manifest, reader, head)
             for chunk in chunks(rows, scorer.encoder, max_tokens=scorer.max_tokens):
-                sequences, _ = scorer.sequences(chunk.tokens)
+                sequences = scorer.views.expand(chunk.tokens.rows).sequences
                 flat.append(sequences.flat_ids)
                 lengths.append(np.diff(sequences.offsets))
                 second = sequences.second_starts

@@ -1,19 +1,26 @@
-"""The columns of a scored part. Imports no torch: planning a run must start at once."""
+"""The columns of a scored part, as Arrow has them. Imports no torch: planning a run must start at once."""
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from assay.bundle.bundle import Bundle
-from assay.score.decide import INT_SCORE, score_columns
+from assay.outcome.decide import Decider, Decisions
+from assay.tasks import ColumnType
+
+_TYPES: dict[ColumnType, pa.DataType] = {
+    "string": pa.string(),
+    "strings": pa.list_(pa.string()),
+    "float32": pa.float32(),
+    "int32": pa.int32(),
+}
 
 
 def part_schema(id_: pa.Field, bundle: Bundle) -> pa.Schema:
     """The columns of a scored part; the footer says which model and calibration made them."""
     calibrated = "none" if bundle.calibration is None else bundle.calibration.method
     return pa.schema(
-        [
-            id_,
-            *score_fields(bundle),
-        ],
+        [id_, *score_fields(bundle.decider)],
         metadata={
             "assay.bundle": bundle.fingerprint,
             "assay.task": bundle.task,
@@ -22,18 +29,38 @@ def part_schema(id_: pa.Field, bundle: Bundle) -> pa.Schema:
     )
 
 
-def score_fields(bundle: Bundle) -> list[pa.Field]:
+def score_fields(decider: Decider) -> list[pa.Field]:
     """The columns of a scored part, save the first, which names the row."""
-    prediction = [pa.field("prediction", pa.string())] if bundle.task == "single_label" else []
-    has_interval = bundle.calibration is not None and bundle.calibration.half_width is not None
-    names = score_columns(bundle.task, bundle.labels, has_interval=has_interval)
-    scores = [pa.field(name, pa.float32()) for name in names]
-    whole = [pa.field(INT_SCORE, pa.int32())] if bundle.int_score is not None else []
     return [
         pa.field("num_tokens", pa.int32(), nullable=False),
         pa.field("truncated", pa.bool_(), nullable=False),
         pa.field("error", pa.string()),
-        *prediction,
-        *scores,
-        *whole,
+        *(pa.field(name, _TYPES[kind]) for name, kind in decider.columns.items()),
     ]
+
+
+def score_arrays(
+    decider: Decider, decisions: Decisions, is_bad_N: npt.NDArray[np.bool_] | None
+) -> dict[str, pa.Array]:
+    """The score columns by name; null for rows that are bad."""
+    names = pa.array(decider.labels, pa.string())
+    found = {}
+    for name, kind in decider.columns.items():
+        values = decisions.columns[name]
+        if kind == "strings":
+            found[name] = _label_lists(values, names, is_bad_N)
+        elif kind == "string":
+            found[name] = names.take(pa.array(values, mask=is_bad_N))
+        else:
+            found[name] = pa.array(values, mask=is_bad_N)
+    return found
+
+
+def _label_lists(
+    holds_NC: npt.NDArray[np.generic], names: pa.Array, is_bad_N: npt.NDArray[np.bool_] | None
+) -> pa.Array:
+    """The names of the labels that hold in each row, in the order of the outputs."""
+    row_L, label_L = np.nonzero(holds_NC)
+    offsets = np.searchsorted(row_L, np.arange(len(holds_NC) + 1)).astype(np.int32)
+    mask = None if is_bad_N is None else pa.array(is_bad_N)
+    return pa.ListArray.from_arrays(offsets, names.take(pa.array(label_L)), mask=mask)

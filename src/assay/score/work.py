@@ -26,7 +26,7 @@ from assay.telemetry import Counters
 from assay.tokenize.encode import Encoder
 
 if TYPE_CHECKING:
-    from assay.score.scorer import Forwarded, Scored, Scorer
+    from assay.score.scorer import ForwardedChunk, ScoredChunk, Scorer
 
 TEXT_BATCH_ROWS = 2_048
 EXAMPLES_PER_ERROR = 5
@@ -71,14 +71,14 @@ class ScoreWork:
             rows, self._encoder, max_tokens=max_row_tokens(self._encoder), chunk_rows=self._chunk_rows
         )
 
-    def compute(self, chunk: Chunk) -> "Forwarded":
+    def compute(self, chunk: Chunk) -> "ForwardedChunk":
         """The logits of a chunk."""
         try:
             return self._scorer().forward(chunk)
         except Stopped:
             raise StopRequestedError from None
 
-    def finish(self, unit: Unit, computed: "Iterator[Forwarded]") -> Iterator[pa.RecordBatch]:
+    def finish(self, unit: Unit, computed: "Iterator[ForwardedChunk]") -> Iterator[pa.RecordBatch]:
         """The rows of the unit's part, in source order."""
         self._stats.clear()
         self._errors = {}
@@ -100,7 +100,7 @@ class ScoreWork:
         assert self._loaded is not None, "load() comes before compute()"
         return self._loaded
 
-    def _count(self, chunk: Chunk, scored: "Scored") -> None:
+    def _count(self, chunk: Chunk, scored: "ScoredChunk") -> None:
         cost = scored.stats
         self._stats["num_rows"] += chunk.num_rows
         self._stats["num_tokens"] += int(chunk.tokens.offsets[-1] - chunk.tokens.offsets[0])

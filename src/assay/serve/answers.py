@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from assay.bundle.bundle import Bundle
 from assay.metrics import sigmoid
 from assay.serve.tickets import ScoredText, Ticket
+from assay.tasks import Task
 
 
 def prediction(bundle: Bundle, scored: ScoredText) -> dict[str, object]:
     """A text's `PredictResponse`."""
     score = scored.score
-    if bundle.task == "regression":
+    if bundle.task is Task.REGRESSION:
         answer: dict[str, object] = {"score": score.values[0]}
         if score.int_score is not None:
             answer["int_score"] = score.int_score
@@ -59,9 +60,7 @@ def label_scores(bundle: Bundle, scored: ScoredText, *, raw_scores: bool) -> lis
     score = scored.score
     values = score.logits
     if not raw_scores:
-        values = (
-            score.values if len(values) > 1 or bundle.task != "regression" else [float(sigmoid(values[0]))]
-        )
+        values = score.values if len(values) > 1 or bundle.task.is_classifier else [float(sigmoid(values[0]))]
     pairs = sorted(zip(values, bundle.labels, strict=True), key=lambda pair: -pair[0])
     return [{"label": label, "score": value} for value, label in pairs]
 
@@ -79,7 +78,7 @@ def ranks(
         if raw_scores:
             value = score.logits[-1]
         else:
-            value = float(sigmoid(score.logits[0])) if bundle.task == "regression" else score.values[-1]
+            value = float(sigmoid(score.logits[0])) if bundle.task is Task.REGRESSION else score.values[-1]
         ranked.append((value, index))
     ranked.sort(key=lambda pair: -pair[0])
     return [

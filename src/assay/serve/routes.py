@@ -24,6 +24,7 @@ from assay.serve.refusals import Refusal
 from assay.serve.service import Deployment, Service
 from assay.serve.settings import ServeSettings
 from assay.serve.tickets import ScoredText, Side, Ticket
+from assay.tasks import Task
 
 DOCS_PATHS = ("/docs", "/openapi.json")
 PROBE_PATHS = ("/health", "/ping", "/live")
@@ -112,7 +113,7 @@ class Routes:
 
     async def _rerank(self, request: Request, asked: RerankRequest) -> Answer:
         bundle = self._bundle()
-        if bundle.is_pair is False or len(bundle.labels) > 2 or bundle.task == "multi_label":
+        if bundle.is_pair is False or len(bundle.labels) > 2 or bundle.task is Task.MULTI_LABEL:
             message = "this model does not rerank; that needs a pair model of one output or two labels"
             raise Refusal("not_this_model", message)
         pairs = [(asked.query, text) for text in asked.texts]

@@ -264,7 +264,7 @@ class Service:
         loop = asyncio.get_running_loop()
         made: list[Deployment] = []
         dispatcher = Dispatcher(
-            Scoring(bundle, encoder.on_long),
+            Scoring(bundle.decider, encoder.views),
             self.metrics,
             max_batch_tokens=self.settings.max_batch_tokens,
             on_ready=lambda engine: self._engine_is_ready(made[0], engine),

@@ -14,13 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from assay import machine
-from assay.errors import UsageError
 from assay.serve.policy import Queue, Waiting
 from assay.serve.refusals import Refusal, refusal_of
 from assay.serve.tickets import Document, Side, Text, Ticket
 from assay.tokenize.encode import Encoder, Tokens
-from assay.tokenize.settings import WINDOWS
-from assay.tokenize.windows import expand_windows
 
 MOST_THREADS = 4
 BATCH_CHARS = 200_000
@@ -37,10 +34,6 @@ class Tokenizer:
         """Encode as `encoder` does, but for requests that ask for texts to be cut, or cut on the left."""
         self.encoder = encoder
         self._cutting = {side: encoder.truncating(side) for side in get_args(Side)}
-        self.has_windows = encoder.on_long in WINDOWS
-        if self.has_windows and encoder.special_tokens is None:
-            msg = f"on_long {encoder.on_long} needs a tokenizer with fixed special tokens; use truncate"
-            raise UsageError(msg)
 
     def warm_up(self) -> None:
         """Encode a text: the first one of a process takes a quarter of a second."""
@@ -71,7 +64,7 @@ class Tokenizer:
     def _split(self, texts: Sequence[Text], tokens: Tokens, encoder: Encoder) -> list[Document | Refusal]:
         num_tokens, truncated = tokens.num_tokens.tolist(), tokens.truncated.tolist()
         starts = [0] * len(texts) if tokens.second_starts is None else tokens.second_starts.tolist()
-        flat_ids, lengths = self._sequences(tokens, num_tokens, encoder)
+        flat_ids, lengths = _views(tokens, encoder)
         documents: list[Document | Refusal] = []
         start = 0
         for row, text in enumerate(texts):
@@ -88,26 +81,16 @@ class Tokenizer:
             start = stop
         return documents
 
-    def _sequences(
-        self, tokens: Tokens, num_tokens: list[int], encoder: Encoder
-    ) -> tuple[npt.NDArray[np.int32], list[list[int]]]:
-        """All ids, and for each text the lengths of its windows."""
-        special = encoder.special_tokens
-        if not self.has_windows or special is None:
-            return tokens.flat_ids.astype(np.int32), [[num] for num in num_tokens]
-        windows = expand_windows(
-            tokens.flat_ids,
-            tokens.offsets,
-            prefix=special.prefix,
-            suffix=special.suffix,
-            max_length=encoder.max_length,
-            stride=encoder.stride,
-        )
-        num_documents = len(tokens.offsets) - 1
-        cuts = np.searchsorted(windows.document_of_window, np.arange(1, num_documents))
-        return windows.flat_ids.astype(np.int32), [
-            each.tolist() for each in np.split(np.diff(windows.offsets), cuts)
-        ]
+
+def _views(tokens: Tokens, encoder: Encoder) -> tuple[npt.NDArray[np.int32], list[list[int]]]:
+    """All ids, and for each text the lengths of its views."""
+    expanded = encoder.views.expand(tokens.rows)
+    lengths: list[list[int]] = [[] for _ in range(tokens.rows.num_sequences)]
+    for row, length in zip(
+        expanded.row_S.tolist(), np.diff(expanded.sequences.offsets).tolist(), strict=True
+    ):
+        lengths[row].append(length)
+    return expanded.sequences.flat_ids.astype(np.int32), lengths
 
 
 class TokenizingStage:

@@ -26,10 +26,12 @@ import numpy.typing as npt
 import pyarrow as pa
 from tokenizers import Encoding, Tokenizer
 
+from assay.engine.sequences import Sequences
 from assay.errors import BundleError, UsageError
 from assay.model.checkpoint import read_json, tokenizer_fingerprint
 from assay.tokenize.cuts import CutRule, find_cut_rule
 from assay.tokenize.settings import WINDOWS, OnLong
+from assay.tokenize.views import Views, WholeRows, Windows
 
 TOO_LONG = "too_long"
 """Error code of a document over the limit under `error`."""
@@ -56,8 +58,8 @@ _PIECE_CHARS = 100_000
 class Tokens:
     """Token ids of a batch of documents: row i is `flat_ids[offsets[i]:offsets[i + 1]]`.
 
-    Under a window policy a row holds the whole document, special tokens around it; `windows` cuts
-    it up. Otherwise a row is what the model gets. A null text and one with an error are rows of
+    Under a window policy a row holds the whole document, special tokens around it; `Encoder.views`
+    cuts it up. Otherwise a row is what the model gets. A null text and one with an error are rows of
     length 0.
     """
 
@@ -76,6 +78,11 @@ class Tokens:
     def num_tokens(self) -> npt.NDArray[np.int32]:
         """Ids of each row, special tokens included; under a window policy those of the document."""
         return np.diff(self.offsets).astype(np.int32)
+
+    @property
+    def rows(self) -> Sequences:
+        """The same ids, for `Encoder.views` to expand."""
+        return Sequences(flat_ids=self.flat_ids, offsets=self.offsets, second_starts=self.second_starts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,6 +192,22 @@ class Encoder:
         self.pair_special_tokens = _probe_pair(tokenizer)
         """What surrounds a pair of texts; None where it follows no template."""
         self._check_lengths()
+
+    @property
+    def views(self) -> Views:
+        """How its rows become what the model is given, and the model's outputs those of rows."""
+        how = WINDOWS.get(self.on_long)
+        if how is None:
+            return WholeRows()
+        special = self.special_tokens
+        assert special is not None, "windows without fixed special tokens are refused when it is made"
+        return Windows(
+            prefix=special.prefix,
+            suffix=special.suffix,
+            max_length=self.max_length,
+            stride=self.stride,
+            how=how,
+        )
 
     def truncating(self, side: Literal["left", "right"]) -> "Encoder":
         """This encoder under `truncate`, cutting on that side, as `truncation_side` of `transformers` does."""

@@ -15,11 +15,12 @@ from typing import Protocol, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from assay import metrics
 from assay.data.ahead import ahead
 from assay.errors import UsageError, WorkError
+from assay.outcome.maps import apply_link
+from assay.tasks import Task
 from assay.train import distributed
 from assay.train.batches import IndexArray, learning_rate_factor, most_tokens, passes, rank_rows
 from assay.train.distributed import World
@@ -381,13 +382,13 @@ class Loop:
         logits_NC = predict(
             self._classifier, rows, world=self._world, max_batch_tokens=settings.max_batch_tokens
         )
-        outputs_NC: NDArray[np.floating] = logits_NC
-        if settings.task != "regression":
-            to_probabilities = metrics.softmax if settings.task == "single_label" else metrics.sigmoid
-            outputs_NC = to_probabilities(logits_NC)
         low, high = settings.int_score_min, settings.int_score_max
+        task = Task(settings.task)
         found = metrics.validation_metrics(
-            settings.task, outputs_NC, rows.targets, None if low is None or high is None else (low, high)
+            task,
+            apply_link(logits_NC, task),
+            rows.targets,
+            None if low is None or high is None else (low, high),
         )
         since = history.validations[-1].step if history.validations else 0
         history.seconds = self._seconds()

@@ -19,7 +19,6 @@ from assay.bundle.calibration import save_calibration
 from assay.bundle.description import Description, write_description
 from assay.bundle.load import load_bundle
 from assay.calibrate.calibrate import calibrate, calibrate_rows, held_out_logits
-from assay.calibrate.maps import apply_calibration
 from assay.calibrate.settings import CalibrateSettings
 from assay.engine.fake import FakeEngine
 from assay.engine.load import load_engine
@@ -27,7 +26,9 @@ from assay.errors import InputError, StorageError, UsageError
 from assay.labelled.provenance import count_seen, pack_hashes, text_hashes
 from assay.labelled.rows import LabelledRows
 from assay.outcome.calibration import Calibration
-from assay.score.decide import decide
+from assay.outcome.maps import apply_calibration
+from assay.score import classifier
+from assay.tasks import Task
 
 LABELS = ("low", "mid", "high")
 WORDS = tuple(f"w{index}" for index in range(60))
@@ -130,6 +131,33 @@ def test_calibrating_again_starts_from_the_plain_logits(bundle, rows):
     assert again.calibration.temperature == first.calibration.temperature
 
 
+@pytest.mark.parametrize("on_long", ["head-tail", "window-mean", "window-max"])
+def test_long_documents_are_calibrated_as_they_are_scored(bundle, on_long):
+    """The map is fitted to the logits that scores under these settings are made of, windows reduced."""
+    rng = random.Random(3)
+    texts = tuple(" ".join(rng.choices(WORDS, k=rng.randint(4, 80))) for _ in range(200))
+    lengths = {"max_length": 14, "on_long": on_long, "stride": 0 if on_long == "head-tail" else 3}
+    loaded, engine = load_bundle(bundle), load_engine(bundle, num_threads=1)
+    unlabelled = LabelledRows(texts=texts, labels=("low",) * 200)
+    logits_NC = held_out_logits(settings(bundle, **lengths), loaded, engine, unlabelled)
+    cut_NC = held_out_logits(settings(bundle, max_length=14), loaded, engine, unlabelled)
+    assert not np.allclose(logits_NC, cut_NC, atol=1e-3)
+    drawn = LabelledRows(texts=texts, labels=labelled_by(logits_NC, LABELS, 2.0))
+    report = calibrate_rows(settings(bundle, **lengths), loaded, engine, drawn)
+    assert {name: report.calibration.meta.get(name, 0) for name in lengths} == lengths
+    scored = classifier.load(bundle, **lengths).predict(texts)
+    expected = apply_calibration(logits_NC, report.calibration, Task.SINGLE_LABEL)
+    found = np.stack([scored[f"prob_{label}"].to_numpy() for label in LABELS], axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_text_that_may_not_be_cut_is_refused(bundle, rows):
+    """Under the policy error a long text has no score, so no map is fitted to the others."""
+    asked = settings(bundle, max_length=8, on_long="error")
+    with pytest.raises(InputError, match=r"\d+ too_long of 200 rows cannot be scored"):
+        calibrate_rows(asked, load_bundle(bundle), FakeEngine(num_outputs=3), rows)
+
+
 def test_logits_come_in_the_order_of_the_rows(bundle, rows):
     """Whatever the batches: a row alone has the logits it has among others."""
     engine = FakeEngine(num_outputs=3)
@@ -146,7 +174,7 @@ def test_applying_the_report_gives_its_metrics(bundle, rows):
     logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
     drawn = LabelledRows(texts=rows.texts, labels=labelled_by(logits_NC, LABELS, 2.0))
     report = calibrate_rows(settings(bundle), loaded, engine, drawn)
-    probabilities = apply_calibration(logits_NC, report.calibration, "single_label")
+    probabilities = apply_calibration(logits_NC, report.calibration, Task.SINGLE_LABEL)
     indices = np.array([LABELS.index(label) for label in drawn.labels])
     assert metrics.class_report(probabilities, indices) == dict(report.after)
 
@@ -266,7 +294,7 @@ def test_a_model_that_gives_nan_is_refused(bundle, rows, old_calibration):
         def forward(self, batch):
             return super().forward(batch) * float("nan")
 
-    with pytest.raises(InputError, match="200 rows have logits that are not finite"):
+    with pytest.raises(InputError, match="200 of 200 rows have logits that are not finite"):
         calibrate_rows(settings(bundle), load_bundle(bundle), Broken(num_outputs=3), rows)
     assert (bundle / "calibration.json").read_bytes() == old_calibration
 
@@ -399,7 +427,7 @@ def test_what_is_saved_is_what_is_applied(bundle, rows, method):
     assert after.calibration == report.calibration
     assert after.fingerprint not in {before, loaded.fingerprint}
     indices = np.array([LABELS.index(label) for label in drawn.labels])
-    probabilities = apply_calibration(logits_NC, after.calibration, "single_label")
+    probabilities = apply_calibration(logits_NC, after.calibration, Task.SINGLE_LABEL)
     assert metrics.class_report(probabilities, indices) == dict(report.after)
     assert report.after["nll"] < plain.after["nll"]
 
@@ -472,10 +500,10 @@ def test_a_threshold_is_found_reported_and_applied(pair_of_labels):
     assert {"precision", "recall"} <= set(saved["meta"]["cross_validated"])
     after = load_bundle(folder)
     logits_NC = held_out_logits(chosen, after, engine, rows)
-    probabilities = apply_calibration(logits_NC, after.calibration, "single_label")
-    decision = decide(probabilities, "single_label", after.labels, after.calibration.threshold)
     spam = np.array([label == "spam" for label in rows.labels])
-    assert decision.label_N[spam].mean() == pytest.approx(saved["selection_metrics"]["recall"])
+    assert after.decider.decide(logits_NC).label_N[spam].mean() == pytest.approx(
+        saved["selection_metrics"]["recall"]
+    )
 
 
 def test_a_threshold_that_is_gone_is_missed(pair_of_labels):
@@ -521,6 +549,14 @@ def test_a_multi_label_bundle(tmp_path):
     assert calibration == report.calibration
     assert len(calibration.scale) == len(calibration.threshold) == 3
     assert set(report.calibration.meta["by_label"]) == {"a", "b", "c"}
+    named = zip("abc", calibration.threshold, strict=True)
+    assert [f"  {label} {threshold:.4f}" for label, threshold in named] == [
+        line for line in str(report).splitlines() if line[:4] in {"  a ", "  b ", "  c "}
+    ]
+    table = classifier.load(folder).predict(texts)
+    for label, threshold in zip("abc", calibration.threshold, strict=True):
+        held = [label in held for held in table["labels"].to_pylist()]
+        assert held == (table[f"prob_{label}"].to_numpy() >= np.float32(threshold)).tolist()
     assert report.cross_validated["ece"] < report.before["ece"]
     assert sum(each.num_rows for each in report.bins_after) == 900
 

@@ -5,8 +5,8 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 
 from assay.calibrate.isotonic import fit_isotonic
-from assay.calibrate.maps import map_scores
 from assay.outcome.calibration import Calibration
+from assay.outcome.maps import map_scores
 
 
 def drawn(num_rows=400, seed=0):

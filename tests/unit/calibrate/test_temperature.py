@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from assay.calibrate.maps import apply_calibration
 from assay.calibrate.temperature import fit_temperature
 from assay.errors import InputError
 from assay.metrics import ece, sigmoid, softmax
 from assay.outcome.calibration import Calibration
+from assay.outcome.maps import apply_calibration
+from assay.tasks import Task
 
 
 def drawn(num_rows, *, num_classes=4, seed=0):
@@ -30,7 +31,7 @@ def test_one_temperature_for_the_sigmoids_of_a_multi_label_head():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(10_000, 3)) * 2
     holds = rng.random(logits.shape) < sigmoid(logits)
-    assert fit_temperature(2.5 * logits, holds, "multi_label") == pytest.approx(2.5, rel=0.05)
+    assert fit_temperature(2.5 * logits, holds, Task.MULTI_LABEL) == pytest.approx(2.5, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_one_temperature_for_the_sigmoids_of_a_multi_label_head():
 def test_hopeless_multi_label_input_is_refused(targets, match):
     """As for one label a row."""
     with pytest.raises(InputError, match=match):
-        fit_temperature([[2.0, -1.0], [-2.0, 1.0]], targets, "multi_label")
+        fit_temperature([[2.0, -1.0], [-2.0, 1.0]], targets, Task.MULTI_LABEL)
 
 
 def test_calibration_lowers_the_ece_on_rows_it_has_not_seen():
@@ -55,7 +56,7 @@ def test_calibration_lowers_the_ece_on_rows_it_has_not_seen():
     overconfident = logits * 3
     calibration = Calibration(temperature=fit_temperature(overconfident[:4_000], labels[:4_000]))
     before = ece(softmax(overconfident[4_000:]), labels[4_000:])
-    after = ece(apply_calibration(overconfident[4_000:], calibration, "single_label"), labels[4_000:])
+    after = ece(apply_calibration(overconfident[4_000:], calibration, Task.SINGLE_LABEL), labels[4_000:])
     assert before > 0.1
     assert after < 0.02
 
@@ -71,7 +72,7 @@ def test_huge_float32_logits_do_not_overflow():
 def test_without_a_calibration_logits_are_taken_as_they_are():
     """None means temperature 1."""
     np.testing.assert_array_equal(
-        apply_calibration([[1.0, 2.0]], None, "single_label"), softmax([[1.0, 2.0]])
+        apply_calibration([[1.0, 2.0]], None, Task.SINGLE_LABEL), softmax([[1.0, 2.0]])
     )
 
 

@@ -221,7 +221,7 @@ def test_a_row_that_the_server_refuses_costs_no_other(server, use):
 
 
 def test_a_stream_of_each_task(use):
-    """A regression adds its score, interval and whole score; a multi-label model a column a label."""
+    """A regression adds its score, interval and whole score; a multi-label model its labels and a column a label."""
 
     async def work(client):
         rows = [{"text": None}, {"text": "fine"}]
@@ -240,7 +240,9 @@ def test_a_stream_of_each_task(use):
             {"text": "fine", "error": None, **scores},
         ]
     with FakeServer(task="multi_label", labels=("a", "b")) as server:
-        assert [list(row) for row in use(work, server.url)] == [["text", "error", "prob_a", "prob_b"]] * 2
+        assert [list(row) for row in use(work, server.url)] == [
+            ["text", "error", "labels", "prob_a", "prob_b"]
+        ] * 2
 
 
 def test_pairs_in_a_stream(use):

@@ -6,28 +6,29 @@ import pytest
 from assay.engine.fake import FakeEngine
 from assay.engine.parity import TOLERANCES, Tolerance, compare, judge, probabilities
 from assay.engine.sequences import Sequences
+from assay.tasks import Task
 
 TOLERANCE = TOLERANCES["fp32"]
 LOGITS = np.array([[1.0, -1.0], [0.2, 0.1], [-3.0, 2.0]], dtype=np.float32)
 
 
-@pytest.mark.parametrize("task", ["single_label", "multi_label", "regression"])
+@pytest.mark.parametrize("task", [Task.SINGLE_LABEL, Task.MULTI_LABEL, Task.REGRESSION])
 def test_equal_logits_pass(task):
     """No difference passes every task, with full agreement."""
-    logits = LOGITS[:, :1] if task == "regression" else LOGITS
+    logits = LOGITS[:, :1] if task == Task.REGRESSION else LOGITS
     report = judge(logits, logits, task=task, tolerance=TOLERANCE)
     assert report.passed
     assert report.num_documents == 3
     assert report.max_abs_difference == report.max_abs_probability_difference == 0.0
     assert report.label_agreement == 1.0
-    assert report.rank_correlation == (pytest.approx(1.0) if task == "regression" else None)
+    assert report.rank_correlation == (pytest.approx(1.0) if task == Task.REGRESSION else None)
 
 
 def test_a_difference_past_the_tolerance_fails():
     """The largest difference decides, and flipped labels show."""
     found = LOGITS.copy()
     found[1] = [0.1, 0.2]
-    report = judge(found, LOGITS, task="single_label", tolerance=TOLERANCE)
+    report = judge(found, LOGITS, task=Task.SINGLE_LABEL, tolerance=TOLERANCE)
     assert not report.passed
     assert report.max_abs_difference == pytest.approx(0.1)
     assert report.label_agreement == pytest.approx(2 / 3)
@@ -35,7 +36,7 @@ def test_a_difference_past_the_tolerance_fails():
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 @pytest.mark.parametrize("side", ["found", "expected", "both"])
-@pytest.mark.parametrize("task", ["single_label", "multi_label", "regression"])
+@pytest.mark.parametrize("task", [Task.SINGLE_LABEL, Task.MULTI_LABEL, Task.REGRESSION])
 def test_what_is_not_finite_never_passes(poison, side, task):
     """NaN and infinity fail, even where both sides have them."""
     found, expected = LOGITS.copy(), LOGITS.copy()
@@ -50,22 +51,22 @@ def test_what_is_not_finite_never_passes(poison, side, task):
 def test_rank_correlation_of_a_reversed_order():
     """Spearman's correlation sees ranks alone; a constant has none."""
     up = np.array([[1.0], [2.0], [30.0], [30.0]], dtype=np.float32)
-    assert judge(-up, up, task="regression", tolerance=TOLERANCE).rank_correlation == pytest.approx(-1.0)
+    assert judge(-up, up, task=Task.REGRESSION, tolerance=TOLERANCE).rank_correlation == pytest.approx(-1.0)
     flat = np.zeros_like(up)
-    assert judge(flat, up, task="regression", tolerance=TOLERANCE).rank_correlation is None
+    assert judge(flat, up, task=Task.REGRESSION, tolerance=TOLERANCE).rank_correlation is None
 
 
 def test_no_documents_pass():
     """An empty sample proves nothing and stops nothing."""
     empty = np.zeros((0, 2), dtype=np.float32)
-    assert judge(empty, empty, task="single_label", tolerance=TOLERANCE).passed
+    assert judge(empty, empty, task=Task.SINGLE_LABEL, tolerance=TOLERANCE).passed
 
 
 def test_probabilities_of_large_logits_do_not_overflow():
     """Softmax and sigmoid stay finite far from zero."""
     large = np.array([[1e4, -1e4]], dtype=np.float32)
-    assert probabilities(large, "single_label").tolist() == [[1.0, 0.0]]
-    assert probabilities(large, "multi_label").tolist() == [[1.0, 0.0]]
+    assert probabilities(large, Task.SINGLE_LABEL).tolist() == [[1.0, 0.0]]
+    assert probabilities(large, Task.MULTI_LABEL).tolist() == [[1.0, 0.0]]
 
 
 def test_compare_runs_the_reference_a_document_at_a_time():
@@ -78,6 +79,6 @@ def test_compare_runs_the_reference_a_document_at_a_time():
             return super().forward(batch)
 
     sequences = Sequences(flat_ids=np.arange(6, dtype=np.int32), offsets=np.array([0, 1, 3, 6]))
-    report = compare(FakeEngine(), Watching(), sequences, task="single_label")
+    report = compare(FakeEngine(), Watching(), sequences, task=Task.SINGLE_LABEL)
     assert report.passed
     assert seen == [1, 1, 1]

@@ -312,7 +312,7 @@ def test_a_row_that_cannot_be_scored_stops_the_evaluation(tmp_path, rows):
 
     bundle = write_model(tmp_path / "nan", nan_word="document")
     data = write_rows(tmp_path / "nan.jsonl", ["document of 1", "of 2"], ["ham", "spam"])
-    with pytest.raises(InputError, match="1 not_finite of 2 rows cannot be scored"):
+    with pytest.raises(InputError, match="1 of 2 rows have logits that are not finite"):
         run(bundle, data)
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from assay import metrics
 from assay.evaluate.measure import EvaluatedRows, _statistics, point_values
+from assay.tasks import Task
 
 RNG = np.random.default_rng(0)
 
@@ -15,7 +16,7 @@ def single_label(num_rows=60, num_classes=4, decimals=2):
     logits = (RNG.normal(size=(num_rows, num_classes)) + np.eye(num_classes)[labels]).round(decimals)
     probabilities = metrics.softmax(logits)
     return EvaluatedRows(
-        task="single_label",
+        task=Task.SINGLE_LABEL,
         outputs_NC=probabilities,
         plain_NC=probabilities,
         predicted=probabilities.argmax(axis=1),
@@ -28,7 +29,7 @@ def multi_label(num_rows=60):
     targets = (RNG.random((num_rows, 4)) < [0.5, 0.3, 0.1, 0.4]).astype(np.int64)
     probabilities = metrics.sigmoid(RNG.normal(size=(num_rows, 4)) + targets).round(2)
     return EvaluatedRows(
-        task="multi_label",
+        task=Task.MULTI_LABEL,
         outputs_NC=probabilities,
         plain_NC=probabilities,
         predicted=(probabilities >= 0.5).astype(np.int64),
@@ -41,7 +42,7 @@ def regression(num_rows=60):
     targets = RNG.normal(3, 1, num_rows).round(1)
     values = (targets + RNG.normal(size=num_rows)).round(1)[:, None]
     return EvaluatedRows(
-        task="regression",
+        task=Task.REGRESSION,
         outputs_NC=values,
         plain_NC=values,
         predicted=np.zeros(num_rows, dtype=np.int64),

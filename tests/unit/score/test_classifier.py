@@ -14,7 +14,9 @@ from support.models import write_model
 
 import assay
 from assay.api import ScoreSettings, score
+from assay.bundle.calibration import save_calibration
 from assay.errors import BundleError, InputError, UsageError
+from assay.outcome.calibration import Calibration
 from assay.runs.run import open_run
 
 TEXTS = ["document 1 of 2", "document of 37", "", "of of of 5"]
@@ -315,12 +317,17 @@ def test_a_regression_head(tmp_path):
 
 
 def test_a_multi_label_head(tmp_path):
-    """Each label has a probability of its own; nothing is decided."""
-    loaded = assay.load(write_model(tmp_path / "model", labels=("a", "b", "c"), task="multi_label"))
-    table = loaded.predict([*TEXTS, None])
-    assert table.schema.names == ["num_tokens", "truncated", "error", "prob_a", "prob_b", "prob_c"]
-    total = sum(table[name].to_numpy()[:4] for name in table.schema.names[3:])
-    assert not np.allclose(total, 1)
+    """Each label has a probability of its own, and holds from its threshold on; a bad row has no labels."""
+    folder = write_model(tmp_path / "model", labels=("a", "b", "c"), task="multi_label")
+    save_calibration(folder, Calibration(threshold=(0.0, 0.4, 1.0)))
+    table = assay.load(folder).predict([*TEXTS, None])
+    assert table.schema.names == ["num_tokens", "truncated", "error", "labels", "prob_a", "prob_b", "prob_c"]
+    rows = table.to_pylist()
+    assert rows.pop()["labels"] is None
+    assert [row["labels"] for row in rows] == [
+        ["a", *(["b"] if row["prob_b"] >= 0.4 else [])] for row in rows
+    ]
+    assert not np.allclose([row["prob_a"] + row["prob_b"] + row["prob_c"] for row in rows], 1)
 
 
 def test_labels_with_odd_names(tmp_path):

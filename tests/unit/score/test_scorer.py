@@ -11,15 +11,16 @@ from support.models import change_json
 
 from assay.bundle.calibration import save_calibration
 from assay.bundle.load import load_bundle
-from assay.calibrate.maps import apply_calibration
 from assay.data.rows import SourceRows
 from assay.engine.fake import FakeEngine
 from assay.engine.sequences import Stopped
-from assay.errors import InputError, UsageError
+from assay.errors import InputError
 from assay.outcome.calibration import Calibration, Steps
+from assay.outcome.maps import apply_calibration
 from assay.score.chunks import to_chunk
 from assay.score.schema import score_fields
 from assay.score.scorer import NOT_FINITE, Scorer
+from assay.tasks import Task
 from assay.tokenize.encode import Encoder
 
 
@@ -106,17 +107,6 @@ def test_a_chunk_of_errors_alone(folder):
         assert scored.stats.num_batches == 0
 
 
-def test_pairs_next_to_rows_without_ids(folder):
-    """The second segments stay with their rows when empty rows are left out."""
-    scorer, encoder = make_scorer(folder)
-    starts = np.array([0, 2, 0, 3], np.int32)
-    chunk = chunk_of([[], [2, 7, 3, 8, 3], [], [2, 7, 7, 3]], encoder, second_starts=starts)
-    sequences, rows = scorer.sequences(chunk.tokens)
-    assert rows.tolist() == [1, 3]
-    assert sequences.second_starts.tolist() == [2, 3]
-    assert np.diff(sequences.offsets).tolist() == [5, 4]
-
-
 @pytest.mark.parametrize("on_long", ["truncate", "window-mean"])
 def test_deciding_waits_for_no_forward_pass(on_long, folder):
     """Forward passes may run ahead: decided later, each chunk has the scores that it has by itself."""
@@ -158,15 +148,6 @@ def test_it_stops_when_told(folder):
         scorer.score(chunk_of([[2, 7, 3]], encoder))
 
 
-def test_windows_need_a_template(folder, monkeypatch):
-    """A tokenizer without fixed special tokens has no windows."""
-    scorer, encoder = make_scorer(folder, on_long="window-max")
-    assert scorer.max_tokens is None
-    monkeypatch.setattr(encoder, "special_tokens", None)
-    with pytest.raises(UsageError, match="use truncate"):
-        Scorer(load_bundle(folder), FakeEngine(), encoder)
-
-
 def test_float_types(folder):
     """Scores are float32, counts int32, flags booleans, as the schema of a part says."""
     scorer, encoder = make_scorer(folder)
@@ -203,7 +184,7 @@ def test_a_regression_with_interval_and_whole_scores(regression):
     engine = OddEngine(float("nan"), num_outputs=1)
     scorer, encoder = make_scorer(regression, engine)
     columns = scorer.score(chunk_of([[2, 7, 3], [2, 9, 3], [], [2, 8, 3]], encoder)).columns
-    fields = score_fields(load_bundle(regression))
+    fields = score_fields(load_bundle(regression).decider)
     assert [field.name for field in fields] == list(columns)
     assert [field.type for field in fields] == [values.type for values in columns.values()]
     assert columns["int_score"].type == pa.int32()
@@ -220,7 +201,7 @@ def test_a_regression_without_has_neither(regression):
     """No interval without a calibration, no whole scores without their bounds."""
     (regression / "calibration.json").unlink()
     (regression / "assay.json").unlink()
-    names = [field.name for field in score_fields(load_bundle(regression))]
+    names = [field.name for field in score_fields(load_bundle(regression).decider)]
     assert names == ["num_tokens", "truncated", "error", "prediction"]
 
 
@@ -239,7 +220,7 @@ def test_every_method_is_applied(folder, tmp_path, calibration):
     plain, encoder = make_scorer(folder)
     calibrated, _ = make_scorer(copy)
     chunk = chunk_of([[2, 7, 3], [2, 8, 8, 3], [2, 20, 3]], encoder)
-    expected = apply_calibration(plain.forward(chunk).logits_SC, calibration, "single_label")[:, 1]
+    expected = apply_calibration(plain.forward(chunk).logits_SC, calibration, Task.SINGLE_LABEL)[:, 1]
     columns = calibrated.score(chunk).columns
     np.testing.assert_allclose(columns["prob_spam"].to_numpy(), expected, rtol=1e-6)
     least = calibration.threshold or 0.5

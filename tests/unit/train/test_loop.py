@@ -15,6 +15,7 @@ from assay.bundle.load import load_bundle
 from assay.errors import UsageError, WorkError
 from assay.labelled.labels import to_targets
 from assay.labelled.rows import LabelledRows
+from assay.tasks import Task
 from assay.train import predict
 from assay.train.batches import learning_rate_factor
 from assay.train.model import PackedClassifier, PaddedClassifier
@@ -122,7 +123,7 @@ def remeasured(folder, task, rows, names, int_score=None):
     """The validation metrics of a bundle, from its logits under transformers."""
     logits = logits_of(folder, rows)
     outputs = {"single_label": metrics.softmax, "multi_label": metrics.sigmoid}.get(task, np.asarray)(logits)
-    return metrics.validation_metrics(task, outputs, to_targets(rows.labels, task, names), int_score)
+    return metrics.validation_metrics(Task(task), outputs, to_targets(rows.labels, task, names), int_score)
 
 
 def assert_saved_as_reported(report, task, rows, int_score=None):

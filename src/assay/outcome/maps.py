@@ -4,7 +4,7 @@
     vector        softmax of scale * logits + bias, label by label     the same
     logistic      sigmoid of scale * x + bias                          Platt 1999
     isotonic      a rising curve over the uncalibrated probability     Zadrozny & Elkan 2002
-    conformal     nothing here: a regression's intervals are the matter of `score.decide`
+    conformal     nothing here: a regression's intervals are the matter of `outcome.decide`
 
 x is the log-odds of the second of two labels, or the logit of each label of a multi-label head. With
 more than two labels each has its curve, and the results are divided by their sum.
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from assay.metrics import FloatArray, sigmoid, softmax
 from assay.outcome.calibration import Calibration, Steps
-from assay.tasks import TaskName as Task
+from assay.tasks import TWO_LABELS, Task
 
 
 def apply_calibration(logits_NC: ArrayLike, calibration: Calibration | None, task: Task) -> FloatArray:
@@ -27,19 +27,25 @@ def apply_calibration(logits_NC: ArrayLike, calibration: Calibration | None, tas
     order of a row's outputs; a vector or an isotonic map may change the most probable label.
     """
     logits = np.asarray(logits_NC, dtype=np.float64)
-    if task == "regression":
-        return logits
-    if calibration is None:
-        return softmax(logits) if task == "single_label" else sigmoid(logits)
-    if task == "multi_label":
+    if calibration is None or not task.is_classifier:
+        return apply_link(logits, task)
+    if task.link == "sigmoid":
         return _multi_label(logits, calibration)
     return _single_label(logits, calibration)
+
+
+def apply_link(logits_NC: ArrayLike, task: Task) -> FloatArray:
+    """Uncalibrated outputs [N, C] in float64: softmax, sigmoids, or the logits themselves."""
+    logits = np.asarray(logits_NC, dtype=np.float64)
+    if task.link == "identity":
+        return logits
+    return softmax(logits) if task.link == "softmax" else sigmoid(logits)
 
 
 def map_scores(scores_N: ArrayLike, calibration: Calibration) -> FloatArray:
     """Probabilities [N] of scores of any kind, by a logistic or isotonic calibration of one curve.
 
-    For `bundle.load_style_calibration`, whose scores are cosine similarities.
+    For `bundle.calibration.load_style_calibration`, whose scores are cosine similarities.
     """
     scores = np.asarray(scores_N, dtype=np.float64)
     if calibration.method == "isotonic":
@@ -68,7 +74,7 @@ def _single_label(logits_NC: FloatArray, calibration: Calibration) -> FloatArray
     if calibration.method == "logistic":
         x_N = calibration.scale[0] * log_odds(logits_NC) + calibration.bias[0]
         return np.stack([sigmoid(-x_N), sigmoid(x_N)], axis=1)
-    if calibration.method == "isotonic" and logits_NC.shape[1] == 2:
+    if calibration.method == "isotonic" and logits_NC.shape[1] == TWO_LABELS:
         second_N = _climb(softmax(logits_NC)[:, 1], calibration.steps[0])
         return np.stack([1.0 - second_N, second_N], axis=1)
     if calibration.method == "isotonic":

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from assay.calibrate.maps import apply_calibration, log_odds, map_scores
 from assay.metrics import sigmoid, softmax
 from assay.outcome.calibration import Calibration, Steps
+from assay.outcome.maps import apply_calibration, log_odds, map_scores
+from assay.tasks import Task
 
 LOGITS_N2 = np.array([[0.0, 0.0], [1.0, -1.0], [-2.0, 3.0]])
 LOGITS_N3 = np.array([[0.0, 1.0, -1.0], [2.0, 0.5, 0.0]])
@@ -16,27 +17,27 @@ def test_a_vector_scales_and_shifts_each_label():
     """softmax(scale * logits + bias)."""
     calibration = Calibration(method="vector", scale=(1.0, 2.0, 0.5), bias=(0.1, 0.0, -0.3))
     expected = softmax(LOGITS_N3 * [1.0, 2.0, 0.5] + [0.1, 0.0, -0.3])
-    np.testing.assert_allclose(apply_calibration(LOGITS_N3, calibration, "single_label"), expected)
+    np.testing.assert_allclose(apply_calibration(LOGITS_N3, calibration, Task.SINGLE_LABEL), expected)
 
 
 def test_a_logistic_map_of_two_labels_acts_on_their_log_odds():
     """P(second) = sigmoid(a (z1 - z0) + b), and the two sum to 1 without loss at either end."""
     calibration = Calibration(method="logistic", scale=(0.5,), bias=(-1.0,))
-    found = apply_calibration(LOGITS_N2, calibration, "single_label")
+    found = apply_calibration(LOGITS_N2, calibration, Task.SINGLE_LABEL)
     np.testing.assert_allclose(found[:, 1], sigmoid(0.5 * log_odds(LOGITS_N2) - 1.0))
     np.testing.assert_allclose(found.sum(axis=1), 1.0)
-    far = apply_calibration([[200.0, 0.0]], calibration, "single_label")
+    far = apply_calibration([[200.0, 0.0]], calibration, Task.SINGLE_LABEL)
     assert 0 < far[0, 1] < 1e-40
 
 
 def test_each_label_of_a_multi_label_head_has_its_own_map():
     """Logistic and isotonic go column by column, and rows need not sum to 1."""
     logistic = Calibration(method="logistic", scale=(1.0, 2.0, 3.0), bias=(0.0, 0.5, 1.0))
-    found = apply_calibration(LOGITS_N3, logistic, "multi_label")
+    found = apply_calibration(LOGITS_N3, logistic, Task.MULTI_LABEL)
     np.testing.assert_allclose(found[:, 2], sigmoid(3.0 * LOGITS_N3[:, 2] + 1.0))
     other = Steps(x=(0.0, 1.0), y=(0.0, 0.5))
     isotonic = Calibration(method="isotonic", steps=(CURVE, other, other))
-    found = apply_calibration(LOGITS_N3, isotonic, "multi_label")
+    found = apply_calibration(LOGITS_N3, isotonic, Task.MULTI_LABEL)
     np.testing.assert_allclose(found[:, 1], sigmoid(LOGITS_N3[:, 1]) / 2)
 
 
@@ -50,11 +51,11 @@ def test_an_isotonic_curve_is_straight_between_its_points_and_flat_beyond():
 def test_isotonic_maps_of_many_labels_are_brought_to_sum_1():
     """One against the rest each, then divided by their sum; a row of zeros is spread evenly."""
     calibration = Calibration(method="isotonic", steps=(CURVE,) * 3)
-    found = apply_calibration(LOGITS_N3, calibration, "single_label")
+    found = apply_calibration(LOGITS_N3, calibration, Task.SINGLE_LABEL)
     climbed = np.interp(softmax(LOGITS_N3), CURVE.x, CURVE.y)
     np.testing.assert_allclose(found, climbed / climbed.sum(axis=1, keepdims=True))
     nothing = Calibration(method="isotonic", steps=(Steps(x=(0.0,), y=(0.0,)),) * 3)
-    np.testing.assert_allclose(apply_calibration(LOGITS_N3, nothing, "single_label"), 1 / 3)
+    np.testing.assert_allclose(apply_calibration(LOGITS_N3, nothing, Task.SINGLE_LABEL), 1 / 3)
 
 
 def test_a_style_calibration_maps_similarities():
@@ -66,14 +67,14 @@ def test_a_style_calibration_maps_similarities():
 @pytest.mark.parametrize(
     ("task", "calibration"),
     [
-        ("single_label", None),
-        ("single_label", Calibration(temperature=2.0)),
-        ("single_label", Calibration(method="vector", scale=(1.0, 1.0), bias=(0.0, 0.0))),
-        ("single_label", Calibration(method="logistic", scale=(1.0,), bias=(0.0,))),
-        ("single_label", Calibration(method="isotonic", steps=(CURVE,))),
-        ("multi_label", Calibration(method="logistic", scale=(1.0, 1.0), bias=(0.0, 0.0))),
-        ("multi_label", Calibration(method="isotonic", steps=(CURVE, CURVE))),
-        ("regression", Calibration(method="conformal", half_width=1.0, coverage=0.9)),
+        (Task.SINGLE_LABEL, None),
+        (Task.SINGLE_LABEL, Calibration(temperature=2.0)),
+        (Task.SINGLE_LABEL, Calibration(method="vector", scale=(1.0, 1.0), bias=(0.0, 0.0))),
+        (Task.SINGLE_LABEL, Calibration(method="logistic", scale=(1.0,), bias=(0.0,))),
+        (Task.SINGLE_LABEL, Calibration(method="isotonic", steps=(CURVE,))),
+        (Task.MULTI_LABEL, Calibration(method="logistic", scale=(1.0, 1.0), bias=(0.0, 0.0))),
+        (Task.MULTI_LABEL, Calibration(method="isotonic", steps=(CURVE, CURVE))),
+        (Task.REGRESSION, Calibration(method="conformal", half_width=1.0, coverage=0.9)),
     ],
 )
 def test_a_row_without_a_finite_score_stays_without(task, calibration):

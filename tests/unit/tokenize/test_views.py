@@ -7,23 +7,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from assay.engine.sequences import Sequences
 from assay.errors import UsageError
 from assay.tokenize.encode import Encoder
-from assay.tokenize.windows import expand_windows, reduce_windows
+from assay.tokenize.views import WholeRows, Windows, number_views
 
 PREFIX, SUFFIX = (901,), (902, 903)
 
 
+def make_windows(max_length, *, stride=0, how="mean"):
+    """Windows between the special tokens of this file."""
+    return Windows(prefix=PREFIX, suffix=SUFFIX, max_length=max_length, stride=stride, how=how)
+
+
 def windows_of(contents, *, max_length, stride=0, nulls=()):
-    """The windows of documents given by their content ids."""
+    """What documents, given by their content ids, expand to, and the ids of each window."""
     rows = [[] if row in nulls else [*PREFIX, *ids, *SUFFIX] for row, ids in enumerate(contents)]
     offsets = np.cumsum([0, *map(len, rows)])
     flat = np.array([token for row in rows for token in row], dtype=np.uint16)
-    windows = expand_windows(
-        flat, offsets, prefix=PREFIX, suffix=SUFFIX, max_length=max_length, stride=stride
-    )
-    assert windows.flat_ids.dtype == flat.dtype
-    return windows, [window.tolist() for window in np.split(windows.flat_ids, windows.offsets[1:-1])]
+    expanded = make_windows(max_length, stride=stride).expand(Sequences(flat_ids=flat, offsets=offsets))
+    assert expanded.sequences.flat_ids.dtype == flat.dtype
+    return expanded, ids_of(expanded)
+
+
+def ids_of(expanded):
+    """The ids of each sequence."""
+    sequences = expanded.sequences
+    return [ids.tolist() for ids in np.split(sequences.flat_ids, sequences.offsets[1:-1])]
 
 
 def slow_windows(ids, capacity, stride):
@@ -40,23 +50,24 @@ def test_worked_example():
     """Ten tokens, four a window, one shared: windows start at 0, 3 and 6."""
     windows, ids = windows_of([range(10)], max_length=7, stride=1)
     assert ids == [[901, 0, 1, 2, 3, 902, 903], [901, 3, 4, 5, 6, 902, 903], [901, 6, 7, 8, 9, 902, 903]]
-    assert windows.document_of_window.tolist() == [0, 0, 0]
-    assert windows.offsets.tolist() == [0, 7, 14, 21]
+    assert windows.row_S.tolist() == [0, 0, 0]
+    assert windows.view_S.tolist() == [0, 1, 2]
+    assert windows.sequences.offsets.tolist() == [0, 7, 14, 21]
 
 
 def test_empty_documents_give_one_window_and_empty_rows_none():
     """A document without content is one window of special tokens; a null row has no window."""
     windows, ids = windows_of([[], [1], [2]], max_length=5, nulls={1})
     assert ids == [[901, 902, 903], [901, 2, 902, 903]]
-    assert windows.document_of_window.tolist() == [0, 2]
+    assert windows.row_S.tolist() == [0, 2]
 
 
 def test_no_documents_give_no_windows():
     """Zero rows, and null rows only, give zero windows and offsets of [0]."""
     for nulls in ((), (0,)):
         windows, _ = windows_of([[1]] * len(nulls), max_length=5, nulls=nulls)
-        assert windows.offsets.tolist() == [0]
-        assert len(windows.flat_ids) == len(windows.document_of_window) == 0
+        assert windows.sequences.offsets.tolist() == [0]
+        assert len(windows.sequences.flat_ids) == len(windows.row_S) == 0
 
 
 @given(
@@ -76,7 +87,7 @@ def test_windows_equal_the_slow_way(contents, capacity, data):
         for window in slow_windows(content, capacity, stride)
     ]
     assert ids == [window for _, window in expected]
-    assert windows.document_of_window.tolist() == [row for row, _ in expected]
+    assert windows.row_S.tolist() == [row for row, _ in expected]
 
 
 @pytest.mark.parametrize(("max_length", "stride"), [(16, 0), (16, 5), (16, 13), (512, 100)])
@@ -87,20 +98,12 @@ def test_windows_equal_transformers_overflow(wordpiece_folder, max_length, strid
         wordpiece_folder, max_length=max_length, on_long="window-mean", stride=stride
     )
     tokens = encoder.encode(pa.array(texts))
-    windows = expand_windows(
-        tokens.flat_ids,
-        tokens.offsets,
-        prefix=encoder.special_tokens.prefix,
-        suffix=encoder.special_tokens.suffix,
-        max_length=max_length,
-        stride=stride,
-    )
+    windows = encoder.views.expand(tokens.rows)
     expected = AutoTokenizer.from_pretrained(wordpiece_folder)(
         texts, truncation=True, max_length=max_length, stride=stride, return_overflowing_tokens=True
     )
-    ids = [window.tolist() for window in np.split(windows.flat_ids, windows.offsets[1:-1])]
-    assert ids == expected["input_ids"]
-    assert windows.document_of_window.tolist() == list(expected["overflow_to_sample_mapping"])
+    assert ids_of(windows) == expected["input_ids"]
+    assert windows.row_S.tolist() == list(expected["overflow_to_sample_mapping"])
 
 
 @pytest.mark.parametrize(("max_length", "stride"), [(3, 0), (8, 5), (8, -1)])
@@ -110,16 +113,38 @@ def test_windows_without_progress_are_refused(max_length, stride):
         windows_of([[1, 2, 3]], max_length=max_length, stride=stride)
 
 
+VIEWS = st.sampled_from([WholeRows(), *(make_windows(9, stride=2, how=how) for how in ("mean", "max"))])
+
+
+@given(
+    contents=st.lists(st.none() | st.lists(st.integers(0, 900), max_size=40), max_size=8),
+    views=VIEWS,
+)
+def test_every_row_has_its_views_in_order(contents, views):
+    """A row with ids has a view at least, a row without has none; rows and views within a row keep their order."""
+    rows = [[] if ids is None else [*PREFIX, *ids, *SUFFIX] for ids in contents]
+    flat = np.array([token for row in rows for token in row], dtype=np.uint16)
+    offsets = np.cumsum([0, *map(len, rows)])
+    expanded = views.expand(Sequences(flat_ids=flat, offsets=offsets))
+    assert set(expanded.row_S.tolist()) == {row for row, ids in enumerate(contents) if ids is not None}
+    assert (np.diff(expanded.row_S) >= 0).all()
+    counts = np.bincount(expanded.row_S, minlength=len(contents))
+    assert expanded.view_S.tolist() == number_views(counts).tolist()
+    assert expanded.view_S.tolist() == [view for count in counts for view in range(count)]
+    assert expanded.sequences.num_sequences == len(expanded.row_S)
+
+
 @given(counts=st.lists(st.integers(0, 4), min_size=1, max_size=12), how=st.sampled_from(["mean", "max"]))
 def test_reduce_equals_the_slow_way(counts, how):
     """Each document gets the mean or maximum of its windows; one without windows gets NaN."""
-    document_of_window = np.repeat(np.arange(len(counts)), counts)
+    row_S = np.repeat(np.arange(len(counts)), counts)
     logits = np.random.default_rng(0).normal(size=(sum(counts), 3)).astype(np.float32)
-    reduced = reduce_windows(logits, document_of_window, len(counts), how=how)
+    views = make_windows(9, how=how)
+    reduced = views.reduce(logits, row_S, number_views(np.array(counts)), len(counts))
     assert reduced.dtype == np.float32
     assert reduced.shape == (len(counts), 3)
     for row, count in enumerate(counts):
-        own = logits[document_of_window == row]
+        own = logits[row_S == row]
         if count == 0:
             assert np.isnan(reduced[row]).all()
         elif how == "max":
@@ -130,8 +155,38 @@ def test_reduce_equals_the_slow_way(counts, how):
             )
 
 
-def test_one_window_keeps_its_logits_exactly():
-    """A document of one window has that window's logits, bit for bit."""
-    logits = np.array([[0.1, -3.3], [1e-38, 3e38]], dtype=np.float32)
-    for how in ("mean", "max"):
-        np.testing.assert_array_equal(reduce_windows(logits, np.arange(2), 2, how=how), logits)
+@given(
+    rows=st.lists(st.booleans(), min_size=1, max_size=10),
+    views=VIEWS,
+    seed=st.integers(0, 99),
+)
+def test_one_view_keeps_its_outputs_exactly(rows, views, seed):
+    """A row of one view has that view's outputs, bit for bit; a row without views has NaN."""
+    row_S = np.flatnonzero(rows)
+    outputs = (np.random.default_rng(seed).normal(size=(len(row_S), 2)) * 10.0**30).astype(np.float32)
+    reduced = views.reduce(outputs, row_S, np.zeros_like(row_S), len(rows))
+    np.testing.assert_array_equal(reduced[row_S], outputs)
+    assert np.isnan(reduced[~np.array(rows)]).all()
+
+
+@pytest.mark.parametrize("views", [WholeRows(), make_windows(9, how="max")])
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_not_hidden(views, odd):
+    """A row of which one view has an output that is not finite is NaN throughout; its neighbour is not."""
+    outputs = np.array([[1.0, odd], [1.0, 2.0]], np.float32)
+    reduced = views.reduce(outputs, np.arange(2), np.zeros(2, np.int64), 2)
+    assert np.isnan(reduced[0]).all()
+    assert reduced[1].tolist() == [1.0, 2.0]
+
+
+def test_pairs_keep_their_second_texts():
+    """The second segments stay with their rows when empty rows are left out."""
+    rows = Sequences(
+        flat_ids=np.arange(9, dtype=np.uint16),
+        offsets=np.array([0, 0, 5, 5, 9]),
+        second_starts=np.array([0, 2, 0, 3], np.int32),
+    )
+    expanded = WholeRows().expand(rows)
+    assert expanded.row_S.tolist() == [1, 3]
+    assert expanded.sequences.second_starts.tolist() == [2, 3]
+    assert np.diff(expanded.sequences.offsets).tolist() == [5, 4]

@@ -1,0 +1,71 @@
+"""Labelled rows to logits, by the path of a run: calibration and evaluation see what scores are made of.
+
+Axes: N rows, C outputs.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from assay.data.rows import SourceRows
+from assay.errors import InputError
+from assay.labelled.rows import LabelledRows
+from assay.score.chunks import chunks
+from assay.score.scorer import Scorer
+
+BATCH_ROWS = 2_048
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledLogits:
+    """What the model gives for labelled rows."""
+
+    logits_NC: npt.NDArray[np.float32]
+    """Uncalibrated, views reduced, in the order of the rows; finite."""
+    num_tokens: int
+    """Tokens of all rows."""
+    num_truncated: int
+    """Rows whose text was cut."""
+
+
+def labelled_logits(scorer: Scorer, rows: LabelledRows) -> LabelledLogits:
+    """The logits of the rows, in their order.
+
+    Raises `InputError` where a row cannot be scored: a figure of the others would be of other rows.
+    """
+    logits, codes = [], Counter[str]()
+    num_tokens = num_truncated = 0
+    for chunk in chunks(_batches(rows), scorer.encoder, max_tokens=None):
+        logits.append(scorer.logits(scorer.forward(chunk)))
+        codes.update(chunk.errors.values())
+        num_tokens += int(chunk.tokens.num_tokens.sum())
+        num_truncated += int(chunk.tokens.truncated.sum())
+    if codes:
+        found = ", ".join(f"{count:,} {code}" for code, count in codes.most_common())
+        raise InputError(
+            f"{found} of {rows.num_rows:,} rows cannot be scored; a figure of the others would be of other rows;"
+            " drop or fix these"
+        )
+    logits_NC = np.concatenate(logits)
+    if num_odd := int((~np.isfinite(logits_NC).all(axis=1)).sum()):
+        raise InputError(
+            f"{num_odd:,} of {rows.num_rows:,} rows have logits that are not finite; a row without a score has no"
+            " part in a figure; check the model's weights and the precision"
+        )
+    return LabelledLogits(logits_NC=logits_NC, num_tokens=num_tokens, num_truncated=num_truncated)
+
+
+def _batches(rows: LabelledRows) -> Iterator[SourceRows]:
+    for start in range(0, rows.num_rows, BATCH_ROWS):
+        texts = rows.texts[start : start + BATCH_ROWS]
+        pairs = None if rows.text_pairs is None else rows.text_pairs[start : start + BATCH_ROWS]
+        yield SourceRows(
+            start=start,
+            num_rows=len(texts),
+            texts=pa.array(texts, pa.large_string()),
+            text_pairs=None if pairs is None else pa.array(pairs, pa.large_string()),
+        )
