@@ -130,7 +130,7 @@ def main() -> None:
 def _package_folder(name: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
-        raise SystemExit(f"{name} is not installed; pip install 'assay[quickstart]'")
+        raise SystemExit(f"{name} is not installed; pip install 'assay-corpus[quickstart]'")
     return Path(spec.origin).parent
 
 

@@ -193,18 +193,19 @@ def check_reference(
 
 
 def check_performance(root: Path) -> Iterator[str]:
-    """A problem where docs/performance.md is not what the recorded results give."""
+    """A problem for each of docs/performance.md and its charts that is not what the recorded results give."""
     if not (root / "benchmarks").is_dir():
         return
-    page = root / performance_page.PAGE
-    command = f"python tools/performance_page.py > {performance_page.PAGE}"
     try:
-        wanted = performance_page.performance_page(root)
+        wanted = performance_page.performance_files(root)
     except ValueError as error:
         yield f"{performance_page.PAGE}: {error}"
         return
-    if not page.exists() or page.read_text(encoding="utf-8") != wanted:
-        yield f"{performance_page.PAGE}: out of date; write it with {command}"
+    drawn = {path.relative_to(root).as_posix() for path in (root / performance_page.CHARTS).glob("*.svg")}
+    for name in sorted(wanted.keys() | drawn):
+        page = root / name
+        if not page.exists() or name not in wanted or page.read_text(encoding="utf-8") != wanted[name]:
+            yield f"{name}: out of date; run python tools/performance_page.py"
 
 
 def check(root: Path) -> list[str]:

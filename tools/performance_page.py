@@ -1,18 +1,23 @@
-"""Makes docs/performance.md from benchmarks/results.jsonl, so that no figure on it is typed by hand.
+"""Makes docs/performance.md and its charts from benchmarks/results.jsonl, so that no figure is typed by hand.
 
-    python tools/performance_page.py > docs/performance.md
+    python tools/performance_page.py      writes docs/performance.md and docs/performance/*.svg
 
-Shows the last result of each claim. A missing or empty results file gives a page that says so.
+Answers questions with the last result of each claim, then lists all of them. A sentence or a bar whose result is
+missing is left out; a missing or empty results file gives a page that says so.
 """
 
 import json
-import sys
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from performance_charts import Bar, bar_drawing
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = "benchmarks/results.jsonl"
 PAGE = "docs/performance.md"
+CHARTS = "docs/performance"
 
 CLAIMS: Mapping[str, str] = {
     "quickstart.seconds_after_install": "The quickstart, from start to report, once everything is installed",
@@ -79,10 +84,202 @@ CLAIMS: Mapping[str, str] = {
 }
 """What each claim says, in words; a claim that is not here is shown by its name."""
 
+Result = Mapping[str, object]
+PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ratio:
+    """A bar of a chart of ratios, or of seconds: a claim and what it is called there."""
+
+    claim: str
+    label: str
+    ceiling: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """A section of the page: a question, its answer, and a chart."""
+
+    title: str
+    answer: tuple[str, ...]
+    """Sentences; `{claim}` and `{claim/details/key}` stand for recorded figures."""
+    chart: str
+    """Name of the SVG file."""
+    chart_title: str
+    bars: tuple[Ratio, ...] = ()
+    one: str | None = None
+    """What the line at 1 is, where the bars are ratios."""
+    ceiling: str = "the most that could be had"
+    unit: str = "\u00d7"
+    engines: tuple[Ratio, ...] = ()
+    """Claims of engine throughput: each gives two bars of TFLOP/s, and the card's ceiling."""
+
+
+QUESTIONS = (
+    Question(
+        title="How fast is scoring on a GPU?",
+        answer=(
+            (
+                "The engine scores {h100.roberta_base.bf16.docs_per_second} documents a second with "
+                "RoBERTa-base in bf16 on one H100, {h100.roberta_base.bf16_vs_sorted_padded} times what the "
+                "usual recipe (transformers in bf16, sorted by length, padded) does with the same documents, "
+                "and {h100.roberta_base.fp8.docs_per_second} in fp8."
+            ),
+            (
+                "`assay score` on token ids keeps {h100.roberta_base.end_to_end_ids_over_engine} of the "
+                "engine's rate, on text {h100.roberta_base.end_to_end_text_over_engine}; two GPUs do "
+                "{h100x2.score_scaling} times what one does."
+            ),
+        ),
+        chart="scoring-gpu",
+        chart_title="Arithmetic done, TFLOP/s on one H100, and documents a second",
+        engines=(
+            Ratio(claim="h100.roberta_base.bf16.docs_per_second", label="RoBERTa-base, bf16"),
+            Ratio(claim="h100.roberta_base.fp8.docs_per_second", label="RoBERTa-base, fp8"),
+            Ratio(claim="h100.roberta_large.bf16_vs_sorted_padded", label="RoBERTa-large, bf16"),
+            Ratio(claim="h100.roberta_large.fp8_vs_sorted_padded", label="RoBERTa-large, fp8"),
+            Ratio(claim="h100.minilm.bf16.docs_per_second", label="MiniLM-L6, bf16"),
+            Ratio(claim="h100.deberta_v3_base.docs_per_second", label="DeBERTa-v3-base, bf16"),
+            Ratio(
+                claim="h100.modernbert_base_long.bf16_vs_sorted_padded", label="ModernBERT, long documents"
+            ),
+        ),
+        ceiling="a product of large squares on the same card",
+    ),
+    Question(
+        title="How fast is scoring on a CPU?",
+        answer=(
+            (
+                "On two cores MiniLM scores a real corpus at {cpu.score_vs_transformers_pipeline} times the "
+                "rate of the `transformers` pipeline and {cpu.score_vs_cross_encoder} times that of "
+                "sentence-transformers with its sorting by length."
+            ),
+            (
+                "Reading, writing and checking cost little: without a forward pass, a core does "
+                "{cpu.overhead_docs_per_second_core} documents a second."
+            ),
+        ),
+        chart="scoring-cpu",
+        chart_title="Assay over another way, 2 CPU cores",
+        bars=(
+            Ratio(claim="cpu.score_vs_transformers_pipeline", label="scoring, over transformers pipeline"),
+            Ratio(claim="cpu.score_vs_cross_encoder", label="scoring, over CrossEncoder.predict"),
+            Ratio(claim="cpu.tokenize_vs_tokenizers", label="tokenizing, over tokenizers alone"),
+            Ratio(claim="cpu.overhead_vs_pyarrow_loop", label="all but the model, over a pyarrow loop"),
+        ),
+        one="as fast as the other",
+    ),
+    Question(
+        title="How fast is training?",
+        answer=(
+            (
+                "Fine-tuning DistilBERT with 32 documents a step on one H100 goes "
+                "{h100.train_distilbert_b32_vs_trainer} times as fast as `transformers.Trainer` in bf16; "
+                "RoBERTa-base on long pairs {h100.train_roberta_base_pairs_vs_trainer} times, MiniLM on two "
+                "CPU cores {cpu.train_vs_trainer} times."
+            ),
+            (
+                "To the same validation accuracy on 20 Newsgroups it takes "
+                "{h100.train_time_to_accuracy_vs_trainer} of Trainer's time."
+            ),
+        ),
+        chart="training",
+        chart_title="Documents trained on a second, over another way",
+        bars=(
+            Ratio(
+                claim="h100.train_distilbert_b32_vs_ddp_recipe", label="DistilBERT, over a plain fp32 loop"
+            ),
+            Ratio(claim="h100.train_distilbert_b32_vs_trainer", label="DistilBERT, over Trainer"),
+            Ratio(
+                claim="h100.train_roberta_base_pairs_vs_trainer", label="RoBERTa-base, pairs, over Trainer"
+            ),
+            Ratio(claim="cpu.train_vs_trainer", label="MiniLM, 2 CPU cores, over Trainer"),
+            Ratio(claim="h100x2.train_scaling", label="DistilBERT, 2 GPUs over 1", ceiling=2),
+            Ratio(claim="h100x2.train_scaling_roberta-base", label="RoBERTa-base, 2 GPUs over 1", ceiling=2),
+        ),
+        one="as fast as the other",
+        ceiling="two GPUs, nothing lost",
+    ),
+    Question(
+        title="How fast is serving?",
+        answer=(
+            (
+                "One H100 answers {h100.serve_requests_vs_naive_fastapi} times as many requests as a plain "
+                "asynchronous handler with the same model; two CPU cores "
+                "{cpu.serve_requests_vs_naive_fastapi} times as many, or "
+                "{cpu.serve_requests_vs_naive_fastapi/details/ratio_without_padding} times where it does not "
+                "pad."
+            ),
+            (
+                "Lists of documents over HTTP get {h100.serve_batch_over_engine} of the engine's own rate. A "
+                "text of 500 tokens on an idle server takes {h100.serve_idle_p50_ms_500_tokens} ms; serving "
+                "adds {cpu.serve_added_latency_ms_p50} ms to the forward pass on a CPU."
+            ),
+        ),
+        chart="serving",
+        chart_title="Requests or documents a second, over another way",
+        bars=(
+            Ratio(claim="h100.serve_requests_vs_naive_fastapi", label="H100, over a plain handler"),
+            Ratio(claim="cpu.serve_requests_vs_naive_fastapi", label="2 CPU cores, over a plain handler"),
+            Ratio(
+                claim="h100.serve_batch_over_engine", label="/predict/batch, over the engine alone", ceiling=1
+            ),
+            Ratio(claim="cpu.serve_overload_goodput", label="3 times the load, over its capacity", ceiling=1),
+        ),
+        one="as fast as the other",
+    ),
+    Question(
+        title="How long does starting take?",
+        answer=(
+            (
+                "From a fresh process to the first document RoBERTa-base takes "
+                "{h100.cold_start_seconds_roberta_base} s on a machine that has compiled nothing yet, "
+                "{h100.warm_start_seconds_roberta_base} s afterwards. A server with MiniLM on a CPU is ready "
+                "after {cpu.serve_seconds_to_ready} s."
+            ),
+            (
+                "A run of 10,000 published parts goes on after {resume.seconds_10000_parts} s. The whole "
+                "quickstart takes {quickstart.seconds_after_install} s on two cores."
+            ),
+        ),
+        chart="starting",
+        chart_title="Seconds until the first document, answer or new unit",
+        bars=(
+            Ratio(claim="h100.cold_start_seconds_roberta_base", label="engine, H100, empty caches"),
+            Ratio(claim="h100.warm_start_seconds_roberta_base", label="engine, H100, warm caches"),
+            Ratio(claim="cpu.serve_seconds_to_ready", label="server, MiniLM, CPU"),
+            Ratio(claim="resume.seconds_10000_parts", label="run of 10,000 parts goes on"),
+        ),
+        unit=" s",
+    ),
+    Question(
+        title="How fast is merging, and in how much memory?",
+        answer=(
+            (
+                "Verifying and merging 10 million rows runs at {merge.speed_vs_duckdb} times the rate of "
+                "DuckDB's join on a string id and peaks at {merge.memory_vs_duckdb} of its memory."
+            ),
+            (
+                "Memory does not grow with the corpus: a worker peaks at {memory.peak_1e7_rows_over_1e5_rows}"
+                " times as much for 10 million rows as for 100,000."
+            ),
+        ),
+        chart="merging",
+        chart_title="Verify and merge over DuckDB's join, 10 million rows",
+        bars=(
+            Ratio(claim="merge.speed_vs_duckdb", label="rows a second (more is better)"),
+            Ratio(claim="merge.memory_vs_duckdb", label="peak memory (less is better)"),
+        ),
+        one="DuckDB",
+    ),
+)
+
 HEAD = f"""# Performance
 
 Made by `python tools/performance_page.py` from `{RESULTS}`, which the benchmarks write; `make check`
-compares it. Each script under `benchmarks/` measures one claim and, in the same run, what it is compared with.
+compares it. Each script under `benchmarks/` measures one claim and, in the same run, what it is compared with. The
+[table](#all-results) below has hardware, versions, date and command of each figure.
 """
 
 EMPTY = """
@@ -111,19 +308,91 @@ make setup
 ```
 
 The last line printed is the result. With `--record` it is added to `benchmarks/results.jsonl`; this page then has to be
-made again. Results are never edited. Run on a machine that does nothing else.
+made again with `python tools/performance_page.py`. Results are never edited. Run on a machine that does nothing else.
 """
 
 HEADER = ("claim", "value", "compared with", "hardware", "versions", "date", "command")
 KEYS = ("claim", "value", "unit", "baseline", "hardware", "versions", "date", "command")
 
-Result = Mapping[str, object]
 
+def performance_files(root: Path) -> dict[str, str]:
+    """The page and its charts by path, for the project at `root`.
 
-def performance_page(root: Path) -> str:
-    """The text of the page for the project at `root`; raises ValueError naming a line that is no result."""
+    Raises ValueError naming a line that is not a result.
+    """
     results = read_results(root / RESULTS)
-    return HEAD + (_table(results) if results else EMPTY) + TAIL
+    if not results:
+        return {PAGE: HEAD.replace("[table](#all-results) below", "table") + EMPTY + TAIL}
+    by_claim = {str(result["claim"]): result for result in results}
+    drawings = {question.chart: _drawing(question, by_claim) for question in QUESTIONS}
+    sections = "".join(_section(question, by_claim, drawings[question.chart]) for question in QUESTIONS)
+    page = HEAD + sections + "\n## All results\n" + _table(results) + TAIL
+    return {PAGE: page} | {f"{CHARTS}/{name}.svg": svg for name, svg in drawings.items() if svg}
+
+
+def _section(question: Question, results: Mapping[str, Result], drawing: str) -> str:
+    said = [sentence for template in question.answer if (sentence := _filled(template, results))]
+    if not said:
+        return ""
+    picture = f"\n![{question.chart_title}](performance/{question.chart}.svg)\n" if drawing else ""
+    return f"\n## {question.title}\n\n" + "\n".join(said) + "\n" + picture
+
+
+def _filled(template: str, results: Mapping[str, Result]) -> str | None:
+    """The sentence with its figures; None where one of them has not been recorded."""
+    values = {name: _look_up(results, name) for name in PLACEHOLDER.findall(template)}
+    if None in values.values():
+        return None
+    return PLACEHOLDER.sub(lambda found: f"**{_short(values[found[1]])}**", template)
+
+
+def _look_up(results: Mapping[str, Result], name: str) -> float | None:
+    """`claim` is the value of a claim, `claim/details/key` what its result holds below."""
+    claim, *below = name.split("/")
+    found: object = results.get(claim)
+    for key in below or ["value"]:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return float(found) if isinstance(found, int | float) else None
+
+
+def _drawing(question: Question, results: Mapping[str, Result]) -> str:
+    bars = [bar for engine in question.engines for bar in _engine_bars(engine, results)]
+    for each in question.bars:
+        value = _look_up(results, each.claim)
+        if value is not None:
+            shown = f"{_short(value)}{question.unit}"
+            bars.append(Bar(label=each.label, value=value, shown=shown, ceiling=each.ceiling))
+    if not bars:
+        return ""
+    return bar_drawing(question.chart_title, bars, one=question.one, ceiling=question.ceiling)
+
+
+def _engine_bars(engine: Ratio, results: Mapping[str, Result]) -> list[Bar]:
+    """Two bars of a claim about an engine, ours and the usual recipe's, with the card's ceiling."""
+    bars = []
+    for side, label in (("ours", engine.label), ("baseline", "usual recipe, bf16")):
+        teraflops, rate, share = (
+            _look_up(results, f"{engine.claim}/details/{side}/{key}")
+            for key in ("teraflops", "docs_per_second", "ceiling_share")
+        )
+        if teraflops is None or rate is None or share is None:
+            return []
+        bars.append(
+            Bar(
+                label=label,
+                value=teraflops,
+                shown=f"{_short(teraflops)}, {_short(rate)} docs/s",
+                is_ours=side == "ours",
+                ceiling=teraflops / share,
+            )
+        )
+    return bars
+
+
+def _short(value: float | None) -> str:
+    """A figure for a sentence: three digits, or all of those before the point."""
+    assert value is not None
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def read_results(path: Path) -> list[Result]:
@@ -171,5 +440,16 @@ def _figure(value: object) -> str:
     return f"{value:,.4g}" if isinstance(value, float) and value < 1000 else f"{value:,}"
 
 
+def write(root: Path) -> None:
+    """Write the page and its charts, and remove charts that it no longer has."""
+    wanted = performance_files(root)
+    for path in (root / CHARTS).glob("*.svg"):
+        if path.relative_to(root).as_posix() not in wanted:
+            path.unlink()
+    for name, text in wanted.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+
+
 if __name__ == "__main__":
-    sys.stdout.write(performance_page(ROOT))
+    write(ROOT)
