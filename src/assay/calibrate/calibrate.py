@@ -22,6 +22,7 @@ from assay._version import __version__
 from assay.bundle.bundle import Bundle
 from assay.bundle.calibration import save_calibration
 from assay.bundle.load import load_bundle
+from assay.bundle.texts import refuse_other_texts
 from assay.calibrate.conformal import fit_half_width, measured_coverage
 from assay.calibrate.disjoint import calibration_provenance, refuse_seen, refuse_shared
 from assay.calibrate.fit import (
@@ -155,6 +156,7 @@ def calibrate(settings: CalibrateSettings) -> CalibrateReport:
     """
     bundle = load_bundle(settings.bundle)
     _check_settings(settings, bundle)
+    refuse_other_texts(bundle, are_pairs=settings.text_pair_column is not None)
     devices.parse_precision(settings.precision, devices.parse_device(settings.device))
     if not os.access(bundle.path, os.W_OK):
         raise StorageError(
@@ -180,6 +182,7 @@ def calibrate_rows(
 ) -> CalibrateReport:
     """As `calibrate`, with the bundle, its engine and the rows handed in."""
     _check_settings(settings, bundle)
+    refuse_other_texts(bundle, are_pairs=rows.text_pairs is not None)
     labels = rows.labels if bundle.task is Task.REGRESSION else generic_names(rows.labels, bundle.labels)
     targets = to_targets(labels, bundle.task, bundle.labels)
     notes = refuse_seen(bundle, rows)

@@ -21,6 +21,7 @@ from assay import metrics
 from assay._version import __version__
 from assay.bundle.bundle import Bundle
 from assay.bundle.load import load_bundle
+from assay.bundle.texts import refuse_other_texts
 from assay.data.storage import is_object_url, local_path
 from assay.engine import devices
 from assay.engine.load import load_engine
@@ -70,6 +71,8 @@ def evaluate(settings: EvaluateSettings) -> EvaluateReport:
     against = None if settings.against is None else load_bundle(settings.against)
     if against is not None:
         _check_comparable(bundle, against)
+        refuse_other_texts(against, are_pairs=settings.text_pair_column is not None)
+    refuse_other_texts(bundle, are_pairs=settings.text_pair_column is not None)
     devices.parse_precision(settings.precision, devices.parse_device(settings.device))
     if settings.out is not None and not is_object_url(settings.out):
         _check_out(settings, local_path(settings.out))
@@ -256,12 +259,9 @@ def _check_out(settings: EvaluateSettings, out: Path) -> None:
 
 
 def _check_pairs(bundle: Bundle, encoder: Encoder, rows: LabelledRows) -> None:
+    refuse_other_texts(bundle, are_pairs=rows.text_pairs is not None)
     if rows.text_pairs is not None:
         encoder.check_pairs()
-    elif bundle.is_pair:
-        raise UsageError(
-            f"{bundle.path} takes pairs of texts and one column is given; give --text-pair-column"
-        )
 
 
 # ---------------------------------------------------------------- parts of the rows

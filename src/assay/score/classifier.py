@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from assay.bundle.bundle import Bundle
 from assay.bundle.load import load_bundle
+from assay.bundle.texts import refuse_other_texts
 from assay.data.columns import is_textual, value_type
 from assay.data.rows import NOT_TEXT, NOT_UTF8, NULL, SourceRows, as_text
 from assay.engine.engine import Engine
@@ -57,9 +58,7 @@ class Classifier:
         """
         first, first_errors = to_texts(texts)
         second, second_errors = (None, {}) if text_pairs is None else to_texts(text_pairs)
-        if second is None and self.bundle.is_pair:
-            msg = f"{self.bundle.path} takes pairs of texts and one column is given; pass text_pairs too"
-            raise InputError(msg)
+        refuse_other_texts(self.bundle, are_pairs=second is not None, setting="text_pairs", error=InputError)
         if second is not None and len(second) != len(first):
             msg = f"{len(first)} texts and {len(second)} second texts; a pair needs both; pass columns of one length"
             raise InputError(msg)

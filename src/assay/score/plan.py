@@ -6,6 +6,7 @@ from pathlib import Path
 from assay._version import __version__
 from assay.bundle.bundle import Bundle
 from assay.bundle.load import load_bundle
+from assay.bundle.texts import refuse_other_texts
 from assay.data.finding import find_sources
 from assay.data.sources import Columns, Source
 from assay.engine.precision import Computed
@@ -21,6 +22,7 @@ from assay.tokenize.plan import (
     TokenizerRecord,
     choose_max_length,
     find_token_run,
+    holds_pairs,
     other_lengths,
     tokenizer_record,
 )
@@ -37,9 +39,12 @@ def plan_score(settings: ScoreSettings, placement: Placement, precision: Compute
     """
     bundle = load_bundle(settings.bundle)
     token_run = find_token_run(settings.sources)
-    if bundle.is_pair and settings.text_pair_column is None and not (token_run or settings.input_ids_column):
-        msg = f"{bundle.path} takes pairs of texts and one column is given; set --text-pair-column"
-        raise UsageError(msg)
+    if token_run is not None:
+        refuse_other_texts(
+            bundle, are_pairs=holds_pairs(token_run), setting="--text-pair-column of assay tokenize"
+        )
+    elif settings.input_ids_column is None:
+        refuse_other_texts(bundle, are_pairs=settings.text_pair_column is not None)
     if token_run is None:
         record = TokenizerRecord(
             fingerprint=bundle.tokenizer_fingerprint,

@@ -10,6 +10,7 @@ from assay import machine
 from assay._version import __version__
 from assay.bundle.bundle import Bundle
 from assay.bundle.load import load_bundle
+from assay.bundle.texts import refuse_other_texts
 from assay.data.finding import find_sources
 from assay.data.sources import Columns
 from assay.errors import SourceError, UsageError
@@ -21,6 +22,8 @@ from assay.tokenize.settings import OnLong, TokenizeSettings
 
 TOKENS_PER_SECOND_AND_CORE = 150_000.0
 """What the tokenizers library does on one core, roughly; only sizes units."""
+SECOND_START = "second_start"
+"""Column of a token part of pairs: where token type 1 begins."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +73,7 @@ def plan_tokenize(settings: TokenizeSettings) -> Manifest:
     encoder = Encoder.from_bundle(
         bundle.path, max_length=max_length, on_long=settings.on_long, stride=settings.stride
     )
+    refuse_other_texts(bundle, are_pairs=settings.text_pair_column is not None)
     if settings.text_pair_column is not None:
         encoder.check_pairs()
     columns = Columns(
@@ -117,7 +121,7 @@ def _without_fingerprint(record: TokenizerRecord) -> dict[str, str | int]:
 def token_schema(id_: pa.Field, encoder: Encoder, *, is_pair: bool) -> pa.Schema:
     """The columns of a token part."""
     ids = pa.list_(pa.field("element", pa.from_numpy_dtype(encoder.id_type), nullable=False))
-    pair = [pa.field("second_start", pa.int32(), nullable=False)] if is_pair else []
+    pair = [pa.field(SECOND_START, pa.int32(), nullable=False)] if is_pair else []
     return pa.schema(
         [
             id_,
@@ -153,6 +157,11 @@ def find_token_run(patterns: Sequence[str]) -> Run | None:
         msg = f"{missing} of {len(units)} units of the tokenize run {url} are not published; finish it first"
         raise SourceError(msg)
     return run
+
+
+def holds_pairs(run: Run) -> bool:
+    """Whether a tokenize run's rows are pairs of texts."""
+    return SECOND_START in run.manifest.arrow_schema().names
 
 
 def tokenizer_record(run: Run) -> TokenizerRecord:

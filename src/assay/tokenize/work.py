@@ -18,6 +18,7 @@ from assay.runs.manifest import Manifest
 from assay.runs.plan import Unit
 from assay.telemetry import Counters
 from assay.tokenize.encode import Encoder, Tokens
+from assay.tokenize.plan import SECOND_START
 
 BATCH_ROWS = 1_024
 
@@ -101,9 +102,9 @@ class TokenizeWork:
             if errors
             else pa.nulls(rows.num_rows, pa.string()),
         }
-        if "second_start" in self._schema.names:
+        if SECOND_START in self._schema.names:
             starts = tokens.second_starts
-            columns["second_start"] = pa.array(
+            columns[SECOND_START] = pa.array(
                 np.zeros(rows.num_rows, dtype=np.int32) if starts is None else starts
             )
         return pa.RecordBatch.from_arrays([columns[name] for name in self._schema.names], schema=self._schema)
