@@ -10,7 +10,7 @@ import numpy as np
 
 from assay.bundle.bundle import Bundle
 from assay.errors import InputError
-from assay.labelled.provenance import count_seen, packed_hashes, row_hashes
+from assay.labelled.provenance import count_seen, hashes_of, packed_provenance, row_hashes
 from assay.labelled.rows import LabelledRows
 
 
@@ -46,5 +46,4 @@ def refuse_shared(rows: LabelledRows, test_rows: LabelledRows) -> None:
 
 def calibration_provenance(rows: LabelledRows) -> Mapping[str, Mapping[str, str]]:
     """The rows' hashes in the shape of a bundle's provenance, under the role `calibration`."""
-    packed = {kind: packed_hashes({"calibration": hashes}) for kind, hashes in row_hashes(rows).items()}
-    return {f"{kind}_hashes": by_role for kind, by_role in packed.items() if by_role}
+    return packed_provenance(hashes_of({"calibration": rows}))

@@ -25,6 +25,7 @@ S = TypeVar("S")
 
 NOT_GIVEN = None
 HELP_WIDTH = 110
+_CONFIG_SUFFIXES = frozenset({".toml", ".yaml", ".yml"})
 _KINDS = {
     tuple: "a list of strings",
     float: "a number",
@@ -128,7 +129,8 @@ def parse_settings(parser: Parser, settings: type[S], arguments: Sequence[str]) 
     for argument in unknown:
         if argument.startswith("-"):
             refuse_unknown(argument.split("=")[0], known, "flag", f"{parser.prog} --help")
-        msg = f"{argument!r} is one argument too many; see {parser.prog} --help"
+        way_out = _rows_hint(argument, settings) or f"see {parser.prog} --help"
+        msg = f"{argument!r} is one argument too many; {way_out}"
         raise UsageError(msg)
     given = {name: value for name, value in vars(namespace).items() if value not in (NOT_GIVEN, [])}
     config = given.pop("config", None)
@@ -154,9 +156,10 @@ def read_config(path: Path, settings: type) -> dict[str, Any]:
     try:
         content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"config {path} cannot be read ({error}); give a TOML or YAML file"
+        way_out = _rows_hint(str(path), settings) or "give a TOML or YAML file"
+        msg = f"config {path} cannot be read ({error}); {way_out}"
         raise UsageError(msg) from error
-    raw = _parse(path, content)
+    raw = _parse(path, content, settings)
     hints = get_type_hints(settings)
     for key, value in raw.items():
         if key not in hints:
@@ -165,7 +168,15 @@ def read_config(path: Path, settings: type) -> dict[str, Any]:
     return raw
 
 
-def _parse(path: Path, content: str) -> dict[str, Any]:
+def _rows_hint(given: str, settings: type) -> str | None:
+    """The way out where rows were given for a config, of a command that takes them with a flag."""
+    takes_rows = any(field.name == "data" and not is_positional(field) for field in fields(settings))
+    if Path(given).suffix in _CONFIG_SUFFIXES or not takes_rows:
+        return None
+    return f"a config holds settings, rows go to --data: --data {given}"
+
+
+def _parse(path: Path, content: str, settings: type) -> dict[str, Any]:
     import yaml
 
     is_yaml = path.suffix in {".yaml", ".yml"}
@@ -173,7 +184,8 @@ def _parse(path: Path, content: str) -> dict[str, Any]:
         raw = yaml.safe_load(content) if is_yaml else tomllib.loads(content)
     except (ValueError, yaml.YAMLError) as error:  # PyYAML lets a date that is none through as ValueError
         first = str(error).replace("\n", " ")
-        way_out = "mend it" if is_yaml or path.suffix == ".toml" else "call it .yaml if it is YAML"
+        hint = _rows_hint(str(path), settings) or "call it .yaml if it is YAML"
+        way_out = "fix it" if path.suffix in _CONFIG_SUFFIXES else hint
         msg = f"config {path} is not {'YAML' if is_yaml else 'TOML'} ({first}); {way_out}"
         raise UsageError(msg) from error
     if not isinstance(raw, dict):

@@ -56,6 +56,21 @@ def packed_hashes(columns: Mapping[str, HashArray]) -> dict[str, str]:
     return {role: content for role, content in packed.items() if content is not None}
 
 
+def hashes_of(sides: Mapping[str, LabelledRows]) -> dict[Kind, dict[str, HashArray]]:
+    """The hashes of the rows of each role, by kind and role, as far as they have the columns."""
+    found: dict[Kind, dict[str, HashArray]] = {}
+    for role, rows in sides.items():
+        for kind, hashes in row_hashes(rows).items():
+            found.setdefault(kind, {})[role] = hashes
+    return found
+
+
+def packed_provenance(hashes: Mapping[Kind, Mapping[str, HashArray]]) -> dict[str, dict[str, str]]:
+    """Hashes by kind and role in the shape of a bundle's provenance; what is too large is left out."""
+    packed = {kind: packed_hashes(columns) for kind, columns in hashes.items()}
+    return {f"{kind}_hashes": by_role for kind, by_role in packed.items() if by_role}
+
+
 def seen_hashes(provenance: Mapping[str, object], kind: Kind = "text") -> dict[str, HashArray]:
     """The hashes that a bundle's provenance keeps, by role (`train`, `validation`); {} where none."""
     packed = provenance.get(f"{kind}_hashes")

@@ -3,11 +3,12 @@
 import glob
 import json
 import math
-from collections import defaultdict
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from assay.data.rows import SourceRows
 from assay.data.sources import Columns
 from assay.data.storage import is_object_url, local_path
 from assay.errors import SourceError
-from assay.labelled.labels import Label
+from assay.labelled.labels import Label, brief
 from assay.labelled.rows import LabelledRows
 from assay.tasks import Task
 
@@ -28,9 +29,12 @@ _L = TypeVar("_L", bound=Label)
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 _NEEDS: dict[Task, str] = {
-    Task.SINGLE_LABEL: "strings, whole numbers or booleans; for lists of labels set --task multi_label",
-    Task.MULTI_LABEL: "lists of names, or JSON arrays as text; for one label a row set --task single_label",
-    Task.REGRESSION: "numbers; for named labels set --task single_label",
+    Task.SINGLE_LABEL: "strings, whole numbers or booleans; for lists of labels the task is multi_label",
+    Task.MULTI_LABEL: (
+        'lists of names, or JSON arrays as text such as ["sports", "tennis"];'
+        " for one label a row the task is single_label"
+    ),
+    Task.REGRESSION: "numbers; for named labels the task is single_label",
 }
 """What a label column holds, and the way out where it holds something else."""
 
@@ -64,28 +68,23 @@ def read_labelled(
     groups: list[str] = []
     ids: list[str] = []
     for source in find_sources(patterns, format=format, columns=columns):
-        problems: dict[str, list[int]] = defaultdict(list)
+        problems = _Problems()
         for rows in read_rows(source, columns, 0, source.num_rows):
             for at, code in rows.errors.items():
-                problems[code].append(rows.start + at)
+                problems.note(rows.start + at, _Unusable(code))
             if rows.labels is not None and not _may_hold_labels(rows.labels.type, task):
                 raise SourceError(
                     f"{source.uri}: label column {label_column!r} is {rows.labels.type};"
                     f" a {task} column holds {_NEEDS[task]}"
                 )
-            labels += _converted(rows, rows.labels, _LABEL_OF[task], problems, missing="no label")
+            labels += _converted(rows, rows.labels, _LABEL_OF[task], problems, missing="without a label")
             texts += _texts(rows.texts)
             pairs += _texts(rows.text_pairs)
-            groups += _converted(rows, rows.groups, _name, problems, missing="no group")
+            groups += _converted(rows, rows.groups, _name, problems, missing="without a group")
             if id_column is not None:
-                ids += _converted(rows, rows.ids, _name, problems, missing="no id")
-        if problems:
-            found = ", ".join(f"{len(where):,} {code}" for code, where in problems.items())
-            first = min(row for where in problems.values() for row in where)
-            raise SourceError(
-                f"{source.uri}: {found} of {source.num_rows:,} rows, the first at row {first} (from 0);"
-                " every row needs a text and a usable label (group, id where named); drop or mend these rows"
-            )
+                ids += _converted(rows, rows.ids, _name, problems, missing="without an id")
+        if problems.counts:
+            raise SourceError(f"{source.uri}: {problems.describe(source.num_rows)}")
     if not texts:
         raise SourceError(f"{', '.join(patterns)}: 0 rows; labelled rows are needed; name other sources")
     return LabelledRows(
@@ -107,8 +106,40 @@ def local_paths(patterns: Sequence[str]) -> list[Path]:
 # ---------------------------------------------------------------- a value of a column as a label
 
 
-class _Unusable(Exception):  # noqa: N818  no error of the program: a finding about one value
-    """What is wrong with a value, as it is counted."""
+_EVERY_ROW_NEEDS = "every row needs a text and a usable label (group, id where named)"
+
+
+class _Unusable(Exception):  # noqa: N818  not an error of the program: a finding about one value
+    """What is wrong with a value, as it is counted, and what would be right."""
+
+    def __init__(self, code: str, wanted: str = _EVERY_ROW_NEEDS) -> None:
+        super().__init__(code)
+        self.code = code
+        self.wanted = wanted
+
+
+@dataclass(slots=True)
+class _Problems:
+    """The rows of a source that cannot be used: how many of each kind, and the first."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    first_row: int = 0
+    first: str = ""
+    """The value of the first row, where it is one that is shown, and what would be right."""
+
+    def note(self, row: int, found: _Unusable, value: object = None) -> None:
+        if not self.counts or row < self.first_row:
+            shown = "" if value is None else f", {brief(repr(value))}"
+            self.first_row, self.first = row, f"{shown}; {found.wanted}"
+        self.counts[found.code] = self.counts.get(found.code, 0) + 1
+
+    def describe(self, num_rows: int) -> str:
+        """One line: how many of so many rows, what is wrong, the first value, the way out."""
+        found = ", ".join(f"{count:,} {code}" for code, count in self.counts.items())
+        return (
+            f"{sum(self.counts.values()):,} of {num_rows:,} rows cannot be used ({found}),"
+            f" the first is row {self.first_row} (from 0){self.first}; fix or drop these rows"
+        )
 
 
 def _texts(column: pa.Array | None) -> list[str]:
@@ -119,7 +150,7 @@ def _converted(
     rows: SourceRows,
     column: pa.Array | None,
     convert: Callable[[object], _L],
-    problems: dict[str, list[int]],
+    problems: _Problems,
     *,
     missing: str,
 ) -> list[_L]:
@@ -127,17 +158,18 @@ def _converted(
     converted: list[_L] = []
     for at, value in enumerate([] if column is None else python_values(column)):
         try:
-            is_missing = value is None or (isinstance(value, str) and not value.strip())
-            converted.append(_refuse(missing) if is_missing else convert(value))
+            converted.append(convert(_present(value, missing)))
         except _Unusable as found:
             # A row that is broken as a whole is counted as that alone.
             if at not in rows.errors:
-                problems[str(found)].append(rows.start + at)
+                problems.note(rows.start + at, found, value)
     return converted
 
 
-def _refuse(code: str) -> NoReturn:
-    raise _Unusable(code)
+def _present(value: object, missing: str) -> object:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise _Unusable(missing)
+    return value
 
 
 def _may_hold_labels(kind: pa.DataType, task: Task) -> bool:
@@ -160,7 +192,7 @@ def _name(value: object) -> str:
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise _Unusable("NaN or infinite where a name is wanted")
+            raise _Unusable("with NaN or infinity for a name")
         return str(int(value)) if value.is_integer() else str(value)
     return str(value)
 
@@ -168,27 +200,46 @@ def _name(value: object) -> str:
 def _single_label(value: object) -> str:
     if isinstance(value, float | Decimal):
         if not math.isfinite(value):
-            raise _Unusable("NaN as a label")
+            raise _Unusable("with NaN as a label")
         if value != int(value):
-            raise _Unusable("fraction as a label (--task regression takes numbers)")
+            raise _Unusable(
+                "with a fraction as a label", "labels are names; for numbers the task is regression"
+            )
         return str(int(value))
     return _name(value)
 
 
 def _label_set(value: object) -> tuple[str, ...]:
+    items = value
     if isinstance(value, str | bytes):
         try:
-            value = json.loads(value)
+            items = json.loads(value)
         except ValueError:
-            value = None
-    if not isinstance(value, list) or any(isinstance(item, dict | list | float) for item in value):
-        raise _Unusable("label that is no list of names")
-    names = tuple(_name(item) for item in value if item is not None)
-    if len(names) < len(value) or not all(name.strip() for name in names):
-        raise _Unusable("list with an empty name")
+            items = None
+    if not isinstance(items, list) or any(isinstance(item, dict | list | float) for item in items):
+        raise _Unusable(
+            "with a label that is not a list of names",
+            f"write a list, or a JSON array as text: {_as_list(value)}; for one label a row the task is single_label",
+        )
+    names = tuple(_name(item) for item in items if item is not None)
+    if len(names) < len(items) or not all(name.strip() for name in names):
+        raise _Unusable("with an empty name in a list", "leave it out of the list")
     if len(set(names)) < len(names):
-        raise _Unusable("list that names a label twice (write the names of a row's labels, no 0/1 vector)")
+        raise _Unusable(
+            "with a list that names a label twice",
+            "write the names of the labels that the row has, not a 0 or 1 for each label",
+        )
     return names
+
+
+def _as_list(value: object) -> str:
+    """How a text would be written as a list of names: `a; b` as `["a", "b"]`."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    if not isinstance(text, str) or not re.fullmatch(r"[^\[\]{}]{1,40}", text):
+        return '["sports", "tennis"]'
+    return json.dumps(
+        [name for each in re.split(r"[,;|]", text) if (name := each.strip())], ensure_ascii=False
+    )
 
 
 def _number(value: object) -> float:
@@ -196,11 +247,13 @@ def _number(value: object) -> float:
     try:
         number = float(value)
     except ValueError:
-        raise _Unusable("label that is no number") from None
+        raise _Unusable(
+            "with a label that is not a number", "write numbers; for named labels the task is single_label"
+        ) from None
     if math.isnan(number):
-        raise _Unusable("NaN as a label")
+        raise _Unusable("with NaN as a label")
     if not abs(number) <= _MAX_FLOAT32:
-        raise _Unusable("infinite label (beyond float32)")
+        raise _Unusable("with an infinite label (beyond float32)", "scale the numbers")
     return number
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 
 from assay.errors import InputError
 from assay.labelled.labels import Label
@@ -35,6 +36,12 @@ class LabelledRows:
     def num_rows(self) -> int:
         """Number of rows."""
         return len(self.texts)
+
+    def sample(self, num_rows: int, *, seed: int) -> "LabelledRows":
+        """So many rows, drawn by the seed, in their order; all of them where there are no more."""
+        if num_rows >= self.num_rows:
+            return self
+        return self.take(sorted(Random(f"{seed}").sample(range(self.num_rows), num_rows)))
 
     def take(self, rows: Sequence[int]) -> "LabelledRows":
         """These rows, in this order."""

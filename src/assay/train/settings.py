@@ -35,6 +35,8 @@ class TrainSettings(Texts, SourceFormat, CpuThreads):
     """Column (author, book, url) whose rows stay on one side of the split."""
     id_column: str | None = None
     """Column of ids; rows of one id stay on one side too, and calibration refuses ids that were trained on."""
+    limit_rows: int | None = field(default=None, metadata=COUNT)
+    """For a trial: so many rows of `data`, and of `validation_data`, drawn by the seed."""
     validation_share: float = field(default=0.1, metadata=within(above=0, below=1))
     """Share of the rows set aside where there is no `validation_data`, above 0 and below 1."""
     near_duplicates: bool = True

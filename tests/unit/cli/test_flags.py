@@ -168,3 +168,31 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     for file in (tmp_path / "none.toml", tmp_path, tmp_path / "c.toml"):
         with pytest.raises(UsageError, match=r"cannot be read .*; give a TOML or YAML file"):
             parse("--config", file)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("data.csv", b"text,label\na,b\n"),
+        ("rows.jsonl", b'{"text": "a", "label": "b"}\n'),
+        ("rows.parquet", b"PAR1\xff\xfe"),
+        ("rows.tsv", b"text\tlabel\n"),
+        ("none.csv", None),
+        ("*.jsonl", None),
+    ],
+)
+def test_rows_in_the_place_of_a_config_are_told_where_to_go(tmp_path, name, content):
+    """`assay train data.csv` names the flag for rows, whatever their format, and so do more of them."""
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    for words in ([file], ["--out", "o", file], ["train.toml", file]):
+        with pytest.raises(UsageError) as caught:
+            parse(*map(str, words), verb="train")
+        assert str(caught.value).endswith(f"a config holds settings, rows go to --data: --data {file}")
+
+
+def test_a_config_that_is_wrong_is_not_taken_for_rows(config):
+    """A file that is called TOML is one."""
+    with pytest.raises(UsageError, match=r"is not TOML .*; fix it$"):
+        parse(str(config("a = = b")), verb="train")

@@ -282,7 +282,7 @@ def test_a_calibration_of_other_lengths_is_warned_of(calibrated, rows):
             InputError,
             r"labels \['fish'\]; the model knows \['ham', 'spam'\]",
         ),
-        ("single_label", ["ham", None], SourceError, "no label"),
+        ("single_label", ["ham", None], SourceError, "1 without a label"),
         ("regression", [1.0, float("nan")], SourceError, "NaN as a label"),
         ("single_label", [], SourceError, "0 rows"),
     ],

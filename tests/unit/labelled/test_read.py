@@ -158,27 +158,62 @@ def test_pairs_are_read(read):
 @pytest.mark.parametrize(
     ("name", "columns", "options", "expected"),
     [
-        (PARQUET, {"label": ["x", None, " "]}, {}, r"2 no label of 3 rows, the first at row 1"),
-        (CSV, {"label": ["x", "", "y"]}, {}, r"1 no label of 3 rows"),
-        (PARQUET, {"label": [1.0, math.nan]}, {}, r"1 NaN as a label of 2 rows"),
-        (PARQUET, {"label": [1.0, 1.5]}, {}, r"1 fraction as a label \(--task regression takes numbers\)"),
-        (PARQUET, {"label": [1.0, math.nan, None]}, {"task": "regression"}, "1 NaN as a label, 1 no label"),
-        (CSV, {"label": ["1", "NaN", "inf"]}, {"task": "regression"}, "1 NaN as a label, 1 infinite label"),
-        (PARQUET, {"label": [1e39, 1.0]}, {"task": "regression"}, "1 infinite label"),
-        (CSV, {"label": ["1", "good"]}, {"task": "regression"}, "1 label that is no number of 2 rows"),
-        (JSONL, {"label": [["a"], None]}, {"task": "multi_label"}, "1 no label of 2 rows"),
-        (JSONL, {"label": [["a"], ["b", None]]}, {"task": "multi_label"}, "1 list with an empty name"),
-        (CSV, {"label": ["a", '["b"]']}, {"task": "multi_label"}, "1 label that is no list of names"),
+        (
+            PARQUET,
+            {"label": ["x", None, " "]},
+            {},
+            r"2 of 3 rows .*\(2 without a label\), the first is row 1 ",
+        ),
+        (CSV, {"label": ["x", "", "y"]}, {}, r"1 of 3 rows cannot be used \(1 without a label\)"),
+        (PARQUET, {"label": [1.0, math.nan]}, {}, r"1 of 2 rows cannot be used \(1 with NaN as a label\)"),
+        (
+            PARQUET,
+            {"label": [1.0, 1.5]},
+            {},
+            r"1 with a fraction as a label.*, 1\.5; .*task is regression",
+        ),
+        (
+            PARQUET,
+            {"label": [1.0, math.nan, None]},
+            {"task": "regression"},
+            "1 with NaN .*, 1 without a label",
+        ),
+        (
+            CSV,
+            {"label": ["1", "NaN", "inf"]},
+            {"task": "regression"},
+            "1 with NaN .*, 1 with an infinite label",
+        ),
+        (PARQUET, {"label": [1e39, 1.0]}, {"task": "regression"}, "1 with an infinite label"),
+        (
+            CSV,
+            {"label": ["1", "good"]},
+            {"task": "regression"},
+            "1 with a label .*not a number.*'good'; write numbers",
+        ),
+        (JSONL, {"label": [["a"], None]}, {"task": "multi_label"}, "1 without a label"),
+        (JSONL, {"label": [["a"], ["b", None]]}, {"task": "multi_label"}, "1 with an empty name in a list"),
+        (
+            CSV,
+            {"label": ["a", '["b"]']},
+            {"task": "multi_label"},
+            "1 with a label that is not a list of names",
+        ),
         (
             PARQUET,
             {"label": [[0, 1, 1], [0, 1, 0]]},
             {"task": "multi_label"},
-            "2 list that names a label twice",
+            "2 with a list that names a label twice",
         ),
-        (PARQUET, {"label": ["x", "y"], "g": [None, "b"]}, {"group_column": "g"}, "1 no group"),
-        (PARQUET, {"label": ["x", "y"], "g": [1.0, math.nan]}, {"group_column": "g"}, "1 NaN or infinite"),
-        (PARQUET, {"label": ["x", "y"], "i": ["a", None]}, {"id_column": "i"}, "1 no id"),
-        (JSONL, {"text": ["a", None], "label": ["x", None]}, {}, "1 null of 2 rows"),
+        (PARQUET, {"label": ["x", "y"], "g": [None, "b"]}, {"group_column": "g"}, "1 without a group"),
+        (
+            PARQUET,
+            {"label": ["x", "y"], "g": [1.0, math.nan]},
+            {"group_column": "g"},
+            "1 with NaN or infinity",
+        ),
+        (PARQUET, {"label": ["x", "y"], "i": ["a", None]}, {"id_column": "i"}, "1 without an id"),
+        (JSONL, {"text": ["a", None], "label": ["x", None]}, {}, r"1 of 2 rows cannot be used \(1 null\)"),
     ],
 )
 def test_rows_that_cannot_be_used_are_counted_and_refused(read, name, columns, options, expected):
@@ -186,16 +221,36 @@ def test_rows_that_cannot_be_used_are_counted_and_refused(read, name, columns, o
     with pytest.raises(SourceError, match=expected) as caught:
         read(name, columns, **options)
     assert "\n" not in str(caught.value)
-    assert "drop or mend these rows" in str(caught.value)
+    assert "fix or drop these rows" in str(caught.value)
+
+
+@EVERY_FORMAT
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        ("sports", '["sports"]'),
+        ("sports; tennis", '["sports", "tennis"]'),
+        ("sports|tennis,golf", '["sports", "tennis", "golf"]'),
+        ("Tennis \u2014 men", '["Tennis \u2014 men"]'),
+        ("{'sports'}", '["sports", "tennis"]'),
+        ("7", '["7"]'),
+    ],
+)
+def test_a_text_where_a_list_is_wanted_is_shown_with_its_form(read, name, value, form):
+    """The value seen, and how it would be written."""
+    with pytest.raises(SourceError) as caught:
+        read(name, {"label": ['["a"]', value]}, task="multi_label")
+    assert f"row 1 (from 0), {value!r}" in str(caught.value)
+    assert f"JSON array as text: {form}; for one label a row the task is single_label" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("column", "task", "expected"),
     [
-        (pa.array([["a"]]), "single_label", "set --task multi_label"),
+        (pa.array([["a"]]), "single_label", "the task is multi_label"),
         (pa.array([{"a": 1}]), "single_label", "label column 'label' is struct"),
         (pa.array([[0.5, 1.0]]), "multi_label", "a multi_label column holds lists of names"),
-        (pa.array([3]), "multi_label", "set --task single_label"),
+        (pa.array([3]), "multi_label", "the task is single_label"),
         (pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())), "multi_label", "holds lists of names"),
         (pa.array([True]), "regression", "a regression column holds numbers"),
         (pa.array([["a"]]), "regression", "a regression column holds numbers"),
@@ -210,11 +265,11 @@ def test_a_column_of_another_type_names_the_way_out(read, column, task, expected
 @pytest.mark.parametrize(
     ("label", "task", "expected"),
     [
-        ("\ud800", "single_label", "1 not_utf8 of 1 rows"),
-        (["a", "\ud800"], "multi_label", "1 not_utf8 of 1 rows"),
+        ("\ud800", "single_label", r"1 of 1 rows cannot be used \(1 not_utf8\)"),
+        (["a", "\ud800"], "multi_label", r"1 of 1 rows cannot be used \(1 not_utf8\)"),
         ([["a"]], "multi_label", "'label' is nested"),
         ({"a": 1}, "single_label", "'label' is nested"),
-        ([], "single_label", "set --task multi_label"),
+        ([], "single_label", "the task is multi_label"),
     ],
 )
 def test_odd_json_labels_are_refused(read, label, task, expected):

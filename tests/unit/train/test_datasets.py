@@ -213,12 +213,13 @@ def test_pairs_on_one_side_alone_are_refused():
         ({"label": [1.0] * 39 + [2.0]}, {"task": "regression"}, r"set best_by = mae, or hand in more"),
         ({"label": [1.0] * 39 + [2.0]}, {"task": "regression", "best_by": "mae"}, None),
         ({"label": ["x", "y"] * 20, "g": ["one"] * 39 + ["two"]}, {"group_column": "g"},
-         r"group 'one' of column g has 39 of 40 rows, the larger split 36;.*choose a finer group column"),
+         r"group 'one' has 39 of 40 rows, the larger split 36;.*choose a finer group column"),
         ({"label": ["x", "y"] * 20, "text": ["same"] * 39 + ["other"]}, {},
          r"39 of 40 rows are tied together.*larger split has 36; drop the repeats"),
         ({"label": ["x", "y"] * 20, "g": ["one", "two"] * 20}, {"group_column": "g"},
          r"leave a split empty: that is 4.0 rows and the smallest group has 20"),
-        ({"label": [f"label {row}" for row in range(40)]}, {}, "each label must occur in training first"),
+        ({"label": [f"label {row}" for row in range(20)], "text": sentences(20)}, {},
+         "each label must occur in training first"),
         ({"label": ["x"], "text": ["one"]}, {}, "1 rows at validation_share=0.1 leave a split empty: there is one row"),
     ],
 )  # fmt: skip
@@ -231,6 +232,59 @@ def test_rows_that_cannot_be_split_or_learnt_are_refused(save, columns, changes,
     with pytest.raises(InputError, match=expected) as caught:
         prepare_rows(settings(path, **changes))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("label_of", "expected"),
+    [
+        (
+            lambda row: f"Title {row} of something",
+            r"300 different labels in 300 rows, 300 of them in one row",
+        ),
+        (lambda row: f"id-{row // 2 if row < 60 else row}", r"270 different labels.*ids, titles or names"),
+        (
+            lambda row: row * 0.5 if row % 2 == 0 else row,
+            r"look like numbers \(for numbers the task is regression",
+        ),
+        (
+            lambda row: f"{row} is a sentence that nobody would take for the name of a label",
+            "look like texts",
+        ),
+    ],
+)
+def test_a_column_that_holds_no_labels_is_named_as_such(save, label_of, expected):
+    """A label a row or nearly so: the number of labels, some of them, and what the column may hold instead."""
+    path = save(text=sentences(300), label=[label_of(row) for row in range(300)])
+    with pytest.raises(InputError, match=expected) as caught:
+        prepare_rows(settings(path))
+    assert str(caught.value).startswith("label column 'label' has ")
+    assert "name another one" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("num_labels", "is_said"), [(100, False), (101, True)])
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_hundreds_of_labels_are_said(save, task, num_labels, is_said):
+    """They may be meant; the number of labels is said before the training begins."""
+    names = [f"label {row % num_labels}" for row in range(404)]
+    labels = names if task == "single_label" else [[name] for name in names]
+    prepared = prepare_rows(
+        settings(save(text=sentences(404), label=labels), task=task, near_duplicates=False)
+    )
+    said = [line for line in prepared.warnings if f"{num_labels} different labels in" in line]
+    assert bool(said) is is_said
+
+
+def test_a_trial_takes_so_many_rows_drawn_by_the_seed(save):
+    """Of a file that is sorted by label too; the same for the same seed, all rows where there are no more."""
+    path = save(text=sentences(400), label=["cat"] * 200 + ["dog"] * 200)
+    taken = [prepare_rows(settings(path, limit_rows=40, seed=seed)) for seed in (0, 0, 1)]
+    texts = [set(each.train.texts + each.validation.texts) for each in taken]
+    assert [len(each) for each in texts] == [40, 40, 40]
+    assert texts[0] == texts[1] != texts[2]
+    assert taken[0].names == ("cat", "dog")
+    everything = prepare_rows(settings(path, limit_rows=4_000))
+    assert everything.train.num_rows + everything.validation.num_rows == 400
 
 
 def test_a_label_in_validation_alone_is_refused():
@@ -246,11 +300,11 @@ def test_a_label_in_validation_alone_is_refused():
 @pytest.mark.parametrize(
     ("task", "labels", "expected"),
     [
-        ("regression", ("a", "b"), r"20 of 20 labels are no regression labels, such as 'a'"),
+        ("regression", ("a", "b"), r"20 of 20 labels are not regression labels, such as 'a'"),
         ("regression", (1.0, np.nan), r"10 of 20 targets are NaN or infinite"),
         ("regression", (1.0, np.inf), r"10 of 20 targets are NaN or infinite"),
-        ("single_label", ("a", ("b",)), r"10 of 20 labels are no single_label labels"),
-        ("multi_label", ("a", "b"), r"20 of 20 labels are no multi_label labels"),
+        ("single_label", ("a", ("b",)), r"10 of 20 labels are not single_label labels"),
+        ("multi_label", ("a", "b"), r"20 of 20 labels are not multi_label labels"),
     ],
 )
 def test_labels_of_another_task_are_refused(task, labels, expected):
@@ -300,5 +354,5 @@ def test_more_rows_than_a_bundle_remembers_are_said(monkeypatch):
     monkeypatch.setattr(provenance, "MAX_HASHES", 10)
     monkeypatch.setattr(datasets, "MAX_HASHES", 10)
     prepared = prepare_given(settings(), labelled(20), labelled(4, seed=1))
-    assert prepared.warnings[0].startswith("train has more than 10 rows: the bundle keeps no text_hashes")
+    assert prepared.warnings[0].startswith("train has more than 10 rows: the bundle keeps no text hashes")
     assert list(prepared.provenance["text_hashes"]) == ["validation"]

@@ -137,7 +137,7 @@ def test_rows_without_label_or_text_are_refused(base, rows, save_rows, tmp_path)
     labels = [None, None, *train_rows.labels[2:]]
     texts = [*train_rows.texts[:-1], None]
     data = save_rows("train", train_rows, label=labels, text=texts)
-    with pytest.raises(SourceError, match=r"2 no label.*of 64 rows") as caught:
+    with pytest.raises(SourceError, match=r"3 of 64 rows.*2 without a label") as caught:
         train(settings(base, tmp_path / "b", data=(data,)))
     assert "1 null" in str(caught.value)
 
