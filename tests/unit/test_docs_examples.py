@@ -165,3 +165,14 @@ def test_the_example_of_each_help_screen_parses(name, tmp_path, monkeypatch):
     example = re.search(r"assay [^)]*", VERBS[name].example.removeprefix("example: "))[0]
     words = shlex.split(example.removeprefix(f"assay {name}"))
     assert parse(name, words) is not None
+
+
+def test_the_comparison_is_the_same_in_the_readme_and_in_the_docs():
+    """Both tell a visitor one thing about other ways to score a corpus, and from when it is."""
+    tables = []
+    for page in (ROOT / "README.md", DOCS / "index.md"):
+        section = page.read_text(encoding="utf-8").partition("## Beside what you would otherwise use\n")[2]
+        tables.append(re.findall(r"^\|.*$", section.partition("\n## ")[0], re.MULTILINE))
+        assert re.search(r"Read in \w+ \d{4}", section), page
+    assert len(tables[0]) > 5
+    assert tables[0] == tables[1]
