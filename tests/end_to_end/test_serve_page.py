@@ -1,6 +1,7 @@
 """The page at `GET /` in a headless browser, before a server that answers as `assay serve` does."""
 
 import csv
+import gzip
 import io
 import json
 from pathlib import Path
@@ -207,12 +208,23 @@ def test_a_csv_file_comes_back_with_scores(server, open_page):
     assert page.locator("#preview tr").count() == 20
 
 
-@pytest.mark.parametrize(("delimiter", "newline"), [(";", "\r\n"), ("\t", "\n")], ids=["semicolons", "tabs"])
-def test_other_dialects_of_csv(server, open_page, delimiter, newline):
-    """Semicolons and tabs are found from the header; the last line needs no newline."""
+@pytest.mark.parametrize(
+    ("name", "delimiter", "newline"),
+    [
+        ("table.csv", ";", "\r\n"),
+        ("table.tsv", "\t", "\n"),
+        ("table.TSV", "\t", "\r"),
+        ("table.csv", "|", "\n"),
+    ],
+)
+def test_other_dialects_of_csv(server, open_page, name, delimiter, newline):
+    """The name says tabs, any other delimiter is chosen; the last line needs no newline, and a CR alone is one."""
     page = open_page(server)
     lines = [delimiter.join(line) for line in (("text", "n"), ("a, b", "1"), ('"c""d"', ""))]
-    attach(page, "table.csv", newline.join(lines))
+    attach(page, name, newline.join(lines))
+    if name == "table.csv":
+        page.get_by_label("Delimiter").select_option(delimiter)
+    page.get_by_text("2 rows, 2 columns").wait_for()
     _, text = score_file(page)
     rows = rows_of(text, delimiter)
     assert [(row["text"], row["n"]) for row in rows] == [("a, b", "1"), ('c"d', "")]
@@ -245,6 +257,22 @@ def test_a_json_lines_file_comes_back_with_scores(server, open_page):
     assert rows[4]["prediction"] is None
 
 
+def test_rows_that_cannot_be_read_cost_no_other(server, open_page):
+    """A line that is not JSON, or a record with too many cells, comes back with its error and without scores."""
+    page = open_page(server)
+    attach(page, "a.jsonl", '{"text": "one"}\nnothing "much"\n')
+    _, text = score_file(page)
+    first, second = map(json.loads, text.splitlines())
+    assert first["prediction"] == answer_to("one")["label"]
+    assert (second["_line"], second["error"], second["prediction"]) == ('nothing "much"', "not_json", None)
+    attach(page, "a.csv", "text,n\none,1\ntwo,2,3\n")
+    _, text = score_file(page)
+    assert text.splitlines()[1].startswith("one,1,")
+    assert text.splitlines()[2].startswith("two,2,3,")
+    assert "not_csv" in text.splitlines()[2]
+    assert "1 row scored; 1 row without a score" in page.locator("#file-status").inner_text()
+
+
 def test_columns_of_the_file_are_never_overwritten(server, open_page):
     """Where the file has a column of that name already, the scores take another."""
     page = open_page(server)
@@ -261,12 +289,15 @@ def test_columns_of_the_file_are_never_overwritten(server, open_page):
         ("a.csv", "", "no rows|is empty"),
         ("a.csv", "text\n", "no rows"),
         ("a.csv", 'text,b\n"open,1\n', "opens on line 2 is never closed"),
-        ("a.csv", "text,b\nx,1\ny,1,2\n", "Line 3 has 3 cells and the header has 2"),
-        ("a.csv", 'text\n"a"b\n', "after a closing quote"),
+        ("a.csv", 'text\n"a"b\n', "Line 2 has a quote inside of a cell"),
+        ("a.csv", "text,text\nx,1\n", "names “text” twice"),
+        ("a.csv", gzip.compress(b"text\nx\n"), "compressed with gzip"),
+        ("a.jsonl", b"PAR1\x15\x04", "Parquet"),
+        ("a.txt", "text\nx\n", "ends in none of"),
         ("a.csv", "text\n" + "x\n" * 1001, "1,001 rows; this page takes 1,000"),
         ("a.csv", b"text\n\xff\xfe\xfa\n", "not in UTF-8"),
-        ("a.jsonl", '{"text": "a"}\n{"text": \n', "Line 2 is not JSON"),
-        ("a.jsonl", "[1]\n", "no JSON object"),
+        ("a.jsonl", "[1]\n", "is a JSON array"),
+        ("a.jsonl", "text\nx\n", "No line of the file is a JSON object"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(server, open_page, name, content, words):
@@ -350,6 +381,7 @@ def test_a_key_is_asked_for_and_kept_in_memory_alone(open_page):
         field = page.get_by_label("Key", exact=True)
         field.wait_for()
         assert field.get_attribute("type") == "password"
+        assert "asks for an API key; waiting for it" in page.locator("#model").inner_text()
         field.fill("wrong")
         page.keyboard.press("Enter")
         page.get_by_text("does not know this key").wait_for()
@@ -396,7 +428,7 @@ def test_every_step_can_be_done_by_keyboard(server, open_page):
         seen.append(page.evaluate("document.activeElement.id"))
         outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert outline == "solid", seen
-    assert seen[:5] == ["text", "score", "file", "column", "start"]
+    assert seen[:6] == ["text", "score", "file", "delimiter", "column", "start"]
     unnamed = page.evaluate(
         """[...document.querySelectorAll("input, textarea, select, button, progress")]
         .filter((one) => !one.hidden && !one.labels?.length && !one.getAttribute("aria-label"))
@@ -407,7 +439,7 @@ def test_every_step_can_be_done_by_keyboard(server, open_page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", [360, 390, 1280])
 def test_it_is_readable_at_every_width_in_light_and_dark(server, open_page, tmp_path, scheme, width):
     """No sideways scrolling at 360 px, text stands out from its ground (WCAG 2.2, 4.5 to 1), buttons are large."""
     page = open_page(server, viewport={"width": width, "height": 800}, color_scheme=scheme)
@@ -417,6 +449,11 @@ def test_it_is_readable_at_every_width_in_light_and_dark(server, open_page, tmp_
     attach(page, "wide.csv", "text," + ",".join(f"c{n}" for n in range(20)) + "\nx" + ",1" * 20 + "\n")
     score_file(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    cells = page.locator("#preview td")
+    assert "probability" in cells.evaluate_all("all => all.map(one => one.dataset.column)")
+    for box in filter(None, (cells.nth(index).bounding_box() for index in range(cells.count()))):
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
     assert page.locator("#start").bounding_box()["height"] >= 44
     poor = page.evaluate(CONTRAST)
     assert poor == []

@@ -1,11 +1,12 @@
 // The page of `assay serve`. Whatever comes from a text, a file or the server is shown as text, never as markup.
 
-import { MOST_BYTES, cut, decode, readTable, textsOf, writeTable } from "./rows.js";
+import { DELIMITERS, MOST_BYTES, cut, decode, delimiterOf, readTable, textsOf, writeTable } from "./rows.js";
 
 const FIRST_BARS = 10;
 const PREVIEW_ROWS = 20;
 const BATCH_ROWS = 25; // small enough that the progress moves
 const TRIES = 8;
+const LOCKED = ["start", "column", "pair-column", "delimiter", "file"]; // while a file is scored
 const RETRIED = new Set([429, 503, 504]);
 const REFUSED = new Set([413, 422, 424]); // for what is in the texts, or for how many there are
 const WORDS = {
@@ -75,7 +76,10 @@ async function ask(path, body, { signal, onWait = () => {} } = {}) {
       if (response?.ok) throw new Trouble("The server's answer broke off, or is not JSON. Try again.");
     }
     if (response?.status === 401) {
-      if (sent === key) await askForKey(sent !== null, signal);
+      if (sent === key) {
+        onWait("The server asks for an API key; waiting for it.");
+        await askForKey(sent !== null, signal);
+      }
       tries -= 1;
       continue;
     }
@@ -89,7 +93,7 @@ async function ask(path, body, { signal, onWait = () => {} } = {}) {
   }
 }
 
-/** What an answer that is none means, for a reader. */
+/** What an error answer means, for a reader. */
 async function inWords(response) {
   if (response === null) return new Trouble("The server cannot be reached. Is it running?");
   let said = "";
@@ -143,7 +147,7 @@ function predict(texts, options) {
 
 async function start() {
   try {
-    info = await ask("info");
+    info = await ask("info", undefined, { onWait: (words) => ($("model").textContent = words) });
   } catch (error) {
     $("model").textContent = "Nothing is known about the model.";
     $("trouble").textContent = `${error.message} Reload the page to try again.`;
@@ -278,6 +282,7 @@ for (const id of ["text", "pair"]) {
 
 let table = null;
 let fileName = "";
+let fileText = "";
 let hadMark = false;
 let running = null; // the AbortController of the file under way
 let link = null; // the address of the scored file, to be given back
@@ -285,9 +290,7 @@ let link = null; // the address of the scored file, to be given back
 async function openFile(file) {
   if (running || !file) return;
   table = null;
-  show("file-form", false);
-  show("file-result", false);
-  show("progress-field", false);
+  for (const id of ["delimiter-field", "file-form", "file-result", "progress-field"]) show(id, false);
   say("file-status", `Reading ${file.name} …`);
   try {
     if (file.size > MOST_BYTES) {
@@ -295,13 +298,36 @@ async function openFile(file) {
     }
     const bytes = await file.arrayBuffer();
     hadMark = `${[...new Uint8Array(bytes.slice(0, 3))]}` === "239,187,191";
-    table = readTable(file.name, decode(bytes));
+    fileText = decode(bytes);
+    fileName = file.name;
+    const delimiter = delimiterOf(fileName);
+    show("delimiter-field", delimiter !== null);
+    $("delimiter").value = delimiter ?? ",";
   } catch (error) {
     say("file-status", error.message, { isBad: true });
     return;
   }
-  fileName = file.name;
-  $("file-facts").textContent = `${file.name}: ${count(table.rows.length, "row")}, ${count(table.columns.length, "column")}`;
+  readFile();
+  if (table) $("column").focus();
+}
+
+/** Reads the file's text, again where another delimiter was chosen. */
+function readFile() {
+  table = null;
+  show("file-form", false);
+  show("file-result", false);
+  try {
+    table = readTable(fileName, fileText, $("delimiter").value);
+  } catch (error) {
+    say("file-status", error.message, { isBad: true });
+    return;
+  }
+  showTable();
+}
+
+/** What the file has, and which of its columns may be scored. */
+function showTable() {
+  $("file-facts").textContent = `${fileName}: ${count(table.rows.length, "row")}, ${count(table.columns.length, "column")}`;
   const options = () => table.columns.map((column, index) => element("option", { value: index }, column));
   const guess = table.columns.findIndex((column) => /^(text|body|content|document)$/i.test(column));
   const longest = longestColumns();
@@ -314,7 +340,6 @@ async function openFile(file) {
   show("pair-column-field", info?.is_pair !== false);
   show("file-form");
   say("file-status", "Choose the column and start.");
-  $("column").focus();
 }
 
 /** Indices of the columns, those with the longest texts in the first rows before others. */
@@ -380,7 +405,7 @@ async function scoreFile() {
     }
   };
   const options = { signal: running.signal, onWait: (words) => say("file-status", words) };
-  for (const id of ["start", "column", "pair-column", "file"]) $(id).disabled = true;
+  for (const id of LOCKED) $(id).disabled = true;
   show("cancel");
   show("file-result", false);
   show("progress-field");
@@ -402,7 +427,7 @@ async function scoreFile() {
     show("progress-field", false);
   } finally {
     running = null;
-    for (const id of ["start", "column", "pair-column", "file"]) $(id).disabled = false;
+    for (const id of LOCKED) $(id).disabled = false;
     show("cancel", false);
   }
   ($("file-result").hidden ? $("start") : $("download")).focus();
@@ -426,20 +451,24 @@ function showScored(scores) {
   const column = Number($("column").value);
   const shown = scoreNames.filter((name, index) => (scoreNames[0] === "prediction" ? !name.startsWith("prob_") : index < 6));
   $("preview-head").replaceChildren(
-    ...[table.columns[column], ...shown, ...(failed ? ["error"] : [])].map((name) => element("th", { scope: "col" }, name)),
+    ...[table.columns[column], ...shown, ...(failed ? ["error"] : [])].map((name) => element("th", { role: "columnheader", scope: "col" }, name)),
   );
-  const cell = (value) =>
-    typeof value === "number" ? element("td", { class: "number" }, Number.isInteger(value) ? String(value) : number(value)) : element("td", value ? { class: "text" } : {}, value ?? "");
+  const cell = (name, value) => {
+    const isNumber = typeof value === "number";
+    const words = isNumber && !Number.isInteger(value) ? number(value) : String(value ?? "");
+    return element("td", { role: "cell", "data-column": name, class: isNumber ? "number" : value ? "text" : "" }, words);
+  };
   $("preview").replaceChildren(
     ...scores.slice(0, PREVIEW_ROWS).map((row, index) => {
-      const whole = table.rows[index].cells[column];
+      const { cells, raw, line, error } = table.rows[index];
+      const whole = error ? (raw ?? line) : cells[column];
       const start = typeof whole === "string" ? whole : JSON.stringify(whole);
       return element(
         "tr",
-        {},
-        element("td", { class: "text" }, start.length > 160 ? `${start.slice(0, 160)} …` : start),
-        ...shown.map((name) => cell(row[name])),
-        ...(failed ? [cell(row.error)] : []),
+        { role: "row" },
+        element("td", { role: "cell", class: "text" }, start.length > 160 ? `${start.slice(0, 160)} …` : start),
+        ...shown.map((name) => cell(name, row[name])),
+        ...(failed ? [cell("error", row.error)] : []),
       );
     }),
   );
@@ -450,6 +479,8 @@ function showScored(scores) {
 }
 
 $("file").addEventListener("change", () => openFile($("file").files[0]));
+$("delimiter").append(...Object.entries(DELIMITERS).map(([value, words]) => element("option", { value }, words)));
+$("delimiter").addEventListener("change", readFile);
 $("file-form").addEventListener("submit", (event) => {
   event.preventDefault();
   if (!running && table) scoreFile();

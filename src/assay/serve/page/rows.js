@@ -1,13 +1,32 @@
 // Files in and out as text: rows of CSV and JSON Lines, and the same rows with score columns added.
 // No page and no network in here; what was in a file stays as it was, character by character.
+// What a file is, and what its rows are, is decided as `assay score` does: tests/support/file_cases.json holds for both.
 
 export const MOST_ROWS = 1000;
 export const MOST_BYTES = 50_000_000;
+export const DELIMITERS = { ",": "comma", ";": "semicolon", "\t": "tab", "|": "bar" };
+const LINE_KEY = "_line"; // under which a line that is not a JSON object is kept
+const JSON_LINES_NAME = /\.(jsonl|ndjson)$/i;
+const CSV_NAME = /\.(csv|tsv)$/i;
+const BLANK = /^[ \t\n\r\v\f]*$/; // not trim(), which takes more for white space than the command does
+// What a file is by its first bytes, whatever its name; each byte a character.
+const NOT_TEXT = [
+  [/^\x1f\x8b\x08/, "compressed with gzip"],
+  [/^(\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18)/, "compressed with zstd"],
+  [/^PAR1[\x00-\x1f\x80-\xff]/, "Parquet"],
+  [/^(ARROW1\x00\x00|\xff\xff\xff\xff)/, "Arrow"],
+  [/^PK(\x03\x04|\x05\x06)/, "a zip archive or a spreadsheet"],
+  [/^\xd0\xcf\x11\xe0/, "an old spreadsheet"],
+  [/^(BZh[1-9](1AY&SY|\x17\x72\x45\x38)|\xfd7zXZ\x00|\x04\x22\x4d\x18)/, "compressed"],
+  [/^(Obj\x01|ORC[\x00-\x08]|SQLite format 3\x00|\x89HDF\r\n)/, "a table in a binary format"],
+];
 
-/** The text of a file's bytes; throws an Error in words for what is no UTF-8 (or UTF-16 with its mark). */
+/** The text of a file's bytes; throws an Error in words for what is not UTF-8 (or UTF-16 with its mark). */
 export function decode(bytes) {
-  const start = [...new Uint8Array(bytes.slice(0, 2))];
-  const utf16 = { "255,254": "utf-16le", "254,255": "utf-16be" }[`${start}`];
+  const first = String.fromCharCode(...new Uint8Array(bytes.slice(0, 64)));
+  const found = NOT_TEXT.find(([pattern]) => pattern.test(first));
+  if (found) throw new Error(`The file is ${found[1]}, by its first bytes. This page takes plain text; assay score may read it.`);
+  const utf16 = { "\xff\xfe": "utf-16le", "\xfe\xff": "utf-16be" }[first.slice(0, 2)];
   try {
     return new TextDecoder(utf16 ?? "utf-8", { fatal: true }).decode(bytes); // takes the byte order mark away
   } catch {
@@ -15,9 +34,18 @@ export function decode(bytes) {
   }
 }
 
-/** A file's rows: {kind, columns, rows, ...}, where rows[i].cells holds a value for each column. */
-export function readTable(name, text) {
-  const table = isJsonLines(name, text) ? readJsonLines(text) : readCsv(text);
+/** The delimiter that a file's name says: a tab for .tsv, a comma for all else; null for JSON Lines. */
+export function delimiterOf(name) {
+  if (JSON_LINES_NAME.test(name)) return null;
+  return /\.tsv$/i.test(name) ? "\t" : ",";
+}
+
+/** A file's rows: {kind, columns, rows, ...}, where rows[i] has `cells`, a value for each column, or an `error`. */
+export function readTable(name, text, delimiter) {
+  if (!JSON_LINES_NAME.test(name) && !CSV_NAME.test(name)) {
+    throw new Error("The file's name ends in none of .csv, .tsv, .jsonl and .ndjson. Rename it by what it is.");
+  }
+  const table = JSON_LINES_NAME.test(name) ? readJsonLines(text) : readCsv(text, delimiter);
   if (table.rows.length === 0) throw new Error("The file has no rows.");
   if (table.rows.length > MOST_ROWS) {
     const count = table.rows.length.toLocaleString("en");
@@ -26,48 +54,42 @@ export function readTable(name, text) {
   return table;
 }
 
-function isJsonLines(name, text) {
-  if (/\.(jsonl|ndjson|json)$/i.test(name)) return true;
-  return !/\.(csv|tsv|txt)$/i.test(name) && text.trimStart().startsWith("{");
-}
-
 function readJsonLines(text) {
   const columns = new Set();
   const rows = [];
-  text.split(/\r?\n/).forEach((line, index) => {
-    if (line.trim() === "") return;
-    let value;
-    try {
-      value = JSON.parse(line);
-    } catch {
-      throw new Error(`Line ${index + 1} is not JSON. JSON Lines has one object on each line.`);
-    }
-    if (value === null || typeof value !== "object" || Array.isArray(value)) {
-      throw new Error(`Line ${index + 1} is no JSON object. JSON Lines has one object on each line.`);
-    }
-    Object.keys(value).forEach((column) => columns.add(column));
-    rows.push({ line: line.trim(), value });
-  });
+  for (const line of text.split(/\r\n|\n|\r/)) {
+    if (BLANK.test(line)) continue;
+    const value = objectOn(line);
+    if (value !== null) Object.keys(value).forEach((column) => columns.add(column));
+    rows.push({ line, value, error: value === null ? "not_json" : null });
+  }
   const names = [...columns];
-  for (const row of rows) row.cells = names.map((column) => (Object.hasOwn(row.value, column) ? row.value[column] : null));
+  if (rows.length && names.length === 0) {
+    const isArray = text.trimStart().startsWith("[");
+    throw new Error(`${isArray ? "The file is a JSON array." : "No line of the file is a JSON object."} JSON Lines has one object on each line.`);
+  }
+  for (const row of rows) row.cells = names.map((column) => (row.value && Object.hasOwn(row.value, column) ? row.value[column] : null));
   return { kind: "jsonl", columns: names, rows };
 }
 
-/** RFC 4180, and what spreadsheets make of it: quotes doubled, newlines in quotes, comma, semicolon or tab. */
-function readCsv(text) {
-  const delimiter = findDelimiter(text);
+/** The JSON object on a line; null where there is none. */
+function objectOn(line) {
+  try {
+    const value = JSON.parse(line);
+    return typeof value === "object" && !Array.isArray(value) ? value : null;
+  } catch {
+    return null;
+  }
+}
+
+/** RFC 4180: quotes doubled, newlines in quotes; a line ends in CRLF, LF, or CR alone. */
+function readCsv(text, delimiter) {
   const records = [];
   let cells = [];
   let raw = 0; // where the record began
   let at = 0;
   let line = 1;
-  let began = 1;
-  const endRecord = (end) => {
-    if (cells.length > 1 || cells[0] !== "" || text.slice(raw, end) !== "") {
-      records.push({ cells, raw: text.slice(raw, end), line: began });
-    }
-    cells = [];
-  };
+  const isEnd = (character) => character === delimiter || character === "\n" || character === "\r" || character === undefined;
   while (at < text.length) {
     let cell;
     if (text[at] === '"') {
@@ -80,17 +102,17 @@ function readCsv(text) {
         end += 2;
       }
       const quoted = text.slice(at + 1, end);
-      line += quoted.split("\n").length - 1;
+      line += quoted.split(/\r\n|\n|\r/).length - 1;
       cell = quoted.replaceAll('""', '"');
       at = end + 1;
-      if (at < text.length && text[at] !== delimiter && text[at] !== "\n" && text[at] !== "\r") {
-        throw new Error(`Line ${line} has text after a closing quote. A quote inside quotes is written twice.`);
-      }
     } else {
       let end = at;
-      while (end < text.length && text[end] !== delimiter && text[end] !== "\n" && text[end] !== "\r") end += 1;
+      while (!isEnd(text[end]) && text[end] !== '"') end += 1;
       cell = text.slice(at, end);
       at = end;
+    }
+    if (!isEnd(text[at])) {
+      throw new Error(`Line ${line} has a quote inside of a cell. Quote the whole cell, and write the quotes in it twice.`);
     }
     cells.push(cell);
     if (text[at] === delimiter) {
@@ -98,47 +120,35 @@ function readCsv(text) {
       if (at < text.length) continue;
       cells.push(""); // a file that ends in a delimiter ends in an empty cell
     }
-    endRecord(at);
-    if (text[at] === "\r") at += 1;
-    if (text[at] === "\n") at += 1;
+    if (text.slice(raw, at) !== "") records.push({ cells, raw: text.slice(raw, at) });
+    cells = [];
+    if (text[at] === "\r" && text[at + 1] === "\n") at += 1;
+    at += 1;
     line += 1;
     raw = at;
-    began = line;
   }
   const header = records.shift();
   if (!header) throw new Error("The file is empty.");
-  const width = header.cells.length;
-  const wrong = records.find((record) => record.cells.length !== width);
-  if (wrong) {
-    throw new Error(`Line ${wrong.line} has ${wrong.cells.length} cells and the header has ${width}. Each row needs as many.`);
-  }
+  const twice = header.cells.find((name, index) => header.cells.indexOf(name) !== index);
+  if (twice !== undefined) throw new Error(`The header names “${twice}” twice. Give each column a name of its own.`);
+  for (const record of records) record.error = record.cells.length === header.cells.length ? null : "not_csv";
   return {
     kind: "csv",
     delimiter,
-    newline: text.includes("\r\n") ? "\r\n" : "\n",
+    newline: /\r\n|\n|\r/.exec(text)?.[0] ?? "\n",
     header: header.raw,
-    columns: header.cells.map((cell, index) => cell.trim() || `column ${index + 1}`),
+    columns: header.cells.map((cell, index) => cell || `column ${index + 1}`),
     rows: records,
   };
 }
 
-/** Comma, semicolon or tab: whichever the header has most of, outside quotes. */
-function findDelimiter(text) {
-  const counts = { ",": 0, ";": 0, "\t": 0 };
-  let quoted = false;
-  for (const character of text) {
-    if (character === '"') quoted = !quoted;
-    else if (!quoted && character === "\n") break;
-    else if (!quoted && character in counts) counts[character] += 1;
-  }
-  return Object.keys(counts).reduce((best, one) => (counts[one] > counts[best] ? one : best));
-}
-
 /** The texts of a row, or {error} with the code that a scored part would hold. */
 export function textsOf(row, columns) {
+  if (row.error) return { error: row.error };
   const texts = columns.map((column) => row.cells[column]);
   if (texts.some((text) => text === null)) return { error: "null" };
   if (texts.some((text) => typeof text !== "string")) return { error: "not_text" };
+  if (texts.some((text) => !text.isWellFormed())) return { error: "not_utf8" };
   return { texts };
 }
 
@@ -148,7 +158,8 @@ export function writeTable(table, names, scores) {
   if (table.kind === "jsonl") {
     const lines = table.rows.map((row, index) => {
       const fields = names.map((name, column) => `${JSON.stringify(added[column])}:${JSON.stringify(scores[index][name] ?? null)}`);
-      const body = row.line.slice(0, -1).trimEnd(); // without the closing brace: numbers and spacing stay
+      if (row.value === null) return `{${[`"${LINE_KEY}":${JSON.stringify(row.line)}`, ...fields].join(",")}}`;
+      const body = row.line.trim().slice(0, -1).trimEnd(); // without the closing brace: numbers and spacing stay
       return `${body}${body === "{" ? "" : ","}${fields.join(",")}}`;
     });
     return `${lines.join("\n")}\n`;
