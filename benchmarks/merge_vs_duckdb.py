@@ -34,6 +34,7 @@ from assay.data.sources import Columns
 from assay.runs.manifest import new_manifest
 from assay.runs.plan import plan_boundaries
 from assay.runs.run import create_or_join
+from assay.score.kind import SCORE, ScoreIdentity, ScoreRecord
 
 ROW_GROUP_ROWS = 100_000
 UNIT_ROWS = 500_000
@@ -113,10 +114,18 @@ def write_run(url: Path, sources: Path) -> None:
         ]
     )
     manifest = new_manifest(
-        kind="score",
+        kind=SCORE,
         assay_version="benchmark",
-        identity={},
-        settings={},
+        identity=ScoreIdentity(
+            bundle="b",
+            tokenizer="t",
+            max_length=512,
+            on_long="truncate",
+            stride=0,
+            precision="fp32",
+            engine="fake",
+        ),
+        settings=ScoreRecord(bundle="b", task="regression", labels=("score",)),
         columns=columns,
         sources=found,
         boundaries=[plan_boundaries(source.num_rows, source.splits, UNIT_ROWS) for source in found],
@@ -128,7 +137,8 @@ def write_run(url: Path, sources: Path) -> None:
         ids = pq.read_table(source.uri, columns=["id"]).column("id")
         for unit in manifest.units():
             if unit.source == index:
-                run.publish(unit, score_batches(ids.slice(unit.start, unit.num_rows), schema, rng))
+                batches = score_batches(ids.slice(unit.start, unit.num_rows), schema, rng)
+                run.publish(unit, batches, rows_in=lambda unit=unit: unit.num_rows)
 
 
 def score_batches(

@@ -30,6 +30,7 @@ from assay.runs.manifest import new_manifest
 from assay.runs.pipeline import run_unit
 from assay.runs.plan import MAX_UNIT_ROWS
 from assay.runs.run import ROW_GROUP_ROWS, create_or_join, writer_options
+from assay.score.kind import SCORE, ScoreIdentity, ScoreRecord
 from assay.score.schema import part_schema
 from assay.score.scorer import Scorer
 from assay.score.work import ScoreWork
@@ -130,14 +131,23 @@ def main() -> None:
         sources = find_sources([str(tokens)], columns=columns)
         schema = part_schema(id_field(sources, columns), bundle)
         encoder = Encoder.from_bundle(bundle.path, max_length=512, on_long="truncate")
+        identity = ScoreIdentity(
+            bundle=bundle.fingerprint,
+            tokenizer=encoder.fingerprint,
+            max_length=512,
+            on_long="truncate",
+            stride=0,
+            precision="fp32",
+            engine="fake",
+        )
         seconds: dict[str, list[float]] = {"assay": [], "pyarrow": []}
         for turn in range(arguments.rounds + 1):
             began = time.perf_counter()
             manifest = new_manifest(
-                kind="score",
+                kind=SCORE,
                 assay_version="benchmark",
-                identity={"round": turn},
-                settings={"strict": False},
+                identity=identity.model_copy(update={"bundle": f"round {turn}"}),
+                settings=ScoreRecord(bundle=str(bundle.path), task=bundle.task, labels=tuple(bundle.labels)),
                 columns=columns,
                 sources=sources,
                 boundaries=cut_sources(
@@ -153,7 +163,7 @@ def main() -> None:
             scorer = Scorer(bundle, FakeEngine(num_outputs=2), encoder)
             work = ScoreWork(manifest, encoder, lambda scorer=scorer: scorer)
             work.load()
-            rows = sum(run_unit(run, work, unit).num_rows for unit in manifest.units())
+            rows = sum(run_unit(run, work, unit).rows_out for unit in manifest.units())
             ours = time.perf_counter() - began
             plain = plain_loop(tokens, place / "plain.parquet", schema)
             if rows != arguments.documents or pq.read_metadata(place / "plain.parquet").num_rows != rows:

@@ -72,7 +72,7 @@ def publish_fake(run: Run, num_parts: int) -> None:
             "prob_positive": pa.array([0.5] * unit.num_rows, pa.float32()),
         }
         batch = pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
-        run.publish(unit, [batch])
+        run.publish(unit, [batch], rows_in=lambda unit=unit: unit.num_rows)
 
 
 def seconds_to_resume(command: list[str], parts: Path, probe: Path) -> tuple[float, float]:

@@ -101,7 +101,7 @@ def make_ours(bundle_path: Path, source: Path, place: Path, *, pair: bool) -> Ca
                 pipeline.add(unit)
             pipeline.close()
             for unit, computed in pipeline.units():
-                run.publish(unit, work.finish(unit, computed), stats=work.stats)
+                run.publish(unit, work.finish(unit, computed), rows_in=lambda: work.rows_in)
         parts = [pq.read_table(f"{run.url}/parts/{unit.name}.parquet") for unit in manifest.units()]
         return probabilities(pa.concat_tables(parts))
 

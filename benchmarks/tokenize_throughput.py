@@ -88,7 +88,7 @@ def main() -> None:
                 pipeline.add(unit)
             pipeline.close()
             for unit, computed in pipeline.units():
-                run.publish(unit, work.finish(unit, computed), stats=work.stats)
+                run.publish(unit, work.finish(unit, computed), rows_in=lambda: work.rows_in)
         return work.counters.tokens
 
     def alone() -> int:

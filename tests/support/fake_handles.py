@@ -31,7 +31,7 @@ class FakeHandle:
             self._end("worker was killed by SIGKILL (out of memory?)")
         elif not self._has_ended:
             published = publish_unit(self._run, self._units[command.unit])
-            self._counters.rows += published.num_rows
+            self._counters.rows += published.rows_out
             counters = Counters(rows=self._counters.rows)
             self._hear(Done(unit=command.unit, created=published.created, counters=counters))
 

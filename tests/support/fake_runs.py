@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ConfigDict
 from support.fake_worker import FakeWork, Orders
 
 from assay.data.finding import find_sources
 from assay.data.sources import Columns
 from assay.runs.cut import id_field
+from assay.runs.kinds import RunKind, RunRecord
 from assay.runs.local import process_worker
 from assay.runs.manifest import new_manifest
 from assay.runs.pipeline import run_unit
@@ -19,6 +21,19 @@ from assay.runs.plan import limit_boundaries, plan_boundaries
 from assay.runs.run import create_or_join, part_path
 
 SUPPORT = Path(__file__).parent
+
+
+class FakeIdentity(RunRecord):
+    """What makes the numbers of fake workers: anything that a test says."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class FakeSettings(FakeIdentity):
+    """What fake workers need besides."""
+
+
+FAKE = RunKind(name="score", identity=FakeIdentity, settings=FakeSettings)
 SCORES = (
     pa.field("num_tokens", pa.int32()),
     pa.field("error", pa.string()),
@@ -40,7 +55,9 @@ def write_sources(folder, sizes, *, ids=True, row_group_rows=100):
     return folder
 
 
-def plan_run(folder, *, unit_rows=20, limit_rows=None, identity=None):
+def plan_run(
+    folder, *, unit_rows=20, limit_rows=None, identity=None, settings=None, kind=FAKE, fields=SCORES
+):
     """The manifest of a run over the sources in `folder`."""
     columns = Columns()
     sources = find_sources([str(folder)], columns=columns)
@@ -52,14 +69,14 @@ def plan_run(folder, *, unit_rows=20, limit_rows=None, identity=None):
             left -= cuts[-1] if cuts else 0
         boundaries.append(cuts)
     return new_manifest(
-        kind="score",
+        kind=kind,
         assay_version="0",
-        identity={"bundle": "b" * 32, "max_length": 64, **(identity or {})},
-        settings={},
+        identity=FakeIdentity(**{"bundle": "b" * 32, "max_length": 64, **(identity or {})}),
+        settings=FakeSettings(**(settings or {})),
         columns=columns,
         sources=sources,
         boundaries=boundaries,
-        part_schema=pa.schema([id_field(sources, columns), *SCORES], metadata={"assay.task": "regression"}),
+        part_schema=pa.schema([id_field(sources, columns), *fields], metadata={"assay.task": "regression"}),
     )
 
 
@@ -109,7 +126,14 @@ def contents(run):
     for name in sorted(run.part_files()):
         with run.store.open_input(f"parts/{name}.parquet") as handle, pq.ParquetFile(handle) as file:
             footer = file.metadata.metadata
-            kept = (b"assay.run_id", b"assay.unit", b"assay.num_rows", b"assay.id_checksum", b"assay.task")
+            kept = (
+                b"assay.run_id",
+                b"assay.unit",
+                b"assay.rows_in",
+                b"assay.rows_out",
+                b"assay.id_checksum",
+                b"assay.task",
+            )
             found[name] = (file.read().to_pydict(), {key: footer[key] for key in kept})
     return found
 

@@ -140,6 +140,10 @@ class FakeWork:
             self.counters.rows += rows.num_rows
             yield fake_batch(self._schema, rows)
 
+    @property
+    def rows_in(self) -> int:
+        return self._rows
+
     def stats(self) -> dict[str, object]:
         return {"num_rows": self._rows, "worker": f"fake-{os.getpid()}"}
 

@@ -4,12 +4,9 @@ from collections.abc import Callable, Sequence
 
 from assay.data.scratch import sweep_scratch
 from assay.runs.driver import Driver, Outcome, WorkerSpec
-from assay.runs.manifest import Manifest
+from assay.runs.manifest import Manifest, short
 from assay.runs.run import Run, create_or_join
 from assay.telemetry import Progress, format_number_of
-
-SETTINGS_OF_A_TRY = ("strict", "deduplicate", "max_batch_tokens", "parity_documents", "parity_tolerance")
-"""What a later try might ask for anew, though workers follow the plan."""
 
 
 def drive_run(
@@ -32,8 +29,8 @@ def drive_run(
     sweep_scratch(run.store)
     for key, value in run.manifest.settings.items():
         asked = manifest.settings.get(key)
-        if key in SETTINGS_OF_A_TRY and asked != value:
-            say(f"{key} stays {value}, as the run was planned with; {asked} needs a new --run.")
+        if asked != value:
+            say(f"{key} stays {short(value)}, as the run was planned with; {short(asked)} needs a new --run.")
     driver = Driver(
         run,
         workers(run),

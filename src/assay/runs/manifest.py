@@ -9,20 +9,20 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from assay.data.sources import Columns, Source
-from assay.errors import RefusedError, SourceError
+from assay.data.sources import SOURCE_ROW, Columns, Source
+from assay.errors import InputError, RefusedError, SourceError
+from assay.runs.kinds import IdentityT, RowsOut, RunKind, SettingsT
 from assay.runs.plan import Unit, units_of
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RUN_ID_HEX = 32
 MANIFEST_PATH = "run.json"
 
-RunKind = Literal["score", "tokenize"]
 Json = dict[str, Any]
 
 
@@ -68,19 +68,35 @@ class Manifest(BaseModel):
 
     format_version: int
     run_id: str
-    kind: RunKind
+    kind: str
+    rows_out: RowsOut
+    """What a part holds for a row of its source."""
     assay_version: str
     created_at: str
     identity: Json
-    """What makes the numbers: fingerprints and every setting that can change one."""
+    """What makes the numbers, as the kind's record; see `read`."""
     settings: Json
-    """What a worker needs besides: paths, batch sizes."""
+    """What workers need besides, as the kind's record; see `read`."""
     columns: ColumnsRecord
     schemas: tuple[str, ...]
     """The distinct Arrow schemas of the sources, serialized, base64."""
     sources: tuple[SourceRecord, ...]
     part_schema: str
     """The Arrow schema of every part, serialized, base64."""
+
+    def read(self, kind: RunKind[IdentityT, SettingsT]) -> tuple[IdentityT, SettingsT]:
+        """Identity and settings of a run of this kind.
+
+        Raises InputError for a run of another kind, SourceError for records that do not fit.
+        """
+        if self.kind != kind.name:
+            msg = f"run {self.run_id} is a {self.kind} run; this takes a {kind.name} run; give one"
+            raise InputError(msg)
+        try:
+            return kind.identity.model_validate(self.identity), kind.settings.model_validate(self.settings)
+        except ValidationError as error:
+            msg = f"run {self.run_id}: {_first_problem(error)}; its run.json is damaged; start a new run elsewhere"
+            raise SourceError(msg) from error
 
     def units(self) -> list[Unit]:
         """All units in source and row order."""
@@ -129,10 +145,10 @@ class Manifest(BaseModel):
 
 def new_manifest(
     *,
-    kind: RunKind,
+    kind: RunKind[IdentityT, SettingsT],
     assay_version: str,
-    identity: Json,
-    settings: Json,
+    identity: IdentityT,
+    settings: SettingsT,
     columns: Columns,
     sources: Sequence[Source],
     boundaries: Sequence[tuple[int, ...]],
@@ -160,14 +176,17 @@ def new_manifest(
     columns_record = ColumnsRecord(
         text=columns.text, text_pair=columns.text_pair, id=columns.id, input_ids=columns.input_ids
     )
+    assert kind.rows_out == "one_each" or SOURCE_ROW in part_schema.names, "rows that know their source row"
+    fixed = identity.model_dump(mode="json")
     return Manifest(
         format_version=FORMAT_VERSION,
-        run_id=run_id(kind, identity, columns_record, records),
-        kind=kind,
+        run_id=run_id(kind.name, fixed, columns_record, records),
+        kind=kind.name,
+        rows_out=kind.rows_out,
         assay_version=assay_version,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        identity=identity,
-        settings=settings,
+        identity=fixed,
+        settings=settings.model_dump(mode="json"),
         columns=columns_record,
         schemas=tuple(schemas),
         sources=records,
@@ -175,7 +194,7 @@ def new_manifest(
     )
 
 
-def run_id(kind: RunKind, identity: Json, columns: ColumnsRecord, sources: Sequence[SourceRecord]) -> str:
+def run_id(kind: str, identity: Json, columns: ColumnsRecord, sources: Sequence[SourceRecord]) -> str:
     """Hash of all that can change a number or a row: 32 hex digits.
 
     Neither the worker count nor the unit plan nor where the sources lie is part of it; their names,
@@ -200,16 +219,19 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     if version != FORMAT_VERSION:
         msg = (
             f"{where} has run format version {version!r}; this Assay reads version {FORMAT_VERSION}; "
-            "use the Assay that wrote it, or start a new run"
+            "use the Assay that wrote it, or do the work again into another --run"
         )
         raise RefusedError(msg)
     try:
         return Manifest.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        msg = f"{where}: {place}: {first['msg']}; the run directory is damaged; start a new run elsewhere"
+        msg = f"{where}: {_first_problem(error)}; the run directory is damaged; start a new run elsewhere"
         raise SourceError(msg) from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
 def differences(old: Manifest, new: Manifest) -> list[str]:
@@ -220,7 +242,7 @@ def differences(old: Manifest, new: Manifest) -> list[str]:
     for key in sorted(old.identity.keys() | new.identity.keys()):
         before, after = old.identity.get(key), new.identity.get(key)
         if before != after:
-            found.append(f"{key} was {_short(before)}, now {_short(after)}")
+            found.append(f"{key} was {short(before)}, now {short(after)}")
     for key, before in old.columns.model_dump().items():
         after = getattr(new.columns, key)
         if before != after:
@@ -251,7 +273,8 @@ def _source_differences(old: Sequence[SourceRecord], new: Sequence[SourceRecord]
     return found
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value of a record, for a message."""
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= RUN_ID_HEX else text[:12] + "..."
 

@@ -58,6 +58,11 @@ class Work(Protocol[PreparedT, ComputedT]):
         """The rows of the unit's part, in order, in the run's part schema."""
         ...
 
+    @property
+    def rows_in(self) -> int:
+        """Rows of the unit just finished that were read, whatever came of them."""
+        ...
+
     def stats(self) -> dict[str, Any]:
         """Figures of the unit just finished, for the part's footer."""
         ...
@@ -67,7 +72,7 @@ def run_unit(run: Run, work: Work[PreparedT, ComputedT], unit: Unit) -> Publishe
     """Turn one unit into its part. The whole of the job, in one thread; the work must be loaded."""
     prepared = work.prepare(unit)
     computed = map(work.compute, prepared)
-    return run.publish(unit, work.finish(unit, computed), stats=work.stats)
+    return run.publish(unit, work.finish(unit, computed), stats=work.stats, rows_in=lambda: work.rows_in)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -130,7 +135,7 @@ class Pipeline:
             pipeline.add(unit)
             pipeline.close()
             for unit, computed in pipeline.units():
-                run.publish(unit, work.finish(unit, computed), stats=work.stats)
+                run.publish(unit, work.finish(unit, computed), rows_in=lambda: work.rows_in)
 
     `unit_started_at` says when the unit given last was taken up, unix seconds: once the unit before it
     was done, or once something of it was computed. The work is loaded and computes in one and the

@@ -40,7 +40,8 @@ from assay.errors import CheckError, RefusedError, SourceError, StorageError, Us
 from assay.runs.manifest import MANIFEST_PATH, RUN_ID_HEX, encode_schema
 from assay.runs.run import (
     FOOTER_ID_CHECKSUM,
-    FOOTER_NUM_ROWS,
+    FOOTER_ROWS_IN,
+    FOOTER_ROWS_OUT,
     FOOTER_RUN_ID,
     FOOTER_STATS,
     FOOTER_UNIT,
@@ -662,7 +663,8 @@ class _PartWriter:
                 {
                     FOOTER_RUN_ID: self.run_id.encode(),
                     FOOTER_UNIT: name.encode(),
-                    FOOTER_NUM_ROWS: str(stop - start).encode(),
+                    FOOTER_ROWS_IN: str(stop - start).encode(),
+                    FOOTER_ROWS_OUT: str(stop - start).encode(),
                     FOOTER_ID_CHECKSUM: checksum.hexdigest().encode(),
                     FOOTER_STATS: json.dumps({**self.stats, "finished_at": time.time()}).encode(),
                 }

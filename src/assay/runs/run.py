@@ -25,7 +25,8 @@ ID_COLUMNS = ("id", "source_row")
 
 FOOTER_RUN_ID = b"assay.run_id"
 FOOTER_UNIT = b"assay.unit"
-FOOTER_NUM_ROWS = b"assay.num_rows"
+FOOTER_ROWS_IN = b"assay.rows_in"
+FOOTER_ROWS_OUT = b"assay.rows_out"
 FOOTER_ID_CHECKSUM = b"assay.id_checksum"
 FOOTER_STATS = b"assay.stats"
 
@@ -35,7 +36,8 @@ class Published:
     """What became of a unit."""
 
     unit: str
-    num_rows: int
+    rows_out: int
+    """Rows of the part that was made here."""
     created: bool
     """False where another worker had published the same unit first; its part stands."""
 
@@ -70,43 +72,49 @@ class Run:
         unit: Unit,
         batches: Iterable[pa.RecordBatch],
         *,
+        rows_in: Callable[[], int],
         stats: Callable[[], dict[str, Any]] = dict,
         clock: Callable[[], float] = time.time,
     ) -> Published:
         """Write `batches` as the unit's part and publish it, unless someone already has.
 
         The part is written under a temporary name, synced, and then created at its own name only
-        if that name is free: whoever reads `parts/` sees a whole part or none. `stats` is asked
-        after the last batch. Raises UnitError where the rows do not add up to the unit, and
-        StorageError where the part cannot be written; nothing half is left behind in either case.
+        if that name is free: whoever reads `parts/` sees a whole part or none. After the last batch
+        `rows_in` is asked how many rows of the unit were read, and `stats` for figures.
+
+        Raises UnitError where the rows do not add up to the unit, and StorageError where the part
+        cannot be written; nothing half is left behind in either case.
         """
         with scratch_file(self.store, f"{unit.name[-80:]}.") as temporary:
             with writing(str(temporary)):
-                self._write_part(temporary, unit, batches, stats, clock)
+                rows_out = self._write_part(temporary, unit, batches, rows_in, stats, clock)
             created = self.store.create(part_path(unit), temporary)
-        return Published(unit=unit.name, num_rows=unit.num_rows, created=created)
+        return Published(unit=unit.name, rows_out=rows_out, created=created)
 
     def _write_part(
         self,
         path: Path,
         unit: Unit,
         batches: Iterable[pa.RecordBatch],
+        rows_in: Callable[[], int],
         stats: Callable[[], dict[str, Any]],
         clock: Callable[[], float],
-    ) -> None:
+    ) -> int:
         schema = self.manifest.arrow_schema()
         id_column = next(name for name in ID_COLUMNS if name in schema.names)
         checksum = IdChecksum()
-        num_rows = 0
+        rows_out = 0
         started_at = clock()
         with pq.ParquetWriter(path, schema, **writer_options(schema)) as writer:
             for table in row_groups(batches, schema):
                 checksum.update(table.column(id_column))
-                num_rows += table.num_rows
+                rows_out += table.num_rows
                 writer.write_table(table, row_group_size=max(table.num_rows, 1))
-            if num_rows != unit.num_rows:
+            taken = rows_in()
+            made = rows_out if self.manifest.rows_out == "one_each" else unit.num_rows
+            if (taken, made) != (unit.num_rows, unit.num_rows):
                 msg = (
-                    f"unit {unit.name} gave {num_rows} rows instead of {unit.num_rows}; "
+                    f"unit {unit.name} of {unit.num_rows} rows: {taken} were read and {rows_out} came out; "
                     "its source may have changed; check it and start a new run"
                 )
                 raise UnitError(msg)
@@ -116,11 +124,13 @@ class Run:
                 {
                     FOOTER_RUN_ID: self.manifest.run_id.encode(),
                     FOOTER_UNIT: unit.name.encode(),
-                    FOOTER_NUM_ROWS: str(num_rows).encode(),
+                    FOOTER_ROWS_IN: str(taken).encode(),
+                    FOOTER_ROWS_OUT: str(rows_out).encode(),
                     FOOTER_ID_CHECKSUM: checksum.hexdigest().encode(),
                     FOOTER_STATS: json.dumps(figures).encode(),
                 }
             )
+        return rows_out
 
 
 def part_path(unit: Unit) -> str:

@@ -6,11 +6,12 @@ the footer, and in which no prediction is null without an error code.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,11 +20,13 @@ from assay.data.duplicates import count_duplicates
 from assay.data.finding import reinspect
 from assay.data.ids import IdChecksum
 from assay.data.reading import read_rows
+from assay.data.sources import SOURCE_ROW
 from assay.errors import CheckError, RefusedError
 from assay.runs.plan import Unit
 from assay.runs.run import (
     FOOTER_ID_CHECKSUM,
-    FOOTER_NUM_ROWS,
+    FOOTER_ROWS_IN,
+    FOOTER_ROWS_OUT,
     FOOTER_RUN_ID,
     FOOTER_UNIT,
     ID_COLUMNS,
@@ -35,6 +38,7 @@ from assay.telemetry import format_number_of
 
 SHOWN_PROBLEMS = 5
 READ_ROWS = 65_536
+WAY_OUT = "delete it and run the same command to make it again"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +50,11 @@ class Proof:
     units_total: int
     units_missing: int
     rows_total: int
-    rows_found: int
+    """Rows planned."""
+    rows_in: int
+    """Rows of the sources that the parts account for."""
+    rows_out: int
+    """Rows of the parts: as many, but where a kind of run makes any number of one."""
     error_rows: int
     """Rows with a null prediction and an error code."""
     checked_sources: bool
@@ -76,7 +84,7 @@ class Proof:
                 f"  units    {self.units_total - self.units_missing:,} of {self.units_total:,} published, "
                 "each row range once"
             ),
-            f"  rows     {self.rows_found:,} found, {self.error_rows:,} of them with an error code",
+            f"  rows     {self.rows_in:,} in, {self.rows_out:,} out, {self.error_rows:,} of them with an error code",
             f"  ids      checksums recomputed{against}",
         ]
         if self.duplicate_ids is not None:
@@ -93,8 +101,9 @@ class Proof:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _PartCheck:
-    rows: int
-    error_rows: int
+    rows_in: int = 0
+    rows_out: int = 0
+    error_rows: int = 0
     problems: tuple[str, ...]
 
 
@@ -134,7 +143,8 @@ def verify_run(run: Run, *, sources: bool = False, duplicates: bool = False, num
         units_total=len(units),
         units_missing=len(missing),
         rows_total=manifest.planned_rows,
-        rows_found=sum(check.rows for check in checks),
+        rows_in=sum(check.rows_in for check in checks),
+        rows_out=sum(check.rows_out for check in checks),
         error_rows=sum(check.error_rows for check in checks),
         checked_sources=sources,
         duplicate_ids=_count_duplicates(run, present) if duplicates else None,
@@ -186,49 +196,87 @@ def _check_part(run: Run, unit: Unit, *, sources: bool) -> _PartCheck:
             return _check_open_part(run, unit, file, path, sources=sources)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        problem = f"{path} cannot be read ({reason}); delete it and run the same command to make it again"
-        return _PartCheck(rows=0, error_rows=0, problems=(problem,))
+        problem = f"{path} cannot be read ({reason}); {WAY_OUT}"
+        return _PartCheck(problems=(problem,))
 
 
 def _check_open_part(run: Run, unit: Unit, file: pq.ParquetFile, path: str, *, sources: bool) -> _PartCheck:
+    wrong = _footer_problem(run, unit, file)
+    if wrong is None:
+        return _check_rows(run, unit, file, path, sources=sources)
+    return _PartCheck(problems=(f"{path}{wrong}; {WAY_OUT}",))
+
+
+def _footer_problem(run: Run, unit: Unit, file: pq.ParquetFile) -> str | None:
+    """What shows, before any row is read, that this is no part of the unit; to follow its path."""
     footer = file.metadata.metadata or {}
-    schema = run.manifest.arrow_schema()
-    way_out = "delete it and run the same command to make it again"
-    wanted = {FOOTER_RUN_ID: run.manifest.run_id, FOOTER_UNIT: unit.name, FOOTER_NUM_ROWS: str(unit.num_rows)}
+    wanted = {FOOTER_RUN_ID: run.manifest.run_id, FOOTER_UNIT: unit.name, FOOTER_ROWS_IN: str(unit.num_rows)}
     for key, value in wanted.items():
         seen = footer.get(key, b"").decode()
         if seen != value:
-            problem = f"{path}: {key.decode()} is {seen!r}, not {value!r}; {way_out}"
-            return _PartCheck(rows=0, error_rows=0, problems=(problem,))
-    if not file.schema_arrow.remove_metadata().equals(schema.remove_metadata()):
-        return _PartCheck(
-            rows=0, error_rows=0, problems=(f"{path} has another schema than the run; {way_out}",)
-        )
+            return f": {key.decode()} is {seen!r}, not {value!r}"
+    if not file.schema_arrow.remove_metadata().equals(run.manifest.arrow_schema().remove_metadata()):
+        return " has another schema than the run"
+    return None
+
+
+def _check_rows(run: Run, unit: Unit, file: pq.ParquetFile, path: str, *, sources: bool) -> _PartCheck:
+    schema = run.manifest.arrow_schema()
+    footer = file.metadata.metadata
     id_column = next(name for name in ID_COLUMNS if name in schema.names)
     scores = [name for name in schema.names if name == "prediction" or name.startswith("prob_")]
+    columns = dict.fromkeys([id_column, *scores, *(n for n in ("error", SOURCE_ROW) if n in schema.names)])
     checksum = IdChecksum()
+    origins = Origins(unit)
     rows = error_rows = unexplained = 0
-    for batch in file.iter_batches(READ_ROWS, columns=[id_column, *scores, *_error_column(schema)]):
-        checksum.update(batch.column(batch.schema.get_field_index(id_column)))
+    for batch in file.iter_batches(READ_ROWS, columns=list(columns)):
+        checksum.update(batch.column(id_column))
         rows += batch.num_rows
         if scores:
-            errors = batch.column(batch.schema.get_field_index("error"))
+            errors = batch.column("error")
             error_rows += batch.num_rows - errors.null_count
             unexplained += _unexplained(batch, scores, errors)
+        if run.manifest.rows_out == "any_number":
+            origins.update(batch.column(SOURCE_ROW))
+    said = footer.get(FOOTER_ROWS_OUT, b"").decode()
     problems = []
-    if rows != unit.num_rows:
-        problems.append(f"{path} has {rows} rows, not {unit.num_rows}; {way_out}")
+    if run.manifest.rows_out == "one_each" and rows != unit.num_rows:
+        problems.append(f"{path} has {rows} rows, not {unit.num_rows}")
+    elif str(rows) != said:
+        problems.append(f"{path} has {rows} rows and its footer says {said!r}")
+    if origins.num_astray:
+        problems.append(
+            f"{path}: {origins.num_astray} rows are not of rows {unit.start} to {unit.stop - 1}, in order"
+        )
     if checksum.hexdigest() != footer.get(FOOTER_ID_CHECKSUM, b"").decode():
-        problems.append(f"{path}: its ids do not give the checksum in its footer; {way_out}")
+        problems.append(f"{path}: its ids do not give the checksum in its footer")
     if unexplained:
-        problems.append(f"{path}: {unexplained} rows have no prediction and no error code; {way_out}")
-    if sources and checksum.hexdigest() != _source_checksum(run, unit):
-        problems.append(f"{path}: its ids are not those of source {unit.source_name}; {way_out}")
-    return _PartCheck(rows=rows, error_rows=error_rows, problems=tuple(problems))
+        problems.append(f"{path}: {unexplained} rows have no prediction and no error code")
+    if sources and not problems and checksum.hexdigest() != _source_checksum(run, unit, file):
+        problems.append(f"{path}: its ids are not those of source {unit.source_name}")
+    return _PartCheck(
+        rows_in=unit.num_rows,
+        rows_out=rows,
+        error_rows=error_rows,
+        problems=tuple(f"{problem}; {WAY_OUT}" for problem in problems),
+    )
 
 
-def _error_column(schema: pa.Schema) -> list[str]:
-    return ["error"] if "error" in schema.names else []
+class Origins:
+    """Whether the rows of a part name rows of their unit, none before one that came earlier."""
+
+    def __init__(self, unit: Unit) -> None:
+        self.num_astray = 0
+        self._last = unit.start
+        self._stop = unit.stop
+
+    def update(self, source_rows: pa.Array) -> None:
+        """Take in the next rows."""
+        rows = source_rows.to_numpy()
+        before = np.concatenate([[self._last], rows[:-1]])
+        self.num_astray += int(((rows < before) | (rows >= self._stop)).sum())
+        if len(rows):
+            self._last = int(rows[-1])
 
 
 def _unexplained(batch: pa.RecordBatch, scores: Iterable[str], errors: pa.Array) -> int:
@@ -242,27 +290,50 @@ def _unexplained(batch: pa.RecordBatch, scores: Iterable[str], errors: pa.Array)
     return int(count or 0)
 
 
-def _source_checksum(run: Run, unit: Unit) -> str:
-    columns = run.manifest.source_columns()
+def _source_checksum(run: Run, unit: Unit, file: pq.ParquetFile) -> str:
+    """The checksum that the ids of a part have if they are those of its source."""
+    ids = _source_ids(run, unit)
+    if run.manifest.rows_out == "any_number":
+        held = pa.chunked_array(list(ids)).combine_chunks()
+        ids = (
+            held.take(pc.subtract(batch.column(0), unit.start))
+            for batch in file.iter_batches(READ_ROWS, columns=[SOURCE_ROW])
+        )
     checksum = IdChecksum()
+    for each in ids:
+        checksum.update(each)
+    return checksum.hexdigest()
+
+
+def _source_ids(run: Run, unit: Unit) -> Iterator[pa.Array]:
+    columns = run.manifest.source_columns()
     for rows in read_rows(run.manifest.source(unit.source), columns, unit.start, unit.stop):
         if rows.ids is None:
-            checksum.update(pa.array(range(rows.start, rows.start + rows.num_rows), pa.int64()))
+            yield pa.array(range(rows.start, rows.start + rows.num_rows), pa.int64())
         else:
-            checksum.update(rows.ids)
-    return checksum.hexdigest()
+            yield rows.ids
 
 
 def _count_duplicates(run: Run, units: Sequence[Unit]) -> int:
     schema = run.manifest.arrow_schema()
     id_column = next(name for name in ID_COLUMNS if name in schema.names)
-    if id_column == "source_row":
+    if id_column == SOURCE_ROW:
         return 0
+
+    many = run.manifest.rows_out == "any_number"
+    columns = [id_column, SOURCE_ROW] if many else [id_column]
+
+    def firsts(batch: pa.RecordBatch) -> pa.Array:
+        """The first row of each source row: what one row became has one id, and repeats nothing."""
+        rows = batch.column(SOURCE_ROW).to_numpy()
+        return pa.array(np.diff(rows, prepend=-1) != 0)
 
     def read_ids() -> Iterable[pa.Array]:
         for unit in units:
             with run.store.open_input(part_path(unit)) as handle, pq.ParquetFile(handle) as file:
-                for batch in file.iter_batches(READ_ROWS, columns=[id_column]):
-                    yield batch.column(0)
+                for batch in file.iter_batches(READ_ROWS, columns=columns):
+                    yield (
+                        pc.filter(batch.column(id_column), firsts(batch)) if many else batch.column(id_column)
+                    )
 
     return count_duplicates(read_ids, sum(unit.num_rows for unit in units)).num_rows

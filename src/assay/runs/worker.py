@@ -103,7 +103,12 @@ def _serve_unit(
                 mailbox.send(UnderWay(counters=work.counters))
 
     try:
-        published = run.publish(unit, batches(), stats=lambda: {**work.stats(), "started_at": started_at})
+        published = run.publish(
+            unit,
+            batches(),
+            rows_in=lambda: work.rows_in,
+            stats=lambda: {**work.stats(), "started_at": started_at},
+        )
     except StopRequestedError:
         raise
     except Exception as error:  # noqa: BLE001  whatever a unit dies of, the driver decides what follows

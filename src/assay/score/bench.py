@@ -45,6 +45,7 @@ from assay.runs.manifest import Manifest
 from assay.runs.placement import Placement
 from assay.score.bench_settings import BenchSettings
 from assay.score.chunks import Chunk, join, to_chunk
+from assay.score.kind import SCORE
 from assay.score.plan import plan_score
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings
@@ -199,11 +200,12 @@ def bench(settings: BenchSettings, *, on_message: Callable[[str], None] | None =
     device = _device(settings.device)
     precision = devices.parse_precision(settings.precision, device)
     manifest, bundle = _plan(settings, device, precision)
+    identity, _ = manifest.read(SCORE)
     encoder = Encoder.from_bundle(
         bundle.path,
-        max_length=manifest.identity["max_length"],
-        on_long=manifest.identity["on_long"],
-        stride=manifest.identity["stride"],
+        max_length=identity.max_length,
+        on_long=identity.on_long,
+        stride=identity.stride,
     )
     say(f"loading {bundle.path} onto {device}")
     engine = load_engine(

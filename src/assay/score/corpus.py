@@ -7,6 +7,7 @@ from assay.errors import RefusedError
 from assay.runs.manifest import Manifest
 from assay.runs.plan import Unit, units_of
 from assay.runs.run import PARTS, Run, find_run, part_path
+from assay.score.kind import SCORE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,18 +35,19 @@ def corpus_of(run: Run) -> Corpus:
     """The corpus of a scoring run; raises RefusedError where the tokenize run it scored is not there."""
     records = run.manifest.sources
     units = [tuple(units_of(index, record.name, record.boundaries)) for index, record in enumerate(records)]
-    recorded = run.manifest.settings.get("token_run")
+    _, settings = run.manifest.read(SCORE)
+    recorded = settings.token_run
     if recorded is None:
         return Corpus(run=run, token_run=None, manifest=run.manifest, units=tuple(units))
-    token_run = find_run(recorded["url"])
+    token_run = find_run(recorded.url)
     scored = [(PARTS + record.uri.rpartition("/")[2], record.num_rows) for record in records]
     if (
         token_run is None
-        or token_run.manifest.run_id != recorded["run_id"]
+        or token_run.manifest.run_id != recorded.run_id
         or [(part_path(unit), unit.num_rows) for unit in token_run.manifest.units()] != scored
     ):
         msg = (
-            f"{recorded['url']} no longer holds the tokenize run that {run.url} scored; "
+            f"{recorded.url} no longer holds the tokenize run that {run.url} scored; "
             "put it back as it was, or score again into a new run"
         )
         raise RefusedError(msg)

@@ -41,6 +41,7 @@ from assay.runs.run import (
     part_path,
 )
 from assay.score.corpus import Corpus, corpus_of
+from assay.score.kind import SCORE
 from assay.telemetry import Counters, Progress, format_number_of
 
 T = TypeVar("T")
@@ -153,7 +154,7 @@ def merge(
 
 def choose_columns(run: Run, columns: Sequence[str] | None) -> list[str]:
     """The parts' columns to add, in the parts' order; raises UsageError for one that parts do not have."""
-    if run.manifest.kind != "score":
+    if run.manifest.kind != SCORE.name:
         msg = f"{run.url} is a {run.manifest.kind} run; merge adds scores: give a run of `assay score`"
         raise InputError(msg)
     names = [name for name in run.manifest.arrow_schema().names if name not in ID_COLUMNS]

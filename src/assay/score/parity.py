@@ -20,9 +20,9 @@ from assay.errors import CheckError
 from assay.runs.plan import Unit
 from assay.runs.run import Run
 from assay.score.chunks import chunks
+from assay.score.kind import SCORE
 from assay.score.scorer import Scorer
 from assay.score.work import read_unit
-from assay.tasks import Task
 
 PARITY_PATH = "parity.json"
 SAMPLED_UNITS = 8
@@ -30,7 +30,8 @@ SAMPLED_UNITS = 8
 
 def check_parity(run: Run, scorer: Scorer, *, device: str) -> None:
     """Raise CheckError unless the scorer's engine agrees with the reference on a sample of the corpus."""
-    num_documents = run.manifest.settings["parity_documents"]
+    _, settings = run.manifest.read(SCORE)
+    num_documents = settings.parity_documents
     if not num_documents:
         return
     if run.store.info(PARITY_PATH) is None:
@@ -48,17 +49,15 @@ def check_parity(run: Run, scorer: Scorer, *, device: str) -> None:
 
 def measure(run: Run, engine: Engine, sample: Sequences, *, device: str) -> ParityReport:
     """How far the engine is from the fp32 reference on the sample."""
-    settings = run.manifest.settings
-    tolerance = TOLERANCES[run.manifest.identity["precision"]]
-    if settings["parity_tolerance"] is not None:
-        tolerance = Tolerance(
-            probability=settings["parity_tolerance"], logit=settings["parity_tolerance"] * 10
-        )
+    identity, settings = run.manifest.read(SCORE)
+    tolerance = TOLERANCES[identity.precision]
+    if settings.parity_tolerance is not None:
+        tolerance = Tolerance(probability=settings.parity_tolerance, logit=settings.parity_tolerance * 10)
     return compare(
         engine,
-        reference_engine(settings["bundle"], device=device),
+        reference_engine(settings.bundle, device=device),
         sample,
-        task=Task(settings["task"]),
+        task=settings.task,
         tolerance=tolerance,
     )
 

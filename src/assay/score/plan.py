@@ -12,19 +12,19 @@ from assay.data.sources import Columns, Source
 from assay.engine.precision import Computed
 from assay.errors import RefusedError, UsageError
 from assay.runs.cut import cut_sources, id_field
-from assay.runs.manifest import Json, Manifest, new_manifest
+from assay.runs.manifest import Manifest, new_manifest
 from assay.runs.placement import Placement
 from assay.runs.run import PARTS, Run, part_path
+from assay.score.kind import SCORE, ScoreIdentity, ScoreRecord, TokenRunRecord
 from assay.score.schema import part_schema
 from assay.score.settings import ScoreSettings
 from assay.tokenize.encode import Encoder
+from assay.tokenize.kind import TOKENIZE, TokenizeIdentity
 from assay.tokenize.plan import (
-    TokenizerRecord,
     choose_max_length,
     find_token_run,
     holds_pairs,
     other_lengths,
-    tokenizer_record,
 )
 
 FLOPS_PER_SECOND = {"cpu": 4e10, "cuda": 2e14}
@@ -46,22 +46,22 @@ def plan_score(settings: ScoreSettings, placement: Placement, precision: Compute
     elif settings.input_ids_column is None:
         refuse_other_texts(bundle, are_pairs=settings.text_pair_column is not None)
     if token_run is None:
-        record = TokenizerRecord(
-            fingerprint=bundle.tokenizer_fingerprint,
+        tokens = TokenizeIdentity(
+            tokenizer=bundle.tokenizer_fingerprint,
             max_length=choose_max_length(bundle, settings.max_length),
             on_long=settings.on_long,
             stride=settings.stride,
         )
         # Refuses a policy, length or stride that this tokenizer cannot have, before there is a run of it.
         encoder = Encoder.from_bundle(
-            bundle.path, max_length=record.max_length, on_long=record.on_long, stride=record.stride
+            bundle.path, max_length=tokens.max_length, on_long=tokens.on_long, stride=tokens.stride
         )
         if settings.text_pair_column is not None:
             encoder.check_pairs()
         patterns, columns = settings.sources, _columns(settings)
     else:
-        record = tokenizer_record(token_run)
-        _refuse_other_tokens(settings, bundle, record)
+        tokens, _ = token_run.manifest.read(TOKENIZE)
+        _refuse_other_tokens(settings, bundle, tokens)
         patterns = (f"{token_run.url}/{PARTS}*.parquet",)
         id_name = token_run.manifest.arrow_schema().names[0]
         columns = Columns(text=None, text_pair=None, id=id_name, input_ids="input_ids")
@@ -75,23 +75,20 @@ def plan_score(settings: ScoreSettings, placement: Placement, precision: Compute
         sources,
         unit_rows=settings.unit_rows,
         limit_rows=settings.limit_rows,
-        max_length=record.max_length,
+        max_length=tokens.max_length,
         tokens_per_second=_tokens_per_second(settings, bundle, placement),
     )
     manifest = new_manifest(
-        kind="score",
+        kind=SCORE,
         assay_version=__version__,
-        identity={
-            "bundle": bundle.fingerprint,
-            "tokenizer": record.fingerprint,
-            "max_length": record.max_length,
-            "on_long": record.on_long,
-            "stride": record.stride,
-            "precision": precision,
-            "engine": settings.engine,
-            **({"deterministic": True} if settings.deterministic else {}),
-        },
-        settings={**_worker_settings(settings, bundle), "token_run": _token_run(token_run)},
+        identity=ScoreIdentity(
+            **tokens.model_dump(),
+            bundle=bundle.fingerprint,
+            precision=precision,
+            engine=settings.engine,
+            deterministic=settings.deterministic,
+        ),
+        settings=_record(settings, bundle, token_run),
         columns=columns,
         sources=sources,
         boundaries=boundaries,
@@ -102,22 +99,16 @@ def plan_score(settings: ScoreSettings, placement: Placement, precision: Compute
 
 def other_lengths_of(manifest: Manifest) -> str | None:
     """A sentence where a scoring run cuts texts otherwise than its bundle's calibration did; else None."""
-    calibrated: Json | None = manifest.settings.get("calibration")
-    if not calibrated:
+    identity, settings = manifest.read(SCORE)
+    if not settings.calibration:
         return None
-    identity = manifest.identity
-    return other_lengths(calibrated, max_length=identity["max_length"], on_long=identity["on_long"])
+    return other_lengths(settings.calibration, max_length=identity.max_length, on_long=identity.on_long)
 
 
 def _in_row_order(parts: Sequence[Source], token_run: Run) -> list[Source]:
     """The token parts as the rows lie in their sources: a listing has rows 1000 to 1200 before 200 to 400."""
     by_path = {PARTS + part.uri.rpartition("/")[2]: part for part in parts}
     return [by_path[part_path(unit)] for unit in token_run.manifest.units()]
-
-
-def _token_run(run: Run | None) -> Json | None:
-    """What `assay merge` needs to find the sources that were tokenized."""
-    return None if run is None else {"url": run.url, "run_id": run.manifest.run_id}
 
 
 def _columns(settings: ScoreSettings) -> Columns:
@@ -130,20 +121,22 @@ def _columns(settings: ScoreSettings) -> Columns:
     )
 
 
-def _worker_settings(settings: ScoreSettings, bundle: Bundle) -> Json:
+def _record(settings: ScoreSettings, bundle: Bundle, token_run: Run | None) -> ScoreRecord:
     calibration = bundle.calibration
-    return {
-        "bundle": str(Path(settings.bundle).resolve()),
-        "task": bundle.task,
-        "labels": list(bundle.labels),
-        "threshold": None if calibration is None else calibration.threshold,
-        "max_batch_tokens": settings.max_batch_tokens,
-        "deduplicate": settings.deduplicate,
-        "strict": settings.strict,
-        "unique_ids": settings.unique_ids,
-        "parity_documents": settings.parity_documents,
-        "parity_tolerance": settings.parity_tolerance,
-        "calibration": None
+    return ScoreRecord(
+        bundle=str(Path(settings.bundle).resolve()),
+        task=bundle.task,
+        labels=tuple(bundle.labels),
+        threshold=None if calibration is None else calibration.threshold,
+        max_batch_tokens=settings.max_batch_tokens,
+        deduplicate=settings.deduplicate,
+        strict=settings.strict,
+        parity_documents=settings.parity_documents,
+        parity_tolerance=settings.parity_tolerance,
+        token_run=None
+        if token_run is None
+        else TokenRunRecord(url=token_run.url, run_id=token_run.manifest.run_id),
+        calibration=None
         if calibration is None
         else {
             "method": calibration.method,
@@ -151,31 +144,31 @@ def _worker_settings(settings: ScoreSettings, bundle: Bundle) -> Json:
             **dict(calibration.selection_metrics),
             **dict(calibration.meta),
         },
-    }
+    )
 
 
-def _refuse_other_tokens(settings: ScoreSettings, bundle: Bundle, record: TokenizerRecord) -> None:
+def _refuse_other_tokens(settings: ScoreSettings, bundle: Bundle, tokens: TokenizeIdentity) -> None:
     """Refuse a tokenize run of another tokenizer, and settings that it was not made with."""
-    if record.fingerprint != bundle.tokenizer_fingerprint:
+    if tokens.tokenizer != bundle.tokenizer_fingerprint:
         msg = (
-            f"{settings.sources[0]} was made with tokenizer {record.fingerprint}, {bundle.path} has "
+            f"{settings.sources[0]} was made with tokenizer {tokens.tokenizer}, {bundle.path} has "
             f"{bundle.tokenizer_fingerprint}; tokenize again with --bundle {settings.bundle}"
         )
         raise RefusedError(msg)
-    if record.max_length > bundle.max_length:
+    if tokens.max_length > bundle.max_length:
         msg = (
-            f"{settings.sources[0]} holds documents of up to {record.max_length} tokens, {bundle.path} takes "
+            f"{settings.sources[0]} holds documents of up to {tokens.max_length} tokens, {bundle.path} takes "
             f"{bundle.max_length}; tokenize again with --max-length {bundle.max_length}"
         )
         raise RefusedError(msg)
-    if settings.max_length not in (None, record.max_length):
+    if settings.max_length not in (None, tokens.max_length):
         msg = (
-            f"max_length {settings.max_length}; {settings.sources[0]} was tokenized with {record.max_length}; "
+            f"max_length {settings.max_length}; {settings.sources[0]} was tokenized with {tokens.max_length}; "
             "leave --max-length out, or tokenize again"
         )
         raise UsageError(msg)
     for name, asked, default in (("on_long", settings.on_long, "truncate"), ("stride", settings.stride, 0)):
-        made = getattr(record, name)
+        made = getattr(tokens, name)
         if asked not in (default, made):
             flag = "--" + name.replace("_", "-")
             msg = (

@@ -24,10 +24,12 @@ from assay.pages import Facts, Figure, Section, Table, reliability_figure, rende
 from assay.runs.manifest import Manifest
 from assay.runs.run import Run, open_run
 from assay.runs.status import Status, status_of
+from assay.score.kind import SCORE, ScoreRecord
 from assay.score.plan import other_lengths_of
 from assay.score.tally import LONGEST_COUNTED, SCORE_BINS, Tally, count_parts
 from assay.score.timeline import Span, Throughput, throughput, worker_seconds
 from assay.telemetry import format_count, format_duration, format_number_of, format_rate
+from assay.tokenize.kind import TOKENIZE
 
 REPORT_PATH = "report.html"
 PARITY_PATH = "parity.json"
@@ -254,12 +256,17 @@ def _page(
 # ---------------------------------------------------------------- header
 
 
+def _record(manifest: Manifest) -> ScoreRecord | None:
+    """What a scoring run fixed; None for a tokenize run."""
+    return manifest.read(SCORE)[1] if manifest.kind == SCORE.name else None
+
+
 def _heading(manifest: Manifest) -> tuple[str, str]:
-    bundle = manifest.settings.get("bundle")
-    name = Path(bundle).name if isinstance(bundle, str) and bundle else "a classifier"
+    record = _record(manifest)
+    name = Path((record or manifest.read(TOKENIZE)[1]).bundle).name or "a classifier"
     sources = manifest.sources
     what = sources[0].name if len(sources) == 1 else format_number_of(len(sources), "source")
-    verb = "scored by" if manifest.kind == "score" else "tokenized for"
+    verb = "tokenized for" if record is None else "scored by"
     columns = [column for column in (manifest.columns.text, manifest.columns.text_pair) if column]
     columns = columns or [manifest.columns.input_ids or "input_ids"]
     subtitle = f"{format_number_of(manifest.planned_rows, 'row')}, column {' and '.join(columns)}"
@@ -350,8 +357,8 @@ def _score_table(tally: Tally, labels: Sequence[str], *, is_single: bool) -> Tab
 def _value_figure(tally: Tally, column: str, manifest: Manifest) -> Figure:
     histogram = tally.values[column]
     edges, counts, outside = histogram.shown(VALUE_BINS)
-    bundle = manifest.settings.get("labels")
-    name = column.removeprefix("prediction_") if isinstance(bundle, list) and len(bundle) > 1 else column
+    record = _record(manifest)
+    name = column.removeprefix("prediction_") if record is not None and len(record.labels) > 1 else column
     svg = charts.histogram(f"Documents by {name}", edges, counts, x_label=name)
     caption = f"{name}: {histogram.low:.4g} to {histogram.high:.4g}" if histogram.width else name
     if outside:
@@ -577,19 +584,19 @@ def _parity(parity: Json) -> Facts:
 
 def _calibration(manifest: Manifest) -> tuple[Section, Facts]:
     """How probabilities were calibrated and what that changed, and all that the run holds of it."""
-    settings = manifest.settings.get("calibration")
-    if not isinstance(settings, dict) or not settings:
+    record = _record(manifest)
+    if record is None or not record.calibration:
         return Section(title="Calibration"), []
+    settings = record.calibration
     bins = _bins(settings.get("reliability"))
     caption = "Reliability on the calibration rows, in-sample: on the dashed line probabilities are honest"
     facts = [("method", _one_line(settings.get("method")))]
     if settings.get("temperature") is not None:
         facts.append(("temperature", _one_line(settings["temperature"])))
-    threshold = manifest.settings.get("threshold")
+    threshold = record.threshold
     if threshold is not None:
-        facts.append(
-            ("thresholds, by label" if isinstance(threshold, list) else "threshold", _one_line(threshold))
-        )
+        words = "threshold" if isinstance(threshold, float) else "thresholds, by label"
+        facts.append((words, _one_line(threshold)))
     for name, words in (
         ("n_samples", "calibration rows"),
         ("n_groups", "their groups"),

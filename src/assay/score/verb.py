@@ -14,6 +14,7 @@ from assay.runs.driver import Outcome
 from assay.runs.manifest import Manifest
 from assay.runs.placement import Placement, place_processes, place_workers, static_place
 from assay.runs.run import find_run
+from assay.score.kind import SCORE
 from assay.score.plan import other_lengths_of, plan_score
 from assay.score.settings import ScoreSettings
 from assay.telemetry import Progress
@@ -131,7 +132,7 @@ def choose_precision(settings: ScoreSettings, target: Target) -> tuple[Computed,
     run = find_run(settings.run)
     if run is None or run.manifest.kind != "score":
         return auto_precision(target), None
-    planned: Computed = run.manifest.identity["precision"]
+    planned = run.manifest.read(SCORE)[0].precision
     if planned == auto_precision(target):
         return planned, None
     return planned, f"the run is in {planned}, as it was planned; auto would be {auto_precision(target)} here"

@@ -22,6 +22,7 @@ from assay.runs.manifest import Manifest
 from assay.runs.pipeline import StopRequestedError
 from assay.runs.plan import Unit
 from assay.score.chunks import CHUNK_ROWS, Chunk, ChunkRows, chunks, max_row_tokens
+from assay.score.kind import SCORE
 from assay.telemetry import Counters
 from assay.tokenize.encode import Encoder
 
@@ -49,6 +50,8 @@ class ScoreWork:
         """
         self.counters = Counters()
         self._manifest = manifest
+        _, settings = manifest.read(SCORE)
+        self._strict = settings.strict
         self._encoder = encoder
         self._load_scorer = load_scorer
         self._loaded: Scorer | None = None
@@ -84,13 +87,18 @@ class ScoreWork:
         self._errors = {}
         for forwarded in computed:
             chunk, scored = forwarded.chunk, self._scorer().decide(forwarded)
-            if scored.errors and self._manifest.settings["strict"]:
+            if scored.errors and self._strict:
                 _refuse(unit, chunk, scored.errors)
             self._count(chunk, scored)
             columns = {self._schema.names[0]: chunk.ids, **scored.columns}
             yield pa.RecordBatch.from_arrays(
                 [columns[name] for name in self._schema.names], schema=self._schema
             )
+
+    @property
+    def rows_in(self) -> int:
+        """Rows of the unit just finished that were read."""
+        return self._stats["num_rows"]
 
     def stats(self) -> dict[str, Any]:
         """Figures of the unit just finished, for the part's footer."""
@@ -133,6 +141,6 @@ def _refuse(unit: Unit, chunk: Chunk, errors: dict[int, str]) -> None:
     row, code = min(errors.items())
     msg = (
         f"row {chunk.start + row} of source {unit.source_name} is bad ({code}); --strict stops here; "
-        "with another --run mend the row, or leave --strict out to give it an error code"
+        "with another --run fix the row, or leave --strict out to give it an error code"
     )
     raise InputError(msg)

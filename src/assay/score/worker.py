@@ -17,6 +17,7 @@ from assay.bundle.load import load_bundle
 from assay.errors import RefusedError
 from assay.runs.run import Run, open_run
 from assay.runs.worker import Mailbox, worker_main
+from assay.score.kind import SCORE
 from assay.score.work import ScoreWork
 from assay.telemetry import configure_logging
 from assay.tokenize.encode import Encoder
@@ -39,19 +40,19 @@ def open_score_work(
     Raises RefusedError where the bundle on disk is no longer the one that the run was planned with;
     `load` raises CheckError where the parity gate does not hold.
     """
-    identity, settings = run.manifest.identity, run.manifest.settings
-    bundle = load_bundle(settings["bundle"])
-    if bundle.fingerprint != identity["bundle"]:
+    identity, settings = run.manifest.read(SCORE)
+    bundle = load_bundle(settings.bundle)
+    if bundle.fingerprint != identity.bundle:
         msg = (
-            f"the bundle {bundle.path} was {identity['bundle'][:12]}... when the run was planned and is "
+            f"the bundle {bundle.path} was {identity.bundle[:12]}... when the run was planned and is "
             f"{bundle.fingerprint[:12]}... now; put it back, or use another --run"
         )
         raise RefusedError(msg)
     encoder = Encoder.from_bundle(
         bundle.path,
-        max_length=identity["max_length"],
-        on_long=identity["on_long"],
-        stride=identity["stride"],
+        max_length=identity.max_length,
+        on_long=identity.on_long,
+        stride=identity.stride,
     )
 
     def load() -> "Scorer":
@@ -82,14 +83,14 @@ def load_scorer(
     """The scorer of a run on one device, past the parity gate; takes seconds."""
     from assay.score.scorer import Scorer
 
-    identity, settings = run.manifest.identity, run.manifest.settings
-    is_fake = identity["engine"] == "fake"
+    identity, settings = run.manifest.read(SCORE)
+    is_fake = identity.engine == "fake"
     scorer = Scorer(
         bundle,
         _fake_engine(bundle) if is_fake else _load_engine(run, device, num_threads),
         encoder,
-        max_batch_tokens=settings["max_batch_tokens"],
-        deduplicate=settings["deduplicate"],
+        max_batch_tokens=settings.max_batch_tokens,
+        deduplicate=settings.deduplicate,
         should_stop=should_stop,
     )
     if not is_fake:
@@ -112,13 +113,14 @@ def _fake_engine(bundle: Bundle) -> "Engine":
 def _load_engine(run: Run, device: str, num_threads: int | None) -> "Engine":
     from assay.engine.load import load_engine
 
+    identity, settings = run.manifest.read(SCORE)
     return load_engine(
-        run.manifest.settings["bundle"],
+        settings.bundle,
         device=device,
-        precision=run.manifest.identity["precision"],
+        precision=identity.precision,
         num_threads=num_threads,
-        packed=run.manifest.identity["engine"] != "padded",
-        deterministic=run.manifest.identity.get("deterministic", False),
+        packed=identity.engine != "padded",
+        deterministic=identity.deterministic,
     )
 
 

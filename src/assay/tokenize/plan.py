@@ -1,7 +1,6 @@
 """Settings, tokenizer and sources to the manifest of a tokenize run; and finding one again."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,22 +17,13 @@ from assay.runs.cut import cut_sources, id_field
 from assay.runs.manifest import Manifest, new_manifest
 from assay.runs.run import PARTS, Run, find_run
 from assay.tokenize.encode import Encoder
+from assay.tokenize.kind import TOKENIZE, TokenizeIdentity, TokenizeRecord
 from assay.tokenize.settings import OnLong, TokenizeSettings
 
 TOKENS_PER_SECOND_AND_CORE = 150_000.0
 """What the tokenizers library does on one core, roughly; only sizes units."""
 SECOND_START = "second_start"
 """Column of a token part of pairs: where token type 1 begins."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TokenizerRecord:
-    """How token parts were made; `assay score` must go on the same way."""
-
-    fingerprint: str
-    max_length: int
-    on_long: OnLong
-    stride: int
 
 
 def choose_max_length(bundle: Bundle, asked: int | None) -> int:
@@ -87,35 +77,24 @@ def plan_tokenize(settings: TokenizeSettings) -> Manifest:
         max_length=max_length,
         tokens_per_second=TOKENS_PER_SECOND_AND_CORE * machine.usable_cores(),
     )
-    record = TokenizerRecord(
-        fingerprint=encoder.fingerprint,
+    identity = TokenizeIdentity(
+        tokenizer=encoder.fingerprint,
         max_length=max_length,
         on_long=settings.on_long,
         stride=settings.stride,
     )
     return new_manifest(
-        kind="tokenize",
+        kind=TOKENIZE,
         assay_version=__version__,
-        identity={"tokenizer": record.fingerprint, **_without_fingerprint(record)},
-        settings={"bundle": str(Path(settings.bundle).resolve()), "strict": settings.strict},
+        identity=identity,
+        settings=TokenizeRecord(bundle=str(Path(settings.bundle).resolve()), strict=settings.strict),
         columns=columns,
         sources=sources,
         boundaries=boundaries,
         part_schema=token_schema(
             id_field(sources, columns), encoder, is_pair=settings.text_pair_column is not None
-        ).with_metadata({f"assay.{key}": str(value) for key, value in _footer(record).items()}),
+        ).with_metadata({f"assay.{key}": str(value) for key, value in identity.model_dump().items()}),
     )
-
-
-def _footer(record: TokenizerRecord) -> dict[str, str | int]:
-    """What a token part's footer says of the tokenizer."""
-    return {"tokenizer": record.fingerprint, **_without_fingerprint(record)}
-
-
-def _without_fingerprint(record: TokenizerRecord) -> dict[str, str | int]:
-    fields = asdict(record)
-    del fields["fingerprint"]
-    return fields
 
 
 def token_schema(id_: pa.Field, encoder: Encoder, *, is_pair: bool) -> pa.Schema:
@@ -148,7 +127,7 @@ def find_token_run(patterns: Sequence[str]) -> Run | None:
     run = find_run(url)
     if run is None:
         return None
-    if run.manifest.kind != "tokenize":
+    if run.manifest.kind != TOKENIZE.name:
         msg = f"{url} is a {run.manifest.kind} run; a source is data or a tokenize run; give what it was made from"
         raise SourceError(msg)
     units, published = run.manifest.units(), run.part_files()
@@ -162,14 +141,3 @@ def find_token_run(patterns: Sequence[str]) -> Run | None:
 def holds_pairs(run: Run) -> bool:
     """Whether a tokenize run's rows are pairs of texts."""
     return SECOND_START in run.manifest.arrow_schema().names
-
-
-def tokenizer_record(run: Run) -> TokenizerRecord:
-    """How the token parts of a tokenize run were made."""
-    identity = run.manifest.identity
-    return TokenizerRecord(
-        fingerprint=identity["tokenizer"],
-        max_length=identity["max_length"],
-        on_long=identity["on_long"],
-        stride=identity["stride"],
-    )

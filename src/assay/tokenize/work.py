@@ -18,6 +18,7 @@ from assay.runs.manifest import Manifest
 from assay.runs.plan import Unit
 from assay.telemetry import Counters
 from assay.tokenize.encode import Encoder, Tokens
+from assay.tokenize.kind import TOKENIZE
 from assay.tokenize.plan import SECOND_START
 
 BATCH_ROWS = 1_024
@@ -41,6 +42,8 @@ class TokenizeWork:
         """Work for the run of `manifest`."""
         self.counters = Counters()
         self._manifest = manifest
+        _, settings = manifest.read(TOKENIZE)
+        self._strict = settings.strict
         self._encoder = encoder
         self._schema = manifest.arrow_schema()
         self._columns = manifest.source_columns()
@@ -72,15 +75,20 @@ class TokenizeWork:
         self._errors.clear()
         for chunk in computed:
             errors = {**chunk.tokens.errors, **chunk.rows.errors}
-            if errors and self._manifest.settings["strict"]:
+            if errors and self._strict:
                 row, code = min(errors.items())
                 msg = (
                     f"row {chunk.rows.start + row} of source {unit.source_name} is bad ({code}); --strict stops "
-                    "here; with another --run mend the row, or leave --strict out to give it an error code"
+                    "here; with another --run fix the row, or leave --strict out to give it an error code"
                 )
                 raise InputError(msg)
             self._count(chunk, errors)
             yield self._batch(chunk, errors)
+
+    @property
+    def rows_in(self) -> int:
+        """Rows of the unit just finished that were read."""
+        return self._stats["num_rows"]
 
     def stats(self) -> dict[str, Any]:
         """Figures of the unit just finished, for the part's footer."""

@@ -8,6 +8,7 @@ from assay.runs.run import Run, open_run
 from assay.runs.worker import Mailbox, worker_main
 from assay.telemetry import configure_logging
 from assay.tokenize.encode import Encoder
+from assay.tokenize.kind import TOKENIZE
 from assay.tokenize.work import TokenizeWork
 
 
@@ -16,16 +17,16 @@ def open_tokenize_work(run: Run) -> TokenizeWork:
 
     Raises RefusedError where the tokenizer on disk is no longer the one of the plan.
     """
-    identity = run.manifest.identity
+    identity, settings = run.manifest.read(TOKENIZE)
     encoder = Encoder.from_bundle(
-        run.manifest.settings["bundle"],
-        max_length=identity["max_length"],
-        on_long=identity["on_long"],
-        stride=identity["stride"],
+        settings.bundle,
+        max_length=identity.max_length,
+        on_long=identity.on_long,
+        stride=identity.stride,
     )
-    if encoder.fingerprint != identity["tokenizer"]:
+    if encoder.fingerprint != identity.tokenizer:
         msg = (
-            f"the tokenizer in {run.manifest.settings['bundle']} changed since the run was planned; "
+            f"the tokenizer in {settings.bundle} changed since the run was planned; "
             "put it back, or use another --run"
         )
         raise RefusedError(msg)

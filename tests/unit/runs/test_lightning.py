@@ -176,7 +176,7 @@ def test_footers_are_those_of_parts(tmp_path):
     checksum.update(meds_cohort(20)["subject_id"])
     assert footer[b"assay.run_id"].decode() == writer.result.run_id
     assert footer[b"assay.unit"] == b"predictions-000000000000-000000000020"
-    assert footer[b"assay.num_rows"] == b"20"
+    assert footer[b"assay.rows_out"] == b"20"
     assert footer[b"assay.id_checksum"].decode() == checksum.hexdigest()
     assert json.loads(footer[b"assay.stats"])["world_size"] == 1
 

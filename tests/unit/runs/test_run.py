@@ -97,9 +97,13 @@ def test_a_part_and_its_footer(run):
     work = FakeWork(run.manifest)
     times = iter([100.0, 103.5])
     published = run.publish(
-        unit, work.finish(unit, work.prepare(unit)), stats=work.stats, clock=lambda: next(times)
+        unit,
+        work.finish(unit, work.prepare(unit)),
+        rows_in=lambda: work.rows_in,
+        stats=work.stats,
+        clock=lambda: next(times),
     )
-    assert (published.unit, published.num_rows, published.created) == ("a-20-40", 20, True)
+    assert (published.unit, published.rows_out, published.created) == ("a-20-40", 20, True)
     table = pq.read_table(part_file(run, unit))
     assert table.schema.remove_metadata() == run.manifest.arrow_schema().remove_metadata()
     assert table["id"].to_pylist() == [f"0-{row}" for row in range(20, 40)]
@@ -108,7 +112,7 @@ def test_a_part_and_its_footer(run):
     checksum.update(table["id"])
     assert footer[b"assay.run_id"] == run.manifest.run_id.encode()
     assert footer[b"assay.unit"] == b"a-20-40"
-    assert footer[b"assay.num_rows"] == b"20"
+    assert footer[b"assay.rows_in"] == footer[b"assay.rows_out"] == b"20"
     assert footer[b"assay.id_checksum"] == checksum.hexdigest().encode()
     assert footer[b"assay.task"] == b"regression", "the schema's own metadata is kept"
     stats = json.loads(footer[b"assay.stats"])
@@ -126,9 +130,10 @@ def test_a_wrong_number_of_rows_is_no_part(run, change):
     given = {"fewer": [batch.slice(1)], "more": [batch, batch.slice(0, 1)], "none": []}[change]
     rows = sum(batch.num_rows for batch in given)
     with pytest.raises(
-        UnitError, match=f"unit a-0-20 gave {rows} rows instead of 20; its source may have changed"
+        UnitError,
+        match=f"unit a-0-20 of 20 rows: 20 were read and {rows} came out; its source may have changed",
     ):
-        run.publish(unit, given)
+        run.publish(unit, given, rows_in=lambda: unit.num_rows)
     assert not run.is_published(unit)
     assert leftovers(run) == []
     assert publish_unit(run, unit).created
@@ -144,7 +149,7 @@ def test_an_error_midway_leaves_nothing(run):
         raise RuntimeError(msg)
 
     with pytest.raises(RuntimeError, match="the device fell off"):
-        run.publish(unit, broken())
+        run.publish(unit, broken(), rows_in=lambda: unit.num_rows)
     assert run.part_files() == {}
     assert leftovers(run) == []
 
@@ -166,7 +171,7 @@ def test_a_source_without_rows(tmp_path):
     table = pq.read_table(part_file(run, run.manifest.units()[0]))
     assert table.num_rows == 0
     assert table.schema.remove_metadata() == run.manifest.arrow_schema().remove_metadata()
-    assert footer_of(part_file(run, run.manifest.units()[0]))[b"assay.num_rows"] == b"0"
+    assert footer_of(part_file(run, run.manifest.units()[0]))[b"assay.rows_in"] == b"0"
 
 
 def test_rows_are_counted_where_there_is_no_id(tmp_path):
@@ -190,7 +195,7 @@ def test_row_groups_are_gathered(run, monkeypatch):
     assert [table.num_rows for table in run_module.row_groups(many, schema)] == [15] * 7
     assert list(run_module.row_groups([], schema)) == []
     unit = run.manifest.units()[0]
-    run.publish(unit, [batch.slice(start, 5) for start in range(0, 20, 5)])
+    run.publish(unit, [batch.slice(start, 5) for start in range(0, 20, 5)], rows_in=lambda: 20)
     metadata = pq.read_metadata(part_file(run, unit))
     assert [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)] == [5] * 4
 
@@ -235,6 +240,6 @@ def test_batches_of_another_schema_are_refused(run):
     unit = run.manifest.units()[0]
     (batch,) = batches(run, unit)
     with pytest.raises((pa.ArrowException, ValueError, KeyError)):
-        run.publish(unit, [batch.drop_columns(["error"])])
+        run.publish(unit, [batch.drop_columns(["error"])], rows_in=lambda: unit.num_rows)
     assert run.part_files() == {}
     assert leftovers(run) == []

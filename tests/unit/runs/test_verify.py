@@ -35,7 +35,7 @@ def problem(run, **options):
 
 
 def rewrite(run, unit, change=lambda table: table, *, seal=False, **footer):
-    """Write a unit's part anew: `change` for its rows, `footer` for its keys; `seal` mends the id checksum."""
+    """Write a unit's part again: `change` for its rows, `footer` for its keys; `seal` corrects the id checksum."""
     path = part_file(run, unit)
     old = pq.read_table(path)
     table = change(old)
@@ -63,7 +63,7 @@ def test_a_whole_run(run, sources):
     proof = verify(run.url, sources=sources, duplicates=True)
     assert proof.holds
     assert (proof.units_total, proof.units_missing) == (8, 0)
-    assert (proof.rows_total, proof.rows_found, proof.error_rows) == (160, 160, 3)
+    assert (proof.rows_total, proof.rows_out, proof.error_rows) == (160, 160, 3)
     assert (proof.duplicate_ids, proof.checked_sources) == (0, sources)
     assert "verified: every row is there exactly once" in str(proof)
     assert ("against the sources" in str(proof)) is sources
@@ -76,7 +76,7 @@ def test_an_unfinished_run(run):
     part_file(run, run.manifest.units()[3]).unlink()
     assert problem(run) == "1 of 8 units are not published; run the same command to go on"
     proof = verify(run.url)
-    assert (proof.units_missing, proof.rows_found) == (1, 140)
+    assert (proof.units_missing, proof.rows_in) == (1, 140)
     assert "PROBLEM  1 of 8 units" in str(proof)
     with pytest.raises(CheckError, match=f"run {proof.run_id} is not whole: 1 of 8 units are not published"):
         require(proof)
@@ -135,7 +135,7 @@ def test_a_truncated_part(run, size):
     found = problem(run)
     assert found.startswith("parts/a-0-20.parquet cannot be read (")
     assert found.endswith("); delete it and run the same command to make it again")
-    assert verify(run.url).rows_found == 140
+    assert verify(run.url).rows_out == 140
 
 
 def test_a_damaged_page(run):
@@ -154,13 +154,15 @@ def test_rows_are_missing_from_a_part(run):
     rewrite(run, run.manifest.units()[0], lambda table: table.slice(0, 19))
     proof = verify(run.url)
     assert proof.problems[0].startswith("parts/a-0-20.parquet has 19 rows, not 20;")
-    assert proof.rows_found == 159
+    assert proof.rows_out == 159
 
 
 def test_a_footer_with_another_count(run):
-    """A footer that counts other rows than the unit has is found."""
-    rewrite(run, run.manifest.units()[0], num_rows=b"19")
-    assert problem(run).startswith("parts/a-0-20.parquet: assay.num_rows is '19', not '20';")
+    """A footer that counts other rows in than the unit has, or other rows out than the part has, is found."""
+    rewrite(run, run.manifest.units()[0], rows_in=b"19")
+    assert problem(run).startswith("parts/a-0-20.parquet: assay.rows_in is '19', not '20';")
+    rewrite(run, run.manifest.units()[0], rows_in=b"20", rows_out=b"21")
+    assert problem(run).startswith("parts/a-0-20.parquet has 20 rows and its footer says '21';")
 
 
 def test_a_part_without_footer_keys(run):
@@ -274,7 +276,7 @@ def test_a_limited_run(folder, tmp_path):
     run = make_run(tmp_path / "trial", folder, limit_rows=50, publish=True)
     proof = verify(run.url, sources=True)
     assert proof.holds, proof
-    assert proof.rows_found == 50
+    assert proof.rows_out == 50
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from support.bundles import write_bundle
+from support.records import score_identity, score_record
 
 from assay.data import grafting
 from assay.data.finding import find_sources
@@ -26,9 +27,11 @@ from assay.data.sources import Columns, id_name, id_type
 from assay.data.storage import open_store
 from assay.errors import CheckError, InputError, RefusedError, UsageError
 from assay.runs.manifest import encode_schema, new_manifest
+from assay.runs.pipeline import run_unit
 from assay.runs.placement import place_workers
 from assay.runs.plan import limit_boundaries, plan_boundaries
 from assay.runs.run import create_or_join, part_path
+from assay.score.kind import SCORE
 from assay.score.merge import MERGE_PATH, merge, plan_outputs
 from assay.score.plan import plan_score
 from assay.score.settings import ScoreSettings
@@ -66,10 +69,10 @@ def make_run(url, patterns, *, columns=None, unit_rows=30, limit=None, publish=T
     fields = [pa.field(name, kind.type) for name, kind in scores_of([0]).items()]
     schema = pa.schema([pa.field(id_name(sources[0], columns), id_type(sources[0], columns)), *fields])
     manifest = new_manifest(
-        kind="score",
+        kind=SCORE,
         assay_version="0",
-        identity={"bundle": "b"},
-        settings={},
+        identity=score_identity(),
+        settings=score_record(),
         columns=columns,
         sources=sources,
         boundaries=boundaries,
@@ -97,7 +100,11 @@ def publish_all(run, change=lambda unit, ids: ids, first_row=lambda unit: 0):
             ids += batch.ids.to_pylist() if batch.ids is not None else list(numbers)
         scores = scores_of([first_row(unit) + row for row in rows])
         arrays = [pa.array(change(unit, ids), schema.field(0).type), *scores.values()]
-        run.publish(unit, [pa.RecordBatch.from_arrays(arrays, schema=schema)] if rows else [])
+        run.publish(
+            unit,
+            [pa.RecordBatch.from_arrays(arrays, schema=schema)] if rows else [],
+            rows_in=lambda unit=unit: unit.num_rows,
+        )
 
 
 def write_row_groups(path, table, sizes, **options):
@@ -501,7 +508,7 @@ def tokenize_sources(tmp_path, patterns, **settings):
     run, _ = create_or_join(str(tmp_path / "tokens"), manifest)
     work = open_tokenize_work(run)
     for unit in manifest.units():
-        run.publish(unit, work.finish(unit, work.prepare(unit)))
+        run_unit(run, work, unit)
     return run
 
 

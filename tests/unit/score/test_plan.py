@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.bundles import write_bundle
 from support.cli import use_fake_workers
+from support.records import score_identity, score_record
 
 from assay.bundle.calibration import save_calibration
 from assay.bundle.load import load_bundle
@@ -21,6 +22,7 @@ from assay.runs.drive import drive_run
 from assay.runs.manifest import new_manifest, parse_manifest
 from assay.runs.pipeline import run_unit
 from assay.runs.run import create_or_join
+from assay.score.kind import SCORE
 from assay.score.schema import part_schema
 from assay.score.settings import ScoreSettings
 from assay.score.verb import plan_here, score
@@ -189,10 +191,10 @@ def test_a_billion_rows_are_planned_in_megabytes(place_of):
             sources, unit_rows=None, limit_rows=None, max_length=512, tokens_per_second=50_000
         )
         manifest = new_manifest(
-            kind="score",
+            kind=SCORE,
             assay_version="0",
-            identity={},
-            settings={},
+            identity=score_identity(),
+            settings=score_record(),
             columns=columns,
             sources=sources,
             boundaries=boundaries,

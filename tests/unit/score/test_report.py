@@ -8,15 +8,18 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
+from support.records import score_identity, score_record
 from support.rendered import Page
 
 from assay.data.sources import Columns, Source
 from assay.errors import CheckError, SourceError, UsageError
 from assay.runs.manifest import new_manifest
 from assay.runs.run import create_or_join, part_path
+from assay.score.kind import SCORE
 from assay.score.report import length_bins, report
 from assay.score.tally import LONGEST_COUNTED, GrowingHistogram, Tally, count_parts
 from assay.score.timeline import Span, throughput, worker_seconds
+from assay.tokenize.kind import TOKENIZE, TokenizeIdentity, TokenizeRecord
 
 START = 1_760_000_000.0
 EVIL = "<script>alert('x')</script>"
@@ -59,7 +62,7 @@ def single_label_schema(labels):
     return schema_of([("prediction", pa.string()), *scores])
 
 
-def make_run(url, schema, *, rows_by_source, unit_rows=100, settings=None, identity=None, kind="score"):
+def make_run(url, schema, *, rows_by_source, unit_rows=100, settings=None, identity=None, kind=SCORE):
     """A planned run without parts."""
     sources = [source_of(name, rows) for name, rows in rows_by_source.items()]
     boundaries = [
@@ -68,8 +71,8 @@ def make_run(url, schema, *, rows_by_source, unit_rows=100, settings=None, ident
     manifest = new_manifest(
         kind=kind,
         assay_version="0.1.0",
-        identity=identity or {"bundle": "b" * 32, "max_length": 256, "on_long": "truncate"},
-        settings=settings or {"bundle": "/models/minilm-bbc", "task": "single_label"},
+        identity=identity or score_identity(),
+        settings=settings or score_record(),
         columns=Columns(),
         sources=sources,
         boundaries=boundaries,
@@ -119,7 +122,13 @@ def publish_all(run, make_batch, *, workers=2, seconds=55.0, pause_after=None, p
             "worker": f"host-{index % workers}",
             "engine": "cpu-packed",
         }
-        run.publish(unit, [batch], stats=lambda stats=stats: stats, clock=lambda times=times: next(times))
+        run.publish(
+            unit,
+            [batch],
+            rows_in=lambda unit=unit: unit.num_rows,
+            stats=lambda stats=stats: stats,
+            clock=lambda times=times: next(times),
+        )
 
 
 def news_run(
@@ -195,19 +204,26 @@ def test_documents_cannot_write_into_the_page(tmp_path):
         schema,
         rows_by_source={"n": 10},
         unit_rows=10,
-        settings={
-            "bundle": f"/m/{EVIL}",
-            "note": EVIL,
-            "calibration": {"method": EVIL, "reliability": [{"confidence": EVIL, "accuracy": 1, "count": 2}]},
-        },
-        identity={"max_length": EVIL, "on_long": EVIL, EVIL: {EVIL: EVIL}},
+        settings=score_record(
+            bundle=f"/m/{EVIL}",
+            labels=labels,
+            calibration={
+                "method": EVIL,
+                "max_length": EVIL,
+                "on_long": EVIL,
+                EVIL: {EVIL: EVIL},
+                "reliability": [{"confidence": EVIL, "accuracy": 1, "count": 2}],
+            },
+        ),
+        identity=score_identity(bundle=EVIL, tokenizer=EVIL),
     )
     unit = run.manifest.units()[0]
     ids = [f"{EVIL}{row}" for row in range(10)]
     batch = single_label_batch(rng, schema, labels, 10, ids=ids, error_every=2)
     errors = pa.array([EVIL if value is not None else None for value in batch.column("error").to_pylist()])
     batch = batch.set_column(batch.schema.get_field_index("error"), "error", errors)
-    run.publish(unit, [batch], stats=lambda: {"engine": EVIL, "worker": EVIL, "duplicate_rows": EVIL})
+    stats = {"engine": EVIL, "worker": EVIL, "duplicate_rows": EVIL}
+    run.publish(unit, [batch], rows_in=lambda: unit.num_rows, stats=lambda: stats)
     run.store.create("parity.json", json.dumps({"passed": EVIL, EVIL: {"x": EVIL}}).encode())
     summary = report(run.url)
     page = page_of(summary)
@@ -234,7 +250,7 @@ def test_a_run_without_parts_has_a_report(tmp_path):
     make_run(tmp_path / "begun", schema, rows_by_source={"n": 100})
     assert report(str(tmp_path / "begun")).rows == 0
     run = make_run(tmp_path / "empty", schema, rows_by_source={"n": 0})
-    run.publish(run.manifest.units()[0], [])
+    run.publish(run.manifest.units()[0], [], rows_in=lambda: 0)
     summary = report(run.url, price_per_hour=1.0)
     assert summary.is_complete
     page_of(summary)
@@ -274,7 +290,7 @@ def test_parity_and_calibration_are_shown(tmp_path):
         "cross_validated": {"nll": 0.32, "f0.5": 0.9, "ece": 0.025},
         "reliability": reliability,
     }
-    settings = {"bundle": "/m/b", "calibration": calibration, "threshold": 0.25}
+    settings = score_record(calibration=calibration, threshold=0.25)
     run = news_run(tmp_path / "run", settings=settings)
     gate = {
         "num_documents": 32,
@@ -299,7 +315,7 @@ def test_parity_and_calibration_are_shown(tmp_path):
 def test_lengths_other_than_those_of_the_calibration_are_said(tmp_path):
     """A bundle that was calibrated on texts cut otherwise: the report says so beside the calibration."""
     calibration = {"method": "temperature", "max_length": 128, "on_long": "truncate"}
-    run = news_run(tmp_path / "run", settings={"bundle": "/m/b", "calibration": calibration})
+    run = news_run(tmp_path / "run", settings=score_record(calibration=calibration))
     text = page_of(report(run.url)).text
     assert "Take care: calibrated on texts of up to 128 tokens under truncate, used here on up to 256" in text
     assert "not calibrated" not in text
@@ -337,7 +353,7 @@ def test_multi_label_scores(tmp_path):
         ],
         schema=schema,
     )
-    run.publish(run.manifest.units()[0], [batch])
+    run.publish(run.manifest.units()[0], [batch], rows_in=lambda: batch.num_rows)
     text = page_of(report(run.url)).text
     assert "12 of 15 labels are drawn, the first ones." in text
     assert "Probability of tag0" in text
@@ -381,13 +397,21 @@ def test_a_tokenize_run_has_a_report(tmp_path):
             ("error", pa.string()),
         ]
     )
-    run = make_run(tmp_path / "run", schema, rows_by_source={"n": 4}, unit_rows=4, kind="tokenize")
+    run = make_run(
+        tmp_path / "run",
+        schema,
+        rows_by_source={"n": 4},
+        unit_rows=4,
+        kind=TOKENIZE,
+        identity=TokenizeIdentity(tokenizer="t", max_length=256, on_long="truncate", stride=0),
+        settings=TokenizeRecord(bundle="/models/minilm-bbc", strict=False),
+    )
     ids = [[1] * 200_000, [1, 2], [1, 2, 3], []]
     batch = pa.record_batch(
         [pa.array(range(4)), pa.array(ids, pa.list_(pa.uint16())), [False] * 4, [None, None, None, "null"]],
         schema=schema,
     )
-    run.publish(run.manifest.units()[0], [batch])
+    run.publish(run.manifest.units()[0], [batch], rows_in=lambda: batch.num_rows)
     summary = report(run.url)
     assert summary.num_tokens == 200_005
     page = page_of(summary)

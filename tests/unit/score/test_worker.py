@@ -59,7 +59,7 @@ unit = run.manifest.units()[1]
 chunks = list(work.prepare(unit))
 print(sum(chunk.num_rows for chunk in chunks), [name for name in {HEAVY} if name in sys.modules])
 print(work.load())
-print(run.publish(unit, work.finish(unit, map(work.compute, chunks)), stats=work.stats).num_rows)
+print(run.publish(unit, work.finish(unit, map(work.compute, chunks)), rows_in=lambda: work.rows_in).rows_out)
 """
     assert python(code, run.url).splitlines() == [
         "3 []",

@@ -8,14 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 from support.bundles import write_bundle
 
+from assay.bundle.load import load_bundle
 from assay.errors import RefusedError, SourceError, UsageError
+from assay.runs.pipeline import run_unit
 from assay.runs.run import create_or_join
+from assay.tokenize.kind import TOKENIZE, TokenizeIdentity
 from assay.tokenize.plan import (
-    TokenizerRecord,
     find_token_run,
     other_lengths,
     plan_tokenize,
-    tokenizer_record,
 )
 from assay.tokenize.settings import TokenizeSettings
 from assay.tokenize.verb import tokenize
@@ -101,12 +102,14 @@ def test_how_the_parts_were_made_is_read_back(folder, tmp_path):
     run, _ = create_or_join(str(tmp_path / "run"), manifest)
     work = open_tokenize_work(run)
     for unit in run.manifest.units():
-        run.publish(unit, work.finish(unit, work.prepare(unit)), stats=work.stats)
+        run_unit(run, work, unit)
     for name in ("run", "run/", "run/parts", "run/parts/"):
         found = find_token_run([str(tmp_path / name)])
-        assert tokenizer_record(found) == TokenizerRecord(
-            fingerprint=manifest.identity["tokenizer"], max_length=20, on_long="window-mean", stride=3
+        identity, _ = found.manifest.read(TOKENIZE)
+        assert identity == TokenizeIdentity(
+            tokenizer=identity.tokenizer, max_length=20, on_long="window-mean", stride=3
         )
+        assert identity.tokenizer == load_bundle(folder / "bundle").tokenizer_fingerprint
 
 
 def test_what_is_no_run_is_data(folder, tmp_path):
