@@ -30,23 +30,23 @@ class CalibrateSettings(Texts, SourceFormat, LongDocuments, OneDevice, Forward, 
     label_column: str = "label"
     """Column of the label, as the bundle names it: lists of names for multi-label, numbers for regression."""
     group_column: str | None = None
-    """Column (author, book, url) whose rows are cross-validated together; no group may be in the training."""
+    """Column (author, book, url) of rows that stay together; none may be in the training."""
     id_column: str | None = None
     """Column of the id; no id may be in the training."""
     test_data: tuple[str, ...] = ()
-    """Sources of the test rows: refused where they share a text, an id or a group with DATA."""
+    """Sources of the test rows; DATA may share no text, id or group with them."""
     method: Literal["temperature", "vector", "logistic", "isotonic", "auto", "conformal"] | None = None
-    """Map of the logits; auto: the best in cross-validation; left out: temperature, or conformal for a regression."""
+    """Map of the logits; auto: the best in cross-validation; by default temperature, or conformal for a regression."""
     select_by: Literal["brier", "ece"] | None = None
-    """What auto compares the methods by; left out: brier."""
+    """What auto compares the methods by; by default brier."""
     num_folds: int = field(default=5, metadata=within(at_least=2))
     """Parts of the rows in cross-validation."""
     seed: int = field(default=0, metadata=within(at_least=0))
     """Decides which rows are held out together."""
     coverage: float | None = field(default=None, metadata=within(above=0, below=1))
-    """Regression: share of the documents whose interval is to hold their target; left out: 0.9."""
+    """Regression: share of documents whose interval should hold their target; by default 0.9."""
     threshold_by: ThresholdBy | None = None
-    """Choose a threshold (two labels), or one a label (multi-label), that is best by this."""
+    """What the threshold (two labels), or each label's (multi-label), is best by."""
     min_recall: float | None = field(default=None, metadata=within(above=0, at_most=1))
     """precision_at_recall: least recall."""
     min_precision: float | None = field(default=None, metadata=within(above=0, at_most=1))

@@ -14,7 +14,7 @@ class DoctorSettings(Settings):
     """What to examine."""
 
     bundle: str | None = None
-    """A bundle to load too: says which engine runs it, and why not a faster one."""
+    """A bundle to load as well: says which engine runs it, and why not a faster one."""
     json: bool = False
     """Print one JSON object instead of lines for people."""
 

@@ -182,9 +182,9 @@ def _parse(path: Path, content: str, settings: type) -> dict[str, Any]:
     is_yaml = path.suffix in {".yaml", ".yml"}
     try:
         raw = yaml.safe_load(content) if is_yaml else tomllib.loads(content)
-    except (ValueError, yaml.YAMLError) as error:  # PyYAML lets a date that is none through as ValueError
+    except (ValueError, yaml.YAMLError) as error:  # PyYAML raises ValueError for an impossible date
         first = str(error).replace("\n", " ")
-        hint = _rows_hint(str(path), settings) or "call it .yaml if it is YAML"
+        hint = _rows_hint(str(path), settings) or "name it .yaml if it is YAML"
         way_out = "fix it" if path.suffix in _CONFIG_SUFFIXES else hint
         msg = f"config {path} is not {'YAML' if is_yaml else 'TOML'} ({first}); {way_out}"
         raise UsageError(msg) from error

@@ -18,7 +18,7 @@ class MergeSettings(Settings):
     columns: tuple[str, ...] = ()
     """Columns of the parts to add; all of them by default."""
     prefix: str = ""
-    """Put before the name of each added column, where a source has that name already."""
+    """Put before the name of each added column, for sources that have such a name already."""
 
 
 def run(settings: MergeSettings) -> int:

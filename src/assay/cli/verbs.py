@@ -15,11 +15,11 @@ ASSAY = Group(
         ),
         "score": Listed(
             module="assay.cli.score",
-            summary="Score every row of the sources into a run; the same command again goes on.",
+            summary="Score every row of the sources into a run; run it again to continue.",
         ),
         "status": Listed(
             module="assay.cli.status",
-            summary="Say where a run stands, while it runs and from any machine.",
+            summary="Say how far a run is, while it runs and from any machine.",
         ),
         "verify": Listed(
             module="assay.cli.verify",
@@ -31,11 +31,11 @@ ASSAY = Group(
         ),
         "report": Listed(
             module="assay.cli.report",
-            summary="Write one HTML file about a run that a person can look at.",
+            summary="Write one HTML file that shows a run.",
         ),
         "train": Listed(
             module="assay.cli.train",
-            summary="Fine-tune a classifier on labelled rows: a label a row, several, or a number.",
+            summary="Fine-tune a classifier on labelled rows: one label a row, several, or a number.",
         ),
         "calibrate": Listed(
             module="assay.cli.calibrate",
@@ -43,11 +43,11 @@ ASSAY = Group(
         ),
         "evaluate": Listed(
             module="assay.cli.evaluate",
-            summary="Say how good a bundle is on labelled rows, and how sure that is; compare two.",
+            summary="Say how good a bundle is on labelled rows, and how certain that is; compare two.",
         ),
         "bench": Listed(
             module="assay.cli.bench",
-            summary="Measure a bundle on a sample of one's own documents; hours and cost of a corpus.",
+            summary="Measure a bundle on a sample of your documents; estimate hours and cost of a corpus.",
         ),
         "serve": Listed(
             module="assay.cli.serve",
@@ -55,7 +55,7 @@ ASSAY = Group(
         ),
         "doctor": Listed(
             module="assay.cli.doctor",
-            summary="Say what this machine has, what runs where, and what is slower than it need be.",
+            summary="Say what this machine has, what runs where, and what is slower than it could be.",
         ),
         "completion": Listed(
             module="assay.cli.completion",

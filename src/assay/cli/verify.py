@@ -15,7 +15,7 @@ class VerifySettings(Settings):
     run: str = field(metadata=positional("RUN"))
     """Directory or URL of the run."""
     check_sources: bool = False
-    """Read the ids of the sources again too and compare them."""
+    """Also read the ids of the sources again and compare them."""
     duplicates: bool = False
     """Count the ids that occur more than once (reads all ids, in bounded memory)."""
     json: bool = False

@@ -10,7 +10,7 @@ class SourceFormat(Settings):
     """How the files of all sources are read."""
 
     format: str | None = None
-    """parquet, jsonl, csv, arrow or text, where the names do not tell."""
+    """parquet, jsonl, csv, arrow or text, where file names do not tell."""
 
 
 @dataclass(frozen=True, kw_only=True)

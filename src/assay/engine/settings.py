@@ -26,7 +26,7 @@ class EngineSettings(Forward):
     engine: EngineChoice = "auto"
     """`padded`: the transformers model itself; `fake`: made-up scores, to time the rest."""
     deterministic: bool = False
-    """Give a document the same bits in any company; slower."""
+    """Give a document the same bits whatever it is batched with; slower."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,4 +42,4 @@ class CpuThreads(Settings):
     """The CPU threads."""
 
     num_threads: int | None = field(default=None, metadata=COUNT)
-    """CPU threads of a process; by default all that it may use, shared among the processes."""
+    """CPU threads; by default all that may be used, shared among the processes."""

@@ -19,7 +19,7 @@ class EvaluateSettings(Texts, SourceFormat, LongDocuments, OneDevice, Forward, C
     data: tuple[str, ...] = field(metadata=positional("DATA"))
     """Sources of labelled rows that neither training nor calibration has seen."""
     against: str | None = None
-    """Another bundle of the same labels: differences on the same rows, with a paired test."""
+    """Another bundle with the same labels: differences on the same rows, with a paired test."""
     out: str | None = None
     """File to write: a page to look at (.html) or all figures (.json)."""
     json: bool = False
@@ -29,7 +29,7 @@ class EvaluateSettings(Texts, SourceFormat, LongDocuments, OneDevice, Forward, C
     label_column: str = "label"
     """Column of the label, as the bundle names it; lists for multi-label, numbers for regression."""
     id_column: str | None = None
-    """Column that names a row, for the list of the worst and to find rows of the training."""
+    """Column that names a row, in the list of the worst and to find training rows."""
     group_column: str | None = None
     """Column (author, book, url) of rows that belong together: metrics of each, and intervals by group."""
     resample: Literal["auto", "rows", "groups"] = "auto"
@@ -41,7 +41,7 @@ class EvaluateSettings(Texts, SourceFormat, LongDocuments, OneDevice, Forward, C
     confidence: float = field(default=0.95, metadata=within(at_least=0.5, below=1))
     """Share of repetitions of the test in which an interval should hold the true value."""
     seed: int = field(default=0, metadata=within(at_least=0))
-    """Decides what is drawn; the same seed gives the same intervals."""
+    """Seed of the resamples; the same seed gives the same intervals."""
 
     def check(self) -> None:
         """Raise `UsageError` where values do not go together."""

@@ -13,19 +13,19 @@ class RunSettings(Settings):
     """Where a run is, how it is cut into units, and who works on it."""
 
     run: str
-    """Directory or URL of the run; the same command again goes on where it stopped."""
+    """Directory or URL of the run; run the same command again to continue it."""
     id_column: str | None = None
-    """Column that names a row; else `id` where there is one, else the row number."""
+    """Column that names a row; by default `id` where there is one, else the row number."""
     executor: Executor = "local"
-    """`local`: this machine alone; `static`: one of many that never talk, by rank."""
+    """`local`: this machine alone; `static`: one of many machines, told apart by rank."""
     rank: int | None = field(default=None, metadata=within(at_least=0))
-    """Which static worker this is; by default from the environment."""
+    """Rank of this machine, from 0; by default from the environment."""
     world_size: int | None = field(default=None, metadata=COUNT)
-    """How many static workers there are; by default likewise."""
+    """How many machines there are; by default from the environment."""
     unit_rows: int | None = field(default=None, metadata=COUNT)
     """Rows of a unit; by default about a minute of work."""
     limit_rows: int | None = field(default=None, metadata=COUNT)
-    """Do only so many rows, the first ones, for a trial."""
+    """Do only this many rows, the first ones, for a trial."""
     strict: bool = False
     """Stop at the first bad row instead of giving it an error code."""
     dry_run: bool = False

@@ -17,7 +17,7 @@ class ServeSettings(LongDocuments, EngineSettings):
     bundle: str = field(metadata=positional("BUNDLE"))
     """Directory of the classifier; any transformers sequence classification directory."""
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 for every network, with API keys please."""
+    """Address to listen on; 0.0.0.0 for every network; set API keys then."""
     port: int = field(default=8000, metadata=within(at_least=0, at_most=65_535))
     """Port to listen on; 0 takes a free one and says which."""
     devices: str = field(default="auto", metadata=AUTO_OR_COUNT)
@@ -41,7 +41,7 @@ class ServeSettings(LongDocuments, EngineSettings):
     tls_key: str | None = None
     """PEM file of the certificate's private key."""
     drain_seconds: float = field(default=30.0, metadata=within(at_least=0, at_most=_UP_TO_AN_HOUR))
-    """How long SIGTERM waits for what has been accepted."""
+    """Seconds that SIGTERM waits for accepted requests to be answered."""
     log_texts: bool = False
     """Write the texts of requests into the log too."""
 

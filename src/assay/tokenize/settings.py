@@ -19,7 +19,7 @@ class LongDocuments(Settings):
     max_length: int | None = field(default=None, metadata=COUNT)
     """Most tokens of a document; by default what the model was trained for."""
     on_long: OnLong = "truncate"
-    """Longer documents: truncate, head-tail, window-mean, window-max or error."""
+    """What happens to longer documents."""
     stride: int = field(default=0, metadata=within(at_least=0))
     """Tokens that neighbouring windows share, for the window policies."""
 

@@ -36,7 +36,7 @@ class TrainSettings(Texts, SourceFormat, CpuThreads):
     id_column: str | None = None
     """Column of ids; rows of one id stay on one side too, and calibration refuses ids that were trained on."""
     limit_rows: int | None = field(default=None, metadata=COUNT)
-    """For a trial: so many rows of `data`, and of `validation_data`, drawn by the seed."""
+    """For a trial: only this many rows of `data`, and of `validation_data`, drawn by the seed."""
     validation_share: float = field(default=0.1, metadata=within(above=0, below=1))
     """Share of the rows set aside where there is no `validation_data`, above 0 and below 1."""
     near_duplicates: bool = True
@@ -68,23 +68,23 @@ class TrainSettings(Texts, SourceFormat, CpuThreads):
     max_length: int = field(default=256, metadata=COUNT)
     """Tokens a document, special tokens included; longer ones are cut."""
     dropout: float | None = field(default=None, metadata=within(at_least=0, below=1))
-    """Share of activations dropped in training; left out: what the base's config says."""
+    """Share of activations dropped in training; by default what the base's config says."""
     num_frozen_layers: int = field(default=0, metadata=within(at_least=0))
     """Lowest layers left as they are; above 0 the embeddings are left too."""
     freeze_encoder: bool = False
     """Train the head alone."""
     lora_rank: int | None = field(default=None, metadata=COUNT)
-    """Rank of LoRA updates of the attention's and feed-forward's matrices; left out: train the matrices."""
+    """Rank of LoRA updates of the attention's and feed-forward's matrices; by default train the matrices."""
     lora_alpha: int = field(default=16, metadata=COUNT)
     """LoRA updates are scaled by alpha / rank."""
     gradient_checkpointing: bool = False
     """Compute each layer twice and keep less in memory."""
     best_by: BestBy | None = None
-    """Validation metric that chooses the checkpoint; left out: accuracy, macro_f1 or spearman by task."""
+    """Validation metric that chooses the checkpoint; by default accuracy, macro_f1 or spearman by task."""
     evaluate_every: int | None = field(default=None, metadata=COUNT)
-    """Steps between validations; left out: after each epoch."""
+    """Steps between validations; by default after each epoch."""
     patience: int | None = field(default=None, metadata=COUNT)
-    """Stop after so many validations in a row without a better one; left out: never."""
+    """Stop after this many validations in a row without a better one; by default never."""
     int_score_min: int | None = None
     """Regression: least whole score; with `int_score_max`, scores are also given rounded and clipped."""
     int_score_max: int | None = None
@@ -98,9 +98,9 @@ class TrainSettings(Texts, SourceFormat, CpuThreads):
     checkpoint_minutes: float = field(default=5.0, metadata=within(above=0))
     """Minutes between checkpoints; one is written after each validation too, if the one before is on the disk."""
     resume: bool = False
-    """Go on from the last checkpoint of an interrupted training."""
+    """Continue from the last checkpoint of an interrupted training."""
     log_to: Literal["none", "tensorboard", "wandb"] = "none"
-    """Where figures go besides the progress line, the report and metrics.jsonl."""
+    """Where figures go in addition to the progress line, the report and metrics.jsonl."""
     report_texts: bool = True
     """The report holds the beginning of the worst-judged validation texts, which may be private. On by default."""
     seed: int = field(default=0, metadata=within(at_least=0, below=1 << 63))

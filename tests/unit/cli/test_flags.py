@@ -144,7 +144,7 @@ def test_a_wrong_line_of_a_file_is_refused(config, line, shown):
         (
             "{a: 1}",
             "c.json",
-            "config {file} is not TOML (Invalid statement (at line 1, column 1)); call it .yaml if",
+            "config {file} is not TOML (Invalid statement (at line 1, column 1)); name it .yaml if",
         ),
         ("a: [b", "c.yaml", "config {file} is not YAML ("),
         ("a: 2024-99-99", "c.yaml", "config {file} is not YAML ("),
