@@ -15,9 +15,14 @@ def run(settings: TrainSettings) -> int:
     from assay.train.checkpoints import training_folder, way_out
     from assay.train.display import TrainDisplay
     from assay.train.distributed import find_place
+    from assay.train.plan import plan
     from assay.train.train import train
 
     place = find_place(os.environ)
+    if settings.dry_run:
+        if place is None or place.rank == 0:
+            stdout(str(plan(settings)))
+        return 0
     if place is not None and place.rank > 0:
         train(settings)
         return 0

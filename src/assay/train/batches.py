@@ -80,6 +80,11 @@ def passes(
     return cuts
 
 
+def num_warmup_steps(warmup_share: float, num_steps: int) -> int:
+    """Steps during which the learning rate rises."""
+    return round(warmup_share * num_steps)
+
+
 def learning_rate_factor(
     step: int, *, num_steps: int, num_warmup_steps: int, schedule: Schedule = "linear"
 ) -> float:

@@ -15,12 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from assay.engine.positions import positions_without_pads, token_positions
-from assay.errors import InputError
+from assay.errors import BundleError, InputError
 from assay.labelled.labels import Targets, to_targets
 from assay.labelled.rows import LabelledRows
 from assay.tasks import Task
 from assay.tokenize.encode import Encoder, Tokens
 from assay.train.batches import IndexArray
+from assay.train.datasets import Prepared
+from assay.train.objective import balanced_weights
+from assay.train.settings import TrainSettings
 
 Pooling = Literal["first", "mean"]
 
@@ -67,7 +70,7 @@ def tokens_of(encoder: Encoder, rows: LabelledRows) -> Tokens:
     tokens = encoder.encode(pa.array(rows.texts, type=pa.large_string()), pairs)
     if tokens.errors:
         raise InputError(
-            f"{len(tokens.errors)} of {rows.num_rows} rows cannot be tokenized; drop or mend them"
+            f"{len(tokens.errors)} of {rows.num_rows} rows cannot be tokenized; fix or drop them"
         )
     return tokens
 
@@ -88,6 +91,28 @@ def encode_rows(encoder: Encoder, rows: LabelledRows, task: Task, names: tuple[s
 def with_weights(rows: EncodedRows, weights: NDArray[np.float32]) -> EncodedRows:
     """The rows with these weights, [N]."""
     return replace(rows, weights=weights)
+
+
+def encode_split(settings: TrainSettings, prepared: Prepared, vocab_size: int) -> EncodedSplit:
+    """Both sides as token ids and targets, weighted as the settings say; `vocab_size` is the model's.
+
+    Raises `BundleError` for a tokenizer of another model.
+    """
+    encoder = Encoder.from_bundle(settings.base, max_length=settings.max_length, on_long="truncate")
+    train_rows, validation_rows = (
+        encode_rows(encoder, rows, Task(settings.task), prepared.names)
+        for rows in (prepared.train, prepared.validation)
+    )
+    most = max(int(side.flat_ids.max()) for side in (train_rows, validation_rows))
+    if most >= vocab_size:
+        raise BundleError(
+            f"{settings.base}: tokenizer.json gives token id {most} and the model's vocabulary has {vocab_size:,};"
+            " the two are of different models; copy the tokenizer that belongs to the weights"
+        )
+    if settings.class_weights == "balanced" and settings.task == "single_label":
+        weights = balanced_weights(train_rows.targets, len(prepared.names))
+        train_rows = with_weights(train_rows, weights)
+    return EncodedSplit(train=train_rows, validation=validation_rows)
 
 
 # ---------------------------------------------------------------- the batch of one pass

@@ -33,6 +33,7 @@ _CHANGES_NO_NUMBER = frozenset(
     {
         "out",
         "overwrite",
+        "dry_run",
         "resume",
         "num_threads",
         "checkpoint_minutes",

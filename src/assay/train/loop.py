@@ -22,7 +22,14 @@ from assay.errors import UsageError, WorkError
 from assay.outcome.maps import apply_link
 from assay.tasks import Task
 from assay.train import distributed
-from assay.train.batches import IndexArray, learning_rate_factor, most_tokens, passes, rank_rows
+from assay.train.batches import (
+    IndexArray,
+    learning_rate_factor,
+    most_tokens,
+    num_warmup_steps,
+    passes,
+    rank_rows,
+)
 from assay.train.distributed import World
 from assay.train.history import History, OnProgress, TrainProgress, Validation, cost
 from assay.train.inputs import EncodedSplit, TrainBatch, filled_shape, host_batch, pinned
@@ -279,7 +286,7 @@ class Loop:
         factor = learning_rate_factor(
             step.number,
             num_steps=self.num_steps,
-            num_warmup_steps=round(settings.warmup_share * self.num_steps),
+            num_warmup_steps=num_warmup_steps(settings.warmup_share, self.num_steps),
             schedule=settings.schedule,
         )
         self._stepper.set_learning_rate(settings.learning_rate * factor)

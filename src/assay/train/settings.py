@@ -105,6 +105,8 @@ class TrainSettings(Texts, SourceFormat, CpuThreads):
     """The report holds the beginning of the worst-judged validation texts, which may be private. On by default."""
     seed: int = field(default=0, metadata=within(at_least=0, below=1 << 63))
     """Decides the split, the head's first weights, the order of the rows and the dropout."""
+    dry_run: bool = False
+    """Say what would be trained, on what and in how many steps; train and write nothing."""
     overwrite: bool = False
     """Whether a folder at `out`, or an interrupted training of it, may be replaced."""
 

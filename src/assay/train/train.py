@@ -18,32 +18,33 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from assay import machine
 from assay.engine import devices
-from assay.engine.precision import Computed, auto_training_precision
-from assay.errors import BundleError, UsageError
+from assay.errors import UsageError
 from assay.labelled.rows import LabelledRows
-from assay.settings import count_of
-from assay.tasks import Task
-from assay.tokenize.encode import Encoder
 from assay.train import checkpoints, distributed
 from assay.train.base import load_model
 from assay.train.datasets import Prepared, prepare_given, prepare_rows
 from assay.train.distributed import World
 from assay.train.gradients import Gradients
 from assay.train.history import History, OnProgress, TrainProgress, Validation
-from assay.train.inputs import EncodedSplit, encode_rows, with_weights
+from assay.train.inputs import EncodedSplit, encode_split
 from assay.train.keeper import Keeper
 from assay.train.launch import launch, stop_signals
 from assay.train.loop import Best, Loop, is_sharded
 from assay.train.model import PackedClassifier, PaddedClassifier, make_classifier, state_for_saving
-from assay.train.objective import balanced_weights
 from assay.train.optimizer import layer_stack, make_optimizer, parameter_groups
 from assay.train.parts import Parts
 from assay.train.places import check_places
 from assay.train.predict import predict
 from assay.train.publish import publish, versions
 from assay.train.report import Trained
+from assay.train.resources import (
+    choose_precision,
+    choose_threads,
+    describe_device,
+    num_processes,
+    num_ranks,
+)
 from assay.train.settings import TrainSettings
 from assay.train.sharded import ShardedGradients, load_tensors, shard, wholes
 from assay.train.sinks import Recorder
@@ -132,16 +133,17 @@ def train(
     work fails. Nothing is left at `settings.out` unless the training ends well; checkpoints of an
     interrupted one lie beside it.
     """
-    num_processes = _num_processes(settings)
+    _refuse_dry_run(settings)
+    wanted = num_processes(settings)
     hear_progress, hear_message = on_progress or _ignore, on_message or _ignore
-    if num_processes == 1:
+    if wanted == 1:
         num_gpus = torch.cuda.device_count()
         if num_gpus > 1 and distributed.find_place(os.environ) is None:
             hear_message(
                 f"1 of {num_gpus} GPUs is used; for more set devices, batch_size documents a step on each"
             )
         return train_here(settings, on_progress=on_progress, on_message=on_message)
-    check_places(settings, num_ranks=num_processes)
+    check_places(settings, num_ranks=wanted)
 
     def hear(event: Mapping[str, Any]) -> None:
         if event["event"] == "progress":
@@ -153,7 +155,7 @@ def train(
     result: Any = launch(
         [sys.executable, "-m", "assay.train.process"],
         asdict(settings),
-        num_processes=num_processes,
+        num_processes=wanted,
         way_out=lambda: checkpoints.way_out(folder),
         on_event=hear,
         num_threads=settings.num_threads,
@@ -168,7 +170,7 @@ def train_here(
     on_message: OnMessage | None = None,
 ) -> TrainReport:
     """As `train`, in this process: alone, or one rank of those that a launcher started."""
-    check_places(settings, num_ranks=_num_ranks())
+    check_places(settings, num_ranks=num_ranks())
     return _train(settings, prepare_rows(settings), Parts(), on_progress or _ignore, on_message or _ignore)
 
 
@@ -185,7 +187,7 @@ def fit(
 
     `parts`: another sampler, objective or stepper than those of the settings.
     """
-    check_places(settings, num_ranks=_num_ranks())
+    check_places(settings, num_ranks=num_ranks())
     prepared = prepare_given(settings, train_rows, validation_rows)
     return _train(settings, prepared, parts or Parts(), on_progress or _ignore, on_message or _ignore)
 
@@ -198,6 +200,7 @@ def _train(
     on_message: OnMessage,
 ) -> TrainReport:
     """Every rank does the same; rank 0 alone is heard and writes."""
+    _refuse_dry_run(settings)
     folder = checkpoints.training_folder(settings.out)
     with (
         distributed.join(os.environ, way_out=lambda: checkpoints.way_out(folder)) as world,
@@ -249,6 +252,12 @@ def _train(
     return _report(trained)
 
 
+def _refuse_dry_run(settings: TrainSettings) -> None:
+    """Raise `UsageError`: what trains is not what only says what would be trained."""
+    if settings.dry_run:
+        raise UsageError("dry_run=True; this trains; call assay.train.plan.plan(settings), or leave it out")
+
+
 # ---------------------------------------------------------------- before the first step
 
 
@@ -268,13 +277,13 @@ class _Ready:
 
 def _set_up(settings: TrainSettings, prepared: Prepared, world: World) -> _Ready:
     """The rows as tokens, the model on its device and its optimizer."""
-    torch.set_num_threads(_threads(settings).count)
-    dtype = devices.DTYPES[_precision(settings, world.device)]
+    torch.set_num_threads(choose_threads(settings).count)
+    dtype = devices.DTYPES[choose_precision(settings, world.device)]
     peak = peak_flops(world.device, dtype, num_devices=world.world_size)
     torch.manual_seed(settings.seed)
     model = load_model(settings, prepared.names)
-    rows = _encode(settings, prepared, model)
     untyped: Any = model
+    rows = encode_split(settings, prepared, untyped.get_input_embeddings().weight.shape[0])
     effort = Effort(
         flops_per_token=flops_per_token(rows.train.lengths, untyped.config, settings), peak_flops=peak
     )
@@ -306,65 +315,6 @@ def _set_up(settings: TrainSettings, prepared: Prepared, world: World) -> _Ready
     )
 
 
-def _precision(settings: TrainSettings, device: torch.device) -> Computed:
-    """What products run in."""
-    if settings.precision == "auto":
-        return auto_training_precision(devices.target_of(device))
-    return settings.precision
-
-
-def _num_ranks() -> int:
-    """Processes that train together, this one included, where none is started from here."""
-    place = distributed.find_place(os.environ)
-    return 1 if place is None else place.world_size
-
-
-def _num_processes(settings: TrainSettings) -> int:
-    """Processes to start here: 1 where a launcher has started this one; raises `UsageError` for too many."""
-    if distributed.find_place(os.environ) is not None:
-        return 1
-    num_gpus = torch.cuda.device_count()
-    wanted = count_of(settings.devices)
-    if wanted is None:
-        return max(1, num_gpus)
-    if num_gpus and wanted > num_gpus:
-        raise UsageError(
-            f"devices={wanted}; this machine has {num_gpus} GPUs; lower it, or start ranks with torchrun"
-        )
-    if not num_gpus and wanted > machine.usable_cores():
-        raise UsageError(
-            f"devices={wanted}; without a GPU each is a process, and this machine has"
-            f" {machine.usable_cores()} cores; lower it"
-        )
-    return wanted
-
-
-def _encode(settings: TrainSettings, prepared: Prepared, model: PreTrainedModel) -> EncodedSplit:
-    encoder = Encoder.from_bundle(settings.base, max_length=settings.max_length, on_long="truncate")
-    train_rows, validation_rows = (
-        encode_rows(encoder, rows, Task(settings.task), prepared.names)
-        for rows in (prepared.train, prepared.validation)
-    )
-    untyped: Any = model
-    vocab_size = untyped.get_input_embeddings().weight.shape[0]
-    most = max(int(side.flat_ids.max()) for side in (train_rows, validation_rows))
-    if most >= vocab_size:
-        raise BundleError(
-            f"{settings.base}: tokenizer.json gives token id {most} and the model's vocabulary has {vocab_size:,};"
-            " the two are of different models; copy the tokenizer that belongs to the weights"
-        )
-    if settings.class_weights == "balanced" and settings.task == "single_label":
-        weights = balanced_weights(train_rows.targets, len(prepared.names))
-        train_rows = with_weights(train_rows, weights)
-    return EncodedSplit(train=train_rows, validation=validation_rows)
-
-
-def _threads(settings: TrainSettings) -> machine.Threads:
-    """CPU threads of this process, which shares the machine with the other ranks on it."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
-    return machine.choose_threads(settings.num_threads, num_processes=max(1, here))
-
-
 @contextmanager
 def _own_generators(world: World) -> Iterator[None]:
     """The caller's random numbers go on afterwards as if nothing had been drawn."""
@@ -393,7 +343,7 @@ def _trained(
         num_steps=loop.num_steps,
         num_truncated=rows.train.num_truncated,
         num_devices=world.world_size,
-        device=torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU",
+        device=describe_device(world.device),
         precision=str(ready.precision).removeprefix("torch."),
         effort=ready.effort,
         versions=versions(),

@@ -1,0 +1,143 @@
+"""What a training would do, without doing it: rows, lengths, devices, steps. Nothing is written."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from assay.labelled.splits import SplitReport
+from assay.train.base import base_config
+from assay.train.batches import IndexArray, num_warmup_steps
+from assay.train.datasets import prepare_rows
+from assay.train.inputs import EncodedRows, encode_split
+from assay.train.parts import Parts
+from assay.train.places import check_places
+from assay.train.resources import choose_precision, describe_device, num_processes, num_ranks
+from assay.train.settings import TrainSettings, step_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lengths:
+    """Tokens of the rows of a split, special tokens included."""
+
+    shortest: int
+    median: int
+    most: int
+    """Of 95 in 100 rows."""
+    longest: int
+    num_rows: int
+    num_truncated: int
+    """Rows longer than `max_length`, which are cut."""
+
+    @classmethod
+    def of(cls, rows: EncodedRows) -> "Lengths":
+        """Those of these rows."""
+        lengths: IndexArray = rows.lengths
+        shortest, median, most, longest = np.percentile(lengths, [0, 50, 95, 100], method="higher").tolist()
+        return cls(
+            shortest=int(shortest),
+            median=int(median),
+            most=int(most),
+            longest=int(longest),
+            num_rows=rows.num_rows,
+            num_truncated=rows.num_truncated,
+        )
+
+    def __str__(self) -> str:
+        """On one line."""
+        share = self.num_truncated / self.num_rows
+        return (
+            f"{self.shortest:,} to {self.longest:,} tokens, median {self.median:,}, 95% up to {self.most:,};"
+            f" {self.num_truncated:,} of {self.num_rows:,} rows ({share:.1%}) are cut"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainPlan:
+    """A training that was not begun."""
+
+    split: SplitReport
+    """Sizes and balance."""
+    warnings: tuple[str, ...]
+    """What is odd about the rows."""
+    labels: tuple[str, ...]
+    """Names of the outputs."""
+    architecture: str
+    """Of the base: its type, layers and width."""
+    max_length: int
+    train_lengths: Lengths
+    validation_lengths: Lengths
+    device: str
+    num_devices: int
+    precision: str
+    rows_per_step: int
+    """All devices together."""
+    tokens_per_step: int
+    """On average, padding not counted."""
+    num_steps: int
+    num_warmup_steps: int
+    num_epochs: int
+    num_validations: int
+    """Without early stopping."""
+
+    def __str__(self) -> str:
+        """For people: what is printed before a training, and what would follow."""
+        facts = {
+            "model": f"{self.architecture}; outputs {len(self.labels):,}",
+            "lengths": f"train {self.train_lengths} at max_length={self.max_length}",
+            "": f"validation {self.validation_lengths}",
+            "devices": f"{self.num_devices} x {self.device}, {self.precision}",
+            "steps": (
+                f"{self.num_steps:,} of {self.rows_per_step:,} documents (about {self.tokens_per_step:,} tokens) in"
+                f" {self.num_epochs:,} epochs, {self.num_warmup_steps:,} of them warm-up;"
+                f" {self.num_validations:,} validations"
+            ),
+        }
+        return "\n".join(
+            [
+                str(self.split),
+                *self.warnings,
+                *(f"{name:8} {fact}" for name, fact in facts.items()),
+                "nothing was trained or written (dry_run)",
+            ]
+        )
+
+
+def plan(settings: TrainSettings) -> TrainPlan:
+    """What `train` would do with these settings; raises its errors for rows, base and places.
+
+    Rows are read, split and tokenized; of the base only the files beside its weights are read.
+    """
+    num_devices = max(num_processes(settings), num_ranks())
+    check_places(settings, num_ranks=num_devices)
+    prepared = prepare_rows(settings)
+    config = base_config(settings.base)
+    rows = encode_split(settings, prepared, getattr(config, "vocab_size", 1 << 31))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    per_epoch = Parts().sampler(settings, rows.train, num_devices).num_epoch_steps
+    num_steps = settings.epochs * per_epoch
+    return TrainPlan(
+        split=prepared.split,
+        warnings=prepared.warnings,
+        labels=prepared.names,
+        architecture=_architecture(config),
+        max_length=settings.max_length,
+        train_lengths=Lengths.of(rows.train),
+        validation_lengths=Lengths.of(rows.validation),
+        device=describe_device(device),
+        num_devices=num_devices,
+        precision=choose_precision(settings, device),
+        rows_per_step=int(np.prod([*step_of(settings, num_devices).values()])),
+        tokens_per_step=round(rows.train.lengths.sum() / per_epoch),
+        num_steps=num_steps,
+        num_warmup_steps=num_warmup_steps(settings.warmup_share, num_steps),
+        num_epochs=settings.epochs,
+        num_validations=-(-num_steps // (settings.evaluate_every or per_epoch)),
+    )
+
+
+def _architecture(config: Any) -> str:  # noqa: ANN401 - a transformers config is untyped
+    layers, width = (getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size"))
+    size = f", {layers} layers, {width:,} wide" if layers and width else ""
+    return f"{config.model_type}{size}"

@@ -1,0 +1,57 @@
+"""What a training runs on: how many processes, their threads, and what their products are computed in."""
+
+import os
+
+import torch
+
+from assay import machine
+from assay.engine import devices
+from assay.engine.precision import Computed, auto_training_precision
+from assay.errors import UsageError
+from assay.settings import count_of
+from assay.train import distributed
+from assay.train.settings import TrainSettings
+
+
+def num_ranks() -> int:
+    """Processes that train together, this one included, where none is started from here."""
+    place = distributed.find_place(os.environ)
+    return 1 if place is None else place.world_size
+
+
+def num_processes(settings: TrainSettings) -> int:
+    """Processes to start here: 1 where a launcher has started this one; raises `UsageError` for too many."""
+    if distributed.find_place(os.environ) is not None:
+        return 1
+    num_gpus = torch.cuda.device_count()
+    wanted = count_of(settings.devices)
+    if wanted is None:
+        return max(1, num_gpus)
+    if num_gpus and wanted > num_gpus:
+        raise UsageError(
+            f"devices={wanted}; this machine has {num_gpus} GPUs; lower it, or start ranks with torchrun"
+        )
+    if not num_gpus and wanted > machine.usable_cores():
+        raise UsageError(
+            f"devices={wanted}; without a GPU each is a process, and this machine has"
+            f" {machine.usable_cores()} cores; lower it"
+        )
+    return wanted
+
+
+def choose_precision(settings: TrainSettings, device: torch.device) -> Computed:
+    """What products run in."""
+    if settings.precision == "auto":
+        return auto_training_precision(devices.target_of(device))
+    return settings.precision
+
+
+def choose_threads(settings: TrainSettings) -> machine.Threads:
+    """CPU threads of this process, which shares the machine with the other ranks on it."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+    return machine.choose_threads(settings.num_threads, num_processes=max(1, here))
+
+
+def describe_device(device: torch.device) -> str:
+    """The device by its name, for people."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
