@@ -37,3 +37,8 @@ def __getattr__(name: str) -> object:
         return AsyncClient
     msg = f"module 'assay' has no attribute {name!r}"
     raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    """Every public name, those that are loaded when asked for included."""
+    return sorted({*globals(), *__all__})

@@ -4,6 +4,7 @@ from typing import assert_type
 
 import assay
 from assay import api
+from assay.tasks import Task
 
 
 def notebook() -> None:
@@ -15,6 +16,10 @@ def notebook() -> None:
     classifier.predict(["one", "two"])
     classifier.predict(text for text in ("one", "two"))
     classifier.predict(["a question"], ["an answer"]).to_pandas()
+    classifier.predict([("a question", "an answer")])
+    classifier.predict(classifier.predict("one text"), text_column="error", text_pair_column="error")
+    assert_type(classifier.bundle.task, Task)
+    assert_type(repr(classifier), str)
 
 
 def run() -> None:

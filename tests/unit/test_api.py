@@ -128,3 +128,10 @@ def test_importing_the_package_is_quick():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout == "[]\n"
+
+
+def test_what_is_loaded_when_asked_for_is_listed():
+    """`dir(assay)`, and so tab completion, shows the names that are imported on first use."""
+    script = "import assay; print(*dir(assay))"
+    listed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert {"load", "Classifier", "Client", "AsyncClient", "__version__"} <= set(listed.split())

@@ -3,68 +3,92 @@
 classifier = assay.load("bundle/")
 classifier.predict("one text")
 classifier.predict(frame["text"])              # pandas, Polars, Arrow, list
+classifier.predict(frame, text_column="text")
 classifier.predict(questions, answers)         # pair models
+classifier.predict([("a question", "an answer")])
 """
 
 import os
 from collections.abc import Iterable
-from typing import Any
 
 import pyarrow as pa
 
 from assay.bundle.bundle import Bundle
 from assay.bundle.load import load_bundle
 from assay.bundle.texts import refuse_other_texts
-from assay.data.columns import is_textual, value_type
-from assay.data.rows import NOT_TEXT, NOT_UTF8, NULL, SourceRows, as_text
+from assay.data.rows import SourceRows
 from assay.engine.engine import Engine
 from assay.engine.load import load_engine
 from assay.errors import InputError
 from assay.score.chunks import chunks
 from assay.score.schema import score_fields
 from assay.score.scorer import Scorer
+from assay.score.texts import GivenTexts, read_texts
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import choose_max_length
 from assay.tokenize.settings import OnLong
 
 BATCH_ROWS = 2_048
+SHOWN_LABELS = 10
+"""Labels that a repr names."""
 
 
 class Classifier:
     """A loaded bundle. Not thread-safe: one forward pass at a time."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, encoder: Encoder) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, encoder: Encoder, *, device: str) -> None:
         """Use `load`."""
         self.bundle = bundle
         """What was loaded: labels, task, calibration, fingerprints."""
         self.engine = engine
+        self.device = device
+        """Where the forward pass runs."""
         self._encoder = encoder
+
+    def __repr__(self) -> str:
+        """Model, task, labels, engine and device, on one line."""
+        shown = ", ".join(self.labels[:SHOWN_LABELS])
+        if len(self.labels) > SHOWN_LABELS:
+            shown += f", ... {len(self.labels)} in all"
+        return (
+            f"<Classifier {self.bundle.path}: {self.bundle.task} of {shown};"
+            f" engine {self.engine.name} on {self.device}>"
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the outputs, in the order of the columns."""
         return self.bundle.labels
 
-    def predict(self, texts: object, text_pairs: object = None) -> pa.Table:
+    def predict(
+        self,
+        texts: object,
+        text_pairs: object = None,
+        *,
+        text_column: str | None = None,
+        text_pair_column: str | None = None,
+    ) -> pa.Table:
         """A row for each text: `num_tokens`, `truncated`, `error`, then the task's score columns.
 
-        Takes one string, or a list, tuple, iterator, NumPy array, pandas or Polars series, Arrow
-        array or chunked array of strings; `text_pairs` likewise for pair models. A null or a value
-        that is no string becomes a row with an error code and null scores, as in a run. Columns are
-        those of a scored part (regression `prediction`; single-label `prediction`, `probability`,
-        `prob_<label>`; multi-label `prob_<label>`), calibrated where the bundle is. The table has
-        `to_pandas()`; Polars takes it with `pl.from_arrow`. Raises InputError for what is no column
-        of texts.
+        Takes one string, or a list, tuple, iterator, NumPy array, pandas or Polars series, Arrow array or
+        chunked array of strings; `text_pairs` likewise for pair models, which also take one list of pairs.
+        A data frame (pandas, Polars, an Arrow table, anything with `__arrow_c_stream__`) is read by
+        `text_column`, and `text_pair_column` for pair models. A null or a value that is not a string becomes
+        a row with an error code and null scores, as in a run. Columns are those of a scored part (regression
+        `prediction`; single-label `prediction`, `probability`, `prob_<label>`; multi-label `labels`,
+        `prob_<label>`), calibrated where the bundle is. The table has `to_pandas()`; Polars takes it with
+        `pl.from_arrow`. Raises InputError for what is not texts, and for pairs where the model takes single
+        texts or the other way round.
         """
-        first, first_errors = to_texts(texts)
-        second, second_errors = (None, {}) if text_pairs is None else to_texts(text_pairs)
-        refuse_other_texts(self.bundle, are_pairs=second is not None, setting="text_pairs", error=InputError)
-        if second is not None and len(second) != len(first):
-            msg = f"{len(first)} texts and {len(second)} second texts; a pair needs both; pass columns of one length"
-            raise InputError(msg)
+        given = read_texts(texts, text_pairs, text_column=text_column, text_pair_column=text_pair_column)
+        refuse_other_texts(
+            self.bundle,
+            are_pairs=given.second is not None,
+            setting="text_pairs" if text_column is None else "text_pair_column",
+            error=InputError,
+        )
         scorer = Scorer(self.bundle, self.engine, self._encoder)
-        errors = {**second_errors, **first_errors}
-        rows = _batches(first, second, errors)
+        rows = _batches(given)
         schema = pa.schema(score_fields(self.bundle.decider))
         scored = [scorer.score(chunk).columns for chunk in chunks(rows, self._encoder, max_tokens=None)]
         batches = [
@@ -93,79 +117,18 @@ def load(
     encoder = Encoder.from_bundle(
         bundle.path, max_length=choose_max_length(bundle, max_length), on_long=on_long, stride=stride
     )
-    return Classifier(bundle, load_engine(bundle.path, device=device, precision=precision), encoder)
+    engine = load_engine(bundle.path, device=device, precision=precision)
+    return Classifier(bundle, engine, encoder, device=device)
 
 
-def to_texts(values: object) -> tuple[pa.Array, dict[int, str]]:
-    """A column of texts as large_string, null where there is an error code; raises InputError."""
-    if isinstance(values, str):
-        values = [values]
-    column = _arrow_column(values)
-    if column is not None:
-        found: dict[int, str] = {}
-        return as_text(column, found), found
-    # A data frame would iterate over the names of its columns, a set in no order.
-    if (
-        not isinstance(values, Iterable)
-        or isinstance(values, bytes | dict | set | frozenset)
-        or getattr(values, "ndim", 1) != 1
-    ):
-        msg = f"texts are {type(values).__name__}; pass a string, a list of strings or a column of them"
-        raise InputError(msg)
-    texts: list[str | None] = []
-    errors: dict[int, str] = {}
-    for row, value in enumerate(values):
-        code = _error_code(value)
-        if code is not None:
-            errors[row] = code
-        texts.append(None if code is not None else str(value))
-    return pa.array(texts, pa.large_string()), errors
-
-
-def _arrow_column(values: Any) -> pa.Array | None:  # noqa: ANN401  whatever a notebook holds
-    """Arrow data, or a Polars series, without a Python loop; None for anything else."""
-    if hasattr(values, "to_arrow"):
-        values = values.to_arrow()
-    if isinstance(values, pa.Table | pa.RecordBatch):
-        msg = f"texts are a table of {values.num_columns} columns; pass one column of it"
-        raise InputError(msg)
-    if not isinstance(values, pa.Array | pa.ChunkedArray):
-        return None
-    if not is_textual(values.type):
-        msg = f"texts are an Arrow column of {values.type}; pass a column of strings"
-        raise InputError(msg)
-    if isinstance(values, pa.ChunkedArray):
-        # Bytes with 64-bit offsets: chunks of more than 2 GiB become one, and none is decoded yet.
-        values = values.cast(value_type(values.type)).cast(pa.large_binary()).combine_chunks()
-    return values
-
-
-def _error_code(value: object) -> str | None:
-    """What is wrong with one text: missing, no text, or no UTF-8 (a lone surrogate); None for a good one."""
-    if not isinstance(value, str):
-        return NULL if _is_missing(value) else NOT_TEXT
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return NOT_UTF8
-    return None
-
-
-def _is_missing(value: object) -> bool:
-    """None, or NaN, NaT or NA as pandas has them, which is not imported for this."""
-    if isinstance(value, float):
-        return value != value  # noqa: PLR0124  only NaN differs from itself
-    return value is None or type(value).__name__ in {"NAType", "NaTType"}
-
-
-def _batches(first: pa.Array, second: pa.Array | None, errors: dict[int, str]) -> Iterable[SourceRows]:
-    for start in range(0, len(first), BATCH_ROWS):
-        texts = first.slice(start, BATCH_ROWS)
+def _batches(given: GivenTexts) -> Iterable[SourceRows]:
+    for start in range(0, len(given.first), BATCH_ROWS):
+        texts = given.first.slice(start, BATCH_ROWS)
         stop = start + len(texts)
         yield SourceRows(
             start=start,
             num_rows=len(texts),
             texts=texts,
-            text_pairs=None if second is None else second.slice(start, BATCH_ROWS),
-            errors={row - start: code for row, code in errors.items() if start <= row < stop},
+            text_pairs=None if given.second is None else given.second.slice(start, BATCH_ROWS),
+            errors={row - start: code for row, code in given.errors.items() if start <= row < stop},
         )

@@ -241,16 +241,13 @@ def test_a_bad_text_is_a_row_with_a_code(classifier, values, codes):
         (b"of", "texts are bytes"),
         ({"text": "of"}, "texts are dict"),
         ({"of", "document"}, "texts are set"),
-        (pd.DataFrame({"text": TEXTS}), "texts are DataFrame"),
         (np.array([["of", "of"]]), "texts are ndarray"),
-        (pl.DataFrame({"text": TEXTS, "id": [1, 2, 3, 4]}), "texts are a table of 2 columns"),
-        (pa.table({"text": TEXTS}), "texts are a table of 1 columns"),
         (pa.array([1, 2]), "texts are an Arrow column of int64"),
         (pl.Series([1, 2]), "texts are an Arrow column of int64"),
     ],
 )
 def test_what_is_no_column_of_texts_is_refused(classifier, values, shown):
-    """A table, a dictionary, a number: the message says what was passed and what to pass."""
+    """A matrix, a dictionary, a number: the message says what was passed and what to pass."""
     with pytest.raises(InputError, match=f"^{shown}; pass "):
         classifier.predict(values)
 
@@ -266,6 +263,103 @@ def test_pairs(classifier):
     swapped = classifier.predict("of 2", "document 1")
     assert swapped["num_tokens"].to_pylist() == [7]
     assert swapped["prob_spam"][0].as_py() != pytest.approx(table["prob_spam"][0].as_py(), abs=1e-6)
+
+
+@pytest.mark.parametrize("as_pairs", [list, tuple, lambda pairs: [list(pair) for pair in pairs]])
+def test_a_list_of_pairs(classifier, as_pairs):
+    """Tuples or lists of two texts are two columns; a missing or bad half is the row's error."""
+    pairs = [("document 1", "of 2"), ("of", None), (5, "of")]
+    table = classifier.predict(as_pairs(pairs))
+    assert table == classifier.predict([first for first, _ in pairs], [second for _, second in pairs])
+    assert table["error"].to_pylist() == [None, "null", "not_text"]
+
+
+def test_a_missing_pair_is_a_row(classifier):
+    """None among pairs keeps its place."""
+    table = classifier.predict([None, ("document 1", "of 2")])
+    assert table["error"].to_pylist() == ["null", None]
+
+
+@pytest.mark.parametrize("odd", [("a", "b", "c"), ("a",), "a text"])
+def test_rows_that_are_not_two_texts_are_named(classifier, odd):
+    """A list of pairs says which of its rows is not one."""
+    with pytest.raises(InputError, match=r"row 1 is .*; each row of a list of pairs is two texts"):
+        classifier.predict([("a", "b"), odd])
+
+
+class Stream:
+    """Something that gives its columns as an Arrow stream and has no other face."""
+
+    def __init__(self, columns):
+        self._table = pa.table(columns)
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+FRAMES = [
+    pd.DataFrame,
+    pl.DataFrame,
+    pa.table,
+    pa.RecordBatch.from_pydict,
+    lambda columns: pa.table(columns).to_reader(),
+    Stream,
+    # a column beside the texts that Arrow does not take
+    lambda columns: pd.DataFrame({**columns, "odd": [object(), 1, "x", None]}),
+]
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_a_data_frame_by_the_names_of_its_columns(classifier, expected, frame):
+    """pandas, Polars, Arrow and any Arrow stream give what the column alone gives; pairs likewise."""
+    columns = {"body": TEXTS, "other": TEXTS[::-1]}
+    assert classifier.predict(frame(columns), text_column="body") == expected
+    pairs = classifier.predict(frame(columns), text_column="body", text_pair_column="other")
+    assert pairs == classifier.predict(TEXTS, TEXTS[::-1])
+
+
+def test_a_frame_with_bad_rows(classifier):
+    """What is missing or not text in a frame's column has its code, as in a column."""
+    frame = pd.DataFrame({"text": ["document 1", None, 5]}, dtype=object)
+    table = classifier.predict(frame, text_column="text")
+    assert table["error"].to_pylist() == [None, "null", "not_text"]
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_a_frame_says_which_columns_it_has(classifier, frame):
+    """No column named, or one that is not there: the message lists those that are."""
+    columns = {"body": TEXTS, "other": TEXTS}
+    with pytest.raises(
+        InputError, match=r"a table of columns body, other.*; name that of the texts with text_column"
+    ):
+        classifier.predict(frame(columns))
+    with pytest.raises(InputError, match=r"text_column 'text'; none of .* give one of body, other"):
+        classifier.predict(frame(columns), text_column="text")
+    with pytest.raises(InputError, match=r"text_pair_column 'text'; none of .* give one of body, other"):
+        classifier.predict(frame(columns), text_column="body", text_pair_column="text")
+    with pytest.raises(InputError, match=r"text_pairs beside a table; .* with text_pair_column"):
+        classifier.predict(frame(columns), TEXTS, text_column="body")
+
+
+def test_a_frame_with_a_name_twice(classifier):
+    """Two columns of the name are not guessed between."""
+    frame = pd.DataFrame([["a", "b"]], columns=["text", "text"])
+    with pytest.raises(InputError, match="text_column 'text'; 2 of the table's columns has this name"):
+        classifier.predict(frame, text_column="text")
+
+
+@pytest.mark.parametrize("values", ["one text", TEXTS, pa.array(TEXTS), pd.Series(TEXTS), pl.Series(TEXTS)])
+def test_a_column_has_no_columns(classifier, values):
+    """text_column beside what is not a table is refused."""
+    with pytest.raises(InputError, match=r"name columns of a table; texts are .*; leave them out"):
+        classifier.predict(values, text_column="text")
+
+
+def test_what_a_classifier_says_of_itself(classifier, folder, tmp_path):
+    """Model, task, labels, engine and device; of many labels the first and how many there are."""
+    assert repr(classifier) == (f"<Classifier {folder}: single_label of ham, spam; engine cpu-packed on cpu>")
+    many = write_model(tmp_path / "many", labels=[f"l{number}" for number in range(40)])
+    assert "of l0, l1, l2, l3, l4, l5, l6, l7, l8, l9, ... 40 in all;" in repr(assay.load(many))
 
 
 def test_columns_of_two_lengths_are_no_pairs(classifier):
