@@ -12,7 +12,9 @@ def describe_outcome(outcome: "Outcome") -> str:
     """Units, documents, rates, waste and bad rows of one command, on one line."""
     counters = outcome.counters
     units = format_number_of(outcome.units_total, "unit")
-    published = f"{outcome.units_found + outcome.units_published:,} of {units} published"
+    published = f"{outcome.units_total:,} of {units} published"
+    if outcome.units_by_others:
+        published += f", {outcome.units_by_others:,} of them meanwhile by others"
     if not outcome.units_published:
         return published
     rate = counters.rows / outcome.seconds if outcome.seconds > 0 else 0.0

@@ -18,6 +18,9 @@ class VerifySettings(Settings):
     """Also read the ids of the sources again and compare them."""
     duplicates: bool = False
     """Count the ids that occur more than once (reads all ids, in bounded memory)."""
+    repair: bool = False
+    """Move damaged parts, and files that are no unit of the run, to damaged/, so that the same command as before
+    makes them again."""
     json: bool = False
     """Print one JSON object instead of lines for people."""
 
@@ -26,7 +29,9 @@ def run(settings: VerifySettings) -> int:
     """Print the proof that a run is whole; status 1 where it is not."""
     from assay.runs.verify import require, verify
 
-    proof = verify(settings.run, sources=settings.check_sources, duplicates=settings.duplicates)
+    proof = verify(
+        settings.run, sources=settings.check_sources, duplicates=settings.duplicates, repair=settings.repair
+    )
     stdout(json.dumps(proof.to_json()) if settings.json else str(proof))
     require(proof)
     return 0

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from assay.data.scratch import sweep_scratch
+from assay.errors import CheckError
 from assay.runs.driver import Driver, Outcome, WorkerSpec
 from assay.runs.manifest import Manifest, short
+from assay.runs.parts import find_damaged, published_parts
 from assay.runs.run import Run, create_or_join
 from assay.telemetry import Progress, format_number_of
 
@@ -31,6 +33,11 @@ def drive_run(
         asked = manifest.settings.get(key)
         if asked != value:
             say(f"{key} stays {short(value)}, as the run was planned with; {short(asked)} needs a new --run.")
+    damaged = {} if is_new else find_damaged(run, published_parts(run))
+    if damaged:
+        count = format_number_of(len(damaged), "part is", "parts are")
+        msg = f"{count} damaged: {next(iter(damaged.values()))}"
+        raise CheckError(msg)
     driver = Driver(
         run,
         workers(run),

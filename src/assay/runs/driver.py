@@ -70,7 +70,7 @@ class WorkerSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What a driver leaves behind."""
+    """What a driver leaves behind, once every unit is published."""
 
     units_total: int
     units_found: int
@@ -86,6 +86,11 @@ class Outcome:
     """What the workers said of themselves, distinct."""
     num_workers: int = 1
     """Workers that were started at first."""
+
+    @property
+    def units_by_others(self) -> int:
+        """Published while this driver ran, by the workers of others."""
+        return self.units_total - self.units_found - self.units_published
 
     @property
     def idle_share(self) -> float | None:

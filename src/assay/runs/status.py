@@ -1,16 +1,19 @@
 """What is published, how fast it went lately, and how long still: from the run directory alone.
 
-Reads `run.json` and one listing of `parts/`; opens no part, so it works while workers run, from any
-machine, and for 100,000 parts.
+Reads `run.json`, one listing of `parts/`, and takes a quick look at the newest parts for damage, so it works
+while workers run, from any machine, and for 100,000 parts.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from assay.data.storage import FileInfo
+from assay.runs.parts import find_damaged, published_parts
+from assay.runs.plan import Unit
 from assay.runs.run import Run, open_run
-from assay.telemetry import format_count, format_duration, format_rate
+from assay.telemetry import format_count, format_duration, format_number_of, format_rate
 
 RECENT_SECONDS = 600.0
 
@@ -34,11 +37,13 @@ class Status:
     seconds_since_last_part: float | None
     seconds_left: float | None
     """At the recent rate; None where there is none, 0 where all is done."""
+    damaged: tuple[str, ...] = ()
+    """What a quick look found wrong with parts, a sentence each; `assay verify` looks at every byte."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether every unit is published."""
-        return self.units_published == self.units_total
+        """Whether every unit is published, and no part is known to be damaged."""
+        return self.units_published == self.units_total and not self.damaged
 
     def to_json(self) -> dict[str, Any]:
         """The status as a JSON object."""
@@ -48,8 +53,11 @@ class Status:
         """A line or two for people."""
         done = f"{self.units_published:,} of {self.units_total:,} units are published"
         rows = f"{format_count(self.rows_published)} of {format_count(self.rows_total)} rows"
+        if self.damaged:
+            damaged = format_number_of(len(self.damaged), "part is", "parts are")
+            return f"{done} ({rows}); {damaged} damaged: {self.damaged[0]}"
         if self.is_complete:
-            return f"{done} ({rows}): complete"
+            return f"{done} ({rows}): complete; `assay verify` proves what the parts hold"
         if self.seconds_since_last_part is None:
             return f"{done} ({rows}); no part yet"
         rate = f"{format_rate(self.recent_rows_per_second)} docs/s lately"
@@ -59,14 +67,17 @@ class Status:
 
 def status(url: str, *, clock: Callable[[], float] = time.time) -> Status:
     """The status of the run at `url`; raises SourceError where there is none."""
-    return status_of(open_run(url), now=clock())
+    run = open_run(url)
+    published = published_parts(run)
+    damaged = find_damaged(run, published)
+    return status_of(run, published, damaged=tuple(damaged.values()), now=clock())
 
 
-def status_of(run: Run, *, now: float) -> Status:
-    """The status of an open run at the time `now` (unix seconds)."""
+def status_of(
+    run: Run, published: Sequence[tuple[Unit, FileInfo]], *, damaged: tuple[str, ...] = (), now: float
+) -> Status:
+    """The status of an open run with these parts at the time `now` (unix seconds)."""
     units = run.manifest.units()
-    parts = run.part_files()
-    published = [(unit, parts[unit.name]) for unit in units if unit.name in parts]
     rows_published = sum(unit.num_rows for unit, _ in published)
     rows_total = run.manifest.planned_rows
     last = max((info.modified for _, info in published), default=None)
@@ -88,6 +99,7 @@ def status_of(run: Run, *, now: float) -> Status:
         recent_rows_per_second=rate,
         seconds_since_last_part=None if last is None else max(now - last, 0.0),
         seconds_left=0.0 if left == 0 else (left / rate if rate > 0 else None),
+        damaged=damaged,
     )
 
 

@@ -6,9 +6,9 @@ the footer, and in which no prediction is null without an error code.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,11 @@ from assay.data.ids import IdChecksum
 from assay.data.reading import read_rows
 from assay.data.sources import SOURCE_ROW
 from assay.errors import CheckError, RefusedError
+from assay.runs.parts import DamagedPartError, footer_problem, open_part, take_out, way_out
 from assay.runs.plan import Unit
 from assay.runs.run import (
     FOOTER_ID_CHECKSUM,
-    FOOTER_ROWS_IN,
     FOOTER_ROWS_OUT,
-    FOOTER_RUN_ID,
-    FOOTER_UNIT,
     ID_COLUMNS,
     Run,
     open_run,
@@ -38,7 +36,6 @@ from assay.telemetry import format_number_of
 
 SHOWN_PROBLEMS = 5
 READ_ROWS = 65_536
-WAY_OUT = "delete it and run the same command to make it again"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +59,10 @@ class Proof:
     duplicate_ids: int | None
     """Rows whose id an earlier row has too; None where they were not counted."""
     problems: tuple[str, ...]
+    bad_parts: tuple[str, ...] = ()
+    """Paths of what must not stay among the parts: damaged ones, and those of no unit of the run."""
+    taken_out: Mapping[str, str] = field(default_factory=dict)
+    """With `repair`, where each of them is kept now."""
 
     @property
     def holds(self) -> bool:
@@ -96,6 +97,9 @@ class Proof:
         if len(self.problems) > SHOWN_PROBLEMS:
             more = format_number_of(len(self.problems) - SHOWN_PROBLEMS, "more problem")
             lines.append(f"  and {more}")
+        lines += [f"  taken out {path}, kept as {kept}" for path, kept in self.taken_out.items()]
+        if self.taken_out:
+            lines.append("  run the same command as before to make them again")
         return "\n".join(lines)
 
 
@@ -105,16 +109,26 @@ class _PartCheck:
     rows_out: int = 0
     error_rows: int = 0
     problems: tuple[str, ...]
+    bad_part: str | None = None
+    """Path of the part, where it must be made again."""
 
 
-def verify(url: str, *, sources: bool = False, duplicates: bool = False, num_threads: int = 4) -> Proof:
+def verify(
+    url: str, *, sources: bool = False, duplicates: bool = False, repair: bool = False, num_threads: int = 4
+) -> Proof:
     """The proof for the run at `url`; raises SourceError where there is no run.
 
     `sources=True` reads the id column of every source again and compares it too; otherwise the
     sources are only checked for changes. `duplicates=True` counts the ids that occur more than
-    once. Cost: one read of the id, error and prediction columns.
+    once. `repair=True` moves what the proof calls bad parts out of the run's parts, so that the same
+    command makes them again; the proof is of the run before that. Cost: one read of the id, error and
+    prediction columns.
     """
-    return verify_run(open_run(url), sources=sources, duplicates=duplicates, num_threads=num_threads)
+    run = open_run(url)
+    proof = verify_run(run, sources=sources, duplicates=duplicates, num_threads=num_threads)
+    if not repair:
+        return proof
+    return replace(proof, taken_out={path: take_out(run, path) for path in proof.bad_parts})
 
 
 def verify_run(run: Run, *, sources: bool = False, duplicates: bool = False, num_threads: int = 4) -> Proof:
@@ -124,8 +138,10 @@ def verify_run(run: Run, *, sources: bool = False, duplicates: bool = False, num
     found = run.part_files()
     names = {unit.name for unit in units}
     missing = [unit for unit in units if unit.name not in found]
+    strays = [found[name].path for name in sorted(found.keys() - names)]
     problems = [
-        f"parts/{name}.parquet is no unit of this run; remove it" for name in sorted(found.keys() - names)
+        f"{path} is not a unit of this run; remove it, or take it out with `assay verify {run.url} --repair`"
+        for path in strays
     ]
     problems += _range_problems(run)
     problems += _changed_sources(run)
@@ -137,6 +153,7 @@ def verify_run(run: Run, *, sources: bool = False, duplicates: bool = False, num
     with ThreadPoolExecutor(num_threads) as pool:
         checks = list(pool.map(lambda unit: _check_part(run, unit, sources=sources), present))
     problems += [problem for check in checks for problem in check.problems]
+    sound = [unit for unit, check in zip(present, checks, strict=True) if check.bad_part is None]
     return Proof(
         run_id=manifest.run_id,
         num_sources=len(manifest.sources),
@@ -147,8 +164,9 @@ def verify_run(run: Run, *, sources: bool = False, duplicates: bool = False, num
         rows_out=sum(check.rows_out for check in checks),
         error_rows=sum(check.error_rows for check in checks),
         checked_sources=sources,
-        duplicate_ids=_count_duplicates(run, present) if duplicates else None,
+        duplicate_ids=_count_duplicates(run, sound) if duplicates else None,
         problems=tuple(problems),
+        bad_parts=(*strays, *(check.bad_part for check in checks if check.bad_part)),
     )
 
 
@@ -189,35 +207,15 @@ def _changed_sources(run: Run) -> list[str]:
 def _check_part(run: Run, unit: Unit, *, sources: bool) -> _PartCheck:
     path = part_path(unit)
     try:
-        with (
-            run.store.open_input(path) as handle,
-            pq.ParquetFile(handle, page_checksum_verification=True) as file,
-        ):
-            return _check_open_part(run, unit, file, path, sources=sources)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        problem = f"{path} cannot be read ({reason}); {WAY_OUT}"
-        return _PartCheck(problems=(problem,))
-
-
-def _check_open_part(run: Run, unit: Unit, file: pq.ParquetFile, path: str, *, sources: bool) -> _PartCheck:
-    wrong = _footer_problem(run, unit, file)
-    if wrong is None:
-        return _check_rows(run, unit, file, path, sources=sources)
-    return _PartCheck(problems=(f"{path}{wrong}; {WAY_OUT}",))
-
-
-def _footer_problem(run: Run, unit: Unit, file: pq.ParquetFile) -> str | None:
-    """What shows, before any row is read, that this is no part of the unit; to follow its path."""
-    footer = file.metadata.metadata or {}
-    wanted = {FOOTER_RUN_ID: run.manifest.run_id, FOOTER_UNIT: unit.name, FOOTER_ROWS_IN: str(unit.num_rows)}
-    for key, value in wanted.items():
-        seen = footer.get(key, b"").decode()
-        if seen != value:
-            return f": {key.decode()} is {seen!r}, not {value!r}"
-    if not file.schema_arrow.remove_metadata().equals(run.manifest.arrow_schema().remove_metadata()):
-        return " has another schema than the run"
-    return None
+        with open_part(run, unit) as file:
+            wrong = footer_problem(run, unit, file)
+            if wrong is None:
+                return _check_rows(run, unit, file, path, sources=sources)
+    except DamagedPartError as error:
+        return _PartCheck(problems=(str(error),), bad_part=path)
+    except OSError as error:
+        return _PartCheck(problems=(f"{path} cannot be read now ({error.strerror}); verify again later",))
+    return _PartCheck(problems=(f"{path}{wrong}; {way_out(run)}",), bad_part=path)
 
 
 def _check_rows(run: Run, unit: Unit, file: pq.ParquetFile, path: str, *, sources: bool) -> _PartCheck:
@@ -252,13 +250,15 @@ def _check_rows(run: Run, unit: Unit, file: pq.ParquetFile, path: str, *, source
         problems.append(f"{path}: its ids do not give the checksum in its footer")
     if unexplained:
         problems.append(f"{path}: {unexplained} rows have no prediction and no error code")
-    if sources and not problems and checksum.hexdigest() != _source_checksum(run, unit, file):
+    is_bad = bool(problems)
+    if sources and not is_bad and checksum.hexdigest() != _source_checksum(run, unit, file):
         problems.append(f"{path}: its ids are not those of source {unit.source_name}")
     return _PartCheck(
         rows_in=unit.num_rows,
         rows_out=rows,
         error_rows=error_rows,
-        problems=tuple(f"{problem}; {WAY_OUT}" for problem in problems),
+        problems=tuple(f"{problem}; {way_out(run)}" for problem in problems),
+        bad_part=path if is_bad else None,
     )
 
 
@@ -330,7 +330,7 @@ def _count_duplicates(run: Run, units: Sequence[Unit]) -> int:
 
     def read_ids() -> Iterable[pa.Array]:
         for unit in units:
-            with run.store.open_input(part_path(unit)) as handle, pq.ParquetFile(handle) as file:
+            with open_part(run, unit) as file:
                 for batch in file.iter_batches(READ_ROWS, columns=columns):
                     yield (
                         pc.filter(batch.column(id_column), firsts(batch)) if many else batch.column(id_column)

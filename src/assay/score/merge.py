@@ -31,10 +31,9 @@ from assay.data.sinks import OUTPUT_FORMATS, taken_name, write_merged
 from assay.data.storage import Store, is_object_url, local_path, open_store, writing
 from assay.errors import CheckError, InputError, RefusedError, UsageError
 from assay.runs.manifest import SourceRecord
+from assay.runs.parts import footer_problem, open_part, way_out
 from assay.runs.plan import Unit
 from assay.runs.run import (
-    FOOTER_RUN_ID,
-    FOOTER_UNIT,
     ID_COLUMNS,
     Run,
     open_run,
@@ -53,8 +52,6 @@ PART_ROWS = 65_536
 MAX_THREADS = 4
 MAX_CREATE_BYTES = 5_000_000_000
 """Above this an object store takes no conditional put in one request."""
-
-AGAIN = "delete it and run the same command as before to make it again"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -456,30 +453,17 @@ class _PartColumns:
     def _read(self, units: Sequence[Unit]) -> Iterator[pa.RecordBatch]:
         """The parts' batches in row order, the id column first."""
         for unit in units:
-            path = part_path(unit)
-            try:
-                with self._run.store.open_input(path) as handle, pq.ParquetFile(handle) as file:
-                    self._check_footer(file, unit, path)
-                    for batch in file.iter_batches(PART_ROWS, columns=[self._id_column, *self._names]):
-                        yield batch.select([self._id_column, *self._names])
-            except (pa.ArrowException, OSError) as error:
-                msg = f"{path} cannot be read ({str(error).splitlines()[0]}); {AGAIN}"
-                raise CheckError(msg) from error
+            with open_part(self._run, unit) as file:
+                self._check_footer(file, unit)
+                for batch in file.iter_batches(PART_ROWS, columns=[self._id_column, *self._names]):
+                    yield batch.select([self._id_column, *self._names])
 
-    def _check_footer(self, file: pq.ParquetFile, unit: Unit, path: str) -> None:
-        footer = file.metadata.metadata or {}
-        wanted = {FOOTER_RUN_ID: self._run.manifest.run_id, FOOTER_UNIT: unit.name}
-        for key, value in wanted.items():
-            seen = footer.get(key, b"").decode("utf-8", "replace")
-            if seen != value:
-                msg = f"{path}: {key.decode()} is {seen!r}, not {value!r}; {AGAIN}"
-                raise CheckError(msg)
-        if file.metadata.num_rows != unit.num_rows:
-            msg = f"{path} has {file.metadata.num_rows} rows, not {unit.num_rows}; {AGAIN}"
-            raise CheckError(msg)
-        schema = self._run.manifest.arrow_schema()
-        if not file.schema_arrow.remove_metadata().equals(schema.remove_metadata()):
-            msg = f"{path} has another schema than the run; {AGAIN}"
+    def _check_footer(self, file: pq.ParquetFile, unit: Unit) -> None:
+        problem = footer_problem(self._run, unit, file)
+        if problem is None and file.metadata.num_rows != unit.num_rows:
+            problem = f" has {file.metadata.num_rows} rows, not {unit.num_rows}"
+        if problem is not None:
+            msg = f"{part_path(unit)}{problem}; {way_out(self._run)}"
             raise CheckError(msg)
 
     def _check_ids(self, part_ids: pa.Array, source_ids: pa.Array | None) -> None:
@@ -489,7 +473,7 @@ class _PartColumns:
         if index is not None:
             mine, theirs = shown_ids(part_ids.slice(index, 1)), shown_ids(source_ids.slice(index, 1))
             seen = f"row {self._row + index} has id {theirs[0]!r}, its part has {mine[0]!r}"
-            msg = f"source {self._record.uri} {seen}: the scores are not this row's; {AGAIN}"
+            msg = f"source {self._record.uri} {seen}: the scores are not this row's; {way_out(self._run)}"
             raise CheckError(msg)
         self._checksum.update(part_ids)
 

@@ -22,6 +22,7 @@ from assay.data.storage import replace_file
 from assay.errors import SourceError, UsageError
 from assay.pages import Facts, Figure, Section, Table, reliability_figure, render_page
 from assay.runs.manifest import Manifest
+from assay.runs.parts import published_parts
 from assay.runs.run import Run, open_run
 from assay.runs.status import Status, status_of
 from assay.score.kind import SCORE, ScoreRecord
@@ -165,7 +166,7 @@ def report(
         raise UsageError(msg)
     run = open_run(run_url)
     now = clock()
-    status = status_of(run, now=now)
+    status = status_of(run, published_parts(run), now=now)
     tally = count_parts(run)
     parity = _read_parity(run)
     path = out or f"{run.url}/{REPORT_PATH}"

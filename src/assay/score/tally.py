@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from assay.data.ids import plain_ids, shown_ids
-from assay.errors import CheckError
+from assay.runs.parts import open_part
 from assay.runs.plan import Unit
-from assay.runs.run import FOOTER_STATS, ID_COLUMNS, Run, part_path
+from assay.runs.run import FOOTER_STATS, ID_COLUMNS, Run
 
 SCORE_BINS = 20
 LONGEST_COUNTED = 1 << 17
@@ -254,22 +254,16 @@ def _layout(schema: pa.Schema) -> _Layout:
 
 def _count_units(run: Run, units: Sequence[Unit], layout: _Layout) -> Tally:
     tally = Tally()
+    dictionaries = [name for name in ("prediction", "error") if name in layout.columns]
     for unit in units:
-        try:
-            with run.store.open_input(part_path(unit)) as handle:
-                _count_part(tally, unit, handle, layout)
-        except (pa.ArrowInvalid, KeyError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            msg = f"{part_path(unit)} cannot be read ({reason}); delete it and run the same command again"
-            raise CheckError(msg) from error
+        with open_part(
+            run, unit, read_dictionary=[name for name in dictionaries if name not in layout.values]
+        ) as file:
+            _count_part(tally, unit, file, layout)
     return tally
 
 
-def _count_part(tally: Tally, unit: Unit, handle: pa.NativeFile, layout: _Layout) -> None:
-    dictionaries = [name for name in ("prediction", "error") if name in layout.columns]
-    file = pq.ParquetFile(
-        handle, read_dictionary=[name for name in dictionaries if name not in layout.values]
-    )
+def _count_part(tally: Tally, unit: Unit, file: pq.ParquetFile, layout: _Layout) -> None:
     stats = json.loads((file.metadata.metadata or {}).get(FOOTER_STATS, b"{}"))
     tally.stats.append((unit, stats if isinstance(stats, dict) else {}))
     for group in range(file.num_row_groups):

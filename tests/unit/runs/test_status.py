@@ -7,7 +7,9 @@ import pytest
 from support.fake_runs import make_run, part_file, publish_unit, write_sources
 
 from assay.errors import SourceError
-from assay.runs.status import status, status_of
+from assay.runs.parts import published_parts
+from assay.runs.status import status
+from assay.runs.status import status_of as status_of_parts
 
 NOW = 1_800_000_000.0
 
@@ -16,6 +18,11 @@ NOW = 1_800_000_000.0
 def run(tmp_path):
     """A run of two sources and eight units of 20 rows, none published."""
     return make_run(tmp_path / "run", write_sources(tmp_path / "sources", [100, 60]))
+
+
+def status_of(run, *, now):
+    """The status of a run with the parts that it has."""
+    return status_of_parts(run, published_parts(run), now=now)
 
 
 def publish_at(run, ages):
@@ -72,7 +79,9 @@ def test_complete(run):
     found = status(run.url, clock=lambda: NOW)
     assert found.is_complete
     assert found.seconds_left == 0
-    assert str(found) == "8 of 8 units are published (160 of 160 rows): complete"
+    assert str(found) == (
+        "8 of 8 units are published (160 of 160 rows): complete; `assay verify` proves what the parts hold"
+    )
     document = json.loads(json.dumps(found.to_json()))
     assert document["is_complete"] is True
     assert document["rows_published"] == 160

@@ -26,6 +26,9 @@ def run(folder, tmp_path):
     return make_run(tmp_path / "run", folder, publish=True)
 
 
+REMOVE = "remove it, or take it out with `assay verify {} --repair`"
+
+
 def problem(run, **options):
     """The one problem that verify finds."""
     proof = verify(run.url, **options)
@@ -91,14 +94,14 @@ def test_a_run_not_begun(folder, tmp_path):
 def test_an_extra_file(run):
     """A Parquet file among the parts that is no unit would be read by others as results: it is named."""
     part_file(run, run.manifest.units()[0]).with_name("mine.parquet").write_bytes(b"anything")
-    assert problem(run) == "parts/mine.parquet is no unit of this run; remove it"
+    assert problem(run) == f"parts/mine.parquet is not a unit of this run; {REMOVE.format(run.url)}"
 
 
 def test_a_unit_of_other_boundaries(run):
     """A part of overlapping rows is no unit of this run."""
     part = part_file(run, run.manifest.units()[0])
     part.with_name("a-0-40.parquet").write_bytes(part.read_bytes())
-    assert problem(run) == "parts/a-0-40.parquet is no unit of this run; remove it"
+    assert problem(run) == f"parts/a-0-40.parquet is not a unit of this run; {REMOVE.format(run.url)}"
 
 
 def test_a_part_of_another_run(run, folder, tmp_path):
@@ -109,7 +112,7 @@ def test_a_part_of_another_run(run, folder, tmp_path):
     found = problem(run)
     assert found == (
         f"parts/a-40-60.parquet: assay.run_id is '{other.manifest.run_id}', not '{run.manifest.run_id}'; "
-        "delete it and run the same command to make it again"
+        f"take it out with `assay verify {run.url} --repair`, then run the same command as before to make it again"
     )
 
 
@@ -134,7 +137,7 @@ def test_a_truncated_part(run, size):
     path.write_bytes(content[:size])
     found = problem(run)
     assert found.startswith("parts/a-0-20.parquet cannot be read (")
-    assert found.endswith("); delete it and run the same command to make it again")
+    assert found.endswith("then run the same command as before to make it again")
     assert verify(run.url).rows_out == 140
 
 

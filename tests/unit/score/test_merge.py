@@ -862,6 +862,17 @@ def test_failure_of_one_file_ends_the_merge(tmp_path):
     assert not (tmp_path / "out" / "tmp").exists()
 
 
+def test_a_flipped_byte_in_a_part_is_not_merged(tmp_path):
+    """Values that decode to others than were published stop the merge, which names the part and the way out."""
+    run = make_run(tmp_path / "run", two_sources(tmp_path))
+    part = tmp_path / "run" / part_path(run.manifest.units()[0])
+    content = bytearray(part.read_bytes())
+    content[60] ^= 0xFF
+    part.write_bytes(content)
+    with pytest.raises(CheckError, match=rf"{part.name} cannot be read .*assay verify {run.url} --repair"):
+        merge(run.url, str(tmp_path / "out"))
+
+
 def test_bucket(tmp_path, s3_url):
     """Sources, run and output on an object store: the same files as on disk."""
     two_sources(tmp_path)

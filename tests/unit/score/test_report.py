@@ -451,12 +451,15 @@ def test_there_must_be_a_run(tmp_path):
 
 
 def test_a_damaged_part_is_named(tmp_path):
-    """A part that is no Parquet stops the report and is named."""
+    """A part with flipped bytes, or that is not Parquet, stops the report and is named with the way out."""
     run = news_run(tmp_path / "run")
     unit = run.manifest.units()[2]
-    run.store.replace(part_path(unit), b"PAR1 not really")
-    with pytest.raises(CheckError, match=re.escape(part_path(unit))):
-        report(run.url)
+    content = bytearray(run.store.read_bytes(part_path(unit)))
+    content[60] ^= 0xFF
+    for damaged in (bytes(content), b"PAR1 not really"):
+        run.store.replace(part_path(unit), damaged)
+        with pytest.raises(CheckError, match=rf"{re.escape(part_path(unit))} cannot be read .* --repair`"):
+            report(run.url)
 
 
 def test_counts_do_not_depend_on_threads(tmp_path):
