@@ -14,8 +14,8 @@ from assay.model.checkpoint import (
     read_labels,
     read_task,
     refuse_headless,
-    tokenizer_fingerprint,
 )
+from assay.model.tokenizer_files import tokenizer_fingerprint, tokenizer_notes
 from assay.outcome.calibration import Calibration
 
 
@@ -52,7 +52,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         is_pair=is_pair if isinstance(is_pair, bool) else None,
         provenance=provenance if isinstance(provenance, dict) else {},
         int_score=read_int_score(folder, description, task),
-        notes=(*checkpoint.notes, *calibration_notes),
+        notes=(*checkpoint.notes, *tokenizer_notes(folder, checkpoint.vocab_size), *calibration_notes),
     )
 
 

@@ -66,28 +66,35 @@ def examine(bundle: str | None = None) -> Findings:
             f"only {disk.free / GIB:.1f} GiB of disk are free; parts may not fit; free some or use another --run"
         )
     if bundle is not None:
-        lines += _bundle_lines(bundle)
+        found = _bundle_findings(bundle)
+        lines += found.lines
+        problems += found.problems
     return Findings(lines=tuple(lines), problems=tuple(problems))
 
 
-def _bundle_lines(path: str) -> list[tuple[str, str]]:
+def _bundle_findings(path: str) -> Findings:
     from assay.bundle.load import load_bundle
     from assay.engine.load import load_engine
+    from assay.tokenize.compare import PROBES, SAVE_TOKENIZER, compare_tokens
     from assay.tokenize.encode import Encoder
 
     bundle = load_bundle(path)
-    Encoder.from_bundle(bundle.path, max_length=bundle.default_max_length, on_long="truncate")
+    encoder = Encoder.from_bundle(bundle.path, max_length=bundle.default_max_length, on_long="truncate")
     device = available_devices()[0].name
     engine = load_engine(bundle.path, device=device)
+    tokens = compare_tokens(bundle.path, encoder, PROBES)
     calibration = "none" if bundle.calibration is None else bundle.calibration.method
     outputs = format_number_of(len(bundle.labels), "output")
     length = bundle.default_max_length
     lines = [
         ("bundle", f"{bundle.task}, {outputs}, up to {length} tokens, calibration {calibration}"),
         ("fingerprint", f"bundle {bundle.fingerprint}, tokenizer {bundle.tokenizer_fingerprint}"),
+        ("tokenizer", str(tokens)),
         ("engine", engine.description()),
+        *(("note", note) for note in bundle.notes),
     ]
-    return lines + [("note", note) for note in bundle.notes]
+    problems = [] if tokens.difference is None else [f"{bundle.path}: {tokens.difference}; {SAVE_TOKENIZER}"]
+    return Findings(lines=tuple(lines), problems=tuple(problems))
 
 
 def _why_slow() -> str:

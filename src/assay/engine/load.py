@@ -4,7 +4,7 @@
 the padded one. `fake:NUM_OUTPUTS` gives the fake: no weights, for tests and benchmarks.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -86,6 +86,7 @@ class _Wanted:
 
     def packed(self, weights: EncoderWeights) -> Engine | str:
         """The packed engine of these float32 weights, or why there is none here."""
+        weights = replace(weights, max_length=self.checkpoint.max_length)
         if self.device.type == "cpu":
             if self.dtype != torch.float32:
                 return "packed CPU kernels are fp32"
@@ -105,7 +106,14 @@ class _Wanted:
         if self.fp8:
             raise UsageError(f"precision 'fp8': {reason}; use bf16")
         untyped: Any = model
-        return self._settled(PaddedEngine(untyped.to(self.dtype), device=self.device, reason=reason))
+        return self._settled(
+            PaddedEngine(
+                untyped.to(self.dtype),
+                device=self.device,
+                reason=reason,
+                max_length=self.checkpoint.max_length,
+            )
+        )
 
     def tolerance(self) -> float:
         """How far the packed engine may be off in its self test."""
@@ -151,7 +159,10 @@ def _engine_on_trial(wanted: _Wanted) -> Engine:
     engine = _deberta_engine(model, wanted) if weights is None else wanted.packed(weights)
     if isinstance(engine, str):
         return wanted.padded(model, engine)
-    difference = self_test(engine, PaddedEngine(model, device=wanted.device, reason="self test"))
+    reference = PaddedEngine(
+        model, device=wanted.device, reason="self test", max_length=wanted.checkpoint.max_length
+    )
+    difference = self_test(engine, reference)
     # written so that NaN fails
     if not difference <= wanted.tolerance():
         return wanted.padded(model, f"the packed engine failed its self test by {difference:.3g}")
@@ -176,7 +187,7 @@ def _deberta_engine(model: "PreTrainedModel", wanted: _Wanted) -> Engine | str:
         return families.why_not_packed(config) or f"{type(model).__name__} is not a sequence classifier"
     if wanted.fp8 or wanted.deterministic:
         return "disentangled attention has no fp8 and no deterministic path"
-    weights = deberta.extract_weights(model)
+    weights = deberta.extract_weights(model, max_length=wanted.checkpoint.max_length)
     if weights is None:
         return deberta.why_not_packed(model) or "the model is not covered"
     from assay.engine.deberta import GpuDebertaEngine

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _PASS_TOKENS = {"cpu": 64, "cuda": 4096}
 """What starting one more forward pass costs, as tokens of padding that take as long."""
 _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""All but cuDNN's: it plans anew for each shape, and each batch of a corpus has a new one. On one H100,
+"""All but cuDNN's: it plans again for each shape, and each batch of a corpus has a new one. On one H100,
 RoBERTa-base shape, batches never met before: 7,300 docs/s without it, 3,200 with it."""
 _SHORT = 2
 """Tokens of the sequence that is padded to see whether padding shows: within a convolution's reach."""
@@ -39,9 +39,17 @@ class PaddedEngine:
     deterministic = False
 
     def __init__(
-        self, model: "PreTrainedModel", *, device: torch.device | None = None, reason: str | None = None
+        self,
+        model: "PreTrainedModel",
+        *,
+        device: torch.device | None = None,
+        reason: str | None = None,
+        max_length: int | None = None,
     ) -> None:
-        """Run `model` on `device` (None: where it is); `reason` says why not the packed engine."""
+        """Run `model` on `device` (None: where it is); `reason` says why not the packed engine.
+
+        `max_length` is the checkpoint's limit; None takes what the model has positions for.
+        """
         untyped: Any = model
         self._model: Any = untyped.to(device) if device is not None else untyped
         self._device: torch.device = untyped.device
@@ -49,7 +57,7 @@ class PaddedEngine:
         self._reason = reason
         config: Any = model.config
         self.num_outputs = int(config.num_labels)
-        self.max_length = max_sequence_length(model.config)
+        self.max_length = max_length or max_sequence_length(model.config)
         self.vocab_size = int(untyped.get_input_embeddings().weight.shape[0])
         self.default_batch_tokens = 131072 if self._device.type == "cuda" else 2048
         self.num_padded_tokens = 0

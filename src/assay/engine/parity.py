@@ -16,6 +16,7 @@ from assay.engine.padded import PaddedEngine
 from assay.engine.run import run_sequences
 from assay.engine.sequences import Sequences
 from assay.model import pretrained
+from assay.model.checkpoint import read_checkpoint
 from assay.outcome.maps import apply_link
 from assay.tasks import Task
 
@@ -69,8 +70,14 @@ class ParityReport:
 
 def reference_engine(path: str | Path, *, device: str = "cpu") -> PaddedEngine:
     """Return the fp32 reference of a bundle on a device; `compare` runs it a document at a time."""
-    model = pretrained.load_classifier(path, dtype=torch.float32)
-    return PaddedEngine(model, device=devices.parse_device(device), reason="parity reference")
+    checkpoint = read_checkpoint(path)
+    model = pretrained.load_classifier(checkpoint.path, dtype=torch.float32)
+    return PaddedEngine(
+        model,
+        device=devices.parse_device(device),
+        reason="parity reference",
+        max_length=checkpoint.max_length,
+    )
 
 
 def compare(

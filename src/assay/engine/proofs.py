@@ -20,7 +20,7 @@ import torch
 
 from assay._version import __version__
 
-_PACKAGES = ("torch", "transformers", "triton")
+_PACKAGES = ("torch", "transformers", "tokenizers", "triton")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,9 +32,8 @@ class Proof:
     @classmethod
     def of(cls, files: Sequence[Path], device: torch.device, *settings: object) -> Self:
         """Return the note on an engine made of `files` on `device` with `settings`."""
-        parts = [f"assay {__version__}", *(f"{name} {_version(name)}" for name in _PACKAGES)]
+        parts = [f"{name} {value}" for name, value in circumstances(device).items()]
         parts += [_state(file) for file in files]
-        parts += [torch.cuda.get_device_name(device) if device.type == "cuda" else device.type]
         parts += [str(setting) for setting in settings]
         name = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         return cls(file=_folder() / name)
@@ -57,6 +56,16 @@ class Proof:
                 scratch.rename(self.file)
             finally:
                 scratch.unlink(missing_ok=True)
+
+
+def circumstances(device: torch.device) -> dict[str, str]:
+    """The device's kind and the versions, by name: what was measured under them holds under no others."""
+    kind = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+    )
+    return {"device": kind, "assay": __version__, **{name: _version(name) for name in _PACKAGES}}
 
 
 def _folder() -> Path:

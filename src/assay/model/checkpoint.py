@@ -30,13 +30,20 @@ _OTHER_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.b
 """What weights beside those that are read look like."""
 _PICKLES = frozenset({".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".dill", ".cloudpickle"})
 _NO_CONFIG = "save a transformers model with save_pretrained()"
-_NO_LIMIT = 1_000_000
-"""A tokenizer's `model_max_length` above this is the library's way to say that it has none."""
+NO_LIMIT = 1_000_000
+"""Stands for no limit; a tokenizer's `model_max_length` above it is the library's way to say so."""
+_POSITIONS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_encoder_position_embeddings",
+    "max_seq_len",
+)
+"""Names of the number of positions, by family."""
 # Position ids start after the padding id in these, so `pad_token_id + 1` positions are never used.
 _POSITIONS_AFTER_PADDING = frozenset(
     {
-        "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm",
-        "xlm-roberta", "xlm-roberta-xl", "xmod",
+        "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet",
+        "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
     }
 )  # fmt: skip
 
@@ -55,6 +62,8 @@ class Checkpoint:
     """The file that lists them, where there are shards."""
     max_length: int
     """Most tokens, special tokens included, that the model can take; a million where nothing says."""
+    vocab_size: int | None
+    """Rows of the embedding: token ids are below it; `None` where the config does not say."""
     notes: tuple[str, ...]
     """Things the user should hear of, a sentence each."""
 
@@ -100,6 +109,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         weights=weights,
         index=index,
         max_length=_max_length(folder, config),
+        vocab_size=vocab_size_of(config),
         notes=notes,
     )
 
@@ -300,18 +310,6 @@ def _read_errors(file: Path) -> Iterator[None]:
 # ---------------------------------------------------------------- what the files say
 
 
-def tokenizer_fingerprint(path: str | os.PathLike[str]) -> str:
-    """Hash of what a `tokenizer.json` (or the one in a folder) does to text, 32 hex digits.
-
-    Truncation and padding are left out: both are set by whoever encodes.
-    """
-    file = Path(path)
-    if file.is_dir():
-        file = file / "tokenizer.json"
-    tokenizer = read_json(file, missing="save a fast tokenizer with tokenizer.save_pretrained()")
-    return canonical_digest({k: v for k, v in tokenizer.items() if k not in {"truncation", "padding"}})
-
-
 def read_task(checkpoint: Checkpoint, labels: tuple[str, ...]) -> Task:
     """What the head predicts; `BundleError` where the config names something else than a task of ours."""
     file = checkpoint.path / "config.json"
@@ -434,17 +432,26 @@ def refuse_headless(checkpoint: Checkpoint) -> None:
 
 
 def _max_length(folder: Path, config: JsonObject) -> int:
-    limits = []
+    """The smaller of what the tokenizer states and what the model has positions for."""
     stated = read_optional_json(folder / "tokenizer_config.json").get("model_max_length")
-    if is_number(stated) and 0 < stated <= _NO_LIMIT:
-        limits.append(int(stated))
-    positions = config.get("max_position_embeddings", config.get("n_positions"))
-    if isinstance(positions, int) and positions > 0:
-        padding = config.get("pad_token_id")
-        offset = 0
-        if config.get("model_type") in _POSITIONS_AFTER_PADDING:
-            offset = (padding if isinstance(padding, int) else 1) + 1
-        limits.append(positions - offset)
-    if not limits:
-        return _NO_LIMIT
-    return min(limits)
+    has_limit = is_number(stated) and 1 <= stated <= NO_LIMIT
+    return min(position_limit(config), int(stated) if has_limit and is_number(stated) else NO_LIMIT)
+
+
+def position_limit(config: JsonObject) -> int:
+    """Most tokens that a model of this config has positions for; `NO_LIMIT` where it counts none."""
+    positions = next((config[name] for name in _POSITIONS if config.get(name)), None)
+    if not isinstance(positions, int) or positions < 1:
+        return NO_LIMIT
+    if config.get("model_type") not in _POSITIONS_AFTER_PADDING:
+        return positions
+    padding = config.get("pad_token_id")
+    if not isinstance(padding, int) or config.get("model_type") == "mpnet":
+        padding = 1  # the families' default; MPNet counts from it whatever the config says
+    return max(1, positions - padding - 1)
+
+
+def vocab_size_of(config: JsonObject) -> int | None:
+    """Rows of the embedding of a model of this config; `None` where it does not say."""
+    size = config.get("vocab_size", config.get("n_words"))
+    return size if isinstance(size, int) and size > 0 else None

@@ -78,9 +78,10 @@ def why_not_packed(model: "PreTrainedModel") -> str | None:
     return None
 
 
-def extract_weights(model: "PreTrainedModel") -> DebertaWeights | None:
+def extract_weights(model: "PreTrainedModel", *, max_length: int | None = None) -> DebertaWeights | None:
     """Return the model's weights as plain tensors; None where `why_not_packed` has a reason.
 
+    `max_length` is the checkpoint's limit; None takes what the model has positions for.
     Tensors are shared with the model where nothing is stacked or worked out; dtype and device are
     the model's.
     """
@@ -115,7 +116,7 @@ def extract_weights(model: "PreTrainedModel") -> DebertaWeights | None:
             norm=None,
             out=_linear(untyped.classifier),
         ),
-        max_length=max_sequence_length(model.config),
+        max_length=max_length or max_sequence_length(model.config),
     )
     # the terms count even where relative attention is off
     num_terms = 1 + len({"c2p", "p2c"}.intersection(config.pos_att_type or ()))

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 
+from assay.model.checkpoint import position_limit
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -171,23 +173,8 @@ def activate(x: torch.Tensor, activation: Activation) -> torch.Tensor:
 
 
 def max_sequence_length(config: Any) -> int:  # noqa: ANN401 - a transformers config is untyped
-    """Return the most tokens a sequence may have, special tokens counted."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if not isinstance(positions, int) or positions < 1:
-        # relative positions only (T5 and kin): no bound of the model's own
-        return 1 << 20
-    # These number positions from pad_token_id + 1 on.
-    offset_families = {
-        *ROBERTA_LIKE,
-        "xlm-roberta-xl",
-        "roberta-prelayernorm",
-        "data2vec-text",
-        "mpnet",
-        "xmod",
-    }
-    if config.model_type in offset_families | {"longformer", "ibert", "luke"}:
-        return positions - (config.pad_token_id or 0) - 1
-    return positions
+    """Return the most tokens a sequence may have, special tokens counted, as `checkpoint` reads it."""
+    return position_limit(config.to_dict() if hasattr(config, "to_dict") else vars(config))
 
 
 def why_not_packed(config: Any) -> str | None:  # noqa: ANN401 - a transformers config is untyped

@@ -7,14 +7,15 @@ is what the engine takes.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from assay.data.ahead import ahead
 from assay.data.rows import SourceRows
-from assay.errors import SourceError
 from assay.tokenize.encode import TOO_LONG, Encoder, TokenIds, Tokens
 from assay.tokenize.settings import WINDOWS
 
@@ -97,12 +98,14 @@ def to_chunk(rows: SourceRows, encoder: Encoder, *, max_tokens: int | None) -> C
         tokens = encoder.encode(rows.texts, rows.text_pairs)
         errors = {**tokens.errors, **errors}
     else:
-        tokens = stored_tokens(rows.input_ids, rows.second_starts, rows.truncated, encoder.id_type)
-        lengths = tokens.num_tokens
-        errors.update({row: NO_IDS for row in np.flatnonzero(lengths == 0).tolist() if row not in errors})
-        if max_tokens is not None and (too_long := np.flatnonzero(lengths > max_tokens)).size:
-            errors.update(dict.fromkeys(too_long.tolist(), TOO_LONG))
-            tokens = without_rows(tokens, too_long)
+        tokens = stored_tokens(rows.input_ids, rows.second_starts, rows.truncated, encoder)
+        no_ids = np.flatnonzero(
+            rows.input_ids.value_lengths().fill_null(0).to_numpy(zero_copy_only=False) == 0
+        )
+        errors = {**dict.fromkeys(no_ids.tolist(), NO_IDS), **errors}
+        if max_tokens is not None:
+            tokens = tokens.without_rows(np.flatnonzero(tokens.num_tokens > max_tokens), TOO_LONG)
+        errors = {**tokens.errors, **errors}
     return Chunk(start=rows.start, ids=ids, tokens=tokens, errors=errors)
 
 
@@ -110,11 +113,11 @@ def stored_tokens(
     lists: pa.Array,
     second_starts: npt.NDArray[np.int32] | None,
     truncated: npt.NDArray[np.bool_] | None,
-    id_type: np.dtype[np.uint16] | np.dtype[np.int32],
+    encoder: Encoder,
 ) -> Tokens:
     """The ids of an Arrow list array, without a copy where they are of the encoder's type.
 
-    A null list is a row of no ids. Raises SourceError where an id does not fit the vocabulary's type.
+    A null list is a row of no ids; a row with an id that the model has no embedding for gets an error code.
     """
     if pa.types.is_fixed_size_list(lists.type):
         lists = lists.cast(pa.large_list(lists.type.value_type))
@@ -127,37 +130,26 @@ def stored_tokens(
     else:
         flat = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
         offsets = offsets - offsets[0] if offsets[0] else offsets
-    wanted = pa.from_numpy_dtype(id_type)
-    try:
-        flat = flat if flat.type == wanted else flat.cast(wanted)
-    except pa.ArrowInvalid as error:
-        msg = (
-            f"stored token ids do not fit this bundle's vocabulary ({error}); tokenize with its own tokenizer"
-        )
-        raise SourceError(msg) from None
-    return Tokens(
-        flat_ids=flat.to_numpy(),
+    tokens = Tokens(
+        flat_ids=_within(flat, encoder),
         offsets=offsets,
         second_starts=second_starts,
         truncated=np.zeros(len(lists), dtype=np.bool_) if truncated is None else truncated,
         errors={},
     )
+    return tokens.without_ids_from(encoder.vocab_size)
 
 
-def without_rows(tokens: Tokens, rows: npt.NDArray[np.int64]) -> Tokens:
-    """The same tokens with these rows emptied."""
-    lengths = np.diff(tokens.offsets)
-    keep = np.ones(len(lengths), dtype=np.bool_)
-    keep[rows] = False
-    flat: TokenIds = tokens.flat_ids[np.repeat(keep, lengths)]
-    offsets = np.concatenate([[0], np.cumsum(np.where(keep, lengths, 0))])
-    return Tokens(
-        flat_ids=flat,
-        offsets=offsets,
-        second_starts=tokens.second_starts,
-        truncated=tokens.truncated,
-        errors=tokens.errors,
-    )
+def _within(flat: pa.Array, encoder: Encoder) -> TokenIds:
+    """Stored ids in the encoder's type; what does not fit it, or is missing, as the first id out of range."""
+    if flat.type == pa.from_numpy_dtype(encoder.id_type) and not flat.null_count:
+        return cast("TokenIds", flat.to_numpy())
+    # Every integer but the largest of uint64 fits; those are out of any range.
+    wide = pc.fill_null(pc.cast(flat, pa.int64(), safe=False), -1).to_numpy()
+    is_out = (wide < 0) | (wide >= encoder.vocab_size)
+    if not is_out.any():
+        return cast("TokenIds", wide.astype(encoder.id_type))
+    return np.where(is_out, np.int64(encoder.vocab_size), wide).astype(np.int32)
 
 
 def join(held: Sequence[Chunk]) -> Chunk:

@@ -51,6 +51,8 @@ PARITY_WORDS = {
     "label_agreement": "share with the same label",
     "tolerance.agreement": "least share with the same label",
     "rank_correlation": "rank correlation",
+    "tokenizer": "token ids",
+    "token_difference": "first difference of token ids",
     "seconds": "seconds that it took",
 }
 """Of the names in `parity.json`; others stand as they are."""

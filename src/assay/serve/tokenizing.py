@@ -17,7 +17,7 @@ from assay import machine
 from assay.serve.policy import Queue, Waiting
 from assay.serve.refusals import Refusal, refusal_of
 from assay.serve.tickets import Document, Side, Text, Ticket
-from assay.tokenize.encode import Encoder, Tokens
+from assay.tokenize.encode import ID_OUT_OF_RANGE, Encoder, Tokens
 
 MOST_THREADS = 4
 BATCH_CHARS = 200_000
@@ -71,8 +71,13 @@ class Tokenizer:
             ticket, index = text.ticket, text.index
             stop = start + sum(lengths[row])
             ticket.num_tokens[index], ticket.truncated[index] = num_tokens[row], truncated[row]
-            if row in tokens.errors or (truncated[row] and ticket.truncate is False):
-                where = "" if ticket.num_documents == 1 else f"text {index} "
+            where = "" if ticket.num_documents == 1 else f"text {index} "
+            if tokens.errors.get(row) == ID_OUT_OF_RANGE:
+                message = (
+                    f"{where}holds a token that the model has no embedding for; leave the token out".strip()
+                )
+                documents.append(Refusal("invalid", message))
+            elif row in tokens.errors or (truncated[row] and ticket.truncate is False):
                 limit = encoder.max_length
                 message = f"{where}has more than {limit} tokens; shorten it, or send truncate: true".strip()
                 documents.append(Refusal("too_long", message))

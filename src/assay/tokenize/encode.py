@@ -28,13 +28,16 @@ from tokenizers import Encoding, Tokenizer
 
 from assay.engine.sequences import Sequences
 from assay.errors import BundleError, UsageError
-from assay.model.checkpoint import read_json, tokenizer_fingerprint
+from assay.model.checkpoint import read_json, read_optional_json, vocab_size_of
+from assay.model.tokenizer_files import tokenizer_fingerprint
 from assay.tokenize.cuts import CutRule, find_cut_rule
 from assay.tokenize.settings import WINDOWS, OnLong
 from assay.tokenize.views import Views, WholeRows, Windows
 
 TOO_LONG = "too_long"
 """Error code of a document over the limit under `error`."""
+ID_OUT_OF_RANGE = "id_out_of_range"
+"""Error code of a document with a token id that the model has no embedding for."""
 
 TokenIds = npt.NDArray[np.uint16] | npt.NDArray[np.int32]
 """The smallest of the two integer types that holds every id of the vocabulary."""
@@ -83,6 +86,30 @@ class Tokens:
     def rows(self) -> Sequences:
         """The same ids, for `Encoder.views` to expand."""
         return Sequences(flat_ids=self.flat_ids, offsets=self.offsets, second_starts=self.second_starts)
+
+    def without_rows(self, rows: npt.NDArray[np.int64], code: str) -> "Tokens":
+        """The same tokens with these rows emptied and given an error code, where they have none."""
+        if not len(rows):
+            return self
+        lengths = np.diff(self.offsets)
+        keep = np.ones(len(lengths), dtype=np.bool_)
+        keep[rows] = False
+        flat_ids: TokenIds = self.flat_ids[np.repeat(keep, lengths)]
+        return Tokens(
+            flat_ids=flat_ids,
+            offsets=np.concatenate([[0], np.cumsum(np.where(keep, lengths, 0))]),
+            second_starts=None if self.second_starts is None else np.where(keep, self.second_starts, 0),
+            truncated=self.truncated & keep,
+            errors={**dict.fromkeys(rows.tolist(), code), **self.errors},
+        )
+
+    def without_ids_from(self, limit: int) -> "Tokens":
+        """The same tokens with rows emptied that hold an id of `limit` or more; they get `ID_OUT_OF_RANGE`."""
+        if not len(self.flat_ids) or int(self.flat_ids.max()) < limit:
+            return self
+        places = np.flatnonzero(self.flat_ids >= limit)
+        rows = np.unique(np.searchsorted(self.offsets, places, side="right") - 1)
+        return self.without_rows(rows, ID_OUT_OF_RANGE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,6 +181,7 @@ class Encoder:
         return cls(
             tokenizer,
             fingerprint=tokenizer_fingerprint(file),
+            vocab_size=vocab_size_of(read_optional_json(file.parent / "config.json")),
             cut_rule=find_cut_rule(description),
             max_length=max_length,
             on_long=on_long,
@@ -165,6 +193,7 @@ class Encoder:
         tokenizer: Tokenizer,
         *,
         fingerprint: str,
+        vocab_size: int | None,
         cut_rule: CutRule,
         max_length: int,
         on_long: OnLong,
@@ -187,6 +216,9 @@ class Encoder:
         """Overlap of neighbouring windows, in tokens."""
         self.id_type: np.dtype[np.uint16] | np.dtype[np.int32] = _id_type(tokenizer)
         """Type of the ids: uint16 where the vocabulary allows, else int32."""
+        limit = np.iinfo(self.id_type).max + 1
+        self.vocab_size = limit if vocab_size is None else min(vocab_size, limit)
+        """Ids are below this: the model has an embedding for them."""
         self.special_tokens = _probe_single(tokenizer)
         """What surrounds a single text; None where it follows no template."""
         self.pair_special_tokens = _probe_pair(tokenizer)
@@ -263,13 +295,14 @@ class Encoder:
             is_over += rows.truncated
             second_starts += rows.second_starts
         is_error = self.on_long == "error"
-        return Tokens(
+        tokens = Tokens(
             flat_ids=flat[0] if len(flat) == 1 else np.concatenate([np.empty(0, self.id_type), *flat]),
             offsets=np.fromiter(accumulate(lengths, initial=0), np.int64, len(lengths) + 1),
             second_starts=np.array(second_starts, dtype=np.int32) if any(second_starts) else None,
             truncated=np.zeros(len(texts), np.bool_) if is_error else np.array(is_over, np.bool_),
             errors=dict.fromkeys(compress(range(len(texts)), is_over), TOO_LONG) if is_error else {},
         )
+        return tokens.without_ids_from(self.vocab_size)
 
     # ------------------------------------------------------------ policies
 

@@ -8,8 +8,9 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from assay.errors import BundleError
-from assay.model.checkpoint import Checkpoint, read_checkpoint, tokenizer_fingerprint
+from assay.model.checkpoint import Checkpoint, read_checkpoint
 from assay.model.pretrained import from_pretrained, one_line, quiet, transformers_config
+from assay.model.tokenizer_files import tokenizer_fingerprint
 from assay.train.optimizer import add_lora, freeze
 from assay.train.settings import TrainSettings
 

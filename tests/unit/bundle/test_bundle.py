@@ -15,7 +15,7 @@ from assay.bundle.description import Description, write_description
 from assay.bundle.load import load_bundle
 from assay.bundle.publish import publish_folder
 from assay.errors import BundleError, StorageError, UsageError
-from assay.model.checkpoint import tokenizer_fingerprint
+from assay.model.tokenizer_files import tokenizer_fingerprint
 from assay.outcome.calibration import Calibration, Steps
 
 CONFIG = {

@@ -6,10 +6,9 @@ import pytest
 from support.bundles import write_bundle
 
 from assay.data.rows import SourceRows
-from assay.errors import SourceError
 from assay.score import chunks as module
-from assay.score.chunks import NO_IDS, chunks, stored_tokens, to_chunk, without_rows
-from assay.tokenize.encode import Encoder
+from assay.score.chunks import NO_IDS, chunks, stored_tokens, to_chunk
+from assay.tokenize.encode import ID_OUT_OF_RANGE, TOO_LONG, Encoder
 
 IDS = [[2, 7, 3], [2, 3], [2, 9, 9, 9, 3], [], [2, 8, 3]]
 
@@ -39,7 +38,7 @@ def rows_of(tokens):
 def test_every_list_of_integers_gives_the_same_tokens(kind, values, encoder):
     """The ids of the encoder's type, whatever the integers and the list, sliced lists included."""
     lists = pa.array([[1, 1], *IDS, [4]], kind(values)).slice(1, len(IDS))
-    tokens = stored_tokens(lists, None, None, encoder.id_type)
+    tokens = stored_tokens(lists, None, None, encoder)
     assert rows_of(tokens) == IDS
     assert tokens.flat_ids.dtype == np.uint16
     assert tokens.offsets[0] == 0
@@ -48,13 +47,13 @@ def test_every_list_of_integers_gives_the_same_tokens(kind, values, encoder):
 def test_fixed_size_lists(encoder):
     """Lists of one length, sliced, are lists too."""
     lists = pa.array([[1, 1], [2, 3], [4, 5]], pa.list_(pa.int32(), 2)).slice(1)
-    assert rows_of(stored_tokens(lists, None, None, encoder.id_type)) == [[2, 3], [4, 5]]
+    assert rows_of(stored_tokens(lists, None, None, encoder)) == [[2, 3], [4, 5]]
 
 
 def test_token_parts_are_not_copied(encoder):
     """Ids of the encoder's type are the Arrow buffer itself."""
     lists = pa.array(IDS, pa.list_(pa.uint16()))
-    tokens = stored_tokens(lists, None, None, encoder.id_type)
+    tokens = stored_tokens(lists, None, None, encoder)
     assert np.shares_memory(tokens.flat_ids, lists.values.to_numpy())
 
 
@@ -62,14 +61,21 @@ def test_a_null_list_is_a_row_without_ids_whatever_its_buffer_hides(encoder):
     """Ids under a null are not read."""
     offsets, values = pa.array([0, 2, 4, 5], pa.int32()), pa.array([1, 2, 3, 4, 5], pa.uint16())
     lists = pa.ListArray.from_arrays(offsets, values, mask=pa.array([False, True, False]))
-    assert rows_of(stored_tokens(lists, None, None, encoder.id_type)) == [[1, 2], [], [5]]
+    assert rows_of(stored_tokens(lists, None, None, encoder)) == [[1, 2], [], [5]]
 
 
-@pytest.mark.parametrize("wrong", [70_000, -1])
-def test_ids_beyond_the_vocabulary(wrong, encoder):
-    """An id that does not fit the vocabulary's type is refused with the way out."""
-    with pytest.raises(SourceError, match="tokenize with its own tokenizer"):
-        stored_tokens(pa.array([[wrong]], pa.list_(pa.int32())), None, None, encoder.id_type)
+@pytest.mark.parametrize("values", [pa.uint16(), pa.int32(), pa.int64(), pa.uint64()])
+@pytest.mark.parametrize("wrong", [107, 60_000, 70_000, -1, None, 1 << 63])
+def test_a_row_with_an_id_that_has_no_embedding_gets_a_code(wrong, values, encoder):
+    """The row is emptied and keeps its place; the others go on."""
+    try:
+        lists = pa.array([[2, 3], [2, wrong, 3], [2, 106, 3]], pa.list_(values))
+    except (OverflowError, pa.ArrowInvalid):
+        pytest.skip("the type holds no such number")
+    rows = SourceRows(start=0, num_rows=3, input_ids=lists)
+    chunk = to_chunk(rows, encoder, max_tokens=8)
+    assert rows_of(chunk.tokens) == [[2, 3], [], [2, 106, 3]]
+    assert chunk.errors == {1: ID_OUT_OF_RANGE}
 
 
 def test_codes_of_stored_rows(encoder):
@@ -135,5 +141,5 @@ def test_no_batches_no_chunks(encoder):
 
 def test_without_rows(encoder):
     """Emptied rows leave the others as they are."""
-    tokens = stored_tokens(pa.array(IDS, pa.list_(pa.uint16())), None, None, encoder.id_type)
-    assert rows_of(without_rows(tokens, np.array([0, 2]))) == [[], [2, 3], [], [], [2, 8, 3]]
+    tokens = stored_tokens(pa.array(IDS, pa.list_(pa.uint16())), None, None, encoder)
+    assert rows_of(tokens.without_rows(np.array([0, 2]), TOO_LONG)) == [[], [2, 3], [], [], [2, 8, 3]]

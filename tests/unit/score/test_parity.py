@@ -1,16 +1,18 @@
 """The parity gate of a run: a wrong engine scores nothing."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from support.models import change_json
 from support.scoring import make_classifier, make_texts, open_work, read_parts, score_here, write_parquet
 
 from assay.engine import load
 from assay.errors import CheckError
 from assay.runs.run import create_or_join
-from assay.score.parity import PARITY_PATH, sample_sequences
+from assay.score.parity import PARITY_PATH, take_sample
 from assay.score.settings import ScoreSettings
 from assay.score.verb import plan_here
 
@@ -113,6 +115,69 @@ def test_a_later_worker_takes_the_word_of_the_first(folder, tmp_path, wrong_by):
     assert figures(run) == before
 
 
+@pytest.mark.parametrize(
+    "changed", ["engine", "device", "torch", "transformers", "bundle", "precision", None], ids=str
+)
+def test_the_word_of_another_start_is_not_taken(changed, folder, tmp_path, wrong_by):
+    """Figures that name another engine, device, version, model or precision, or nothing, are measured again."""
+    run = plan(folder, tmp_path / "run")
+    open_work(run)
+    found = figures(run)
+    if changed is None:
+        del found["subject"]
+    else:
+        found["subject"][changed] = "another"
+    run.store.replace(PARITY_PATH, json.dumps(found).encode())
+    wrong_by(0.1)
+    with pytest.raises(CheckError, match="the parity gate did not hold"):
+        open_work(run)
+    assert not figures(run)["passed"]
+
+
+def test_a_file_that_cannot_be_read_is_measured_again(folder, tmp_path):
+    """A damaged parity.json proves nothing and stops nothing."""
+    run = plan(folder, tmp_path / "run")
+    run.store.create(PARITY_PATH, b"{")
+    open_work(run)
+    assert figures(run)["passed"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"do_lower_case": False}, "by AutoTokenizer, which follows tokenizer_config.json"),
+        (
+            {
+                "added_tokens_decoder": {
+                    "30522": {"content": "Document", "normalized": False, "special": False}
+                }
+            },
+            r"token 1 of 'Document of 3' is 'document' \(6254\) by tokenizer.json and 'Document' \(30522\)",
+        ),
+    ],
+)
+def test_other_ids_than_those_of_transformers_stop_the_run(changes, match, folder, tmp_path):
+    """The reference starts from text: where AutoTokenizer gives other ids, the first one is shown with the way out."""
+    copied = shutil.copytree(folder, tmp_path / "copy")
+    write_parquet(copied / "data.parquet", ["Document of 3", "a document", None])
+    change_json(copied / "bundle" / "tokenizer_config.json", **changes)
+    run = plan(copied, tmp_path / "run")
+    with pytest.raises(CheckError, match=match) as error:
+        open_work(run)
+    assert "save_pretrained()" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert figures(run)["token_difference"]
+    open_work(plan(copied, tmp_path / "off", parity_documents=0))
+
+
+def test_equal_ids_are_told(folder, tmp_path):
+    """parity.json says that the texts were compared."""
+    run = plan(folder, tmp_path / "run")
+    open_work(run)
+    assert figures(run)["tokenizer"].startswith("the same ids as transformers on ")
+    assert figures(run)["token_difference"] is None
+
+
 def test_the_tolerance_is_as_set(folder, tmp_path, wrong_by):
     """What --parity-tolerance allows passes, and no more."""
     wrong_by(0.01)
@@ -134,12 +199,12 @@ def test_the_sample_is_of_the_whole_corpus(folder, tmp_path):
     run = plan(folder, tmp_path / "run")
     work, _ = open_work(run)
     scorer = work._scorer()
-    sample = sample_sequences(run, scorer, 10)
+    sample = take_sample(run, scorer, 10).sequences
     units = run.manifest.units()
     assert len(units) == 7
     assert 7 <= sample.num_sequences <= 14
     assert np.diff(sample.offsets).min() >= 1
-    nothing = sample_sequences(run, scorer, 0)
+    nothing = take_sample(run, scorer, 0).sequences
     assert nothing.num_sequences == 0
 
 

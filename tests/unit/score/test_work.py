@@ -19,7 +19,7 @@ from assay.runs.pipeline import StopRequestedError, run_unit
 from assay.runs.run import FOOTER_STATS, create_or_join, part_path
 from assay.runs.verify import verify
 from assay.score.merge import merge
-from assay.score.parity import sample_sequences
+from assay.score.parity import take_sample
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings
 from assay.score.verb import plan_here
@@ -416,11 +416,11 @@ def test_the_gate_reads_beside_the_first_unit(bundle, texts, tmp_path, monkeypat
     scorer = Scorer(load_bundle(bundle), FakeEngine(num_outputs=2), encoder)
     unit = run.manifest.units()[0]
     alone = [chunk.ids.to_pylist() for chunk in open_work(run).prepare(unit)]
-    expected = sample_sequences(run, scorer, 20)
+    expected = take_sample(run, scorer, 20).sequences
     read = []
     for chunk in open_work(run).prepare(unit):
         read.append(chunk.ids.to_pylist())
-        sample = sample_sequences(run, scorer, 20)
+        sample = take_sample(run, scorer, 20).sequences
         assert sample.flat_ids.tolist() == expected.flat_ids.tolist()
     assert read == alone
     assert len(read) > 1

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoTokenizer
 
 from assay.errors import BundleError, UsageError
-from assay.model.checkpoint import tokenizer_fingerprint
+from assay.model.tokenizer_files import tokenizer_fingerprint
 from assay.tokenize import encode as encode_module
 from assay.tokenize.encode import TOO_LONG, Encoder
 

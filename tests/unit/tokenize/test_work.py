@@ -105,6 +105,8 @@ def test_a_large_vocabulary_has_wider_ids(tmp_path, texts):
     vocab = content["model"]["vocab"]
     vocab |= {f"zz{number}": number for number in range(len(vocab), 70_000)}
     (bundle / "tokenizer.json").write_text(json.dumps(content))
+    config = json.loads((bundle / "config.json").read_text())
+    (bundle / "config.json").write_text(json.dumps({**config, "vocab_size": len(vocab)}))
     source = write_source(tmp_path / "a.parquet", ["zz69999 of", *texts])
     table, _, _ = run_all(plan(source, bundle, tmp_path / "run"))
     assert table.schema.field("input_ids").type.value_type == pa.int32()

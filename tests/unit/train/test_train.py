@@ -16,7 +16,7 @@ from assay.engine.precision import Target
 from assay.errors import BundleError, InputError, SourceError, UsageError, WorkError
 from assay.labelled.provenance import count_seen, text_hashes
 from assay.labelled.rows import LabelledRows
-from assay.model.checkpoint import tokenizer_fingerprint
+from assay.model.tokenizer_files import tokenizer_fingerprint
 from assay.train import train as training
 from assay.train.history import Validation, cost
 from assay.train.train import fit, train

@@ -1,0 +1,96 @@
+"""What the tokenizer's files say, and where they disagree, found without a tokenizer library."""
+
+import json
+import re
+
+import pytest
+from support.bundles import write_bundle
+from support.models import change_json
+
+from assay.bundle.load import load_bundle
+from assay.model.tokenizer_files import tokenizer_notes
+from assay.tokenize.encode import ID_OUT_OF_RANGE, Encoder
+
+NUM_TOKENS = 107
+"""Of the small bundle's tokenizer."""
+PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A small bundle."""
+    return write_bundle(tmp_path / "b")
+
+
+def add_token(folder, number, content):
+    """Give tokenizer.json one more token."""
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    tokenizer["added_tokens"].append({"id": number, "content": content, **PLAIN})
+    file.write_text(json.dumps(tokenizer))
+
+
+def test_files_that_agree_get_no_note(folder):
+    """Nothing is said of a good tokenizer."""
+    assert load_bundle(folder).notes == ()
+    change_json(folder / "tokenizer_config.json", do_lower_case=True, strip_accents=None, unk_token="[UNK]")
+    assert load_bundle(folder).notes == ()
+
+
+@pytest.mark.parametrize("number", [NUM_TOKENS, NUM_TOKENS + 400])
+def test_a_token_without_an_embedding_is_noted_and_its_rows_get_a_code(folder, number):
+    """The folder loads with a note; a text that holds the token gets an error code, the others their ids."""
+    add_token(folder, number, "<user>")
+    (note,) = load_bundle(folder).notes
+    assert f"one token has no row in the embedding of {NUM_TOKENS} ('<user>' is {number})" in note
+    encoder = Encoder.from_bundle(folder, max_length=16, on_long="truncate")
+    tokens = encoder.encode_texts(["document of 3", "hello <user> there", "document"])
+    assert tokens.errors == {1: ID_OUT_OF_RANGE}
+    assert tokens.num_tokens.tolist() == [5, 0, 3]
+    pairs = encoder.encode_texts(["a", "b"], ["document", "<user>"])
+    assert pairs.errors == {1: ID_OUT_OF_RANGE}
+
+
+def test_a_vocabulary_beyond_the_embedding_is_noted(folder):
+    """Not only added tokens: a config of fewer rows than the vocabulary has."""
+    change_json(folder / "config.json", vocab_size=100)
+    (note,) = load_bundle(folder).notes
+    assert "7 tokens have no row in the embedding of 100 ('93' is 100)" in note
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({"do_lower_case": False}, "do_lower_case is False and lowercase in tokenizer.json True"),
+        ({"strip_accents": False}, "strip_accents is False"),
+        ({"tokenize_chinese_chars": False}, "tokenize_chinese_chars is False"),
+        (
+            {"added_tokens_decoder": {"6": {"content": "World"}}},
+            "token 6 is 'World' and in tokenizer.json 'of'",
+        ),
+        ({"added_tokens_decoder": {"900": {"content": "World"}}}, "token 900 is 'World'.*not added"),
+        ({"cls_token": "<s>"}, "cls_token is '<s>'"),
+        ({"sep_token": {"content": "</s>"}}, "sep_token is '</s>'"),
+        ({"unk_token": "<unk>"}, "unk_token is '<unk>'"),
+    ],
+)
+def test_a_config_that_says_otherwise_is_noted(folder, changes, shown):
+    """What tokenizer_config.json says against tokenizer.json is named, and which of them Assay follows."""
+    change_json(folder / "tokenizer_config.json", **changes)
+    (note,) = load_bundle(folder).notes
+    assert re.search(shown, note)
+    assert "Assay follows tokenizer.json" in note
+
+
+def test_flags_of_an_added_token_and_the_space_before_a_text(folder):
+    """Flags that differ and a leading space are noted too."""
+    add_token(folder, 6, "of")
+    change_json(
+        folder / "tokenizer_config.json", added_tokens_decoder={"6": {"content": "of", "lstrip": True}}
+    )
+    (note,) = load_bundle(folder).notes
+    assert "lstrip of 'of' differ" in note
+    change_json(folder / "tokenizer_config.json", added_tokens_decoder=None, add_prefix_space=True)
+    change_json(folder / "tokenizer.json", pre_tokenizer={"type": "ByteLevel", "add_prefix_space": False})
+    (note,) = tokenizer_notes(folder, None)
+    assert "add_prefix_space is True and in tokenizer.json False" in note
