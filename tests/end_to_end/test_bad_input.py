@@ -365,7 +365,7 @@ def test_ids_that_occur_twice(assay, fake_workers):
     second = assay.write("b.parquet", {"id": ["y", "z"], "text": ["of"] * 2})
     error = assay.refused(first, second, "--unique-ids")
     assert error.startswith("2 rows repeat an id, for example ")
-    assert error.endswith("; --unique-ids refuses that; mend the ids, or leave --unique-ids out")
+    assert error.endswith("; --unique-ids refuses that; fix the ids, or leave --unique-ids out")
     assert not assay.run.exists()
     assert assay.score(first, second)[0] == 0
     status, out, _ = assay("verify", assay.run, "--duplicates")
@@ -403,7 +403,7 @@ def test_ids_pass_through_as_they_are_typed(assay, fake_workers, kind):
     scored = assay.parts()
     stored = pq.read_table(file)
     wanted = ids.dictionary_decode() if kind == "dictionary" else ids
-    assert scored["id"].type == (wanted.type if kind != "dictionary" else pa.string())
+    assert scored["id"].type == (wanted.type if kind not in {"dictionary", "string_view"} else pa.string())
     assert repr(scored["id"].to_pylist()) == repr(wanted.to_pylist())
     merged = pq.read_table(assay.merged(file)[0])
     assert merged.schema.field("id").type == stored.schema.field("id").type
@@ -610,3 +610,56 @@ def test_stored_token_ids_that_do_not_fit(assay):
     error = assay.refused(other, "--input-ids-column", "ids")
     assert "stored token ids do not fit this bundle's vocabulary (" in error
     assert not np.any([path.is_file() for path in (assay.run / "parts").glob("*")])
+
+
+# ------------------------------------------------------------ shards that show no id
+
+
+@pytest.mark.parametrize("words", [[], ["--id-column", "id"]], ids=["by default", "named"])
+def test_shards_that_show_no_id(assay, fake_workers, words):
+    """Empty, header-only and all-null shards beside full ones of whole-number ids: one run, every row in its place."""
+    files = {
+        "a.jsonl": b'{"id": 1, "text": "a"}\n',
+        "b.jsonl": b"",
+        "bad.jsonl": b"oops\n",
+        "null.jsonl": b'{"id": null, "text": "x"}\n' * 1500 + b'{"id": 7, "text": "y"}\n',
+        "c.csv": b"id,text\n2,a\n",
+        "d.csv": b"id,text\n",
+        "e.csv": b"id,text\n,x\n",
+        "z.csv": b"",
+    }
+    for name, content in files.items():
+        (assay.folder / name).write_bytes(content)
+    assay.write("p.parquet", {"id": pa.nulls(2), "text": ["p", None]})
+    assay.write("q.parquet", {"id": pa.array([], pa.int64()), "text": pa.array([], pa.string())})
+    names = sorted([*files, "p.parquet", "q.parquet"], reverse=True)
+    sources = [assay.folder / name for name in names]
+    status, _, lines = assay.score(*sources, *words, "--unique-ids")
+    assert status == 0, lines
+    parts = assay.parts()
+    assert parts.schema.field("id").type == pa.int64()
+    assert sorted(parts["id"].drop_null().to_pylist()) == [1, 2, 7]
+    assert parts["id"].null_count == 1500 + 4
+    merged = assay.merged(*sources)
+    assert b'"_line": "oops"' in merged[names.index("bad.jsonl")].read_bytes()
+    status, out, _ = assay("verify", assay.run, "--duplicates")
+    assert (status, "0 rows have an id that an earlier row has too" in out) == (0, True)
+
+
+def test_columns_of_one_name(assay, fake_workers):
+    """Two text or id columns are refused in one line; two columns that nobody reads go through, merged too."""
+    table = pa.Table.from_arrays(
+        [pa.array(["a"]), pa.array([1]), pa.array(["b"])], names=["text", "id", "text"]
+    )
+    file = assay.write("a.parquet", table)
+    assert assay.refused(file).startswith(f"{file} has 2 columns named 'text'")
+    file = assay.write(
+        "a.parquet", table.rename_columns(["id", "text", "id"]).select([0, 1, 2]), row_group_size=1
+    )
+    assert "has 2 columns named 'id'" in assay.refused(file, "--text-column", "id")
+    columns = [pa.array(["a", "b"]), *(pa.array([number, 9]) for number in range(3))]
+    other = pa.Table.from_arrays(columns, names=["text", "id", "x", "x"])
+    file = assay.write("b.parquet", other)
+    assert assay.score(file)[0] == 0
+    (merged,) = assay.merged(file)
+    assert pq.ParquetFile(merged).schema_arrow.names[:4] == ["text", "id", "x", "x"]

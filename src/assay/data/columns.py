@@ -42,9 +42,13 @@ def type_at(schema: pa.Schema, path: tuple[str, ...]) -> pa.DataType:
 
 
 def find_column(schema: pa.Schema, name: str, *, uri: str, option: str) -> tuple[str, ...]:
-    """The path of the column `name`; raises SourceError with the nearest names where there is none."""
+    """The path of the column `name`.
+
+    Raises SourceError with the nearest names where there is none, and where two have the name.
+    """
     path = column_path(schema, name)
     if path is not None:
+        _refuse_twice(schema, path, uri)
         return path
     names = list(_leaf_names(list(schema)))
     nearest = difflib.get_close_matches(name, names, n=3)
@@ -102,6 +106,19 @@ def is_token_ids(kind: pa.DataType) -> bool:
         or types.is_large_list_view(kind)
     )
     return bool(is_list and (types.is_integer(kind.value_type) or types.is_null(kind.value_type)))
+
+
+def _refuse_twice(schema: pa.Schema, path: tuple[str, ...], uri: str) -> None:
+    fields = list(schema)
+    for depth, step in enumerate(path, 1):
+        named = [field for field in fields if field.name == step]
+        if len(named) > 1:
+            msg = (
+                f"{uri} has {len(named)} columns named {'.'.join(path[:depth])!r}; "
+                "give each column that is read a name of its own"
+            )
+            raise SourceError(msg)
+        fields = _struct_fields(named[0].type) if depth < len(path) else []
 
 
 def _struct_fields(kind: pa.DataType) -> list[pa.Field]:

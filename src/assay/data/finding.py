@@ -15,6 +15,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from assay.data.column_checks import check_columns
+from assay.data.formats.csv import check_delimiter
 from assay.data.formats.format import SourceFile
 from assay.data.formats.table import FORMATS, ending_of, format_of, known_formats
 from assay.data.listing import folder_files, glob_files, glob_folders, is_glob, static_root
@@ -28,15 +29,18 @@ LOCAL_THREADS = 4
 MAX_SHARED_SCHEMAS = 32
 
 
-def find_sources(patterns: Sequence[str], *, format: str | None = None, columns: Columns) -> list[Source]:
+def find_sources(
+    patterns: Sequence[str], *, format: str | None = None, delimiter: str | None = None, columns: Columns
+) -> list[Source]:
     """The sources that `patterns` (paths, folders, globs, URLs) name, in their order, sorted within each.
 
-    Inspects them in parallel. Raises SourceError where there are none, where one is typed twice, is
-    of no known format, cannot be read, or lacks a column of `columns` or has it in a wrong type.
+    `delimiter` holds for CSV. Inspects them in parallel. Raises SourceError where there are none, where
+    one is typed twice, is of no known format, cannot be read, or lacks a column of `columns` or has it in a wrong type.
     """
     if format is not None and format not in FORMATS:
         msg = f"format {format!r} is not known; use one of {', '.join(FORMATS)}"
         raise SourceError(msg)
+    chosen_delimiter = None if delimiter is None else check_delimiter(delimiter)
     found: dict[str, SourceFile] = {}
     for pattern in patterns:
         for file in _expand(pattern, format):
@@ -50,7 +54,10 @@ def find_sources(patterns: Sequence[str], *, format: str | None = None, columns:
         where = ", ".join(map(repr, patterns)) or "an empty list"
         msg = f"no sources in {where}; name a file, a folder, a glob or a URL"
         raise SourceError(msg)
-    files = list(found.values())
+    files = [replace(file, delimiter=chosen_delimiter) for file in found.values()]
+    if delimiter is not None and not any(FORMATS[file.format].is_delimited for file in files):
+        msg = f"--delimiter is {delimiter!r} and no source is CSV; leave it out, or set --format csv"
+        raise SourceError(msg)
     names = unique_names(
         [_path_parts(file) for file in files], [ending_of(file.uri, file.format) for file in files]
     )
@@ -82,7 +89,12 @@ def reinspect(source: Source) -> None:
     if state == (source.size_bytes, source.version):
         return
     file = SourceFile(
-        uri=source.uri, format=source.format, size_bytes=size_bytes, version=version, is_typed=True
+        uri=source.uri,
+        format=source.format,
+        size_bytes=size_bytes,
+        version=version,
+        is_typed=True,
+        delimiter=source.delimiter,
     )
     try:
         now = known.inspect(file, source.name, Columns(text=None))

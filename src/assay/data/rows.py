@@ -120,7 +120,7 @@ def rows_of(source: Source, start: int, num_rows: int, found: dict[str, pa.Array
     return SourceRows(
         start=start,
         num_rows=num_rows,
-        ids=_as_scalars(found.get("ids")),
+        ids=_as_ids(found.get("ids"), source),
         texts=texts.get("texts"),
         text_pairs=texts.get("text_pairs"),
         input_ids=input_ids,
@@ -140,6 +140,13 @@ def _as_numpy(array: pa.Array | None) -> Any:  # noqa: ANN401  bool or int32, as
     if array is None:
         return None
     return array.fill_null(pa.scalar(0).cast(array.type)).to_numpy(zero_copy_only=False)
+
+
+def _as_ids(array: pa.Array | None, source: Source) -> pa.Array | None:
+    ids = _as_scalars(array)
+    if ids is not None and pa.types.is_null(ids.type):
+        return pa.nulls(len(ids), source.id_type or pa.string())
+    return ids
 
 
 def _as_scalars(array: pa.Array | None) -> pa.Array | None:

@@ -274,8 +274,8 @@ def _write_lines(
             if _has_bom(source.uri):
                 target.write(BOM)
             if line_format == "csv" and (header := reader.header()):
-                names = [_csv_quoted(name) for name in added.schema.names]
-                target.write(_csv_spliced(header, ",".join(names).encode()))
+                names = [_csv_quoted(name, source.delimiter) for name in added.schema.names]
+                target.write(_csv_spliced(header, source.delimiter.join(names).encode(), source.delimiter))
             for rows in read_rows(source, Columns(text=None, id=columns.id), 0, num_rows, batch_rows=RECORDS):
                 stop = rows.start + rows.num_rows
                 pieces = reader.read(rows.start, stop, max_rows=RECORDS, max_bytes=RECORDS_BYTES)
@@ -286,9 +286,9 @@ def _write_lines(
 
 
 def _csv_lines(source: Source, rows: SourceRows, records: list[bytes], taken: pa.Table) -> Iterator[bytes]:
-    del source, rows
-    for record, fields in zip(records, csv_fields(taken), strict=True):
-        yield _csv_spliced(record, fields)
+    del rows
+    for record, fields in zip(records, csv_fields(taken, source.delimiter), strict=True):
+        yield _csv_spliced(record, fields, source.delimiter)
 
 
 def _json_lines(source: Source, rows: SourceRows, records: list[bytes], taken: pa.Table) -> Iterator[bytes]:
@@ -319,9 +319,9 @@ def _has_bom(uri: str) -> bool:
         return bool(stream.read(len(BOM)) == BOM)
 
 
-def _csv_spliced(record: bytes, fields: bytes) -> bytes:
+def _csv_spliced(record: bytes, fields: bytes, delimiter: str) -> bytes:
     body = record.removesuffix(b"\r")
-    return body + b"," + fields + record[len(body) :] + b"\n"
+    return body + delimiter.encode() + fields + record[len(body) :] + b"\n"
 
 
 def _json_spliced(record: bytes, members: bytes, *, is_object: bool) -> bytes:
@@ -360,15 +360,15 @@ def json_members(table: pa.Table) -> list[bytes]:
     return _row_bytes(pieces, table.num_rows)
 
 
-def csv_fields(table: pa.Table) -> list[bytes]:
+def csv_fields(table: pa.Table, delimiter: str = ",") -> list[bytes]:
     """Each row as CSV fields, null as an empty one: `1,,"a, b"`."""
     pieces: list[object] = []
     for index, column in enumerate(table.columns):
         if index:
-            pieces.append(",")
+            pieces.append(delimiter)
         text = _as_text(column)
         if pa.types.is_string(column.type) or pa.types.is_list(column.type):
-            text = _mapped(text, _csv_quoted)
+            text = _mapped(text, lambda value: _csv_quoted(value, delimiter))
         pieces.append(text.fill_null(""))
     return _row_bytes(pieces, table.num_rows)
 
@@ -409,8 +409,8 @@ def _mapped(text: pa.ChunkedArray, change: Callable[[str], str]) -> pa.ChunkedAr
     return pa.chunked_array([changed.take(encoded.indices)])
 
 
-def _csv_quoted(value: str) -> str:
-    if any(character in value for character in ',"\r\n'):
+def _csv_quoted(value: str, delimiter: str) -> str:
+    if any(character in value for character in f'{delimiter}"\r\n'):
         return '"' + value.replace('"', '""') + '"'
     return value
 

@@ -65,21 +65,39 @@ class Source:
     """Columns and types; for JSON Lines and CSV as the first rows show them."""
     bytes_per_row: float
     """Mean bytes of text a row, an estimate for planning."""
+    delimiter: str = ","
+    """CSV: what stands between two fields."""
+    id_type: pa.DataType | None = None
+    """The type of the run's ids, where it has some: that of a source that shows none, having no row or only nulls."""
 
 
 def id_column(source: Source, columns: Columns) -> tuple[str, ...] | None:
     """The path of the source's id column; None where its rows are counted instead."""
-    if columns.id is not None and not len(source.schema):
-        return (columns.id,)  # No row of the file shows a column.
-    if columns.id is not None:
-        return find_column(source.schema, columns.id, uri=source.uri, option="--id-column")
-    return ("id",) if "id" in source.schema.names else None
+    if shows_no_column(source):
+        has_ids = columns.id is not None or source.id_type is not None
+        return (columns.id or "id",) if has_ids else None
+    if columns.id is None and "id" not in source.schema.names:
+        return None
+    return find_column(source.schema, columns.id or "id", uri=source.uri, option="--id-column")
+
+
+def shows_no_column(source: Source) -> bool:
+    """True for a file that names no columns and has no row to show any."""
+    return not len(source.schema)
+
+
+def shown_id_type(source: Source, columns: Columns) -> pa.DataType:
+    """The type of the ids as the file shows it; null where it shows none, int64 where rows are counted."""
+    path = id_column(source, columns)
+    if path is None:
+        return pa.int64()
+    return pa.null() if shows_no_column(source) else plain_type(type_at(source.schema, path))
 
 
 def id_type(source: Source, columns: Columns) -> pa.DataType:
-    """The type of the ids: the id column's (as `plain_type` has it), int64 where rows are counted."""
-    path = id_column(source, columns)
-    return pa.int64() if path is None else scalar_type(source, path)
+    """The type in which the ids are read: the one shown, else that of the run's other sources, else string."""
+    shown = shown_id_type(source, columns)
+    return shown if not pa.types.is_null(shown) else source.id_type or pa.string()
 
 
 def id_name(source: Source, columns: Columns) -> str:
@@ -87,19 +105,10 @@ def id_name(source: Source, columns: Columns) -> str:
     return SOURCE_ROW if id_column(source, columns) is None else "id"
 
 
-def scalar_type(source: Source, path: tuple[str, ...]) -> pa.DataType:
-    """The type in which the values of a scalar column are read."""
-    if not len(source.schema):
-        return pa.string()
-    kind = plain_type(type_at(source.schema, path))
-    # JSON shows no type for a column that is null in all the first rows.
-    return pa.string() if source.format == "jsonl" and pa.types.is_null(kind) else kind
-
-
 def role_paths(source: Source, columns: Columns) -> dict[str, tuple[str, ...]]:
     """The columns to read, by what they are read for."""
-    if not len(source.schema):
-        return {}  # No row of the file shows a column.
+    if shows_no_column(source):
+        return {}
     named = {"labels": (columns.label, "--label-column"), "groups": (columns.group, "--group-column")}
     if columns.input_ids is None:
         named |= {

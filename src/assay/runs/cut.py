@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from assay.data.sources import Columns, Source, id_column, id_type
+from assay.data.sources import Columns, Source, id_column, id_type, shown_id_type, shows_no_column
 from assay.errors import SourceError
 from assay.runs.plan import choose_unit_rows, limit_boundaries, plan_boundaries
 
@@ -47,13 +47,16 @@ def cut_sources(
 def id_field(sources: Sequence[Source], columns: Columns) -> pa.Field:
     """The first column of a part: `id` with the type that all sources share, or `source_row`.
 
-    Raises SourceError where some sources have an id column and others have none, or another type.
+    A source that shows no id, having no rows or only nulls, takes the type of the others. Raises
+    SourceError where some sources have an id column and others have none, or another type.
     """
-    first = sources[0]
+    shown = [source for source in sources if not shows_no_column(source)] or list(sources[:1])
+    first = next((each for each in shown if not pa.types.is_null(shown_id_type(each, columns))), shown[0])
     named = id_column(first, columns) is not None
     kind = id_type(first, columns)
-    for source in sources[1:]:
-        if (id_column(source, columns) is not None) != named or id_type(source, columns) != kind:
+    for source in shown:
+        is_named = id_column(source, columns) is not None
+        if is_named != named or shown_id_type(source, columns) not in {kind, pa.null()}:
             msg = (
                 f"ids are {_kind(first, columns)} in {first.uri} and {_kind(source, columns)} in {source.uri}; "
                 "a run has ids of one type; score them in two runs, or cast one"
@@ -63,4 +66,4 @@ def id_field(sources: Sequence[Source], columns: Columns) -> pa.Field:
 
 
 def _kind(source: Source, columns: Columns) -> str:
-    return "absent" if id_column(source, columns) is None else str(id_type(source, columns))
+    return "absent" if id_column(source, columns) is None else str(shown_id_type(source, columns))

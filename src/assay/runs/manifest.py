@@ -42,6 +42,7 @@ class SourceRecord(BaseModel):
     offsets: tuple[int, ...] = ()
     index_rows: int = 0
     bytes_per_row: float = 0.0
+    delimiter: str = ","
     schema_index: int
 
     @property
@@ -118,6 +119,7 @@ class Manifest(BaseModel):
     def source(self, index: int) -> Source:
         """The source at `index`, as the readers of `data` want it."""
         record = self.sources[index]
+        id_field = self.arrow_schema().field(0)
         return Source(
             uri=record.uri,
             name=record.name,
@@ -131,6 +133,8 @@ class Manifest(BaseModel):
             index_rows=record.index_rows,
             schema=decode_schema(self.schemas[record.schema_index]),
             bytes_per_row=record.bytes_per_row,
+            delimiter=record.delimiter,
+            id_type=None if id_field.name == SOURCE_ROW else id_field.type,
         )
 
     def source_columns(self) -> Columns:
@@ -169,6 +173,7 @@ def new_manifest(
             offsets=source.offsets,
             index_rows=source.index_rows,
             bytes_per_row=source.bytes_per_row,
+            delimiter=source.delimiter,
             schema_index=schemas.setdefault(encode_schema(source.schema), len(schemas)),
         )
         for source, cuts in zip(sources, boundaries, strict=True)
@@ -201,7 +206,14 @@ def run_id(kind: str, identity: Json, columns: ColumnsRecord, sources: Sequence[
     sizes, row counts and content fingerprints are.
     """
     listed = [
-        [source.name, source.size_bytes, source.num_rows, source.planned_rows, source.fingerprint]
+        [
+            source.name,
+            source.size_bytes,
+            source.num_rows,
+            source.planned_rows,
+            source.fingerprint,
+            source.delimiter,
+        ]
         for source in sources
     ]
     document = json.dumps([kind, identity, columns.model_dump(), listed], sort_keys=True)
@@ -266,6 +278,8 @@ def _source_differences(old: Sequence[SourceRecord], new: Sequence[SourceRecord]
             )
         elif was.fingerprint != now.fingerprint:
             found.append(f"the content of source {name} changed")
+        elif was.delimiter != now.delimiter:
+            found.append(f"the delimiter of source {name} was {was.delimiter!r}, now {now.delimiter!r}")
         elif was.planned_rows != now.planned_rows:
             found.append(f"source {name} was planned for {was.planned_rows:,} rows, now {now.planned_rows:,}")
     if not found and [source.name for source in old] != [source.name for source in new]:

@@ -199,6 +199,8 @@ def _named_path(record: SourceRecord) -> str:
     """The unique name of a source with the ending of its output, compression included."""
     file = record.uri.rpartition("/")[2].lower()
     ending = OUTPUT_FORMATS[record.format]
+    if ending == "csv" and record.delimiter == "\t":
+        ending = "tsv"
     codec = next((codec for codec in (".gz", ".zst", ".zstd") if file.endswith(codec)), "")
     return f"{record.name}.{ending}{codec if ending != 'parquet' else ''}"
 

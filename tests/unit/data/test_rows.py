@@ -311,6 +311,10 @@ def test_files_from_windows(tmp_path):
         ("a.csv", b"text\n" + b'"x\ny""z"\n' * 50),
         ("a.csv", b'text\n"' + b"long\n" * 200 + b'"\nshort\n'),
         ("a.jsonl", b'{"text": "x"}\n\n  \n' * 50 + b'{"text": "last"}'),
+        ("a.csv", b'id,text\r1,a\r\r2,"b\rc"\r3,d'),
+        ("a.csv", b'id,text\r\n1,a\r2,"b\r\nc"\n3,"d"\r\r\n\n4,e\r'),
+        ("a.csv", b"id,text\r\n1,a\r\n2,b\r\n"),
+        ("a.jsonl", b'{"text": "a"}\r{"text": "b"}\r\n{"text": "c"}\n\r{"text": "d"}'),
         ("a.jsonl", b"\n\n" + json.dumps({"text": "y" * 999}).encode() + b"\n"),
     ],
 )
@@ -662,3 +666,37 @@ def test_codes_are_frozen():
     """The codes are written into parts, so they do not change."""
     assert (rows.NULL, rows.NOT_TEXT, rows.NOT_UTF8) == ("null", "not_text", "not_utf8")
     assert (rows.NOT_JSON, rows.NOT_CSV) == ("not_json", "not_csv")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "mixed"])
+@pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_every_line_end(tmp_path, end, packing, kind):
+    """Lines end in LF, CRLF or a CR alone, mixed as they may be: the same rows, from wherever reading starts."""
+    ends = ["\n", "\r\n", "\r"] if end == "mixed" else [end]
+    num_rows = 3 * lines.INDEX_ROWS + 5
+    texts = [f'no {row},\r"é"\r\n\n' if row % 7 == 0 else f"text {row}" for row in range(num_rows)]
+    records = ["id,text"] if kind == "csv" else []
+    for row, text in enumerate(texts):
+        quoted = '"' + text.replace('"', '""') + '"' if row % 7 == 0 else text
+        records.append(f"{row},{quoted}" if kind == "csv" else json.dumps({"id": row, "text": text}))
+    content = "".join(record + ends[number % len(ends)] for number, record in enumerate(records)).encode()
+    path = tmp_path / f"a.{kind}{packing}"
+    if packing == ".gz":
+        content = gzip.compress(content)
+    with pa.CompressedOutputStream(str(path), "zstd") if packing == ".zst" else path.open("wb") as stream:
+        stream.write(content)
+    assert read_all(path)[:2] == (list(range(num_rows)), texts)
+    source = one_source(path)
+    with RowReader(Columns()) as reader:
+        for start in (2 * lines.INDEX_ROWS, lines.INDEX_ROWS - 1, num_rows - 1, 0):
+            (batch,) = reader.read(source, start, min(start + 3, num_rows))
+            assert batch.texts.to_pylist() == texts[start : start + 3]
+
+
+def test_a_carriage_return_in_a_csv_field_without_quotes(tmp_path):
+    """It ends the record, as a newline does, so that no row swallows the next."""
+    (tmp_path / "a.csv").write_bytes(b"id,text\n1,a\rb\n2,c\n")
+    source = one_source(tmp_path / "a.csv")
+    (batch,) = read_rows(source, Columns(), 0, 3)
+    assert (batch.ids.to_pylist()[::2], batch.errors) == ([1, 2], {1: "not_csv"})

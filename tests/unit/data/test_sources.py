@@ -1,9 +1,14 @@
 """Finding and inspecting sources: what is found, what it is called, what is refused and how."""
 
+import bz2
 import gzip
+import io
 import json
+import lzma
 import os
+import tarfile
 import time
+import zipfile
 
 import datasets
 import pyarrow as pa
@@ -13,9 +18,10 @@ import pytest
 from assay.data.finding import find_sources, reinspect
 from assay.data.formats import lines
 from assay.data.formats.lines import INDEX_ROWS
+from assay.data.reading import read_rows
 from assay.data.sources import Columns, Source, id_column
 from assay.data.storage import open_store
-from assay.errors import RefusedError, SourceError
+from assay.errors import RefusedError, SourceError, UsageError
 
 ANY = Columns(text=None)
 
@@ -333,6 +339,7 @@ def test_a_source_holds_no_footer(tmp_path):
         float,
         tuple,
         pa.Schema,
+        type(None),
     }
 
 
@@ -368,3 +375,207 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pa, "OSFile", refuse)
     assert "Permission denied" in refusal([f"{tmp_path}/a.jsonl"])
+
+
+# ------------------------------------------------------------ what a file is
+
+
+def zstd(content):
+    """The content as a zstd frame."""
+    packed = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(packed, "zstd") as stream:
+        stream.write(content)
+    return packed.getvalue().to_pybytes()
+
+
+ROWS = b'{"id": 1, "text": "a"}\n{"id": 2, "text": "b"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", gzip.compress(ROWS)),
+        ("a.jsonl", zstd(ROWS)),
+        ("a.csv", gzip.compress(b"id,text\n1,a\n2,b\n")),
+        ("a.jsonl.zst", gzip.compress(ROWS)),
+        ("a.jsonl", ROWS.decode().encode("utf-16")),
+        ("a.csv", "id,text\r\n1,a\r\n2,b\r\n".encode("utf-16")),
+        ("a.csv", b"\xfe\xff" + "id,text\n1,a\n2,b".encode("utf-16-be")),
+        ("a.csv", "id,text\n1,a\n2,b".encode("utf-32")),
+        ("a.csv.gz", gzip.compress("id,text\n1,a\n2,b".encode("utf-16"))),
+        ("a.csv", b"ORC,id,text,PAR1\n0,1,a,0\n0,2,b,0\n"),
+    ],
+    ids=range(10),
+)
+def test_files_are_read_by_their_first_bytes(tmp_path, name, content):
+    """Compressed text and UTF-16 with its mark are read whatever the name; a column called ORC misleads nobody."""
+    (tmp_path / name).write_bytes(content)
+    (source,) = find_sources([str(tmp_path / name)], columns=Columns())
+    (rows,) = read_rows(source, Columns(), 0, source.num_rows)
+    assert (rows.ids.to_pylist(), rows.texts.to_pylist()) == ([1, 2], ["a", "b"])
+    (rows,) = read_rows(source, Columns(), 1, 2)
+    assert rows.texts.to_pylist() == ["b"]
+
+
+def other_files():
+    """Content that is not text in lines, by what the refusal calls it."""
+    table = pa.table({"text": ["a"], "id": [1]})
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    file = pa.BufferOutputStream()
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.jsonl", ROWS)
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("a.jsonl"))
+    return {
+        "Parquet": parquet_bytes(table),
+        "Arrow": stream.getvalue().to_pybytes(),
+        "Arrow ": file.getvalue().to_pybytes(),
+        "zip": packed.getvalue(),
+        "tar": tar.getvalue(),
+        "bzip2": bz2.compress(ROWS),
+        "xz": lzma.compress(ROWS),
+        "UTF-16 without": ROWS.decode().encode("utf-16-le"),
+        "gzip inside gzip": gzip.compress(gzip.compress(ROWS)),
+    }
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.ndjson", "a.log"])
+@pytest.mark.parametrize("what", other_files())
+def test_files_that_are_not_text_are_refused(tmp_path, name, what):
+    """What a file is by its first bytes stands in the refusal, whether its name or --format said otherwise."""
+    (tmp_path / name).write_bytes(other_files()[what])
+    format_ = "jsonl" if name.endswith("log") else None
+    assert what.strip() in refusal([str(tmp_path / name)], columns=Columns(), format=format_)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'[{"id": 1, "text": "a"}, {"id": 2, "text": "b"}]',
+        b'  [\n  {"id": 1, "text": "a"},\n  {"id": 2, "text": "b"}\n]\n',
+        b'[{"id": 1,\n"text": "a"},\n{"id": 2, "text": "b"}]',
+        b'[\n{"id": 1, "text": "a"}\n,\n{"id": 2, "text": "b"}\n]',
+        b"\xef\xbb\xbf[\r\n1,\r\n2\r\n]",
+        b'["a", "b"]\n["c", "d"]\n',
+        b'{\n  "id": 1,\n  "text": "a"\n}\n',
+        b'{"rows": [\n{"id": 1, \n"text": "a"}\n]}',
+        gzip.compress(b'[{"id": 1, "text": "a"}]'),
+    ],
+    ids=range(9),
+)
+def test_json_that_is_not_lines_is_refused(tmp_path, content):
+    """One array or object over many lines, and lines of arrays, are named for what they are."""
+    (tmp_path / "a.jsonl").write_bytes(content)
+    assert "is JSON, but not JSON Lines" in refusal([str(tmp_path / "a.jsonl")], columns=Columns())
+
+
+@pytest.mark.parametrize(
+    "first", [b"[2024-01-01] log\n", b'["a"]\n', b'{"id": 1, "te\n', b"oops\n", b'{"id":\n']
+)
+def test_a_bad_first_line_is_a_bad_row(tmp_path, first):
+    """A first line that is not an object does not make JSON Lines something else: it is one bad row."""
+    (tmp_path / "a.jsonl").write_bytes(first + ROWS)
+    (source,) = find_sources([str(tmp_path / "a.jsonl")], columns=Columns())
+    (rows,) = read_rows(source, Columns(), 0, 3)
+    assert rows.errors == {0: "not_json"}
+
+
+def test_a_name_that_says_compressed_over_plain_bytes(tmp_path):
+    """A `.gz` whose first bytes are not gzip's is corrupt, not text."""
+    (tmp_path / "a.csv.gz").write_bytes(b"id,text\n1,a\n")
+    assert "first bytes are not those of gzip" in refusal([str(tmp_path / "a.csv.gz")], columns=Columns())
+
+
+# ------------------------------------------------------------ columns of one name
+
+
+def twice(*names):
+    """A table with columns of these names; those called "s" are structs that have a field twice."""
+    pair = pa.StructArray.from_arrays([pa.array(["u", "v"]), pa.array(["w", "x"])], names=["f", "f"])
+    columns = [pair if name == "s" else pa.array([1, 2] if name == "id" else ["a", "b"]) for name in names]
+    return pa.Table.from_arrays(columns, names=list(names))
+
+
+def write_as(table, path):
+    """The table as a Parquet file or an Arrow stream, by the ending."""
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_stream(str(path), table.schema) as stream:
+            stream.write_table(table)
+    return str(path)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+@pytest.mark.parametrize(
+    ("names", "columns", "shown"),
+    [
+        (("text", "id", "text"), Columns(), "'text'"),
+        (("text", "id", "id"), Columns(), "'id'"),
+        (("text", "key", "key"), Columns(id="key"), "'key'"),
+        (("text", "s"), Columns(text="s.f"), "'s.f'"),
+        (("s", "s", "text"), Columns(text="s.f"), "'s'"),
+        (("text", "l", "l"), Columns(label="l"), "'l'"),
+        (("text", "g", "g"), Columns(group="g"), "'g'"),
+    ],
+)
+def test_a_column_that_is_there_twice_is_refused(tmp_path, ending, names, columns, shown):
+    """A column to be read that two columns could be is refused by its name."""
+    uri = write_as(twice(*names), tmp_path / f"a.{ending}")
+    assert f"has 2 columns named {shown}" in refusal([uri], columns=columns)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_columns_that_are_not_read_may_have_one_name(tmp_path, ending):
+    """Columns of equal names that nobody reads hurt nobody."""
+    uri = write_as(twice("x", "text", "s", "id", "x", "s"), tmp_path / f"a.{ending}")
+    (source,) = find_sources([uri], columns=Columns())
+    (rows,) = read_rows(source, Columns(), 0, 2)
+    assert (rows.ids.to_pylist(), rows.texts.to_pylist()) == ([1, 2], ["a", "b"])
+
+
+# ------------------------------------------------------------ delimiters
+
+
+@pytest.mark.parametrize(
+    ("name", "delimiter", "content"),
+    [
+        ("a.tsv", None, b'id\ttext\n1\ta, b\n2\t"c\td"\n'),
+        ("a.tsv.gz", None, gzip.compress(b'id\ttext\n1\ta, b\n2\t"c\td"\n')),
+        ("a.csv", None, b'id\ttext\n1\ta, b\n2\t"c\td"\n'),
+        ("a.csv", None, b'id;text\n1;a, b\n2;"c\td"\n'),
+        ("a.csv", None, b'id,text,"x;y;z"\n1,"a, b",0\n2,"c\td",0\n'),
+        ("a.csv", "|", b"id|text\n1|a, b\n2|c\td\n"),
+        ("a.csv", "|", b'id|text\r1|"a, b"\r2|"c\td"\r'),
+        ("a.tsv", ",", b'id,text\n1,"a, b"\n2,c\td\n'),
+        ("a.csv", "\\t", b'id\ttext\n1\ta, b\n2\t"c\td"\n'),
+    ],
+)
+def test_delimiters(tmp_path, name, delimiter, content):
+    """A tab in `.tsv`, what the header has most of in `.csv`, and whatever the user says before either."""
+    (tmp_path / name).write_bytes(content)
+    (source,) = find_sources([str(tmp_path / name)], columns=Columns(), delimiter=delimiter)
+    (rows,) = read_rows(source, Columns(), 0, 2)
+    assert (rows.ids.to_pylist(), rows.texts.to_pylist()) == ([1, 2], ["a, b", "c\td"])
+    os.utime(tmp_path / name, (1, 1))
+    reinspect(source)
+
+
+@pytest.mark.parametrize("delimiter", ["", ",,", "a", "7", '"', "\n", "\r", "é", "\0"])
+def test_what_cannot_be_a_delimiter(tmp_path, delimiter):
+    """A delimiter is one ASCII character that ends no line and no quoted field."""
+    put(str(tmp_path), "a.csv", content=b"text\nx\n")
+    with pytest.raises(UsageError, match="--delimiter is"):
+        find_sources([f"{tmp_path}/a.csv"], columns=Columns(), delimiter=delimiter)
+
+
+def test_a_delimiter_without_csv(tmp_path):
+    """A delimiter for sources that have none is refused."""
+    put(str(tmp_path), "a.jsonl")
+    assert "no source is CSV" in refusal([f"{tmp_path}/a.jsonl"], columns=Columns(), delimiter=";")

@@ -1,6 +1,7 @@
 """The sources of a run, cut into units; and the one type that their ids share."""
 
 import itertools
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -102,3 +103,41 @@ def test_ids_of_two_types_are_refused(kind, said):
     other = make_source("b", 1, schema=pa.schema(fields))
     with pytest.raises(SourceError, match=rf"string in /data/a.parquet and {said} in /data/b.parquet"):
         id_field([first, other], Columns())
+
+
+def make_ids(name, kind, *, num_rows=1):
+    """A source whose ids have a type; None: it has no id column; "nothing": it shows no column at all."""
+    if kind == "nothing":
+        return replace(make_source(name, num_rows), schema=pa.schema([]))
+    fields = [] if kind is None else [pa.field("id", kind)]
+    return make_source(name, num_rows, schema=pa.schema([*fields, TEXT]))
+
+
+@pytest.mark.parametrize("empty", [pa.null(), pa.dictionary(pa.int32(), pa.null()), "nothing"], ids=str)
+@pytest.mark.parametrize("kind", [pa.int64(), pa.string(), pa.timestamp("ns")], ids=str)
+def test_a_source_that_shows_no_id_takes_the_type_of_the_others(empty, kind):
+    """A shard without rows, or with null ids alone, neither refuses a run nor decides its type, wherever it stands."""
+    for order in ((empty, kind), (kind, empty), (empty, kind, empty, kind)):
+        sources = [make_ids(str(number), each) for number, each in enumerate(order)]
+        assert id_field(sources, Columns()) == pa.field("id", kind)
+
+
+def test_sources_that_all_show_no_id():
+    """Null ids alone are strings; files that show no column count their rows, unless an id column is named."""
+    nothing, null = make_ids("a", "nothing", num_rows=0), make_ids("b", pa.null())
+    assert id_field([nothing, null], Columns()) == pa.field("id", pa.string())
+    assert id_field([nothing, make_ids("c", None)], Columns()) == pa.field(
+        "source_row", pa.int64(), nullable=False
+    )
+    assert id_field([nothing], Columns()).name == "source_row"
+    assert id_field([nothing], Columns(id="id")) == pa.field("id", pa.string())
+
+
+def test_ids_of_two_types_are_refused_past_an_empty_source():
+    """An empty shard does not hide that the others differ, nor that one has no id column."""
+    for others in ((pa.int64(), pa.string()), (pa.int64(), None), (None, pa.null())):
+        with pytest.raises(SourceError, match="a run has ids of one type"):
+            id_field(
+                [make_ids("e", "nothing"), *(make_ids(str(k), each) for k, each in enumerate(others))],
+                Columns(),
+            )

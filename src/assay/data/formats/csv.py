@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,8 +11,11 @@ import pyarrow.csv as pcsv
 from assay.data.formats import lines
 from assay.data.formats.format import SourceFile, SourceFormat
 from assay.data.rows import BATCH_BYTES, NOT_CSV, NOT_UTF8, SourceRows, as_text, null_at
-from assay.data.sources import Columns, Source, role_paths, scalar_type
-from assay.errors import SourceError
+from assay.data.sources import Columns, Source, id_type, role_paths
+from assay.errors import SourceError, UsageError
+
+DELIMITERS = (",", ";", "\t")
+"""What may stand between two fields without being named."""
 
 # Digits that a number gives back unchanged: "7", "-7", not "007", "+7", "-0".
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]*")
@@ -23,9 +27,31 @@ _MAX_DIGITS = 20
 def inspect(file: SourceFile, name: str, columns: Columns) -> Source:
     """What one pass over the file counts, the header's columns, and their types in the first rows."""
     del columns
-    scan = lines.scan(file.uri, "csv")
-    header = parse_header(lines.LineReader(file.uri, "csv", ()).header(), file.uri)
-    return lines.line_source(file, name, scan, infer_schema(header, lines.sample(file.uri, "csv", scan)))
+    first = lines.LineReader(file.uri, "csv", ()).header()
+    delimiter = file.delimiter or find_delimiter(first, file.uri)
+    scan = lines.scan(file.uri, "csv", delimiter)
+    header = parse_header(first, file.uri, delimiter)
+    schema = infer_schema(header, lines.sample(file.uri, "csv", scan), delimiter)
+    return replace(lines.line_source(file, name, scan, schema), delimiter=delimiter)
+
+
+def find_delimiter(header: bytes, uri: str) -> str:
+    """A tab in a `.tsv` file; else comma, semicolon or tab: whichever the header has most of outside quotes."""
+    name = uri.lower().removesuffix(".gz").removesuffix(".zst").removesuffix(".zstd")
+    if name.endswith(".tsv"):
+        return "\t"
+    bare = b"".join(header.split(b'"')[::2])
+    return max(DELIMITERS, key=lambda one: bare.count(one.encode()))
+
+
+def check_delimiter(text: str) -> str:
+    """The delimiter that a user typed; raises UsageError for what cannot be one."""
+    if text in {"\\t", "tab"}:
+        return "\t"
+    if len(text) != 1 or not text.isascii() or text.isalnum() or text in '"\r\n\0':
+        msg = f"--delimiter is {text!r}; it is one character of ASCII, no letter, digit or quote: ',' ';' '|' or tab"
+        raise UsageError(msg)
+    return text
 
 
 def read(source: Source, columns: Columns, start: int, batch_rows: int) -> Iterator[SourceRows]:
@@ -37,20 +63,18 @@ def read(source: Source, columns: Columns, start: int, batch_rows: int) -> Itera
     reader = lines.LineReader(source.uri, "csv", source.offsets, source.index_rows)
     try:
         for records in reader.read(start, source.num_rows, max_rows=batch_rows, max_bytes=BATCH_BYTES):
-            table, bad = parse_records(records, header, wanted)
-            yield _batch(source, paths, start, table, bad)
+            table, bad = parse_records(records, header, wanted, delimiter=source.delimiter)
+            yield _batch(source, columns, start, table, bad)
             start += len(records)
     finally:
         reader.close()
 
 
-def _batch(
-    source: Source, paths: dict[str, tuple[str, ...]], start: int, table: pa.Table, bad: Sequence[int]
-) -> SourceRows:
+def _batch(source: Source, columns: Columns, start: int, table: pa.Table, bad: Sequence[int]) -> SourceRows:
     errors = dict.fromkeys(bad, NOT_CSV)
     texts: dict[str, pa.Array] = {}
     scalars: dict[str, pa.Array] = {}
-    for role, (name,) in paths.items():
+    for role, (name,) in role_paths(source, columns).items():
         column = table.column(name).combine_chunks()
         if role in {"texts", "text_pairs"}:
             texts[role] = as_text(column, errors)
@@ -59,7 +83,7 @@ def _batch(
         for index in broken:
             errors.setdefault(index, NOT_UTF8)
         # A label column may go on with 3.5 after a thousand whole numbers; an id column may not.
-        kind = scalar_type(source, (name,)) if role == "ids" else pa.string()
+        kind = id_type(source, columns) if role == "ids" else pa.string()
         scalars[role] = to_array(column, kind, first_row=start, uri=source.uri, name=name)
     if errors:
         texts = {role: null_at(array, errors) for role, array in texts.items()}
@@ -75,11 +99,11 @@ def _batch(
     )
 
 
-def parse_header(header: bytes, uri: str) -> list[str]:
+def parse_header(header: bytes, uri: str, delimiter: str = ",") -> list[str]:
     """The column names in a file's first record; raises SourceError where they are no text or not unique."""
     if not header:
         return []
-    values = _parse(header + b"\n", None)
+    values = _parse(header + b"\n", None, delimiter=delimiter)
     if values is None:
         msg = f"{uri}: its first record is no CSV header; write the column names there"
         raise SourceError(msg)
@@ -95,22 +119,26 @@ def parse_header(header: bytes, uri: str) -> list[str]:
     return names
 
 
-def infer_schema(header: Sequence[str], records: Sequence[bytes]) -> pa.Schema:
-    """A column is int64 where each of its values in `records` is one and there is one, else string."""
-    table, _ = parse_records(records, header)
+def infer_schema(header: Sequence[str], records: Sequence[bytes], delimiter: str = ",") -> pa.Schema:
+    """A column is int64 where each of its values in `records` is one, null where there is none, else string."""
+    table, _ = parse_records(records, header, delimiter=delimiter)
     fields = []
     for name in header:
         values = [value for value in table.column(name).to_pylist() if value]
-        integers = values and all(
+        are_integers = all(
             len(value) <= _MAX_DIGITS and _INTEGER.fullmatch(value) and int(value) in _INT64
             for value in values
         )
-        fields.append((name, pa.int64() if integers else pa.string()))
+        fields.append((name, pa.null() if not values else pa.int64() if are_integers else pa.string()))
     return pa.schema(fields)
 
 
 def parse_records(
-    records: Sequence[bytes], header: Sequence[str], wanted: Sequence[str] | None = None
+    records: Sequence[bytes],
+    header: Sequence[str],
+    wanted: Sequence[str] | None = None,
+    *,
+    delimiter: str = ",",
 ) -> tuple[pa.Table, list[int]]:
     """The fields of `records` as large_binary columns (`wanted` of `header`), and which records are bad.
 
@@ -120,22 +148,22 @@ def parse_records(
     if not header:
         return pa.table({}), []
     wanted = wanted or header[:1] if wanted is not None else header
-    table = _parse(b"\n".join([*records, b""]), header, wanted) if records else None
+    table = _parse(b"\n".join([*records, b""]), header, wanted, delimiter=delimiter) if records else None
     if table is not None and table.num_rows == len(records):
         return table, []
     if len(records) <= 1:
         nothing = pa.nulls(len(records), pa.large_binary())
         return pa.table(dict.fromkeys(wanted, nothing)), list(range(len(records)))
     middle = len(records) // 2
-    first, bad_first = parse_records(records[:middle], header, wanted)
-    second, bad_second = parse_records(records[middle:], header, wanted)
+    first, bad_first = parse_records(records[:middle], header, wanted, delimiter=delimiter)
+    second, bad_second = parse_records(records[middle:], header, wanted, delimiter=delimiter)
     return pa.concat_tables([first, second]), bad_first + [middle + index for index in bad_second]
 
 
 def _parse(
-    content: bytes, header: Sequence[str] | None, wanted: Sequence[str] | None = None
+    content: bytes, header: Sequence[str] | None, wanted: Sequence[str] | None = None, *, delimiter: str
 ) -> pa.Table | None:
-    names = wanted or [f"f{index}" for index in range(content.count(b",") + 1)]
+    names = wanted or [f"f{index}" for index in range(content.count(delimiter.encode()) + 1)]
     try:
         return pcsv.read_csv(
             pa.BufferReader(content),
@@ -145,7 +173,9 @@ def _parse(
                 column_names=header,
                 autogenerate_column_names=header is None,
             ),
-            parse_options=pcsv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+            parse_options=pcsv.ParseOptions(
+                delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False
+            ),
             convert_options=pcsv.ConvertOptions(
                 include_columns=wanted,
                 column_types=dict.fromkeys(names, pa.large_binary()),
@@ -176,13 +206,19 @@ def without_bad_bytes(column: pa.Array) -> tuple[pa.Array, list[int]]:
 
 
 def to_array(values: pa.Array, kind: pa.DataType, *, first_row: int, uri: str, name: str) -> pa.Array:
-    """A large_string column as `kind` (int64 or string); an empty field is a null integer.
+    """A large_string column as `kind`; an empty field is an empty string or a null of any other type.
 
     Raises SourceError naming the first row whose value is no integer where the first rows were.
     """
-    if kind != pa.int64():
+    if kind == pa.string():
         return values.cast(kind)
     values = pc.if_else(pc.equal(values, ""), None, values)
+    if kind != pa.int64():
+        try:
+            return values.cast(kind)
+        except pa.ArrowException as error:
+            msg = f"{uri} from row {first_row}: {name!r} holds no {kind}, as the run's other sources do; cast one"
+            raise SourceError(msg) from error
     good = pc.match_substring_regex(values, _INTEGER_PATTERN).fill_null(fill_value=True)
     if pc.all(good).as_py() is not False:
         try:
@@ -200,10 +236,11 @@ def to_array(values: pa.Array, kind: pa.DataType, *, first_row: int, uri: str, n
 
 FORMAT = SourceFormat(
     name="csv",
-    endings=(".csv",),
+    endings=(".csv", ".tsv"),
     inspect=inspect,
     read=read,
     is_compressible=True,
     has_schema=False,
+    is_delimited=True,
     is_all_text=True,
 )

@@ -25,6 +25,8 @@ class SourceFile:
     """As in `Source`."""
     is_typed: bool
     """True where the user named this very file."""
+    delimiter: str | None = None
+    """CSV: what the user says stands between two fields; None where that is left to the file."""
 
 
 def file_state(uri: str) -> tuple[int, str] | None:
@@ -62,5 +64,7 @@ class SourceFormat:
     """Whether the files of a folder or a glob are one source together, a row each."""
     has_schema: bool = True
     """Whether the file says which columns it has; else its first rows show them, and no row shows none."""
+    is_delimited: bool = False
+    """Whether a delimiter stands between the fields of a row."""
     is_all_text: bool = False
     """Whether every column can be read as text, whatever its type."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 from assay.data.formats import lines
 from assay.data.formats.format import SourceFile, SourceFormat
 from assay.data.rows import BATCH_BYTES, INT32_MAX, NOT_JSON, NOT_TEXT, NOT_UTF8, NULL, SourceRows
-from assay.data.sources import Columns, Source, id_column, role_paths, scalar_type
+from assay.data.sources import Columns, Source, id_column, id_type, role_paths
 from assay.errors import SourceError
 
 MAX_DEPTH = 16
@@ -26,7 +26,42 @@ def inspect(file: SourceFile, name: str, columns: Columns) -> Source:
     """What one pass over the file counts, and the columns that its first rows show."""
     del columns
     scan = lines.scan(file.uri, "jsonl")
-    return lines.line_source(file, name, scan, infer_schema(lines.sample(file.uri, "jsonl", scan)))
+    records = lines.sample(file.uri, "jsonl", scan)
+    schema = infer_schema(records)
+    if records and _is_other_json(records, shows_objects=len(schema) > 0):
+        msg = (
+            f"{file.uri} is JSON, but not JSON Lines: its first line is not an object but a part of an array or "
+            "of a longer object; write one object a line (jq -c '.[]' does)"
+        )
+        raise SourceError(msg)
+    return lines.line_source(file, name, scan, schema)
+
+
+def _is_other_json(records: Sequence[bytes], *, shows_objects: bool) -> bool:
+    """True for one JSON array or object over many lines, and for lines that are all arrays."""
+    first = records[0].removeprefix(lines.BOM).strip()
+    if first[:1] == b"[":
+        return _goes_on(first) or all(_is_array(record) for record in records)
+    return first[:1] == b"{" and not shows_objects and _goes_on(first)
+
+
+def _is_array(record: bytes) -> bool:
+    try:
+        return isinstance(json.loads(record), list)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _goes_on(line: bytes) -> bool:
+    """Whether a line is the beginning of a JSON value that goes on in the next: an error at its very end."""
+    text = line.decode("utf-8", "replace")
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return text[error.pos :] in {"", ",", "[", "{"}
+    except RecursionError:
+        return True
+    return False
 
 
 def read(source: Source, columns: Columns, start: int, batch_rows: int) -> Iterator[SourceRows]:
@@ -45,18 +80,18 @@ def _batch(source: Source, columns: Columns, start: int, records: Sequence[bytes
     errors = {index: NOT_JSON for index, value in enumerate(parsed) if value is None}
     objects = [value or {} for value in parsed]
 
-    def column(path: tuple[str, ...] | None, *, is_held_to_type: bool = False) -> pa.Array | None:
+    def column(path: tuple[str, ...] | None, *, is_ids: bool = False) -> pa.Array | None:
         if path is None:
             return None
         values = [_look_up(value, ".".join(path)) for value in objects]
         for index in _with_surrogates(values):
             errors.setdefault(index, NOT_UTF8)
             values[index] = None
-        kind = scalar_type(source, path) if is_held_to_type else infer_type(values)
+        kind = id_type(source, columns) if is_ids else infer_type(values)
         return to_array(values, kind, first_row=start, uri=source.uri, column=".".join(path))
 
     paths = role_paths(source, columns)
-    ids = column(id_column(source, columns), is_held_to_type=True)
+    ids = column(id_column(source, columns), is_ids=True)
     labels, groups = column(paths.get("labels")), column(paths.get("groups"))
     input_ids = None
     texts: dict[str, list[Any]] = {}

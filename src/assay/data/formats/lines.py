@@ -1,9 +1,10 @@
 """Records of JSON Lines and CSV files, plain or compressed: counting them, and reading a range of them.
 
-A *record* is the bytes of one row, without its newline. Blank lines are no records; in a CSV file a
-newline inside quotes is part of its record, and the first record is the header, not a row.
-Everything here counts in the decompressed stream. Not covered: a newline that is a lone CR, and
-quotes inside a CSV field that is not quoted as a whole (RFC 4180 forbids them; refused).
+A *record* is the bytes of one row, without the LF, or the CR alone, that ends it; that of a CRLF keeps
+its CR. Blank lines are no records; in a CSV file a line end inside quotes is part of its record, and
+the first record is the header, not a row. Everything here counts in the text as it is read:
+decompressed, in UTF-8. Not covered: quotes inside a CSV field that is not quoted as a whole
+(RFC 4180 forbids them; refused).
 """
 
 import hashlib
@@ -17,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from assay.data.formats.format import SourceFile
+from assay.data.formats.heads import HEAD_BYTES, codec_of, encoding_of, other_than_text
 from assay.data.sources import FINGERPRINT_HEX, Source, splits_at, unreadable
 from assay.data.storage import split_url
 from assay.errors import SourceError
@@ -35,26 +37,59 @@ READ_BYTES = 1024 * 1024
 BOM = b"\xef\xbb\xbf"
 
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
-_NEWLINE, _RETURN, _QUOTE, _COMMA = b'\n\r",'
-_BEFORE_OPENING = np.zeros(256, dtype=bool)
-_BEFORE_OPENING[[_NEWLINE, _COMMA, _QUOTE]] = True
-_AFTER_CLOSING = np.zeros(256, dtype=bool)
-_AFTER_CLOSING[[_NEWLINE, _RETURN, _COMMA, _QUOTE]] = True
+_NEWLINE, _RETURN, _QUOTE = b'\n\r"'
+_UNREADABLE = (OSError, pa.ArrowException, UnicodeError)
 _SPACES = np.zeros(256, dtype=bool)
 _SPACES[list(b" \t\n\r\x0b\f")] = True
 
 
-def compression_of(uri: str) -> str | None:
-    """`gzip` or `zstd` by the ending of `uri`, None for a plain file."""
-    return next((codec for ending, codec in _COMPRESSIONS.items() if uri.endswith(ending)), None)
+def compression_of(name: str) -> str | None:
+    """`gzip` or `zstd` by the ending of a file's name, None where it says neither."""
+    return next((codec for ending, codec in _COMPRESSIONS.items() if name.endswith(ending)), None)
 
 
 def open_stream(uri: str) -> pa.NativeFile:
-    """The decompressed bytes of a file, in order; seekable where it is plain."""
+    """The text of a file as bytes of UTF-8, in order; seekable where it is stored so.
+
+    Its first bytes say whether it is compressed (gzip, zstd) or in UTF-16, whatever its name says.
+    Raises SourceError where they are those of something else than text, or its name says compressed
+    and they do not.
+    """
     store, path = split_url(uri)
-    codec = compression_of(uri)
     file = store.open_input(path)
-    return file if codec is None else pa.CompressedInputStream(file, codec)
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    codec = codec_of(head)
+    named = compression_of(uri)
+    if named is not None and codec is None:
+        raise unreadable(
+            uri, EOFError(f"its first bytes are not those of {named}" if head else "no bytes at all")
+        )
+    if codec is not None:
+        # Opened twice, since a stream that was begun cannot be read again.
+        with pa.CompressedInputStream(store.open_input(path), codec) as begun:
+            head = begun.read(HEAD_BYTES)
+        file = pa.CompressedInputStream(file, codec)
+    encoding = encoding_of(head)
+    if encoding is not None:
+        return pa.transcoding_input_stream(file, encoding, "utf-8")
+    found = other_than_text(head)
+    if found is not None:
+        inside = "" if codec is None else f" inside {codec}"
+        msg = (
+            f"{uri}: its first bytes are those of {found}{inside}, not of text in lines; "
+            "name its format with --format, or write it as text in UTF-8"
+        )
+        raise SourceError(msg)
+    return file
+
+
+def _read(stream: pa.NativeFile, num_bytes: int) -> bytes:
+    """The next bytes; they end in a CR only where the file does, so that CR and LF stay together."""
+    chunk: bytes = stream.read(num_bytes)
+    while chunk.endswith(b"\r") and (after := stream.read(1)):
+        chunk += after
+    return chunk
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,17 +101,19 @@ class LineScan:
     offsets: tuple[int, ...]
     """Byte at which row k * INDEX_ROWS begins."""
     num_bytes: int
-    """Size of the decompressed content."""
+    """Size of the text."""
     sha256: str
-    """Of the decompressed content, hexadecimal."""
+    """Of the text, hexadecimal."""
+    is_seekable: bool
+    """Whether reading may start anywhere; a compressed stream is read from its beginning."""
 
 
-def scan(uri: str, line_format: LineFormat) -> LineScan:
+def scan(uri: str, line_format: LineFormat, delimiter: str = ",") -> LineScan:
     """Count the rows of a file and index them, in one pass of bounded memory.
 
     Raises SourceError naming the file where it is corrupt, cut short, or has a stray quote.
     """
-    splitter = _Splitter(uri, line_format)
+    splitter = _Splitter(uri, line_format, delimiter)
     digest = hashlib.sha256()
     offsets: list[int] = []
     num_records = position = 0
@@ -85,7 +122,8 @@ def scan(uri: str, line_format: LineFormat) -> LineScan:
     first_row = 1 if line_format == "csv" else 0
     try:
         with open_stream(uri) as stream:
-            while chunk := stream.read(SCAN_BYTES):
+            is_seekable = stream.seekable()
+            while chunk := _read(stream, SCAN_BYTES):
                 digest.update(chunk)
                 data = np.frombuffer(chunk, dtype=np.uint8)
                 newlines = splitter.newlines(data)
@@ -105,20 +143,19 @@ def scan(uri: str, line_format: LineFormat) -> LineScan:
                     rest = chunk
                 open_blank = open_blank and _is_blank(rest, line_format)
                 position += len(chunk)
-    except (OSError, pa.ArrowException) as error:
+    except _UNREADABLE as error:
         raise unreadable(uri, error) from error
     splitter.finish()
     if not open_blank:
         if num_records >= first_row and (num_records - first_row) % INDEX_ROWS == 0:
             offsets.append(open_start)
         num_records += 1
-    if position == 0 and compression_of(uri) is not None and _is_empty_file(uri):
-        raise unreadable(uri, EOFError("no bytes at all"))
     return LineScan(
         num_rows=max(0, num_records - first_row),
         offsets=tuple(offsets),
         num_bytes=position,
         sha256=digest.hexdigest(),
+        is_seekable=is_seekable,
     )
 
 
@@ -183,7 +220,7 @@ class LineReader:
         self.close()
         try:
             self._stream = open_stream(self._uri)
-        except (OSError, pa.ArrowException) as error:
+        except _UNREADABLE as error:
             raise unreadable(self._uri, error) from error
 
     def _seek(self, row: int) -> None:
@@ -216,7 +253,7 @@ class LineReader:
                 if not skipped:
                     break
                 self._position += skipped
-        except (OSError, pa.ArrowException) as error:
+        except _UNREADABLE as error:
             raise unreadable(self._uri, error) from error
         self._carry = b""
         self._ready.clear()
@@ -227,8 +264,8 @@ class LineReader:
         if self._stream is None:
             return False
         try:
-            chunk = self._stream.read(self._read_bytes)
-        except (OSError, pa.ArrowException) as error:
+            chunk = _read(self._stream, self._read_bytes)
+        except _UNREADABLE as error:
             raise unreadable(self._uri, error) from error
         self._position += len(chunk)
         data = self._carry + chunk
@@ -238,7 +275,7 @@ class LineReader:
                 return False
             self._ready.append(data)
             return True
-        lines = data.split(b"\n") if self._format == "jsonl" or b'"' not in data else _split_quoted(data)
+        lines = _split(data, is_quoted=self._format == "csv" and b'"' in data)
         self._carry = lines.pop()
         # A record longer than a read: read twice as much each time, so that it is copied O(1) times a byte.
         self._read_bytes = READ_BYTES if lines else self._read_bytes * 2
@@ -246,14 +283,26 @@ class LineReader:
         return True
 
 
-def _split_quoted(data: bytes) -> list[bytes]:
+def _split(data: bytes, *, is_quoted: bool) -> list[bytes]:
     """The records of `data`, which begins at the start of one; the last is incomplete."""
+    if not is_quoted and data.count(b"\r") == data.count(b"\r\n"):
+        return data.split(b"\n")
     array = np.frombuffer(data, dtype=np.uint8)
-    newlines = np.flatnonzero(array == _NEWLINE)
-    quotes = np.flatnonzero(array == _QUOTE)
-    ends = newlines[np.searchsorted(quotes, newlines) % 2 == 0].tolist()
-    starts = [0, *(end + 1 for end in ends)]
-    return [data[start:end] for start, end in zip(starts, [*ends, len(data)], strict=True)]
+    ends = _line_ends(array)
+    if is_quoted:
+        quotes = np.flatnonzero(array == _QUOTE)
+        ends = ends[np.searchsorted(quotes, ends) % 2 == 0]
+    starts = [0, *(ends + 1).tolist()]
+    return [data[start:end] for start, end in zip(starts, [*ends.tolist(), len(data)], strict=True)]
+
+
+def _line_ends(data: Bytes) -> Positions:
+    """Positions of the LFs, and of the CRs that no LF follows; `data` ends in a CR only where the file does."""
+    is_end = data == _NEWLINE
+    returns = np.flatnonzero(data == _RETURN)
+    if len(returns):
+        is_end[returns] = data[np.minimum(returns + 1, len(data) - 1)] != _NEWLINE
+    return np.flatnonzero(is_end)
 
 
 def _is_blank(line: bytes, line_format: LineFormat) -> bool:
@@ -274,24 +323,21 @@ def _blank(
     return blank
 
 
-def _is_empty_file(uri: str) -> bool:
-    store, path = split_url(uri)
-    info = store.info(path)
-    return info is not None and info.size_bytes == 0
-
-
 class _Splitter:
     """Positions of the newlines that end a record, chunk by chunk; keeps the quote parity between them."""
 
-    def __init__(self, uri: str, line_format: LineFormat) -> None:
+    def __init__(self, uri: str, line_format: LineFormat, delimiter: str) -> None:
         self._uri = uri
         self._format = line_format
         self._num_quotes = 0
         self._last_byte = _NEWLINE
         self._num_newlines = 0
+        # What may stand before a quote that opens a field and after one that closes it.
+        self._beside_quotes = np.zeros(256, dtype=bool)
+        self._beside_quotes[[_NEWLINE, _RETURN, _QUOTE, ord(delimiter)]] = True
 
     def newlines(self, data: Bytes) -> Positions:
-        newlines = np.flatnonzero(data == _NEWLINE)
+        newlines = _line_ends(data)
         if self._format == "csv":
             quotes = np.flatnonzero(data == _QUOTE)
             if len(quotes) or (self._num_quotes and self._last_byte == _QUOTE):
@@ -310,16 +356,16 @@ class _Splitter:
     def _check_quotes(self, data: Bytes, quotes: Positions, newlines: Positions) -> None:
         opens = (np.arange(len(quotes)) + self._num_quotes) % 2 == 0
         before = np.where(quotes > 0, data[quotes - 1], self._last_byte)
-        good = np.where(opens, _BEFORE_OPENING[before], ~opens)
+        good = np.where(opens, self._beside_quotes[before], ~opens)
         inside = quotes + 1 < len(data)
         after = data[np.minimum(quotes + 1, len(data) - 1)]
-        good &= opens | ~inside | _AFTER_CLOSING[after]
+        good &= opens | ~inside | self._beside_quotes[after]
         if self._num_newlines == 0 and self._num_quotes == 0 and len(quotes):
             # A byte order mark may stand before the first quote of the file.
             good[0] |= quotes[0] == len(BOM) and data[: len(BOM)].tobytes() == BOM
         # A quote that closed at the very end of the last chunk: the first byte of this one follows it.
         closed_before = self._num_quotes > 0 and self._num_quotes % 2 == 0 and self._last_byte == _QUOTE
-        first_good = not closed_before or bool(_AFTER_CLOSING[data[0]])
+        first_good = not closed_before or bool(self._beside_quotes[data[0]])
         if first_good and bool(good.all()):
             return
         at = int(quotes[~good][0]) if not good.all() else 0
@@ -342,7 +388,6 @@ def sample(uri: str, line_format: LineFormat, scan: LineScan) -> list[bytes]:
 
 def line_source(file: SourceFile, name: str, scan: LineScan, schema: pa.Schema) -> Source:
     """The source that a scanned file is."""
-    seekable = compression_of(file.uri) is None
     return Source(
         uri=file.uri,
         name=name,
@@ -352,7 +397,7 @@ def line_source(file: SourceFile, name: str, scan: LineScan, schema: pa.Schema) 
         fingerprint=scan.sha256[:FINGERPRINT_HEX],
         num_rows=scan.num_rows,
         # A compressed stream is read from its beginning wherever a range starts.
-        splits=splits_at(range(0, scan.num_rows, INDEX_ROWS) if seekable else (), scan.num_rows),
+        splits=splits_at(range(0, scan.num_rows, INDEX_ROWS) if scan.is_seekable else (), scan.num_rows),
         offsets=scan.offsets,
         index_rows=INDEX_ROWS,
         schema=schema,

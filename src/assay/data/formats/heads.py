@@ -1,0 +1,51 @@
+"""What a file holds by its first bytes, whatever it is called."""
+
+import re
+from typing import Literal
+
+Codec = Literal["gzip", "zstd"]
+
+HEAD_BYTES = 512
+"""As many as are looked at."""
+
+_CODECS: tuple[tuple[re.Pattern[bytes], Codec], ...] = (
+    (re.compile(rb"\x1f\x8b\x08"), "gzip"),
+    # A frame, or one to be skipped.
+    (re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), "zstd"),
+)
+_ENCODINGS = (
+    # UTF-32 first: its mark in little-endian begins with that of UTF-16.
+    (re.compile(rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff"), "utf-32"),
+    (re.compile(rb"\xff\xfe|\xfe\xff"), "utf-16"),
+)
+# Only bytes that no text begins with, so that a CSV file whose first column is "ORC" is one.
+_NO_TEXT = (
+    (re.compile(rb"PAR1[\x00-\x1f\x80-\xff]"), "Parquet"),
+    (re.compile(rb"ARROW1\x00\x00|\xff\xff\xff\xff"), "Arrow"),
+    (re.compile(rb"PK(\x03\x04|\x05\x06)"), "a zip archive"),
+    (re.compile(rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38)"), "bzip2"),
+    (re.compile(rb"\xfd7zXZ\x00"), "xz"),
+    (re.compile(rb"\x04\x22\x4d\x18"), "lz4"),
+    (re.compile(rb"Obj\x01"), "Avro"),
+    (re.compile(rb"ORC[\x00-\x08]"), "ORC"),
+    (re.compile(rb"SQLite format 3\x00"), "an SQLite database"),
+    (re.compile(rb"\x89HDF\r\n"), "HDF5"),
+    (re.compile(rb".{257}ustar", re.DOTALL), "a tar archive"),
+    (re.compile(rb"([^\x00]\x00){2}|(\x00[^\x00]){2}"), "UTF-16 without a byte order mark"),
+)
+
+
+def codec_of(head: bytes) -> Codec | None:
+    """The compression of what begins with `head`; None for none that is read."""
+    return next((codec for pattern, codec in _CODECS if pattern.match(head)), None)
+
+
+def encoding_of(head: bytes) -> str | None:
+    """The encoding that a byte order mark at the beginning names, where it is not UTF-8; else None."""
+    return next((encoding for pattern, encoding in _ENCODINGS if pattern.match(head)), None)
+
+
+def other_than_text(head: bytes) -> str | None:
+    """What begins with `head`, in words, where it is not text; None where it may be text."""
+    codec = codec_of(head)
+    return codec or next((name for pattern, name in _NO_TEXT if pattern.match(head)), None)
