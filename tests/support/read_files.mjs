@@ -2,13 +2,13 @@
 import { readFileSync } from "node:fs";
 
 const source = readFileSync(process.argv[2], "utf8");
-const { decode, delimiterOf, readTable, textsOf } = await import(`data:text/javascript;base64,${Buffer.from(source).toString("base64")}`);
+const { decode, findDelimiter, readTable, textsOf } = await import(`data:text/javascript;base64,${Buffer.from(source).toString("base64")}`);
 const cases = JSON.parse(readFileSync(0, "utf8"));
-const found = cases.map(({ name, base64 }) => {
+const found = cases.map(async ({ name, base64 }) => {
   try {
     const bytes = Buffer.from(base64, "base64");
-    const text = decode(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
-    const table = readTable(name, text, delimiterOf(name));
+    const text = await decode(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
+    const table = readTable(name, text, findDelimiter(name, text));
     const column = table.columns.indexOf("text");
     return table.rows.map((row) => {
       const { texts, error } = textsOf(row, [column]);
@@ -18,4 +18,4 @@ const found = cases.map(({ name, base64 }) => {
     return { refused: error.message };
   }
 });
-process.stdout.write(JSON.stringify(found));
+process.stdout.write(JSON.stringify(await Promise.all(found)));

@@ -1,6 +1,6 @@
 // The page of `assay serve`. Whatever comes from a text, a file or the server is shown as text, never as markup.
 
-import { DELIMITERS, MOST_BYTES, cut, decode, delimiterOf, readTable, textsOf, writeTable } from "./rows.js";
+import { DELIMITERS, MOST_BYTES, cut, decode, findDelimiter, readTable, textsOf, writeTable } from "./rows.js";
 
 const FIRST_BARS = 10;
 const PREVIEW_ROWS = 20;
@@ -298,9 +298,9 @@ async function openFile(file) {
     }
     const bytes = await file.arrayBuffer();
     hadMark = `${[...new Uint8Array(bytes.slice(0, 3))]}` === "239,187,191";
-    fileText = decode(bytes);
+    fileText = await decode(bytes);
     fileName = file.name;
-    const delimiter = delimiterOf(fileName);
+    const delimiter = findDelimiter(fileName, fileText);
     show("delimiter-field", delimiter !== null);
     $("delimiter").value = delimiter ?? ",";
   } catch (error) {
@@ -443,8 +443,7 @@ function showScored(scores) {
   if (link) URL.revokeObjectURL(link);
   const media = table.kind === "csv" ? "text/csv" : "application/x-ndjson";
   link = URL.createObjectURL(new Blob([hadMark ? "\ufeff" : "", text], { type: media }));
-  const dot = fileName.lastIndexOf(".");
-  const scored = dot > 0 ? `${fileName.slice(0, dot)}.scored${fileName.slice(dot)}` : `${fileName}.scored.${table.kind}`;
+  const scored = fileName.replace(/\.gz$/i, "").replace(/\.[^.]+$/, ".scored$&"); // it is not packed again
   $("download").href = link;
   $("download").download = scored;
   $("download").textContent = `Download ${scored}`;

@@ -6,12 +6,12 @@ export const MOST_ROWS = 1000;
 export const MOST_BYTES = 50_000_000;
 export const DELIMITERS = { ",": "comma", ";": "semicolon", "\t": "tab", "|": "bar" };
 const LINE_KEY = "_line"; // under which a line that is not a JSON object is kept
-const JSON_LINES_NAME = /\.(jsonl|ndjson)$/i;
-const CSV_NAME = /\.(csv|tsv)$/i;
+const JSON_LINES_NAME = /\.(jsonl|ndjson)(\.gz)?$/i;
+const CSV_NAME = /\.(csv|tsv)(\.gz)?$/i;
+const FOUND_DELIMITERS = [",", ";", "\t"]; // those that a header tells
 const BLANK = /^[ \t\n\r\v\f]*$/; // not trim(), which takes more for white space than the command does
 // What a file is by its first bytes, whatever its name; each byte a character.
 const NOT_TEXT = [
-  [/^\x1f\x8b\x08/, "compressed with gzip"],
   [/^(\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18)/, "compressed with zstd"],
   [/^PAR1[\x00-\x1f\x80-\xff]/, "Parquet"],
   [/^(ARROW1\x00\x00|\xff\xff\xff\xff)/, "Arrow"],
@@ -21,23 +21,48 @@ const NOT_TEXT = [
   [/^(Obj\x01|ORC[\x00-\x08]|SQLite format 3\x00|\x89HDF\r\n)/, "a table in a binary format"],
 ];
 
-/** The text of a file's bytes; throws an Error in words for what is not UTF-8 (or UTF-16 with its mark). */
-export function decode(bytes) {
-  const first = String.fromCharCode(...new Uint8Array(bytes.slice(0, 64)));
+/** The text of a file's bytes, unpacked where they are gzip; throws an Error in words for what is not text. */
+export async function decode(bytes) {
+  const packed = new Uint8Array(bytes.slice(0, 3));
+  const plain = packed[0] === 0x1f && packed[1] === 0x8b && packed[2] === 8 ? await unpack(bytes) : bytes;
+  const first = String.fromCharCode(...new Uint8Array(plain.slice(0, 64)));
   const found = NOT_TEXT.find(([pattern]) => pattern.test(first));
-  if (found) throw new Error(`The file is ${found[1]}, by its first bytes. This page takes plain text; assay score may read it.`);
+  if (found) throw new Error(`The file is ${found[1]}, by its first bytes. This page takes text; assay score may read it.`);
   const utf16 = { "\xff\xfe": "utf-16le", "\xfe\xff": "utf-16be" }[first.slice(0, 2)];
   try {
-    return new TextDecoder(utf16 ?? "utf-8", { fatal: true }).decode(bytes); // takes the byte order mark away
+    return new TextDecoder(utf16 ?? "utf-8", { fatal: true }).decode(plain); // takes the byte order mark away
   } catch {
     throw new Error("The file is not in UTF-8. Save it again in UTF-8.");
   }
 }
 
-/** The delimiter that a file's name says: a tab for .tsv, a comma for all else; null for JSON Lines. */
-export function delimiterOf(name) {
+async function unpack(bytes) {
+  const reader = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")).getReader();
+  const pieces = [];
+  let size = 0;
+  for (;;) {
+    const { done, value } = await reader.read().catch(() => {
+      throw new Error("The file begins as gzip and cannot be unpacked. Pack it again.");
+    });
+    if (done) return new Blob(pieces).arrayBuffer();
+    pieces.push(value);
+    size += value.length;
+    if (size > MOST_BYTES) throw new Error("The file has more than 50 MB once unpacked. Use assay score for more.");
+  }
+}
+
+/** What stands between the cells: a tab in .tsv, else what the header has most of outside quotes; null for JSON Lines. */
+export function findDelimiter(name, text) {
   if (JSON_LINES_NAME.test(name)) return null;
-  return /\.tsv$/i.test(name) ? "\t" : ",";
+  if (/\.tsv(\.gz)?$/i.test(name)) return "\t";
+  const counts = Object.fromEntries(FOUND_DELIMITERS.map((one) => [one, 0]));
+  let isQuoted = false;
+  for (const character of text.trimStart()) {
+    if (character === '"') isQuoted = !isQuoted;
+    else if (!isQuoted && (character === "\n" || character === "\r")) break;
+    else if (!isQuoted && character in counts) counts[character] += 1;
+  }
+  return FOUND_DELIMITERS.reduce((best, one) => (counts[one] > counts[best] ? one : best));
 }
 
 /** A file's rows: {kind, columns, rows, ...}, where rows[i] has `cells`, a value for each column, or an `error`. */
@@ -64,12 +89,43 @@ function readJsonLines(text) {
     rows.push({ line, value, error: value === null ? "not_json" : null });
   }
   const names = [...columns];
+  if (rows.length && isOtherJson(rows)) {
+    throw new Error("The file is JSON, but not JSON Lines, which has one object on each line.");
+  }
   if (rows.length && names.length === 0) {
-    const isArray = text.trimStart().startsWith("[");
-    throw new Error(`${isArray ? "The file is a JSON array." : "No line of the file is a JSON object."} JSON Lines has one object on each line.`);
+    throw new Error("No line of the file is a JSON object. JSON Lines has one on each line.");
   }
   for (const row of rows) row.cells = names.map((column) => (row.value && Object.hasOwn(row.value, column) ? row.value[column] : null));
   return { kind: "jsonl", columns: names, rows };
+}
+
+/** Whether the lines are one JSON array or object over many lines, or all of them arrays. */
+function isOtherJson(rows) {
+  const first = rows[0].line.trim();
+  if (first.startsWith("[")) return goesOn(first) || rows.every(({ line }) => line.trim().startsWith("[") && isJson(line));
+  return first.startsWith("{") && rows.every(({ value }) => value === null) && goesOn(first);
+}
+
+/** Whether a line is the beginning of a JSON value: with its brackets closed it would be one. */
+function goesOn(line) {
+  if (isJson(line)) return false;
+  const open = [];
+  for (const [token] of line.matchAll(/"(?:[^"\\]|\\.)*"|[[\]{}]/g)) {
+    if (token === "[" || token === "{") open.push(token);
+    else if (token === "]" || token === "}") open.pop();
+  }
+  const closed = open.reverse().map((one) => (one === "[" ? "]" : "}"));
+  const body = line.replace(/,$/, "").replace(/:$/, ":null");
+  return isJson(body + closed.join(""));
+}
+
+function isJson(text) {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** The JSON object on a line; null where there is none. */
