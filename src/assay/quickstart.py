@@ -29,7 +29,7 @@ from assay.score.report import report
 from assay.score.settings import ScoreSettings
 from assay.score.verb import score
 from assay.telemetry import format_duration
-from assay.train.corpus import Corpus, CorpusRow, load_corpus, quickstart_settings
+from assay.train.corpus import CorpusRow, NewsCorpus, load_corpus, quickstart_settings
 from assay.train.history import TrainProgress
 from assay.train.train import fit
 
@@ -140,7 +140,7 @@ def _make_room(place: Path) -> None:
     place.mkdir(parents=True, exist_ok=True)
 
 
-def _write_corpus(corpus: Corpus, path: Path) -> None:
+def _write_corpus(corpus: NewsCorpus, path: Path) -> None:
     columns = {name: [getattr(row, name) for row in corpus.rows] for name in ("id", "text", "label", "split")}
     pq.write_table(pa.table(columns), path, row_group_size=ROW_GROUP_ROWS)
 
@@ -149,7 +149,7 @@ def _labelled(rows: tuple[CorpusRow, ...]) -> LabelledRows:
     return LabelledRows(texts=tuple(row.text for row in rows), labels=tuple(row.label for row in rows))
 
 
-def _train(corpus: Corpus, out: Path, say: Callable[[str], None]) -> None:
+def _train(corpus: NewsCorpus, out: Path, say: Callable[[str], None]) -> None:
     def show(progress: TrainProgress) -> None:
         if progress.validation is not None:
             say(
@@ -164,7 +164,7 @@ def _train(corpus: Corpus, out: Path, say: Callable[[str], None]) -> None:
     fit(settings, _labelled(corpus.split("train")), _labelled(corpus.split("validation")), on_progress=show)
 
 
-def _calibrate(corpus: Corpus, model: Path, say: Callable[[str], None]) -> float:
+def _calibrate(corpus: NewsCorpus, model: Path, say: Callable[[str], None]) -> float:
     """Fit the temperature on the calibration split; returns it."""
     bundle = load_bundle(model)
     settings = CalibrateSettings(bundle=str(model), data=())

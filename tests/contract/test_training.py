@@ -258,7 +258,7 @@ def test_metrics_count_each_validation_row_once(shape, together):
 
 
 def test_ranks_that_were_stopped_in_bf16_go_on(together):
-    """Their recorded passes are let go, and recorded anew; but for a GPU's rounding nothing is lost."""
+    """Their recorded passes are let go, and recorded again; but for a GPU's rounding nothing is lost."""
     assert "bf16, stopped" not in together
     calm, resumed = (together[f"bf16, {how}"].history for how in ("calm", "resumed"))
     assert resumed.losses == pytest.approx(calm.losses, rel=1e-2)

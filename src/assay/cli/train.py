@@ -28,7 +28,7 @@ def run(settings: TrainSettings) -> int:
         return 0
     try:
         with TrainDisplay(settings.chosen_by) as display:
-            report = train(settings, on_progress=display.update, on_message=say)
+            report = train(settings, on_progress=display.update, on_message=say, on_phase=display.phase)
     except KeyboardInterrupt:
         say(f"interrupted: {way_out(training_folder(settings.out))}")
         return INTERRUPTED

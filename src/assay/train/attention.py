@@ -17,7 +17,7 @@ WASTE = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
+class LengthRun:
     """Neighbouring documents that are attended to together, padded to the first one's length."""
 
     first_document: int
@@ -36,9 +36,9 @@ class Run:
         return self.lengths[0] == self.lengths[-1]
 
 
-def cut_runs(lengths: tuple[int, ...]) -> tuple[Run, ...]:
+def cut_runs(lengths: tuple[int, ...]) -> tuple[LengthRun, ...]:
     """[pure] Documents, longest first, as runs of little padding."""
-    runs: list[Run] = []
+    runs: list[LengthRun] = []
     start = first_token = 0
     while start < len(lengths):
         stop, real = start, 0
@@ -48,7 +48,7 @@ def cut_runs(lengths: tuple[int, ...]) -> tuple[Run, ...]:
                 break
             real += lengths[stop]
             stop += 1
-        runs.append(Run(first_document=start, first_token=first_token, lengths=lengths[start:stop]))
+        runs.append(LengthRun(first_document=start, first_token=first_token, lengths=lengths[start:stop]))
         start, first_token = stop, first_token + real
     return tuple(runs)
 
@@ -88,7 +88,7 @@ def run_attention(
     q_RAD: torch.Tensor,
     k_TAD: torch.Tensor,
     v_TAD: torch.Tensor,
-    runs: tuple[Run, ...],
+    runs: tuple[LengthRun, ...],
     *,
     dropout: float,
     window: int | None,
@@ -105,7 +105,7 @@ def _attend(
     q_RAD: torch.Tensor,
     k_TAD: torch.Tensor,
     v_TAD: torch.Tensor,
-    run: Run,
+    run: LengthRun,
     firsts_only: bool,  # noqa: FBT001
     dropout: float,
     window: int | None,
@@ -132,7 +132,7 @@ def _attend(
     return out_XAD if is_token_nL is None else out_XAD[is_token_nL.flatten().nonzero()[:, 0]]
 
 
-def _places(run: Run, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _places(run: LengthRun, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Where each place of the padded run lies among its tokens, and whether it is a token; [n, L]."""
     lengths_n = torch.tensor(run.lengths, device=device)
     starts_n = lengths_n.cumsum(0) - lengths_n

@@ -163,13 +163,13 @@ def values_of(path: Path) -> Json:
 
 
 def refuse_interrupted(folder: Path) -> None:
-    """Raise UsageError where there is a checkpoint, damaged or not, for a training that would begin anew over it."""
+    """Raise UsageError where there is a checkpoint, damaged or not, for a training that would start over it."""
     if not _folders(folder, "step"):
         return
     if newest(folder) is None:
         refuse_damaged(folder)
     raise UsageError(
-        f"{folder} holds an interrupted training; going on and beginning anew are different things;"
+        f"{folder} holds an interrupted training; going on and starting again are different things;"
         " add --resume or --overwrite"
     )
 
@@ -179,7 +179,7 @@ def refuse_damaged(folder: Path) -> None:
     if _folders(folder, "step"):
         raise UsageError(
             f"{folder} holds an interrupted training whose checkpoints are all damaged; "
-            "to begin anew use --overwrite, without --resume"
+            "to start again use --overwrite, without --resume"
         )
 
 
@@ -217,7 +217,7 @@ def load_best(path: Path) -> BestWeights:
 
 
 def clear(folder: Path) -> None:
-    """Remove every checkpoint: the training is over, or begins anew."""
+    """Remove every checkpoint: the training is over, or starts again."""
     _remove([*_folders(folder, "step"), *_folders(folder, "best"), *folder.glob(f"{_SCRATCH}*")])
 
 
@@ -416,7 +416,7 @@ def _read_state(path: Path) -> Json:
     if isinstance(version, int) and version < FORMAT_VERSION:
         raise RefusedError(
             f"{path / STATE_FILE}: format_version {version}; this release goes on from {FORMAT_VERSION}; "
-            "end that training with the assay that began it, or begin anew with --overwrite"
+            "end that training with the assay that began it, or start again with --overwrite"
         )
     if state.pop("crc32") != _crc32_of(state):
         raise ValueError(path)

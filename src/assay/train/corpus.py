@@ -41,7 +41,7 @@ class CorpusRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Corpus:
+class NewsCorpus:
     """The quickstart's rows, and what was left out or kept together to make its accuracy honest."""
 
     rows: tuple[CorpusRow, ...]
@@ -60,7 +60,7 @@ class Corpus:
         return tuple(row for row in self.rows if row.split == name)
 
 
-def load_corpus(*, seed: int = 0) -> Corpus:
+def load_corpus(*, seed: int = 0) -> NewsCorpus:
     """The quickstart's corpus, split by label; the same for the same seed on every machine.
 
     Raises `UsageError` where the package is missing.
@@ -78,7 +78,7 @@ def load_corpus(*, seed: int = 0) -> Corpus:
     size_of_group = Counter(groups)
     splits = split_rows(labels, groups, {str(name): share for name, share in SHARES.items()}, seed=seed)
     by_name: dict[str, Split] = {name: name for name in SHARES}
-    return Corpus(
+    return NewsCorpus(
         rows=tuple(
             CorpusRow(id=file.relative_to(folder).as_posix(), text=text, label=label, split=by_name[split])
             for text, file, label, split in zip(texts, unique.values(), labels, splits, strict=True)

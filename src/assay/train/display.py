@@ -33,6 +33,7 @@ class TrainDisplay:
         self._clock = clock
         self._last_line = clock()
         self._window = RateWindow()
+        self._step, self._num_steps = 0, 1
         self._bar = LiveBar("train") if self._stream.isatty() else None
 
     def __enter__(self) -> Self:
@@ -48,17 +49,27 @@ class TrainDisplay:
         if self._bar:
             self._bar.stop()
 
+    def phase(self, name: str) -> None:
+        """Show what begins: on a terminal until the next step, elsewhere as a line where no step is done yet."""
+        if self._bar:
+            self._bar.update(self._step, self._num_steps, name)
+        elif self._step == 0:
+            self._write({"event": "phase", "task": "train", "phase": name})
+
     def update(self, progress: TrainProgress) -> None:
         """Show where the training stands now; called for each step and each validation."""
         rates = self._window.add(progress)
+        self._step, self._num_steps = progress.step, progress.num_steps
         if self._bar:
             line = live_line(progress, rates, self._window.validation, self._shown_metric)
             self._bar.update(progress.step, progress.num_steps, line)
         elif progress.validation is not None or self._clock() - self._last_line >= JSON_INTERVAL_SECONDS:
             self._last_line = self._clock()
-            line = json.dumps({"event": "progress", "task": "train", **to_json(progress, rates)})
-            self._stream.write(line + "\n")
-            self._stream.flush()
+            self._write({"event": "progress", "task": "train", **to_json(progress, rates)})
+
+    def _write(self, line: Mapping[str, object]) -> None:
+        self._stream.write(json.dumps(line) + "\n")
+        self._stream.flush()
 
 
 def live_line(

@@ -220,13 +220,13 @@ def _meet(
     *,
     way_out: Callable[[], str],
     timeout_seconds: float,
-) -> "_Watch":
+) -> "_PeerWatch":
     """Form the group; returns the watch over its ranks, already beating."""
     timeout = timedelta(seconds=timeout_seconds)
     try:
         store = _open_store(place, environment, timeout)
         _refuse_shared_gpus(store, place, device)
-        watch = _Watch(store, place, way_out=way_out, end_process=device.type == "cuda")
+        watch = _PeerWatch(store, place, way_out=way_out, end_process=device.type == "cuda")
         # sums are recorded by each rank when it likes; to register their buffers NCCL would have all meet
         os.environ.setdefault("NCCL_GRAPH_REGISTER", "0")
         dist.init_process_group(
@@ -295,7 +295,7 @@ def _destroy() -> None:
 # ---------------------------------------------------------------- who has gone
 
 
-class _Watch:
+class _PeerWatch:
     """Counts up in the store for this rank and keeps an eye on the others' counts, in a thread of its own."""
 
     def __init__(self, store: Store, place: Place, *, way_out: Callable[[], str], end_process: bool) -> None:

@@ -43,6 +43,35 @@ class TrainProgress:
 
 
 OnProgress = Callable[[TrainProgress], None]
+OnMessage = Callable[[str], None]
+OnPhase = Callable[[str], None]
+
+
+def _ignore(heard: object) -> None:
+    del heard
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listener:
+    """Who is told of a training while it goes on."""
+
+    on_progress: OnProgress = _ignore
+    """Hears of each step and each validation."""
+    on_message: OnMessage = _ignore
+    """Hears of the split and of what is odd about the rows."""
+    on_phase: OnPhase = _ignore
+    """Hears what begins: reading the rows, loading the base, training, validating, and so on."""
+
+    @classmethod
+    def of(
+        cls, on_progress: OnProgress | None, on_message: OnMessage | None, on_phase: OnPhase | None
+    ) -> "Listener":
+        """One of callbacks that may be missing."""
+        return cls(
+            on_progress=on_progress or _ignore,
+            on_message=on_message or _ignore,
+            on_phase=on_phase or _ignore,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -165,7 +165,7 @@ class Keeper:
         if checkpoint.fingerprint != self._fingerprint:
             raise RefusedError(
                 f"{path}: settings, rows, base or documents a step are not those of that training; "
-                "use them again, or start from the first step with --overwrite"
+                "use them again, or start again with --overwrite"
             )
         trained = self._trained()
         assert set(trained) == set(checkpoint.model), "the fingerprint holds one architecture"

@@ -101,7 +101,7 @@ def launch(
     checkpoint; a second one kills them. Children that were interrupted themselves raise it here. No child
     outlives this call, nor this process by more than `stop_seconds`.
     """
-    group = _Group(on_event or (lambda _: None))
+    group = _Ranks(on_event or (lambda _: None))
     try:
         group.start(command, job, num_processes=num_processes, num_threads=num_threads)
         group.wait_until(lambda: group.is_over)
@@ -122,7 +122,7 @@ def launch(
     return group.ranks[0].result
 
 
-class _Group:
+class _Ranks:
     """The ranks, and what they say."""
 
     def __init__(self, on_event: Callable[[Json], None]) -> None:
@@ -220,7 +220,7 @@ def _place(rank: int, num_processes: int, port: int) -> dict[str, str]:
     }
 
 
-def _first_to_fail(group: _Group) -> _Rank:
+def _first_to_fail(group: _Ranks) -> _Rank:
     """The rank that failed first, after all others were ended.
 
     The others fail of its end, and may say so before its own is seen: a death without a word (but for

@@ -31,7 +31,7 @@ from assay.train.batches import (
     rank_rows,
 )
 from assay.train.distributed import World
-from assay.train.history import History, OnProgress, TrainProgress, Validation, cost
+from assay.train.history import History, Listener, TrainProgress, Validation, cost
 from assay.train.inputs import EncodedSplit, TrainBatch, filled_shape, host_batch, pinned
 from assay.train.model import TrainableClassifier
 from assay.train.predict import predict, too_large
@@ -124,7 +124,7 @@ class Loop:
         rows: EncodedSplit,
         *,
         world: World,
-        on_progress: OnProgress,
+        listener: Listener,
         save: SaveSnapshot,
         is_saving: Callable[[], bool] = lambda: False,
         should_stop: Callable[[], bool] = lambda: False,
@@ -150,7 +150,7 @@ class Loop:
         self._lengths = rows.train.lengths
         self._longest = int(self._lengths.max())
         self._world = world
-        self._on_progress = on_progress
+        self._listener = listener
         self._save = save
         self._is_saving = is_saving
         self._should_stop = should_stop
@@ -359,7 +359,7 @@ class Loop:
         history, total = self.history, self.num_steps
         is_newest = number + 1 == self._step
         share = 1.0 if is_newest else (number + 1) / self._step
-        self._on_progress(
+        self._listener.on_progress(
             TrainProgress(
                 epoch=number // self._steps_per_epoch + 1,
                 num_epochs=self._settings.epochs,
@@ -386,6 +386,7 @@ class Loop:
         """Look at the validation rows; keep the weights where they are the best so far."""
         settings, history = self._settings, self.history
         rows = self._rows.validation
+        self._listener.on_phase(f"validating after step {self._step:,}")
         logits_NC = predict(
             self._classifier, rows, world=self._world, max_batch_tokens=settings.max_batch_tokens
         )

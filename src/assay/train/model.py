@@ -23,7 +23,7 @@ from assay.engine.gpu import embedding_tables
 from assay.errors import UsageError
 from assay.model import families
 from assay.model.families import EncoderWeights, HeadWeights, LayerWeights, Linear, Norm, activate
-from assay.train.attention import Run, cut_runs, flash_attention, run_attention
+from assay.train.attention import LengthRun, cut_runs, flash_attention, run_attention
 from assay.train.inputs import Layout, TrainBatch
 from assay.train.kernels.fused import bias_activation, dropout_add_norm, norm_dropout
 
@@ -143,7 +143,7 @@ class _Pass:
     """What all layers of one pass share."""
 
     batch: TrainBatch
-    runs: tuple[Run, ...] | None
+    runs: tuple[LengthRun, ...] | None
     """How attention is cut up; None for flash attention."""
     dropouts: Dropouts
     seed: torch.Tensor
@@ -420,7 +420,7 @@ class PaddedClassifier(nn.Module):
 
     can_fill = False
     token_table = None
-    """None that is known of: an architecture may look up whatever it likes."""
+    """Unknown: an architecture may look up whatever it likes."""
 
     def __init__(self, model: PreTrainedModel, *, dtype: torch.dtype, gradient_checkpointing: bool) -> None:
         """Run `model` as it is, under autocast where `dtype` is not float32.

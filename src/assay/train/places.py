@@ -91,5 +91,5 @@ def _check_interrupted(settings: TrainSettings, num_ranks: int) -> None:
         changed = [f"{name}={before[name]!r}" for name in before if before[name] != now.get(name)]
         if changed:
             raise RefusedError(
-                f"{path}: that training had {', '.join(changed)}; use them again, or begin anew with --overwrite"
+                f"{path}: that training had {', '.join(changed)}; use them again, or start again with --overwrite"
             )

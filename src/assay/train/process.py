@@ -21,6 +21,7 @@ def body(job: Json, send: Send) -> object:
         TrainSettings(**values),
         on_progress=lambda progress: send({"event": "progress", "value": asdict(progress)}),
         on_message=lambda line: send({"event": "message", "value": line}),
+        on_phase=lambda phase: send({"event": "phase", "value": phase}),
     )
     return report.to_json()
 

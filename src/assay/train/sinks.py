@@ -71,7 +71,7 @@ class Recorder:
                 (self._folder / name).unlink(missing_ok=True)
 
     def begin(self, snapshot: Snapshot | None) -> None:
-        """Open the sinks, to go on after the snapshot or anew.
+        """Open the sinks, to go on after the snapshot or from the start.
 
         Raises StorageError where the file cannot be written, UsageError where Weights & Biases refuses.
         """

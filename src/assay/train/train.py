@@ -8,9 +8,9 @@ them runs `train_here` alike, and rank 0 writes.
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from assay.train.base import load_model
 from assay.train.datasets import Prepared, prepare_given, prepare_rows
 from assay.train.distributed import World
 from assay.train.gradients import Gradients
-from assay.train.history import History, OnProgress, TrainProgress, Validation
+from assay.train.history import History, Listener, OnMessage, OnPhase, OnProgress, TrainProgress, Validation
 from assay.train.inputs import EncodedSplit, encode_split
 from assay.train.keeper import Keeper
 from assay.train.launch import launch, stop_signals
@@ -49,8 +49,6 @@ from assay.train.settings import TrainSettings
 from assay.train.sharded import ShardedGradients, load_tensors, shard, wholes
 from assay.train.sinks import Recorder
 from assay.train.speed import Effort, flops_per_token, peak_flops
-
-OnMessage = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,33 +123,37 @@ def train(
     *,
     on_progress: OnProgress | None = None,
     on_message: OnMessage | None = None,
+    on_phase: OnPhase | None = None,
 ) -> TrainReport:
     """Fine-tunes `settings.base` on the sources of `settings.data`, writes a bundle and says how it went.
 
-    `on_message` hears of splits and of what is odd about the rows. Raises `UsageError`, `InputError` or
-    `BundleError` before the first step where something handed in cannot work, and `WorkError` where the
-    work fails. Nothing is left at `settings.out` unless the training ends well; checkpoints of an
-    interrupted one lie beside it.
+    `on_message` hears of the split and of what is odd about the rows, `on_phase` of what begins. Raises
+    `UsageError`, `InputError` or `BundleError` before the first step where something handed in cannot work,
+    and `WorkError` where the work fails. Nothing is left at `settings.out` unless the training
+    ends well; checkpoints of an interrupted one lie beside it.
     """
     _refuse_dry_run(settings)
     wanted = num_processes(settings)
-    hear_progress, hear_message = on_progress or _ignore, on_message or _ignore
+    listener = Listener.of(on_progress, on_message, on_phase)
     if wanted == 1:
         num_gpus = torch.cuda.device_count()
         if num_gpus > 1 and distributed.find_place(os.environ) is None:
-            hear_message(
+            listener.on_message(
                 f"1 of {num_gpus} GPUs is used; for more set devices, batch_size documents a step on each"
             )
-        return train_here(settings, on_progress=on_progress, on_message=on_message)
+        return train_here(settings, on_progress=on_progress, on_message=on_message, on_phase=on_phase)
     check_places(settings, num_ranks=wanted)
 
     def hear(event: Mapping[str, Any]) -> None:
         if event["event"] == "progress":
-            hear_progress(TrainProgress(**event["value"]))
+            listener.on_progress(TrainProgress(**event["value"]))
         elif event["event"] == "message":
-            hear_message(event["value"])
+            listener.on_message(event["value"])
+        elif event["event"] == "phase":
+            listener.on_phase(event["value"])
 
     folder = checkpoints.training_folder(settings.out)
+    listener.on_phase(f"starting {wanted} processes")
     result: Any = launch(
         [sys.executable, "-m", "assay.train.process"],
         asdict(settings),
@@ -168,10 +170,13 @@ def train_here(
     *,
     on_progress: OnProgress | None = None,
     on_message: OnMessage | None = None,
+    on_phase: OnPhase | None = None,
 ) -> TrainReport:
     """As `train`, in this process: alone, or one rank of those that a launcher started."""
     check_places(settings, num_ranks=num_ranks())
-    return _train(settings, prepare_rows(settings), Parts(), on_progress or _ignore, on_message or _ignore)
+    listener = Listener.of(on_progress, on_message, on_phase)
+    listener.on_phase("reading rows")
+    return _train(settings, prepare_rows(settings), Parts(), listener)
 
 
 def fit(
@@ -182,6 +187,7 @@ def fit(
     parts: Parts | None = None,
     on_progress: OnProgress | None = None,
     on_message: OnMessage | None = None,
+    on_phase: OnPhase | None = None,
 ) -> TrainReport:
     """As `train_here`, with the rows handed in; `settings.data` is then only noted as their origin.
 
@@ -189,16 +195,10 @@ def fit(
     """
     check_places(settings, num_ranks=num_ranks())
     prepared = prepare_given(settings, train_rows, validation_rows)
-    return _train(settings, prepared, parts or Parts(), on_progress or _ignore, on_message or _ignore)
+    return _train(settings, prepared, parts or Parts(), Listener.of(on_progress, on_message, on_phase))
 
 
-def _train(
-    settings: TrainSettings,
-    prepared: Prepared,
-    parts: Parts,
-    on_progress: OnProgress,
-    on_message: OnMessage,
-) -> TrainReport:
+def _train(settings: TrainSettings, prepared: Prepared, parts: Parts, listener: Listener) -> TrainReport:
     """Every rank does the same; rank 0 alone is heard and writes."""
     _refuse_dry_run(settings)
     folder = checkpoints.training_folder(settings.out)
@@ -210,10 +210,10 @@ def _train(
         stop_signals() as should_stop,
     ):
         if world.rank:
-            on_progress = on_message = _ignore
+            listener = Listener()
         for line in (str(prepared.split), *prepared.warnings):
-            on_message(line)
-        ready = _set_up(settings, prepared, world)
+            listener.on_message(line)
+        ready = _set_up(settings, prepared, world, listener.on_phase)
         with Keeper(
             settings,
             prepared,
@@ -232,17 +232,18 @@ def _train(
                 parts.sampler(settings, ready.rows.train, world.world_size),
                 ready.rows,
                 world=world,
-                on_progress=_hearing(on_progress, recorder, ready.effort),
+                listener=_recording(listener, recorder, ready.effort),
                 save=keeper.save,
                 is_saving=keeper.is_saving,
                 should_stop=should_stop,
             )
             if (snapshot := keeper.found()) is not None:
-                on_message(f"going on after step {snapshot.step} of {loop.num_steps}")
+                listener.on_message(f"going on after step {snapshot.step} of {loop.num_steps}")
                 loop.go_on_from(snapshot)
             if world.rank == 0:
                 recorder.begin(snapshot)
             best = loop.run()
+        listener.on_phase("writing the bundle")
         load_tensors(ready.classifier, best.weights)
         tensors = wholes(state_for_saving(ready.classifier))
         trained = _trained(settings, prepared, ready, loop, best, world)
@@ -275,18 +276,22 @@ class _Ready:
     effort: Effort
 
 
-def _set_up(settings: TrainSettings, prepared: Prepared, world: World) -> _Ready:
+def _set_up(settings: TrainSettings, prepared: Prepared, world: World, on_phase: OnPhase) -> _Ready:
     """The rows as tokens, the model on its device and its optimizer."""
     torch.set_num_threads(choose_threads(settings).count)
     dtype = devices.DTYPES[choose_precision(settings, world.device)]
+    on_phase("measuring the device")
     peak = peak_flops(world.device, dtype, num_devices=world.world_size)
     torch.manual_seed(settings.seed)
+    on_phase("loading the base")
     model = load_model(settings, prepared.names)
     untyped: Any = model
+    on_phase("tokenizing")
     rows = encode_split(settings, prepared, untyped.get_input_embeddings().weight.shape[0])
     effort = Effort(
         flops_per_token=flops_per_token(rows.train.lengths, untyped.config, settings), peak_flops=peak
     )
+    on_phase("preparing the first step")
     classifier = make_classifier(
         untyped.to(world.device),
         dtype=dtype,
@@ -368,14 +373,12 @@ def _report(trained: Trained) -> TrainReport:
 # ---------------------------------------------------------------- who hears of it
 
 
-def _hearing(on_progress: OnProgress, recorder: Recorder, effort: Effort) -> OnProgress:
+def _recording(listener: Listener, recorder: Recorder, effort: Effort) -> Listener:
+    """The listener, behind a recorder that writes down the same with the work done."""
+
     def hear(progress: TrainProgress) -> None:
         whole = effort.added_to(progress)
         recorder.write(whole)
-        on_progress(whole)
+        listener.on_progress(whole)
 
-    return hear
-
-
-def _ignore(heard: object) -> None:
-    del heard
+    return replace(listener, on_progress=hear)

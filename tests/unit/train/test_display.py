@@ -9,6 +9,7 @@ import pytest
 from transformers import BertConfig
 
 from assay.engine.measure import flops, model_shape
+from assay.telemetry import LiveBar
 from assay.train.display import TrainDisplay, live_line
 from assay.train.history import TrainProgress
 from assay.train.settings import TrainSettings
@@ -145,6 +146,28 @@ def test_without_a_terminal_progress_is_json():
         "seconds_left": 940,
     }
     assert lines[1]["validation"] == {"accuracy": 0.5, "auc": None}
+
+
+def test_what_goes_on_before_the_first_step_is_shown(monkeypatch):
+    """On a terminal the bar's line names it until a step is told of; elsewhere it is a JSON line, validations not."""
+    stream = io.StringIO()
+    with TrainDisplay("accuracy", stream=stream, clock=lambda: 0.0) as display:
+        display.phase("loading the base")
+        display.update(progress(1, 1.0))
+        display.phase("validating after step 1")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert lines == [{"event": "phase", "task": "train", "phase": "loading the base"}]
+
+    shown = []
+    monkeypatch.setattr(LiveBar, "update", lambda self, done, total, figures: shown.append((done, figures)))
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    display = TrainDisplay("accuracy", stream=stream, clock=lambda: 0.0)
+    display.phase("loading the base")
+    display.update(progress(1, 1.0))
+    display.phase("validating after step 1")
+    assert shown[0] == (0, "loading the base")
+    assert shown[1][1].startswith("epoch 1/2")
+    assert shown[2] == (1, "validating after step 1")
 
 
 def test_the_line_of_a_terminal_holds_every_figure():

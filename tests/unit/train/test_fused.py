@@ -364,7 +364,7 @@ def test_dropout_draws(where, p, monkeypatch):
 
 
 @needs_triton
-def test_a_mask_does_not_hang_on_the_batch(monkeypatch):
+def test_a_mask_does_not_depend_on_the_batch(monkeypatch):
     """A row is dropped alike whatever rows are behind it."""
     kernels = passes("triton", monkeypatch)
     assert torch.equal(kept_of(kernels, (3, 96), 0.5), kept_of(kernels, (11, 96), 0.5)[:3])
@@ -445,7 +445,7 @@ def test_rows_need_not_lie_in_order(monkeypatch):
 
 @pytest.mark.gpu
 @needs_triton
-def test_a_captured_graph_draws_anew(monkeypatch):
+def test_a_captured_graph_draws_again(monkeypatch):
     """Forward and backward in a CUDA graph: a changed seed changes the mask, the same seed brings it back."""
     kernels = passes("triton", monkeypatch)
     inputs = norm_inputs((1_000, 768), torch.bfloat16, ["bias", "residual", "norm_bias"])

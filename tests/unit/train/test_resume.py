@@ -51,7 +51,7 @@ def assert_same_weights(found, expected):
 
 
 def without_seconds(history):
-    """What does not hang on the clock."""
+    """What does not depend on the clock."""
     validations = [dataclasses.replace(each, seconds=0.0) for each in history.validations]
     return dataclasses.replace(history, seconds=0.0, validations=validations)
 
@@ -397,7 +397,7 @@ def test_checkpoints_come_after_validations_and_by_the_clock(calm, everything, t
     assert held.best == "best-00000006"
 
 
-# ---------------------------------------------------------------- refused, or begun anew
+# ---------------------------------------------------------------- refused, or started again
 
 
 @pytest.fixture
@@ -419,12 +419,12 @@ def test_without_resume_an_interrupted_training_is_refused(interrupted, everythi
     assert load(latest(out.with_name("b.training"))).step == 4
 
 
-def test_damaged_checkpoints_are_not_begun_anew_unasked(interrupted, everything):
+def test_damaged_checkpoints_are_not_started_over_unasked(interrupted, everything):
     """A training that cannot be gone on with is given up by --overwrite alone."""
     base, out = interrupted
     for file in out.with_name("b.training").glob("step-*/model.safetensors"):
         file.write_bytes(file.read_bytes()[:100])
-    said = r"whose checkpoints are all damaged; to begin anew use --overwrite, without --resume"
+    said = r"whose checkpoints are all damaged; to start again use --overwrite, without --resume"
     for resume in (False, True):
         with pytest.raises(UsageError, match=said):
             fit(choices(base, out, resume=resume), *everything)
@@ -432,19 +432,19 @@ def test_damaged_checkpoints_are_not_begun_anew_unasked(interrupted, everything)
     assert fit(choices(base, out, overwrite=True), *everything).out == out
 
 
-def test_checkpoints_of_another_format_are_begun_anew_over_when_asked(interrupted, everything):
+def test_checkpoints_of_another_format_are_replaced_when_asked(interrupted, everything):
     """What an older release left is refused, and the way out that the error names is one."""
     base, out = interrupted
     for file in out.with_name("b.training").glob("step-*/state.json"):
         file.write_text(json.dumps({**json.loads(file.read_text()), "format_version": 1}))
     for resume in (False, True):
-        with pytest.raises(RefusedError, match="begin anew with --overwrite"):
+        with pytest.raises(RefusedError, match="start again with --overwrite"):
             fit(choices(base, out, resume=resume), *everything)
     assert "format_version 1" in checkpoints.way_out(out.with_name("b.training"))
     assert fit(choices(base, out, overwrite=True), *everything).out == out
 
 
-def test_overwrite_begins_anew(interrupted, calm, everything):
+def test_overwrite_starts_again(interrupted, calm, everything):
     """From step 1, with whatever settings; nothing of the other training is left."""
     base, out = interrupted
     seen = []
@@ -494,7 +494,7 @@ def test_changed_settings_are_refused(change, interrupted, everything):
     """Going on would mix two trainings; the way out is named."""
     base, out = interrupted
     with pytest.raises(
-        RefusedError, match=r"step-00000004: .*use them again, or begin anew with --overwrite"
+        RefusedError, match=r"step-00000004: .*use them again, or start again with --overwrite"
     ):
         fit(choices(base, out, resume=True, **change), *everything)
 
@@ -557,7 +557,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(kind, interrupted, ever
     _, out = interrupted
     deeper = type(TINY_BERT).from_dict({**TINY_BERT.to_dict(), "num_hidden_layers": 3})
     other = write_base(tmp_path / "base", deeper if kind == "deeper" else PADDED_CONFIGS["deberta-v2"])
-    with pytest.raises(RefusedError, match="begin anew with --overwrite"):
+    with pytest.raises(RefusedError, match="start again with --overwrite"):
         fit(choices(other, out, resume=True), *everything)
 
 

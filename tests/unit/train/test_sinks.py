@@ -117,7 +117,7 @@ def test_a_resumed_training_has_every_step_once(base, rows, tmp_path):
     assert found == expected
 
 
-def test_a_training_that_begins_anew_begins_a_new_file(base, rows, tmp_path):
+def test_a_training_that_starts_again_begins_a_new_file(base, rows, tmp_path):
     """With --overwrite nothing of the interrupted training stays in it."""
     with pytest.raises(KeyboardInterrupt):
         fit(settings(base, tmp_path / "b"), *rows, on_progress=interrupt_at(10))

@@ -132,7 +132,7 @@ def test_a_pass_of_no_weight_changes_nothing():
     assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
 
 
-def test_dropout_hangs_on_the_seed_of_the_pass():
+def test_dropout_depends_on_the_seed_of_the_pass():
     """The same seed draws the same, another one another; the generator before does not matter."""
     rows, losses = make_rows(), []
     for seed in (1, 1, 2):

@@ -17,6 +17,7 @@ from assay.errors import BundleError, InputError, SourceError, UsageError, WorkE
 from assay.labelled.provenance import count_seen, text_hashes
 from assay.labelled.rows import LabelledRows
 from assay.model.tokenizer_files import tokenizer_fingerprint
+from assay.train import resources
 from assay.train import train as training
 from assay.train.history import Validation, cost
 from assay.train.train import fit, train
@@ -166,8 +167,8 @@ def test_a_device_without_bf16_trains_in_float32(monkeypatch):
     """Where scoring takes fp16: its gradients would need scaling."""
     monkeypatch.setattr(devices, "target_of", lambda device: Target(kind="cuda", has_bf16=False))
     gpu = torch.device("cuda")
-    assert training._precision(settings("base", "out"), gpu) == "fp32"
-    assert training._precision(settings("base", "out", precision="bf16"), gpu) == "bf16"
+    assert resources.choose_precision(settings("base", "out"), gpu) == "fp32"
+    assert resources.choose_precision(settings("base", "out", precision="bf16"), gpu) == "bf16"
 
 
 def test_one_class_data_is_refused(base, rows, tmp_path):
@@ -262,8 +263,34 @@ def test_columns_of_different_length_are_refused():
         LabelledRows(texts=("a", "b"), labels=("x",))
 
 
+def test_what_begins_is_told_as_it_does(base, rows, save_rows, tmp_path):
+    """From reading the rows to writing the bundle, in order, each before the work that it names."""
+    data = save_rows("train", rows[0])
+    heard = []
+    train(
+        settings(base, tmp_path / "b", data=(data,), epochs=2),
+        on_phase=heard.append,
+        on_message=lambda line: heard.append(f"said {line.split()[0]}"),
+        on_progress=lambda progress: heard.append("step" if progress.validation is None else "validation"),
+    )
+    once = list(dict.fromkeys(heard))
+    assert once == [
+        "reading rows",
+        "said split:",
+        "measuring the device",
+        "loading the base",
+        "tokenizing",
+        "preparing the first step",
+        "step",
+        "validating after step 8",
+        "validation",
+        "validating after step 16",
+        "writing the bundle",
+    ]
+
+
 def test_who_has_more_gpus_hears_of_it(base, tmp_path, monkeypatch):
-    """One is used unless asked for, as the batch of a step hangs on their number; a launched rank says nothing."""
+    """One is used unless asked for, as the batch of a step depends on their number; a launched rank says nothing."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     monkeypatch.setattr(training, "train_here", lambda *_, **__: None)
     chosen, said = settings(base, tmp_path / "b"), []

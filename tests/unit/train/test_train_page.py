@@ -113,7 +113,7 @@ def test_an_interrupted_training_says_how_to_go_on_and_does(place, monkeypatch, 
     assert main([*words, "--resume"]) == 0
     captured = capsys.readouterr()
     assert "going on after step 5 of " in captured.err
-    assert captured.err.startswith("split: train ")
+    assert "\nsplit: train " in captured.err
     assert captured.out.splitlines()[-1].startswith(
         "next: look at stopped/train_report.html; assay calibrate stopped"
     )

@@ -40,7 +40,7 @@ def dropout_add_norm(
     """Return layer_norm(residual + dropout(x + bias)), [R, H], of x's dtype: for the next product, and as residual.
 
     The two are one tensor in memory. Their gradients meet in the kernel that reads them, which saves the
-    pass over both that autograd would add. `p` is the share dropped. What is dropped hangs on `seed`, int64
+    pass over both that autograd would add. `p` is the share dropped. What is dropped depends on `seed`, int64
     [1] on the device and read there, and on `salt`, a number of the place in the model; it is drawn again,
     not stored, for the way back. Plain torch looks at neither.
     """
