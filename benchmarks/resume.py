@@ -103,7 +103,7 @@ def seconds_to_resume(command: list[str], parts: Path, probe: Path) -> tuple[flo
     process.wait()
     prepared_at, unit, num_rows = first_chunk.read_text().split()
     if f"{unit}.parquet" in there or int(num_rows) != UNIT_ROWS:
-        raise SystemExit(f"the first unit prepared, {unit} of {num_rows} rows, is no new work")
+        raise SystemExit(f"the first unit prepared, {unit} of {num_rows} rows, is not new work")
     return float(prepared_at) - began, to_part
 
 

@@ -461,7 +461,7 @@ def html_text(content: str) -> str:
 def drop_duplicates(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
     """The first row of each text, none of texts with several labels; and what was left out.
 
-    White space does not count. Texts with several numbers keep their first row: raters differ, and that is no error.
+    White space does not count. Texts with several numbers keep their first row, since raters differ.
     """
     by_text: dict[str, list[Row]] = defaultdict(list)
     left_out: Counter[str] = Counter()

@@ -68,11 +68,11 @@ def check_links(root: Path, page: Path) -> Iterator[str]:
         if target_name.startswith("/") or not target.is_relative_to(root.resolve()):
             yield f"{name}: link {link} leaves the repository; make it relative to the page"
         elif not target.exists():
-            yield f"{name}: link {link} leads nowhere; mend the path or remove the link"
+            yield f"{name}: link {link} leads nowhere; fix the path or remove the link"
         elif page.is_relative_to(docs) and not target.is_relative_to(docs.resolve()):
             yield f"{name}: link {link} leaves docs/, so the built site lacks it; name the file instead"
         elif anchor and target.suffix == ".md" and anchor not in anchors(target.read_text(encoding="utf-8")):
-            yield f"{name}: link {link} names no heading of {target.name}; mend the anchor"
+            yield f"{name}: link {link} names no heading of {target.name}; fix the anchor"
 
 
 def tree_entries(text: str, tree_root: str) -> list[TreeEntry] | None:
@@ -187,7 +187,7 @@ def check_reference(
     printed = subprocess.run(command, cwd=root, capture_output=True, text=True, encoding="utf-8", check=False)
     if printed.returncode != 0:
         last_line = (printed.stderr.strip().splitlines() or ["no message"])[-1]
-        yield f"docs/reference/cli.md: {spelled} failed ({last_line}); mend it or remove the page"
+        yield f"docs/reference/cli.md: {spelled} failed ({last_line}); fix it or remove the page"
     elif printed.stdout != page.read_text(encoding="utf-8"):
         yield f"docs/reference/cli.md: out of date; write it with {spelled} > docs/reference/cli.md"
 

@@ -12,7 +12,7 @@ learning rate and as many steps. Trainer: bf16, rows padded to the longest of a 
 0 or 4 loader processes, whichever is faster here. Plain loop: fp32, padded to 128, no clipping, no mixed precision.
 
 First the losses are compared, from the same weights and without dropout, in fp32 and in bf16. Then rounds
-alternate, dropout as the config has it, each training anew from the folder; loading, recording and the first steps
+alternate, dropout as the config has it, each training from the folder each time; loading, recording and the first steps
 are not timed. Figures are medians; ratios medians of pairs. MFU is the plain arithmetic of forward and backward
 pass (three times that of the forward pass, real tokens alone) over what a product of large squares
 reaches in bf16 beside it.
@@ -279,7 +279,7 @@ def sides_of(
     *,
     recipe: Recipe | None = None,
 ) -> dict[str, Callable[..., Training]]:
-    """A function a side that trains it anew from the base."""
+    """A function for each side that trains it from the base."""
     recipe = recipe or case.recipe
     names = [str(number) for number in range(case.num_labels)]
     features = data.in_order(order)

@@ -12,7 +12,7 @@ rows, batch, AdamW, schedule, bf16) and validate all validation rows each so man
 Trainer pads to the longest of a batch, has the fused optimizer, logs nothing, saves nothing, and takes 0 or 4 loader
 processes, whichever is faster. Each round has its seed on both sides, and ends on each once the target is reached; the
 schedule is that of all the recipe's epochs, and a side that does not get there within them ends the benchmark. How
-many steps that takes hangs on the seed: the details give them. The value is the median over rounds of ours over
+many steps that takes depends on the seed: the details give them. The value is the median over rounds of ours over
 Trainer, below 1 means faster; the first round, in which kernels are compiled, is shown and left out.
 """
 

@@ -83,7 +83,7 @@ def test_any_json(server, path, body, kind):
 @given(path=st.sampled_from(PATHS), content=st.binary(max_size=200))
 @FEW
 def test_any_bytes(server, path, content):
-    """Bytes that are no JSON are refused."""
+    """Bytes that are not JSON are refused."""
     answer = httpx.post(f"{server.url}{path}", content=content, headers={"Content-Type": "application/json"})
     assert answer.status_code in {200, 422}
 

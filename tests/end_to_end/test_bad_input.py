@@ -188,7 +188,7 @@ def test_strict_stops_at_a_bad_row(assay):
     file = assay.write("corpus/a.parquet", {"text": texts})
     error = assay.refused(file, "--strict")
     assert error.endswith(
-        "row 2 of source a is bad (null); --strict stops here; with another --run mend the row, or leave "
+        "row 2 of source a is bad (null); --strict stops here; with another --run fix the row, or leave "
         "--strict out to give it an error code"
     )
     assay.run = assay.folder / "other"
@@ -261,7 +261,7 @@ def test_a_parquet_file_with_a_damaged_page(assay, fake_workers):
 
 
 def test_a_gzip_file_cut_short(assay):
-    """Truncated and damaged JSON Lines in gzip are named, status 2, nothing written; mended they are scored."""
+    """Truncated and damaged JSON Lines in gzip are named, status 2, nothing written; fixed they are scored."""
     lines = "".join(json.dumps({"id": row, "text": f"of {row}"}) + "\n" for row in range(3000))
     whole = gzip.compress(lines.encode())
     file = assay.folder / "a.jsonl.gz"
@@ -590,7 +590,7 @@ def test_weights_of_another_size(assay):
 )
 @pytest.mark.parametrize("verb", ["score", "tokenize"])
 def test_lengths_that_cannot_be(assay, verb, options, shown):
-    """Refused with status 2 and the range before there is a run, so that the mended command is no other run."""
+    """Refused with status 2 and the range before there is a run, so that the fixed command is no other run."""
     file = assay.write("a.parquet", {"id": ["x"], "text": ["of"]})
     status, out, lines = assay(verb, file, "--bundle", assay.bundle, "--run", assay.run, *options)
     assert (status, out) == (2, "")

@@ -187,7 +187,7 @@ def test_vanishing_clients(server):
 
 
 def test_garbage(server):
-    """What is no HTTP is refused."""
+    """What is not HTTP is refused."""
     address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
     with socket.create_connection(address, timeout=10) as connection:
         connection.sendall(b"\x00\xff\x16\x03\x01 nonsense\r\n\r\n")
@@ -229,7 +229,7 @@ def test_reload_under_load(folder, tmp_path):
         assert said["fingerprint"] == running.get("/info").json()["fingerprint"] != before
         ready = [json.loads(line) for line in running.lines if '"event":"engine_ready"' in line]
         assert ["made-up logits" in each["engine"] for each in ready] == [True, True]
-        assert "WARNING" not in "".join(running.lines), "good news is no warning"
+        assert "WARNING" not in "".join(running.lines), "good news is not a warning"
 
 
 def test_a_failed_reload_keeps_the_old_bundle(folder, tmp_path):
@@ -248,7 +248,7 @@ def test_a_failed_reload_keeps_the_old_bundle(folder, tmp_path):
 
 
 def test_scores_of_two_bundles_never_mix(tmp_path):
-    """A bundle that was overwritten in place: an engine that starts again finds out, and all is loaded anew."""
+    """A bundle that was overwritten in place: an engine that starts again finds out, and all is loaded again."""
     bundle = write_bundle(tmp_path / "bundle")
     with served(bundle, *FAKE) as running:
         before = running.get("/info").json()["fingerprint"]

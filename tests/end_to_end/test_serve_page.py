@@ -15,7 +15,7 @@ from assay.serve.page import CONTENT_SECURITY_POLICY, FOLDER, PAGE_FILES
 
 CHROMIUM = Path("/usr/bin/chromium")
 REPLACED = "Failed to load resource"
-"""The browser's own note of a status that is no success; the page says it in words."""
+"""The browser's own note of a status that is not a success; the page says it in words."""
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def test_no_unit_is_larger_than_asked_for(source):
 
 @given(sources())
 def test_a_row_group_is_cut_only_where_it_is_larger_than_a_unit(source):
-    """A boundary that is no row-group start lies inside a row group of more than `unit_rows` rows."""
+    """A boundary that is not a row-group start lies inside a row group of more than `unit_rows` rows."""
     num_rows, splits, unit_rows = source
     ends = sorted({*splits, num_rows})
     for boundary in plan_boundaries(num_rows, splits, unit_rows):

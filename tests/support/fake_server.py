@@ -5,7 +5,7 @@
         server.faults.append(Fault(429, {"Retry-After": "1"}))   # the next prediction is answered so
         server.requests                                          # what came
 
-The score of a text hangs on its characters alone, so a mix-up of rows shows.
+The score of a text depends on its characters alone, so a mix-up of rows shows.
 """
 
 import json

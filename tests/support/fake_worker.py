@@ -88,7 +88,7 @@ def read_orders() -> Orders:
 
 
 class FakeWork:
-    """Fills any part schema with values that hang on the id alone; a row with an error has no score."""
+    """Fills any part schema with values that depend on the id alone; a row with an error has no score."""
 
     def __init__(
         self, manifest, orders: Orders | None = None, should_stop: Callable[[], bool] = lambda: False

@@ -100,7 +100,7 @@ class _InFlight:
 
 
 def logits_of(frame, num_outputs):
-    """Logits that hang on a sequence's ids alone."""
+    """Logits that depend on a sequence's ids alone."""
     sums = [
         int(frame.flat_ids[start:stop].sum())
         for start, stop in zip(frame.offsets, frame.offsets[1:], strict=False)

@@ -200,7 +200,7 @@ def test_steps_chart_outlines_each_series_and_names_it():
 
 
 def test_scatter_has_one_range_for_both_axes_and_leaves_out_what_is_not_finite():
-    """A dot a pair; NaN is no place."""
+    """A dot a pair; NaN is not a place."""
     svg = charts.scatter("s", [0.0, 2.0, math.nan], [1.0, 3.0, 1.0], x_label="target", y_label="prediction")
     assert svg.count("<circle") == 2
     parse(charts.scatter("s", [], [], x_label="x", y_label="y"))

@@ -29,7 +29,7 @@ def write(root: Path, **files: str) -> None:
     ],
 )
 def test_quota_of_a_container(tmp_path, content, cores):
-    """cpu.max holds quota and period in microseconds, or "max"; what is neither is no quota."""
+    """cpu.max holds quota and period in microseconds, or "max"; what is neither is not a quota."""
     (tmp_path / "cpu.max").write_text(content)
     assert machine.cpu_quota(tmp_path, tmp_path / "none") == cores
 

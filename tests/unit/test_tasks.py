@@ -78,5 +78,5 @@ def test_every_method_calibrates_something():
     ],
 )
 def test_how_many_outputs_a_head_has(task, num_outputs, takes):
-    """One label alone is no choice, and a regression has one number."""
+    """One label alone is not a choice, and a regression has one number."""
     assert task.takes_outputs(num_outputs) is takes

@@ -85,7 +85,7 @@ def find_calibration(folder: Path) -> tuple[Calibration | None, tuple[str, ...]]
     """The calibration of the bundle in a folder, `None` where there is none, and what to say of it.
 
     The file lies beside the weights or else in the parent folder; there it counts only where the
-    parent is no bundle itself. Raises `BundleError` for a file that cannot be applied as it stands.
+    parent is not a bundle itself. Raises `BundleError` for a file that cannot be applied as it stands.
     """
     notes: list[str] = []
     style = _beside_or_above(folder, STYLE_CALIBRATION_FILE)
@@ -103,7 +103,7 @@ def find_calibration(folder: Path) -> tuple[Calibration | None, tuple[str, ...]]
 
 
 def _beside_or_above(folder: Path, name: str) -> Path | None:
-    """The file in the folder, or in its parent where that is no bundle of its own."""
+    """The file in the folder, or in its parent where that is not a bundle of its own."""
     if (folder / name).exists():
         return folder / name
     above = folder.absolute().parent

@@ -39,7 +39,7 @@ def fit_vector(logits_NC: FloatArray, labels_N: IntArray) -> tuple[FloatArray, F
         unit = fit_temperature(logits_NC, labels_N)
         start = np.ones(logits_NC.shape[1])
     except InputError:
-        # No temperature is best, as where one label is said too often throughout: a bias may mend that.
+        # No temperature is best, as where one label is said too often throughout: a bias may fix that.
         unit = float(logits_NC.std()) or 1.0
         start = np.zeros(logits_NC.shape[1])
     z_NC = logits_NC / unit

@@ -1,4 +1,4 @@
-"""The calibration rows are no rows of the training, of early stopping or of the test.
+"""The calibration rows are not rows of the training, of early stopping or of the test.
 
 Compared by text, by id and by group, as far as each is known: a bundle keeps hashes of the rows that
 made it, by role.

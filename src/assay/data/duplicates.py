@@ -27,7 +27,7 @@ class Duplicates:
 
 
 def count_duplicates(read_ids: Callable[[], Iterable[pa.Array]], num_rows: int) -> Duplicates:
-    """How many ids repeat an earlier one; nulls are no ids and repeat nothing.
+    """How many ids repeat an earlier one; nulls are not ids and repeat nothing.
 
     `read_ids` gives all ids from the first each time it is called. A pass looks at the ids of one bucket, so
     memory holds about 4 million ids, however many there are; equality is of whole values.

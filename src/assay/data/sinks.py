@@ -6,7 +6,7 @@
     csv            each record's own bytes, the new fields behind them
     arrow, text    Parquet, row groups of about 64 MiB (text: columns id and text)
 
-gzip and zstd stay what they were. What is dropped: blank lines, which are no rows.
+gzip and zstd stay what they were. What is dropped: blank lines, which are not rows.
 Memory: one row group of the added columns (Parquet), or a few thousand records.
 """
 
@@ -39,7 +39,7 @@ ROW_GROUP_BYTES = 64 << 20
 GZIP_LEVEL = 6
 
 LINE_KEY = "_line"
-"""Key under which a line that is no JSON object is kept."""
+"""Key under which a line that is not a JSON object is kept."""
 
 OUTPUT_FORMATS = {"parquet": "parquet", "jsonl": "jsonl", "csv": "csv", "arrow": "parquet", "text": "parquet"}
 """The format that a source of each format is written in."""

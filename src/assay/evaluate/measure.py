@@ -321,7 +321,7 @@ def _interval(value: float, name: str, drawn: Resamples | None, resampling: Resa
     if drawn is None:
         return Interval(undefined=_NO_INTERVALS)
     if name not in drawn.drawn:
-        return Interval(undefined="too many rows and labels to rank anew; set fewer --resamples")
+        return Interval(undefined="too many rows and labels to rank again; set fewer --resamples")
     return interval(value, name, drawn, confidence=resampling.confidence, method=resampling.method)
 
 

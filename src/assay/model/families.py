@@ -197,7 +197,7 @@ def why_not_packed(config: Any) -> str | None:  # noqa: ANN401 - a transformers 
 
 
 def extract_weights(model: "PreTrainedModel") -> EncoderWeights | None:
-    """Return the model's weights in the one plain shape; None where it is no classifier that runs packed.
+    """Return the model's weights in the one plain shape; None where it is not a classifier that runs packed.
 
     Tensors are shared with the model where nothing is stacked; dtype and device are the model's.
     """

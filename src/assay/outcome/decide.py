@@ -40,7 +40,7 @@ class Decisions:
     values_NC: Floats
     """Calibrated probabilities; a regression's own values [N, 1]."""
     is_finite_N: npt.NDArray[np.bool_]
-    """Whether there is a score: the rest of such a row is no decision."""
+    """Whether there is a score: the rest of such a row is not a decision."""
     columns: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
     """By name, in the order of `Decider.columns`: numbers [N]; `prediction` of one label as its index [N];
     `labels` as whether each holds, [N, C]."""

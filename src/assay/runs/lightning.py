@@ -233,7 +233,7 @@ class PredictionWriter(BasePredictionWriter):
         if key not in prediction:
             close = difflib.get_close_matches(key, map(str, prediction), 3)
             near = f" (nearest: {', '.join(close)})" if close else ""
-            raise UsageError(f"predict_step returned no {key!r}{near}; mend it, or the keys of outputs")
+            raise UsageError(f"predict_step returned no {key!r}{near}; fix it, or the keys of outputs")
         values = _to_array(prediction[key]).astype(np.float32, copy=False)
         column = self.layout.outputs[key]
         width = output_width(self.layout.schema.field(column).type, column)

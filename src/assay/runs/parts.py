@@ -56,7 +56,7 @@ def open_part(run: Run, unit: Unit, *, read_dictionary: Sequence[str] = ()) -> I
 
 
 def footer_problem(run: Run, unit: Unit, file: pq.ParquetFile) -> str | None:
-    """What shows, before any row is read, that this is no part of the unit; to follow its path."""
+    """What shows, before any row is read, that this is not part of the unit; to follow its path."""
     footer = file.metadata.metadata or {}
     wanted = {FOOTER_RUN_ID: run.manifest.run_id, FOOTER_UNIT: unit.name, FOOTER_ROWS_IN: str(unit.num_rows)}
     for key, value in wanted.items():

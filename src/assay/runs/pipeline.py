@@ -94,7 +94,7 @@ class _UnderWay:
             yield
         except StopRequestedError:
             raise
-        except BaseException as error:  # noqa: BLE001  a panic in a Rust library is no Exception
+        except BaseException as error:  # noqa: BLE001  a panic in a Rust library is not an Exception
             self.is_over = True
             self.error = error if isinstance(error, Exception) else RuntimeError(repr(error))
 

@@ -122,7 +122,7 @@ class PredictionLayout:
             count = self.rows.num_rows if isinstance(self.rows, pa.Table) else self.rows.count_rows()
             if self.num_rows not in (None, count):
                 raise UsageError(
-                    f"num_rows is {self.num_rows} and rows has {count}; leave num_rows out, or mend it"
+                    f"num_rows is {self.num_rows} and rows has {count}; leave num_rows out, or fix it"
                 )
             object.__setattr__(self, "num_rows", count)
         else:
@@ -132,7 +132,7 @@ class PredictionLayout:
         for column in self.row_columns:
             if column not in known:
                 raise UsageError(
-                    f"column {column!r} of the schema is no output and not in rows"
+                    f"column {column!r} of the schema is not an output and not in rows"
                     f"{_nearest(column, known)}; add it to outputs or rows, or drop it from the schema"
                 )
 
@@ -290,7 +290,7 @@ def _read_json(store: Store, path: str) -> dict[str, object]:
     except ValueError as error:
         raise SourceError(f"{store.url}/{path} is not JSON ({error}); use another directory") from error
     if not isinstance(found, dict):
-        raise SourceError(f"{store.url}/{path} is no JSON object; use another directory")
+        raise SourceError(f"{store.url}/{path} is not a JSON object; use another directory")
     return found
 
 
@@ -708,7 +708,7 @@ def _cast(known: pa.Table, column: pa.Field) -> pa.ChunkedArray:
     except (pa.ArrowException, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise SourceError(
-            f"column {column.name!r} of rows cannot become {column.type} ({reason}); mend rows or the schema"
+            f"column {column.name!r} of rows cannot become {column.type} ({reason}); fix rows or the schema"
         ) from error
     if values.null_count and not column.nullable:
         raise SourceError(

@@ -76,5 +76,5 @@ def _number(environment: Mapping[str, str], name: str) -> int:
     try:
         return int(environment[name])
     except ValueError:
-        msg = f"{name}={environment[name]!r} is no whole number; unset it or set --rank and --world-size"
+        msg = f"{name}={environment[name]!r} is not a whole number; unset it or set --rank and --world-size"
         raise UsageError(msg) from None

@@ -270,7 +270,7 @@ def parse_count(text: str) -> int:
     count = float(found[1]) * _SUFFIXES[found[2].lower()] if found else math.nan
     # Written so that NaN and infinity fail.
     if not 1 <= count < 1e18:
-        msg = f"{text!r} is no number of documents; write it as 160M, 250k, 1.5B or 2000000"
+        msg = f"{text!r} is not a number of documents; write it as 160M, 250k, 1.5B or 2000000"
         raise UsageError(msg)
     return round(count)
 

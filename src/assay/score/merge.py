@@ -160,7 +160,7 @@ def choose_columns(run: Run, columns: Sequence[str] | None) -> list[str]:
     for name in columns:
         if name not in names:
             nearest = difflib.get_close_matches(name, names, n=1) or names
-            msg = f"--columns {name!r} is no column of the run's parts; nearest: {', '.join(nearest)}"
+            msg = f"--columns {name!r} is not a column of the run's parts; nearest: {', '.join(nearest)}"
             raise UsageError(msg)
     return [name for name in names if name in columns]
 

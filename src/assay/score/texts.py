@@ -38,7 +38,7 @@ def read_texts(
     text_column: str | None = None,
     text_pair_column: str | None = None,
 ) -> GivenTexts:
-    """The texts of `predict`; raises InputError for what is no column of texts.
+    """The texts of `predict`; raises InputError for what is not a column of texts.
 
     A table is read by the names of its columns. A list of pairs, each a tuple or list of two, is two columns.
     """

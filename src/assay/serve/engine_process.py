@@ -143,7 +143,7 @@ class Computing:
             )
         except (InputError, WorkError) as error:
             return frames.pack_json(Kind.FAILED, {"message": str(error)}, number=head.number)
-        except BaseException as error:  # noqa: BLE001  the device's state is unknown: a new process begins anew
+        except BaseException as error:  # noqa: BLE001  the device's state is unknown: a new process starts over
             traceback.print_exc()
             content = {"message": f"{type(error).__name__}: {error}"[:500], "is_fatal": True}
             self._link.send(frames.pack_json(Kind.FAILED, content, number=head.number))

@@ -93,7 +93,7 @@ class RequestTimings(BaseModel):
 
 
 class PredictResponse(BaseModel):
-    """What the model says of a text; which members there are hangs on the task."""
+    """What the model says of a text; which members there are depends on the task."""
 
     label: Annotated[str | None, Field(description="The predicted label; single-label models.")] = None
     confidence: Annotated[float | None, Field(description="Its probability; single-label models.")] = None
@@ -133,7 +133,7 @@ class Error(BaseModel):
 def check(model: type[BaseModel], content: object) -> Any:  # noqa: ANN401  an instance of the model
     """The checked body; raises Refusal with where it is wrong and how, never with what it holds."""
     if not isinstance(content, dict):
-        raise Refusal("invalid", "the body is no JSON object; /docs has examples")
+        raise Refusal("invalid", "the body is not a JSON object; /docs has examples")
     try:
         return model.model_validate(content)
     except ValidationError as error:

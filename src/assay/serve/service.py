@@ -318,7 +318,7 @@ class Service:
         if engine.ready.fingerprint != deployment.bundle.fingerprint:
             engine.ready = None
             engine.stop()
-            engine.reason = "the bundle changed on disk; it is being loaded anew"
+            engine.reason = "the bundle changed on disk; it is being loaded again"
             engine.num_failed_starts = FAULT_STARTS
             if deployment.warm.done():
                 self.reload()

@@ -172,6 +172,6 @@ def _attempt(tokenizer: Tokenizer, texts: list[Text]) -> list[Document | Refusal
     """The documents, or the same refusal for each where the tokenizer fails."""
     try:
         return tokenizer.documents(texts)
-    except BaseException as error:  # noqa: BLE001  a panic in a Rust library is no Exception
+    except BaseException as error:  # noqa: BLE001  a panic in a Rust library is not an Exception
         _log.exception("tokenizing %d texts failed", len(texts))
         return [refusal_of(error if isinstance(error, Exception) else RuntimeError())] * len(texts)

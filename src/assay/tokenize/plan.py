@@ -115,7 +115,7 @@ def token_schema(id_: pa.Field, encoder: Encoder, *, is_pair: bool) -> pa.Schema
 def find_token_run(patterns: Sequence[str]) -> Run | None:
     """The tokenize run that the one source names, by its directory or its parts; else None.
 
-    Raises SourceError for a run that is no tokenize run or is not finished.
+    Raises SourceError for a run that is not a tokenize run or is not finished.
     """
     if len(patterns) != 1 or any(character in patterns[0] for character in "*?["):
         return None

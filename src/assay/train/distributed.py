@@ -151,7 +151,7 @@ def _number(environment: Mapping[str, str], name: str, default: int | None) -> i
         return int(text or "")
     except ValueError:
         raise UsageError(
-            f"{name}={text!r} is no whole number; start with torchrun or srun, or set it"
+            f"{name}={text!r} is not a whole number; start with torchrun or srun, or set it"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""What makes a folder a bundle, what is refused, and what its fingerprint hangs on."""
+"""What makes a folder a bundle, what is refused, and what its fingerprint depends on."""
 
 import hashlib
 import json
@@ -264,7 +264,7 @@ def test_weights_cut_short_are_refused(tmp_path):
 
 @pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff\xfe"])
 def test_a_damaged_config_is_refused(tmp_path, content):
-    """Not JSON, or JSON that is no object."""
+    """Not JSON, or JSON that is not an object."""
     folder = make(tmp_path / "b")
     (folder / "config.json").write_bytes(content)
     with pytest.raises(BundleError, match=r"config.json: "):
@@ -307,7 +307,7 @@ def test_the_fingerprint_of_an_older_calibration_stays(tmp_path):
 
 
 def test_the_fingerprint_changes_with_the_interval_and_the_whole_scores(tmp_path):
-    """A regression's columns hang on both."""
+    """A regression's columns depend on both."""
     interval = {"method": "conformal", "half_width": 0.5, "coverage": 0.9}
     folders = [
         make(tmp_path / "a", config=REGRESSION),
@@ -321,7 +321,7 @@ def test_the_fingerprint_changes_with_the_interval_and_the_whole_scores(tmp_path
 
 
 def test_the_fingerprint_ignores_what_changes_no_score(tmp_path):
-    """Dates, provenance and the metrics of a calibration are no part of the identity."""
+    """Dates, provenance and the metrics of a calibration are not part of the identity."""
     first = make(
         tmp_path / "a", assay={"created": "x"}, calibration={"temperature": 2.0, "meta": {"n_samples": 1}}
     )

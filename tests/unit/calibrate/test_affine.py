@@ -23,8 +23,8 @@ def test_the_vector_that_spoiled_the_logits_is_undone():
     scale, bias = fit_vector(logits * stretch + shift, labels)
     np.testing.assert_allclose(scale * stretch, 1.0, rtol=0.06)
     # A constant added to all biases changes nothing.
-    mended = bias + scale * shift
-    np.testing.assert_allclose(mended - mended.mean(), 0.0, atol=0.1)
+    fixed = bias + scale * shift
+    np.testing.assert_allclose(fixed - fixed.mean(), 0.0, atol=0.1)
 
 
 def test_no_nearby_vector_is_better():
@@ -42,7 +42,7 @@ def test_no_nearby_vector_is_better():
 
 
 def test_a_biased_model_that_no_temperature_helps_has_a_vector():
-    """One label said too often throughout: temperature scaling gives up, a bias mends it."""
+    """One label said too often throughout: temperature scaling gives up, a bias fixes it."""
     logits, labels = drawn(3_000)
     biased = logits * 0.2 + [8.0, 0.0, 0.0]
     scale, bias = fit_vector(biased, labels)

@@ -594,7 +594,7 @@ def test_a_regression_bundle_has_intervals(tmp_path):
     ],
 )
 def test_a_regression_that_cannot_keep_its_promise_is_refused(tmp_path, labels, match):
-    """Too few rows for the coverage, or targets that are no numbers."""
+    """Too few rows for the coverage, or targets that are not numbers."""
     folder = write_model(tmp_path / "regression", labels=("score",), task="regression")
     rows = LabelledRows(texts=tuple(f"document {n}" for n in range(len(labels))), labels=labels)
     with pytest.raises(InputError, match=match):

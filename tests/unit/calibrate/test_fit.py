@@ -69,7 +69,7 @@ def test_each_method_mends_three_labels(method):
 
 @pytest.mark.parametrize("method", ["logistic", "isotonic"])
 def test_labels_that_are_off_each_in_its_own_way_need_maps_of_their_own(method):
-    """Shifts of +2, -2 and 0: one temperature cannot mend them, a map a label can."""
+    """Shifts of +2, -2 and 0: one temperature cannot fix them, a map a label can."""
     fit_on, fresh = halves(multi(4_000, shift=(2.0, -2.0, 0.0)))
     one = quality(apply_calibration(fresh.logits_NC, fit_map("temperature", fit_on), Task.MULTI_LABEL), fresh)
     each = quality(apply_calibration(fresh.logits_NC, fit_map(method, fit_on), Task.MULTI_LABEL), fresh)

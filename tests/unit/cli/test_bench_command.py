@@ -63,7 +63,7 @@ def test_json_is_one_object(bench):
 @pytest.mark.parametrize(
     ("words", "shown"),
     [
-        (["--for-documents", "lots"], "'lots' is no number of documents; write it as 160M"),
+        (["--for-documents", "lots"], "'lots' is not a number of documents; write it as 160M"),
         (["--device", "tpu"], "device 'tpu' is not known; use cpu, cuda or cuda:K"),
         (["--documents", "0"], "documents is 0; it must be at least 1"),
         (["--text-column", "body"], "no column 'body'"),

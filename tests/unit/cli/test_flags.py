@@ -154,7 +154,7 @@ def test_a_wrong_line_of_a_file_is_refused(config, line, shown):
     ],
 )
 def test_a_file_that_is_no_config_is_refused(config, content, name, shown):
-    """What cannot be parsed, or is no table of settings, is one line with the file and what is wrong."""
+    """What cannot be parsed, or is not a table of settings, is one line with the file and what is wrong."""
     file = config(content, name)
     with pytest.raises(UsageError) as caught:
         parse("--config", file)
@@ -163,7 +163,7 @@ def test_a_file_that_is_no_config_is_refused(config, content, name, shown):
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):
-    """A missing config file, a folder, and one that is no UTF-8 are named."""
+    """A missing config file, a folder, and one that is not UTF-8 are named."""
     (tmp_path / "c.toml").write_bytes(b"\xff\xfe")
     for file in (tmp_path / "none.toml", tmp_path, tmp_path / "c.toml"):
         with pytest.raises(UsageError, match=r"cannot be read .*; give a TOML or YAML file"):

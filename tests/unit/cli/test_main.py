@@ -163,7 +163,7 @@ def test_what_is_missing_or_too_much_is_named(run):
     ],
 )
 def test_a_value_of_the_wrong_type_is_named(run, words, shown):
-    """A number that is none, or a word that is no choice, is shown with its flag and the way out."""
+    """A number that is none, or a word that is not a choice, is shown with its flag and the way out."""
     error = error_of(run("score", "a", "--bundle", "b", "--run", "r", *words))
     assert shown in error
     assert error.endswith("; see assay score --help")

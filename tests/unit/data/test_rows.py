@@ -257,7 +257,7 @@ def test_bad_text_in_parquet(tmp_path):
 
 
 def test_bad_lines_in_jsonl(tmp_path):
-    """A line that is no object, and a text that is none, keep their row and get a code; ids survive."""
+    """A line that is not an object, and a text that is none, keep their row and get a code; ids survive."""
     content = [
         b'{"id": "a", "text": "good"}',
         b'{"id": "b"}',
@@ -287,7 +287,7 @@ def test_bad_lines_in_jsonl(tmp_path):
 
 
 def test_bad_records_in_csv(tmp_path):
-    """A record with another number of fields and a field that is no UTF-8 keep their row and get a code."""
+    """A record with another number of fields and a field that is not UTF-8 keep their row and get a code."""
     (tmp_path / "a.csv").write_bytes(b'id,text\n1,good\n2\n3,"a\nb"\n4,\xff\n5,too,many\n6,\n')
     ids, texts, errors = read_all(tmp_path / "a.csv")
     assert ids == [1, None, 3, 4, None, 6]
@@ -425,7 +425,7 @@ def test_input_ids_in_jsonl(tmp_path):
     assert batch.input_ids.to_pylist() == [[1, 70000], None, []]
     assert batch.errors == {1: "null"}
     path.write_text('{"ids": [1]}\n{"ids": [1, -2]}\n')
-    with pytest.raises(SourceError, match="row 1: 'ids' is no list of token ids"):
+    with pytest.raises(SourceError, match="row 1: 'ids' is not a list of token ids"):
         list(read_rows(one_source(path, columns), columns, 0, 2))
 
 
@@ -578,7 +578,7 @@ def test_a_late_json_id_that_does_not_fit(tmp_path, late):
 
 @pytest.mark.parametrize("late", ["late", "007", str(2**70), "0x1F"])
 def test_a_late_csv_id_that_does_not_fit(tmp_path, late):
-    """An id that is no integer after the first rows names the file, the row and the value."""
+    """An id that is not an integer after the first rows names the file, the row and the value."""
     (tmp_path / "a.csv").write_text("id,text\n" + "".join(f"{number},t\n" for number in [*range(1500), late]))
     with pytest.raises(SourceError, match=rf"a\.csv row 1500: 'id' is '{late}'"):
         read_all(tmp_path / "a.csv")

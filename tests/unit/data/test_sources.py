@@ -271,7 +271,7 @@ def test_a_source_that_is_a_saved_dataset_without_its_files(tmp_path):
     (tmp_path / "saved/data-00000-of-00001.arrow").unlink()
     assert "is named in state.json and missing" in refusal([f"{tmp_path}/saved"])
     (tmp_path / "saved/state.json").write_text("{}")
-    assert "is no state.json of a saved dataset" in refusal([f"{tmp_path}/saved"])
+    assert "is not a state.json of a saved dataset" in refusal([f"{tmp_path}/saved"])
 
 
 def test_splits_and_offsets(tmp_path):

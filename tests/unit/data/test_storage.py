@@ -93,7 +93,7 @@ def test_list_is_recursive_and_sorted(store):
 
 
 def test_info_names_size_and_version(store):
-    """Info gives the size, a recent time, and a version that a change changes; a folder is no file."""
+    """Info gives the size, a recent time, and a version that a change changes; a folder is not a file."""
     store.create("d/a", b"12345")
     before = store.info("d/a")
     assert (before.path, before.size_bytes) == ("d/a", 5)

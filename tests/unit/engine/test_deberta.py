@@ -281,7 +281,7 @@ def test_a_batch_without_types_is_one_of_type_0():
 
 @needs_triton
 def test_head_sizes_without_kernel_run_in_plain_torch():
-    """A head of 24 is no block of Triton's: the rest keeps its kernels."""
+    """A head of 24 is not a block of Triton's: the rest keeps its kernels."""
     model = make("v3", hidden_size=48)
     ids, _ = sequences([4, 9])
     engine = GpuDebertaEngine(

@@ -98,7 +98,7 @@ def test_the_engine_says_what_it_is(bert):
 
 
 def test_no_sequences_give_no_logits(bert):
-    """An empty batch is no pass."""
+    """An empty batch is not a pass."""
     engine = make_engine(bert)
     assert engine.forward(pack([])).shape == (0, 3)
     assert engine.num_padded_tokens == 0
@@ -226,7 +226,7 @@ def test_rows_in_fp8():
 
 
 def test_which_weights_do_not_run_in_fp8():
-    """Pre-norm layers and sizes that are no multiples of 16, in a few words; others do."""
+    """Pre-norm layers and sizes that are not multiples of 16, in a few words; others do."""
     assert why_not_fp8(extract_weights(make_model(intermediate_size=256))) is None
     odd = extract_weights(make_model(intermediate_size=40))
     assert "16" in why_not_fp8(odd)

@@ -77,7 +77,7 @@ def fresh_cache(tmp_path, monkeypatch):
 
 
 def test_what_passed_once_is_not_tried_again(bert, fresh_cache, monkeypatch):
-    """The second load makes no transformers model and gives the same logits; a changed file is tried anew."""
+    """The second load makes no transformers model and gives the same logits; a changed file is tried again."""
     first = load_engine(bert, num_threads=1)
     sequences = pack([[1, 2, 3], [4, 5, 6, 7]])
     calls = []
@@ -98,7 +98,7 @@ def test_what_passed_once_is_not_tried_again(bert, fresh_cache, monkeypatch):
     "content", [b"", b'{"model_type": "be', b"[]", b"{}", b'{"model_type": "bert"}', b"\xff"]
 )
 def test_a_damaged_note_is_none(bert, fresh_cache, content):
-    """The engine is tried again, and noted anew."""
+    """The engine is tried again, and noted again."""
     load_engine(bert, num_threads=1)
     (note,) = (fresh_cache / "assay" / "proofs").iterdir()
     whole = note.read_bytes()

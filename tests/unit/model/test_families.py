@@ -57,7 +57,7 @@ def test_what_does_not_fit_is_named(config, reason):
 
 
 def test_another_head_is_not_packed():
-    """The base model of a known family is no classifier."""
+    """The base model of a known family is not a classifier."""
     assert extract_weights(make(BertConfig(**SHAPE)).bert) is None
 
 

@@ -111,7 +111,7 @@ def test_a_pickle_that_runs_code_is_refused(bundle, capfd):
 
 
 def test_legacy_garbage_is_refused(bundle):
-    """A pytorch_model.bin that is no archive is a BundleError."""
+    """A pytorch_model.bin that is not an archive is a BundleError."""
     (bundle / "model.safetensors").unlink()
     (bundle / "pytorch_model.bin").write_bytes(b"\x80\x02garbage")
     with pytest.raises(BundleError, match="cannot be loaded"):

@@ -114,7 +114,7 @@ def test_thresholds_have_the_names_of_their_labels(task, labels, threshold, thre
 
 
 def test_the_interval_of_a_regression():
-    """The half width to either side, as float32 beside the prediction; NaN stays NaN and is no score."""
+    """The half width to either side, as float32 beside the prediction; NaN stays NaN and is not a score."""
     decisions = decide([[1.5], [np.nan]], Task.REGRESSION, ("score",), half_width=0.25)
     assert list(decisions.columns) == ["prediction", "prediction_low", "prediction_high"]
     assert [float(values[0]) for values in decisions.columns.values()] == [1.5, 1.25, 1.75]

@@ -343,12 +343,12 @@ def test_weights_have_one_checksum():
         ),
         (
             {"outputs": {"occurs_probs": "occurs_prob"}},
-            "'censor_prob' of the schema is no output and not in rows",
+            "'censor_prob' of the schema is not an output and not in rows",
         ),
         ({"outputs": {**OUTPUTS, "x": "query"}}, "has type large_string; outputs are float32"),
         ({"outputs": {"a": "occurs_prob", "b": "occurs_prob"}}, "two outputs go to one column"),
         ({"num_rows": 5}, "num_rows is 5 and rows has 10"),
-        ({"rows": meds_cohort(10).drop(["query"])}, "'query' of the schema is no output and not in rows"),
+        ({"rows": meds_cohort(10).drop(["query"])}, "'query' of the schema is not an output and not in rows"),
         ({"rows": meds_cohort(10).take, "num_rows": -1}, "num_rows is -1; a cohort has 0 rows or more"),
     ],
 )
@@ -459,7 +459,7 @@ def test_many_runs_are_merged_in_passes(tmp_path, monkeypatch, seed):
 
 
 def test_a_publish_that_was_killed_is_gone_on_with(tmp_path, monkeypatch):
-    """Parts without complete.json are no result; the same run completes them, another's are refused."""
+    """Parts without complete.json are not a result; the same run completes them, another's are refused."""
     monkeypatch.setattr(predictions, "PART_ROWS", 10)
     store = LocalStore(tmp_path)
     layout = PredictionLayout(schema=P, outputs={"p": "p"}, num_rows=25)

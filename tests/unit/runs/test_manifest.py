@@ -140,14 +140,14 @@ def test_an_unknown_format_version_is_refused(manifest, version):
 
 @pytest.mark.parametrize("content", [b"", b'{"format_version": 1', b"\x00\xff\xfe"])
 def test_damaged_json_is_named(content):
-    """A run.json that is no JSON is an input error that names the file."""
+    """A run.json that is not JSON is an input error that names the file."""
     with pytest.raises(SourceError, match=r"r/run\.json is not JSON .*start a new run elsewhere"):
         parse_manifest(content, "r/run.json")
 
 
 @pytest.mark.parametrize("content", [b"[]", b"7", b"{}"])
 def test_json_of_another_kind_is_refused(content):
-    """JSON that is no manifest has no version, which is refused."""
+    """JSON that is not a manifest has no version, which is refused."""
     with pytest.raises(RefusedError, match="run format version None"):
         parse_manifest(content, "r/run.json")
 

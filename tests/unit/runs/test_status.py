@@ -67,7 +67,7 @@ def test_no_rate_from_too_little(run, ages):
 
 
 def test_a_clock_that_runs_behind(run):
-    """A part from another machine's future is no negative age."""
+    """A part from another machine's future is not a negative age."""
     publish_at(run, [-30])
     assert status_of(run, now=NOW).seconds_since_last_part == 0
 
@@ -89,6 +89,6 @@ def test_complete(run):
 
 
 def test_no_run(tmp_path):
-    """There is no status of what is no run."""
+    """There is no status of what is not a run."""
     with pytest.raises(SourceError, match="holds no run"):
         status(str(tmp_path))

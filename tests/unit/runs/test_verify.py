@@ -92,13 +92,13 @@ def test_a_run_not_begun(folder, tmp_path):
 
 
 def test_an_extra_file(run):
-    """A Parquet file among the parts that is no unit would be read by others as results: it is named."""
+    """A Parquet file among the parts that is not a unit would be read by others as results: it is named."""
     part_file(run, run.manifest.units()[0]).with_name("mine.parquet").write_bytes(b"anything")
     assert problem(run) == f"parts/mine.parquet is not a unit of this run; {REMOVE.format(run.url)}"
 
 
 def test_a_unit_of_other_boundaries(run):
-    """A part of overlapping rows is no unit of this run."""
+    """A part of overlapping rows is not a unit of this run."""
     part = part_file(run, run.manifest.units()[0])
     part.with_name("a-0-40.parquet").write_bytes(part.read_bytes())
     assert problem(run) == f"parts/a-0-40.parquet is not a unit of this run; {REMOVE.format(run.url)}"
@@ -169,7 +169,7 @@ def test_a_footer_with_another_count(run):
 
 
 def test_a_part_without_footer_keys(run):
-    """A Parquet file that is no part of ours, though named like one, is found."""
+    """A Parquet file that is not part of ours, though named like one, is found."""
     path = part_file(run, run.manifest.units()[0])
     pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
     assert problem(run).startswith("parts/a-0-20.parquet: assay.run_id is '', not ")
@@ -231,7 +231,7 @@ def test_a_missing_source(run, folder):
 
 
 def test_a_touched_source_is_no_other(run, folder):
-    """A source copied back with a new time and the same content is no problem."""
+    """A source copied back with a new time and the same content is not a problem."""
     content = (folder / "a.parquet").read_bytes()
     (folder / "a.parquet").unlink()
     (folder / "a.parquet").write_bytes(content)
@@ -239,7 +239,7 @@ def test_a_touched_source_is_no_other(run, folder):
 
 
 def test_duplicate_ids_are_counted(tmp_path):
-    """Rows whose id an earlier row has too are counted, across sources; they are no problem by themselves."""
+    """Rows whose id an earlier row has too are counted, across sources; they are not a problem by themselves."""
     folder = write_sources(tmp_path / "sources", [30])
     content = (folder / "a.parquet").read_bytes()
     (folder / "b.parquet").write_bytes(content)
@@ -298,7 +298,7 @@ def test_partitions(boundaries, num_rows, fits):
 
 
 def test_no_run(tmp_path):
-    """What is no run cannot be verified; what another Assay wrote is refused."""
+    """What is not a run cannot be verified; what another Assay wrote is refused."""
     with pytest.raises(SourceError, match="holds no run"):
         verify(str(tmp_path))
     (tmp_path / "run.json").write_text('{"format_version": 99}')

@@ -252,7 +252,7 @@ def test_an_error_in_any_step_fails_its_unit_alone(run, step):
 
 
 def test_a_panic_is_a_failure(run):
-    """A panic in a Rust library, which is no Exception in Python, fails its unit and not the thread."""
+    """A panic in a Rust library, which is not an Exception in Python, fails its unit and not the thread."""
 
     class PanicException(BaseException):
         pass

@@ -59,7 +59,7 @@ def test_counts_as_people_write_them(text, count):
 @pytest.mark.parametrize("text", ["", "M", "many", "-5", "0", "0.1", "1e400", "nan", "160MM", "5 %"])
 def test_what_is_no_count_is_refused(text):
     """The value seen, the rule and the way out."""
-    with pytest.raises(UsageError, match="is no number of documents; write it as 160M"):
+    with pytest.raises(UsageError, match="is not a number of documents; write it as 160M"):
         parse_count(text)
 
 
@@ -161,7 +161,7 @@ def test_the_padded_engine_has_nothing_beside_it(source, bundle):
 
 
 def test_bad_rows_are_left_out_and_told(tmp_path, bundle):
-    """A null text is no document of the sample; the report says how many there were."""
+    """A null text is not a document of the sample; the report says how many there were."""
     source = write_parquet(tmp_path / "corpus.parquet", ["one text", None, "another text", None])
     report = bench_here(source, bundle)
     assert (report.sample.num_documents, report.sample.num_rows) == (2, 4)
@@ -200,7 +200,7 @@ def test_stored_ids_are_measured(tmp_path, bundle):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"for_documents": "lots"}, "'lots' is no number of documents"),
+        ({"for_documents": "lots"}, "'lots' is not a number of documents"),
         ({"engine": "fake"}, "engine fake makes scores up"),
         ({"device": "cuda:99"}, "device 'cuda:99' is not there"),
         ({"max_length": 1000}, "takes 1 to 64 tokens"),
@@ -214,7 +214,7 @@ def test_settings_that_cannot_be_are_refused(source, bundle, settings, message):
 
 
 def test_sources_without_a_document_are_refused(tmp_path, bundle):
-    """Nothing to measure is no figure: a missing column, no rows, or none that can be scored."""
+    """Nothing to measure is not a figure: a missing column, no rows, or none that can be scored."""
     source = write_parquet(tmp_path / "nulls.parquet", [None, None])
     with pytest.raises(InputError, match="none of the 2 rows sampled can be scored"):
         bench_here(source, bundle)

@@ -314,7 +314,7 @@ def fake_records(uris, formats, names):
 
 
 def jsonl_lines():
-    """Lines of many shapes; the fifth is no object."""
+    """Lines of many shapes; the fifth is not an object."""
     return [
         b'{"id": "a", "text": "x"}',
         b'  {"id":"b","text":"\\u0141 }","n":{"deep":[1,{}]}}  \r',
@@ -632,7 +632,7 @@ def test_changed_original(tmp_path, name):
 
 
 def test_changed_tokens(tmp_path):
-    """Token parts that are not those that were scored are refused, as is a run that is gone or cut anew."""
+    """Token parts that are not those that were scored are refused, as is a run that is gone or cut again."""
     tokens, run = token_scores(tmp_path)
     part = tmp_path / "tokens" / part_path(tokens.manifest.units()[4])
     content = part.read_bytes()

@@ -98,7 +98,7 @@ def test_predict_says_what_the_bundle_takes(is_pair, place):
 
 @pytest.mark.parametrize("is_pair", [True, False])
 def test_stored_token_ids_say_what_they_are(is_pair, place, tmp_path):
-    """A token run of pairs is no source for a model of single texts, nor the other way round."""
+    """A token run of pairs is not a source for a model of single texts, nor the other way round."""
     other = None if is_pair else "other"
     tokenize_here(place / "rows.parquet", place / "None", tmp_path / "tokens", text_pair_column=other)
     chosen = ScoreSettings(

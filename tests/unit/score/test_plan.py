@@ -156,7 +156,7 @@ def test_lengths_other_than_those_of_the_calibration_are_said(place_of, tmp_path
 
 
 def test_a_copy_elsewhere_is_the_same_run(place_of, tmp_path):
-    """Where sources and bundle lie is no part of a run: another machine may have them elsewhere."""
+    """Where sources and bundle lie is not part of a run: another machine may have them elsewhere."""
     copy = tmp_path / "a.parquet"
     copy.write_bytes((place_of / "a.parquet").read_bytes())
     bundle = write_bundle(tmp_path / "bundle")
@@ -287,7 +287,7 @@ def test_longer_documents_than_the_model_takes_are_refused(place_of, tmp_path):
 
 
 def test_an_unfinished_token_run_is_refused(place_of, tmp_path):
-    """A tokenize run with units left is no source yet."""
+    """A tokenize run with units left is not a source yet."""
     tokenize_here(place_of, tmp_path / "tokens", publish=False, unit_rows=200)
     with pytest.raises(
         SourceError, match=r"3 of 3 units of the tokenize run .* are not published; finish it first"

@@ -547,7 +547,7 @@ def test_throughput_adds_up():
 
 
 def test_idle_stretches_are_cut_and_told():
-    """A day between two tries is no working time."""
+    """A day between two tries is not working time."""
     found = throughput([span(0, 60, 600), span(86_460, 86_520, 600)])
     assert found.active_seconds == pytest.approx(120)
     assert [(cut.at, cut.seconds) for cut in found.cuts] == [(60, 86_400)]

@@ -25,7 +25,7 @@ from assay.tokenize.encode import Encoder
 
 
 class OddEngine(FakeEngine):
-    """The fake engine, save that a document that holds token 9 gets a logit that is no number."""
+    """The fake engine, save that a document that holds token 9 gets a logit that is not a number."""
 
     def __init__(self, odd, **options):
         super().__init__(**options)

@@ -56,7 +56,7 @@ def test_an_empty_variable_is_refused(tmp_path, value):
 )
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_files_from_windows(tmp_path, name, content, mark):
-    """Carriage returns and a byte order mark are no part of names and keys."""
+    """Carriage returns and a byte order mark are not part of names and keys."""
     file = tmp_path / name
     file.write_bytes(f"{mark}{content}".encode())
     keys = read_keys(str(file), {})

@@ -213,7 +213,7 @@ def test_truncation_on_the_left(bundles, on_long):
 
 
 def test_truncation_on_the_left_is_never_ignored(bundles):
-    """It is refused by servers that read long texts otherwise, by `truncate: false`, and where it is no side."""
+    """It is refused by servers that read long texts otherwise, by `truncate: false`, and where it is not a side."""
     text = "first " * 100
     left = {"inputs": text, "truncation_direction": "Left"}
     for on_long in ("window-mean", "window-max", "head-tail"):

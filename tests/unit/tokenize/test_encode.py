@@ -251,7 +251,7 @@ def test_long_document_is_not_tokenized_whole(folder, monkeypatch):
 
 
 def test_batching_does_not_change_ids(folder, monkeypatch):
-    """The ids of a text do not hang on what is encoded with it, nor on the size of a batch or a piece."""
+    """The ids of a text do not depend on what is encoded with it, nor on the size of a batch or a piece."""
     texts = TEXTS * 3
     encoder = Encoder.from_bundle(folder, max_length=16, on_long="window-mean")
     expected = rows_of(encoder.encode(column(texts)))

@@ -57,7 +57,7 @@ def no_weights(folder, _):
 
 
 def nan_weights(folder, _):
-    """One row of an embedding that is no number."""
+    """One row of an embedding that is not a number."""
     tensors = load_file(folder / "model.safetensors")
     tensors["embeddings.word_embeddings.weight"][5] = float("nan")
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})

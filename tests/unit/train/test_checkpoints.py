@@ -174,7 +174,7 @@ def test_a_damaged_newest_falls_back(folder, caplog, damage, said):
 
 
 def test_damaged_best_weights_fall_back_too(folder, caplog):
-    """A checkpoint whose best weights are damaged is no whole one: the training could not end with them."""
+    """A checkpoint whose best weights are damaged is not complete: the training could not end with them."""
     for step in (1, 2):
         best = save_best(folder, BestWeights(step=step, model={"w": torch.ones(9)}))
         save(folder, make(step, best=best.name))

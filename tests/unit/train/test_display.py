@@ -110,7 +110,7 @@ def test_mfu_is_arithmetic_over_time_over_the_peak():
     ],
 )
 def test_what_is_not_trained_costs_no_backward_pass(change, passes):
-    """Forward once, gradients of activations once, of matrices once; frozen layers less; recomputing is no work."""
+    """Forward once, gradients of activations once, of matrices once; frozen layers less; recomputing is not work."""
     config = BertConfig(hidden_size=64, intermediate_size=256, num_hidden_layers=6, num_attention_heads=2)
     settings = TrainSettings(base="b", out="o", data=("d",), **change)
     lengths = np.array([5, 50, 500])

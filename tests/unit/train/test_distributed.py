@@ -99,8 +99,8 @@ def test_the_first_host_of_a_node_list(nodelist, host):
     [
         ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 and WORLD_SIZE=2"),
         ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK=-1"),
-        ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK='x' is no whole number"),
-        ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_PORT=None is no whole number"),
+        ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK='x' is not a whole number"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_PORT=None is not a whole number"),
         ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "1"}, "MASTER_ADDR is not set"),
         ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "0"}, "MASTER_PORT=0"),
         (

@@ -171,7 +171,7 @@ def test_a_child_that_is_interrupted_alone(tmp_path):
 
 
 def test_a_checkpoint_that_could_not_be_written(tmp_path):
-    """A stop whose checkpoint fails is no clean stop: the error says so."""
+    """A stop whose checkpoint fails is not a clean stop: the error says so."""
     full = """
 try:
     open(f"{job['pids']}/listens-0", "w").close()

@@ -117,7 +117,7 @@ def test_loading_reaches_the_parts():
 
 
 def test_a_tensor_of_another_shape_is_left_whole():
-    """The step count of an optimizer is no part of a parameter."""
+    """The step count of an optimizer is not part of a parameter."""
     parameter = next(make()[1].parameters())
     assert isinstance(spread_like(torch.zeros(parameter.shape), parameter), DTensor)
     assert not isinstance(spread_like(torch.zeros(()), parameter), DTensor)

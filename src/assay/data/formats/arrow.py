@@ -84,7 +84,7 @@ def _batches(source: Source, start: int) -> Iterator[pa.RecordBatch]:
 
 
 def cache_files(store: Store, folder: str, uri: str, paths: Sequence[str]) -> set[str]:
-    """Cache files, which lie beside the data files of a saved dataset and are no sources."""
+    """Cache files, which lie beside the data files of a saved dataset and are not sources."""
     found: set[str] = set()
     for state in [path for path in paths if PurePosixPath(path).name == _STATE]:
         below = state.removesuffix(_STATE)
@@ -102,7 +102,7 @@ def _saved_data_files(store: Store, path: str, uri: str) -> set[str]:
     try:
         return {entry["filename"] for entry in json.loads(store.read_bytes(path))["_data_files"]}
     except (ValueError, KeyError, TypeError) as error:
-        msg = f"{uri} is no state.json of a saved dataset ({error!r}); save it again with save_to_disk"
+        msg = f"{uri} is not a state.json of a saved dataset ({error!r}); save it again with save_to_disk"
         raise SourceError(msg) from error
 
 

@@ -100,12 +100,12 @@ def _batch(source: Source, columns: Columns, start: int, table: pa.Table, bad: S
 
 
 def parse_header(header: bytes, uri: str, delimiter: str = ",") -> list[str]:
-    """The column names in a file's first record; raises SourceError where they are no text or not unique."""
+    """The column names in a file's first record; raises SourceError where they are not text or not unique."""
     if not header:
         return []
     values = _parse(header + b"\n", None, delimiter=delimiter)
     if values is None:
-        msg = f"{uri}: its first record is no CSV header; write the column names there"
+        msg = f"{uri}: its first record is not a CSV header; write the column names there"
         raise SourceError(msg)
     try:
         names = [values.column(index)[0].as_py().decode() for index in range(values.num_columns)]
@@ -189,7 +189,7 @@ def _parse(
 
 
 def without_bad_bytes(column: pa.Array) -> tuple[pa.Array, list[int]]:
-    """A column of bytes as large_string, null where it is no UTF-8, and the places of those."""
+    """A column of bytes as large_string, null where it is not UTF-8, and the places of those."""
     try:
         return column.cast(pa.large_string()), []
     except pa.ArrowInvalid:
@@ -208,7 +208,7 @@ def without_bad_bytes(column: pa.Array) -> tuple[pa.Array, list[int]]:
 def to_array(values: pa.Array, kind: pa.DataType, *, first_row: int, uri: str, name: str) -> pa.Array:
     """A large_string column as `kind`; an empty field is an empty string or a null of any other type.
 
-    Raises SourceError naming the first row whose value is no integer where the first rows were.
+    Raises SourceError naming the first row whose value is not an integer where the first rows were.
     """
     if kind == pa.string():
         return values.cast(kind)

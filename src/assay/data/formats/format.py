@@ -57,7 +57,7 @@ class SourceFormat:
     state: Callable[[str], tuple[int, str] | None] = file_state
     """Size and version of what a URI names, as it is now; None where it is gone."""
     left_out: Callable[[Store, str, str, Sequence[str]], set[str]] = nothing_left_out
-    """Files of its ending that are no sources: of a store's folder, its URI, all the paths below it."""
+    """Files of its ending that are not sources: of a store's folder, its URI, all the paths below it."""
     is_compressible: bool = False
     """Whether `.gz` and `.zst` may follow the endings."""
     is_gathered: bool = False

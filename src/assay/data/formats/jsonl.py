@@ -170,7 +170,7 @@ def _token_ids(
         if value is None:
             errors.setdefault(index, NULL)
         elif not _is_token_list(value):
-            msg = f"{source.uri} row {start + index}: {name!r} is no list of token ids (0 to {INT32_MAX})"
+            msg = f"{source.uri} row {start + index}: {name!r} is not a list of token ids (0 to {INT32_MAX})"
             raise SourceError(msg)
     return pa.array(values, pa.list_(pa.int32()))
 
@@ -180,7 +180,7 @@ def _is_token_list(value: object) -> bool:
 
 
 def parse_object(line: bytes) -> dict[str, Any] | None:
-    """The JSON object on a line, None where it holds none; bytes that are no UTF-8 become lone surrogates."""
+    """The JSON object on a line, None where it holds none; bytes that are not UTF-8 become lone surrogates."""
     try:
         value = json.loads(line.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError):

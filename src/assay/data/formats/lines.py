@@ -1,7 +1,7 @@
 """Records of JSON Lines and CSV files, plain or compressed: counting them, and reading a range of them.
 
 A *record* is the bytes of one row, without the LF, or the CR alone, that ends it; that of a CRLF keeps
-its CR. Blank lines are no records; in a CSV file a line end inside quotes is part of its record, and
+its CR. Blank lines are not records; in a CSV file a line end inside quotes is part of its record, and
 the first record is the header, not a row. Everything here counts in the text as it is read:
 decompressed, in UTF-8. Not covered: quotes inside a CSV field that is not quoted as a whole
 (RFC 4180 forbids them; refused).
@@ -306,7 +306,7 @@ def _line_ends(data: Bytes) -> Positions:
 
 
 def _is_blank(line: bytes, line_format: LineFormat) -> bool:
-    """True for a line that is no row: only white space in JSON Lines, nothing at all in CSV."""
+    """True for a line that is not a row: only white space in JSON Lines, nothing at all in CSV."""
     if line_format == "csv":
         return line in {b"", b"\r"}
     return not line or line.isspace()
