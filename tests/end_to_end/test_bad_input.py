@@ -363,6 +363,8 @@ def test_ids_that_occur_twice(assay, fake_workers):
     """They are scored, counted by `verify --duplicates`, merged by place; --unique-ids refuses them."""
     first = assay.write("a.parquet", {"id": ["x", "y", "x", None, None], "text": ["of"] * 5})
     second = assay.write("b.parquet", {"id": ["y", "z"], "text": ["of"] * 2})
+    assert assay.refused(first, second, "--unique-ids", "--dry-run").startswith("2 rows repeat an id")
+    assert assay.score(first, "--dry-run")[0] == 0
     error = assay.refused(first, second, "--unique-ids")
     assert error.startswith("2 rows repeat an id, for example ")
     assert error.endswith("; --unique-ids refuses that; fix the ids, or leave --unique-ids out")
@@ -663,3 +665,48 @@ def test_columns_of_one_name(assay, fake_workers):
     assert assay.score(file)[0] == 0
     (merged,) = assay.merged(file)
     assert pq.ParquetFile(merged).schema_arrow.names[:4] == ["text", "id", "x", "x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "delimiter", "words"),
+    [
+        ("a.csv", "|", ["--delimiter", "|"]),
+        ("a.tsv", "\t", []),
+        ("a.csv", ";", []),
+        ("a.csv", ":", ["--delimiter=:"]),
+    ],
+)
+def test_delimiters_are_kept(assay, fake_workers, name, delimiter, words):
+    """A file with another delimiter is scored, verified and merged with it; run again with another it is refused."""
+    file = assay.folder / name
+    file.write_bytes(f'id,text\r\n1,"of {delimiter} x"\r\n2,of\r\n'.replace(",", delimiter).encode())
+    assert assay.score(file, *words)[0] == 0
+    assert assay.parts()["id"].to_pylist() == [1, 2]
+    (merged,) = assay.merged(file)
+    header, first, *_ = merged.read_bytes().splitlines()
+    assert header.startswith(f"id{delimiter}text{delimiter}".encode())
+    assert first.startswith(f'1{delimiter}"of {delimiter} x"{delimiter}'.encode())
+    status, _, lines = assay.score(
+        file, "--delimiter", ",", "--text-column", header.split(b",")[0].decode()[:7]
+    )
+    assert (status, assay.score(file, *words)[0]) == (2, 0), lines
+
+
+def test_every_command_that_reads_csv_takes_a_delimiter():
+    """Score, tokenize, train, calibrate, evaluate and bench have the setting."""
+    from assay.calibrate.settings import CalibrateSettings
+    from assay.evaluate.settings import EvaluateSettings
+    from assay.score.bench_settings import BenchSettings
+    from assay.score.settings import ScoreSettings
+    from assay.tokenize.settings import TokenizeSettings
+    from assay.train.settings import TrainSettings
+
+    every = (
+        ScoreSettings,
+        TokenizeSettings,
+        TrainSettings,
+        CalibrateSettings,
+        EvaluateSettings,
+        BenchSettings,
+    )
+    assert all("delimiter" in settings.__dataclass_fields__ for settings in every)

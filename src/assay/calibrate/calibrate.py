@@ -405,6 +405,7 @@ def _read(settings: CalibrateSettings, bundle: Bundle, patterns: tuple[str, ...]
         group_column=settings.group_column,
         id_column=settings.id_column,
         format=settings.format,
+        delimiter=settings.delimiter,
     )
 
 

@@ -11,6 +11,8 @@ class SourceFormat(Settings):
 
     format: str | None = None
     """parquet, jsonl, csv, arrow or text, where file names do not tell."""
+    delimiter: str | None = None
+    """One character (or tab) that stands between the fields of CSV, where the header does not tell."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,7 @@ def evaluate(settings: EvaluateSettings) -> EvaluateReport:
         group_column=settings.group_column,
         id_column=settings.id_column,
         format=settings.format,
+        delimiter=settings.delimiter,
     )
     return evaluate_rows(settings, bundle, rows, against=against)
 

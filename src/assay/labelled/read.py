@@ -49,6 +49,7 @@ def read_labelled(
     group_column: str | None = None,
     id_column: str | None = None,
     format: str | None = None,
+    delimiter: str | None = None,
 ) -> LabelledRows:
     """All rows of the sources, in order.
 
@@ -67,7 +68,7 @@ def read_labelled(
     pairs: list[str] = []
     groups: list[str] = []
     ids: list[str] = []
-    for source in find_sources(patterns, format=format, columns=columns):
+    for source in find_sources(patterns, format=format, delimiter=delimiter, columns=columns):
         problems = _Problems()
         for rows in read_rows(source, columns, 0, source.num_rows):
             for at, code in rows.errors.items():

@@ -65,7 +65,7 @@ def plan_score(settings: ScoreSettings, placement: Placement, precision: Compute
         patterns = (f"{token_run.url}/{PARTS}*.parquet",)
         id_name = token_run.manifest.arrow_schema().names[0]
         columns = Columns(text=None, text_pair=None, id=id_name, input_ids="input_ids")
-    sources = find_sources(patterns, format=settings.format, columns=columns)
+    sources = find_sources(patterns, format=settings.format, delimiter=settings.delimiter, columns=columns)
     id_ = id_field(sources, columns)
     if token_run is not None:
         # Rows that were counted when they were tokenized are row numbers still, not ids.

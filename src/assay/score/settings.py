@@ -28,7 +28,7 @@ class ScoreSettings(RunSettings, Texts, SourceFormat, LongDocuments, EngineSetti
     deduplicate: bool = True
     """Run equal token sequences once (within 65,536 documents of a unit)."""
     unique_ids: bool = False
-    """Refuse sources in which an id occurs twice."""
+    """Refuse sources in which an id occurs twice; with --dry-run too, which then reads all ids."""
     plan_for: DeviceKind | None = None
     """Plan the run for workers on GPUs (cuda) or CPUs (cpu), whatever this machine has."""
     parity_documents: int = field(default=32, metadata=within(at_least=0))

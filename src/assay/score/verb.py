@@ -62,6 +62,10 @@ def score(
     for note in (*bundle.notes, other_lengths_of(manifest), here.note):
         if on_message and note:
             on_message(note)
+    if settings.unique_ids and manifest.arrow_schema().names[0] != SOURCE_ROW:
+        refuse_duplicate_ids(
+            [manifest.source(k) for k in range(len(manifest.sources))], manifest.source_columns()
+        )
     if settings.dry_run:
         return ScoreResult(
             run_url=settings.run,
@@ -69,10 +73,6 @@ def score(
             placement=here.placement,
             precision=here.precision,
             outcome=None,
-        )
-    if settings.unique_ids and manifest.arrow_schema().names[0] != SOURCE_ROW:
-        refuse_duplicate_ids(
-            [manifest.source(k) for k in range(len(manifest.sources))], manifest.source_columns()
         )
     try:
         run, outcome = drive_run(

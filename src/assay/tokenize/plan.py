@@ -69,7 +69,9 @@ def plan_tokenize(settings: TokenizeSettings) -> Manifest:
     columns = Columns(
         text=settings.text_column, text_pair=settings.text_pair_column, id=settings.id_column, input_ids=None
     )
-    sources = find_sources(settings.sources, format=settings.format, columns=columns)
+    sources = find_sources(
+        settings.sources, format=settings.format, delimiter=settings.delimiter, columns=columns
+    )
     boundaries = cut_sources(
         sources,
         unit_rows=settings.unit_rows,

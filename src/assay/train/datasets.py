@@ -107,6 +107,7 @@ def _read(settings: TrainSettings, patterns: tuple[str, ...]) -> LabelledRows:
         group_column=settings.group_column,
         id_column=settings.id_column,
         format=settings.format,
+        delimiter=settings.delimiter,
     )
     return rows if settings.limit_rows is None else rows.sample(settings.limit_rows, seed=settings.seed)
 

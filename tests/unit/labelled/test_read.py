@@ -309,3 +309,10 @@ def test_rows_can_be_taken_in_any_order():
     taken = rows.take([2, 0])
     assert taken == LabelledRows(texts=("c", "a"), labels=(3.0, 1.0), groups=("g", "g"), ids=("3", "1"))
     assert taken.num_rows == 2
+
+
+def test_labelled_rows_of_any_delimiter(tmp_path):
+    """A delimiter that is named holds for labelled rows as for any source."""
+    (tmp_path / "a.csv").write_text("text|label\na, b|x\nc;d|y\n")
+    rows = read_labelled([str(tmp_path / "a.csv")], text_column="text", label_column="label", delimiter="|")
+    assert (rows.texts, rows.labels) == (("a, b", "c;d"), ("x", "y"))

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 
 from assay.data.columns import column_path
-from assay.data.formats.format import SourceFile, SourceFormat
+from assay.data.formats.format import FileFormat, SourceFile
 from assay.data.listing import joined
 from assay.data.rows import SourceRows, table_rows
 from assay.data.sources import FINGERPRINT_HEX, Columns, Source, splits_at, unreadable
@@ -106,4 +106,4 @@ def _saved_data_files(store: Store, path: str, uri: str) -> set[str]:
         raise SourceError(msg) from error
 
 
-FORMAT = SourceFormat(name="arrow", endings=(".arrow",), inspect=inspect, read=read, left_out=cache_files)
+FORMAT = FileFormat(name="arrow", endings=(".arrow",), inspect=inspect, read=read, left_out=cache_files)

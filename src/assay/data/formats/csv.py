@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
 from assay.data.formats import lines
-from assay.data.formats.format import SourceFile, SourceFormat
+from assay.data.formats.format import FileFormat, SourceFile
 from assay.data.rows import BATCH_BYTES, NOT_CSV, NOT_UTF8, SourceRows, as_text, null_at
 from assay.data.sources import Columns, Source, id_type, role_paths
 from assay.errors import SourceError, UsageError
@@ -234,7 +234,7 @@ def to_array(values: pa.Array, kind: pa.DataType, *, first_row: int, uri: str, n
     raise SourceError(msg)
 
 
-FORMAT = SourceFormat(
+FORMAT = FileFormat(
     name="csv",
     endings=(".csv", ".tsv"),
     inspect=inspect,

@@ -43,7 +43,7 @@ def nothing_left_out(store: Store, folder: str, uri: str, paths: Sequence[str]) 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SourceFormat:
+class FileFormat:
     """One format, as a value: a row of the table."""
 
     name: str

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from assay.data.formats import lines
-from assay.data.formats.format import SourceFile, SourceFormat
+from assay.data.formats.format import FileFormat, SourceFile
 from assay.data.rows import BATCH_BYTES, INT32_MAX, NOT_JSON, NOT_TEXT, NOT_UTF8, NULL, SourceRows
 from assay.data.sources import Columns, Source, id_column, id_type, role_paths
 from assay.errors import SourceError
@@ -315,7 +315,7 @@ def _as_text(value: object, row: int, uri: str, column: str) -> str | None:
     return json.dumps(value)
 
 
-FORMAT = SourceFormat(
+FORMAT = FileFormat(
     name="jsonl",
     endings=(".jsonl", ".ndjson"),
     inspect=inspect,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from assay.data.formats.format import SourceFile, SourceFormat
+from assay.data.formats.format import FileFormat, SourceFile
 from assay.data.rows import SourceRows, table_rows
 from assay.data.sources import FINGERPRINT_HEX, Columns, Source, role_paths, splits_at, unreadable
 from assay.data.storage import FOOTER_READ_BYTES, MAX_READ_AHEAD_BYTES, is_object_url, split_url
@@ -107,4 +107,4 @@ def _empty_batches(num_rows: int, batch_rows: int) -> Iterator[pa.RecordBatch]:
         yield pa.record_batch({"": rows})
 
 
-FORMAT = SourceFormat(name="parquet", endings=(".parquet", ".pq"), inspect=inspect, read=read)
+FORMAT = FileFormat(name="parquet", endings=(".parquet", ".pq"), inspect=inspect, read=read)

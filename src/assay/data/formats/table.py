@@ -1,10 +1,10 @@
 """The formats that can be read."""
 
 from assay.data.formats import arrow, csv, jsonl, parquet, text
-from assay.data.formats.format import SourceFormat
+from assay.data.formats.format import FileFormat
 from assay.data.formats.lines import compression_of
 
-FORMATS: dict[str, SourceFormat] = {
+FORMATS: dict[str, FileFormat] = {
     known.name: known for known in (parquet.FORMAT, jsonl.FORMAT, csv.FORMAT, arrow.FORMAT, text.FORMAT)
 }
 """By name, in the order in which they are shown."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from assay.data.formats.format import SourceFile, SourceFormat
+from assay.data.formats.format import FileFormat, SourceFile
 from assay.data.listing import folder_files, glob_files, is_glob, joined
 from assay.data.rows import BATCH_BYTES, SourceRows, rows_of
 from assay.data.sources import FINGERPRINT_HEX, Columns, Source, role_paths
@@ -89,4 +89,4 @@ def _files(uri: str) -> tuple[Store, str, list[FileInfo]]:
     return glob_files(uri) if is_glob(path) else (store, "", [])
 
 
-FORMAT = SourceFormat(name="text", endings=ENDINGS, inspect=inspect, read=read, state=state, is_gathered=True)
+FORMAT = FileFormat(name="text", endings=ENDINGS, inspect=inspect, read=read, state=state, is_gathered=True)
