@@ -9,13 +9,18 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Self, TextIO
 
 JSON_INTERVAL_SECONDS = 60.0
 SHORTEST_RATE_SECONDS = 0.05
+SMOOTHED_SECONDS = 5.0
+SMOOTHED_SHARE = 0.5
+"""A new end counts in full after so many seconds, or such a share of the time so far."""
+SHORTEST_BAR = 8
+LONGEST_BAR = 24
 
 
 @dataclass(kw_only=True, slots=True)
@@ -59,6 +64,8 @@ class Progress:
     rows_total: int
     rows_done: int
     """Rows in published parts, plus rows under way here."""
+    phase: str | None = None
+    """What is done before there is a first row: `starting`, `loading`, `parity`, `first unit`; None from then on."""
     counters: Counters = field(default_factory=Counters)
     """What this driver's workers did since it began."""
     seconds: float = 0.0
@@ -81,27 +88,52 @@ class Progress:
         padded = self.counters.padded_tokens
         return max(0.0, 1.0 - self.counters.tokens / padded) if padded else 0.0
 
-    @property
-    def seconds_left(self) -> float | None:
-        """Time to the end at the present rate; None while there is no rate."""
-        rate = self.rows_per_second
-        return (self.rows_total - self.rows_done) / rate if rate > 0 else None
-
-    def to_json(self) -> dict[str, float | int | None]:
+    def to_json(self, seconds_left: float | None = None) -> dict[str, float | int | str | None]:
         """The figures as one flat JSON object."""
-        left = self.seconds_left
         return {
+            "phase": self.phase,
             "units_done": self.units_done,
             "units_total": self.units_total,
             "rows_done": self.rows_done,
             "rows_total": self.rows_total,
-            "docs_per_second": round(self.rows_per_second, 1),
+            "docs_per_second": _rounded(self.rows_per_second),
             "tokens_per_second": round(self.tokens_per_second),
             "padding_waste": round(self.padding_waste, 4),
             "error_rows": self.counters.error_rows,
             "seconds": round(self.seconds, 1),
-            "seconds_left": None if left is None else round(left),
+            "seconds_left": None if seconds_left is None else round(seconds_left),
         }
+
+
+def _rounded(rate: float) -> float:
+    """One decimal, or two digits of a slow rate."""
+    return round(rate, 1) if rate >= 1 else float(f"{rate:.2g}")
+
+
+class TimeLeft:
+    """How long until all is done, from readings of what is: (0, 0), (2.5, 512), ... seconds and rows.
+
+    Each reading tells an end, at the rate of the whole time; the answer is to a mean of these ends in which
+    the later ones weigh more. So what comes in bursts, a unit or a chunk at a time, makes no jump, and at a
+    steady rate the answer counts down.
+    """
+
+    def __init__(self, *, done: float) -> None:
+        """Begin at 0 seconds, with so much done before."""
+        self._first = done
+        self._seconds = 0.0
+        self._end: float | None = None
+
+    def add(self, seconds: float, done: float, total: float) -> float | None:
+        """The seconds left after a reading; None while nothing was done."""
+        if done >= total:
+            return 0.0
+        if done > self._first and seconds > max(self._seconds, SHORTEST_RATE_SECONDS):
+            end = seconds + (total - done) * seconds / (done - self._first)
+            share = min(1.0, (seconds - self._seconds) / max(SMOOTHED_SECONDS, SMOOTHED_SHARE * seconds))
+            self._end = end if self._end is None else self._end + share * (end - self._end)
+            self._seconds = seconds
+        return None if self._end is None else max(0.0, self._end - seconds)
 
 
 def format_duration(seconds: float | None) -> str:
@@ -144,68 +176,102 @@ class ProgressDisplay:
         self._title = title
         self._stream = stream or sys.stderr
         self._clock = clock
-        self._last_line = clock()
-        self._bar = LiveBar(title) if self._stream.isatty() else None
+        self._began = self._last_line = clock()
+        self._progress: Progress | None = None
+        self._time_left: TimeLeft | None = None
+        self._seconds_left: float | None = None
+        self._live = LiveLine(self._line) if self._stream.isatty() else None
 
     def __enter__(self) -> Self:
         """Begin showing."""
-        if self._bar:
-            self._bar.start()
+        if self._live:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop showing, leaving the last state on a terminal."""
-        if self._bar:
-            self._bar.stop()
+        if self._live:
+            self._live.stop()
 
     def update(self, progress: Progress) -> None:
         """Show where the run stands now; cheap enough to call several times a second."""
-        if self._bar:
-            figures = (
-                f"{format_count(progress.rows_done)}/{format_count(progress.rows_total)} docs, "
-                f"{format_count(progress.rows_per_second)} docs/s, "
-                f"{format_count(progress.tokens_per_second)} tok/s, "
-                f"{progress.padding_waste:.0%} padding, {format_duration(progress.seconds_left)} left"
+        self._progress = progress
+        if self._time_left is None and progress.seconds:
+            self._time_left = TimeLeft(done=progress.rows_done - progress.counters.rows)
+        if self._time_left is not None:
+            self._seconds_left = self._time_left.add(
+                progress.seconds, progress.rows_done, progress.rows_total
             )
-            self._bar.update(progress.rows_done, progress.rows_total, figures)
-        elif self._clock() - self._last_line >= JSON_INTERVAL_SECONDS:
+        if self._live is None and self._clock() - self._last_line >= JSON_INTERVAL_SECONDS:
             self._last_line = self._clock()
-            line = {"event": "progress", "task": self._title, **progress.to_json()}
+            line = {"event": "progress", "task": self._title, **progress.to_json(self._seconds_left)}
             self._stream.write(json.dumps(line) + "\n")
             self._stream.flush()
 
+    def _line(self, width: int) -> str:
+        progress, elapsed = self._progress, self._clock() - self._began
+        if progress is None:
+            return bar_line(self._title, 0.0, ["starting", format_duration(elapsed)], width)
+        share = progress.rows_done / progress.rows_total if progress.rows_total else 1.0
+        return bar_line(self._title, share, run_figures(progress, self._seconds_left, elapsed), width)
 
-class LiveBar:
-    """A bar with a line of figures on stderr; rich is imported only where there is a terminal to show it on."""
 
-    def __init__(self, title: str) -> None:
-        """Show a bar under `title` from `start` on."""
+def run_figures(progress: Progress, seconds_left: float | None, elapsed: float) -> list[str]:
+    """What stands behind the bar of a run, the most important first; `elapsed` from the start of the command."""
+    if progress.phase is not None:
+        return [progress.phase, format_duration(elapsed)]
+    return [
+        f"{format_rate(progress.rows_per_second)} docs/s",
+        f"{format_duration(seconds_left)} left",
+        f"{format_count(progress.rows_done)}/{format_count(progress.rows_total)} docs",
+        f"{format_rate(progress.tokens_per_second)} tok/s",
+        f"{progress.padding_waste:.0%} padding",
+        f"{format_duration(elapsed)} so far",
+    ]
+
+
+def bar_line(title: str, share: float, figures: Sequence[str], width: int) -> str:
+    """`score ━━━━━━────── 42% 12 docs/s, 1:02 left`, in at most `width` columns.
+
+    Figures come with the most important first; the last ones are left out whole until a bar fits, the
+    first two stay.
+    """
+    percent = f"{math.floor(100 * min(max(share, 0.0), 1.0)):3d}%"  # 100% is for the end alone
+    for count in range(len(figures), 1, -1):
+        text = f"{percent} {', '.join(figures[:count])}"
+        room = width - len(title) - len(text) - 2
+        if room >= SHORTEST_BAR:
+            break
+    cells = max(0, min(room, LONGEST_BAR))
+    full = round(cells * min(max(share, 0.0), 1.0))
+    return f"{title} {'━' * full}{'─' * (cells - full)} {text}"[:width]
+
+
+class LiveLine:
+    """A line on stderr that is made again four times a second; rich is imported only where there is a terminal."""
+
+    def __init__(self, make: Callable[[int], str]) -> None:
+        """Show what `make` gives for a number of columns, from `start` on."""
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as RichProgress
+        from rich.live import Live
+        from rich.text import Text
 
-        self._rich = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f}% {task.fields[figures]}"),
-            console=Console(stderr=True),
+        console = Console(stderr=True)
+        self._live = Live(
+            console=console,
+            get_renderable=lambda: Text(make(console.width), no_wrap=True, overflow="crop"),
             refresh_per_second=4,
         )
-        self._task = self._rich.add_task(title, total=None, figures="starting")
 
     def start(self) -> None:
         """Begin showing."""
-        self._rich.start()
+        self._live.start()
 
     def stop(self) -> None:
         """Stop showing, leaving the last state."""
-        self._rich.stop()
-
-    def update(self, done: float, total: float, figures: str) -> None:
-        """Show that `done` of `total` is done, and the figures."""
-        self._rich.update(self._task, completed=done, total=max(total, 1), figures=figures)
+        self._live.stop()
 
 
 def configure_logging(*, debug: bool = False) -> None:

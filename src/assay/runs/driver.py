@@ -25,6 +25,7 @@ from assay.runs.protocol import (
     Finish,
     Listening,
     Loading,
+    Phase,
     Ready,
     Stop,
     Take,
@@ -38,6 +39,8 @@ TRIES_PER_UNIT = 3
 STARTS_PER_WORKER = 3
 POLL_SECONDS = 0.2
 STOP_SECONDS = 60.0
+PHASES: tuple[Phase, ...] = ("starting", "loading", "parity")
+"""Of a worker, in order, before it is ready."""
 FATAL_ERRORS = (UsageError, InputError, RefusedError, CheckError, StorageError)
 """What no retry can fix, of whichever worker it comes."""
 
@@ -107,7 +110,9 @@ class _Worker:
         self.index = index
         self.assigned: deque[Unit] = deque()
         self.counters = Counters()
-        self.phase = "starting"
+        self.phase: Phase = "starting"
+        self.rows_before = 0
+        """Rows that it had counted when it began with the unit it is at."""
         self.listening = False
         self.ready = False
         self.ended = False
@@ -239,7 +244,7 @@ class Driver:
             case UnderWay(counters=counters):
                 worker.counters = counters
             case Done(created=created, counters=counters):
-                worker.counters = counters
+                worker.counters, worker.rows_before = counters, counters.rows
                 self._mark_published(worker.assigned.popleft())
                 self._published_here += created
                 self._published_at = time.monotonic()
@@ -256,6 +261,7 @@ class Driver:
             worker.listening = False
             self._put_back(worker)
             return
+        worker.rows_before = worker.counters.rows
         self._retry(worker.assigned.popleft(), event.message)
 
     def _on_end(self, worker: _Worker, event: Ended) -> None:
@@ -328,19 +334,29 @@ class Driver:
     def _report(self) -> None:
         if self._on_progress is None:
             return
-        counters = self._counters()
         begun = self._ready_at
+        under_way = sum(worker.counters.rows - worker.rows_before for worker in self._workers)
         self._on_progress(
             Progress(
                 units_total=self._units_total,
                 units_done=len(self._published),
                 rows_total=self._rows_total,
-                rows_done=self._rows_published,
-                counters=counters,
+                rows_done=min(self._rows_published + under_way, self._rows_total),
+                phase=self._phase(),
+                counters=self._counters(),
                 seconds=time.monotonic() - begun if begun is not None else 0.0,
                 num_workers=len(self._workers),
             )
         )
+
+    def _phase(self) -> str | None:
+        """What the worker that is furthest is doing, while none has counted a row."""
+        if self._published_at is not None or self._counters().rows:
+            return None
+        if any(worker.ready for worker in self._workers):
+            return "first unit"
+        phases = [worker.phase for worker in self._workers]
+        return max(phases, key=PHASES.index, default="starting")
 
     def _counters(self) -> Counters:
         total = Counters()

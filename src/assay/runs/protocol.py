@@ -1,11 +1,13 @@
 """What a driver and a worker say to each other, whatever carries it: values, and their JSON for a pipe."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from assay.telemetry import Counters
 
 Json = dict[str, Any]
+Phase = Literal["starting", "loading", "parity"]
+"""What a worker does before it is ready, for people."""
 
 
 # ---------------------------------------------------------------- driver -> worker
@@ -43,8 +45,8 @@ class Listening:
 class Loading:
     """What the worker does before it is ready."""
 
-    phase: str
-    """For people: `parity`; `loading` goes without saying."""
+    phase: Phase
+    """`loading` goes without saying."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

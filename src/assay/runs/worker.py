@@ -25,6 +25,7 @@ from assay.runs.protocol import (
     Finish,
     Listening,
     Loading,
+    Phase,
     Ready,
     Take,
     UnderWay,
@@ -54,7 +55,7 @@ class Mailbox:
         if not self._parent.send(event_to_json(event)):
             self._stop.set()
 
-    def say_phase(self, phase: str) -> None:
+    def say_phase(self, phase: Phase) -> None:
         """Tell the driver what is being done before the work is loaded."""
         self.send(Loading(phase=phase))
 

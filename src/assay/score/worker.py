@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from assay.bundle.bundle import Bundle
 from assay.bundle.load import load_bundle
 from assay.errors import RefusedError
+from assay.runs.protocol import Phase
 from assay.runs.run import Run, open_run
 from assay.runs.worker import Mailbox, worker_main
 from assay.score.kind import SCORE
@@ -33,7 +34,7 @@ def open_score_work(
     device: str,
     num_threads: int | None,
     should_stop: Callable[[], bool] = lambda: False,
-    say_phase: Callable[[str], None] = lambda _: None,
+    say_phase: Callable[[Phase], None] = lambda _: None,
 ) -> ScoreWork:
     """The work of a scoring run on one device; its `load` loads the engine.
 
@@ -78,7 +79,7 @@ def load_scorer(
     device: str,
     num_threads: int | None,
     should_stop: Callable[[], bool],
-    say_phase: Callable[[str], None],
+    say_phase: Callable[[Phase], None],
 ) -> "Scorer":
     """The scorer of a run on one device, past the parity gate; takes seconds."""
     from assay.score.scorer import Scorer

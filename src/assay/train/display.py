@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from assay.tasks import MetricName
-from assay.telemetry import JSON_INTERVAL_SECONDS, LiveBar, format_duration, format_rate
+from assay.telemetry import JSON_INTERVAL_SECONDS, LiveLine, bar_line, format_duration, format_rate
 from assay.train.history import TrainProgress
 from assay.train.speed import Rates, RateWindow
 
@@ -33,37 +33,37 @@ class TrainDisplay:
         self._clock = clock
         self._last_line = clock()
         self._window = RateWindow()
-        self._step, self._num_steps = 0, 1
-        self._bar = LiveBar("train") if self._stream.isatty() else None
+        self._began = self._last_line
+        self._phase: str | None = "starting"
+        self._newest: tuple[TrainProgress, Rates] | None = None
+        self._live = LiveLine(self.line) if self._stream.isatty() else None
 
     def __enter__(self) -> Self:
         """Begin showing."""
-        if self._bar:
-            self._bar.start()
+        if self._live:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop showing, leaving the last state on a terminal."""
-        if self._bar:
-            self._bar.stop()
+        if self._live:
+            self._live.stop()
 
     def phase(self, name: str) -> None:
         """Show what begins: on a terminal until the next step, elsewhere as a line where no step is done yet."""
-        if self._bar:
-            self._bar.update(self._step, self._num_steps, name)
-        elif self._step == 0:
+        self._phase = name
+        if self._live is None and self._newest is None:
             self._write({"event": "phase", "task": "train", "phase": name})
 
     def update(self, progress: TrainProgress) -> None:
         """Show where the training stands now; called for each step and each validation."""
         rates = self._window.add(progress)
-        self._step, self._num_steps = progress.step, progress.num_steps
-        if self._bar:
-            line = live_line(progress, rates, self._window.validation, self._shown_metric)
-            self._bar.update(progress.step, progress.num_steps, line)
-        elif progress.validation is not None or self._clock() - self._last_line >= JSON_INTERVAL_SECONDS:
+        self._newest, self._phase = (progress, rates), None
+        if self._live is None and (
+            progress.validation is not None or self._clock() - self._last_line >= JSON_INTERVAL_SECONDS
+        ):
             self._last_line = self._clock()
             self._write({"event": "progress", "task": "train", **to_json(progress, rates)})
 
@@ -71,26 +71,39 @@ class TrainDisplay:
         self._stream.write(json.dumps(line) + "\n")
         self._stream.flush()
 
+    def line(self, width: int) -> str:
+        """What a terminal of so many columns shows now."""
+        share, figures = 0.0, [self._phase or "starting", format_duration(self._clock() - self._began)]
+        if self._newest is not None:
+            progress, rates = self._newest
+            share = progress.step / max(1, progress.num_steps)
+            if self._phase is None:
+                figures = live_figures(progress, rates, self._window.validation, self._shown_metric)
+        return bar_line("train", share, figures, width)
 
-def live_line(
+
+def live_figures(
     progress: TrainProgress, rates: Rates, validation: TrainProgress | None, shown_metric: MetricName
-) -> str:
-    """What stands behind the bar; the loss is the mean of the newest steps."""
-    parts = [
-        f"epoch {progress.epoch}/{progress.num_epochs}",
-        f"step {progress.step:,}/{progress.num_steps:,}",
+) -> list[str]:
+    """What stands behind the bar, the most important first; the loss is the mean of the newest steps."""
+    rate = rates.samples_per_second
+    figures = [
+        f"{'-' if rate is None else format_rate(rate)} samples/s",
         f"{format_duration(rates.seconds_left)} left",
         f"loss {rates.loss:.4f}",
     ]
     if validation is not None and validation.validation is not None:
-        parts.append(f"{shown_metric} {validation.validation[shown_metric]:.4f}")
-    parts.append(f"lr {progress.learning_rate:.2e}")
-    if rates.samples_per_second is not None and rates.tokens_per_second is not None:
-        parts.append(f"{format_rate(rates.samples_per_second)} samples/s")
-        parts.append(f"{format_rate(rates.tokens_per_second)} tok/s")
+        figures.append(f"{shown_metric} {validation.validation[shown_metric]:.4f}")
+    figures += [
+        f"epoch {progress.epoch}/{progress.num_epochs}",
+        f"step {progress.step:,}/{progress.num_steps:,}",
+        f"lr {progress.learning_rate:.2e}",
+    ]
+    if rates.tokens_per_second is not None:
+        figures.append(f"{format_rate(rates.tokens_per_second)} tok/s")
     if rates.mfu is not None:
-        parts.append(f"{rates.mfu:.0%} MFU")
-    return ", ".join(parts)
+        figures.append(f"{rates.mfu:.0%} MFU")
+    return figures
 
 
 def to_json(progress: TrainProgress, rates: Rates) -> dict[str, object]:

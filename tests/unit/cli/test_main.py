@@ -438,6 +438,7 @@ def test_without_a_terminal_progress_is_a_json_line_a_minute():
     assert lines[0] == {
         "event": "progress",
         "task": "score",
+        "phase": None,
         "units_done": 2,
         "units_total": 10,
         "rows_done": 250,

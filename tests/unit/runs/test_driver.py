@@ -14,9 +14,9 @@ from support.fake_worker import Orders, deaths_met, plan_deaths
 
 from assay.errors import RefusedError, SourceError, StorageError, UnitError, WorkError
 from assay.runs.drive import drive_run
-from assay.runs.driver import Driver, Outcome
+from assay.runs.driver import Driver, Outcome, WorkerSpec
 from assay.runs.local import process_worker, python_worker
-from assay.runs.protocol import Ended, Finish, Ready, Take
+from assay.runs.protocol import Ended, Finish, Listening, Loading, Ready, Take, UnderWay
 from assay.runs.verify import verify
 from assay.telemetry import Counters
 
@@ -344,3 +344,41 @@ def test_the_idle_share_is_of_all_devices(device_seconds, seconds, expected):
         num_workers=2,
     )
     assert outcome.idle_share == expected
+
+
+def test_progress_names_the_phase(run):
+    """From the start to the first row it is told what the worker that is furthest does; then no more."""
+    heard, scripted = [], []
+
+    class Scripted:
+        """A worker that says what the test says."""
+
+        def __init__(self, hear):
+            self.say = hear
+            scripted.append(self)
+
+        def send(self, command):
+            pass
+
+        def kill(self):
+            self.say(Ended(cause="killed"))
+
+        def wait(self, seconds):
+            return True
+
+    said = [
+        Listening(),
+        Loading(phase="parity"),
+        Ready(description="x"),
+        UnderWay(counters=Counters(rows=5)),
+    ]
+
+    def hear(progress):
+        heard.append((progress.phase, progress.rows_done))
+        if not said:
+            raise KeyboardInterrupt
+        scripted[0].say(said.pop(0))
+
+    with pytest.raises(KeyboardInterrupt):
+        Driver(run, [WorkerSpec(name="scripted", start=Scripted)], on_progress=hear).run()
+    assert heard == [("starting", 0), ("loading", 0), ("parity", 0), ("first unit", 0), (None, 5)]

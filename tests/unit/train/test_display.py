@@ -9,8 +9,8 @@ import pytest
 from transformers import BertConfig
 
 from assay.engine.measure import flops, model_shape
-from assay.telemetry import LiveBar
-from assay.train.display import TrainDisplay, live_line
+from assay.telemetry import bar_line
+from assay.train.display import TrainDisplay, live_figures
 from assay.train.history import TrainProgress
 from assay.train.settings import TrainSettings
 from assay.train.speed import Effort, RateWindow, flops_per_token
@@ -148,8 +148,8 @@ def test_without_a_terminal_progress_is_json():
     assert lines[1]["validation"] == {"accuracy": 0.5, "auc": None}
 
 
-def test_what_goes_on_before_the_first_step_is_shown(monkeypatch):
-    """On a terminal the bar's line names it until a step is told of; elsewhere it is a JSON line, validations not."""
+def test_what_goes_on_before_the_first_step_is_shown():
+    """The bar's line names it, and for how long, until a step is told of; elsewhere it is a JSON line."""
     stream = io.StringIO()
     with TrainDisplay("accuracy", stream=stream, clock=lambda: 0.0) as display:
         display.phase("loading the base")
@@ -158,27 +158,37 @@ def test_what_goes_on_before_the_first_step_is_shown(monkeypatch):
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert lines == [{"event": "phase", "task": "train", "phase": "loading the base"}]
 
-    shown = []
-    monkeypatch.setattr(LiveBar, "update", lambda self, done, total, figures: shown.append((done, figures)))
-    monkeypatch.setattr(stream, "isatty", lambda: True)
-    display = TrainDisplay("accuracy", stream=stream, clock=lambda: 0.0)
+    now = 0.0
+    display = TrainDisplay("accuracy", stream=io.StringIO(), clock=lambda: now)
     display.phase("loading the base")
-    display.update(progress(1, 1.0))
-    display.phase("validating after step 1")
-    assert shown[0] == (0, "loading the base")
-    assert shown[1][1].startswith("epoch 1/2")
-    assert shown[2] == (1, "validating after step 1")
+    now = 65.0
+    assert display.line(80).endswith("  0% loading the base, 1:05")
+    display.update(progress(500, 1.0))
+    assert "50% - samples/s" in display.line(80)
+    display.phase("validating after step 500")
+    assert display.line(80).endswith(" 50% validating after step 500, 1:05")
 
 
 def test_the_line_of_a_terminal_holds_every_figure():
-    """Epoch, step, time left, loss, the last validation, learning rate, rates and MFU."""
+    """Rate and time left first, which 80 columns keep; then loss, validation, epoch, step and the rest."""
     window = RateWindow()
     effort = Effort(flops_per_token=1e9, peak_flops=1e11)
     for step in (10, 20):
         window.add(effort.added_to(progress(step, step / 10)))
     newest = effort.added_to(progress(20, 3.0, validation={"accuracy": 0.912}))
     rates = window.add(newest)
-    assert live_line(newest, rates, window.validation, "accuracy") == (
-        "epoch 1/2, step 20/1,000, 3:16 left, loss 0.5000, accuracy 0.9120, lr 2.00e-05, 100 samples/s, "
-        "500 tok/s, 500% MFU"
-    )
+    figures = live_figures(newest, rates, window.validation, "accuracy")
+    assert figures == [
+        "100 samples/s",
+        "3:16 left",
+        "loss 0.5000",
+        "accuracy 0.9120",
+        "epoch 1/2",
+        "step 20/1,000",
+        "lr 2.00e-05",
+        "500 tok/s",
+        "500% MFU",
+    ]
+    line = bar_line("train", 0.02, figures, 80)
+    assert len(line) <= 80
+    assert "2% 100 samples/s, 3:16 left, loss 0.5000" in line
