@@ -173,7 +173,7 @@ def _evaluated(
         task=bundle.task,
         labels=tuple(labels),
         calibration="none" if calibration is None else calibration.method,
-        threshold=None if calibration is None else calibration.threshold,
+        thresholds=bundle.decider.thresholds,
         max_length=max_length,
         length_note=None
         if calibration is None

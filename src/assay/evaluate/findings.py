@@ -52,7 +52,8 @@ class Evaluated:
     labels: tuple[str, ...]
     calibration: str
     """Method of the calibration, or `none`."""
-    threshold: float | tuple[float, ...] | None
+    thresholds: Mapping[str, float]
+    """Each label with the probability from which on it is decided to hold; {} where the likeliest is predicted."""
     max_length: int
     """Tokens at which texts were cut."""
     length_note: str | None
@@ -287,7 +288,7 @@ def _evaluated_json(evaluated: Evaluated) -> dict[str, object]:
         "task": evaluated.task,
         "labels": list(evaluated.labels),
         "calibration": evaluated.calibration,
-        "threshold": evaluated.threshold,
+        "thresholds": dict(evaluated.thresholds),
         "max_length": evaluated.max_length,
         "engine": evaluated.engine,
         "seconds": round(evaluated.seconds, 3),

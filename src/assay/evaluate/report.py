@@ -242,6 +242,7 @@ def _histogram(evaluated: Evaluated, index: int) -> Figure:
 def _by_label(evaluated: Evaluated) -> Table:
     names = list(next(iter(evaluated.by_label.values())))
     counts = ("rows", "predicted")
+    thresholds = evaluated.thresholds
     rows = []
     for label, values in list(evaluated.by_label.items())[:LISTED_LABELS]:
         cells = [
@@ -252,8 +253,12 @@ def _by_label(evaluated: Evaluated) -> Table:
             else format_value(value)
             for name, value in values.items()
         ]
+        if thresholds:
+            cells.insert(0, format_value(thresholds[label]) if label in thresholds else "-")
         rows.append((label, *cells))
     header = [name if name in counts else TITLES[name] for name in names]
+    if thresholds:
+        header.insert(0, "threshold")
     return Table(header=("label", *(title.replace(", equal width", "") for title in header)), rows=rows)
 
 
@@ -336,13 +341,11 @@ def _made(report: EvaluateReport) -> Facts:
     for name, each in (("bundle", report.bundle), ("other bundle", report.against)):
         if each is None:
             continue
-        threshold = "-" if each.threshold is None else str(each.threshold)
         facts += [
             (name, str(each.path)),
             ("its fingerprint", each.fingerprint),
             ("its engine", each.engine),
             ("its calibration", each.calibration),
-            ("its threshold", threshold),
             ("tokens at which it cuts", f"{each.max_length:,}"),
             ("texts it cut", f"{each.num_truncated:,} of {report.num_rows:,}"),
             ("seconds, loading included", f"{each.seconds:.1f}"),

@@ -7,7 +7,7 @@ One `Decider` a model; runs, `predict`, the server, evaluation and the fit of th
 Axes: N documents, C outputs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,13 +75,8 @@ class Decider:
     @property
     def thresholds(self) -> dict[str, float]:
         """The probability from which on each label holds: of the second of two labels, or of every label; else {}."""
-        if not self.task.takes_threshold(len(self.labels)):
-            return {}
         threshold = None if self.calibration is None else self.calibration.threshold
-        if self.task is Task.SINGLE_LABEL:
-            return {self.labels[1]: threshold} if isinstance(threshold, float) else {}
-        found_C = np.broadcast_to(least_of(threshold), len(self.labels)).tolist()
-        return dict(zip(self.labels, found_C, strict=True))
+        return thresholds_of(self.task, self.labels, threshold)
 
     def decide(self, logits_NC: npt.NDArray[np.floating]) -> Decisions:
         """What is said of each document; one with a logit that is not finite has no score."""
@@ -125,6 +120,17 @@ class Decider:
             known_N = np.nan_to_num(value_N, nan=low, posinf=high, neginf=low)
             found[INT_SCORE] = whole_scores(known_N, low, high).astype(np.int32)
         return found
+
+
+def thresholds_of(task: Task, labels: Sequence[str], threshold: Threshold) -> dict[str, float]:
+    """The probability from which on each label holds: of the second of two labels, or of every label; else {}."""
+    if not task.takes_threshold(len(labels)):
+        return {}
+    if task is Task.SINGLE_LABEL:
+        return {labels[1]: threshold} if isinstance(threshold, float) else {}
+    if threshold is None or isinstance(threshold, float):
+        return dict.fromkeys(labels, 0.5 if threshold is None else threshold)
+    return dict(zip(labels, threshold, strict=True))
 
 
 def labels_that_hold(values_NC: Floats, threshold: Threshold) -> npt.NDArray[np.bool_]:

@@ -20,6 +20,7 @@ from assay import charts
 from assay._version import __version__
 from assay.data.storage import replace_file
 from assay.errors import SourceError, UsageError
+from assay.outcome.decide import thresholds_of
 from assay.pages import Facts, Figure, Section, Table, reliability_figure, render_page
 from assay.runs.manifest import Manifest
 from assay.runs.parts import published_parts
@@ -596,10 +597,9 @@ def _calibration(manifest: Manifest) -> tuple[Section, Facts]:
     facts = [("method", _one_line(settings.get("method")))]
     if settings.get("temperature") is not None:
         facts.append(("temperature", _one_line(settings["temperature"])))
-    threshold = record.threshold
-    if threshold is not None:
-        words = "threshold" if isinstance(threshold, float) else "thresholds, by label"
-        facts.append((words, _one_line(threshold)))
+    if record.threshold is not None:
+        thresholds = thresholds_of(record.task, record.labels, record.threshold)
+        facts += [(f"threshold of {label}", f"{threshold:.4f}") for label, threshold in thresholds.items()]
     for name, words in (
         ("n_samples", "calibration rows"),
         ("n_groups", "their groups"),

@@ -1,6 +1,7 @@
 """`assay evaluate`: the numbers of a scored column, with intervals, warnings and reasons."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -116,6 +117,30 @@ def test_multi_label_thresholds_are_those_of_the_calibration(calibrated, rows):
     assert report.metrics["micro_f1"].value == pytest.approx(expected)
     assert report.bundle.by_label["ham"]["recall"] == 1.0
     assert "no row is predicted positive" in report.bundle.by_label["fowl"]["precision"]
+
+
+@pytest.mark.parametrize(
+    ("task", "calibration", "thresholds"),
+    [
+        ("multi_label", {"threshold": [0.25, 0.5, 1.0]}, {"ham": 0.25, "spam": 0.5, "fowl": 1.0}),
+        ("multi_label", {}, {"ham": 0.5, "spam": 0.5, "fowl": 0.5}),
+        ("single_label", {"threshold": 0.75}, {"spam": 0.75}),
+        ("single_label", {}, {}),
+    ],
+)
+def test_each_label_stands_beside_its_threshold(calibrated, rows, tmp_path, task, calibration, thresholds):
+    """On the page and in the JSON; a label that is decided without one has a dash."""
+    page = tmp_path / "page.html"
+    report = run(calibrated(task, **calibration), rows(task), out=str(page), resamples=0)
+    assert report.to_json()["bundle"]["thresholds"] == thresholds
+    table = page.read_text().split("By label</h2>")[1].split("</table>")[0]
+    assert ("threshold" in table) == bool(thresholds)
+    shown = re.findall(r"<tr>\s*<t[hd][^>]*>(ham|spam|fowl)</t[hd]>\s*<td[^>]*>([^<]*)</td>", table)
+    if thresholds:
+        assert dict(shown) == {
+            label: f"{thresholds[label]:.4f}" if label in thresholds else "-"
+            for label in report.bundle.labels
+        }
 
 
 def test_whole_scores_of_a_regression_have_an_f1_and_a_confusion_matrix(bundles, rows, tmp_path):

@@ -290,7 +290,7 @@ def test_parity_and_calibration_are_shown(tmp_path):
         "cross_validated": {"nll": 0.32, "f0.5": 0.9, "ece": 0.025},
         "reliability": reliability,
     }
-    settings = score_record(calibration=calibration, threshold=0.25)
+    settings = score_record(calibration=calibration, threshold=0.25, labels=("business", "sport"))
     run = news_run(tmp_path / "run", settings=settings)
     gate = {
         "num_documents": 32,
@@ -303,7 +303,16 @@ def test_parity_and_calibration_are_shown(tmp_path):
     assert summary.parity_passed is True
     page = page_of(summary)
     gate_facts = ("documents compared", "allowed difference of a probability", "0.0001", "2.5e-05")
-    for text in (*gate_facts, "1.37", "2000", "0.25", "Reliability", "0.9700", "In-sample figures"):
+    for text in (
+        *gate_facts,
+        "1.37",
+        "2000",
+        "threshold of sport",
+        "0.2500",
+        "Reliability",
+        "0.9700",
+        "In-sample figures",
+    ):
         assert text in page.text
     assert "max_abs" not in page.text
     assert "negative log-likelihood (NLL)" in page.text
