@@ -51,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Checkpoint:
+class TrainCheckpoint:
     """All that a training needs to go on as if it had never stopped."""
 
     step: int
@@ -110,7 +110,7 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
+def save(folder: Path, checkpoint: TrainCheckpoint, *, keep: int = 2) -> Path:
     """Publish a checkpoint atomically and return its folder; older ones go, but the newest `keep` stay.
 
     Best weights stay as long as a checkpoint that is kept names them. Checkpoints of later steps go: a
@@ -194,13 +194,13 @@ def way_out(folder: Path) -> str:
     return "no checkpoint was written yet; run the same command again"
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: Path) -> TrainCheckpoint:
     """The checkpoint in a folder that `latest` gave, its tensors on the CPU.
 
     Raises CheckError where it is damaged, RefusedError where it is of another format.
     """
     state = _checked_state(path)
-    return Checkpoint(
+    return TrainCheckpoint(
         step=_whole(state["step"]),
         fingerprint=str(state["fingerprint"]),
         best=None if state["best"] is None else str(state["best"]),

@@ -56,7 +56,7 @@ _BROKEN = re.compile(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class RankPlace:
     """What a launcher told this process."""
 
     launcher: str
@@ -90,7 +90,7 @@ class World:
 # ---------------------------------------------------------------- who is who
 
 
-def find_place(environment: Mapping[str, str]) -> Place | None:
+def find_place(environment: Mapping[str, str]) -> RankPlace | None:
     """The rank that `torchrun`, Slurm or `launch` gave this process, None where none of them started it.
 
     A Slurm batch script that calls `assay` without `srun` is one process, whatever the job asked for.
@@ -127,7 +127,7 @@ def find_place(environment: Mapping[str, str]) -> Place | None:
         raise UsageError(
             f"MASTER_PORT={port}; the ranks meet at a port from 1 to 65535; set one, or use torchrun --standalone"
         )
-    return Place(
+    return RankPlace(
         launcher=launcher,
         rank=rank,
         world_size=world_size,
@@ -214,7 +214,7 @@ def join(
 
 
 def _meet(
-    place: Place,
+    place: RankPlace,
     environment: Mapping[str, str],
     device: torch.device,
     *,
@@ -246,7 +246,7 @@ def _meet(
     return watch
 
 
-def _open_store(place: Place, environment: Mapping[str, str], timeout: timedelta) -> Store:
+def _open_store(place: RankPlace, environment: Mapping[str, str], timeout: timedelta) -> Store:
     is_master = place.rank == 0 and environment.get(_AGENT_STORE) != "True"
     listening = environment.get(LISTENING_FD)
     # torch documents it, but its `__init__` does not list it
@@ -262,7 +262,7 @@ def _open_store(place: Place, environment: Mapping[str, str], timeout: timedelta
     return store
 
 
-def _refuse_shared_gpus(store: Store, place: Place, device: torch.device) -> None:
+def _refuse_shared_gpus(store: Store, place: RankPlace, device: torch.device) -> None:
     """UsageError where two ranks would compute on one GPU: NCCL cannot, and says so darkly."""
     gpu = (
         str(torch.cuda.get_device_properties(device).uuid)
@@ -298,7 +298,9 @@ def _destroy() -> None:
 class _PeerWatch:
     """Counts up in the store for this rank and keeps an eye on the others' counts, in a thread of its own."""
 
-    def __init__(self, store: Store, place: Place, *, way_out: Callable[[], str], end_process: bool) -> None:
+    def __init__(
+        self, store: Store, place: RankPlace, *, way_out: Callable[[], str], end_process: bool
+    ) -> None:
         self._store = store  # it answers the others for as long as it is held
         self._asked = store.clone()  # type: ignore[attr-defined]  # the stub of Store lacks it
         self._asked.set_timeout(timedelta(seconds=STORE_SECONDS))

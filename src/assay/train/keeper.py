@@ -16,7 +16,7 @@ import torch
 from assay.errors import InputError, RefusedError
 from assay.model.checkpoint import read_checkpoint
 from assay.train import checkpoints, distributed
-from assay.train.checkpoints import BestWeights, Checkpoint
+from assay.train.checkpoints import BestWeights, TrainCheckpoint
 from assay.train.datasets import Prepared
 from assay.train.distributed import World
 from assay.train.gradients import Gradients
@@ -105,7 +105,7 @@ class Keeper:
         best = self._new_best(snapshot.best)
         if self._world.rank:
             return
-        checkpoint = Checkpoint(
+        checkpoint = TrainCheckpoint(
             step=snapshot.step,
             fingerprint=self._fingerprint,
             best=None,
@@ -133,7 +133,7 @@ class Keeper:
         if writing is not None:
             writing.result()
 
-    def _write(self, checkpoint: Checkpoint, best: BestWeights | None) -> None:
+    def _write(self, checkpoint: TrainCheckpoint, best: BestWeights | None) -> None:
         if best is not None:
             self._best_name = checkpoints.save_best(self._folder, best).name
         checkpoints.save(self._folder, replace(checkpoint, best=self._best_name))

@@ -35,7 +35,7 @@ from assay.train.history import History, Listener, TrainProgress, Validation, co
 from assay.train.inputs import EncodedSplit, TrainBatch, filled_shape, host_batch, pinned
 from assay.train.model import TrainableClassifier
 from assay.train.predict import predict, too_large
-from assay.train.readings import Figures, Mark
+from assay.train.readings import DeviceMark, Figures
 from assay.train.settings import TrainSettings
 
 _STEPS_BETWEEN_READINGS = {"cpu": 1, "cuda": 25}
@@ -167,7 +167,7 @@ class Loop:
         self._step = 0
         self._unread: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._on_their_way: deque[Figures] = deque()
-        self._began = Mark.now(world.device)
+        self._began = DeviceMark.now(world.device)
         self._saved_at = time.monotonic()
         self._seconds_before = 0.0
 
@@ -189,7 +189,7 @@ class Loop:
         cast("torch.nn.Module", self._classifier).train()
         try:
             with self._stepper.stream():
-                self._began = Mark.now(self._world.device)
+                self._began = DeviceMark.now(self._world.device)
                 for step_passes in ahead(self._prepared, self._steps_left()):
                     self._train_step(step_passes)
                     if self._is_due():

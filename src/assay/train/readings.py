@@ -18,7 +18,7 @@ class Figures:
         if figures.device.type == "cuda":
             self._here = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
             self._here.copy_(figures, non_blocking=True)
-        self.end = Mark.now(figures.device)
+        self.end = DeviceMark.now(figures.device)
 
     def wait(self) -> NDArray[np.float64]:
         """Them, once they are there: each step's loss on this rank and its norm, [steps, 2]."""
@@ -28,7 +28,7 @@ class Figures:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Mark:
+class DeviceMark:
     """The end of what a device has been given so far."""
 
     host_seconds: float
@@ -37,7 +37,7 @@ class Mark:
     """On a GPU, which gets there later."""
 
     @classmethod
-    def now(cls, device: torch.device) -> "Mark":
+    def now(cls, device: torch.device) -> "DeviceMark":
         """Behind all that the current stream of the device has been given."""
         event = None
         if device.type == "cuda":
@@ -50,7 +50,7 @@ class Mark:
         if self.event is not None:
             self.event.synchronize()
 
-    def seconds_since(self, earlier: "Mark") -> float:
+    def seconds_since(self, earlier: "DeviceMark") -> float:
         """By the device's own clock, once it has been here."""
         if self.event is None or earlier.event is None:
             return self.host_seconds - earlier.host_seconds

@@ -5,11 +5,14 @@ import numpy as np
 from assay.labelled.provenance import (
     MAX_HASHES,
     count_seen,
+    hashes_of,
     pack_hashes,
     packed_hashes,
+    packed_provenance,
     seen_hashes,
     text_hashes,
 )
+from assay.labelled.rows import LabelledRows
 
 
 def test_hashes_ignore_outer_white_space_and_tell_pairs_apart():
@@ -44,3 +47,17 @@ def test_ids_and_groups_are_counted_apart_from_texts():
     assert count_seen(groups, provenance, "group") == {"train": 2, "validation": 1}
     assert count_seen(groups, provenance) == {"train": 0}
     assert count_seen(groups, provenance, "id") == {}
+
+
+def test_sides_are_hashed_by_kind_and_role():
+    """Texts of every side, ids and groups where there are such columns; packed as a bundle keeps them."""
+    train = LabelledRows(texts=("a", "b"), labels=("x", "y"), ids=("1", "2"))
+    found = hashes_of({"train": train, "validation": LabelledRows(texts=("c",), labels=("x",))})
+    assert {kind: list(columns) for kind, columns in found.items()} == {
+        "text": ["train", "validation"],
+        "id": ["train"],
+    }
+    kept = packed_provenance(found)
+    assert set(kept) == {"text_hashes", "id_hashes"}
+    assert count_seen(text_hashes(["b", "z"]), kept) == {"train": 1, "validation": 0}
+    assert count_seen(text_hashes(["2"]), kept, "id") == {"train": 1}

@@ -9,9 +9,8 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pytest
 
-from assay.errors import InputError, SourceError
+from assay.errors import SourceError
 from assay.labelled.read import read_labelled
-from assay.labelled.rows import LabelledRows
 
 ARROW, CSV, JSONL, PARQUET = "rows.arrow", "rows.csv", "rows.jsonl", "rows.parquet"
 
@@ -293,22 +292,6 @@ def test_no_rows_are_refused(read):
     """An empty table has nothing to learn."""
     with pytest.raises(SourceError, match="0 rows; labelled rows are needed"):
         read(PARQUET, {"label": pa.array([], pa.string())})
-
-
-def test_columns_of_different_length_are_refused():
-    """Texts and labels go row by row."""
-    with pytest.raises(InputError, match=r"columns of \[1, 2\] rows"):
-        LabelledRows(texts=("a", "b"), labels=("x",))
-
-
-def test_rows_can_be_taken_in_any_order():
-    """All columns together."""
-    rows = LabelledRows(
-        texts=("a", "b", "c"), labels=(1.0, 2.0, 3.0), groups=("g", "h", "g"), ids=("1", "2", "3")
-    )
-    taken = rows.take([2, 0])
-    assert taken == LabelledRows(texts=("c", "a"), labels=(3.0, 1.0), groups=("g", "g"), ids=("3", "1"))
-    assert taken.num_rows == 2
 
 
 def test_labelled_rows_of_any_delimiter(tmp_path):

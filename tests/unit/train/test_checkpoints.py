@@ -14,7 +14,7 @@ import torch
 
 from assay.errors import CheckError, RefusedError, StorageError, UsageError
 from assay.train import checkpoints
-from assay.train.checkpoints import BestWeights, Checkpoint, load, load_best, save, save_best
+from assay.train.checkpoints import BestWeights, TrainCheckpoint, load, load_best, save, save_best
 
 
 def make(step, *, size=64, **fields):
@@ -27,7 +27,7 @@ def make(step, *, size=64, **fields):
         "optimizer": {"exp_avg.weight": torch.full((size,), float(step), dtype=torch.bfloat16)},
         **fields,
     }
-    return Checkpoint(step=step, **fields)
+    return TrainCheckpoint(step=step, **fields)
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ WRITERS = """
     from pathlib import Path
     import torch
     from assay.train import checkpoints
-    from assay.train.checkpoints import BestWeights, Checkpoint
+    from assay.train.checkpoints import BestWeights, TrainCheckpoint
 
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
@@ -294,7 +294,7 @@ WRITERS = """
             tensors = {"w": torch.full((20_000,), float(step))}
             if step % 3 == 0:
                 best = checkpoints.save_best(folder, BestWeights(step=step, model=tensors)).name
-            checkpoints.save(folder, Checkpoint(step=step, fingerprint="",
+            checkpoints.save(folder, TrainCheckpoint(step=step, fingerprint="",
                 best=best, values={"step": step}, model=tensors, optimizer=tensors))
 
     rng = random.Random(int(sys.argv[2]))

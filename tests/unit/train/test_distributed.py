@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from assay.errors import UsageError, WorkError
 from assay.train import distributed
-from assay.train.distributed import Place, World, find_place, first_host, join
+from assay.train.distributed import RankPlace, World, find_place, first_host, join
 from assay.train.launch import launch
 
 ALONE = World(rank=0, world_size=1, local_rank=0, device=torch.device("cpu"))
@@ -39,7 +39,7 @@ def test_torchrun():
         "MASTER_ADDR": "n0",
         "MASTER_PORT": "29500",
     }
-    assert find_place(environment) == Place(
+    assert find_place(environment) == RankPlace(
         launcher="torchrun", rank=5, world_size=8, local_rank=1, host="n0", port=29500
     )
     with join({"RANK": "0", "WORLD_SIZE": "1"}, way_out=lambda: "") as world:
@@ -58,7 +58,7 @@ def test_slurm():
         "SLURM_JOB_NODELIST": "gpu[003-010,12],login1",
     }
     place = find_place(environment)
-    assert place == Place(
+    assert place == RankPlace(
         launcher="Slurm", rank=3, world_size=4, local_rank=1, host="gpu003", port=place.port
     )
     assert 15_000 <= place.port < 30_000
@@ -317,8 +317,8 @@ def watch_of(monkeypatch):
     )
 
     def make(rank, *, end_process=False):
-        place = Place(launcher="torchrun", rank=rank, world_size=3, local_rank=rank, host="", port=0)
-        return distributed._Watch(store, place, way_out=lambda: "go on", end_process=end_process)
+        place = RankPlace(launcher="torchrun", rank=rank, world_size=3, local_rank=rank, host="", port=0)
+        return distributed._PeerWatch(store, place, way_out=lambda: "go on", end_process=end_process)
 
     return make
 
@@ -360,7 +360,7 @@ def test_a_rank_that_left_well_is_not_missed(watch_of):
 def test_shared_gpus_are_refused():
     """Two ranks on one GPU are refused with a line that says so; NCCL would not."""
     store = dist.HashStore()
-    place = Place(launcher="torchrun", rank=1, world_size=2, local_rank=1, host="", port=0)
+    place = RankPlace(launcher="torchrun", rank=1, world_size=2, local_rank=1, host="", port=0)
     cpu = torch.device("cpu")
     store.set("device/0", f"{socket.gethostname()} cpu 1")
     with pytest.raises(UsageError, match="ranks 0 and 1 both found GPU"):
