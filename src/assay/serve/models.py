@@ -123,7 +123,7 @@ class RankedText(BaseModel):
 
 
 class Error(BaseModel):
-    """An answer that is none."""
+    """An answer that says why there is no score."""
 
     error: str
     error_type: str

@@ -1,7 +1,7 @@
 """Assay's token ids beside those of transformers, on texts: what the parity gate and `doctor` compare.
 
 The reference of a model is a text in transformers' hands, tokenizer included. `tokenizer_config.json` changes
-what AutoTokenizer makes of `tokenizer.json`, so equal files are no proof of equal ids.
+what AutoTokenizer makes of `tokenizer.json`, so equal files do not prove equal ids.
 """
 
 import itertools

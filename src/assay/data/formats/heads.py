@@ -36,7 +36,7 @@ _NO_TEXT = (
 
 
 def codec_of(head: bytes) -> Codec | None:
-    """The compression of what begins with `head`; None for none that is read."""
+    """The compression of what begins with `head`; None where it is none of those that are read."""
     return next((codec for pattern, codec in _CODECS if pattern.match(head)), None)
 
 
