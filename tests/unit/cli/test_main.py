@@ -183,6 +183,7 @@ def test_each_kind_of_error_has_its_status(run, add):
         "UnitError": 1,
         "StorageError": 1,
         "CheckError": 1,
+        "DamagedPartError": 1,
     }
     for kind, code in EXIT_CODES:
         add("fail", run=raising(kind("this is wrong; do that")))
