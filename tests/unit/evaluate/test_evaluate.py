@@ -1,7 +1,6 @@
 """`assay evaluate`: the numbers of a scored column, with intervals, warnings and reasons."""
 
 import json
-import re
 import shutil
 
 import numpy as np
@@ -9,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import sklearn.metrics
 from support.models import change_json
+from support.rendered import Page
 from support.scoring import read_parts, score_here
 
 from assay.cli.main import main
@@ -133,13 +133,13 @@ def test_each_label_stands_beside_its_threshold(calibrated, rows, tmp_path, task
     page = tmp_path / "page.html"
     report = run(calibrated(task, **calibration), rows(task), out=str(page), resamples=0)
     assert report.to_json()["bundle"]["thresholds"] == thresholds
-    table = page.read_text().split("By label</h2>")[1].split("</table>")[0]
-    assert ("threshold" in table) == bool(thresholds)
-    shown = re.findall(r"<tr>\s*<t[hd][^>]*>(ham|spam|fowl)</t[hd]>\s*<td[^>]*>([^<]*)</td>", table)
+    cells, labels = Page(page.read_text()).cells, report.bundle.labels
+    header = next(index for index, row in enumerate(cells) if row[0] == "label" and "precision" in row)
+    assert ("threshold" in cells[header]) == bool(thresholds)
     if thresholds:
-        assert dict(shown) == {
-            label: f"{thresholds[label]:.4f}" if label in thresholds else "-"
-            for label in report.bundle.labels
+        found = {row[0]: row[1] for row in cells[header + 1 : header + 1 + len(labels)]}
+        assert found == {
+            label: f"{thresholds[label]:.4f}" if label in thresholds else "-" for label in labels
         }
 
 
