@@ -160,7 +160,7 @@ def main() -> None:
                 part_schema=schema,
             )
             run, _ = create_or_join(str(place / f"run{turn}"), manifest)
-            scorer = Scorer(bundle, FakeEngine(num_outputs=2), encoder)
+            scorer = Scorer(bundle, FakeEngine(output_shape=(2,)), encoder)
             work = ScoreWork(manifest, encoder, lambda scorer=scorer: scorer)
             work.load()
             rows = sum(run_unit(run, work, unit).rows_out for unit in manifest.units())

@@ -56,7 +56,7 @@ def engine(request, models):
     """Each engine in turn."""
     kind, _, name = request.param.partition(":")
     if kind == "fake":
-        return FakeEngine(num_outputs=3)
+        return FakeEngine(output_shape=(3,))
     if kind == "padded":
         return PaddedEngine(models[name])
     weights = extract_weights(models[name])
@@ -115,7 +115,7 @@ def test_order_out_equals_order_in_for_a_thousand(engine):
     lengths = np.random.default_rng(3).integers(1, 9, 1000)
     sequences = make_sequences(lengths, seed=4)
     logits, stats = run_sequences(engine, sequences, max_batch_tokens=512)
-    assert logits.shape == (1000, engine.num_outputs)
+    assert logits.shape == (1000, *engine.output_shape)
     assert logits.dtype == np.float32
     assert stats.num_duplicates > 0
     for index in (0, 1, 499, 998, 999):
@@ -354,7 +354,7 @@ def test_an_empty_batch_gives_no_rows(engine):
     logits, stats = run_sequences(
         engine, Sequences(flat_ids=np.zeros(0, np.uint16), offsets=np.zeros(1, np.int64))
     )
-    assert logits.shape == (0, engine.num_outputs)
+    assert logits.shape == (0, *engine.output_shape)
     assert stats.num_batches == 0
 
 

@@ -77,7 +77,7 @@ def test_duplicates_are_exactly_the_equal_sequences(sequences, paired, data):
 def test_results_do_not_depend_on_order_batches_or_sorting(sequences, budget, is_sorted, deduplicate):
     """Order out equals order in, whatever the budget, the sorting and the duplicates."""
     flat_ids, offsets = flatten(sequences)
-    engine = FakeEngine(num_outputs=2)
+    engine = FakeEngine(output_shape=(2,))
     engine.wants_sorted = is_sorted
     logits, stats = run_sequences(
         engine,

@@ -18,8 +18,9 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 
 from assay.engine.batching import token_indices
 from assay.engine.positions import positions_without_pads, token_positions
-from assay.model.families import Activation, EncoderWeights, LayerWeights, Linear, Norm, Rotary, activate
+from assay.model.families import EncoderWeights, LayerWeights, Rotary
 from assay.model.packing import PackedBatch
+from assay.model.parts import Activation, Linear, Norm, activate
 
 _ONEDNN_ACTIVATIONS: dict[Activation | None, tuple[str, str]] = {
     None: ("none", ""),
@@ -129,7 +130,7 @@ class CpuPackedEngine:
 
     def __init__(self, weights: EncoderWeights, *, use_onednn: bool | None = None) -> None:
         """Lay out the weights for this CPU; `use_onednn` None takes oneDNN's products where they work."""
-        self.num_outputs = weights.num_outputs
+        self.output_shape = weights.head.output_shape
         self.max_length = weights.max_length
         self.vocab_size = weights.word_embeddings.shape[0]
         self.family = weights.family
@@ -137,18 +138,18 @@ class CpuPackedEngine:
         self._uses_onednn = has_onednn() if use_onednn is None else use_onednn
         self._embedding = _Embedding(weights, self._product)
         self._layers = [
-            _Layer(layer, weights, self._product, first_only=weights.pooling == "first" and k == 0)
+            _Layer(layer, weights, self._product, first_only=weights.head.pooling == "first" and k == 0)
             for k, layer in enumerate(reversed(weights.layers))
         ][::-1]
         self._final_norm = weights.final_norm
-        self._pooling = weights.pooling
+        self._pooling = weights.head.pooling
         self._head = weights.head
 
     @torch.inference_mode()
     def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """Return the logits, float32 [N, C]; fastest where sequences come sorted by length."""
+        """Return the outputs, float32 [N, *output_shape]; fastest where sequences come sorted by length."""
         if batch.num_sequences == 0:
-            return torch.empty((0, self.num_outputs))
+            return torch.empty((0, *self.output_shape))
         batch, order_N = _side_by_side(batch)
         groups = _groups(batch)
         positions_T = torch.from_numpy(token_positions(batch.cu_seqlens.numpy()))

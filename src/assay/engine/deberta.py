@@ -53,7 +53,7 @@ class GpuDebertaEngine:
     ) -> None:
         """Lay out `weights` on `device` in `dtype`; "plain" kernels run on any device."""
         encoder = weights.encoder
-        self.num_outputs = encoder.num_outputs
+        self.output_shape = encoder.head.output_shape
         self.max_length = encoder.max_length
         self.vocab_size = encoder.word_embeddings.shape[0]
         self.num_padded_tokens = 0
@@ -83,9 +83,9 @@ class GpuDebertaEngine:
 
     @torch.inference_mode()
     def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """Return the logits, float32 [N, C] on the device, perhaps still being computed."""
+        """Return the outputs, float32 [N, *output_shape] on the device, perhaps still being computed."""
         if batch.num_sequences == 0:
-            return torch.empty((0, self.num_outputs))
+            return torch.empty((0, *self.output_shape))
         with self._staging.put(batch, self._num_rows(batch.num_tokens)) as placed:
             self.num_padded_tokens += placed.num_rows - batch.num_tokens
             hidden_TH = self._embed(placed)

@@ -8,12 +8,12 @@ from assay.model.packing import PackedBatch
 
 
 class Engine(Protocol):
-    """Turns packed batches into logits. One thread at a time."""
+    """Turns packed batches into outputs, logits most often. One thread at a time."""
 
     name: str
     """Short name for reports: "cpu-packed", "padded", "fake"."""
-    num_outputs: int
-    """C, the number of logits of a sequence."""
+    output_shape: tuple[int, ...]
+    """Shape of the output of a sequence: (C,) for the logits of a classifier."""
     max_length: int
     """The most tokens one sequence may have, special tokens counted."""
     vocab_size: int
@@ -38,7 +38,7 @@ class Engine(Protocol):
         ...
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """Return the logits, float32 [N, C], row k for sequence k.
+        """Return the outputs, float32 [N, *output_shape], row k for sequence k.
 
         They may lie on a device and still be on their way: `.cpu()` waits for them.
         """

@@ -3,6 +3,7 @@
 Ships in the package for tests and for measuring everything but the forward pass.
 """
 
+import math
 import time
 
 import numpy as np
@@ -14,9 +15,9 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 class FakeEngine:
-    """Logits in [-3, 3) from four token ids of a sequence, its length and its last token type.
+    """Outputs in [-3, 3) from four token ids of a sequence, its length and its last token type.
 
-    Equal sequences get equal logits, in whatever company; which are not those of any model.
+    Equal sequences get equal outputs, in whatever company; which are not those of any model.
     """
 
     name = "fake"
@@ -29,18 +30,19 @@ class FakeEngine:
     device_seconds = None
     deterministic = False
 
-    def __init__(self, *, num_outputs: int = 2, seconds_per_token: float = 0.0) -> None:
-        """Make an engine of `num_outputs` logits that sleeps `seconds_per_token` for each token."""
-        if num_outputs < 1 or seconds_per_token < 0:
+    def __init__(self, *, output_shape: tuple[int, ...] = (2,), seconds_per_token: float = 0.0) -> None:
+        """Make an engine of outputs of this shape that sleeps `seconds_per_token` for each token."""
+        if min(output_shape, default=1) < 1 or seconds_per_token < 0:
             raise ValueError(
-                f"num_outputs {num_outputs} and seconds_per_token {seconds_per_token} must be positive"
+                f"output_shape {output_shape} and seconds_per_token {seconds_per_token} must be positive"
             )
-        self.num_outputs = num_outputs
+        self.output_shape = output_shape
         self.seconds_per_token = seconds_per_token
-        self._factors_C = np.uint64(2) * np.arange(1, num_outputs + 1, dtype=np.uint64) * _MIX + np.uint64(1)
+        numbers = np.arange(1, math.prod(output_shape) + 1, dtype=np.uint64)
+        self._factors = (np.uint64(2) * numbers * _MIX + np.uint64(1)).reshape(output_shape)
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """Return made-up logits, float32 [N, C]."""
+        """Return made-up outputs, float32 [N, *output_shape]."""
         if self.seconds_per_token:
             time.sleep(self.seconds_per_token * batch.num_tokens)
         bounds = batch.cu_seqlens.numpy()
@@ -56,12 +58,10 @@ class FakeEngine:
             types_N = batch.token_type_ids_T.numpy()[last_N].astype(np.uint64)
             # a sequence of one segment is the same in the company of pairs
             mixed_N = np.where(types_N > 0, (mixed_N + types_N) * _MIX, mixed_N)
-        mixed_NC = mixed_N[:, None] * self._factors_C
-        logits_NC = (mixed_NC >> np.uint64(40)).astype(np.float32) * np.float32(6.0 / (1 << 24)) - np.float32(
-            3.0
-        )
-        return torch.from_numpy(logits_NC)
+        mixed = np.multiply.outer(mixed_N, self._factors)
+        outputs = (mixed >> np.uint64(40)).astype(np.float32) * np.float32(6.0 / (1 << 24)) - np.float32(3.0)
+        return torch.from_numpy(outputs)
 
     def description(self) -> str:
         """Return one line: that no model ran."""
-        return f"fake engine, {self.num_outputs} outputs: made-up logits, no model"
+        return f"fake engine, outputs of shape {self.output_shape}: made-up numbers, no model"

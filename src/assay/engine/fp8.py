@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from assay.engine.kernels.kernels import Fp8Weights, Quantized
 from assay.engine.kernels.plain import FP8_MAX, quantize_rows
 from assay.errors import UsageError
-from assay.model.families import Linear
+from assay.model.parts import Linear
 
 MARGIN = 4.0
 """How far beyond what was seen on the calibration batch a fixed scale reaches. fp8 keeps 3 bits from

@@ -32,8 +32,9 @@ from assay.engine.kernels.kernels import EmbeddingTables, Kernels
 from assay.engine.kernels.layout import DeviceBatch, rounded
 from assay.engine.kernels.plain import PlainKernels
 from assay.engine.staging import PadPositions, Staging
-from assay.model.families import EncoderWeights, LayerWeights, Linear, moved
+from assay.model.families import EncoderWeights, LayerWeights, moved
 from assay.model.packing import PackedBatch, pack
+from assay.model.parts import Linear
 
 KernelChoice = Literal["auto", "triton", "plain"]
 
@@ -74,7 +75,7 @@ class GpuPackedEngine:
 
         A `deterministic` engine gives a document the same bits in any company, in batches of one shape.
         """
-        self.num_outputs = weights.num_outputs
+        self.output_shape = weights.head.output_shape
         self.max_length = weights.max_length
         self.vocab_size = weights.word_embeddings.shape[0]
         self.num_padded_tokens = 0
@@ -91,14 +92,14 @@ class GpuPackedEngine:
         self._staging = Staging(device, pads)
         self._projection = weights.projection
         self._layers = [self._make_layer(layer, weights) for layer in weights.layers]
-        if weights.pooling == "first":
+        if weights.head.pooling == "first":
             self._layers[-1] = FirstTokenLayer(
                 weights.layers[-1],
                 weights,
                 self._kernels,
                 rows_at_once=_FIRST_ROWS if deterministic else None,
             )
-        self._pooling = weights.pooling
+        self._pooling = weights.head.pooling
         self._final_norm = weights.final_norm
         self._compute: Callable[[DeviceBatch], torch.Tensor] = self._logits
         # plain kernels look at the batch, so nothing of it may be made up
@@ -119,9 +120,9 @@ class GpuPackedEngine:
 
     @torch.inference_mode()
     def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """Return the logits, float32 [N, C] on the device, perhaps still being computed."""
+        """Return the outputs, float32 [N, *output_shape] on the device, perhaps still being computed."""
         if batch.num_sequences == 0:
-            return torch.empty((0, self.num_outputs))
+            return torch.empty((0, *self.output_shape))
         if self.deterministic:
             # kernels choose their steps by it
             batch = replace(batch, max_seqlen=self.max_length)

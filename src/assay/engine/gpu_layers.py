@@ -13,7 +13,8 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from assay.engine.fp8 import fp8_linear, fp8_weights, scale_for, with_scale
 from assay.engine.kernels.kernels import Kernels, Quantized
 from assay.engine.kernels.layout import DeviceBatch
-from assay.model.families import Activation, EncoderWeights, LayerWeights, Linear
+from assay.model.families import EncoderWeights, LayerWeights
+from assay.model.parts import Activation, Linear
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -211,7 +211,7 @@ def _fake_engine(path: str) -> FakeEngine:
     """FakeEngine from "fake:", "fake:NUM_OUTPUTS" or "fake:NUM_OUTPUTS:SECONDS_PER_TOKEN"."""
     num_outputs, _, seconds = path.removeprefix(FAKE_PREFIX).partition(":")
     try:
-        return FakeEngine(num_outputs=int(num_outputs or 2), seconds_per_token=float(seconds or 0.0))
+        return FakeEngine(output_shape=(int(num_outputs or 2),), seconds_per_token=float(seconds or 0.0))
     except ValueError:
         raise UsageError(
             f"engine {path!r} is not fake:NUM_OUTPUTS[:SECONDS_PER_TOKEN]; write for example fake:2"

@@ -56,7 +56,7 @@ class PaddedEngine:
         self._dtype: torch.dtype = untyped.dtype
         self._reason = reason
         config: Any = model.config
-        self.num_outputs = int(config.num_labels)
+        self.output_shape: tuple[int, ...] = (int(config.num_labels),)
         self.max_length = max_length or max_sequence_length(model.config)
         self.vocab_size = int(untyped.get_input_embeddings().weight.shape[0])
         self.default_batch_tokens = 131072 if self._device.type == "cuda" else 2048
@@ -75,7 +75,7 @@ class PaddedEngine:
         bounds = batch.cu_seqlens.numpy().astype(np.int64)
         lengths = np.diff(bounds)
         order = np.argsort(-lengths, kind="stable")
-        logits_NC = torch.empty((len(lengths), self.num_outputs), device=self._device)
+        logits_NC = torch.empty((len(lengths), *self.output_shape), device=self._device)
         flat_T = batch.input_ids_T.to(self._device, non_blocking=True)
         types_T = batch.token_type_ids_T if self._takes_types else None
         if types_T is not None:

@@ -1,8 +1,8 @@
-"""Sequences in, logits out, in the same order: duplicates once, batches under a token budget.
+"""Sequences in, outputs out, in the same order: duplicates once, batches under a token budget.
 
-    sequences -> find_duplicates -> plan_batches -> engine.forward -> logits in input order
+    sequences -> find_duplicates -> plan_batches -> engine.forward -> outputs in input order
 
-Axes: N sequences, T tokens, C outputs.
+Axes: N sequences, T tokens.
 """
 
 import itertools
@@ -33,7 +33,7 @@ def run_sequences(
     deduplicate: bool = True,
     should_stop: Callable[[], bool] | None = None,
 ) -> tuple[npt.NDArray[np.float32], ForwardStats]:
-    """Return the logits, float32 [N, C], row k for sequence k, and what they cost.
+    """Return the outputs, float32 [N, *output_shape], row k for sequence k, and what they cost.
 
     `max_batch_tokens` None takes the engine's own. `should_stop` is asked before each batch; Stopped
     is raised when it says so. InputError for a sequence that is empty, longer than the engine's
@@ -66,7 +66,7 @@ def run_sequences(
             continue
         forward_seconds += time.perf_counter() - entered
         num_tokens += batch.num_tokens
-    logits_NC = _collect(done, num_chosen, engine.num_outputs)
+    outputs = _collect(done, num_chosen, engine.output_shape)
     if device_before is not None and engine.device_seconds is not None:
         forward_seconds = engine.device_seconds - device_before
     stats = ForwardStats(
@@ -77,7 +77,7 @@ def run_sequences(
         seconds=time.perf_counter() - began,
         forward_seconds=forward_seconds,
     )
-    return logits_NC if chosen is None or inverse is None else logits_NC[inverse], stats
+    return outputs if chosen is None or inverse is None else outputs[inverse], stats
 
 
 class _Plan:
@@ -138,18 +138,18 @@ class _Plan:
 
 
 def _collect(
-    done: list[tuple[Ints | slice, torch.Tensor]], num_chosen: int, num_outputs: int
+    done: list[tuple[Ints | slice, torch.Tensor]], num_chosen: int, output_shape: tuple[int, ...]
 ) -> npt.NDArray[np.float32]:
-    """The logits of all batches in order, [N, C]; the one place that waits for the device."""
-    logits_NC = np.empty((num_chosen, num_outputs), dtype=np.float32)
+    """The outputs of all batches in order, [N, *output_shape]; the one place that waits for the device."""
+    outputs = np.empty((num_chosen, *output_shape), dtype=np.float32)
     if not done:
-        return logits_NC
-    together_NC = torch.cat([logits for _, logits in done]).cpu().numpy()
+        return outputs
+    together = torch.cat([some for _, some in done]).cpu().numpy()
     stop = 0
-    for rows, logits in done:
-        start, stop = stop, stop + logits.shape[0]
-        logits_NC[rows] = together_NC[start:stop]
-    return logits_NC
+    for rows, some in done:
+        start, stop = stop, stop + some.shape[0]
+        outputs[rows] = together[start:stop]
+    return outputs
 
 
 def _gather(

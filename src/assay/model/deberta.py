@@ -16,15 +16,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from torch import nn
 
-from assay.model.families import (
-    ACTIVATIONS,
-    EncoderWeights,
-    HeadWeights,
-    LayerWeights,
-    Linear,
-    Norm,
-    max_sequence_length,
-)
+from assay.model.families import EncoderWeights, LayerWeights, max_sequence_length
+from assay.model.heads import ClassifierHead
+from assay.model.parts import ACTIVATIONS, Linear, Norm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -109,8 +103,8 @@ def extract_weights(model: "PreTrainedModel", *, max_length: int | None = None) 
         projection=None,
         layers=tuple(_layer(layer) for layer in base.encoder.layer),
         final_norm=None,
-        pooling="first",
-        head=HeadWeights(
+        head=ClassifierHead(
+            pooling="first",
             dense=_linear(untyped.pooler.dense),
             activation=ACTIVATIONS[config.pooler_hidden_act],
             norm=None,

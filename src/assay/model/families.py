@@ -13,61 +13,24 @@ Axes: V vocabulary, H hidden, I intermediate, D of a head, P pooled hidden, C ou
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 
 from assay.model.checkpoint import position_limit
+from assay.model.heads import ClassifierHead, Head
+from assay.model.parts import ACTIVATIONS, Activation, Linear, Norm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 T = TypeVar("T")
 
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh"]
-
-ACTIVATIONS: dict[str, Activation] = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-    "tanh": "tanh",
-}
-"""transformers' names of the activations (`transformers.activations.ACT2FN`) that engines know."""
-
 BERT_LIKE = frozenset({"bert", "electra"})
 ROBERTA_LIKE = frozenset({"roberta", "xlm-roberta", "camembert"})
 _DISTILBERT_EPS = 1e-12
 """DistilBERT's config does not name it."""
 PACKED_FAMILIES = BERT_LIKE | ROBERTA_LIKE | {"distilbert", "modernbert"}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Linear:
-    """x @ weight.T + bias."""
-
-    weight: torch.Tensor
-    """[out, in]"""
-    bias: torch.Tensor | None
-    """[out]"""
-
-    def rows(self, rows: slice) -> "Linear":
-        """Return the part that gives these outputs; tensors are shared."""
-        return Linear(weight=self.weight[rows], bias=None if self.bias is None else self.bias[rows])
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Norm:
-    """Layer normalisation over the last axis."""
-
-    weight: torch.Tensor
-    """[H]"""
-    bias: torch.Tensor | None
-    """[H]"""
-    eps: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,25 +60,6 @@ class LayerWeights:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HeadWeights:
-    """The classifier on the pooled hidden state: dense, activation, norm where there is one, out."""
-
-    dense: Linear
-    activation: Activation
-    norm: Norm | None
-    out: Linear
-
-    def __call__(self, pooled_NH: torch.Tensor) -> torch.Tensor:
-        """Return the logits [N, C]."""
-        hidden_NP = activate(F.linear(pooled_NH, self.dense.weight, self.dense.bias), self.activation)
-        if self.norm is not None:
-            hidden_NP = F.layer_norm(
-                hidden_NP, hidden_NP.shape[-1:], self.norm.weight, self.norm.bias, self.norm.eps
-            )
-        return F.linear(hidden_NP, self.out.weight, self.out.bias)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderWeights:
     """A whole classifier as tensors; every family in this one shape."""
 
@@ -141,35 +85,15 @@ class EncoderWeights:
     """ELECTRA: embeddings to hidden."""
     layers: tuple[LayerWeights, ...]
     final_norm: Norm | None
-    pooling: Literal["first", "mean"]
-    head: HeadWeights
+    head: Head
+    """What it gives for a sequence, and what it sees of it."""
     max_length: int
     """The most tokens a sequence may have."""
-
-    @property
-    def num_outputs(self) -> int:
-        """C, the number of logits."""
-        return self.head.out.weight.shape[0]
 
     @property
     def num_token_types(self) -> int:
         """Token types that the model tells apart; 1 where it does not."""
         return 1 if self.token_type_embeddings is None else self.token_type_embeddings.shape[0]
-
-
-def activate(x: torch.Tensor, activation: Activation) -> torch.Tensor:
-    """Return the activation of x, elementwise."""
-    match activation:
-        case "gelu":
-            return F.gelu(x)
-        case "gelu_tanh":
-            return F.gelu(x, approximate="tanh")
-        case "relu":
-            return F.relu(x)
-        case "silu":
-            return F.silu(x)
-        case "tanh":
-            return torch.tanh(x)
 
 
 def max_sequence_length(config: Any) -> int:  # noqa: ANN401 - a transformers config is untyped
@@ -313,14 +237,16 @@ def _bert_like(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 - 
         pad_position = positions[pad_token_id]
         positions = positions[pad_token_id + 1 :]
     if config.model_type == "bert":
-        head = HeadWeights(
+        head = ClassifierHead(
+            pooling="first",
             dense=state.linear("bert.pooler.dense"),
             activation="tanh",
             norm=None,
             out=state.linear("classifier"),
         )
     else:
-        head = HeadWeights(
+        head = ClassifierHead(
+            pooling="first",
             dense=state.linear("classifier.dense"),
             activation="gelu" if config.model_type == "electra" else "tanh",
             norm=None,
@@ -342,7 +268,6 @@ def _bert_like(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 - 
         projection=state.linear(project) if f"{project}.weight" in state else None,
         layers=(),
         final_norm=None,
-        pooling="first",
         head=head,
         max_length=max_sequence_length(config),
     )
@@ -383,9 +308,12 @@ def _distilbert(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 -
         projection=None,
         layers=(),
         final_norm=None,
-        pooling="first",
-        head=HeadWeights(
-            dense=state.linear("pre_classifier"), activation="relu", norm=None, out=state.linear("classifier")
+        head=ClassifierHead(
+            pooling="first",
+            dense=state.linear("pre_classifier"),
+            activation="relu",
+            norm=None,
+            out=state.linear("classifier"),
         ),
         max_length=max_sequence_length(config),
     )
@@ -421,8 +349,8 @@ def _modernbert(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 -
         projection=None,
         layers=(),
         final_norm=state.norm("model.final_norm", eps),
-        pooling="mean" if config.classifier_pooling == "mean" else "first",
-        head=HeadWeights(
+        head=ClassifierHead(
+            pooling="mean" if config.classifier_pooling == "mean" else "first",
             dense=state.linear("head.dense"),
             activation=ACTIVATIONS[config.classifier_activation],
             norm=state.norm("head.norm", eps),

@@ -108,7 +108,7 @@ def load_scorer(
 def _fake_engine(bundle: Bundle) -> "Engine":
     from assay.engine.fake import FakeEngine
 
-    return FakeEngine(num_outputs=len(bundle.labels))
+    return FakeEngine(output_shape=(len(bundle.labels),))
 
 
 def _load_engine(run: Run, device: str, num_threads: int | None) -> "Engine":

@@ -10,6 +10,7 @@ Signals are the server's business and are ignored here, so that a terminal's Ctr
 import argparse
 import contextlib
 import ctypes
+import math
 import os
 import signal
 import socket
@@ -81,7 +82,7 @@ class Overlapped:
         self._engine = engine
         self._lock = threading.Lock()
         self.name, self.packed, self.wants_sorted = engine.name, engine.packed, engine.wants_sorted
-        self.num_outputs, self.max_length = engine.num_outputs, engine.max_length
+        self.output_shape, self.max_length = engine.output_shape, engine.max_length
         self.vocab_size, self.deterministic = engine.vocab_size, engine.deterministic
         self.default_batch_tokens = engine.default_batch_tokens
         self.num_padded_tokens = 0
@@ -216,7 +217,7 @@ def warm_up(engine: "Engine", *, max_batch_tokens: int | None) -> float:
     batch, seconds = BatchFrame(ids, offsets, None), 1.0
     for _ in range(2):
         logits_NC, seconds = run_batch(engine, batch, max_batch_tokens=max_batch_tokens)
-        if logits_NC.shape != (num_sequences, engine.num_outputs):
+        if logits_NC.shape != (num_sequences, *engine.output_shape):
             msg = f"the warm-up gave logits {logits_NC.shape}; an engine gives a row a sequence"
             raise WorkError(msg)
     return len(ids) / max(seconds, 1e-6)
@@ -251,7 +252,7 @@ def start(link: Link, arguments: argparse.Namespace) -> None:
     ready = {
         "description": engine.description(),
         "fingerprint": bundle.fingerprint,
-        "num_outputs": engine.num_outputs,
+        "num_outputs": math.prod(engine.output_shape),
         "is_padded": not engine.packed,
         "default_batch_tokens": engine.default_batch_tokens,
         "tokens_per_second": tokens_per_second,

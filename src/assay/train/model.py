@@ -22,7 +22,9 @@ from transformers import PreTrainedModel
 from assay.engine.gpu import embedding_tables
 from assay.errors import UsageError
 from assay.model import families
-from assay.model.families import EncoderWeights, HeadWeights, LayerWeights, Linear, Norm, activate
+from assay.model.families import EncoderWeights, LayerWeights
+from assay.model.heads import ClassifierHead
+from assay.model.parts import ACTIVATIONS, Linear, Norm, activate
 from assay.train.attention import LengthRun, cut_runs, flash_attention, run_attention
 from assay.train.inputs import Layout, TrainBatch
 from assay.train.kernels.fused import bias_activation, dropout_add_norm, norm_dropout
@@ -180,7 +182,7 @@ class PackedClassifier(nn.Module):
         _, pads = embedding_tables(weights)
         self.layout = Layout(
             has_types=weights.num_token_types > 1,
-            pooling=weights.pooling,
+            pooling=weights.head.pooling,
             pad_token_id=None if pads is None else pads.pad_token_id,
             pad_row=0 if pads is None else pads.pad_row,
         )
@@ -197,6 +199,7 @@ class PackedClassifier(nn.Module):
             else:
                 states = layer(states, run)
         pooled_SH = self._pool(weights, states[0], batch)
+        assert isinstance(weights.head, ClassifierHead), "families have classifier heads"
         return self._head(weights.head, pooled_SH.float(), run)
 
     @property
@@ -289,7 +292,7 @@ class PackedClassifier(nn.Module):
         inner_RI = bias_activation(
             F.linear(attended_RH, self._cast(weights.up.weight)),
             weights.up.bias,
-            families.ACTIVATIONS[_activation_name(self._config)],
+            ACTIVATIONS[_activation_name(self._config)],
         )
         return self._add_norm(
             inner_RI, weights.down, residual_RH, weights.ffn_norm, drops.ffn_out, run, salt + 1
@@ -332,7 +335,7 @@ class PackedClassifier(nn.Module):
         )
         both_R2I = self._product(self._norm(attended_RH, weights.ffn_norm), weights.up)
         first_RI, second_RI = both_R2I.chunk(2, dim=-1)
-        inner_RI = activate(first_RI, families.ACTIVATIONS[_activation_name(self._config)]) * second_RI
+        inner_RI = activate(first_RI, ACTIVATIONS[_activation_name(self._config)]) * second_RI
         return attended_RH + self._product(F.dropout(inner_RI, drops.inner), weights.down)
 
     def _attend(
@@ -394,7 +397,7 @@ class PackedClassifier(nn.Module):
         sums_SH = zeros_SH.index_add(0, batch.documents_T, hidden_RH.float())
         return sums_SH / batch.cu_seqlens.diff().clamp(min=1)[:, None]
 
-    def _head(self, head: HeadWeights, pooled_SH: torch.Tensor, run: _Pass) -> torch.Tensor:
+    def _head(self, head: ClassifierHead, pooled_SH: torch.Tensor, run: _Pass) -> torch.Tensor:
         hidden_SP = F.dropout(pooled_SH, run.dropouts.head_in)
         hidden_SP = activate(F.linear(hidden_SP, head.dense.weight, head.dense.bias), head.activation)
         if head.norm is not None:

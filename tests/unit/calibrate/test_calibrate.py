@@ -122,7 +122,7 @@ def test_the_file_holds_the_temperature_that_the_rows_ask_for(bundle, tmp_path):
 
 def test_calibrating_again_starts_from_the_plain_logits(bundle, rows):
     """An old calibration.json is replaced, never stacked upon."""
-    engine = FakeEngine(num_outputs=3)
+    engine = FakeEngine(output_shape=(3,))
     loaded = load_bundle(bundle)
     logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
     drawn = LabelledRows(texts=rows.texts, labels=labelled_by(logits_NC, LABELS, 0.5))
@@ -155,12 +155,12 @@ def test_a_text_that_may_not_be_cut_is_refused(bundle, rows):
     """Under the policy error a long text has no score, so no map is fitted to the others."""
     asked = settings(bundle, max_length=8, on_long="error")
     with pytest.raises(InputError, match=r"\d+ too_long of 200 rows cannot be scored"):
-        calibrate_rows(asked, load_bundle(bundle), FakeEngine(num_outputs=3), rows)
+        calibrate_rows(asked, load_bundle(bundle), FakeEngine(output_shape=(3,)), rows)
 
 
 def test_logits_come_in_the_order_of_the_rows(bundle, rows):
     """Whatever the batches: a row alone has the logits it has among others."""
-    engine = FakeEngine(num_outputs=3)
+    engine = FakeEngine(output_shape=(3,))
     loaded = load_bundle(bundle)
     together = held_out_logits(settings(bundle, max_batch_tokens=64), loaded, engine, rows)
     alone = [held_out_logits(settings(bundle), loaded, engine, rows.take([row])) for row in (0, 7, 199)]
@@ -169,7 +169,7 @@ def test_logits_come_in_the_order_of_the_rows(bundle, rows):
 
 def test_applying_the_report_gives_its_metrics(bundle, rows):
     """`after` is what apply_calibration makes of the logits."""
-    engine = FakeEngine(num_outputs=3)
+    engine = FakeEngine(output_shape=(3,))
     loaded = load_bundle(bundle)
     logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
     drawn = LabelledRows(texts=rows.texts, labels=labelled_by(logits_NC, LABELS, 2.0))
@@ -181,7 +181,7 @@ def test_applying_the_report_gives_its_metrics(bundle, rows):
 
 def test_few_rows_and_a_map_that_makes_it_worse_are_said(bundle, rows):
     """40 rows are too few, 200 are not; curves of 200 rows harm a model that is calibrated as it is."""
-    loaded, engine = load_bundle(bundle), FakeEngine(num_outputs=3)
+    loaded, engine = load_bundle(bundle), FakeEngine(output_shape=(3,))
     logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
     good = LabelledRows(texts=rows.texts, labels=labelled_by(logits_NC, LABELS, 1.0))
     few = calibrate_rows(settings(bundle), loaded, engine, good.take(list(range(40))))
@@ -213,7 +213,7 @@ def old_calibration(bundle):
 def refused(bundle, rows, error, match, **changes):
     """Asserts the refusal."""
     with pytest.raises(error, match=match):
-        calibrate_rows(settings(bundle, **changes), load_bundle(bundle), FakeEngine(num_outputs=3), rows)
+        calibrate_rows(settings(bundle, **changes), load_bundle(bundle), FakeEngine(output_shape=(3,)), rows)
 
 
 def test_rows_of_the_training_are_refused(bundle, rows, old_calibration):
@@ -257,7 +257,7 @@ def test_a_length_beyond_the_model_is_refused(bundle, rows, old_calibration):
 def test_rows_that_teach_no_temperature_are_refused(bundle, rows, old_calibration):
     """All predictions right: the fit's own error, and the old file stays."""
     loaded = load_bundle(bundle)
-    logits_NC = held_out_logits(settings(bundle), loaded, FakeEngine(num_outputs=3), rows)
+    logits_NC = held_out_logits(settings(bundle), loaded, FakeEngine(output_shape=(3,)), rows)
     right = LabelledRows(texts=rows.texts, labels=tuple(LABELS[index] for index in logits_NC.argmax(axis=1)))
     refused(bundle, right, InputError, "predicted right")
     assert (bundle / "calibration.json").read_bytes() == old_calibration
@@ -295,7 +295,7 @@ def test_a_model_that_gives_nan_is_refused(bundle, rows, old_calibration):
             return super().forward(batch) * float("nan")
 
     with pytest.raises(InputError, match="200 of 200 rows have logits that are not finite"):
-        calibrate_rows(settings(bundle), load_bundle(bundle), Broken(num_outputs=3), rows)
+        calibrate_rows(settings(bundle), load_bundle(bundle), Broken(output_shape=(3,)), rows)
     assert (bundle / "calibration.json").read_bytes() == old_calibration
 
 
@@ -354,7 +354,7 @@ def test_rows_shared_with_the_test_are_refused(bundle, rows, kind):
         ids=("test 1", "id 0" if kind == "id" else "test 2"),
         groups=("group test", "group 0" if kind == "group" else "group test"),
     )
-    engine, loaded = FakeEngine(num_outputs=3), load_bundle(bundle)
+    engine, loaded = FakeEngine(output_shape=(3,)), load_bundle(bundle)
     shared = 10 if kind == "group" else 1
     with pytest.raises(
         InputError, match=f"{shared} of 200 calibration rows share their {kind} with test rows"
@@ -367,7 +367,7 @@ def test_rows_shared_with_the_test_are_refused(bundle, rows, kind):
 
 def test_what_could_not_be_compared_is_said(bundle, rows):
     """A bundle that keeps no ids cannot vouch for them: the report says so instead of passing them."""
-    engine, loaded = FakeEngine(num_outputs=3), load_bundle(bundle)
+    engine, loaded = FakeEngine(output_shape=(3,)), load_bundle(bundle)
     logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
     good = LabelledRows(
         texts=rows.texts,
@@ -380,7 +380,7 @@ def test_what_could_not_be_compared_is_said(bundle, rows):
 
 def test_the_calibration_rows_are_kept_for_the_test(bundle, rows):
     """Hashes of texts and groups travel in calibration.json, so that an evaluation can find them in its rows."""
-    engine, loaded = FakeEngine(num_outputs=3), load_bundle(bundle)
+    engine, loaded = FakeEngine(output_shape=(3,)), load_bundle(bundle)
     logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
     good = LabelledRows(
         texts=rows.texts,
@@ -399,7 +399,7 @@ def test_the_calibration_rows_are_kept_for_the_test(bundle, rows):
 
 def test_what_is_reported_of_these_rows_is_marked_and_stands_beside_cross_validated_figures(bundle, rows):
     """In-sample figures never stand alone: those of the same map on rows left out are in the report and the file."""
-    engine, loaded = FakeEngine(num_outputs=3), load_bundle(bundle)
+    engine, loaded = FakeEngine(output_shape=(3,)), load_bundle(bundle)
     logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
     drawn = LabelledRows(texts=rows.texts, labels=labelled_by(logits_NC, LABELS, 3.0))
     report = calibrate_rows(settings(bundle, method="isotonic"), loaded, engine, drawn)
@@ -417,7 +417,7 @@ def test_what_is_reported_of_these_rows_is_marked_and_stands_beside_cross_valida
 @pytest.mark.parametrize("method", ["vector", "isotonic"])
 def test_what_is_saved_is_what_is_applied(bundle, rows, method):
     """The loaded bundle gives the probabilities of the report, and each method is another bundle."""
-    engine, loaded = FakeEngine(num_outputs=3), load_bundle(bundle)
+    engine, loaded = FakeEngine(output_shape=(3,)), load_bundle(bundle)
     logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
     drawn = LabelledRows(texts=rows.texts, labels=labelled_by(logits_NC, LABELS, 3.0))
     plain = calibrate_rows(settings(bundle), loaded, engine, drawn)
@@ -434,7 +434,7 @@ def test_what_is_saved_is_what_is_applied(bundle, rows, method):
 
 def test_auto_reports_what_it_compared(bundle, rows):
     """By group, with every figure; the choice is the least of them."""
-    engine, loaded = FakeEngine(num_outputs=3), load_bundle(bundle)
+    engine, loaded = FakeEngine(output_shape=(3,)), load_bundle(bundle)
     logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
     drawn = LabelledRows(
         texts=rows.texts,
@@ -456,7 +456,7 @@ def test_auto_reports_what_it_compared(bundle, rows):
 
 def test_auto_without_enough_groups_is_refused(bundle, rows):
     """There is nothing to compare by; a temperature alone is fitted, and says that it was not put to the test."""
-    engine, loaded = FakeEngine(num_outputs=3), load_bundle(bundle)
+    engine, loaded = FakeEngine(output_shape=(3,)), load_bundle(bundle)
     logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
     drawn = LabelledRows(
         texts=rows.texts, labels=labelled_by(logits_NC, LABELS, 3.0), groups=("one",) * 100 + ("two",) * 100
@@ -474,7 +474,7 @@ def pair_of_labels(tmp_path):
     folder = write_bundle(tmp_path / "two")
     rng = random.Random(2)
     texts = tuple(" ".join(rng.choices(WORDS_OF_TWO, k=rng.randint(3, 20))) for _ in range(400))
-    loaded, engine = load_bundle(folder), FakeEngine(num_outputs=2)
+    loaded, engine = load_bundle(folder), FakeEngine(output_shape=(2,))
     unlabelled = LabelledRows(texts=texts, labels=("ham",) * 400)
     logits_NC = held_out_logits(settings(folder), loaded, engine, unlabelled)
     spread = logits_NC - logits_NC.mean(axis=0)
@@ -598,10 +598,10 @@ def test_a_regression_that_cannot_keep_its_promise_is_refused(tmp_path, labels, 
     folder = write_model(tmp_path / "regression", labels=("score",), task="regression")
     rows = LabelledRows(texts=tuple(f"document {n}" for n in range(len(labels))), labels=labels)
     with pytest.raises(InputError, match=match):
-        calibrate_rows(settings(folder), load_bundle(folder), FakeEngine(num_outputs=1), rows)
+        calibrate_rows(settings(folder), load_bundle(folder), FakeEngine(output_shape=(1,)), rows)
     with pytest.raises(UsageError, match="a threshold needs two labels"):
         calibrate_rows(
-            settings(folder, threshold_by="f1"), load_bundle(folder), FakeEngine(num_outputs=1), rows
+            settings(folder, threshold_by="f1"), load_bundle(folder), FakeEngine(output_shape=(1,)), rows
         )
 
 

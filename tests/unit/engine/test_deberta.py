@@ -295,7 +295,7 @@ def test_the_engine_says_what_it_is():
     engine = GpuDebertaEngine(
         deberta.extract_weights(make("v3")), device=torch.device("cpu"), dtype=torch.float32, kernels="plain"
     )
-    assert (engine.num_outputs, engine.max_length, engine.vocab_size) == (3, 80, 50)
+    assert (engine.output_shape, engine.max_length, engine.vocab_size) == ((3,), 80, 50)
     assert engine.packed
     assert engine.wants_sorted
     assert engine.default_batch_tokens > 0

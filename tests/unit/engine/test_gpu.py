@@ -87,7 +87,7 @@ def bert():
 def test_the_engine_says_what_it_is(bert):
     """Sizes, family, precision and kernels; no padding is counted for its own probe."""
     engine = make_engine(bert)
-    assert (engine.num_outputs, engine.max_length, engine.vocab_size) == (3, 512, VOCABULARY)
+    assert (engine.output_shape, engine.max_length, engine.vocab_size) == ((3,), 512, VOCABULARY)
     assert engine.packed
     assert not engine.wants_sorted
     assert engine.num_padded_tokens == 0

@@ -17,7 +17,7 @@ from assay.engine.fp8 import fp8_linear, fp8_weights
 from assay.engine.kernels.kernels import EmbeddingTables
 from assay.engine.kernels.layout import BLOCK, DeviceBatch, plan_blocks
 from assay.engine.kernels.plain import FP8_MAX, PlainKernels, quantize_rows
-from assay.model.families import Linear, Norm
+from assay.model.parts import Linear, Norm
 
 needs_triton = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 KINDS = ["plain", pytest.param("triton", marks=needs_triton)]

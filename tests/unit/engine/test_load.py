@@ -171,8 +171,8 @@ def test_fake_engines_by_name():
     """fake:, fake:5 and fake:5:0.1 name a fake engine."""
     engine = load_engine("fake:5")
     assert isinstance(engine, FakeEngine)
-    assert engine.num_outputs == 5
-    assert load_engine("fake:").num_outputs == 2
+    assert engine.output_shape == (5,)
+    assert load_engine("fake:").output_shape == (2,)
     assert load_engine("fake:3:0.5").seconds_per_token == 0.5
     for bad in ("fake:x", "fake:0", "fake:2:fast"):
         with pytest.raises(UsageError, match="fake:NUM_OUTPUTS"):

@@ -192,7 +192,7 @@ class LateEngine(FakeEngine):
     def forward(self, batch):
         self.worked += 0.5
         self.promised.append(
-            (torch.full((batch.num_sequences, self.num_outputs), -99.0), super().forward(batch))
+            (torch.full((batch.num_sequences, *self.output_shape), -99.0), super().forward(batch))
         )
         return self.promised[-1][0]
 

@@ -56,7 +56,7 @@ def test_what_does_not_fit_is_named(model, reason):
 def test_sizes_are_read_from_the_weights():
     """Outputs, the longest sequence, rows of relative positions, terms of the score."""
     weights = deberta.extract_weights(make(DebertaV2Config(**SHAPE, **V3, num_labels=5)))
-    assert (weights.encoder.num_outputs, weights.encoder.max_length) == (5, 32)
+    assert (weights.encoder.head.output_shape, weights.encoder.max_length) == ((5,), 32)
     assert weights.positions[0].keys_APD.shape == (2, 16, 4)
     assert weights.positions[0].queries_APD.shape == (2, 16, 4)
     assert weights.relative_rows.shape == (63,)

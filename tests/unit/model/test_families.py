@@ -10,7 +10,8 @@ from transformers import (
     RobertaConfig,
 )
 
-from assay.model.families import activate, extract_weights, max_sequence_length, why_not_packed
+from assay.model.families import extract_weights, max_sequence_length, why_not_packed
+from assay.model.parts import activate
 
 SHAPE = {
     "vocab_size": 20,
@@ -64,7 +65,7 @@ def test_another_head_is_not_packed():
 def test_sizes_are_read_from_the_weights():
     """Outputs, token types and the longest sequence; RoBERTa's positions begin after the padding id."""
     bert = extract_weights(make(BertConfig(**SHAPE, num_labels=5, max_position_embeddings=32)))
-    assert (bert.num_outputs, bert.num_token_types, bert.max_length) == (5, 2, 32)
+    assert (bert.head.output_shape, bert.num_token_types, bert.max_length) == ((5,), 2, 32)
     model = make(RobertaConfig(**SHAPE, max_position_embeddings=34, pad_token_id=1, type_vocab_size=1))
     roberta = extract_weights(model)
     assert (roberta.num_token_types, roberta.max_length, len(roberta.position_embeddings)) == (1, 32, 32)

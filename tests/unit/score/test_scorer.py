@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
 def make_scorer(folder, engine=None, *, on_long="truncate", max_length=16, **options):
     """A scorer on the fake engine, or on `engine`, and its encoder."""
     encoder = Encoder.from_bundle(folder, max_length=max_length, on_long=on_long)
-    return Scorer(load_bundle(folder), engine or FakeEngine(num_outputs=2), encoder, **options), encoder
+    return Scorer(load_bundle(folder), engine or FakeEngine(output_shape=(2,)), encoder, **options), encoder
 
 
 def chunk_of(lists, encoder, **fields):
@@ -181,7 +181,7 @@ def regression(tmp_path):
 
 def test_a_regression_with_interval_and_whole_scores(regression):
     """Bounds and whole score beside each prediction, null where it is, and in the schema of a part."""
-    engine = OddEngine(float("nan"), num_outputs=1)
+    engine = OddEngine(float("nan"), output_shape=(1,))
     scorer, encoder = make_scorer(regression, engine)
     columns = scorer.score(chunk_of([[2, 7, 3], [2, 9, 3], [], [2, 8, 3]], encoder)).columns
     fields = score_fields(load_bundle(regression).decider)

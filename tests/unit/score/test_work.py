@@ -92,7 +92,7 @@ def scores(table):
 def expected(bundle, texts, tmp_path_factory):
     """The scores of the texts by the shortest way: encoder, fake engine, no run."""
     encoder = Encoder.from_bundle(bundle, max_length=64, on_long="truncate")
-    scorer = Scorer(load_bundle(bundle), FakeEngine(num_outputs=2), encoder)
+    scorer = Scorer(load_bundle(bundle), FakeEngine(output_shape=(2,)), encoder)
     from assay.data.rows import SourceRows
     from assay.score.chunks import to_chunk
 
@@ -413,7 +413,7 @@ def test_the_gate_reads_beside_the_first_unit(bundle, texts, tmp_path, monkeypat
     pq.write_table(table_of(texts), tmp_path / "data.parquet", row_group_size=30)
     run = plan(tmp_path / "data.parquet", bundle, tmp_path / "run")
     encoder = Encoder.from_bundle(bundle, max_length=64, on_long="truncate")
-    scorer = Scorer(load_bundle(bundle), FakeEngine(num_outputs=2), encoder)
+    scorer = Scorer(load_bundle(bundle), FakeEngine(output_shape=(2,)), encoder)
     unit = run.manifest.units()[0]
     alone = [chunk.ids.to_pylist() for chunk in open_work(run).prepare(unit)]
     expected = take_sample(run, scorer, 20).sequences

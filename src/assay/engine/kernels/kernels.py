@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 
 from assay.engine.kernels.layout import DeviceBatch
-from assay.model.families import Activation, Linear, Norm
+from assay.model.parts import Activation, Linear, Norm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,8 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from assay.engine.kernels.kernels import EmbeddingTables, Fp8Weights, Quantized
 from assay.engine.kernels.layout import DeviceBatch
 from assay.engine.positions import token_positions
-from assay.model import families
-from assay.model.families import Activation, Linear, Norm
+from assay.model.parts import Activation, Linear, Norm, activate
 
 FP8_MAX = 448.0
 """Largest finite value of float8_e4m3fn."""
@@ -54,20 +53,20 @@ class PlainKernels:
 
     def activate_quantize(self, x_RI: torch.Tensor, activation: Activation | None) -> Quantized:
         """See `Kernels.activate_quantize`."""
-        return quantize_rows(x_RI if activation is None else families.activate(x_RI.float(), activation))
+        return quantize_rows(x_RI if activation is None else activate(x_RI.float(), activation))
 
     def activate(self, x_RI: torch.Tensor, activation: Activation) -> torch.Tensor:
         """See `Kernels.activate`."""
-        return families.activate(x_RI, activation)
+        return activate(x_RI, activation)
 
     def linear_activate(self, x_RH: torch.Tensor, linear: Linear, activation: Activation) -> torch.Tensor:
         """See `Kernels.linear_activate`."""
-        return families.activate(F.linear(x_RH, linear.weight, linear.bias), activation)
+        return activate(F.linear(x_RH, linear.weight, linear.bias), activation)
 
     def activate_gated(self, x_RI: torch.Tensor, activation: Activation) -> torch.Tensor:
         """See `Kernels.activate_gated`."""
         inner_RI, gate_RI = x_RI.chunk(2, dim=1)
-        return families.activate(inner_RI, activation) * gate_RI
+        return activate(inner_RI, activation) * gate_RI
 
     def rotate(self, x_TH: torch.Tensor, batch: DeviceBatch, angles: torch.Tensor, num_heads: int) -> None:
         """See `Kernels.rotate`."""
@@ -82,7 +81,7 @@ class PlainKernels:
         """See `Kernels.linear_activate_quantize`."""
         weight_OI = linear.weight_OI.float() * linear.scales_O[:, None]
         inner_RO = F.linear(x.values.float() * x.scales, weight_OI, linear.bias_O.float())
-        return to_fp8(families.activate(inner_RO, activation) / scale)
+        return to_fp8(activate(inner_RO, activation) / scale)
 
     def attention(
         self,

@@ -7,7 +7,7 @@ from assay.engine.kernels import triton_attention, triton_linear, triton_rows
 from assay.engine.kernels.kernels import EmbeddingTables, Fp8Weights, Quantized
 from assay.engine.kernels.layout import DeviceBatch
 from assay.engine.kernels.triton_rows import is_fast
-from assay.model.families import Activation, Linear, Norm
+from assay.model.parts import Activation, Linear, Norm
 
 _SHALLOW = 768
 """Inputs up to which our product with GELU in its epilogue was faster than the library's (by a tenth)."""

@@ -12,7 +12,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from assay.engine.kernels.triton_rows import activated, is_fast
-from assay.model.families import Activation
+from assay.model.parts import Activation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ import triton.language as tl
 
 from assay.engine.kernels.kernels import EmbeddingTables, Quantized
 from assay.engine.kernels.layout import BLOCK, DeviceBatch
-from assay.model.families import Activation, Norm
+from assay.model.parts import Activation, Norm
 
 _EMBED_ROWS = 4
 _FP8_MAX = tl.constexpr(448.0)

@@ -13,7 +13,7 @@ from types import ModuleType
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 
-from assay.model.families import Activation, activate
+from assay.model.parts import Activation, activate
 
 
 def bias_activation(x_RI: torch.Tensor, bias_I: torch.Tensor | None, activation: Activation) -> torch.Tensor:

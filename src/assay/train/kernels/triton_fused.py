@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch.autograd.function import once_differentiable
 
-from assay.model.families import Activation
+from assay.model.parts import Activation
 
 _Context: TypeAlias = Any
 """What autograd keeps from one way for the other: it takes any attribute."""
