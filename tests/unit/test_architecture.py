@@ -2,9 +2,11 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,23 @@ def test_a_room_opens_with_its_docstring_alone(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree), f"{path} has no docstring"
     assert len(tree.body) == 1, f"{path} holds more than a docstring"
+
+
+def test_readme_and_contributing_list_the_rooms_in_their_order() -> None:
+    """README's tree and CONTRIBUTING's row of rooms have every room, in the order in which they may import."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    rooms = [layer.strip("()") for layer in reversed(contracts[0]["layers"])]
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").partition("\nsrc/assay/\n")[2].partition("```")[0]
+    assert re.findall(r"^  (\w+)(?:/|\.py) ", tree, re.MULTILINE) == rooms
+    row = (
+        (ROOT / "CONTRIBUTING.md")
+        .read_text(encoding="utf-8")
+        .partition("to its left**:\n\n")[2]
+        .partition("\n\n")[0]
+    )
+    assert re.findall(r"\w+", row) == [room for room in rooms if room != "__main__"]
 
 
 def test_importing_assay_is_light() -> None:
