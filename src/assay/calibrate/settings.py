@@ -6,6 +6,7 @@ from typing import Literal
 from assay.data.settings import SourceFormat, Texts
 from assay.engine.settings import CpuThreads, Forward, OneDevice
 from assay.errors import UsageError
+from assay.labelled.settings import LabelColumns
 from assay.settings import positional, within
 from assay.tokenize.settings import LongDocuments
 
@@ -20,19 +21,13 @@ _BELONGS_TO = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrateSettings(Texts, SourceFormat, LongDocuments, OneDevice, Forward, CpuThreads):
+class CalibrateSettings(LabelColumns, Texts, SourceFormat, LongDocuments, OneDevice, Forward, CpuThreads):
     """Calibration of one bundle on held-out labelled rows."""
 
     bundle: str = field(metadata=positional("BUNDLE"))
     """Folder of the bundle; its `calibration.json` is written or replaced."""
     data: tuple[str, ...] = field(metadata=positional("DATA"))
     """Sources of labelled rows that no part of the training has seen."""
-    label_column: str = "label"
-    """Column of the label, as the bundle names it: lists of names for multi-label, numbers for regression."""
-    group_column: str | None = None
-    """Column (author, book, url) of rows that stay together; none may be in the training."""
-    id_column: str | None = None
-    """Column of the id; no id may be in the training."""
     test_data: tuple[str, ...] = ()
     """Sources of the test rows; DATA may share no text, id or group with them."""
     method: Literal["temperature", "vector", "logistic", "isotonic", "auto", "conformal"] | None = None

@@ -6,12 +6,13 @@ from typing import Literal
 from assay.data.settings import SourceFormat, Texts
 from assay.engine.settings import CpuThreads, Forward, OneDevice
 from assay.errors import UsageError
+from assay.labelled.settings import LabelColumns
 from assay.settings import positional, within
 from assay.tokenize.settings import LongDocuments
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateSettings(Texts, SourceFormat, LongDocuments, OneDevice, Forward, CpuThreads):
+class EvaluateSettings(LabelColumns, Texts, SourceFormat, LongDocuments, OneDevice, Forward, CpuThreads):
     """Evaluation of one bundle, or of two on the same rows."""
 
     bundle: str = field(metadata=positional("BUNDLE"))
@@ -26,12 +27,6 @@ class EvaluateSettings(Texts, SourceFormat, LongDocuments, OneDevice, Forward, C
     """Print one JSON object instead of a table for people."""
     show_texts: bool = False
     """Put the beginning of the worst-judged texts into the page and the JSON; they may be private."""
-    label_column: str = "label"
-    """Column of the label, as the bundle names it; lists for multi-label, numbers for regression."""
-    id_column: str | None = None
-    """Column that names a row, in the list of the worst and to find training rows."""
-    group_column: str | None = None
-    """Column (author, book, url) of rows that belong together: metrics of each, and intervals by group."""
     resample: Literal["auto", "rows", "groups"] = "auto"
     """What each resample draws; auto: groups where a group column is given, else rows."""
     resamples: int = field(default=2_000, metadata=within(at_least=0))

@@ -6,6 +6,7 @@ from typing import Literal
 from assay.data.settings import SourceFormat, Texts
 from assay.engine.settings import CpuThreads
 from assay.errors import UsageError
+from assay.labelled.settings import LabelColumns
 from assay.settings import AUTO_OR_COUNT, COUNT, within
 from assay.tasks import MetricName, Task, TaskName
 
@@ -16,7 +17,7 @@ Schedule = Literal["linear", "cosine", "constant"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(Texts, SourceFormat, CpuThreads):
+class TrainSettings(LabelColumns, Texts, SourceFormat, CpuThreads):
     """Fine-tuning of one classifier."""
 
     base: str
@@ -29,12 +30,6 @@ class TrainSettings(Texts, SourceFormat, CpuThreads):
     """Sources of the rows that choose the checkpoint; none: a share of `data` is set aside."""
     task: TaskName = "single_label"
     """One label a row, any number of labels a row (a list column), or a number a row."""
-    label_column: str = "label"
-    """Column of the label: strings or integers, lists of them for multi-label, numbers for regression."""
-    group_column: str | None = None
-    """Column (author, book, url) whose rows stay on one side of the split."""
-    id_column: str | None = None
-    """Column of ids; rows of one id stay on one side too, and calibration refuses ids that were trained on."""
     limit_rows: int | None = field(default=None, metadata=COUNT)
     """For a trial: only this many rows of `data`, and of `validation_data`, drawn by the seed."""
     validation_share: float = field(default=0.1, metadata=within(above=0, below=1))
