@@ -132,7 +132,7 @@ class PullTogether:
 
     def __call__(self, outputs_SC, targets, weights_S):
         unit = F.normalize(outputs_SC + 1e-3, dim=1)
-        is_other = (weights_S > 0) & ~torch.eye(len(targets), dtype=torch.bool)
+        is_other = (weights_S > 0) & ~torch.eye(len(targets), dtype=torch.bool, device=targets.device)
         similarity = torch.where(is_other, 5 * unit @ unit.T, -1e4)
         log_shares = similarity - similarity.logsumexp(dim=1, keepdim=True)
         is_alike = is_other & (targets[:, None] == targets)

@@ -134,7 +134,7 @@ def parse_settings(parser: Parser, settings: type[S], arguments: Sequence[str]) 
         raise UsageError(msg)
     given = {name: value for name, value in vars(namespace).items() if value not in (NOT_GIVEN, [])}
     config = given.pop("config", None)
-    values = {**(read_config(Path(config), settings) if config else {}), **given}
+    values = {**(read_config(config, settings) if config else {}), **given}
     return build(settings, values, parser.prog)
 
 
@@ -151,13 +151,15 @@ def build(settings: type[S], values: Mapping[str, Any], command: str) -> S:
     )
 
 
-def read_config(path: Path, settings: type) -> dict[str, Any]:
+def read_config(given: str | Path, settings: type) -> dict[str, Any]:
     """The settings in a TOML or YAML file, checked against the fields; raises UsageError."""
+    path = Path(given)
     try:
         content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        way_out = _rows_hint(str(path), settings) or "give a TOML or YAML file"
-        msg = f"config {path} cannot be read ({error}); {way_out}"
+        # a URL loses a slash as a path
+        way_out = _rows_hint(str(given), settings) or "give a TOML or YAML file"
+        msg = f"config {given} cannot be read ({error}); {way_out}"
         raise UsageError(msg) from error
     raw = _parse(path, content, settings)
     hints = get_type_hints(settings)

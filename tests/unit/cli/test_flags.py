@@ -192,6 +192,12 @@ def test_rows_in_the_place_of_a_config_are_told_where_to_go(tmp_path, name, cont
         assert str(caught.value).endswith(f"a config holds settings, rows go to --data: --data {file}")
 
 
+def test_a_url_of_rows_is_shown_as_it_was_given():
+    """With both its slashes, so that it can be copied behind the flag."""
+    with pytest.raises(UsageError, match=r"--data s3://bucket/rows\.parquet$"):
+        parse("s3://bucket/rows.parquet", verb="train")
+
+
 def test_a_config_that_is_wrong_is_not_taken_for_rows(config):
     """A file that is called TOML is one."""
     with pytest.raises(UsageError, match=r"is not TOML .*; fix it$"):

@@ -80,7 +80,8 @@ class PlainSgd:
 
     def __init__(self, settings, classifier, optimizer, gradients, objective, world):
         self._classifier, self._objective = classifier, objective
-        self._rate, self._loss = 0.0, torch.zeros(())
+        self._device = world.device
+        self._rate, self._loss = 0.0, torch.zeros((), device=world.device)
 
     def stream(self):
         return nullcontext()
@@ -89,13 +90,14 @@ class PlainSgd:
         self._rate = learning_rate
 
     def run_pass(self, batch, *, seed, is_last):
-        outputs = self._classifier(batch, torch.zeros(1, dtype=torch.int64))
+        batch = batch.to(self._device)
+        outputs = self._classifier(batch, torch.zeros(1, dtype=torch.int64, device=self._device))
         loss = self._objective(outputs, batch.targets, batch.weights_S)
         loss.backward()
         self._loss += loss.detach()
 
     def update(self, token_ids=None):
-        found, self._loss = self._loss, torch.zeros(())
+        found, self._loss = self._loss, torch.zeros((), device=self._device)
         parameters = [each for each in self._classifier.parameters() if each.grad is not None]
         norm = torch.nn.utils.get_total_norm([each.grad for each in parameters])
         with torch.no_grad():
