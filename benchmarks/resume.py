@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from _record import finish, parser
 from overhead import make_bundle
 
-from assay.runs.placement import Placement
+from assay.runs.placement import place_workers
 from assay.runs.run import Run, create_or_join
 from assay.score.plan import plan_score
 from assay.score.settings import ScoreSettings
@@ -125,7 +125,7 @@ def main() -> None:
             engine="fake",
             unit_rows=UNIT_ROWS,
         )
-        manifest, _ = plan_score(settings, Placement(kind="cpu", num_workers=1), "fp32")
+        manifest, _ = plan_score(settings, place_workers("1", num_gpus=0), "fp32")
         run, _ = create_or_join(settings.run, manifest)
         publish_fake(run, arguments.parts)
         command = [

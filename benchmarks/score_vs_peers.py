@@ -32,7 +32,7 @@ from _record import finish, parser
 from assay.bundle.load import load_bundle
 from assay.engine.load import load_engine
 from assay.runs.pipeline import Pipeline
-from assay.runs.placement import Placement
+from assay.runs.placement import place_workers
 from assay.runs.run import create_or_join
 from assay.score.plan import plan_score
 from assay.score.scorer import Scorer
@@ -92,7 +92,7 @@ def make_ours(bundle_path: Path, source: Path, place: Path, *, pair: bool) -> Ca
             text_pair_column="text_pair" if pair else None,
             max_length=MAX_LENGTH,
         )
-        manifest, _ = plan_score(settings, Placement(kind="cpu", num_workers=1), "fp32")
+        manifest, _ = plan_score(settings, place_workers("1", num_gpus=0), "fp32")
         run, _ = create_or_join(settings.run, manifest)
         scorer = Scorer(bundle, engine, encoder)
         work = ScoreWork(manifest, encoder, lambda: scorer)

@@ -23,6 +23,9 @@ def main() -> int:
     """Run the command line; returns the exit status."""
     answer(interrupt)
     try:
+        from assay import machine
+
+        os.environ.update(machine.yielding(os.environ))  # before torch is loaded, here and in every child
         from assay.cli.main import main as run_command
 
         return run_command()

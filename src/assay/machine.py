@@ -10,6 +10,11 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
+YIELDING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
+"""How OpenMP's threads wait for each other, some hundred times a forward pass: a tenth of a millisecond awake,
+then asleep. By default they stay awake for longer, and where others use the cores, they wait for threads that
+do not run: half of the speed is lost, or nine tenths. Asleep at once, a short text takes a third longer
+(docs/decisions/2026-11-22-serving.md)."""
 GPU_DRIVER_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 """What a driver for CUDA leaves: on Linux, and under Windows' WSL."""
 
@@ -43,6 +48,28 @@ def choose_threads(
     count = max(1, usable_cores() // num_processes)
     among = f" / {num_processes} processes" if num_processes > 1 else ""
     return Threads(count=count, reason=describe_cores() + among)
+
+
+def yielding(own: Mapping[str, str]) -> dict[str, str]:
+    """The variables by which OpenMP's threads sleep soon while they wait, unless `own` has others.
+
+    Read when torch is loaded, so they are set before. Nothing is mixed with a wait policy of the user's.
+    """
+    if "OMP_WAIT_POLICY" in own:
+        return {}
+    return {name: value for name, value in YIELDING.items() if name not in own}
+
+
+def child_environment(own: Mapping[str, str], *, num_threads: int | None) -> dict[str, str]:
+    """The environment of a process that computes with so many threads; None leaves their number to it."""
+    made = {**yielding(own), **own}
+    if num_threads is None:
+        return made
+    threads = str(num_threads)
+    parallel = "true" if num_threads > 1 else "false"
+    # the tokenizers' own threads and their warning about them
+    others = {"TOKENIZERS_PARALLELISM": parallel, **made, "RAYON_NUM_THREADS": threads}
+    return {**others, "OMP_NUM_THREADS": threads}
 
 
 def usable_cores() -> int:

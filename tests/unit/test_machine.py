@@ -112,3 +112,26 @@ def test_a_gpu_driver_is_seen_by_its_file(monkeypatch, tmp_path):
     assert not machine.has_gpu_driver()
     driver.touch()
     assert machine.has_gpu_driver()
+
+
+def test_how_threads_wait_is_the_users_to_say():
+    """Ours is a default; a wait policy of the user's is not mixed with another variable of ours."""
+    assert machine.yielding({"A": "1"}) == machine.YIELDING
+    assert machine.yielding({"GOMP_SPINCOUNT": "7"}) == {"OMP_WAIT_POLICY": "PASSIVE"}
+    assert machine.yielding({"OMP_WAIT_POLICY": "ACTIVE"}) == {}
+
+
+def test_the_environment_of_a_child():
+    """It has the wait policy and its number of threads, for OpenMP and the tokenizers; the rest is handed on."""
+    own = {"A": "1", "OMP_NUM_THREADS": "8", "OMP_WAIT_POLICY": "ACTIVE"}
+    assert machine.child_environment(own, num_threads=None) == own
+    made = machine.child_environment({"A": "1"}, num_threads=2)
+    assert made == {
+        "A": "1",
+        **machine.YIELDING,
+        "OMP_NUM_THREADS": "2",
+        "RAYON_NUM_THREADS": "2",
+        "TOKENIZERS_PARALLELISM": "true",
+    }
+    assert machine.child_environment(own, num_threads=1)["OMP_NUM_THREADS"] == "1"
+    assert machine.child_environment(own, num_threads=1)["TOKENIZERS_PARALLELISM"] == "false"

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import shutil
 import sys
@@ -55,8 +56,14 @@ def examine(bundle: str | None = None) -> Findings:
         precision = parse_precision("auto", parse_device(device.name))
         memory = f", {device.memory_bytes / GIB:.0f} GiB" if device.memory_bytes else ""
         lines.append((device.name, f"{device.hardware}{memory}, {precision} by default"))
-    usable = f"{machine.usable_cores()} usable of {machine.describe_cores()}"
-    lines.append(("cores", f"{usable}; {machine.choose_threads()} by default"))
+    waiting = [f"{name}={os.environ[name]}" for name in machine.YIELDING if name in os.environ]
+    lines += [
+        ("cores", f"{machine.usable_cores()} usable ({machine.describe_cores()})"),
+        (
+            "threads",
+            f"{machine.choose_threads()} by default; they wait by {', '.join(waiting) or 'the default'}",
+        ),
+    ]
     lines.append(("slower path", _why_slow()))
     lines.append(("memory", _memory()))
     disk = shutil.disk_usage(Path.cwd())

@@ -42,4 +42,4 @@ class CpuThreads(Settings):
     """The CPU threads."""
 
     num_threads: int | None = field(default=None, metadata=COUNT)
-    """CPU threads; by default all that may be used, shared among the processes."""
+    """CPU threads of a process; by default OMP_NUM_THREADS, or the cores shared out."""

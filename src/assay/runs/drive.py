@@ -18,12 +18,14 @@ def drive_run(
     *,
     rank: int = 0,
     world_size: int = 1,
+    workers_note: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> tuple[Run, Outcome]:
     """Create the run at `url` or join it, and work on it until every unit is published.
 
-    `workers` gives the workers for the run. `on_message` hears what a person should know,
+    `workers` gives the workers for the run, and `workers_note` says what they are, to be told where there is
+    work for them. `on_message` hears what a person should know,
     a line at a time: "412 of 480 units are published; going on with 68.", and that a device was lost.
     """
     say = on_message or (lambda _: None)
@@ -55,4 +57,6 @@ def drive_run(
         say("The one unit is published already; nothing to do.")
     else:
         say(f"All {total:,} units are published already; nothing to do.")
+    if left and workers_note:
+        say(workers_note)
     return run, driver.run()

@@ -23,20 +23,29 @@ class Placement:
     """`cpu` or `cuda`."""
     num_workers: int
     """Processes: one a GPU, or as many as asked for on a CPU."""
+    threads: machine.Threads
+    """CPU threads of each."""
+
+    def __str__(self) -> str:
+        """`2 on cpu, each with 1 thread (2 cores / 2 processes)`."""
+        each = f", each with {self.threads}" if self.kind == "cpu" else ""
+        return f"{self.num_workers} on {self.kind}{each}"
 
 
-def place_workers(devices: str, *, num_gpus: int) -> Placement:
+def place_workers(devices: str, *, num_gpus: int, num_threads: int | None = None) -> Placement:
     """Every GPU, or one process with all cores; or as many of either as `devices` says.
 
-    Raises UsageError for more GPUs than there are.
+    `num_threads` of each; None shares the cores out. Raises UsageError for more GPUs than there are.
     """
     asked = count_of(devices)
+    num_workers = asked or num_gpus or 1
+    threads = machine.choose_threads(num_threads, num_processes=num_workers)
     if not num_gpus:
-        return Placement(kind="cpu", num_workers=asked or 1)
+        return Placement(kind="cpu", num_workers=num_workers, threads=threads)
     if asked is not None and asked > num_gpus:
         msg = f"devices {asked}; this machine has {num_gpus} GPUs; set --devices {num_gpus} or less"
         raise UsageError(msg)
-    return Placement(kind="cuda", num_workers=asked or num_gpus)
+    return Placement(kind="cuda", num_workers=num_workers, threads=threads)
 
 
 def static_place(executor: str, rank: int | None, world_size: int | None) -> tuple[int, int]:
@@ -50,14 +59,14 @@ def static_place(executor: str, rank: int | None, world_size: int | None) -> tup
 
 
 def place_processes(module: str, run: Run, placement: Placement) -> Sequence[WorkerSpec]:
-    """The workers, a process each; on a CPU its cores are shared out among them."""
-    threads = str(machine.choose_threads(num_processes=placement.num_workers).count)
-    environment = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "true"}
+    """The workers, a process each."""
+    num_threads = placement.threads.count
+    environment = machine.child_environment(os.environ, num_threads=num_threads)
     workers = []
     for index in range(placement.num_workers):
         device = "cpu" if placement.kind == "cpu" else f"cuda:{index}"
         name = f"worker {index + 1}" if placement.kind == "cpu" else f"the worker on {device}"
-        arguments = (run.url, "--device", device, "--threads", threads)
+        arguments = (run.url, "--device", device, "--threads", str(num_threads))
         workers.append(python_worker(module, *arguments, name=name, environment=environment))
     return workers
 
@@ -70,7 +79,7 @@ def describe_plan(manifest: Manifest, run_url: str, placement: Placement) -> str
             f"run      {run_url} ({manifest.run_id}), not created: this is a dry run",
             f"sources  {len(manifest.sources):,} with {format_count(manifest.planned_rows)} rows to do",
             f"units    {len(sizes):,} of {min(sizes, default=0):,} to {max(sizes, default=0):,} rows",
-            f"workers  {placement.num_workers} on {placement.kind}",
+            f"workers  {placement}",
             f"columns  {', '.join(manifest.arrow_schema().names)}",
         ]
     )

@@ -212,6 +212,7 @@ def bench(settings: BenchSettings, *, on_message: Callable[[str], None] | None =
         bundle.path,
         device=str(device),
         precision=precision,
+        num_threads=settings.num_threads,
         packed=settings.engine != "padded",
     )
     sample = take_sample(
@@ -220,7 +221,7 @@ def bench(settings: BenchSettings, *, on_message: Callable[[str], None] | None =
         encoder,
         num_documents=settings.documents or SAMPLE_DOCUMENTS[device.type],
     )
-    padded = _padded_engine(engine, bundle, device, precision)
+    padded = _padded_engine(engine, bundle, device, precision, num_threads=settings.num_threads)
     shape = model_shape(AutoConfig.from_pretrained(bundle.path, local_files_only=True), windows=True)
     before = matmul_ceiling(device, _ceiling_dtype(precision))
     say(
@@ -364,7 +365,9 @@ def spread(sources: Sequence[Source], num_documents: int) -> list[tuple[Source, 
 def _plan(settings: BenchSettings, device: torch.device, precision: Computed) -> tuple[Manifest, Bundle]:
     """The plan of a scoring run like this; it checks sources, columns and lengths, and is never created."""
     chosen = ScoreSettings(**shared(settings, ScoreSettings), run="")
-    placement = Placement(kind=device.type, num_workers=1)
+    placement = Placement(
+        kind=device.type, num_workers=1, threads=machine.choose_threads(settings.num_threads)
+    )
     return plan_score(chosen, placement, precision)
 
 
@@ -389,13 +392,15 @@ def _ceiling_dtype(precision: Computed) -> torch.dtype:
 
 
 def _padded_engine(
-    engine: Engine, bundle: Bundle, device: torch.device, precision: Computed
+    engine: Engine, bundle: Bundle, device: torch.device, precision: Computed, *, num_threads: int | None
 ) -> Engine | None:
     """The forward pass of transformers itself, in bf16 where the engine is in fp8; None where that is the engine."""
     if not engine.packed:
         return None
     plain = "bf16" if precision == "fp8" else precision
-    return load_engine(bundle.path, device=str(device), precision=plain, packed=False)
+    return load_engine(
+        bundle.path, device=str(device), precision=plain, num_threads=num_threads, packed=False
+    )
 
 
 def _measure_both(

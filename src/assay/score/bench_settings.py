@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 
 from assay.data.settings import SourceFormat, Texts
-from assay.engine.settings import EngineChoice, Forward, OneDevice
+from assay.engine.settings import CpuThreads, EngineChoice, Forward, OneDevice
 from assay.settings import COUNT, within
 from assay.tokenize.settings import LongDocuments
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchSettings(Texts, SourceFormat, LongDocuments, OneDevice, Forward):
+class BenchSettings(Texts, SourceFormat, LongDocuments, OneDevice, Forward, CpuThreads):
     """Measure a bundle on a sample of the sources, on one device."""
 
     sources: tuple[str, ...]

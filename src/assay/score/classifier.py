@@ -106,18 +106,19 @@ def load(
     max_length: int | None = None,
     on_long: OnLong = "truncate",
     stride: int = 0,
+    num_threads: int | None = None,
 ) -> Classifier:
     """The classifier in a bundle directory, or in any transformers sequence classification directory.
 
-    `device` is `cpu`, `cuda` or `cuda:K`; `max_length`, `on_long` and `stride` are as in `assay
-    score`. Raises BundleError for a directory that cannot be loaded or must not be, UsageError for a
-    setting out of range.
+    `device` is `cpu`, `cuda` or `cuda:K`; `max_length`, `on_long` and `stride` are as in `assay score`;
+    `num_threads` counts CPU threads, by default OMP_NUM_THREADS or the usable cores. Raises BundleError for a
+    directory that cannot be loaded or must not be, UsageError for a setting out of range.
     """
     bundle = load_bundle(path)
     encoder = Encoder.from_bundle(
         bundle.path, max_length=choose_max_length(bundle, max_length), on_long=on_long, stride=stride
     )
-    engine = load_engine(bundle.path, device=device, precision=precision)
+    engine = load_engine(bundle.path, device=device, precision=precision, num_threads=num_threads)
     return Classifier(bundle, engine, encoder, device=device)
 
 

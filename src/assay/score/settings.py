@@ -4,14 +4,14 @@ from dataclasses import dataclass, field
 
 from assay.data.settings import SourceFormat, Texts
 from assay.engine.precision import DeviceKind, Precision
-from assay.engine.settings import EngineSettings
+from assay.engine.settings import CpuThreads, EngineSettings
 from assay.runs.settings import RunSettings
 from assay.settings import AUTO_OR_COUNT, within
 from assay.tokenize.settings import LongDocuments
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreSettings(RunSettings, Texts, SourceFormat, LongDocuments, EngineSettings):
+class ScoreSettings(RunSettings, Texts, SourceFormat, LongDocuments, EngineSettings, CpuThreads):
     """Score every row of the sources with a bundle into a run."""
 
     sources: tuple[str, ...]
@@ -23,14 +23,13 @@ class ScoreSettings(RunSettings, Texts, SourceFormat, LongDocuments, EngineSetti
     devices: str = field(default="auto", metadata=AUTO_OR_COUNT)
     """How many GPUs, or worker processes where there are none."""
     precision: Precision = "auto"
-    """fp32, bf16, fp16 or fp8 (products in fp8); auto is what the run has, in a new run bf16 on a GPU (fp16 on
-    one without bf16) and fp32 on a CPU."""
+    """fp32, bf16, fp16 or fp8; auto: that of the run, or what suits the device."""
     deduplicate: bool = True
     """Run equal token sequences once (within 65,536 documents of a unit)."""
     unique_ids: bool = False
     """Refuse sources in which an id occurs twice; with --dry-run too, which then reads all ids."""
     plan_for: DeviceKind | None = None
-    """Plan the run for workers on GPUs (cuda) or CPUs (cpu), whatever this machine has."""
+    """Plan for workers on GPUs (cuda) or CPUs (cpu), whatever this machine has."""
     parity_documents: int = field(default=32, metadata=within(at_least=0))
     """Documents that are scored in plain fp32 first, to compare; 0 turns the gate off."""
     parity_tolerance: float | None = field(default=None, metadata=within(at_least=0))

@@ -1,7 +1,7 @@
 """`assay score`: plan the run, create it or join it, drive its workers until every unit is published."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from assay import machine
 from assay.bundle.bundle import Bundle
@@ -81,6 +81,7 @@ def score(
             lambda run: place_processes("assay.score.worker", run, here.placement),
             rank=rank,
             world_size=world_size,
+            workers_note=f"workers: {here.placement}",
             on_progress=on_progress,
             on_message=on_message,
         )
@@ -107,10 +108,13 @@ def plan_here(settings: ScoreSettings) -> tuple[Manifest, Bundle, Place]:
 def place(settings: ScoreSettings) -> Place:
     """The workers of this machine, and the precision of the run: as asked, as it was planned, or what suits."""
     targets = [] if settings.engine == "fake" else find_gpus()
-    placement = planned = place_workers(settings.devices, num_gpus=len(targets))
+    placement = planned = place_workers(
+        settings.devices, num_gpus=len(targets), num_threads=settings.num_threads
+    )
     target = common_target(targets[: placement.num_workers] or [Target(kind="cpu")])
     if settings.plan_for not in {None, placement.kind}:
-        planned, target = Placement(kind=settings.plan_for, num_workers=1), Target(kind=settings.plan_for)
+        planned = replace(placement, kind=settings.plan_for, num_workers=1)
+        target = Target(kind=settings.plan_for)
     precision, note = choose_precision(settings, target)
     return Place(placement=placement, planned=planned, precision=precision, note=note)
 

@@ -7,13 +7,13 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 import numpy.typing as npt
 
-from assay import errors
+from assay import errors, machine
 from assay.errors import AssayError, WorkError
 from assay.processes import describe_end, spawn
 from assay.serve import frames
@@ -25,10 +25,6 @@ FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 30.0
 HANG_SECONDS = 60.0
 """A batch that takes longer, and twenty times longer than reckoned, ends its engine."""
-THREADS_WAIT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
-"""How the threads of a CPU engine wait for each other: a tenth of a millisecond awake, then asleep. Asleep at once
-a short text takes a third longer; awake for ten times as long, half as many requests are answered beside a busy
-neighbour (docs/decisions/2026-11-22-serving.md)."""
 _DECAY = 0.9
 
 
@@ -68,7 +64,7 @@ class Child:
 def start_child(spec: EngineSpec) -> Child:
     """Start an engine process; it begins to load at once."""
     ours, theirs = socket.socketpair()
-    environment = child_environment(os.environ, num_threads=spec.num_threads)
+    environment = machine.child_environment(os.environ, num_threads=spec.num_threads)
     with theirs:
         process = spawn(
             spec.command(theirs.fileno()),
@@ -78,12 +74,6 @@ def start_child(spec: EngineSpec) -> Child:
         )
     ours.settimeout(0.0)
     return Child(process=process, connection=ours)
-
-
-def child_environment(own: Mapping[str, str], *, num_threads: int | None) -> dict[str, str]:
-    """The variables of an engine process; what the user says of waiting threads is left alone."""
-    made = dict(own) if "OMP_WAIT_POLICY" in own else {**THREADS_WAIT, **own}
-    return made if num_threads is None else {**made, "OMP_NUM_THREADS": str(num_threads)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,7 +28,7 @@ def first_specs(settings: ServeSettings) -> list[EngineSpec]:
         precision=settings.precision,
         deterministic=settings.deterministic,
         max_batch_tokens=settings.max_batch_tokens,
-        num_threads=None,
+        num_threads=settings.num_threads,
     )
     return [spec] if has_driver else _on_cpu(spec, count or 1)
 
@@ -45,5 +45,5 @@ def further_specs(first: EngineSpec, settings: ServeSettings, num_gpus: int) -> 
 
 
 def _on_cpu(spec: EngineSpec, count: int) -> list[EngineSpec]:
-    threads = machine.choose_threads(num_processes=count).count
+    threads = machine.choose_threads(spec.num_threads, num_processes=count).count
     return [replace(spec, num_threads=threads) for _ in range(count)]

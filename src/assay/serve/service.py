@@ -281,7 +281,7 @@ class Service:
             Deployment(
                 bundle=bundle,
                 encoder=encoder,
-                stage=TokenizingStage(tokenizer, hand_on),
+                stage=TokenizingStage(tokenizer, hand_on, num_threads=self.settings.num_threads),
                 dispatcher=dispatcher,
                 warm=loop.create_future(),
             )

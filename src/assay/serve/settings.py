@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from assay.engine.settings import EngineSettings
+from assay.engine.settings import CpuThreads, EngineSettings
 from assay.errors import UsageError
 from assay.settings import AUTO_OR_COUNT, COUNT, positional, within
 from assay.tokenize.settings import LongDocuments
@@ -11,7 +11,7 @@ _UP_TO_AN_HOUR = 3_600
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeSettings(LongDocuments, EngineSettings):
+class ServeSettings(LongDocuments, EngineSettings, CpuThreads):
     """Serve a bundle over HTTP."""
 
     bundle: str = field(metadata=positional("BUNDLE"))

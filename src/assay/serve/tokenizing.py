@@ -101,12 +101,18 @@ def _views(tokens: Tokens, encoder: Encoder) -> tuple[npt.NDArray[np.int32], lis
 class TokenizingStage:
     """The threads and what waits for them. Lives in the event loop."""
 
-    def __init__(self, tokenizer: Tokenizer, hand_on: Callable[[Ticket, list[Document]], None]) -> None:
-        """Give the documents of a ticket, as they come, to `hand_on`."""
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        hand_on: Callable[[Ticket, list[Document]], None],
+        *,
+        num_threads: int | None = None,
+    ) -> None:
+        """Give the documents of a ticket, as they come, to `hand_on`; `num_threads` at most, by default the cores."""
         self._tokenizer = tokenizer
         self._hand_on = hand_on
         self._queue: Queue[Ticket, Text] = Queue()
-        self.num_threads = min(MOST_THREADS, machine.usable_cores())
+        self.num_threads = min(MOST_THREADS, num_threads or machine.usable_cores())
         self._num_busy = 0
         self._is_called = False
         self._threads = ThreadPoolExecutor(self.num_threads, thread_name_prefix="tokenize")

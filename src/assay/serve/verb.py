@@ -11,12 +11,14 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from assay import machine
 from assay.errors import BundleError, UsageError
 from assay.extras import need_packages
 from assay.serve.engines import Child, EngineSpec
 from assay.serve.keys import Keys, read_keys
 from assay.serve.placement import start_first
 from assay.serve.settings import ServeSettings
+from assay.telemetry import format_number_of
 
 
 def serve(settings: ServeSettings, *, on_message: Callable[[str], None] | None = None) -> None:
@@ -34,6 +36,11 @@ def serve(settings: ServeSettings, *, on_message: Callable[[str], None] | None =
     with listening(settings) as listener:
         # they load while this process imports what it needs
         children = start_first(settings)
+        if children[0][0].device == "cpu":
+            threads = machine.choose_threads(settings.num_threads, num_processes=len(children))
+            say(
+                f"{format_number_of(len(children), 'engine process', 'engine processes')}, each with {threads}"
+            )
         try:
             from assay.serve.server import run_server
         except BaseException:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from assay.data.settings import SourceFormat, Texts
+from assay.engine.settings import CpuThreads
 from assay.runs.settings import RunSettings
 from assay.settings import AUTO_OR_COUNT, COUNT, Settings, within
 
@@ -25,7 +26,7 @@ class LongDocuments(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizeSettings(RunSettings, Texts, SourceFormat, LongDocuments):
+class TokenizeSettings(RunSettings, Texts, SourceFormat, LongDocuments, CpuThreads):
     """Turn the text of the sources into token ids, once, for `assay score` to take."""
 
     sources: tuple[str, ...]

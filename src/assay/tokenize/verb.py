@@ -33,7 +33,7 @@ def tokenize(
 
     Raises the same errors as `score`, save those of a model.
     """
-    placement = place_workers(settings.devices, num_gpus=0)
+    placement = place_workers(settings.devices, num_gpus=0, num_threads=settings.num_threads)
     rank, world_size = static_place(settings.executor, settings.rank, settings.world_size)
     manifest = plan_tokenize(settings)
     if settings.dry_run:
@@ -44,6 +44,7 @@ def tokenize(
         lambda run: place_processes("assay.tokenize.worker", run, placement),
         rank=rank,
         world_size=world_size,
+        workers_note=f"workers: {placement}",
         on_progress=on_progress,
         on_message=on_message,
     )

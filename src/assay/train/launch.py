@@ -156,10 +156,8 @@ class _Ranks:
         with socket.create_server(("127.0.0.1", 0), backlog=4 * num_processes) as meeting:
             for rank in range(num_processes):
                 environment = {
-                    **_quiet_defaults(threads),
-                    **os.environ,
-                    "OMP_NUM_THREADS": str(threads),
-                    "RAYON_NUM_THREADS": str(threads),
+                    "TORCH_CPP_LOG_LEVEL": "ERROR",
+                    **machine.child_environment(os.environ, num_threads=threads),
                     **_place(rank, num_processes, meeting.getsockname()[1]),
                 }
                 if rank == 0:
@@ -202,11 +200,6 @@ class _Ranks:
             rank.result = news["value"]
         elif rank.rank == 0:
             self._on_event(news)
-
-
-def _quiet_defaults(threads: int) -> dict[str, str]:
-    """What children's libraries are told, unless the user's environment says otherwise."""
-    return {"TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 def _place(rank: int, num_processes: int, port: int) -> dict[str, str]:

@@ -9,6 +9,7 @@ from assay.engine import devices
 from assay.engine.precision import Computed, auto_training_precision
 from assay.errors import UsageError
 from assay.settings import count_of
+from assay.telemetry import format_number_of
 from assay.train import distributed
 from assay.train.settings import TrainSettings
 
@@ -50,6 +51,14 @@ def choose_threads(settings: TrainSettings) -> machine.Threads:
     """CPU threads of this process, which shares the machine with the other ranks on it."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
     return machine.choose_threads(settings.num_threads, num_processes=max(1, here))
+
+
+def describe_threads(settings: TrainSettings, wanted: int) -> str | None:
+    """The processes to start and their threads, for people; None on GPUs and where a launcher has started this."""
+    if torch.cuda.device_count() or distributed.find_place(os.environ) is not None:
+        return None
+    threads = machine.choose_threads(settings.num_threads, num_processes=wanted)
+    return f"{format_number_of(wanted, 'process', 'processes')} on cpu, each with {threads}"
 
 
 def describe_device(device: torch.device) -> str:

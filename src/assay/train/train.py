@@ -42,6 +42,7 @@ from assay.train.resources import (
     choose_precision,
     choose_threads,
     describe_device,
+    describe_threads,
     num_processes,
     num_ranks,
 )
@@ -135,6 +136,8 @@ def train(
     _refuse_dry_run(settings)
     wanted = num_processes(settings)
     listener = Listener.of(on_progress, on_message, on_phase)
+    if line := describe_threads(settings, wanted):
+        listener.on_message(line)
     if wanted == 1:
         num_gpus = torch.cuda.device_count()
         if num_gpus > 1 and distributed.find_place(os.environ) is None:

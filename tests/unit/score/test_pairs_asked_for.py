@@ -14,7 +14,7 @@ from assay.calibrate.settings import CalibrateSettings
 from assay.errors import InputError, UsageError
 from assay.evaluate.evaluate import evaluate
 from assay.evaluate.settings import EvaluateSettings
-from assay.runs.placement import Placement
+from assay.runs.placement import place_workers
 from assay.score.bench import bench
 from assay.score.bench_settings import BenchSettings
 from assay.score.classifier import load
@@ -46,7 +46,7 @@ def place(tmp_path_factory):
 def score(place, **settings):
     """`assay score`, as far as its plan."""
     chosen = ScoreSettings(sources=(str(place / "rows.parquet"),), run=str(place / "run"), **settings)
-    plan_score(chosen, Placement(kind="cpu", num_workers=1), "fp32")
+    plan_score(chosen, place_workers("auto", num_gpus=0), "fp32")
 
 
 def tokenize(place, **settings):
@@ -105,7 +105,7 @@ def test_stored_token_ids_say_what_they_are(is_pair, place, tmp_path):
         sources=(str(tmp_path / "tokens"),), bundle=str(place / str(is_pair)), run=str(tmp_path / "run")
     )
     with pytest.raises(UsageError, match=REFUSALS[is_pair].format("--text-pair-column of assay tokenize")):
-        plan_score(chosen, Placement(kind="cpu", num_workers=1), "fp32")
+        plan_score(chosen, place_workers("auto", num_gpus=0), "fp32")
 
 
 @pytest.mark.parametrize("bundle", ["None", "right"])

@@ -94,6 +94,7 @@ CHANGES_NONE = {
     "run": "elsewhere",
     "format": "parquet",
     "devices": "3",
+    "num_threads": 2,
     "max_batch_tokens": 100,
     "deduplicate": False,
     "executor": "static",

@@ -28,7 +28,7 @@ CHILD = """
             os.rename(file.name, f"{job['pids']}/{rank}")
         orders = job["orders"][rank]
         exec(orders, globals() | {"job": job, "send": send})
-        return {"rank": rank, "threads": os.environ["OMP_NUM_THREADS"]}
+        return {"rank": rank, "threads": os.environ["OMP_NUM_THREADS"], "wait": os.environ["OMP_WAIT_POLICY"]}
 
     sys.exit(child_main(body))
 """
@@ -92,7 +92,7 @@ def test_events_and_results(capfd):
     )
     heard = []
     result = run(told, told, on_event=heard.append, num_threads=3)
-    assert result == {"rank": 0, "threads": "3"}
+    assert result == {"rank": 0, "threads": "3", "wait": "PASSIVE"}
     assert heard == [{"event": "progress", "step": step, "rank": 0} for step in range(3)]
     shown = capfd.readouterr()
     assert shown.out == ""

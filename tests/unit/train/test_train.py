@@ -275,6 +275,7 @@ def test_what_begins_is_told_as_it_does(base, rows, save_rows, tmp_path):
     )
     once = list(dict.fromkeys(heard))
     assert once == [
+        "said 1",  # process on cpu, and its threads
         "reading rows",
         "said split:",
         "measuring the device",
