@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 
 from assay.serve import frames
+from assay.serve.deployment import load_here
 from assay.serve.edge import Edge
 from assay.serve.engine_process import run_batch
 from assay.serve.engines import EngineSpec, Ready
@@ -23,7 +24,7 @@ from assay.serve.log import RequestLog
 from assay.serve.metrics import Metrics
 from assay.serve.page import PAGE_FILES
 from assay.serve.routes import DOCS_PATHS, PROBE_PATHS, make_app
-from assay.serve.service import Service, load_here
+from assay.serve.service import Service
 from assay.serve.settings import ServeSettings
 
 READY = re.compile(r"ready on (\S+)")
@@ -115,7 +116,7 @@ def open_service(folder, *, seconds=0.0, budget=2048, num_engines=1, engine=None
     """
     chosen = ServeSettings(bundle=str(folder), **settings)
     service = Service(chosen, Metrics(), RequestLog())
-    deployment = service._deploy(*load_here(chosen, str(folder)))
+    deployment = service.deploy(load_here(chosen, str(folder)))
     engines = []
     for _ in range(num_engines):
         made = FunctionEngine(
@@ -126,7 +127,6 @@ def open_service(folder, *, seconds=0.0, budget=2048, num_engines=1, engine=None
             engine=engine,
         )
         deployment.dispatcher.engines.append(made)
-        deployment.device_engines[made] = asyncio.get_running_loop().create_task(asyncio.sleep(0))
         engines.append(made)
     service.deployment, service.state = deployment, "serving"
     return service, engines

@@ -25,7 +25,7 @@ from assay.serve.tickets import Document, Ticket
 _log = logging.getLogger(__name__)
 
 AHEAD_SECONDS = 0.003
-"""How long before a batch is reckoned to be done the next one is sent."""
+"""How long before a batch is expected to be done the next one is sent."""
 LEAST_SHARE_TOKENS = 1024
 """Of one engine, where several share what waits."""
 MOST_BATCH_DOCUMENTS = 4096
@@ -198,7 +198,7 @@ class Dispatcher:
 
 
 def _readiness(engine: DeviceEngine) -> float:
-    """Idle engines first, then by when they are reckoned to be done."""
+    """Idle engines first, then by when they are expected to be done."""
     return engine.busy_until() if engine.in_flight else 0.0
 
 

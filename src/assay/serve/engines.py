@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 30.0
 HANG_SECONDS = 60.0
-"""A batch that takes longer, and twenty times longer than reckoned, ends its engine."""
+"""A batch that takes longer, and twenty times longer than expected, ends its engine."""
 _DECAY = 0.9
 
 
@@ -59,6 +59,12 @@ class Child:
 
     process: "subprocess.Popen[bytes]"
     connection: socket.socket
+
+    def end(self) -> None:
+        """End the process, and wait until it is gone."""
+        self.connection.close()
+        self.process.kill()
+        self.process.wait()
 
 
 def start_child(spec: EngineSpec) -> Child:
@@ -204,7 +210,7 @@ class DeviceEngine:
         self._writer.write(frames.pack_batch(number, frame))
 
     def busy_until(self) -> float:
-        """When the first batch in flight is reckoned to be done, event loop time."""
+        """When the first batch in flight is expected to be done, event loop time."""
         first = self.in_flight[0]
         return max(first.sent_at, self._answered_at) + first.num_tokens / max(self.tokens_per_second, 1e-6)
 

@@ -14,6 +14,7 @@ from assay._version import __version__
 from assay.bundle.bundle import Bundle
 from assay.serve import answers, models
 from assay.serve.bodies import Held, read_json
+from assay.serve.deployment import Deployment
 from assay.serve.docs import docs_page, document
 from assay.serve.edge import EXCHANGE, Answer, App, Exchange, Receive, Scope
 from assay.serve.keys import RateLimit
@@ -21,7 +22,7 @@ from assay.serve.metrics import CONTENT_TYPE, Metrics
 from assay.serve.models import BatchRequest, InputsRequest, PredictRequest, RerankRequest
 from assay.serve.page import CONTENT_SECURITY_POLICY, read_page_files
 from assay.serve.refusals import Refusal
-from assay.serve.service import Deployment, Service
+from assay.serve.service import Service
 from assay.serve.settings import ServeSettings
 from assay.serve.tickets import ScoredText, Side, Ticket
 from assay.tasks import Task
@@ -155,7 +156,7 @@ class Routes:
         deployment = self._deployment()
         bundle, encoder = deployment.bundle, deployment.encoder
         labels = bundle.labels
-        ready = [engine.ready for engine in deployment.device_engines if engine.ready is not None]
+        ready = [engine.ready for engine in deployment.engines if engine.ready is not None]
         kind = "classifier"
         if bundle.is_pair and len(labels) == 1:
             kind = "reranker"

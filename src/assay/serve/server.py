@@ -121,9 +121,7 @@ async def _end(
             await starting
     await service.drain()
     for _, child in children:
-        if child.process.poll() is None:
-            child.process.kill()
-            child.process.wait()
+        child.end()
 
 
 def _config(settings: ServeSettings, edge: Edge) -> uvicorn.Config:

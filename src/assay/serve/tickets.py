@@ -67,7 +67,7 @@ class Ticket:
     truncated: list[bool] = field(default_factory=list)
     scores: list[Score | None] = field(default_factory=list)
     num_left: int = 0
-    reckoned_tokens: int = 0
+    estimated_tokens: int = 0
     """Tokens it counts for until it is tokenized."""
     tokenized_at: float = 0.0
     started_at: float = 0.0

@@ -8,13 +8,12 @@ import contextlib
 import ipaddress
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from assay import machine
 from assay.errors import BundleError, UsageError
 from assay.extras import need_packages
-from assay.serve.engines import Child, EngineSpec
 from assay.serve.keys import Keys, read_keys
 from assay.serve.placement import start_first
 from assay.serve.settings import ServeSettings
@@ -44,7 +43,8 @@ def serve(settings: ServeSettings, *, on_message: Callable[[str], None] | None =
         try:
             from assay.serve.server import run_server
         except BaseException:
-            _end(children)
+            for _, child in children:
+                child.end()
             raise
         run_server(settings, keys, listener, children, say)
 
@@ -98,10 +98,3 @@ def listening(settings: ServeSettings) -> Iterator[socket.socket]:
             )
             raise UsageError(msg) from None
         yield listener
-
-
-def _end(children: Sequence[tuple[EngineSpec, Child]]) -> None:
-    for _, child in children:
-        child.connection.close()
-        child.process.kill()
-        child.process.wait()

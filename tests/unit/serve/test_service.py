@@ -11,8 +11,8 @@ from support.serving import client_of, open_service
 
 from assay.bundle.calibration import save_calibration
 from assay.outcome.calibration import Calibration
+from assay.serve.deployment import load_here, notes_of
 from assay.serve.refusals import Refusal
-from assay.serve.service import load_here, notes_of
 from assay.serve.settings import ServeSettings
 from assay.serve.tickets import ClientGoneError
 
@@ -163,7 +163,7 @@ def test_deadlines(folder):
         with pytest.raises(Refusal) as caught:
             await score(service, ["of"] * 50)
         assert caught.value.status == 504
-        assert service.num_waiting == 0
+        assert service.deployment.num_waiting == 0
         num_batches = len(engine.batches)
         await asyncio.sleep(0.7)
         assert len(engine.batches) == num_batches
@@ -186,11 +186,11 @@ def test_lost_clients_cost_nothing(folder):
         first = score(service, ["of"])
         await until(lambda: engine.batches)
         lost = score(service, ["of 1 2 3 4"] * 30, receive)
-        await until(lambda: service.num_waiting >= 28)
+        await until(lambda: service.deployment.num_waiting >= 28)
         gone.set()
         with pytest.raises(ClientGoneError):
             await lost
-        assert service.num_waiting == 0
+        assert service.deployment.num_waiting == 0
         await first
         await asyncio.sleep(0.4)
         assert sum(map(len, engine.batches)) <= 4

@@ -1,0 +1,261 @@
+"""One bundle with all that answers for it: tokenizer, queue and engines.
+
+texts of a request -> stage (token ids) -> dispatcher (queue) -> engines -> scores of its ticket
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from assay.bundle.bundle import Bundle
+from assay.bundle.load import load_bundle
+from assay.errors import RefusedError, UsageError, WorkError
+from assay.serve.dispatcher import Dispatcher
+from assay.serve.edge import Receive
+from assay.serve.engines import Child, DeviceEngine, EngineSpec
+from assay.serve.log import RequestLog
+from assay.serve.metrics import Metrics
+from assay.serve.placement import further_specs
+from assay.serve.refusals import Refusal
+from assay.serve.scores import Scoring
+from assay.serve.settings import ServeSettings
+from assay.serve.tickets import ClientGoneError, Document, ScoredText, Side, Text, Ticket
+from assay.serve.tokenizing import Tokenizer, TokenizingStage
+from assay.tokenize.encode import Encoder
+from assay.tokenize.plan import choose_max_length, other_lengths
+from assay.tokenize.settings import WINDOWS
+
+CHARS_PER_TOKEN = 3
+"""To estimate with before a text is tokenized."""
+FAULT_STARTS = 1
+"""Failed starts in a row after which requests are refused rather than queued."""
+BUSY_HEADERS = {"Retry-After": "1"}
+
+
+class Deployment:
+    """Lives in the event loop; answers once it is started."""
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        opened: tuple[Bundle, Encoder, Tokenizer],
+        metrics: Metrics,
+        log: RequestLog,
+        *,
+        on_stale: Callable[[], object],
+    ) -> None:
+        """Serve what `load_here` opened; `on_stale` hears of a bundle that has changed on disk."""
+        self.bundle, self.encoder, tokenizer = opened
+        self._settings = settings
+        self._metrics = metrics
+        self._log = log
+        self._on_stale = on_stale
+        self.stage = TokenizingStage(tokenizer, self._queue_documents, num_threads=settings.num_threads)
+        self.dispatcher = Dispatcher(
+            Scoring(self.bundle.decider, self.encoder.views),
+            metrics,
+            max_batch_tokens=settings.max_batch_tokens,
+            on_ready=self._engine_is_ready,
+            on_hello=self._start_further,
+        )
+        self._running: list[asyncio.Task[None]] = []
+        """One for each engine."""
+        self._warm: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done once every engine has been ready, or failed."""
+        self._tickets: set[Ticket] = set()
+        """Accepted and not yet answered."""
+        self._estimated_tokens = 0
+        """Of tickets that are not tokenized."""
+
+    # ------------------------------------------------------------ the state
+
+    @property
+    def engines(self) -> Sequence[DeviceEngine]:
+        """One for each device."""
+        return self.dispatcher.engines
+
+    @property
+    def num_waiting(self) -> int:
+        """Documents that were accepted and are not with an engine."""
+        return self.stage.num_documents + self.dispatcher.num_documents
+
+    @property
+    def seconds_of_work(self) -> float:
+        """How long the engines will take for what was accepted, as far as that can be told."""
+        num_tokens = self.dispatcher.num_tokens + self._estimated_tokens
+        return num_tokens / max(self.dispatcher.tokens_per_second, 1e-6) if num_tokens else 0.0
+
+    def trouble(self) -> str | None:
+        """Why no engine can answer now; None where one can."""
+        if any(engine.ready is not None for engine in self.engines):
+            return None
+        return self.engines[0].reason if self.engines else "starting"
+
+    def is_faulty(self) -> bool:
+        """Whether no engine answers and starting again has failed too."""
+        return self.trouble() is not None and all(
+            engine.num_failed_starts >= FAULT_STARTS for engine in self.engines
+        )
+
+    # ------------------------------------------------------------ a request
+
+    async def score(
+        self,
+        texts: Sequence[tuple[str, str | None]],
+        *,
+        truncate: bool | None,
+        truncation_side: Side,
+        request_id: str,
+        receive: Receive,
+    ) -> tuple[Ticket, list[ScoredText]]:
+        """The scores of texts, in order.
+
+        Raises Refusal where they take too long or cannot be scored; ClientGoneError once `receive` says
+        that nobody waits any more.
+        """
+        loop = asyncio.get_running_loop()
+        timeout = self._settings.timeout
+        ticket = Ticket(
+            request_id=request_id,
+            num_documents=len(texts),
+            deadline=loop.time() + timeout,
+            truncate=truncate,
+            truncation_side=truncation_side,
+            done=loop.create_future(),
+            arrived_at=time.perf_counter(),
+            estimated_tokens=self._estimate(texts),
+        )
+        self._tickets.add(ticket)
+        self._estimated_tokens += ticket.estimated_tokens
+        too_slow = Refusal("timeout", f"not answered within {timeout:g} s")
+        timer = loop.call_at(ticket.deadline, ticket.fail, too_slow)
+        watch = loop.create_task(_watch(receive, ticket))
+        try:
+            self.stage.add(
+                ticket, [Text(ticket, index, first, second) for index, (first, second) in enumerate(texts)]
+            )
+            return ticket, await ticket.done
+        finally:
+            timer.cancel()
+            watch.cancel()
+            self._tickets.discard(ticket)
+            self._estimated_tokens -= ticket.estimated_tokens
+            self.stage.cancel(ticket)
+            self.dispatcher.cancel(ticket)
+
+    def _queue_documents(self, ticket: Ticket, documents: list[Document]) -> None:
+        """Texts of a request were tokenized: its documents wait for an engine."""
+        self._estimated_tokens -= ticket.estimated_tokens
+        ticket.estimated_tokens = 0
+        ticket.tokenized_at = time.perf_counter()
+        self.dispatcher.add(ticket, documents)
+
+    def _estimate(self, texts: Sequence[tuple[str, str | None]]) -> int:
+        """Tokens that texts may have, from their characters."""
+        chars = sum(len(first) + len(second or "") for first, second in texts)
+        most = math.inf if self.encoder.on_long in WINDOWS else self.encoder.max_length
+        return int(min(chars // CHARS_PER_TOKEN, most * len(texts))) + len(texts)
+
+    # ------------------------------------------------------------ start and end
+
+    async def start(self, children: Sequence[tuple[EngineSpec, Child]]) -> None:
+        """Take over engine processes; returns once all are warm. Raises AssayError, with everything ended."""
+        for spec, child in children:
+            self._add_engine(spec, child)
+        try:
+            await self._warm
+        except BaseException:
+            await self.end(0)
+            raise
+
+    async def end(self, limit_seconds: float) -> None:
+        """Answer what was accepted, for as long as allowed, and stop the engines."""
+        waiting = {ticket.done for ticket in self._tickets}
+        if waiting:
+            await asyncio.wait(waiting, timeout=limit_seconds)
+        for ticket in list(self._tickets):
+            ticket.fail(Refusal("unhealthy", "the server is shutting down", BUSY_HEADERS))
+        for engine in self.engines:
+            engine.stop()
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        self.stage.close()
+
+    def _add_engine(self, spec: EngineSpec, child: Child | None) -> None:
+        engine = DeviceEngine(spec=spec, owner=self.dispatcher, child=child)
+        self.dispatcher.engines.append(engine)
+        self._running.append(asyncio.get_running_loop().create_task(self._run(engine)))
+
+    async def _run(self, engine: DeviceEngine) -> None:
+        await engine.run()
+        if engine.first_error is not None:
+            self._fail(engine.first_error)
+
+    def _start_further(self, num_gpus: int) -> None:
+        """The first engine knows how many GPUs there are: start the others."""
+        if len(self.engines) > 1 or self._warm.done():
+            return
+        try:
+            for spec in further_specs(self.engines[0].spec, self._settings, num_gpus):
+                self._add_engine(spec, None)
+        except UsageError as error:
+            self._fail(error)
+
+    def _engine_is_ready(self, engine: DeviceEngine) -> None:
+        assert engine.ready is not None, "it said that it is ready"
+        if engine.num_starts > 1:
+            self._metrics.restart()
+        self._log.write("engine_ready", engine=engine.ready.description)
+        if engine.ready.fingerprint != self.bundle.fingerprint:
+            self._refuse_stale(engine)
+        elif engine.ready.num_outputs != len(self.bundle.labels):
+            msg = f"the model has {engine.ready.num_outputs} outputs, the bundle {len(self.bundle.labels)}"
+            self._fail(WorkError(msg))
+        elif not self._warm.done() and all(each.ready for each in self.engines):
+            self._warm.set_result(None)
+
+    def _refuse_stale(self, engine: DeviceEngine) -> None:
+        """An engine has loaded another model than the bundle that is served here."""
+        engine.ready = None
+        engine.stop()
+        engine.reason = "the bundle changed on disk; it is being loaded again"
+        engine.num_failed_starts = FAULT_STARTS
+        if self._warm.done():
+            self._on_stale()
+        else:
+            self._fail(RefusedError(f"{self.bundle.path} changed while it was being loaded; try again"))
+
+    def _fail(self, error: Exception) -> None:
+        """The start failed, unless it is over."""
+        if not self._warm.done():
+            self._warm.set_exception(error)
+
+
+def load_here(settings: ServeSettings, folder: str) -> tuple[Bundle, Encoder, Tokenizer]:
+    """The server's own half of a bundle: labels, calibration, tokenizer; takes a moment, in any thread."""
+    bundle = load_bundle(folder)
+    max_length = choose_max_length(bundle, settings.max_length)
+    encoder = Encoder.from_bundle(
+        bundle.path, max_length=max_length, on_long=settings.on_long, stride=settings.stride
+    )
+    if bundle.is_pair:
+        encoder.check_pairs()
+    tokenizer = Tokenizer(encoder)
+    tokenizer.warm_up()
+    return bundle, encoder, tokenizer
+
+
+def notes_of(bundle: Bundle, encoder: Encoder) -> list[str]:
+    """What the user should hear of a bundle and of how it is served."""
+    meta = None if bundle.calibration is None else bundle.calibration.meta
+    lengths = other_lengths(meta, max_length=encoder.max_length, on_long=encoder.on_long)
+    return [*bundle.notes, *([lengths] if lengths else [])]
+
+
+async def _watch(receive: Receive, ticket: Ticket) -> None:
+    """End a request whose client goes away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    ticket.fail(ClientGoneError())
