@@ -38,7 +38,7 @@ class Printed:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ended:
+class Exited:
     """The last news of a child."""
 
     returncode: int
@@ -47,7 +47,7 @@ class Ended:
     """`time.monotonic`, which all processes of a machine share."""
 
 
-News: TypeAlias = Json | Printed | Ended
+News: TypeAlias = Json | Printed | Exited
 
 
 # ---------------------------------------------------------------- the parent's end
@@ -74,8 +74,8 @@ def spawn(
     )
 
 
-class Child:
-    """A child that speaks in lines of JSON. `hear` gets its news, from threads, `Ended` last."""
+class JsonChild:
+    """A child that speaks in lines of JSON. `hear` gets its news, from threads, `Exited` last."""
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class Child:
         ended_at = time.monotonic()
         for reader in self._readers:
             reader.join(DRAIN_FAILED_SECONDS if returncode else DRAIN_SECONDS)
-        self._hear(Ended(returncode=returncode, at=ended_at))
+        self._hear(Exited(returncode=returncode, at=ended_at))
 
 
 def _parse(line: bytes) -> Json | None:

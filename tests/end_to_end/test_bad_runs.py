@@ -142,16 +142,20 @@ def test_a_source_replaced_under_the_workers(tmp_path):
     assert foreign == [f"parts/{second.name}.parquet", f"parts/{third.name}.parquet"]
 
 
+@pytest.mark.parametrize("version", [1, 3])
 @pytest.mark.parametrize("verb", ["score", "status", "verify", "merge", "report"])
-def test_an_unknown_run_format_is_refused(assay, verb):
-    """A run that a later Assay wrote is refused with status 3 by every command, naming both versions."""
+def test_an_unknown_run_format_is_refused(assay, verb, version):
+    """A run that another Assay wrote is refused with status 3 by every command, naming both versions."""
     assay.run.mkdir()
-    manifest = json.dumps({"format_version": 2, "anything": "else"})
+    manifest = json.dumps({"format_version": version, "anything": "else"})
     (assay.run / "run.json").write_text(manifest)
     more = ["--out", str(assay.run.parent / "out")] if verb in {"merge", "report"} else []
     status, lines = assay.score() if verb == "score" else assay(verb, str(assay.run), *more)
     assert status == 3, lines
-    assert "run.json has run format version 2; this Assay reads version 1; use the Assay that" in lines[-1]
+    assert (
+        f"run.json has run format version {version}; this Assay reads version 2; use the Assay that"
+        in lines[-1]
+    )
     assert (assay.run / "run.json").read_text() == manifest
     assert not (assay.run.parent / "out").exists()
 

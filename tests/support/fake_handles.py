@@ -3,7 +3,7 @@
 from support.fake_runs import publish_unit
 
 from assay.runs.driver import WorkerSpec
-from assay.runs.protocol import Done, Ended, Listening, Ready, Take
+from assay.runs.protocol import Done, Ended, Listening, Loaded, Take
 from assay.telemetry import Counters
 
 
@@ -20,7 +20,7 @@ class FakeHandle:
         self._has_ended = False
         hear(Listening())
         if loads:
-            hear(Ready(description="in this process"))
+            hear(Loaded(description="in this process"))
 
     def send(self, command):
         self.commands.append(command)

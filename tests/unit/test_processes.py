@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from assay.processes import Child, Ended, Printed, describe_end
+from assay.processes import Exited, JsonChild, Printed, describe_end
 
 
 @pytest.fixture
@@ -18,7 +18,9 @@ def start():
 
     def start_one(code, **options):
         news = queue.SimpleQueue()
-        child = Child([sys.executable, "-c", code], environment=dict(os.environ), hear=news.put, **options)
+        child = JsonChild(
+            [sys.executable, "-c", code], environment=dict(os.environ), hear=news.put, **options
+        )
         children.append(child)
         return child, news
 
@@ -30,7 +32,7 @@ def start():
 def everything(news):
     """All news of a child, up to its end."""
     found = []
-    while not found or not isinstance(found[-1], Ended):
+    while not found or not isinstance(found[-1], Exited):
         found.append(news.get(timeout=60))
     return found
 

@@ -15,8 +15,10 @@ published part is the only state: what is published is done, everything else is 
     drive.py     the whole of a run's command
     placement.py which devices, how many threads, which share of the units
     ranks.py     rank and world size from flags or a launcher's environment (pure)
+    kinds.py     what a kind of run fixes, as its owner's records
+    parts.py     parts read back; damaged ones found and taken out
     status.py    what is published, how fast, how long still
     verify.py    the proof that every row is there exactly once
 
-predictions.py and lightning.py write the same parts from a Lightning Trainer's predict loop.
+predictions/ and lightning.py write the same parts from a Lightning Trainer's predict loop.
 """

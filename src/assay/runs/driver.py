@@ -24,9 +24,9 @@ from assay.runs.protocol import (
     Failed,
     Finish,
     Listening,
+    Loaded,
     Loading,
     Phase,
-    Ready,
     Stop,
     Take,
     UnderWay,
@@ -231,13 +231,13 @@ class Driver:
         self._starts[index] += 1
         self._workers.append(_Worker(index, self._specs[index], self._events))
 
-    def _on_news(self, worker: _Worker, event: Listening | Loading | Ready | UnderWay | Done) -> None:
+    def _on_news(self, worker: _Worker, event: Listening | Loading | Loaded | UnderWay | Done) -> None:
         match event:
             case Listening():
                 worker.listening, worker.phase = True, "loading"
             case Loading(phase=phase):
                 worker.phase = phase
-            case Ready(description=description):
+            case Loaded(description=description):
                 worker.ready = True
                 self._ready_at = self._ready_at or time.monotonic()
                 self._descriptions[description] = None

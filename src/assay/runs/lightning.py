@@ -1,7 +1,7 @@
 """A Lightning callback that streams predictions to the parts of an ordered, checked result.
 
 Needs pytorch-lightning, which the extra `lightning` brings. Every rank writes files of its own, keyed by the row ids
-that its batches carry; rank 0 puts them together (`predictions.py` says how). `batch_indices` is not used:
+that its batches carry; rank 0 puts them together (`predictions` says how). `batch_indices` is not used:
 Lightning does not know it with every sampler and every number of loader workers.
 
 Not covered: Trainers of the `lightning` package (as opposed to `pytorch_lightning`), which refuse callbacks
@@ -25,16 +25,10 @@ from assay import errors
 from assay.data.storage import open_store
 from assay.errors import StorageError, UsageError, WorkError
 from assay.extras import missing_line
-from assay.runs.predictions import (
-    PredictionLayout,
-    Predictions,
-    RowSource,
-    Staging,
-    claim,
-    find_predictions,
-    output_width,
-    publish_predictions,
-)
+from assay.runs.predictions.layout import PredictionLayout, RowSource, output_width
+from assay.runs.predictions.publish import publish_predictions
+from assay.runs.predictions.result import Predictions, claim, find_predictions
+from assay.runs.predictions.staging import RowStaging
 
 try:
     from pytorch_lightning import LightningModule, Trainer
@@ -107,7 +101,7 @@ class PredictionWriter(BasePredictionWriter):
         self._store = open_store(out)
         self._identity = identity
         self._run_id: str | None = None
-        self._staging: Staging | None = None
+        self._staging: RowStaging | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget an earlier `predict` of the same callback."""
@@ -186,7 +180,7 @@ class PredictionWriter(BasePredictionWriter):
         begun = _from_rank(trainer, 0, reserve)
         self._run_id = str(begun["run_id"])
         if not begun["finished"]:
-            self._staging = Staging(
+            self._staging = RowStaging(
                 self._store, self.layout, attempt=str(begun["attempt"]), rank=trainer.global_rank
             )
 

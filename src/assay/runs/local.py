@@ -4,8 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from assay.processes import Child, News, Printed, describe_end
-from assay.processes import Ended as ProcessEnded
+from assay.processes import Exited, JsonChild, News, Printed, describe_end
 from assay.runs.driver import WorkerSpec
 from assay.runs.protocol import Command, Ended, Event, command_to_json, parse_event
 
@@ -18,7 +17,7 @@ class ProcessHandle:
     ) -> None:
         """Start the process, with `environment` added to this one's."""
         self._hear = hear
-        self._child = Child(arguments, environment={**os.environ, **environment}, hear=self._take)
+        self._child = JsonChild(arguments, environment={**os.environ, **environment}, hear=self._take)
 
     def send(self, command: Command) -> None:
         """Give it a command."""
@@ -33,7 +32,7 @@ class ProcessHandle:
         return self._child.wait(seconds)
 
     def _take(self, news: News) -> None:
-        if isinstance(news, ProcessEnded):
+        if isinstance(news, Exited):
             self._hear(Ended(cause=f"worker {describe_end(news.returncode)}"))
         elif not isinstance(news, Printed):
             self._hear(parse_event(news))

@@ -50,7 +50,7 @@ class Loading:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ready:
+class Loaded:
     """Loaded."""
 
     description: str
@@ -93,11 +93,11 @@ class Ended:
     """For people: "worker exited with status 3"."""
 
 
-Event: TypeAlias = Listening | Loading | Ready | UnderWay | Done | Failed | Ended
+Event: TypeAlias = Listening | Loading | Loaded | UnderWay | Done | Failed | Ended
 
 _COMMANDS: dict[str, type[Command]] = {kind.__name__.lower(): kind for kind in (Take, Finish, Stop)}
 _EVENTS: dict[str, type[Event]] = {
-    kind.__name__.lower(): kind for kind in (Listening, Loading, Ready, UnderWay, Done, Failed, Ended)
+    kind.__name__.lower(): kind for kind in (Listening, Loading, Loaded, UnderWay, Done, Failed, Ended)
 }
 
 
@@ -113,7 +113,7 @@ def parse_command(message: Json) -> Command:
 
 
 def event_to_json(event: Event) -> Json:
-    """`{"event": "ready", "description": ...}`."""
+    """`{"event": "loaded", "description": ...}`."""
     return {"event": type(event).__name__.lower(), **asdict(event)}
 
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,14 +102,9 @@ class Run:
     ) -> int:
         schema = self.manifest.arrow_schema()
         id_column = next(name for name in ID_COLUMNS if name in schema.names)
-        checksum = IdChecksum()
-        rows_out = 0
         started_at = clock()
         with pq.ParquetWriter(path, schema, **writer_options(schema)) as writer:
-            for table in row_groups(batches, schema):
-                checksum.update(table.column(id_column))
-                rows_out += table.num_rows
-                writer.write_table(table, row_group_size=max(table.num_rows, 1))
+            rows_out, checksum = write_rows(writer, batches, schema, lambda table, _: table.column(id_column))
             taken = rows_in()
             made = rows_out if self.manifest.rows_out == "one_each" else unit.num_rows
             if (taken, made) != (unit.num_rows, unit.num_rows):
@@ -121,14 +116,14 @@ class Run:
             finished_at = clock()
             figures = {"started_at": started_at, "finished_at": finished_at, **stats()}
             writer.add_key_value_metadata(
-                {
-                    FOOTER_RUN_ID: self.manifest.run_id.encode(),
-                    FOOTER_UNIT: unit.name.encode(),
-                    FOOTER_ROWS_IN: str(taken).encode(),
-                    FOOTER_ROWS_OUT: str(rows_out).encode(),
-                    FOOTER_ID_CHECKSUM: checksum.hexdigest().encode(),
-                    FOOTER_STATS: json.dumps(figures).encode(),
-                }
+                footer_of_part(
+                    run_id=self.manifest.run_id,
+                    unit=unit.name,
+                    rows_in=taken,
+                    rows_out=rows_out,
+                    id_checksum=checksum,
+                    stats=figures,
+                )
             )
         return rows_out
 
@@ -148,6 +143,39 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
         "use_dictionary": strings or False,
         "write_statistics": True,
         "write_page_checksum": True,
+    }
+
+
+def write_rows(
+    writer: pq.ParquetWriter,
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    ids_of: Callable[[pa.Table, int], pa.ChunkedArray | pa.Array],
+) -> tuple[int, str]:
+    """Write all rows of a part; returns how many they are and the checksum of their ids.
+
+    `ids_of` gives the ids of a table, and is told how many rows came before it.
+    """
+    checksum = IdChecksum()
+    num_rows = 0
+    for table in row_groups(batches, schema):
+        checksum.update(ids_of(table, num_rows))
+        num_rows += table.num_rows
+        writer.write_table(table, row_group_size=max(table.num_rows, 1))
+    return num_rows, checksum.hexdigest()
+
+
+def footer_of_part(
+    *, run_id: str, unit: str, rows_in: int, rows_out: int, id_checksum: str, stats: Mapping[str, Any]
+) -> dict[bytes, bytes]:
+    """What the footer of a part says of it."""
+    return {
+        FOOTER_RUN_ID: run_id.encode(),
+        FOOTER_UNIT: unit.encode(),
+        FOOTER_ROWS_IN: str(rows_in).encode(),
+        FOOTER_ROWS_OUT: str(rows_out).encode(),
+        FOOTER_ID_CHECKSUM: id_checksum.encode(),
+        FOOTER_STATS: json.dumps(dict(stats)).encode(),
     }
 
 

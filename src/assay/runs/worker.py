@@ -1,7 +1,7 @@
 """A worker's side of the protocol: take a unit, publish its part, until told to stop.
 
 A driver that is gone is a reason to stop too: the worker publishes nothing half. Units are taken from
-`Listening` on; `Ready` is said once the work is loaded.
+`Listening` on; `Loaded` is said once the work is loaded.
 """
 
 import contextlib
@@ -24,9 +24,9 @@ from assay.runs.protocol import (
     Failed,
     Finish,
     Listening,
+    Loaded,
     Loading,
     Phase,
-    Ready,
     Take,
     UnderWay,
     event_to_json,
@@ -85,7 +85,7 @@ def serve_units(run: Run, work: Work[Any, Any], mailbox: Mailbox) -> None:
     with Pipeline(work, mailbox.should_stop) as pipeline, contextlib.suppress(StopRequestedError):
         mailbox.listen(pipeline)
         mailbox.send(Listening())
-        mailbox.send(Ready(description=pipeline.load()))
+        mailbox.send(Loaded(description=pipeline.load()))
         for unit, computed in pipeline.units():
             _serve_unit(run, work, mailbox, unit, computed, pipeline.unit_started_at)
 

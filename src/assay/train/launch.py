@@ -23,9 +23,9 @@ from types import FrameType
 from assay import errors, machine
 from assay.errors import AssayError, WorkError
 from assay.processes import (
-    Child,
-    Ended,
+    Exited,
     Json,
+    JsonChild,
     News,
     Parent,
     Printed,
@@ -53,12 +53,12 @@ Send = Callable[[Json], None]
 class _Rank:
     """A process of the training, and what is known of its end."""
 
-    def __init__(self, rank: int, child: Child) -> None:
+    def __init__(self, rank: int, child: JsonChild) -> None:
         self.rank = rank
         self.child = child
         self.result: object = None
         self.failure: Json | None = None
-        self.end: Ended | None = None
+        self.end: Exited | None = None
 
     @property
     def was_interrupted(self) -> bool:
@@ -162,7 +162,7 @@ class _Ranks:
                 }
                 if rank == 0:
                     environment["ASSAY_STORE_FD"] = str(meeting.fileno())
-                child = Child(
+                child = JsonChild(
                     command,
                     environment=environment,
                     hear=functools.partial(self._hear, rank),
@@ -189,7 +189,7 @@ class _Ranks:
 
     def _take(self, index: int, news: News) -> None:
         rank = self.ranks[index]
-        if isinstance(news, Ended):
+        if isinstance(news, Exited):
             rank.end = news
         elif isinstance(news, Printed):
             if rank.rank == 0 and not self.has_failed:  # what a rank says of its peer's end is not news

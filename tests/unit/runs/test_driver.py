@@ -16,7 +16,7 @@ from assay.errors import RefusedError, SourceError, StorageError, UnitError, Wor
 from assay.runs.drive import drive_run
 from assay.runs.driver import Driver, Outcome, WorkerSpec
 from assay.runs.local import process_worker, python_worker
-from assay.runs.protocol import Ended, Finish, Listening, Loading, Ready, Take, UnderWay
+from assay.runs.protocol import Ended, Finish, Listening, Loaded, Loading, Take, UnderWay
 from assay.runs.verify import verify
 from assay.telemetry import Counters
 
@@ -280,13 +280,13 @@ def test_a_python_worker_is_our_own_interpreter(tmp_path):
     (tmp_path / "told.py").write_text(
         "import json, os, sys\n"
         "said = [sys.executable, *sys.argv[1:], os.environ['OMP_NUM_THREADS']]\n"
-        "print(json.dumps({'event': 'ready', 'description': ' '.join(said)}))"
+        "print(json.dumps({'event': 'loaded', 'description': ' '.join(said)}))"
     )
     environment = {"OMP_NUM_THREADS": "3", "PYTHONPATH": str(tmp_path)}
     heard = queue.SimpleQueue()
     spec = python_worker("told", "--device", "cpu", name="worker 1", environment=environment)
     handle = spec.start(heard.put)
-    assert heard.get(timeout=60) == Ready(description=f"{sys.executable} --device cpu 3")
+    assert heard.get(timeout=60) == Loaded(description=f"{sys.executable} --device cpu 3")
     assert heard.get(timeout=60) == Ended(cause="worker exited with status 0")
     handle.kill()
 
@@ -369,7 +369,7 @@ def test_progress_names_the_phase(run):
     said = [
         Listening(),
         Loading(phase="parity"),
-        Ready(description="x"),
+        Loaded(description="x"),
         UnderWay(counters=Counters(rows=5)),
     ]
 

@@ -27,15 +27,15 @@ from torch.utils.data import DataLoader, Dataset
 from assay.data.ids import IdChecksum
 from assay.data.storage import LocalStore
 from assay.errors import CheckError, RefusedError, SourceError, UsageError
-from assay.runs import predictions
 from assay.runs.lightning import PredictionWriter, weights_checksum
-from assay.runs.predictions import (
-    PredictionLayout,
-    Staging,
-    claim,
-    find_predictions,
-    publish_predictions,
-)
+from assay.runs.predictions import layout as layouts
+from assay.runs.predictions import merging
+from assay.runs.predictions import publish as publishing
+from assay.runs.predictions import staging as staging_rows
+from assay.runs.predictions.layout import PredictionLayout
+from assay.runs.predictions.publish import publish_predictions
+from assay.runs.predictions.result import claim, find_predictions
+from assay.runs.predictions.staging import RowStaging
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::lightning_fabric.utilities.warnings.PossibleUserWarning"),
@@ -399,7 +399,7 @@ P = pa.schema([("row", pa.int64()), ("p", pa.float32())])
 
 def stage(store, layout, rank, batches):
     """One rank's staged files."""
-    staging = Staging(store, layout, attempt="a", rank=rank)
+    staging = RowStaging(store, layout, attempt="a", rank=rank)
     for rows, values in batches:
         staging.add(np.array(rows, dtype=np.int64), {"p": np.array(values, dtype=np.float32)})
     return staging.close()
@@ -431,11 +431,12 @@ def test_the_lowest_rank_wins(tmp_path):
 @pytest.mark.parametrize("seed", range(4))
 def test_many_runs_are_merged_in_passes(tmp_path, monkeypatch, seed):
     """Shuffled rows on many ranks, small groups and fan-in, several parts: every row once and in order."""
-    monkeypatch.setattr(predictions, "ROW_GROUP_ROWS", 50)
-    monkeypatch.setattr(predictions, "STAGED_FILE_ROWS", 150)
-    monkeypatch.setattr(predictions, "MERGE_ROWS", 7)
-    monkeypatch.setattr(predictions, "FAN_IN", 3)
-    monkeypatch.setattr(predictions, "PART_ROWS", 300)
+    monkeypatch.setattr(staging_rows, "ROW_GROUP_ROWS", 50)
+    monkeypatch.setattr(staging_rows, "STAGED_FILE_ROWS", 150)
+    monkeypatch.setattr(merging, "MERGE_ROWS", 7)
+    monkeypatch.setattr(layouts, "SCAN_ROWS", 7)
+    monkeypatch.setattr(merging, "FAN_IN", 3)
+    monkeypatch.setattr(publishing, "PART_ROWS", 300)
     store = LocalStore(tmp_path)
     rng = np.random.default_rng(seed)
     layout = PredictionLayout(
@@ -460,7 +461,7 @@ def test_many_runs_are_merged_in_passes(tmp_path, monkeypatch, seed):
 
 def test_a_publish_that_was_killed_is_gone_on_with(tmp_path, monkeypatch):
     """Parts without complete.json are not a result; the same run completes them, another's are refused."""
-    monkeypatch.setattr(predictions, "PART_ROWS", 10)
+    monkeypatch.setattr(publishing, "PART_ROWS", 10)
     store = LocalStore(tmp_path)
     layout = PredictionLayout(schema=P, outputs={"p": "p"}, num_rows=25)
     publish(store, layout, [stage(store, layout, 0, [(range(25), range(25))])])
@@ -481,10 +482,10 @@ def test_a_publish_that_was_killed_is_gone_on_with(tmp_path, monkeypatch):
 
 def test_files_are_closed_as_time_goes(tmp_path, monkeypatch):
     """A rank's file is whole after some minutes, so that a kill costs no more than that."""
-    monkeypatch.setattr(predictions, "ROW_GROUP_ROWS", 10)
+    monkeypatch.setattr(staging_rows, "ROW_GROUP_ROWS", 10)
     now = iter([0.0, 100.0, 301.0, 302.0, 303.0])
     layout = PredictionLayout(schema=P, outputs={"p": "p"})
-    staging = Staging(LocalStore(tmp_path), layout, attempt="a", rank=2, clock=lambda: next(now))
+    staging = RowStaging(LocalStore(tmp_path), layout, attempt="a", rank=2, clock=lambda: next(now))
     for start in (0, 10):
         staging.add(np.arange(start, start + 10), {"p": np.zeros(10, dtype=np.float32)})
     (path,) = (tmp_path / "staged" / "a").iterdir()
@@ -498,7 +499,7 @@ def test_files_are_closed_as_time_goes(tmp_path, monkeypatch):
 
 
 def test_a_bucket_holds_a_result_too(s3_url):
-    """Staging, merging and publishing work on an object store."""
+    """RowStaging, merging and publishing work on an object store."""
     from assay.data.storage import open_store
 
     store = open_store(f"{s3_url}/predictions")
@@ -617,13 +618,14 @@ KILLED = """
     import numpy as np
     import pyarrow as pa
     from assay.data.storage import LocalStore
-    from assay.runs import predictions
+    from assay.runs.predictions import staging
+    from assay.runs.predictions.layout import PredictionLayout
 
-    predictions.ROW_GROUP_ROWS, predictions.STAGED_FILE_ROWS = 10, 20
-    layout = predictions.PredictionLayout(schema=pa.schema([("p", pa.float32())]), outputs={"p": "p"})
-    staging = predictions.Staging(LocalStore("out"), layout, attempt="a", rank=0)
+    staging.ROW_GROUP_ROWS, staging.STAGED_FILE_ROWS = 10, 20
+    layout = PredictionLayout(schema=pa.schema([("p", pa.float32())]), outputs={"p": "p"})
+    rank = staging.RowStaging(LocalStore("out"), layout, attempt="a", rank=0)
     for row in range(0, 55, 5):
-        staging.add(np.arange(row, row + 5), {"p": np.zeros(5, dtype=np.float32)})
+        rank.add(np.arange(row, row + 5), {"p": np.zeros(5, dtype=np.float32)})
     os.kill(os.getpid(), signal.SIGKILL)
 """
 

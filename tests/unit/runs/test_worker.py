@@ -12,7 +12,7 @@ from support.fake_worker import FakeWork, Orders
 from assay.errors import RefusedError
 from assay.processes import Parent
 from assay.runs.pipeline import CHUNKS_AHEAD, Pipeline, StopRequestedError, run_unit
-from assay.runs.protocol import Finish, Ready, Stop, Take, command_to_json
+from assay.runs.protocol import Finish, Loaded, Stop, Take, command_to_json
 from assay.runs.verify import verify
 from assay.runs.worker import Mailbox, serve_units
 
@@ -32,7 +32,7 @@ def serve(run, commands, work=None):
     serve_units(run, work or FakeWork(run.manifest), Mailbox(run, Parent(lines, events)))
     listening, ready, *answers = [json.loads(line) for line in events.getvalue().splitlines()]
     assert listening == {"event": "listening"}
-    assert ready == {"event": "ready", "description": "fake worker"}
+    assert ready == {"event": "loaded", "description": "fake worker"}
     return answers
 
 
@@ -399,7 +399,7 @@ def test_a_driver_that_is_gone_stops_the_worker(run):
             raise BrokenPipeError
 
     mailbox = Mailbox(run, Parent(io.StringIO(), Gone()))
-    mailbox.send(Ready(description="x"))
+    mailbox.send(Loaded(description="x"))
     assert mailbox.should_stop()
 
 
