@@ -136,6 +136,7 @@ def test_every_error_code_is_explained():
         rows.NOT_JSON,
         rows.NOT_CSV,
         encode.TOO_LONG,
+        encode.ID_OUT_OF_RANGE,
         chunks.NO_IDS,
     }
     text = (DOCS / "how-to" / "sources.md").read_text(encoding="utf-8")

@@ -69,8 +69,10 @@ def tokens_of(encoder: Encoder, rows: LabelledRows) -> Tokens:
     pairs = None if rows.text_pairs is None else pa.array(rows.text_pairs, type=pa.large_string())
     tokens = encoder.encode(pa.array(rows.texts, type=pa.large_string()), pairs)
     if tokens.errors:
+        row, code = min(tokens.errors.items())
         raise InputError(
-            f"{len(tokens.errors)} of {rows.num_rows} rows cannot be tokenized; fix or drop them"
+            f"{len(tokens.errors)} of {rows.num_rows} rows cannot be tokenized, the first is row {row} ({code}); "
+            "fix or drop them"
         )
     return tokens
 
