@@ -344,3 +344,13 @@ def test_validation_metrics_are_nan_where_undefined():
     found = metrics.validation_metrics(Task.REGRESSION, np.ones(3), [1.0, 2.0, 3.0])
     assert np.isnan(found["spearman"])
     assert found["mae"] == 1.0
+
+
+@pytest.mark.parametrize("name", metrics.TITLES)
+def test_every_metric_has_the_range_of_its_values(name):
+    """Shares lie between 0 and 1, errors have no upper end, a correlation may be negative."""
+    low, high = metrics.range_of(name)
+    assert low < high
+    assert low == (-1 if name == "spearman" else 0)
+    is_unbounded = name in {"nll", "mae", "rmse", "mean_width"}
+    assert high == (np.inf if is_unbounded else 2 if name == "brier" else 1)
