@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 import pytest
-from support.fake_runs import fake_commands, make_run, write_sources
+from support.fake_runs import fake_workers, make_run, write_sources
 from support.fake_worker import Orders
 
 from assay import errors
@@ -46,7 +46,7 @@ def test_from_a_worker_to_its_driver(name, tmp_path, worker_host):
     run = make_run(tmp_path / "run", folder)
     orders = Orders(fail_units=(run.manifest.units()[0].name,), fail_kind=name)
     with pytest.raises(AssayError) as caught:
-        Driver(run, fake_commands(run, 1, orders, host=worker_host)).run()
+        Driver(run, fake_workers(run, 1, orders, host=worker_host)).run()
     assert type(caught.value) is (kind if issubclass(kind, FATAL_ERRORS) else UnitError)
     assert name in str(caught.value)
 

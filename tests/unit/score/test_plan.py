@@ -49,6 +49,8 @@ def place_of(tmp_path_factory):
     )
     pq.write_table(table, folder / "a.parquet", row_group_size=100)
     pq.write_table(table.slice(0, 300), folder / "b.parquet", row_group_size=100)
+    # a text column whichever of the two is the delimiter
+    (folder / "c.csv").write_text("text,a;text\nx,y;z\n")
     write_bundle(folder / "bundle")
     write_bundle(folder / "other", weight=1.0)
     return folder
@@ -83,13 +85,17 @@ CHANGES_A_NUMBER = {
     "max_length": 32,
     "on_long": "head-tail",
     "stride": 4,
+    "delimiter": ";",
     "precision": "bf16",
     "plan_for": "cuda",
     "deterministic": True,
     "engine": "padded",
     "limit_rows": 10,
 }
-NEEDS = {"stride": {"on_long": "window-mean"}}
+NEEDS = {
+    "stride": {"on_long": lambda _: "window-mean"},
+    "delimiter": {"sources": lambda folder: (str(folder / "c.csv"),)},
+}
 CHANGES_NONE = {
     "run": "elsewhere",
     "format": "parquet",
@@ -121,7 +127,7 @@ def test_what_changes_a_number_makes_another_run(name, place_of):
     """A setting that can change a number or a row changes the run id, and a join says what changed."""
     value = CHANGES_A_NUMBER[name]
     value = value(place_of) if callable(value) else value
-    others = NEEDS.get(name, {})
+    others = {key: choose(place_of) for key, choose in NEEDS.get(name, {}).items()}
     assert plan(place_of, **others, **{name: value}).run_id != plan(place_of, **others).run_id
 
 
