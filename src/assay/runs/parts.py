@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assay.data.storage import FileInfo
-from assay.errors import CheckError
+from assay.errors import DamagedPartError
 from assay.runs.plan import Unit
 from assay.runs.run import FOOTER_ROWS_IN, FOOTER_RUN_ID, FOOTER_UNIT, SUFFIX, Run, part_path
 
@@ -20,10 +20,6 @@ FOOTERS_READ = 1_000
 BYTES_READ = 64 << 20
 """A quick look reads a run's parts whole where they are no larger than this together."""
 NUM_THREADS = 8
-
-
-class DamagedPartError(CheckError):
-    """A part holds something else than was published; the message names it and the way out."""
 
 
 def way_out(run: Run) -> str:

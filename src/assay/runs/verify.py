@@ -21,8 +21,8 @@ from assay.data.finding import reinspect
 from assay.data.ids import IdChecksum
 from assay.data.reading import read_rows
 from assay.data.sources import SOURCE_ROW
-from assay.errors import CheckError, RefusedError
-from assay.runs.parts import DamagedPartError, footer_problem, open_part, take_out, way_out
+from assay.errors import CheckError, DamagedPartError, RefusedError
+from assay.runs.parts import footer_problem, open_part, take_out, way_out
 from assay.runs.plan import Unit
 from assay.runs.run import (
     FOOTER_ID_CHECKSUM,
