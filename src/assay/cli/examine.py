@@ -82,14 +82,14 @@ def examine(bundle: str | None = None) -> Findings:
 def _bundle_findings(path: str) -> Findings:
     from assay.bundle.load import load_bundle
     from assay.engine.load import load_engine
-    from assay.tokenize.compare import PROBES, SAVE_TOKENIZER, compare_tokens
+    from assay.tokenize.compare import SAVE_TOKENIZER, compare_probes
     from assay.tokenize.encode import Encoder
 
     bundle = load_bundle(path)
     encoder = Encoder.from_bundle(bundle.path, max_length=bundle.default_max_length, on_long="truncate")
     device = available_devices()[0].name
     engine = load_engine(bundle.path, device=device)
-    tokens = compare_tokens(bundle.path, encoder, PROBES)
+    tokens = compare_probes(bundle.path, encoder)
     calibration = "none" if bundle.calibration is None else bundle.calibration.method
     outputs = format_number_of(len(bundle.labels), "output")
     length = bundle.default_max_length

@@ -102,7 +102,7 @@ class _Wanted:
         )
 
     def padded(self, model: "PreTrainedModel", reason: str | None) -> Engine:
-        """The transformers model itself; UsageError for fp8, which it has not."""
+        """The transformers model itself; UsageError for fp8, which it does not have."""
         if self.fp8:
             raise UsageError(f"precision 'fp8': {reason}; use bf16")
         untyped: Any = model

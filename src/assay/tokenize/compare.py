@@ -16,6 +16,8 @@ from assay.tokenize.encode import Encoder
 
 MOST_CHARS = 20_000
 """Of a text that are compared: its beginning tells as much as the whole, and takes no minutes."""
+NUM_WORDS = 50
+"""Of the vocabulary that are probed."""
 SAVE_TOKENIZER = "save the tokenizer that the model was trained with again, by save_pretrained()"
 """The way out of a difference."""
 PROBES = (
@@ -49,6 +51,22 @@ def compare_tokens(
     folder: Path, encoder: Encoder, texts: Sequence[str], text_pairs: Sequence[str] | None = None
 ) -> Compared:
     """How the encoder's ids of these texts compare with those of AutoTokenizer, both cut at the end."""
+    peer = _load_peer(folder)
+    return peer if isinstance(peer, Compared) else _compare(peer, encoder, texts, text_pairs)
+
+
+def compare_probes(folder: Path, encoder: Encoder) -> Compared:
+    """The same on made-up texts, words of the vocabulary in lower and in title case among them."""
+    peer = _load_peer(folder)
+    if isinstance(peer, Compared):
+        return peer
+    words = sorted(word for word in peer.get_vocab() if word.isalpha())
+    some = " ".join(words[:: len(words) // NUM_WORDS + 1])
+    return _compare(peer, encoder, [*PROBES, some, some.title()])
+
+
+def _load_peer(folder: Path) -> Any:  # noqa: ANN401 - a transformers tokenizer is untyped
+    """The folder's AutoTokenizer; what to say where transformers cannot make one."""
     from transformers import AutoTokenizer
 
     try:
@@ -58,11 +76,19 @@ def compare_tokens(
         reason = f"transformers cannot load the tokenizer ({one_line(error)})"
         return Compared(num_texts=0, difference=None, reason=reason)
     peer.truncation_side = "right"  # Assay cuts by its own policy
+    return peer
+
+
+def _compare(
+    peer: Any,  # noqa: ANN401 - a transformers tokenizer is untyped
+    encoder: Encoder,
+    texts: Sequence[str],
+    text_pairs: Sequence[str] | None = None,
+) -> Compared:
     first = [text[:MOST_CHARS] for text in texts]
     second = None if text_pairs is None else [text[:MOST_CHARS] for text in text_pairs]
     mine = encoder.truncating("right").encode_texts(first, second)
-    bounds = itertools.pairwise(mine.offsets.tolist())
-    for row, (start, stop) in enumerate(bounds):
+    for row, (start, stop) in enumerate(itertools.pairwise(mine.offsets.tolist())):
         if row in mine.errors:
             continue
         pair = None if second is None else second[row]

@@ -359,6 +359,25 @@ def test_doctor_examines_a_bundle(run, tmp_path):
     assert "no such folder" in error_of(run("doctor", "--bundle", tmp_path / "nowhere"))
 
 
+def test_doctor_tells_leftovers_and_other_token_ids(run, tmp_path):
+    """Weights that are not read are noted; ids that differ from transformers' are a problem with a way out."""
+    from support.models import change_json, write_model  # loads torch
+
+    folder = write_model(tmp_path / "model")
+    _, out, _ = run("doctor", "--bundle", folder, "--json")
+    found = json.loads(out)
+    assert found["findings"]["tokenizer"] == "the same ids as transformers on 6 texts"
+    assert not [problem for problem in found["problems"] if str(folder) in problem]
+    (folder / "pytorch_model.bin").write_bytes(b"an older model")
+    change_json(folder / "tokenizer_config.json", do_lower_case=False)
+    _, out, _ = run("doctor", "--bundle", folder)
+    assert "pytorch_model.bin is not read" in out
+    assert "do_lower_case is False and lowercase in tokenizer.json True" in out
+    assert "PROBLEM" in out
+    assert "by AutoTokenizer" in out
+    assert "save_pretrained()" in out
+
+
 # ------------------------------------------------------------ plans, trials, progress
 
 
