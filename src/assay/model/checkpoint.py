@@ -241,7 +241,7 @@ def _other_weights(folder: Path, weights: Iterable[Path], index: Path | None) ->
         return ()
     used = index.name if index else next(iter(weights)).name
     verb = "is" if len(others) == 1 else "are"
-    note = f"{folder}: the weights are those of {used}; {brief(', '.join(others))} {verb} not read"
+    note = f"{folder}: the weights are those of {used}; {brief(', '.join(others), 200)} {verb} not read"
     return (f"{note}; remove what is left of another model",)
 
 
