@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class ClientSettings:
     """What a client was made with."""
 
     url: str
@@ -22,7 +22,9 @@ class Settings:
     """Requests under way at once, at the most."""
 
 
-def check_settings(url: str, api_key: str | None, timeout: float, retries: int, in_flight: int) -> Settings:
+def check_settings(
+    url: str, api_key: str | None, timeout: float, retries: int, in_flight: int
+) -> ClientSettings:
     """The arguments of a client, checked; raises UsageError."""
     try:
         parts = urlsplit(url)
@@ -44,10 +46,10 @@ def check_settings(url: str, api_key: str | None, timeout: float, retries: int, 
     if in_flight < 1:
         msg = f"in_flight {in_flight}; requests under way at once are 1 or more; pass 1 for one after another"
         raise UsageError(msg)
-    return Settings(url=url.rstrip("/"), api_key=api_key, in_flight=in_flight)
+    return ClientSettings(url=url.rstrip("/"), api_key=api_key, in_flight=in_flight)
 
 
-def headers_of(settings: Settings) -> dict[str, str]:
+def headers_of(settings: ClientSettings) -> dict[str, str]:
     """The headers of every request."""
     key = {} if settings.api_key is None else {"Authorization": f"Bearer {settings.api_key}"}
     return {"Content-Type": "application/json", "Accept": "application/json", **key}

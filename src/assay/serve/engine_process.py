@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from assay import errors
 from assay.errors import InputError, WorkError
 from assay.serve import frames
-from assay.serve.frames import BatchFrame, Head, Kind
+from assay.serve.frames import BatchFrame, FrameHead, Kind
 from assay.serve.settings import is_fake
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Link:
         except OSError:
             os._exit(0)
 
-    def receive(self) -> tuple[Head, bytes]:
+    def receive(self) -> tuple[FrameHead, bytes]:
         """The next frame; a server that is gone ends the process."""
         with self._receiving:
             head = frames.read_head(self._exactly(frames.HEAD.size))
@@ -136,7 +136,7 @@ class Computing:
         while True:
             self._link.send(self._answer(*self._link.receive()))
 
-    def _answer(self, head: Head, payload: bytes) -> bytes:
+    def _answer(self, head: FrameHead, payload: bytes) -> bytes:
         """The frame that answers a batch; a failure that may have harmed the device ends the process."""
         try:
             logits_NC, seconds = run_batch(

@@ -17,7 +17,7 @@ from assay import errors, machine
 from assay.errors import AssayError, WorkError
 from assay.processes import describe_end, spawn
 from assay.serve import frames
-from assay.serve.frames import BatchFrame, Head, Kind
+from assay.serve.frames import BatchFrame, FrameHead, Kind
 
 _log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class _Frames(asyncio.Protocol):
     def __init__(
         self,
         begin: Callable[[asyncio.WriteTransport], None],
-        take: Callable[[Head, bytes], None],
+        take: Callable[[FrameHead, bytes], None],
         ended: "asyncio.Future[None]",
     ) -> None:
         """Give each frame to `take`; `ended` is done once the process sends no more."""
@@ -261,7 +261,7 @@ class DeviceEngine:
         def begin(transport: asyncio.WriteTransport) -> None:
             self._writer = transport
 
-        def take(head: Head, payload: bytes) -> None:
+        def take(head: FrameHead, payload: bytes) -> None:
             nonlocal said
             said = self._take(head, payload) or said
 
@@ -278,7 +278,7 @@ class DeviceEngine:
             status = await loop.run_in_executor(None, child.process.wait)
         return said or f"the engine process {describe_end(status)}"
 
-    def _take(self, head: Head, payload: bytes) -> str | None:
+    def _take(self, head: FrameHead, payload: bytes) -> str | None:
         """Act on a frame; what the process says it will die of."""
         if head.kind == Kind.LOGITS:
             done = self._done(head.number)

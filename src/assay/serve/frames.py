@@ -34,7 +34,7 @@ class Kind(IntEnum):
     FAILED = 5
 
 
-class Head(NamedTuple):
+class FrameHead(NamedTuple):
     """The head of a frame; a tuple, as `struct` gives it, for there is one a batch."""
 
     num_bytes: int
@@ -59,9 +59,9 @@ class BatchFrame:
     second_starts: npt.NDArray[np.int32] | None
 
 
-def read_head(data: bytes | bytearray) -> Head:
+def read_head(data: bytes | bytearray) -> FrameHead:
     """The head of a frame from its first 32 bytes."""
-    return Head._make(HEAD.unpack_from(data))
+    return FrameHead._make(HEAD.unpack_from(data))
 
 
 def pack_batch(number: int, batch: BatchFrame) -> bytes:
@@ -78,7 +78,7 @@ def pack_batch(number: int, batch: BatchFrame) -> bytes:
     return head + payload
 
 
-def unpack_batch(head: Head, payload: bytes) -> BatchFrame:
+def unpack_batch(head: FrameHead, payload: bytes) -> BatchFrame:
     """The sequences of a BATCH frame, as views of the payload."""
     numbers = np.frombuffer(payload, dtype="<i4")
     stop = head.num_sequences + 1
@@ -94,7 +94,7 @@ def pack_logits(number: int, logits_NC: npt.NDArray[np.float32], seconds: float)
     return HEAD.pack(len(payload), Kind.LOGITS, 0, number, *logits_NC.shape, seconds) + payload
 
 
-def unpack_logits(head: Head, payload: bytes) -> npt.NDArray[np.float32]:
+def unpack_logits(head: FrameHead, payload: bytes) -> npt.NDArray[np.float32]:
     """The logits [N, C] of a LOGITS frame."""
     return np.frombuffer(payload, dtype="<f4").reshape(head.num_sequences, head.width)
 
