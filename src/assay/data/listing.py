@@ -4,6 +4,7 @@ Both are given as a store, the folder in it, and each file relative to that fold
 files: `*` stays in one folder, `**` spans any number of them, neither matches a leading ".".
 """
 
+import fnmatch
 import glob
 import os
 import re
@@ -100,8 +101,8 @@ def _glob_part(part: str) -> str:
         elif piece == "?":
             pieces.append("[^/]")
         elif piece[0] == "[" and len(piece) > 1:
-            inside = piece[1:-1].replace("\\", "\\\\")
-            pieces.append(f"[^{inside[1:]}]" if inside[0] == "!" else f"[{inside}]")
+            # A set as fnmatch has it, without its "(?s:" and ")\Z", and never a slash.
+            pieces.append("(?!/)" + fnmatch.translate(piece)[4:-3])
         else:
             pieces.append(re.escape(piece))
     return "".join(pieces)
