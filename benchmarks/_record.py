@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import platform
 import shlex
 import sys
@@ -10,6 +9,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from assay import machine
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results.jsonl"
@@ -28,14 +29,8 @@ def parser(documentation: str | None, *, smoke: str | None = None) -> argparse.A
 
 def hardware() -> str:
     """The processor, the cores that this process may use, the memory and any GPU."""
-    model = platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
-        ]
-        model = names[0] if names else model
-    parts = [model, f"{len(os.sched_getaffinity(0))} cores", f"{_memory_gib():.0f} GiB"]
+    memory_gib = machine.memory().total_bytes / 2**30
+    parts = [machine.processor_name(), f"{machine.usable_cores()} cores", f"{memory_gib:.0f} GiB"]
     torch = sys.modules.get("torch")  # a benchmark that used a GPU has torch imported
     if torch is not None and torch.cuda.is_available():
         parts.append(f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}")
@@ -101,11 +96,3 @@ def _command() -> str:
     arguments = [argument for argument in sys.argv[1:] if argument != "--record"]
     script = Path(sys.argv[0]).resolve().relative_to(FOLDER.parent).as_posix()
     return shlex.join(["python", script, *arguments])
-
-
-def _memory_gib() -> float:
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    cgroup = Path("/sys/fs/cgroup/memory.max")
-    if cgroup.exists() and (text := cgroup.read_text().strip()).isdigit():
-        limits.append(int(text))
-    return min(limits) / 2**30
