@@ -21,7 +21,7 @@ def load_style_calibration(folder: Path) -> Calibration | None:
     """The map in a bundle's `style_calibration.json` or its parent's; `None` where there is none.
 
     Such a file maps the cosine similarity of two documents' embeddings to the probability that they
-    belong together: hand both to `calibrate.maps.map_scores`. It says nothing of the logits of a head,
+    belong together: hand both to `outcome.maps.map_scores`. It says nothing of the logits of a head,
     so a bundle is not calibrated by it.
     """
     file = _beside_or_above(folder, STYLE_CALIBRATION_FILE)
