@@ -93,7 +93,13 @@ def _compare(
             continue
         pair = None if second is None else second[row]
         with quiet():
-            theirs = peer(first[row], pair, truncation=True, max_length=encoder.max_length)["input_ids"]
+            # as batches of one: a single call takes an empty second text for none
+            theirs = peer(
+                [first[row]],
+                None if pair is None else [pair],
+                truncation=True,
+                max_length=encoder.max_length,
+            )["input_ids"][0]
         ids = mine.flat_ids[start:stop].tolist()
         if ids != theirs:
             text = first[row] if pair is None else f"{first[row]} / {pair}"
