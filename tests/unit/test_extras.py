@@ -114,7 +114,8 @@ def test_a_command_without_its_package_is_refused_in_one_line(package, words, tm
     captured = capsys.readouterr()
     extra = f"'{DISTRIBUTION}[{EXTRAS[package]}]'" if package in EXTRAS else package
     assert (status, captured.out) == (2, ""), captured.err
-    (line,) = captured.err.splitlines()
+    (line,) = [said for said in captured.err.splitlines() if said.startswith("assay: error: ")]
+    assert captured.err.endswith(line + "\n")
     assert f"package {package}" in line
     assert f"pip install {extra}" in line
     assert not (tmp_path / "out").exists()
