@@ -63,6 +63,6 @@ print(run.publish(unit, work.finish(unit, map(work.compute, chunks)), rows_in=la
 """
     assert python(code, run.url).splitlines() == [
         "3 []",
-        "fake engine, 2 outputs: made-up logits, no model",
+        "fake engine, outputs of shape (2,): made-up numbers, no model",
         "3",
     ]
