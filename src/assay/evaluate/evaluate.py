@@ -177,7 +177,9 @@ def _evaluated(
         max_length=max_length,
         length_note=None
         if calibration is None
-        else other_lengths(calibration.meta, max_length=max_length, on_long=settings.on_long),
+        else other_lengths(
+            calibration.meta, max_length=max_length, on_long=settings.on_long, stride=settings.stride
+        ),
         engine=engine.description(),
         seconds=seconds,
         num_tokens=predictions.num_tokens,

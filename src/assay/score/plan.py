@@ -102,7 +102,12 @@ def other_lengths_of(manifest: Manifest) -> str | None:
     identity, settings = manifest.read(SCORE)
     if not settings.calibration:
         return None
-    return other_lengths(settings.calibration, max_length=identity.max_length, on_long=identity.on_long)
+    return other_lengths(
+        settings.calibration,
+        max_length=identity.max_length,
+        on_long=identity.on_long,
+        stride=identity.stride,
+    )
 
 
 def _in_row_order(parts: Sequence[Source], token_run: Run) -> list[Source]:

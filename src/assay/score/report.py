@@ -605,6 +605,7 @@ def _calibration(manifest: Manifest) -> tuple[Section, Facts]:
         ("n_groups", "their groups"),
         ("max_length", "their longest, tokens"),
         ("on_long", "longer ones"),
+        ("stride", "overlap of their windows, tokens"),
     ):
         if settings.get(name) is not None:
             facts.append((words, _one_line(settings[name])))

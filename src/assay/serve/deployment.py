@@ -250,7 +250,9 @@ def load_here(settings: ServeSettings, folder: str) -> tuple[Bundle, Encoder, To
 def notes_of(bundle: Bundle, encoder: Encoder) -> list[str]:
     """What the user should hear of a bundle and of how it is served."""
     meta = None if bundle.calibration is None else bundle.calibration.meta
-    lengths = other_lengths(meta, max_length=encoder.max_length, on_long=encoder.on_long)
+    lengths = other_lengths(
+        meta, max_length=encoder.max_length, on_long=encoder.on_long, stride=encoder.stride
+    )
     return [*bundle.notes, *([lengths] if lengths else [])]
 
 

@@ -18,7 +18,7 @@ from assay.runs.manifest import Manifest, new_manifest
 from assay.runs.run import PARTS, Run, find_run
 from assay.tokenize.encode import Encoder
 from assay.tokenize.kind import TOKENIZE, TokenizeIdentity, TokenizeRecord
-from assay.tokenize.settings import OnLong, TokenizeSettings
+from assay.tokenize.settings import WINDOWS, OnLong, TokenizeSettings
 
 TOKENS_PER_SECOND_AND_CORE = 150_000.0
 """What the tokenizers library does on one core, roughly; only sizes units."""
@@ -39,20 +39,29 @@ def choose_max_length(bundle: Bundle, asked: int | None) -> int:
     return asked
 
 
-def other_lengths(calibrated: Mapping[str, object] | None, *, max_length: int, on_long: OnLong) -> str | None:
+def other_lengths(
+    calibrated: Mapping[str, object] | None, *, max_length: int, on_long: OnLong, stride: int
+) -> str | None:
     """A sentence where a calibration was fitted on texts that were cut otherwise than here; else None.
 
-    `calibrated` holds the `max_length` and `on_long` of the fit, as a calibration's `meta` does; one that
-    does not say is not doubted. Under `error` nothing is cut, so it agrees with any policy.
+    `calibrated` holds the `max_length`, `on_long` and `stride` of the fit, as a calibration's `meta` does; one
+    that does not say is not doubted. Under `error` nothing is cut, so it agrees with any policy; only windows
+    have a stride.
     """
     known = calibrated or {}
     length, policy = known.get("max_length", max_length), known.get("on_long", on_long)
-    if length == max_length and on_long in {policy, "error"}:
+    overlap = known.get("stride", stride if policy == on_long else 0)
+    is_same = policy == on_long and (on_long not in WINDOWS or overlap == stride)
+    if length == max_length and (is_same or on_long == "error"):
         return None
+    fitted, here, flags = f"under {policy}", f"under {on_long}", f"--on-long {policy}"
+    if policy in tuple(WINDOWS):
+        fitted, flags = f"{fitted} with stride {overlap}", f"{flags} --stride {overlap}"
+    if on_long in WINDOWS:
+        here = f"{here} with stride {stride}"
     return (
-        f"calibrated on texts of up to {length} tokens under {policy}, used here on up to {max_length} under "
-        f"{on_long}: probabilities of long texts may be off; use --max-length {length} --on-long {policy}, "
-        "or calibrate again"
+        f"calibrated on texts of up to {length} tokens {fitted}, used here on up to {max_length} {here}: "
+        f"probabilities of long texts may be off; use --max-length {length} {flags}, or calibrate again"
     )
 
 

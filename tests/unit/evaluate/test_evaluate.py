@@ -295,6 +295,15 @@ def test_a_calibration_of_other_lengths_is_warned_of(calibrated, rows):
     assert "calibrated on texts" not in str(run(bundle, data, max_length=64))
 
 
+def test_a_calibration_of_other_windows_is_warned_of(calibrated, rows):
+    """Windows that overlap otherwise than those of the calibration have other means."""
+    meta = {"max_length": 32, "on_long": "window-mean", "stride": 8}
+    bundle, data = calibrated(temperature=0.7, meta=meta), rows()
+    for stride, is_said in ((0, True), (8, False)):
+        said = str(run(bundle, data, max_length=32, on_long="window-mean", stride=stride))
+        assert ("--on-long window-mean --stride 8" in said) == is_said
+
+
 # ---------------------------------------------------------------- refused
 
 

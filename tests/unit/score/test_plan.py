@@ -23,6 +23,7 @@ from assay.runs.manifest import new_manifest, parse_manifest
 from assay.runs.pipeline import run_unit
 from assay.runs.run import create_or_join
 from assay.score.kind import SCORE
+from assay.score.plan import other_lengths_of
 from assay.score.schema import part_schema
 from assay.score.settings import ScoreSettings
 from assay.score.verb import plan_here, score
@@ -160,6 +161,16 @@ def test_lengths_other_than_those_of_the_calibration_are_said(place_of, tmp_path
     (note,) = said
     assert note.startswith("calibrated on texts of up to 8 tokens under truncate, used here on up to 9 under")
     assert note.endswith("; use --max-length 8 --on-long truncate, or calibrate again")
+
+
+def test_windows_other_than_those_of_the_calibration_are_said(place_of, tmp_path):
+    """A run whose windows overlap otherwise than those of the calibration says so; one that agrees does not."""
+    bundle = write_bundle(tmp_path / "bundle")
+    meta = {"max_length": 8, "on_long": "window-mean", "stride": 2}
+    save_calibration(bundle, Calibration(temperature=2.0, meta=meta))
+    for stride, is_said in ((2, False), (3, True)):
+        manifest = plan(place_of, bundle=str(bundle), max_length=8, on_long="window-mean", stride=stride)
+        assert (other_lengths_of(manifest) is not None) == is_said
 
 
 def test_a_copy_elsewhere_is_the_same_run(place_of, tmp_path):

@@ -287,6 +287,17 @@ def test_lengths_other_than_those_of_the_calibration_are_said(tmp_path):
         assert all(part in note for part, note in zip(said, notes, strict=True))
 
 
+def test_windows_other_than_those_of_the_calibration_are_said(tmp_path):
+    """Served with windows that overlap otherwise than those of the calibration: said at the start."""
+    bundle = write_bundle(tmp_path / "bundle")
+    meta = {"max_length": 8, "on_long": "window-max", "stride": 2}
+    save_calibration(bundle, Calibration(temperature=2.0, meta=meta))
+    for stride, num_notes in ((2, 0), (3, 1)):
+        settings = ServeSettings(bundle=str(bundle), max_length=8, on_long="window-max", stride=stride)
+        loaded, encoder, _ = load_here(settings, str(bundle))
+        assert len(notes_of(loaded, encoder)) == num_notes
+
+
 def test_drain(folder):
     """What was accepted is answered; what comes after is refused; health says so at once."""
 

@@ -165,22 +165,40 @@ def test_a_tokenizer_that_changed_since_planning_is_refused(folder, tmp_path):
         open_tokenize_work(run)
 
 
+WINDOWED = {"max_length": 256, "on_long": "window-mean", "stride": 32}
+
+
 @pytest.mark.parametrize(
-    ("calibrated", "max_length", "on_long", "is_said"),
+    ("calibrated", "max_length", "on_long", "stride", "is_said"),
     [
-        (None, 256, "truncate", False),
-        ({"n_samples": 5}, 256, "truncate", False),
-        ({"max_length": 256, "on_long": "truncate"}, 256, "truncate", False),
-        ({"max_length": 256, "on_long": "truncate"}, 256, "error", False),
-        ({"max_length": 256}, 256, "window-max", False),
-        ({"max_length": 256, "on_long": "truncate"}, 512, "truncate", True),
-        ({"max_length": 256, "on_long": "truncate"}, 512, "error", True),
-        ({"max_length": 256, "on_long": "truncate"}, 256, "window-mean", True),
-        ({"max_length": 256, "on_long": "head-tail"}, 256, "truncate", True),
+        (None, 256, "truncate", 0, False),
+        ({"n_samples": 5}, 256, "truncate", 0, False),
+        ({"max_length": 256, "on_long": "truncate"}, 256, "truncate", 0, False),
+        ({"max_length": 256, "on_long": "truncate"}, 256, "error", 0, False),
+        ({"max_length": 256}, 256, "window-max", 8, False),
+        ({"max_length": 256, "on_long": "truncate"}, 512, "truncate", 0, True),
+        ({"max_length": 256, "on_long": "truncate"}, 512, "error", 0, True),
+        ({"max_length": 256, "on_long": "truncate"}, 256, "window-mean", 0, True),
+        ({"max_length": 256, "on_long": "head-tail"}, 256, "truncate", 0, True),
+        (WINDOWED, 256, "window-mean", 32, False),
+        (WINDOWED, 256, "window-mean", 0, True),
+        (WINDOWED, 256, "window-mean", 64, True),
+        (WINDOWED, 256, "window-max", 32, True),
+        (WINDOWED, 256, "truncate", 0, True),
+        (WINDOWED, 256, "error", 0, False),
+        ({"max_length": 256, "on_long": "window-max"}, 256, "window-max", 16, False),
+        ({"max_length": 256, "on_long": ["window-max"]}, 256, "window-max", 16, True),
     ],
 )
-def test_other_lengths_than_the_calibrations(calibrated, max_length, on_long, is_said):
-    """Another limit, or another way with what is longer; what a calibration does not say is not doubted."""
-    said = other_lengths(calibrated, max_length=max_length, on_long=on_long)
+def test_other_lengths_than_the_calibrations(calibrated, max_length, on_long, stride, is_said):
+    """Another limit, policy for longer texts or overlap of windows; what a calibration does not say is not doubted."""
+    said = other_lengths(calibrated, max_length=max_length, on_long=on_long, stride=stride)
     assert (said is not None) == is_said
     assert said is None or "--max-length 256" in said
+
+
+def test_another_overlap_of_windows_names_the_flag_that_agrees():
+    """The sentence says both overlaps, and the flags under which scores are as they were calibrated."""
+    said = other_lengths(WINDOWED, max_length=256, on_long="window-mean", stride=64)
+    assert "under window-mean with stride 32, used here on up to 256 under window-mean with stride 64" in said
+    assert said.endswith("use --max-length 256 --on-long window-mean --stride 32, or calibrate again")
