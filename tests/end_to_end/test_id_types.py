@@ -34,7 +34,7 @@ from assay.errors import InputError
 from assay.runs.verify import verify
 from assay.score.merge import merge
 from assay.score.report import report
-from assay.train.rows import read_labelled
+from assay.labelled.read import read_labelled
 bundle = sys.argv[2]
 for source in map(Path, sys.argv[3:]):
     folder = source.parent / source.stem
@@ -55,7 +55,7 @@ for source in map(Path, sys.argv[3:]):
         read_labelled([str(source)], text_column="text", label_column="label", id_column="id")
         raise AssertionError(source)
     except Exception as error:
-        assert "1 null" in str(error) and "no id" in str(error), error
+        assert "1 null, 1 without an id" in str(error), error
     rows = read_labelled([str(source)], text_column="label", label_column="label", group_column="group")
     assert len(set(rows.groups)) == 2, rows.groups
     print(source.stem)
