@@ -21,7 +21,7 @@ def load_model(settings: TrainSettings, names: tuple[str, ...]) -> PreTrainedMod
     config.num_labels = len(names)
     config.id2label = dict(enumerate(names))
     config.label2id = {label: index for index, label in enumerate(names)}
-    config.problem_type = "regression" if settings.task == "regression" else f"{settings.task}_classification"
+    config.problem_type = settings.predicts.problem_type
     if settings.dropout is not None:
         for name in dropout_names(config.to_dict()):
             setattr(config, name, settings.dropout)

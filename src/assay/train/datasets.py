@@ -55,7 +55,7 @@ def prepare_rows(settings: TrainSettings) -> Prepared:
 
     Raises `SourceError`, `InputError` or `UsageError` where a training on them cannot work.
     """
-    task = Task(settings.task)
+    task = settings.predicts
     rows = _read(settings, settings.data)
     if settings.validation_data:
         return prepare_given(settings, rows, _read(settings, settings.validation_data))
@@ -87,7 +87,7 @@ def prepare_given(
         raise InputError(
             "one of training and validation has pairs and the other single texts; give both the same columns"
         )
-    task = Task(settings.task)
+    task = settings.predicts
     check_labels(train_rows.labels, task)
     check_labels(validation_rows.labels, task)
     sides = {"train": train_rows, "validation": validation_rows}
@@ -100,7 +100,7 @@ def prepare_given(
 def _read(settings: TrainSettings, patterns: tuple[str, ...]) -> LabelledRows:
     rows = read_labelled(
         patterns,
-        task=Task(settings.task),
+        task=settings.predicts,
         text_column=settings.text_column,
         text_pair_column=settings.text_pair_column,
         label_column=settings.label_column,
@@ -130,7 +130,7 @@ def _prepared(
         provenance=provenance,
         warnings=(
             *warnings,
-            *many_labels(train.labels, Task(settings.task), settings.label_column),
+            *many_labels(train.labels, settings.predicts, settings.label_column),
             *look_alikes(names),
             *without_text(train),
             *conflicts(train, hashes["text"]["train"]),
@@ -147,8 +147,8 @@ def _checked_names(
     train: Sequence[Label], validation: Sequence[Label], settings: TrainSettings
 ) -> tuple[str, ...]:
     """Names of the outputs; raises `InputError` where nothing can be learned or measured."""
-    names = label_names(train, Task(settings.task))
-    if settings.task == "regression":
+    names = label_names(train, settings.predicts)
+    if settings.predicts is Task.REGRESSION:
         if len(set(train)) == 1:
             raise InputError(f"all targets are {train[0]}; there is nothing to learn; check the label column")
         if len(set(validation)) == 1 and settings.chosen_by == "spearman":
@@ -157,7 +157,7 @@ def _checked_names(
                 " set best_by = mae, or hand in more rows"
             )
         return names
-    if settings.task == "multi_label" and len({frozenset(names_of(label)) for label in train}) == 1:
+    if settings.predicts is Task.MULTI_LABEL and len({frozenset(names_of(label)) for label in train}) == 1:
         raise InputError(
             f"all training rows have the labels {[*map(brief, names_of(train[0])[:SHOWN])]};"
             " there is nothing to learn; check the label column"
@@ -168,7 +168,7 @@ def _checked_names(
             f"each label holds in all {len(validation):,} validation rows or in none; their AUC is not defined;"
             " set best_by = nll, or hand in more rows"
         )
-    if settings.task == "single_label" and len(names) < 2:
+    if settings.predicts is Task.SINGLE_LABEL and len(names) < 2:
         raise InputError(
             f"labels {[*map(brief, names)]}; a classifier needs at least 2; check the label column"
         )

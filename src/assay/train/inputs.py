@@ -102,7 +102,7 @@ def encode_split(settings: TrainSettings, prepared: Prepared, vocab_size: int) -
     """
     encoder = Encoder.from_bundle(settings.base, max_length=settings.max_length, on_long="truncate")
     train_rows, validation_rows = (
-        encode_rows(encoder, rows, Task(settings.task), prepared.names)
+        encode_rows(encoder, rows, settings.predicts, prepared.names)
         for rows in (prepared.train, prepared.validation)
     )
     most = max(int(side.flat_ids.max()) for side in (train_rows, validation_rows))
@@ -111,7 +111,7 @@ def encode_split(settings: TrainSettings, prepared: Prepared, vocab_size: int) -
             f"{settings.base}: tokenizer.json gives token id {most} and the model's vocabulary has {vocab_size:,};"
             " the two are of different models; copy the tokenizer that belongs to the weights"
         )
-    if settings.class_weights == "balanced" and settings.task == "single_label":
+    if settings.class_weights == "balanced" and settings.predicts is Task.SINGLE_LABEL:
         weights = balanced_weights(train_rows.targets, len(prepared.names))
         train_rows = with_weights(train_rows, weights)
     return EncodedSplit(train=train_rows, validation=validation_rows)

@@ -20,7 +20,6 @@ from assay import metrics
 from assay.data.ahead import ahead
 from assay.errors import UsageError, WorkError
 from assay.outcome.maps import apply_link
-from assay.tasks import Task
 from assay.train import distributed
 from assay.train.batches import (
     IndexArray,
@@ -391,7 +390,7 @@ class Loop:
             self._classifier, rows, world=self._world, max_batch_tokens=settings.max_batch_tokens
         )
         low, high = settings.int_score_min, settings.int_score_max
-        task = Task(settings.task)
+        task = settings.predicts
         found = metrics.validation_metrics(
             task,
             apply_link(logits_NC, task),

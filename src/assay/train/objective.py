@@ -40,11 +40,11 @@ class TaskLoss:
 
     def of_documents(self, logits_SC: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the loss of each document, float32 [S]: cross entropy, its mean over labels, or squared error."""
-        if self.task == "single_label":
+        if self.task is Task.SINGLE_LABEL:
             return F.cross_entropy(
                 logits_SC, targets.long(), reduction="none", label_smoothing=self.label_smoothing
             )
-        if self.task == "regression":
+        if self.task is Task.REGRESSION:
             return (logits_SC[:, 0] - targets).square()
         weights = None
         if self.positive_weights is not None:

@@ -30,9 +30,9 @@ def shuffled(settings: TrainSettings, rows: EncodedRows, num_ranks: int) -> Batc
 
 def task_loss(settings: TrainSettings, rows: EncodedRows) -> Objective:
     """The loss of the task, with the settings' smoothing and weights of labels."""
-    balanced = settings.class_weights == "balanced" and settings.task == "multi_label"
+    balanced = settings.class_weights == "balanced" and settings.predicts is Task.MULTI_LABEL
     return TaskLoss(
-        task=Task(settings.task),
+        task=settings.predicts,
         label_smoothing=settings.label_smoothing,
         positive_weights=positive_weights(rows.targets) if balanced else None,
     )

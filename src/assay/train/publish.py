@@ -70,7 +70,7 @@ def _description(trained: Trained) -> Description:
             "settings": {**asdict(settings), "out": None},
             "num_train_rows": prepared.train.num_rows,
             "num_validation_rows": prepared.validation.num_rows,
-            "num_rows_by_label": {} if settings.task == "regression" else dict(sorted(counted.items())),
+            "num_rows_by_label": dict(sorted(counted.items())) if settings.predicts.is_classifier else {},
             "best_step": trained.best.step,
             "num_steps": len(trained.history.losses),
             "num_devices": trained.num_devices,

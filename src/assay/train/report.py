@@ -92,7 +92,7 @@ def _page(trained: Trained) -> _TrainingPage:
     sections = [
         _learning(trained),
         _validations(trained),
-        *(_regression(trained) if settings.task == "regression" else _classes(trained)),
+        *(_regression(trained) if settings.predicts is Task.REGRESSION else _classes(trained)),
         _worst(trained),
         _rows(trained),
         Section(title="Speed", facts=_speed(trained)),
@@ -118,7 +118,7 @@ def _page(trained: Trained) -> _TrainingPage:
 
 def _highlights(trained: Trained) -> Facts:
     found = trained.best.metrics
-    names = [name for name in Task(trained.settings.task).best_by if name in found]
+    names = [name for name in trained.settings.predicts.best_by if name in found]
     return [
         *((TITLES[name], _value(found[name])) for name in names),
         ("training rows", f"{trained.prepared.train.num_rows:,}"),
@@ -190,7 +190,7 @@ def smoothed(values: Sequence[float], span: float) -> list[float]:
 
 def _validations(trained: Trained) -> Section:
     settings, history, best = trained.settings, trained.history, trained.best
-    shown = [name for name in Task(settings.task).best_by if name in best.metrics]
+    shown = [name for name in settings.predicts.best_by if name in best.metrics]
     shown.sort(key=lambda name: name != settings.chosen_by)
     steps = [validation.step for validation in history.validations]
     figures = []
@@ -237,7 +237,9 @@ def _validations(trained: Trained) -> Section:
 def _loss_is_nll(settings: TrainSettings) -> bool:
     """Whether the training loss is the validation's NLL but for dropout."""
     return (
-        settings.task == "single_label" and not settings.label_smoothing and settings.class_weights == "none"
+        settings.predicts is Task.SINGLE_LABEL
+        and not settings.label_smoothing
+        and settings.class_weights == "none"
     )
 
 
@@ -273,7 +275,7 @@ def _spread(count: int) -> NDArray[np.int64]:
 
 def _classes(trained: Trained) -> list[Section]:
     names = trained.prepared.names
-    if trained.settings.task == "multi_label":
+    if trained.settings.predicts is Task.MULTI_LABEL:
         predicted_NC = trained.logits_NC >= 0
         return [_by_label(names, trained.targets > 0, predicted_NC)]
     predicted_N = trained.logits_NC.argmax(axis=1)
@@ -333,7 +335,7 @@ def _worst(trained: Trained) -> Section:
     settings, rows = trained.settings, trained.prepared.validation
     losses_N, is_wrong_N = _judged(trained)
     order = [row for row in np.argsort(-losses_N, kind="stable").tolist() if is_wrong_N[row]]
-    is_regression = settings.task == "regression"
+    is_regression = settings.predicts is Task.REGRESSION
     title = "Largest errors" if is_regression else "Worst classified"
     if not order:
         return Section(title=title, note="Every validation row is classified right.")
@@ -368,10 +370,10 @@ def _worst(trained: Trained) -> Section:
 def _judged(trained: Trained) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """How bad each row is: its NLL (of multi-label the mean over labels) or absolute error; and whether it is wrong."""
     logits_NC, targets = trained.logits_NC.astype(np.float64), trained.targets
-    if trained.settings.task == "regression":
+    if trained.settings.predicts is Task.REGRESSION:
         errors_N = np.abs(logits_NC[:, 0] - targets)
         return errors_N, np.ones(errors_N.size, dtype=np.bool_)
-    if trained.settings.task == "multi_label":
+    if trained.settings.predicts is Task.MULTI_LABEL:
         signed_NC = np.where(targets > 0, -logits_NC, logits_NC)
         losses_N = np.logaddexp(0.0, signed_NC).mean(axis=1)
         return losses_N, ((logits_NC >= 0) != (targets > 0)).any(axis=1)
@@ -387,9 +389,9 @@ def _truth(label: object) -> str:
 
 def _prediction(trained: Trained, row: int) -> str:
     logits_C, names = trained.logits_NC[row], trained.prepared.names
-    if trained.settings.task == "regression":
+    if trained.settings.predicts is Task.REGRESSION:
         return f"{logits_C[0]:.4g}"
-    if trained.settings.task == "multi_label":
+    if trained.settings.predicts is Task.MULTI_LABEL:
         return ", ".join(name for name, logit in zip(names, logits_C, strict=True) if logit >= 0) or "none"
     at = int(logits_C.argmax())
     return f"{names[at]} ({metrics.softmax(logits_C)[at]:.0%})"

@@ -107,16 +107,16 @@ class TrainSettings(LabelColumns, Texts, SourceFormat, CpuThreads):
 
     def check(self) -> None:
         """Raise `UsageError` where values do not go together."""
-        if self.best_by is not None and self.best_by not in Task(self.task).best_by:
-            known = ", ".join(Task(self.task).best_by)
+        if self.best_by is not None and self.best_by not in self.predicts.best_by:
+            known = ", ".join(self.predicts.best_by)
             raise UsageError(
                 f"best_by={self.best_by}; a {self.task} classifier has {known}; name one of these"
             )
-        if self.label_smoothing and self.task != "single_label":
+        if self.label_smoothing and self.predicts is not Task.SINGLE_LABEL:
             raise UsageError(
                 f"label_smoothing={self.label_smoothing}; only single-label training has it; leave it out"
             )
-        if self.class_weights != "none" and self.task == "regression":
+        if self.class_weights != "none" and self.predicts is Task.REGRESSION:
             raise UsageError("class_weights=balanced; a regression has no classes; leave it out")
         self._check_int_scores()
         if self.freeze_encoder and self.lora_rank is not None:
@@ -132,15 +132,20 @@ class TrainSettings(LabelColumns, Texts, SourceFormat, CpuThreads):
             raise UsageError("best_by=int_macro_f1 needs int_score_min and int_score_max; give both")
         if low is None or high is None:
             return
-        if self.task != "regression":
+        if self.predicts is not Task.REGRESSION:
             raise UsageError(f"int_score_min={low}; only a regression has whole scores; leave it out")
         if low >= high:
             raise UsageError(f"int_score_min={low} and int_score_max={high}; the first must be the smaller")
 
     @property
+    def predicts(self) -> Task:
+        """The task as a value."""
+        return Task(self.task)
+
+    @property
     def chosen_by(self) -> MetricName:
         """The validation metric that chooses the checkpoint."""
-        return self.best_by or Task(self.task).best_by[0]
+        return self.best_by or self.predicts.best_by[0]
 
 
 def step_of(settings: TrainSettings, num_ranks: int) -> dict[str, int]:

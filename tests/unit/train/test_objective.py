@@ -40,7 +40,7 @@ def test_the_mean_is_the_loss_of_transformers(task):
     ids = torch.randint(5, VOCABULARY, (4, 9))
     mask = (torch.arange(9) < torch.tensor([9, 4, 7, 2])[:, None]).long()
     outputs = model(input_ids=ids * mask, attention_mask=mask, labels=TARGETS[task])
-    losses = TaskLoss(task=task).of_documents(outputs.logits, TARGETS[task])
+    losses = TaskLoss(task=Task(task)).of_documents(outputs.logits, TARGETS[task])
     assert losses.shape == (4,)
     assert losses.mean().item() == pytest.approx(outputs.loss.item(), rel=1e-6)
     ours, theirs = (
