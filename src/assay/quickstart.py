@@ -181,7 +181,9 @@ def _calibrate(corpus: NewsCorpus, model: Path, say: Callable[[str], None]) -> f
     """Fit the temperature on the calibration split; returns it."""
     bundle = load_bundle(model)
     settings = CalibrateSettings(bundle=str(model), data=())
-    found = calibrate_rows(settings, bundle, load_engine(str(model)), _labelled(corpus.split("calibration")))
+    found = calibrate_rows(
+        settings, bundle, load_engine(bundle.checkpoint), _labelled(corpus.split("calibration"))
+    )
     temperature = found.calibration.temperature
     say(
         f"calibrated on {found.num_rows:,} documents: temperature {temperature:.3f}, "

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from assay.model.checkpoint import JsonObject
+from assay.model.checkpoint import Checkpoint, JsonObject
 from assay.outcome.calibration import Calibration
 from assay.outcome.decide import Decider
 from assay.tasks import Task
@@ -13,18 +13,14 @@ from assay.tasks import Task
 class Bundle:
     """A checked bundle folder: what it predicts, within which limits, and its identity."""
 
-    path: Path
-    """The folder."""
-    config: JsonObject
-    """`config.json` as it stands."""
+    checkpoint: Checkpoint
+    """The model in it: its files, as they were when they were hashed."""
     task: Task
     """What the head predicts."""
     labels: tuple[str, ...]
     """Names of the outputs, in the order of the logits."""
     calibration: Calibration | None
     """`calibration.json`, where there is one."""
-    max_length: int
-    """Most tokens, special tokens included, that the model can take."""
     default_max_length: int
     """Tokens that it was trained and calibrated for; `max_length` where nothing says so."""
     fingerprint: str
@@ -39,6 +35,16 @@ class Bundle:
     """Regression: least and greatest whole score, where predictions are also given rounded and clipped."""
     notes: tuple[str, ...] = ()
     """Things the user should hear of, a sentence each."""
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.checkpoint.path
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens, special tokens included, that the model can take."""
+        return self.checkpoint.max_length
 
     @property
     def decider(self) -> Decider:

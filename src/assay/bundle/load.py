@@ -40,12 +40,10 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     provenance = description.get("provenance")
     max_length = checkpoint.max_length
     return Bundle(
-        path=folder,
-        config=checkpoint.config,
+        checkpoint=checkpoint,
         task=task,
         labels=labels,
         calibration=calibration,
-        max_length=max_length,
         default_max_length=min(trained_length, max_length) if isinstance(trained_length, int) else max_length,
         fingerprint=_fingerprint(checkpoint, description, calibration),
         tokenizer_fingerprint=tokenizer_fingerprint(folder),

@@ -165,7 +165,7 @@ def calibrate(settings: CalibrateSettings) -> CalibrateReport:
     rows = _read(settings, bundle, settings.data)
     test_rows = _read(settings, bundle, settings.test_data) if settings.test_data else None
     engine = load_engine(
-        settings.bundle,
+        bundle.checkpoint,
         device=settings.device,
         precision=settings.precision,
         num_threads=settings.num_threads,

@@ -88,7 +88,7 @@ def _bundle_findings(path: str) -> Findings:
     bundle = load_bundle(path)
     encoder = Encoder.from_bundle(bundle.path, max_length=bundle.default_max_length, on_long="truncate")
     device = available_devices()[0].name
-    engine = load_engine(bundle.path, device=device)
+    engine = load_engine(bundle.checkpoint, device=device)
     tokens = compare_probes(bundle.path, encoder)
     calibration = "none" if bundle.calibration is None else bundle.calibration.method
     outputs = format_number_of(len(bundle.labels), "output")

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from assay import machine
-from assay.engine import devices, proofs
+from assay.engine import devices
 from assay.engine.cpu import CpuPackedEngine
 from assay.engine.engine import Engine
 from assay.engine.fake import FakeEngine
 from assay.engine.fp8 import check_fp8
 from assay.engine.padded import PaddedEngine
+from assay.engine.proofs import SelfTestNote
 from assay.errors import UsageError
 from assay.model import families, pretrained
-from assay.model.checkpoint import Checkpoint, read_checkpoint
+from assay.model.checkpoint import Checkpoint, read_checkpoint, refuse_changed
 from assay.model.families import EncoderWeights
 from assay.model.packing import pack
 
@@ -38,7 +39,7 @@ _SELF_TEST_LENGTHS = (9, 70)
 
 
 def load_engine(
-    path: str | Path,
+    model: str | Path | Checkpoint,
     *,
     device: str = "cpu",
     precision: str = "auto",
@@ -48,20 +49,21 @@ def load_engine(
 ) -> Engine:
     """Return the fastest engine that gives this model's own logits on this device.
 
-    `path` is a bundle directory or "fake:NUM_OUTPUTS"; `device` "cpu", "cuda" or "cuda:K";
-    `precision` "auto", "fp32", "bf16", "fp16" or, on a GPU that has it, "fp8"; `num_threads` the CPU
-    threads (None: as `machine.choose_threads`); `packed=False` asks for the transformers model
-    itself; a `deterministic` engine gives a document the same bits in any company. Raises BundleError
-    for a bundle that cannot or must not be loaded, UsageError for a precision that it does not run in.
+    `model` is a bundle directory, the checkpoint read from one, or "fake:NUM_OUTPUTS"; `device` "cpu",
+    "cuda" or "cuda:K"; `precision` "auto", "fp32", "bf16", "fp16" or, on a GPU that has it, "fp8";
+    `num_threads` the CPU threads (None: as `machine.choose_threads`); `packed=False` asks for the
+    transformers model itself; a `deterministic` engine gives a document the same bits whatever it is
+    batched with. Raises BundleError for a bundle that cannot or must not be loaded, RefusedError for one
+    whose files changed since the checkpoint was read, UsageError for a precision that it does not run in.
     """
-    if str(path).startswith(FAKE_PREFIX):
-        return _fake_engine(str(path))
+    if isinstance(model, str) and model.startswith(FAKE_PREFIX):
+        return _fake_engine(model)
     chosen = devices.parse_device(device)
     computed = devices.parse_precision(precision, chosen)
     if chosen.type == "cpu":
         torch.set_num_threads(machine.choose_threads(num_threads).count)
     wanted = _Wanted(
-        checkpoint=read_checkpoint(path),
+        checkpoint=model if isinstance(model, Checkpoint) else read_checkpoint(model),
         device=chosen,
         dtype=devices.DTYPES[computed],
         fp8=computed == "fp8",
@@ -69,9 +71,13 @@ def load_engine(
     )
     if wanted.fp8 and chosen.type == "cpu":
         raise UsageError("precision 'fp8' needs a GPU; use another")
-    if not packed:
-        return wanted.padded(pretrained.load_classifier(path, dtype=wanted.dtype), "asked for")
-    return _proven_engine(wanted) or _engine_on_trial(wanted)
+    if packed:
+        engine = _proven_engine(wanted) or _engine_on_trial(wanted)
+    else:
+        transformers_model = pretrained.load_classifier(wanted.checkpoint.path, dtype=wanted.dtype)
+        engine = wanted.padded(transformers_model, "asked for")
+    refuse_changed(wanted.checkpoint)
+    return engine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,9 +125,9 @@ class _Wanted:
         """How far the packed engine may be off in its self test."""
         return FP8_SELF_TEST_TOLERANCE if self.fp8 else SELF_TEST_TOLERANCE[self.dtype]
 
-    def proof(self) -> proofs.Proof:
+    def note(self) -> SelfTestNote:
         """Where it is noted that these very files passed on this device, with these versions."""
-        return proofs.Proof.of(self.checkpoint.files, self.device, self.dtype, self.fp8, self.deterministic)
+        return SelfTestNote.of(self.checkpoint, self.device, self.dtype, self.fp8, self.deterministic)
 
     def _settled(self, engine: CpuPackedEngine | PaddedEngine) -> Engine:
         """The engine; a deterministic one runs each sequence alone."""
@@ -136,7 +142,7 @@ def _proven_engine(wanted: _Wanted) -> Engine | None:
 
     Nothing of transformers is imported, and no model made: seconds of every later start.
     """
-    config = wanted.proof().config()
+    config = wanted.note().config()
     if config is None:
         return None
     tensors = pretrained.load_tensors(wanted.checkpoint)
@@ -152,7 +158,6 @@ def _proven_engine(wanted: _Wanted) -> Engine | None:
 
 def _engine_on_trial(wanted: _Wanted) -> Engine:
     """The packed engine where the family is known and proves itself, else the padded one."""
-    proof = wanted.proof()
     # in fp32: queries are scaled, and fp8's scales found, before anything is rounded
     model = pretrained.load_classifier(wanted.checkpoint.path, dtype=torch.float32)
     weights = families.extract_weights(model)
@@ -166,9 +171,9 @@ def _engine_on_trial(wanted: _Wanted) -> Engine:
     # written so that NaN fails
     if not difference <= wanted.tolerance():
         return wanted.padded(model, f"the packed engine failed its self test by {difference:.3g}")
-    # files that were replaced meanwhile are not those that passed
-    if weights is not None and proof == wanted.proof():
-        proof.write(_plain(model.config))
+    if weights is not None:
+        refuse_changed(wanted.checkpoint)  # else the note would speak of files that did not pass
+        wanted.note().write(_plain(model.config))
     return engine
 
 

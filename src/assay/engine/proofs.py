@@ -1,4 +1,4 @@
-"""Notes that a packed engine passed its self test: on these files, this device, with these versions.
+"""Notes that a packed engine passed its self test: on this checkpoint, this device, with these versions.
 
 A note is a file in the user's cache (`$XDG_CACHE_HOME/assay/proofs`, else `~/.cache`), named by a hash of
 all that the outcome depends on. It holds the model's configuration with all defaults filled in, as JSON: to
@@ -10,7 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -19,22 +19,22 @@ from uuid import uuid4
 import torch
 
 from assay._version import __version__
+from assay.model.checkpoint import Checkpoint
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "triton")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Proof:
+class SelfTestNote:
     """One note, written or not."""
 
     file: Path
 
     @classmethod
-    def of(cls, files: Sequence[Path], device: torch.device, *settings: object) -> Self:
-        """Return the note on an engine made of `files` on `device` with `settings`."""
+    def of(cls, checkpoint: Checkpoint, device: torch.device, *settings: object) -> Self:
+        """Return the note on an engine made of `checkpoint` on `device` with `settings`."""
         parts = [f"{name} {value}" for name, value in circumstances(device).items()]
-        parts += [_state(file) for file in files]
-        parts += [str(setting) for setting in settings]
+        parts += [checkpoint.state, *map(str, settings)]
         name = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         return cls(file=_folder() / name)
 
@@ -71,21 +71,6 @@ def circumstances(device: torch.device) -> dict[str, str]:
 def _folder() -> Path:
     caches = os.environ.get("XDG_CACHE_HOME")
     return (Path(caches) if caches else Path.home() / ".cache") / "assay" / "proofs"
-
-
-def _state(file: Path) -> str:
-    """What changes whenever the file does: its bytes where it is small, else what the system keeps of it.
-
-    Whoever writes or replaces a file can set its time of modification, not that of its last change.
-    """
-    try:
-        if file.suffix == ".json":
-            return f"{file.resolve()} {hashlib.sha256(file.read_bytes()).hexdigest()}"
-        found = file.stat()
-    except OSError:
-        return f"{file}: missing"
-    state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    return f"{file.resolve()} {' '.join(map(str, state))}"
 
 
 def _version(name: str) -> str:

@@ -151,7 +151,7 @@ def _evaluated(
     )
     _check_pairs(bundle, encoder, rows)
     engine = load_engine(
-        bundle.path,
+        bundle.checkpoint,
         device=settings.device,
         precision=settings.precision,
         num_threads=settings.num_threads,

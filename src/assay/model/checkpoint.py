@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard, cast
 
-from assay.errors import BundleError
+from assay.errors import BundleError, RefusedError
 from assay.tasks import Task
 
 JsonObject = Mapping[str, object]
@@ -66,6 +66,8 @@ class Checkpoint:
     """Rows of the embedding: token ids are below it; `None` where the config does not say."""
     notes: tuple[str, ...]
     """Things the user should hear of, a sentence each."""
+    state: str
+    """Hash of what the system keeps of its files and of the tokenizer's: changes whenever one of them does."""
 
     @property
     def is_safetensors(self) -> bool:
@@ -111,7 +113,18 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         max_length=_max_length(folder, config),
         vocab_size=vocab_size_of(config),
         notes=notes,
+        state=_state(folder, config, weights, index),
     )
+
+
+def refuse_changed(checkpoint: Checkpoint) -> None:
+    """Raise `RefusedError` where the folder holds something else now than when the checkpoint was read.
+
+    For whoever reads the files a second time: once to hash or to check them, once to compute with them.
+    """
+    if read_checkpoint(checkpoint.path).state != checkpoint.state:
+        msg = f"{checkpoint.path} changed while it was being loaded; wait until it is whole, then try again"
+        raise RefusedError(msg)
 
 
 def read_json(file: Path, *, missing: str) -> JsonObject:
@@ -221,6 +234,26 @@ def _weights(folder: Path) -> tuple[tuple[Path, ...], Path | None]:
         for file in weights:
             _check_safetensors(file)
     return weights, found if is_index else None
+
+
+def _state(folder: Path, config: JsonObject, weights: Iterable[Path], index: Path | None) -> str:
+    beside = [folder / "tokenizer_config.json", folder / "tokenizer.json", *([index] if index else [])]
+    return canonical_digest({"config": config, "files": [_file_state(file) for file in (*beside, *weights)]})
+
+
+def _file_state(file: Path) -> str:
+    """What changes whenever the file does: its bytes where it is small, else what the system keeps of it.
+
+    Whoever writes or replaces a file can set its time of modification, not that of its last change.
+    """
+    try:
+        if file.suffix == ".json":
+            return f"{file.resolve()} {hash_file(file)}"
+        found = file.stat()
+    except FileNotFoundError:
+        return f"{file}: missing"
+    state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return f"{file.resolve()} {' '.join(map(str, state))}"
 
 
 def _no_weights(folder: Path) -> str:

@@ -209,7 +209,7 @@ def bench(settings: BenchSettings, *, on_message: Callable[[str], None] | None =
     )
     say(f"loading {bundle.path} onto {device}")
     engine = load_engine(
-        bundle.path,
+        bundle.checkpoint,
         device=str(device),
         precision=precision,
         num_threads=settings.num_threads,
@@ -399,7 +399,7 @@ def _padded_engine(
         return None
     plain = "bf16" if precision == "fp8" else precision
     return load_engine(
-        bundle.path, device=str(device), precision=plain, num_threads=num_threads, packed=False
+        bundle.checkpoint, device=str(device), precision=plain, num_threads=num_threads, packed=False
     )
 
 

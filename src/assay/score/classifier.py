@@ -8,6 +8,7 @@ classifier.predict(questions, answers)         # pair models
 classifier.predict([("a question", "an answer")])
 """
 
+import logging
 import os
 from collections.abc import Iterable
 
@@ -27,6 +28,8 @@ from assay.score.texts import GivenTexts, read_texts
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import choose_max_length
 from assay.tokenize.settings import OnLong
+
+_log = logging.getLogger(__name__)
 
 BATCH_ROWS = 2_048
 SHOWN_LABELS = 10
@@ -112,13 +115,17 @@ def load(
 
     `device` is `cpu`, `cuda` or `cuda:K`; `max_length`, `on_long` and `stride` are as in `assay score`;
     `num_threads` counts CPU threads, by default OMP_NUM_THREADS or the usable cores. Raises BundleError for a
-    directory that cannot be loaded or must not be, UsageError for a setting out of range.
+    directory that cannot be loaded or must not be, UsageError for a setting out of range. What the user should
+    hear of the bundle (`bundle.notes`: tokenizer files that disagree, weights that are not read) is logged as
+    warnings, which Python shows on stderr.
     """
     bundle = load_bundle(path)
+    for note in bundle.notes:
+        _log.warning("%s", note)
     encoder = Encoder.from_bundle(
         bundle.path, max_length=choose_max_length(bundle, max_length), on_long=on_long, stride=stride
     )
-    engine = load_engine(bundle.path, device=device, precision=precision, num_threads=num_threads)
+    engine = load_engine(bundle.checkpoint, device=device, precision=precision, num_threads=num_threads)
     return Classifier(bundle, engine, encoder, device=device)
 
 

@@ -187,7 +187,7 @@ def _tokens_per_second(settings: ScoreSettings, bundle: Bundle, placement: Place
     """What one worker is expected to do: two operations a weight and token."""
     if settings.engine == "fake":
         return FAKE_TOKENS_PER_SECOND
-    config = bundle.config
+    config = bundle.checkpoint.config
     hidden = _size(config, ("hidden_size", "dim", "d_model"), 768)
     inner = _size(config, ("intermediate_size", "hidden_dim", "encoder_ffn_dim"), 4 * hidden)
     layers = _size(config, ("num_hidden_layers", "n_layers", "encoder_layers"), 12)

@@ -88,7 +88,7 @@ def load_scorer(
     is_fake = identity.engine == "fake"
     scorer = Scorer(
         bundle,
-        _fake_engine(bundle) if is_fake else _load_engine(run, device, num_threads),
+        _fake_engine(bundle) if is_fake else _load_engine(run, bundle, device, num_threads),
         encoder,
         max_batch_tokens=settings.max_batch_tokens,
         deduplicate=settings.deduplicate,
@@ -111,12 +111,12 @@ def _fake_engine(bundle: Bundle) -> "Engine":
     return FakeEngine(output_shape=(len(bundle.labels),))
 
 
-def _load_engine(run: Run, device: str, num_threads: int | None) -> "Engine":
+def _load_engine(run: Run, bundle: Bundle, device: str, num_threads: int | None) -> "Engine":
     from assay.engine.load import load_engine
 
-    identity, settings = run.manifest.read(SCORE)
+    identity, _ = run.manifest.read(SCORE)
     return load_engine(
-        settings.bundle,
+        bundle.checkpoint,
         device=device,
         precision=identity.precision,
         num_threads=num_threads,

@@ -29,6 +29,7 @@ from assay.serve.settings import is_fake
 if TYPE_CHECKING:
     import torch
 
+    from assay.bundle.bundle import Bundle
     from assay.engine.engine import Engine
     from assay.model.packing import PackedBatch
 
@@ -167,16 +168,16 @@ def run_batch(engine: "Engine", batch: BatchFrame, *, max_batch_tokens: int | No
     return logits_NC, time.perf_counter() - began
 
 
-def load(arguments: argparse.Namespace, num_labels: int) -> "Engine":
+def load(arguments: argparse.Namespace, bundle: "Bundle") -> "Engine":
     """The engine that the server asked for."""
     from assay.engine.load import load_engine
 
     if is_fake(arguments.engine):
         return load_engine(
-            arguments.engine if ":" in arguments.engine else f"{arguments.engine}:{num_labels}"
+            arguments.engine if ":" in arguments.engine else f"{arguments.engine}:{len(bundle.labels)}"
         )
     engine = load_engine(
-        arguments.bundle,
+        bundle.checkpoint,
         device=arguments.device,
         precision=arguments.precision,
         num_threads=arguments.threads,
@@ -240,7 +241,7 @@ def start(link: Link, arguments: argparse.Namespace) -> None:
         from assay.bundle.load import load_bundle
 
         bundle = load_bundle(arguments.bundle)
-        engine = load(arguments, len(bundle.labels))
+        engine = load(arguments, bundle)
         tokens_per_second = warm_up(engine, max_batch_tokens=arguments.max_batch_tokens)
     except Exception as error:  # noqa: BLE001  whatever it is, the server decides what follows
         kind = errors.kind_of(error)

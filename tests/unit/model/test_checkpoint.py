@@ -13,7 +13,8 @@ from transformers import AutoModelForSequenceClassification
 from assay.bundle.load import load_bundle
 from assay.engine.load import load_engine
 from assay.engine.parity import reference_engine
-from assay.errors import BundleError
+from assay.errors import BundleError, RefusedError
+from assay.model import pretrained
 from assay.model.checkpoint import read_checkpoint
 from assay.model.packing import pack
 
@@ -109,6 +110,59 @@ def test_a_changed_file_of_the_same_size_and_time_is_another_model(tmp_path):
     assert len(list((tmp_path / "cache" / "assay" / "proofs").iterdir())) == 2, (
         "the new file was tried itself"
     )
+
+
+@pytest.mark.parametrize(
+    "changed", ["model.safetensors", "pytorch_model.bin", "config.json", "tokenizer.json"]
+)
+@pytest.mark.parametrize("has_passed", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_folder_that_changes_between_hash_and_load_is_refused(tmp_path, changed, has_passed, packed):
+    """An engine is of the files that the fingerprint speaks of, whoever replaces which of them meanwhile."""
+    folder = write_model(tmp_path / "b")
+    if changed == "pytorch_model.bin":
+        (folder / "model.safetensors").unlink()
+        save(folder, tmp_path, 1, "pickle")
+    if has_passed:
+        load_engine(folder, num_threads=1)
+    bundle = load_bundle(folder)
+    beside, file = tmp_path / changed, folder / changed
+    before = file.stat()
+    shutil.copy(file, beside)
+    if changed.endswith(".json"):
+        content = json.loads(beside.read_text())
+        beside.write_text(json.dumps({**content, "added": 1}))
+    os.utime(beside, ns=(before.st_atime_ns, before.st_mtime_ns))
+    beside.replace(file)
+    with pytest.raises(RefusedError, match="changed while it was being loaded"):
+        load_engine(bundle.checkpoint, num_threads=1, packed=packed)
+
+
+def test_weights_that_come_first_are_a_change(tmp_path):
+    """Shards were hashed; a single file that appears beside them would be what is loaded."""
+    folder = write_model(tmp_path / "b")
+    (folder / "model.safetensors").unlink()
+    save(folder, tmp_path, 1, "shards")
+    bundle = load_bundle(folder)
+    save(folder, tmp_path, 2, "single")
+    with pytest.raises(RefusedError, match="changed while it was being loaded"):
+        load_engine(bundle.checkpoint, num_threads=1)
+
+
+def test_nothing_is_noted_of_files_that_change_under_a_load(tmp_path, monkeypatch):
+    """Weights replaced while transformers reads them are refused, and no later start takes their word."""
+    folder = write_model(tmp_path / "b")
+    original = pretrained.load_classifier
+
+    def replaced_meanwhile(*args, **named):
+        model = original(*args, **named)
+        save(folder, tmp_path, 2, "single")
+        return model
+
+    monkeypatch.setattr(pretrained, "load_classifier", replaced_meanwhile)
+    with pytest.raises(RefusedError, match="changed while it was being loaded"):
+        load_engine(folder, num_threads=1)
+    assert not (tmp_path / "cache" / "assay" / "proofs").exists()
 
 
 def test_weights_from_elsewhere_are_refused(tmp_path):

@@ -1,6 +1,8 @@
 """`assay.load(path).predict(texts)`: whatever a notebook holds goes in, the numbers of a run come out."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -431,6 +433,20 @@ def test_labels_with_odd_names(tmp_path):
     table = loaded.predict(TEXTS)
     assert table.schema.names[5:] == [f"prob_{label}" for label in labels]
     assert set(table["prediction"].to_pylist()) <= set(labels)
+
+
+def test_what_the_user_should_hear_of_a_bundle_is_logged(folder, tmp_path, caplog):
+    """A notebook hears of weights that are not read and of tokenizer files that disagree; else of nothing."""
+    assay.load(folder)
+    assert not caplog.records
+    odd = Path(shutil.copytree(folder, tmp_path / "odd"))
+    shutil.copy(odd / "model.safetensors", odd / "model-00001-of-00001.safetensors")
+    (odd / "tokenizer_config.json").write_text(json.dumps({"unk_token": "<other>"}))
+    loaded = assay.load(odd)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert [record.getMessage() for record in caplog.records] == list(loaded.bundle.notes)
+    assert "not read" in caplog.text
+    assert "unk_token is '<other>'" in caplog.text
 
 
 def test_a_text_for_which_the_model_gives_nan(tmp_path):
