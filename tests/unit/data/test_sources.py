@@ -394,15 +394,15 @@ ROWS = b'{"id": 1, "text": "a"}\n{"id": 2, "text": "b"}\n'
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.jsonl", gzip.compress(ROWS)),
+        ("a.jsonl", gzip.compress(ROWS, mtime=0)),
         ("a.jsonl", zstd(ROWS)),
-        ("a.csv", gzip.compress(b"id,text\n1,a\n2,b\n")),
-        ("a.jsonl.zst", gzip.compress(ROWS)),
+        ("a.csv", gzip.compress(b"id,text\n1,a\n2,b\n", mtime=0)),
+        ("a.jsonl.zst", gzip.compress(ROWS, mtime=0)),
         ("a.jsonl", ROWS.decode().encode("utf-16")),
         ("a.csv", "id,text\r\n1,a\r\n2,b\r\n".encode("utf-16")),
         ("a.csv", b"\xfe\xff" + "id,text\n1,a\n2,b".encode("utf-16-be")),
         ("a.csv", "id,text\n1,a\n2,b".encode("utf-32")),
-        ("a.csv.gz", gzip.compress("id,text\n1,a\n2,b".encode("utf-16"))),
+        ("a.csv.gz", gzip.compress("id,text\n1,a\n2,b".encode("utf-16"), mtime=0)),
         ("a.csv", b"ORC,id,text,PAR1\n0,1,a,0\n0,2,b,0\n"),
     ],
     ids=range(10),
@@ -547,7 +547,7 @@ def test_columns_that_are_not_read_may_have_one_name(tmp_path, ending):
     ("name", "delimiter", "content"),
     [
         ("a.tsv", None, b'id\ttext\n1\ta, b\n2\t"c\td"\n'),
-        ("a.tsv.gz", None, gzip.compress(b'id\ttext\n1\ta, b\n2\t"c\td"\n')),
+        ("a.tsv.gz", None, gzip.compress(b'id\ttext\n1\ta, b\n2\t"c\td"\n', mtime=0)),
         ("a.csv", None, b'id\ttext\n1\ta, b\n2\t"c\td"\n'),
         ("a.csv", None, b'id;text\n1;a, b\n2;"c\td"\n'),
         ("a.csv", None, b'id,text,"x;y;z"\n1,"a, b",0\n2,"c\td",0\n'),
