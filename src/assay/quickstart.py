@@ -5,6 +5,7 @@ merges and reports. The test split is looked at once, through the scores of the 
 """
 
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -66,10 +67,16 @@ class QuickstartResult:
                 f"report         {self.directory / 'report.html'}",
                 (
                     f"took {format_duration(self.seconds)} for {self.num_documents:,} documents; "
-                    f"next: python -c \"import assay; print(assay.load('{self.directory}/model').predict('a text'))\""
+                    f"next: {this_python()} -m assay serve {self.directory / 'model'}"
                 ),
             ]
         )
+
+
+def this_python() -> str:
+    """How a shell starts this interpreter from here, whether or not its environment is active."""
+    python = Path(sys.executable)
+    return str(python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python)
 
 
 def quickstart(

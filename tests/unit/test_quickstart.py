@@ -1,9 +1,14 @@
 """The quickstart says what it does while it does it."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from assay import quickstart as room
-from assay.quickstart import quickstart
+from assay.quickstart import quickstart, this_python
 
 
 class StoppedError(Exception):
@@ -25,3 +30,20 @@ def test_a_training_of_minutes_shows_how_far_it_is_where_asked_to(
     with pytest.raises(StoppedError):
         quickstart(str(tmp_path / "quickstart"), show_progress=show_progress)
     assert ("loading the base" in capsys.readouterr().err) == show_progress
+
+
+def test_the_next_step_works_where_no_environment_is_active(tmp_path, monkeypatch):
+    """`make quickstart` leaves the shell as it was, so the interpreter is named by a path that leads there."""
+    for folder in (Path(sys.prefix), tmp_path):
+        monkeypatch.chdir(folder)
+        command = f'{this_python()} -c "import assay, sys; print(sys.prefix)"'
+        said = subprocess.run(
+            ["sh", "-c", command],
+            env={"PATH": os.defpath},
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+        assert said.stdout.strip() == sys.prefix, said.stderr
+    monkeypatch.chdir(sys.prefix)
+    assert not Path(this_python()).is_absolute()
