@@ -44,7 +44,7 @@ NUM_THREADS = 2
 OURS = f"""
 import sys
 from assay.runs.verify import require, verify
-from assay.score.merge import merge
+from assay.score.merge.merge import merge
 run, out = sys.argv[1:]
 require(verify(run, num_threads={NUM_THREADS}))
 merge(run, out, columns=["prediction"], num_threads={NUM_THREADS})

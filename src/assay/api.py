@@ -16,11 +16,13 @@ from assay.evaluate.settings import EvaluateSettings
 from assay.quickstart import QuickstartResult, quickstart
 from assay.runs.status import Status, status
 from assay.runs.verify import Proof, verify
-from assay.score.bench import BenchReport, bench
-from assay.score.bench_settings import BenchSettings
+from assay.score.bench.bench import bench
+from assay.score.bench.report import BenchReport
+from assay.score.bench.settings import BenchSettings
 from assay.score.classifier import Classifier, load
-from assay.score.merge import MergeReport, merge
-from assay.score.report import ReportSummary, report
+from assay.score.merge.merge import MergeReport, merge
+from assay.score.report.report import report
+from assay.score.report.summary import ReportSummary
 from assay.score.settings import ScoreSettings
 from assay.score.verb import ScoreResult, score
 from assay.serve.settings import ServeSettings

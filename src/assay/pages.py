@@ -64,8 +64,8 @@ class Section:
     """The words behind which the table is folded; empty for one that stands open."""
 
 
-def render_page(room: str, page: object) -> bytes:
-    """The template `report.html.jinja` of a room such as `score` filled with `page`, as UTF-8; values are escaped.
+def render_page(folder: str, page: object) -> bytes:
+    """The template `report.html.jinja` of a folder such as `train`, filled with `page`, as UTF-8; values are escaped.
 
     A name that the page lacks is an error.
     """
@@ -77,7 +77,7 @@ def render_page(room: str, page: object) -> bytes:
         lstrip_blocks=True,
         finalize=lambda value: charts.printable(value) if type(value) is str else value,
     )
-    template = environment.get_template(f"{room}/report.html.jinja")
+    template = environment.get_template(f"{folder}/report.html.jinja")
     return template.render(page=page, chart_style=charts.STYLE, version=__version__).encode()
 
 

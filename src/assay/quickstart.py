@@ -26,8 +26,8 @@ from assay.errors import UsageError
 from assay.extras import need_packages
 from assay.labelled.rows import LabelledRows
 from assay.runs.verify import require, verify
-from assay.score.merge import merge
-from assay.score.report import report
+from assay.score.merge.merge import merge
+from assay.score.report.report import report
 from assay.score.settings import ScoreSettings
 from assay.score.verb import score
 from assay.telemetry import ProgressDisplay, format_duration

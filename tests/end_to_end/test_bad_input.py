@@ -694,7 +694,7 @@ def test_every_command_that_reads_csv_takes_a_delimiter():
     """Score, tokenize, train, calibrate, evaluate and bench have the setting."""
     from assay.calibrate.settings import CalibrateSettings
     from assay.evaluate.settings import EvaluateSettings
-    from assay.score.bench_settings import BenchSettings
+    from assay.score.bench.settings import BenchSettings
     from assay.score.settings import ScoreSettings
     from assay.tokenize.settings import TokenizeSettings
     from assay.train.settings import TrainSettings

@@ -32,8 +32,8 @@ from support.scoring import score_here, tokenize_here
 from assay.data.duplicates import refuse_duplicate_ids
 from assay.errors import InputError
 from assay.runs.verify import verify
-from assay.score.merge import merge
-from assay.score.report import report
+from assay.score.merge.merge import merge
+from assay.score.report.report import report
 from assay.labelled.read import read_labelled
 bundle = sys.argv[2]
 for source in map(Path, sys.argv[3:]):

@@ -33,7 +33,7 @@ def test_what_is_no_module_is_package_data():
 def test_a_name_that_the_page_lacks_is_an_error():
     """A template and a page that do not fit never make half a page."""
     with pytest.raises(jinja2.UndefinedError, match="no attribute"):
-        pages.render_page("score", {"title": "t"})
+        pages.render_page("score/report", {"title": "t"})
 
 
 def test_text_of_any_script_stays_and_control_characters_do_not():

@@ -4,12 +4,12 @@ import json
 
 from assay.cli.flags import stdout
 from assay.cli.verb import Verb, say
-from assay.score.bench_settings import BenchSettings
+from assay.score.bench.settings import BenchSettings
 
 
 def run(settings: BenchSettings) -> int:
     """Measure the bundle on a sample and print figures and estimate."""
-    from assay.score.bench import bench
+    from assay.score.bench.bench import bench
 
     report = bench(settings, on_message=say)
     stdout(json.dumps(report.to_json()) if settings.json else str(report))

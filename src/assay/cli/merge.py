@@ -23,7 +23,7 @@ class MergeSettings(Settings):
 
 def run(settings: MergeSettings) -> int:
     """Merge the parts back onto the sources."""
-    from assay.score.merge import merge
+    from assay.score.merge.merge import merge
 
     stdout(str(merge(settings.run, settings.out, columns=settings.columns or None, prefix=settings.prefix)))
     return 0

@@ -21,7 +21,7 @@ class ReportSettings(Settings):
 
 def run(settings: ReportSettings) -> int:
     """Write the HTML report."""
-    from assay.score.report import report
+    from assay.score.report.report import report
 
     stdout(str(report(settings.run, out=settings.out, price_per_hour=settings.price_per_hour)))
     return 0

@@ -1,16 +1,23 @@
 """Scoring: a run whose work is the engine. Rows in, scores out, merged back onto the sources.
 
-settings.py    what a user may set
-plan.py        settings + bundle + sources -> the run's manifest
-schema.py      the columns of a part
-work.py        a unit's rows -> chunks -> scores -> the rows of its part
+How a unit becomes a part, in the order of the steps:
+
+work.py        a unit -> the rows of its part: prepare, compute, finish
 chunks.py      rows -> chunks of token ids
-scorer.py      chunks of token ids -> logits -> scores
-decide.py      probabilities -> decisions (pure)
-parity.py      the gate: a sample on the fp32 reference path first
-worker.py      the process that does it
+scorer.py      chunks of token ids -> logits -> scores; `outcome.decide` decides
+schema.py      the columns of a part
+
+Around it:
+
+settings.py    what a user may set
+plan.py        settings + bundle + sources -> the run's manifest; kind.py: what that fixes
 verb.py        `assay score`: plan, create or join the run, drive the workers
-merge.py       parts back onto their sources, by position, every id checked
-report.py      one HTML file a person can look at; tally.py counts, timeline.py times, charts.py draws
-classifier.py  `assay.load(path).predict(texts)`
+worker.py      the process that does the work
+parity.py      the gate: a sample on the fp32 reference path first
+classifier.py  `assay.load(path).predict(texts)`; texts.py: what it takes
+labelled.py    labelled rows to logits, for evaluation and calibration
+corpus.py      whose rows the scores of a run are
+merge/         parts back onto their sources, by position, every id checked
+report/        one HTML page that a person can look at
+bench/         what a bundle does here, and how long a corpus would take
 """

@@ -15,8 +15,8 @@ from assay.errors import InputError, UsageError
 from assay.evaluate.evaluate import evaluate
 from assay.evaluate.settings import EvaluateSettings
 from assay.runs.placement import place_workers
-from assay.score.bench import bench
-from assay.score.bench_settings import BenchSettings
+from assay.score.bench.bench import bench
+from assay.score.bench.settings import BenchSettings
 from assay.score.classifier import load
 from assay.score.plan import plan_score
 from assay.score.settings import ScoreSettings

@@ -18,7 +18,7 @@ from assay.errors import InputError, RefusedError
 from assay.runs.pipeline import StopRequestedError, run_unit
 from assay.runs.run import FOOTER_STATS, create_or_join, part_path
 from assay.runs.verify import verify
-from assay.score.merge import merge
+from assay.score.merge.merge import merge
 from assay.score.parity import take_sample
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings

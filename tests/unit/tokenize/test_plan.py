@@ -31,6 +31,8 @@ def folder(tmp_path_factory):
     table = pa.table({"id": range(500), "text": texts, "title": texts, "key": texts})
     pq.write_table(table, folder / "a.parquet", row_group_size=100)
     pq.write_table(table.slice(1), folder / "b.parquet")
+    # a text column whichever of the two is the delimiter
+    (folder / "c.csv").write_text("id,text,a;text\n1,x,y;z\n")
     write_bundle(folder / "bundle")
     write_bundle(folder / "other", weight=1.0)
     return folder
@@ -43,7 +45,8 @@ def plan(folder, **changes):
         "bundle": str(folder / "bundle"),
         "run": str(folder / "run"),
     }
-    return plan_tokenize(TokenizeSettings(**{**base, **changes}))
+    known = {key: value(folder) if callable(value) else value for key, value in changes.items()}
+    return plan_tokenize(TokenizeSettings(**{**base, **known}))
 
 
 CHANGES_AN_ID = {
@@ -55,13 +58,18 @@ CHANGES_AN_ID = {
     "on_long": "head-tail",
     "stride": 4,
     "limit_rows": 10,
+    "delimiter": ";",
 }
-NEEDS = {"stride": {"on_long": "window-mean"}}
+NEEDS = {
+    "stride": {"on_long": "window-mean"},
+    "delimiter": {"sources": lambda folder: (str(folder / "c.csv"),)},
+}
 CHANGES_NONE = {
     "bundle": lambda folder: str(folder / "other"),
     "run": "elsewhere",
     "format": "parquet",
     "devices": "3",
+    "num_threads": 2,
     "executor": "static",
     "rank": 1,
     "world_size": 4,
@@ -80,10 +88,9 @@ def test_every_setting_is_accounted_for():
 @pytest.mark.parametrize("name", [*CHANGES_AN_ID, *CHANGES_NONE])
 def test_the_run_id(name, folder):
     """The run id changes with what changes a token id or a row, and with nothing else."""
-    value = {**CHANGES_AN_ID, **CHANGES_NONE}[name]
-    value = value(folder) if callable(value) else value
+    changed = {name: {**CHANGES_AN_ID, **CHANGES_NONE}[name]}
     others = NEEDS.get(name, {})
-    is_same = plan(folder, **others, **{name: value}).run_id == plan(folder, **others).run_id
+    is_same = plan(folder, **others, **changed).run_id == plan(folder, **others).run_id
     assert is_same == (name in CHANGES_NONE)
 
 

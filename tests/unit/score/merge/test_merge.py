@@ -32,7 +32,8 @@ from assay.runs.placement import place_workers
 from assay.runs.plan import limit_boundaries, plan_boundaries
 from assay.runs.run import create_or_join, part_path
 from assay.score.kind import SCORE
-from assay.score.merge import MERGE_PATH, merge, plan_outputs
+from assay.score.merge.merge import merge
+from assay.score.merge.outputs import MERGE_PATH, plan_outputs
 from assay.score.plan import plan_score
 from assay.score.settings import ScoreSettings
 from assay.tokenize.plan import plan_tokenize
@@ -798,7 +799,7 @@ def test_rerun_skips_what_is_there(tmp_path):
 
 KILLED = """
 import os, signal, sys
-import assay.score.merge as module
+import assay.score.merge.merge as module
 publish = module._publish
 def kill(store, path, file):
     if path == "b.parquet":
@@ -840,7 +841,7 @@ def test_two_merges_at_once(tmp_path):
     for number in range(6):
         write_row_groups(tmp_path / f"s{number}.parquet", rich_table(40, f"s{number}"), [40])
     run = make_run(tmp_path / "run", [tmp_path / "*.parquet"])
-    code = "import sys; from assay.score.merge import merge; print(merge(*sys.argv[1:]).files_written)"
+    code = "import sys; from assay.score.merge.merge import merge; print(merge(*sys.argv[1:]).files_written)"
     command = [sys.executable, "-c", code, run.url, str(tmp_path / "out")]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     written = [int(process.communicate()[0]) for process in both]
@@ -927,7 +928,7 @@ def test_thrift_round_trip(tmp_path):
 
 def test_no_torch_behind_merge():
     """Merging and checking import neither torch nor transformers."""
-    code = "import sys, assay.score.merge; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, assay.score.merge.merge; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

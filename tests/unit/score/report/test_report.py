@@ -3,7 +3,6 @@
 import json
 import re
 import tracemalloc
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +15,8 @@ from assay.errors import CheckError, SourceError, UsageError
 from assay.runs.manifest import new_manifest
 from assay.runs.run import create_or_join, part_path
 from assay.score.kind import SCORE
-from assay.score.report import length_bins, report
-from assay.score.tally import LONGEST_COUNTED, GrowingHistogram, Tally, count_parts
-from assay.score.timeline import Span, throughput, worker_seconds
+from assay.score.report.report import report
+from assay.score.report.tally import Tally, count_parts
 from assay.tokenize.kind import TOKENIZE, TokenizeIdentity, TokenizeRecord
 
 START = 1_760_000_000.0
@@ -506,86 +504,3 @@ def test_error_codes_are_capped():
         tally.count_error(f"code{code}", 2)
     assert len(tally.errors) == 51
     assert tally.error_rows == 160
-
-
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_a_growing_histogram_keeps_every_value(scale):
-    """Whatever the range and however it grows, each value is counted once, near where it lies."""
-    rng = np.random.default_rng(5)
-    pieces = [rng.normal(0, width * scale, 500).astype(np.float32) for width in (0.001, 1, 50)]
-    whole, halves = GrowingHistogram(), [GrowingHistogram(), GrowingHistogram()]
-    for index, piece in enumerate(pieces):
-        whole.add(piece)
-        halves[index % 2].add(piece)
-    halves[0].merge(halves[1])
-    for histogram in (whole, halves[0]):
-        assert histogram.counts.sum() == 1500
-        edges, counts, outside = histogram.shown(40)
-        assert sum(counts) + outside == 1500
-        assert len(edges) == len(counts) + 1 <= 41
-        values = np.concatenate(pieces)
-        expected = [int(((values >= low) & (values < high)).sum()) for low, high in pairwise(edges)]
-        assert counts == expected
-
-
-def test_constant_values_make_a_histogram():
-    """A regression that always says the same is drawn."""
-    histogram = GrowingHistogram()
-    histogram.add(np.full(10, 3.5, np.float32))
-    histogram.add(np.full(10, 3.5, np.float32))
-    edges, counts, outside = histogram.shown(40)
-    assert sum(counts) == 20
-    assert outside == 0
-    assert edges[0] <= 3.5 <= edges[-1]
-
-
-def span(start, stop, rows, worker="w"):
-    """A part, in short."""
-    return Span(started_at=start, finished_at=stop, num_rows=rows, worker=worker)
-
-
-def test_throughput_adds_up():
-    """The rates times the bins' widths give the rows; workers are summed."""
-    spans = [span(0, 60, 600, "a"), span(0, 60, 600, "b"), span(60, 120, 300, "a")]
-    found = throughput(spans)
-    width = found.active_seconds / len(found.seconds)
-    assert sum(found.rows_per_second) * width == pytest.approx(1500)
-    assert found.rows_per_second[0] == pytest.approx(20)
-    assert found.rows_per_second[-1] == pytest.approx(5)
-    assert found.cuts == ()
-
-
-def test_idle_stretches_are_cut_and_told():
-    """A day between two tries is not working time."""
-    found = throughput([span(0, 60, 600), span(86_460, 86_520, 600)])
-    assert found.active_seconds == pytest.approx(120)
-    assert [(cut.at, cut.seconds) for cut in found.cuts] == [(60, 86_400)]
-    assert sum(found.rows_per_second) * 120 / len(found.seconds) == pytest.approx(1200)
-
-
-def test_overlapping_units_of_a_worker_count_once():
-    """A worker that reads ahead has two units under way; its time counts once."""
-    assert worker_seconds([span(0, 60, 1), span(50, 100, 1), span(0, 100, 1, "v")]) == 200
-    assert worker_seconds([span(0, 60, 1, None), span(50, 100, 1, None)]) == 110
-
-
-@pytest.mark.parametrize("longest", [0, 1, 5, 100, 128, 129, 512, 131_072, 200_000])
-def test_the_chart_of_lengths_ends_at_the_longest_document(longest):
-    """Every document is in one bin, the last edge is the longest, and a power of two closes its bin."""
-    lengths = np.zeros(LONGEST_COUNTED + 1, np.int64)
-    for length in {0, 1, 2, 7, 64, longest // 2, longest}:
-        lengths[min(length, longest, LONGEST_COUNTED)] += 1
-    edges, counts = length_bins(lengths, longest)
-    assert edges[-1] == max(longest, 1)
-    assert edges == sorted(set(edges))
-    assert sum(counts) == lengths.sum()
-    assert counts[-1] > 0
-    inside = lengths[edges[-2] + 1 if edges[-2] else 0 :].sum()
-    assert counts[-1] == inside
-
-
-def test_texts_cut_at_one_length_are_in_the_bin_that_ends_there():
-    """All of 128 tokens: the axis ends at 128."""
-    lengths = np.zeros(LONGEST_COUNTED + 1, np.int64)
-    lengths[128] = 9
-    assert length_bins(lengths, 128) == ([64, 96, 128], [0, 9])

@@ -1,4 +1,4 @@
-"""`assay bench`: the sample, the figures on both sides, the estimate, and what is refused."""
+"""`assay bench`: the figures on both sides, what is printed, and what is refused."""
 
 import json
 
@@ -8,12 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from support.scoring import MAX_LENGTH, make_classifier, make_texts, tokenize_here, write_parquet
 
-from assay.data.finding import find_sources
-from assay.data.sources import Columns
 from assay.engine.load import load_engine
 from assay.errors import InputError, SourceError, UsageError
-from assay.score.bench import bench, estimate, parse_count, spread
-from assay.score.bench_settings import BenchSettings
+from assay.score.bench.bench import bench
+from assay.score.bench.settings import BenchSettings
 
 
 @pytest.fixture(scope="module")
@@ -32,93 +30,6 @@ def bench_here(source, bundle, **settings):
     """The report on a source, of one round on the CPU."""
     settings = {"rounds": 1, "device": "cpu", **settings}
     return bench(BenchSettings(sources=(str(source),), bundle=str(bundle), **settings))
-
-
-# ------------------------------------------------------------ numbers of people
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [
-        ("160M", 160_000_000),
-        ("160 m", 160_000_000),
-        ("1.5B", 1_500_000_000),
-        ("2G", 2_000_000_000),
-        ("250k", 250_000),
-        ("2.5e6", 2_500_000),
-        ("12,345", 12_345),
-        ("1_000", 1_000),
-        ("1", 1),
-    ],
-)
-def test_counts_as_people_write_them(text, count):
-    """A number may have a suffix, an exponent or separators."""
-    assert parse_count(text) == count
-
-
-@pytest.mark.parametrize("text", ["", "M", "many", "-5", "0", "0.1", "1e400", "nan", "160MM", "5 %"])
-def test_what_is_no_count_is_refused(text):
-    """The value seen, the rule and the way out."""
-    with pytest.raises(UsageError, match="is not a number of documents; write it as 160M"):
-        parse_count(text)
-
-
-# ------------------------------------------------------------ estimate
-
-
-def test_on_a_gpu_the_slower_side_bounds_the_run():
-    """Tokenizing runs beside the device, so the slower of the two decides, and is named."""
-    found = estimate(3_600_000, 1000.0, 500.0, shares_cores=False, price_per_hour=3.0)
-    assert (found.bound, found.docs_per_second, found.hours, found.cost) == ("tokenizer", 500.0, 2.0, 6.0)
-    found = estimate(3_600_000, 1000.0, 5000.0, shares_cores=False, price_per_hour=None)
-    assert (found.bound, found.hours, found.cost) == ("engine", 1.0, None)
-
-
-def test_on_a_cpu_both_take_the_same_cores():
-    """Their times add up."""
-    found = estimate(3600, 2.0, 2.0, shares_cores=True, price_per_hour=1.0)
-    assert (found.bound, found.docs_per_second, found.hours) == ("both", 1.0, 1.0)
-
-
-def test_stored_ids_need_no_tokenizer():
-    """Then the engine alone bounds the run."""
-    found = estimate(3600, 2.0, None, shares_cores=True, price_per_hour=None)
-    assert (found.bound, found.hours) == ("engine", 0.5)
-
-
-# ------------------------------------------------------------ sample
-
-
-def rows_of(ranges):
-    """The rows that ranges of two sources `a` and `b` name."""
-    return [(source.name, row) for source, start, stop in ranges for row in range(start, stop)]
-
-
-@pytest.fixture
-def two_sources(tmp_path):
-    """Sources of thirty and seventy rows."""
-    for name, count in (("a", 30), ("b", 70)):
-        write_parquet(tmp_path / f"{name}.parquet", ["text"] * count)
-    return find_sources([str(tmp_path / "*.parquet")], columns=Columns())
-
-
-@pytest.mark.parametrize("num_documents", [1, 2, 7, 8, 9, 50, 99])
-def test_the_sample_is_spread_over_the_sources(two_sources, num_documents):
-    """As many rows as asked for, each once, in order, from the whole length of the corpus."""
-    rows = rows_of(spread(two_sources, num_documents))
-    assert len(rows) == num_documents
-    assert rows == sorted(set(rows))
-    if num_documents >= 8:
-        assert {name for name, _ in rows} == {"a", "b"}
-        assert rows[-1] >= ("b", 55), "the last slice lies in the last eighth or so"
-
-
-def test_a_small_corpus_is_the_sample(two_sources):
-    """Where fewer rows are there than asked for, all are taken."""
-    assert len(rows_of(spread(two_sources, 1000))) == 100
-
-
-# ------------------------------------------------------------ the whole
 
 
 def test_both_sides_are_measured_on_the_same_documents(source, bundle):

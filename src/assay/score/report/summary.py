@@ -1,0 +1,104 @@
+"""The main figures of a report, for callers and the line that the command prints."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from assay.runs.status import Status
+from assay.score.report.tally import Tally
+from assay.score.report.timeline import Span, Throughput, throughput, worker_seconds
+from assay.score.report.words import Json, number_of
+from assay.telemetry import format_count, format_rate
+
+HOUR_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportSummary:
+    """Where the report lies, and its main figures."""
+
+    path: str
+    run_id: str
+    is_complete: bool
+    """Whether every unit was published when the report was made."""
+    rows: int
+    """Rows in the published parts."""
+    rows_total: int
+    """Rows that the run will have."""
+    error_rows: int
+    truncated_rows: int
+    duplicate_rows: int
+    num_tokens: int
+    rows_per_second: float
+    """Over working time, long pauses left out."""
+    worker_hours: float
+    """Hours in which a worker had a unit under way, summed over workers."""
+    device_hours: float | None
+    """Hours of forward passes; None where the parts do not say."""
+    cost: float | None
+    """Worker hours at the price given; None without a price."""
+    parity_passed: bool | None
+    """None where no parity gate was run."""
+
+    def __str__(self) -> str:
+        """One line for people."""
+        state = "" if self.is_complete else f" of {format_count(self.rows_total)} (the run is not complete)"
+        cost = "" if self.cost is None else f", cost {self.cost:,.2f}"
+        return (
+            f"{self.path}: {format_count(self.rows)} rows{state}, {self.error_rows:,} with an error code, "
+            f"{format_rate(self.rows_per_second)} docs/s{cost}"
+        )
+
+
+def summarize(
+    path: str, status: Status, tally: Tally, parity: Json | None, price_per_hour: float | None
+) -> ReportSummary:
+    """The main figures of the parts that `tally` counted."""
+    spans = spans_of(tally)
+    speed = throughput(spans)
+    worker_hours = worker_seconds(spans) / HOUR_SECONDS
+    device_seconds = _device_seconds(tally)
+    passed = parity.get("passed") if parity is not None else None
+    return ReportSummary(
+        path=path,
+        run_id=status.run_id,
+        is_complete=status.is_complete,
+        rows=tally.rows,
+        rows_total=status.rows_total,
+        error_rows=tally.error_rows,
+        truncated_rows=tally.truncated_rows,
+        duplicate_rows=int(tally.sum_of("duplicate_rows") or 0),
+        num_tokens=tally.num_tokens,
+        rows_per_second=_rate(spans, speed),
+        worker_hours=worker_hours,
+        device_hours=None if device_seconds is None else device_seconds / HOUR_SECONDS,
+        cost=None if price_per_hour is None else worker_hours * price_per_hour,
+        parity_passed=passed if isinstance(passed, bool) else None,
+    )
+
+
+def spans_of(tally: Tally) -> list[Span]:
+    """When each part that says so was made."""
+    spans = []
+    for unit, stats in tally.stats:
+        started, finished = number_of(stats.get("started_at")), number_of(stats.get("finished_at"))
+        worker = stats.get("worker")
+        if started is not None and finished is not None and finished >= started:
+            spans.append(
+                Span(
+                    started_at=started,
+                    finished_at=finished,
+                    num_rows=unit.num_rows,
+                    worker=str(worker) if worker else None,
+                )
+            )
+    return spans
+
+
+def _rate(spans: Sequence[Span], speed: Throughput | None) -> float:
+    return sum(span.num_rows for span in spans) / speed.active_seconds if speed else 0.0
+
+
+def _device_seconds(tally: Tally) -> float | None:
+    seconds = tally.sum_of("device_seconds")
+    milliseconds = tally.sum_of("device_milliseconds")
+    return seconds if milliseconds is None else (seconds or 0.0) + milliseconds / 1000
