@@ -64,7 +64,10 @@ def read_parity(run: Run) -> Json | None:
 def parity_facts(parity: Json) -> Facts:
     """What the gate found, in words; whether it passed stands beside the heading."""
     found = flatten({name: value for name, value in parity.items() if name != "passed" and value is not None})
-    return [(PARITY_WORDS.get(name, name), value) for name, value in found]
+    return [
+        (PARITY_WORDS.get(name, name.replace("subject.", "holds for this ", 1)), value)
+        for name, value in found
+    ]
 
 
 def calibration_section(manifest: Manifest) -> tuple[Section, Facts]:

@@ -294,13 +294,20 @@ def test_parity_and_calibration_are_shown(tmp_path):
         "num_documents": 32,
         "max_abs_difference": 2.5e-5,
         "tolerance": {"probability": 0.0001},
+        "subject": {"precision": "fp32"},
         "passed": True,
     }
     run.store.create("parity.json", json.dumps(gate).encode())
     summary = report(run.url)
     assert summary.parity_passed is True
     page = page_of(summary)
-    gate_facts = ("documents compared", "allowed difference of a probability", "0.0001", "2.5e-05")
+    gate_facts = (
+        "documents compared",
+        "allowed difference of a probability",
+        "0.0001",
+        "2.5e-05",
+        "holds for this precision",
+    )
     for text in (
         *gate_facts,
         "1.37",
