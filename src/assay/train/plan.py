@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from assay.labelled.splits import SplitReport
+from assay.telemetry import format_number_of
 from assay.train.base import base_config
 from assay.train.batches import IndexArray, num_warmup_steps
 from assay.train.datasets import prepare_rows
@@ -89,9 +90,9 @@ class TrainPlan:
             "": f"validation {self.validation_lengths}",
             "devices": f"{self.num_devices} x {self.device}, {self.precision}",
             "steps": (
-                f"{self.num_steps:,} of {self.rows_per_step:,} documents (about {self.tokens_per_step:,} tokens) in"
-                f" {self.num_epochs:,} epochs, {self.num_warmup_steps:,} of them warm-up;"
-                f" {self.num_validations:,} validations"
+                f"{self.num_steps:,} ({self.num_warmup_steps:,} of them warm-up), each of {self.rows_per_step:,}"
+                f" documents (about {self.tokens_per_step:,} tokens); {format_number_of(self.num_epochs, 'epoch')},"
+                f" {format_number_of(self.num_validations, 'validation')}"
             ),
         }
         return "\n".join(

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from assay.engine import devices
 from assay.errors import UsageError
 from assay.labelled.rows import LabelledRows
+from assay.telemetry import format_duration, format_number_of, format_rate
 from assay.train import checkpoints, distributed
 from assay.train.base import load_model
 from assay.train.datasets import Prepared, prepare_given, prepare_rows
@@ -107,8 +108,8 @@ class TrainReport:
         return "\n".join(
             [
                 (
-                    f"trained on {self.num_train_rows:,} rows, {len(self.labels)} outputs, in {self.seconds:.0f} s "
-                    f"({rate:,.0f} rows/s)"
+                    f"trained on {self.num_train_rows:,} rows, {format_number_of(len(self.labels), 'output')}, "
+                    f"in {format_duration(self.seconds)} ({format_rate(rate)} rows/s)"
                 ),
                 (
                     f"weights of step {self.best.step} of {len(self.history.losses)}, chosen on "

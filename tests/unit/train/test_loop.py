@@ -1,5 +1,6 @@
 """The loop: the losses of a plain loop over transformers, the best weights, early stopping, advice on memory."""
 
+import dataclasses
 import math
 import re
 
@@ -16,6 +17,7 @@ from assay.errors import UsageError, WorkError
 from assay.labelled.labels import to_targets
 from assay.labelled.rows import LabelledRows
 from assay.tasks import Task
+from assay.telemetry import format_rate
 from assay.train import predict
 from assay.train.batches import learning_rate_factor
 from assay.train.model import PackedClassifier, PaddedClassifier
@@ -301,7 +303,9 @@ def test_the_report_counts_what_was_done(base, rows, tmp_path):
     assert report.num_tokens == 2 * sum(len(text.split()) + 2 for text in rows[0].texts)
     assert 0 < history.validations[0].seconds < history.validations[1].seconds <= report.seconds
     rate = history.num_rows / report.seconds
-    assert f"({rate:,.0f} rows/s)" in str(report)
+    assert f"({format_rate(rate)} rows/s)" in str(report)
+    slow = dataclasses.replace(report, seconds=400.0, labels=("score",))
+    assert "1 output, in 6:40 (0.32 rows/s)" in str(slow)
     assert f"accuracy {report.validation['accuracy']:.4f}" in str(report)
     factors = [
         learning_rate_factor(step, num_steps=16, num_warmup_steps=2, schedule="cosine") for step in range(16)

@@ -52,6 +52,7 @@ def test_a_dry_run_writes_nothing_and_trains_nothing(base, data, tmp_path, monke
     monkeypatch.setattr("assay.train.train.load_model", lambda *_: pytest.fail("weights were loaded"))
     before = files_of(tmp_path)
     words = ["--base", str(base), "--out", str(tmp_path / "b"), "--max-length", "32", "--dry-run"]
+    words += ["--epochs", "1"]
     assert main(["train", "--data", data, *words]) == 0
     assert files_of(tmp_path) == before
     shown = capsys.readouterr().out.splitlines()
@@ -62,9 +63,10 @@ def test_a_dry_run_writes_nothing_and_trains_nothing(base, data, tmp_path, monke
         "lengths  train 7 to 17 tokens, median ",
         "         validation ",
         "devices  1 x ",
-        "steps    12 of 16 documents (about ",
+        "steps    4 (0 of them warm-up), each of 16 documents (about ",
     ):
         assert any(line.startswith(begin) for line in shown), (begin, shown)
+    assert shown[-2].endswith("; 1 epoch, 1 validation")
     assert shown[-1] == "nothing was trained or written (dry_run)"
 
 
