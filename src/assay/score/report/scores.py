@@ -1,22 +1,49 @@
 """What documents got: figures of scores and of lengths."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from assay import charts
+from assay.outcome.decide import thresholds_of
 from assay.pages import Facts, Figure, Section, Table
 from assay.runs.manifest import Manifest
 from assay.score.report.records import record_of
 from assay.score.report.tally import LONGEST_COUNTED, SCORE_BINS, Tally
 from assay.score.report.words import count_and_share
+from assay.tasks import Task
 
 SHOWN_LABELS = 12
 LISTED_LABELS = 200
 SHOWN_VALUES = 12
 VALUE_BINS = 40
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decided:
+    """How the page speaks of the documents that a label was decided for."""
+
+    title: str
+    most: str
+    highlight: str
+    column: str
+
+
+PREDICTED = Decided(
+    title="Documents by predicted label",
+    most="those predicted most often",
+    highlight="predicted as this label",
+    column="predicted",
+)
+HELD = Decided(
+    title="Documents by label that holds",
+    most="those that hold most often",
+    highlight="for which it holds",
+    column="holds",
+)
 
 
 def score_section(tally: Tally, manifest: Manifest) -> tuple[Section, Table | None]:
@@ -26,60 +53,63 @@ def score_section(tally: Tally, manifest: Manifest) -> tuple[Section, Table | No
         values = list(tally.values)[:SHOWN_VALUES]
         figures = [_value_figure(tally, column, manifest) for column in values]
         return Section(title="Scores", figures=figures), None
-    is_single = bool(tally.predictions)
+    record = record_of(manifest)
+    is_multi_label = record is not None and record.task is Task.MULTI_LABEL
+    words = HELD if is_multi_label else PREDICTED
     shown, note = labels, ""
     if len(labels) > SHOWN_LABELS:
-        # A stable sort: without predictions these are the first labels.
-        most = sorted(labels, key=lambda label: -tally.predictions[label])[:SHOWN_LABELS]
+        # A stable sort: of labels that are equally frequent the first ones.
+        most = sorted(labels, key=lambda label: -tally.decisions[label])[:SHOWN_LABELS]
         shown = [label for label in labels if label in set(most)]
-        which = "those predicted most often" if is_single else "the first ones"
-        note = f"{SHOWN_LABELS} of {len(labels):,} labels are drawn, {which}."
-    figures = []
-    if is_single:
-        counts = [tally.predictions[label] for label in shown]
-        svg = charts.bar_chart("Documents by predicted label", shown, counts)
-        figures.append(Figure(caption="Documents by predicted label", svg=svg))
-    figures += [_score_figure(tally, label, is_single=is_single) for label in shown]
-    table = _score_table(tally, labels[:LISTED_LABELS], is_single=is_single)
+        note = f"{SHOWN_LABELS} of {len(labels):,} labels are drawn, {words.most}."
+    svg = charts.bar_chart(words.title, shown, [tally.decisions[label] for label in shown])
+    figures = [Figure(caption=words.title, svg=svg)]
+    figures += [_score_figure(tally, label, words) for label in shown]
+    thresholds = {} if record is None else thresholds_of(record.task, record.labels, record.threshold)
+    table = _score_table(tally, labels[:LISTED_LABELS], words, thresholds)
     return Section(title="Scores", note=note, figures=figures), table
 
 
-def _score_figure(tally: Tally, label: str, *, is_single: bool) -> Figure:
-    others, chosen = tally.scores[label].tolist()
-    counts = [left + right for left, right in zip(others, chosen, strict=True)]
+def _score_figure(tally: Tally, label: str, words: Decided) -> Figure:
+    others, decided = tally.scores[label].tolist()
+    counts = [left + right for left, right in zip(others, decided, strict=True)]
     edges = [index / SCORE_BINS for index in range(SCORE_BINS + 1)]
     svg = charts.histogram(
         f"Documents by probability of {label}",
         edges,
         counts,
         x_label="probability",
-        highlight=chosen if is_single else None,
-        highlight_name="predicted as this label",
+        highlight=decided,
+        highlight_name=words.highlight,
     )
     ranges = [f"{low:.2f} to {high:.2f}" for low, high in pairwise(edges)]
-    header: tuple[str, ...] = ("probability", "documents")
-    columns = [ranges, [f"{count:,}" for count in counts]]
-    if is_single:
-        header = (*header, "of them predicted as this label")
-        columns.append([f"{count:,}" for count in chosen])
-    table = Table(header=header, rows=list(zip(*columns, strict=True)))
+    table = Table(
+        header=("probability", "documents", f"of them {words.highlight}"),
+        rows=[
+            (where, f"{count:,}", f"{those:,}")
+            for where, count, those in zip(ranges, counts, decided, strict=True)
+        ],
+    )
     return Figure(caption=f"Probability of {label}", svg=svg, table=table)
 
 
-def _score_table(tally: Tally, labels: Sequence[str], *, is_single: bool) -> Table:
-    header = ["label", "mean probability", "probability 0.5 or more"]
-    if is_single:
-        header.insert(1, "predicted")
+def _score_table(
+    tally: Tally, labels: Sequence[str], words: Decided, thresholds: Mapping[str, float]
+) -> Table:
+    """Each label with the documents that were decided to have it, and from which probability on they were."""
+    header = ("label", words.column, "mean probability", *(["threshold"] if thresholds else []))
     rows = []
     for label in labels:
-        counts = tally.scores[label].sum(axis=0)
-        total = int(counts.sum())
-        mean = f"{tally.score_sums[label] / total:.4f}" if total else "-"
-        row = [label, mean, count_and_share(int(counts[SCORE_BINS // 2 :].sum()), total)]
-        if is_single:
-            row.insert(1, count_and_share(tally.predictions[label], tally.scored_rows))
+        total = int(tally.scores[label].sum())
+        row = [
+            label,
+            count_and_share(tally.decisions[label], tally.scored_rows),
+            f"{tally.score_sums[label] / total:.4f}" if total else "-",
+        ]
+        if thresholds:
+            row.append(f"{thresholds[label]:.4f}" if label in thresholds else "-")
         rows.append(tuple(row))
-    return Table(header=tuple(header), rows=rows)
+    return Table(header=header, rows=rows)
 
 
 def _value_figure(tally: Tally, column: str, manifest: Manifest) -> Figure:

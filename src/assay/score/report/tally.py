@@ -23,6 +23,7 @@ from assay.runs.plan import Unit
 from assay.runs.run import FOOTER_STATS, ID_COLUMNS, Run
 from assay.score.report.histogram import GrowingHistogram
 from assay.score.report.words import number_of
+from assay.tasks import LABELS, PREDICTION
 
 SCORE_BINS = 20
 LONGEST_COUNTED = 1 << 17
@@ -51,9 +52,10 @@ class Tally:
     errors: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
     """The first ids of each error code."""
-    predictions: Counter[str] = field(default_factory=Counter)
+    decisions: Counter[str] = field(default_factory=Counter)
+    """Documents by label that was decided for them: one a document, or all that hold."""
     scores: dict[str, Counts] = field(default_factory=dict)
-    """By label: int64 [2, SCORE_BINS], documents by probability; row 1 those predicted as the label."""
+    """By label: int64 [2, SCORE_BINS], documents by probability; row 1 those that were decided to have it."""
     score_sums: dict[str, float] = field(default_factory=dict)
     values: dict[str, GrowingHistogram] = field(default_factory=dict)
     """By regression column: documents by prediction."""
@@ -79,7 +81,7 @@ class Tally:
         self.num_tokens += other.num_tokens
         self.longest = max(self.longest, other.longest)
         self.lengths += other.lengths
-        self.predictions += other.predictions
+        self.decisions += other.decisions
         self.not_finite += other.not_finite
         self.stats += other.stats
         for code, count in other.errors.items():
@@ -129,7 +131,8 @@ class _Layout:
     """Regression columns."""
     columns: tuple[str, ...]
     """All that are counted."""
-    has_prediction: bool
+    decision: str | None
+    """The column of the decided label, or of a list of them; None without labels."""
 
 
 def count_parts(run: Run, *, num_threads: int = 4) -> Tally:
@@ -158,9 +161,9 @@ def labels_of(schema: pa.Schema) -> tuple[str, ...]:
 
 def _layout(schema: pa.Schema) -> _Layout:
     labels = {label: f"prob_{label}" for label in labels_of(schema)}
-    has_prediction = "prediction" in schema.names and bool(labels)
-    values = () if labels else tuple(name for name in schema.names if name.startswith("prediction"))
-    wanted = ("error", "num_tokens", "truncated", *(["prediction"] if has_prediction else []))
+    decision = next((name for name in (PREDICTION, LABELS) if labels and name in schema.names), None)
+    values = () if labels else tuple(name for name in schema.names if name.startswith(PREDICTION))
+    wanted = ("error", "num_tokens", "truncated", *([decision] if decision else []))
     # Token parts have no `num_tokens`: there the ids themselves are counted.
     lengths = ("input_ids",) if "num_tokens" not in schema.names else ()
     present = tuple(name for name in (*wanted, *lengths) if name in schema.names)
@@ -169,17 +172,16 @@ def _layout(schema: pa.Schema) -> _Layout:
         labels=labels,
         values=values,
         columns=(*present, *labels.values(), *values),
-        has_prediction=has_prediction,
+        decision=decision,
     )
 
 
 def _count_units(run: Run, units: Sequence[Unit], layout: _Layout) -> Tally:
     tally = Tally()
-    dictionaries = [name for name in ("prediction", "error") if name in layout.columns]
+    # Strings that repeat; Arrow takes no lists of them here.
+    repeated = [name for name in (layout.decision, "error") if name in layout.columns and name != LABELS]
     for unit in units:
-        with open_part(
-            run, unit, read_dictionary=[name for name in dictionaries if name not in layout.values]
-        ) as file:
+        with open_part(run, unit, read_dictionary=repeated) as file:
             _count_part(tally, unit, file, layout)
     return tally
 
@@ -209,11 +211,13 @@ def _count_batch(tally: Tally, batch: pa.RecordBatch, layout: _Layout) -> set[st
                 codes.add(entry["values"])
             batch = batch.filter(pc.is_null(errors))
     _count_lengths(tally, batch)
-    predicted, names = _predictions(tally, batch) if layout.has_prediction else (None, {})
+    decided = {} if layout.decision is None else _decided_rows(batch.column(layout.decision))
     for label, column in layout.labels.items():
-        scores = batch.column(column).to_numpy(zero_copy_only=False)
-        chosen = np.zeros(len(scores), bool) if predicted is None else predicted == names.get(label, -2)
-        _count_scores(tally, label, scores, chosen)
+        rows = decided.get(label, np.zeros(0, np.int64))
+        tally.decisions[label] += len(rows)
+        is_decided = np.zeros(batch.num_rows, bool)
+        is_decided[rows] = True
+        _count_scores(tally, label, batch.column(column).to_numpy(zero_copy_only=False), is_decided)
     for column in layout.values:
         values = batch.column(column).to_numpy(zero_copy_only=False)
         finite = values[np.isfinite(values)]
@@ -239,24 +243,28 @@ def _count_lengths(tally: Tally, batch: pa.RecordBatch) -> None:
         tally.lengths[: len(counts)] += counts
 
 
-def _predictions(tally: Tally, batch: pa.RecordBatch) -> tuple[npt.NDArray[np.int64], dict[str, int]]:
-    """The predicted label of each row as a number (-1 where null), and the numbers by label."""
-    column = batch.column("prediction")
-    if not pa.types.is_dictionary(column.type):
-        column = column.dictionary_encode()
-    names = {name: index for index, name in enumerate(column.dictionary.to_pylist())}
-    predicted = pc.fill_null(column.indices.cast(pa.int64()), -1).to_numpy()
-    counts = np.bincount(predicted[predicted >= 0], minlength=len(names))
-    tally.predictions.update({name: int(counts[index]) for name, index in names.items()})
-    return predicted, names
+def _decided_rows(column: pa.Array) -> dict[str, Counts]:
+    """The rows of each label that was decided, in order; `column` holds a label a row, or a list of labels."""
+    if pa.types.is_list(column.type):
+        row_L, labels = pc.list_parent_indices(column).to_numpy(), pc.list_flatten(column)
+    else:
+        row_L, labels = np.flatnonzero(column.is_valid()), column.drop_null()
+    if not pa.types.is_dictionary(labels.type):
+        labels = labels.dictionary_encode()
+    index_L = labels.indices.to_numpy()
+    # Sorted once, so that many labels cost no more than few.
+    order = np.argsort(index_L, kind="stable")
+    counts = np.bincount(index_L, minlength=len(labels.dictionary))
+    pieces = np.split(row_L[order], np.cumsum(counts)[:-1])
+    return dict(zip(labels.dictionary.to_pylist(), pieces, strict=True)) if len(counts) else {}
 
 
-def _count_scores(tally: Tally, label: str, scores: Floats, chosen: npt.NDArray[np.bool_]) -> None:
+def _count_scores(tally: Tally, label: str, scores: Floats, is_decided: npt.NDArray[np.bool_]) -> None:
     finite = np.isfinite(scores)
     if not finite.all():
         tally.not_finite += int(len(scores) - finite.sum())
-        scores, chosen = scores[finite], chosen[finite]
-    bins = np.clip((scores * SCORE_BINS).astype(np.int64), 0, SCORE_BINS - 1) + SCORE_BINS * chosen
+        scores, is_decided = scores[finite], is_decided[finite]
+    bins = np.clip((scores * SCORE_BINS).astype(np.int64), 0, SCORE_BINS - 1) + SCORE_BINS * is_decided
     counts = np.bincount(bins, minlength=2 * SCORE_BINS).reshape(2, SCORE_BINS)
     tally.scores[label] = tally.scores.get(label, 0) + counts
     tally.score_sums[label] = tally.score_sums.get(label, 0.0) + float(scores.sum(dtype=np.float64))

@@ -352,28 +352,77 @@ def test_a_failed_gate_is_plain_to_see(tmp_path):
     assert page_of(summary).text.count("NOT passed") == 2
 
 
-def test_multi_label_scores(tmp_path):
-    """Each label has a histogram; many labels are capped and the page says so."""
-    labels = [f"tag{index}" for index in range(15)]
-    schema = schema_of([(f"prob_{label}", pa.float32()) for label in labels])
-    run = make_run(tmp_path / "run", schema, rows_by_source={"n": 4}, unit_rows=4)
+def multi_label_run(url, labels, rows, *, threshold=None):
+    """A run of one unit; each row holds a probability a label and its decided labels, or None for an error."""
+    schema = schema_of(
+        [("labels", pa.list_(pa.string())), *((f"prob_{label}", pa.float32()) for label in labels)]
+    )
+    record = score_record(task="multi_label", labels=labels, threshold=threshold)
+    run = make_run(url, schema, rows_by_source={"n": len(rows)}, unit_rows=len(rows), settings=record)
     batch = pa.record_batch(
         [
-            pa.array(["a", "b", "c", "d"]),
-            [5, 6, 7, 8],
-            [False] * 4,
-            [None] * 4,
-            *([[0.0, 0.49, 0.5, 1.0]] * 15),
+            [f"d{index}" for index in range(len(rows))],
+            [5] * len(rows),
+            [False] * len(rows),
+            pa.array([None if row else "null" for row in rows], pa.string()),
+            pa.array([row and row[1] for row in rows], pa.list_(pa.string())),
+            *(pa.array([row and row[0][c] for row in rows], pa.float32()) for c in range(len(labels))),
         ],
         schema=schema,
     )
     run.publish(run.manifest.units()[0], [batch], rows_in=lambda: batch.num_rows)
+    return run
+
+
+def test_multi_label_decisions_are_counted_as_they_were_made(tmp_path):
+    """Labels count where the parts' `labels` say that they hold, by thresholds of their own, not from 0.5 on."""
+    rows = [
+        ((0.9, 0.10, 0.2), ["strict"]),
+        ((0.7, 0.30, 0.2), ["lax"]),
+        None,
+        ((0.6, 0.25, 0.2), ["lax"]),
+        ((0.8, 0.05, 0.2), ["strict"]),
+        ((0.1, 0.21, 0.2), ["lax"]),
+        ((0.5, 0.01, 0.2), []),
+    ]
+    labels = ("strict", "lax", "never")
+    run = multi_label_run(tmp_path / "run", labels, rows, threshold=(0.8, 0.2, 0.5))
+    tally = count_parts(run)
+    assert [tally.decisions[label] for label in labels] == [2, 3, 0]
+    others, decided = tally.scores["lax"]
+    assert (others.sum(), decided.sum()) == (3, 3)
+    assert decided[4:7].tolist() == [1, 1, 1], "0.21, 0.25 and 0.3 are in the bins from 0.2, 0.25 and 0.3 on"
     text = page_of(report(run.url)).text
-    assert "12 of 15 labels are drawn, the first ones." in text
-    assert "Probability of tag0" in text
-    assert "Probability of tag12" not in text
-    assert "tag14" in text
-    assert "2 (50.00%)" in text
+    assert "Documents by label that holds" in text
+    for cell in ("2 (33.33%)", "3 (50.00%)", "0.8000", "0.2000"):
+        assert cell in text
+
+
+def test_a_multi_label_run_without_thresholds_decides_at_one_half(tmp_path):
+    """Without a calibration the table names 0.5 as each label's threshold."""
+    run = multi_label_run(tmp_path / "run", ("a",), [((0.5,), ["a"]), ((0.49,), []), ((1.0,), ["a"])])
+    text = page_of(report(run.url)).text
+    assert "0.5000" in text
+    assert "2 (66.67%)" in text
+
+
+def test_many_labels_are_capped(tmp_path):
+    """Of many labels those that hold most often are drawn, and the page says so."""
+    labels = tuple(f"tag{index}" for index in range(15))
+    held = [((0.9,) * 15, list(labels[first:])) for first in range(4)]
+    text = page_of(report(multi_label_run(tmp_path / "run", labels, held).url)).text
+    assert "12 of 15 labels are drawn, those that hold most often." in text
+    assert "Probability of tag0" not in text
+    assert "Probability of tag3" in text
+    assert "Probability of tag14" in text
+
+
+def test_the_threshold_of_two_labels_is_beside_them(tmp_path):
+    """Of two labels the second is predicted from its threshold on; the table says which that is."""
+    record = score_record(labels=("business", "sport"), threshold=0.8125)
+    text = page_of(report(news_run(tmp_path / "run", settings=record).url)).text
+    assert "0.8125" in text
+    assert "threshold" in text
 
 
 def test_regression_scores(tmp_path):
@@ -482,7 +531,7 @@ def test_counts_do_not_depend_on_threads(tmp_path):
     one, many = count_parts(run, num_threads=1), count_parts(run, num_threads=7)
     assert one.examples == many.examples
     assert one.examples["not_utf8"][0] == "doc-000000"
-    assert one.predictions == many.predictions
+    assert one.decisions == many.decisions
     assert one.errors == many.errors
     assert (one.lengths == many.lengths).all()
     assert all((one.scores[label] == many.scores[label]).all() for label in one.scores)
