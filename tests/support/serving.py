@@ -92,7 +92,7 @@ class FunctionEngine:
             head = frames.read_head(packed[: frames.HEAD.size])
             received = frames.unpack_batch(head, packed[frames.HEAD.size :])
             logits_SC, _ = run_batch(self.engine, received, max_batch_tokens=None)
-        self.owner.engine_answered(self, item.batch, logits_SC, self.seconds)
+        self.owner.engine_answered(item.batch, logits_SC, self.seconds)
 
 
 class _InFlight:

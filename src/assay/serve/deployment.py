@@ -20,7 +20,7 @@ from assay.serve.placement import further_specs
 from assay.serve.refusals import Refusal
 from assay.serve.scores import Scoring
 from assay.serve.settings import ServeSettings
-from assay.serve.tickets import ClientGoneError, Document, ScoredText, Side, Text, Ticket
+from assay.serve.tickets import ClientGoneError, Document, RequestTexts, ScoredText, Side, Text, Ticket
 from assay.serve.tokenizing import Tokenizer, TokenizingStage
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import choose_max_length, other_lengths
@@ -102,7 +102,7 @@ class Deployment:
 
     async def score(
         self,
-        texts: Sequence[tuple[str, str | None]],
+        texts: RequestTexts,
         *,
         truncate: bool | None,
         truncation_side: Side,
@@ -151,7 +151,7 @@ class Deployment:
         ticket.tokenized_at = time.perf_counter()
         self.dispatcher.add(ticket, documents)
 
-    def _estimate(self, texts: Sequence[tuple[str, str | None]]) -> int:
+    def _estimate(self, texts: RequestTexts) -> int:
         """Tokens that texts may have, from their characters."""
         chars = sum(len(first) + len(second or "") for first, second in texts)
         most = math.inf if self.encoder.on_long in WINDOWS else self.encoder.max_length

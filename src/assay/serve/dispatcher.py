@@ -129,9 +129,8 @@ class Dispatcher:
 
     # ------------------------------------------------------------ from the engines
 
-    def engine_said_hello(self, engine: DeviceEngine, num_gpus: int) -> None:
+    def engine_said_hello(self, num_gpus: int) -> None:
         """An engine process sees so many GPUs."""
-        del engine
         self._on_hello(num_gpus)
 
     def engine_is_ready(self, engine: DeviceEngine) -> None:
@@ -141,13 +140,11 @@ class Dispatcher:
 
     def engine_answered(
         self,
-        engine: DeviceEngine,
         batch: list[Document],
         logits_SC: npt.NDArray[np.float32],
         seconds: float,
     ) -> None:
         """Logits of a batch came: on to the next one, then its scores to the requests."""
-        del engine
         self.send_batches()
         scores = self._scoring.score(logits_SC, [len(document.lengths) for document in batch])
         for document, score in zip(batch, scores, strict=True):
@@ -159,11 +156,10 @@ class Dispatcher:
             else:
                 ticket.take(document.index, score)
 
-    def engine_refused(self, engine: DeviceEngine, batch: list[Document], message: str) -> None:
+    def engine_refused(self, batch: list[Document], message: str) -> None:
         """An engine could not compute a batch: each document of it once more, alone."""
         _log.warning("a batch of %d documents was refused: %s", len(batch), message)
         self._again(batch)
-        del engine
         self.send_batches()
 
     def engine_ended(self, engine: DeviceEngine, batches: list[list[Document]], reason: str) -> None:

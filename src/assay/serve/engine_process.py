@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from assay import errors
 from assay.errors import InputError, WorkError
 from assay.serve import frames
-from assay.serve.frames import BatchFrame, FrameHead, Kind
+from assay.serve.frames import BatchFrame, FrameHead, FrameKind
 from assay.serve.settings import is_fake
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ BUFFER_BYTES = 1 << 16
 _PR_SET_PDEATHSIG = 1
 
 
-class Link:
+class ServerLink:
     """The engine's end of the socket. Any thread may send or receive."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -116,7 +116,9 @@ class Overlapped:
 class Computing:
     """Computes what came over the link, in one thread or two."""
 
-    def __init__(self, link: Link, engine: "Engine", *, max_batch_tokens: int | None, device: str) -> None:
+    def __init__(
+        self, link: ServerLink, engine: "Engine", *, max_batch_tokens: int | None, device: str
+    ) -> None:
         """Compute with a loaded engine on `device`."""
         self._link = link
         self._engine = engine
@@ -144,11 +146,11 @@ class Computing:
                 self._engine, frames.unpack_batch(head, payload), max_batch_tokens=self._max_batch_tokens
             )
         except (InputError, WorkError) as error:
-            return frames.pack_json(Kind.FAILED, {"message": str(error)}, number=head.number)
+            return frames.pack_json(FrameKind.FAILED, {"message": str(error)}, number=head.number)
         except BaseException as error:  # noqa: BLE001  the device's state is unknown: a new process starts over
             traceback.print_exc()
             content = {"message": f"{type(error).__name__}: {error}"[:500], "is_fatal": True}
-            self._link.send(frames.pack_json(Kind.FAILED, content, number=head.number))
+            self._link.send(frames.pack_json(FrameKind.FAILED, content, number=head.number))
             os._exit(1)
         return frames.pack_logits(head.number, logits_NC, seconds)
 
@@ -231,12 +233,12 @@ def count_gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def start(link: Link, arguments: argparse.Namespace) -> None:
+def start(link: ServerLink, arguments: argparse.Namespace) -> None:
     """Load, warm up, say so, serve; the server hears what loading failed of."""
     try:
         if arguments.device == "cuda:0":
             num_gpus = count_gpus()
-            link.send(frames.pack_json(Kind.HELLO, {"num_gpus": num_gpus}))
+            link.send(frames.pack_json(FrameKind.HELLO, {"num_gpus": num_gpus}))
             arguments.device = "cuda:0" if num_gpus else "cpu"
         from assay.bundle.load import load_bundle
 
@@ -248,7 +250,7 @@ def start(link: Link, arguments: argparse.Namespace) -> None:
         message = str(error) if kind else f"{type(error).__name__}: {error}"
         if not kind:
             traceback.print_exc()
-        link.send(frames.pack_json(Kind.FAILED, {"message": message, "kind": kind, "is_fatal": True}))
+        link.send(frames.pack_json(FrameKind.FAILED, {"message": message, "kind": kind, "is_fatal": True}))
         os._exit(1)
     ready = {
         "description": engine.description(),
@@ -259,7 +261,7 @@ def start(link: Link, arguments: argparse.Namespace) -> None:
         "tokens_per_second": tokens_per_second,
         "dtype": dtype_of(arguments),
     }
-    link.send(frames.pack_json(Kind.READY, ready))
+    link.send(frames.pack_json(FrameKind.READY, ready))
     Computing(link, engine, max_batch_tokens=arguments.max_batch_tokens, device=arguments.device).run()
 
 
@@ -290,7 +292,7 @@ def main() -> None:
 
     configure_logging()
     die_with_parent()
-    start(Link(socket.socket(fileno=arguments.socket)), arguments)
+    start(ServerLink(socket.socket(fileno=arguments.socket)), arguments)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from assay import errors, machine
 from assay.errors import AssayError, WorkError
 from assay.processes import describe_end, spawn
 from assay.serve import frames
-from assay.serve.frames import BatchFrame, FrameHead, Kind
+from assay.serve.frames import BatchFrame, FrameHead, FrameKind
 
 _log = logging.getLogger(__name__)
 
@@ -107,32 +107,31 @@ class InFlight:
 
 
 class Owner(Protocol):
-    """Who hears of an engine; called in the event loop."""
+    """Who hears of engines; called in the event loop."""
 
-    def engine_said_hello(self, engine: "DeviceEngine", num_gpus: int) -> None:
-        """It runs, and sees so many GPUs."""
+    def engine_said_hello(self, num_gpus: int) -> None:
+        """One runs, and sees so many GPUs."""
         ...
 
     def engine_is_ready(self, engine: "DeviceEngine") -> None:
-        """It is loaded and has answered its warm-up."""
+        """This one is loaded and has answered its warm-up."""
         ...
 
     def engine_answered(
         self,
-        engine: "DeviceEngine",
         batch: Any,  # noqa: ANN401  the owner's own
         logits_SC: npt.NDArray[Any],
         seconds: float,
     ) -> None:
-        """It computed a batch."""
+        """One computed a batch."""
         ...
 
-    def engine_refused(self, engine: "DeviceEngine", batch: Any, message: str) -> None:  # noqa: ANN401  as above
-        """It could not compute a batch and goes on."""
+    def engine_refused(self, batch: Any, message: str) -> None:  # noqa: ANN401  as above
+        """One could not compute a batch and goes on."""
         ...
 
     def engine_ended(self, engine: "DeviceEngine", batches: list[Any], reason: str) -> None:
-        """It died, and these batches with it, the one that was computed first."""
+        """This one died, and these batches with it, the one that was computed first."""
         ...
 
 
@@ -280,22 +279,20 @@ class DeviceEngine:
 
     def _take(self, head: FrameHead, payload: bytes) -> str | None:
         """Act on a frame; what the process says it will die of."""
-        if head.kind == Kind.LOGITS:
+        if head.kind == FrameKind.LOGITS:
             done = self._done(head.number)
             self._measure(done)
             try:
-                self.owner.engine_answered(
-                    self, done.batch, frames.unpack_logits(head, payload), head.seconds
-                )
+                self.owner.engine_answered(done.batch, frames.unpack_logits(head, payload), head.seconds)
             except BaseException:
                 # the connection is given up, and what is in flight is tried again
                 self.in_flight.insert(0, done)
                 raise
             return None
         content = frames.unpack_json(payload)
-        if head.kind == Kind.HELLO:
-            self.owner.engine_said_hello(self, content["num_gpus"])
-        elif head.kind == Kind.READY:
+        if head.kind == FrameKind.HELLO:
+            self.owner.engine_said_hello(content["num_gpus"])
+        elif head.kind == FrameKind.READY:
             self.ready = Ready(**content)
             self.reason = ""
             self.num_failed_starts = 0
@@ -309,7 +306,7 @@ class DeviceEngine:
             self.in_flight.sort(key=lambda each: each.number != head.number)
             return str(content["message"])
         else:
-            self.owner.engine_refused(self, self._done(head.number).batch, content["message"])
+            self.owner.engine_refused(self._done(head.number).batch, content["message"])
         return None
 
     def _done(self, number: int) -> InFlight:

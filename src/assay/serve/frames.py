@@ -24,7 +24,7 @@ HEAD = struct.Struct("<IBBxxQIId")
 _HAS_SECOND_STARTS = 1
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """What a frame holds."""
 
     BATCH = 1
@@ -39,7 +39,7 @@ class FrameHead(NamedTuple):
 
     num_bytes: int
     kind: int
-    """A `Kind`."""
+    """A `FrameKind`."""
     flags: int
     number: int
     """Number of the batch; 0 for frames of no batch."""
@@ -73,7 +73,7 @@ def pack_batch(number: int, batch: BatchFrame) -> bytes:
     payload += batch.flat_ids.astype("<i4", copy=False).tobytes()
     flags = 0 if seconds is None else _HAS_SECOND_STARTS
     head = HEAD.pack(
-        len(payload), Kind.BATCH, flags, number, len(batch.offsets) - 1, len(batch.flat_ids), 0.0
+        len(payload), FrameKind.BATCH, flags, number, len(batch.offsets) - 1, len(batch.flat_ids), 0.0
     )
     return head + payload
 
@@ -91,7 +91,7 @@ def unpack_batch(head: FrameHead, payload: bytes) -> BatchFrame:
 def pack_logits(number: int, logits_NC: npt.NDArray[np.float32], seconds: float) -> bytes:
     """A LOGITS frame."""
     payload = logits_NC.astype("<f4", copy=False).tobytes()
-    return HEAD.pack(len(payload), Kind.LOGITS, 0, number, *logits_NC.shape, seconds) + payload
+    return HEAD.pack(len(payload), FrameKind.LOGITS, 0, number, *logits_NC.shape, seconds) + payload
 
 
 def unpack_logits(head: FrameHead, payload: bytes) -> npt.NDArray[np.float32]:
@@ -99,7 +99,7 @@ def unpack_logits(head: FrameHead, payload: bytes) -> npt.NDArray[np.float32]:
     return np.frombuffer(payload, dtype="<f4").reshape(head.num_sequences, head.width)
 
 
-def pack_json(kind: Kind, content: Mapping[str, Any], *, number: int = 0) -> bytes:
+def pack_json(kind: FrameKind, content: Mapping[str, Any], *, number: int = 0) -> bytes:
     """A HELLO, READY or FAILED frame."""
     payload = json.dumps(content).encode()
     return HEAD.pack(len(payload), kind, 0, number, 0, 0, 0.0) + payload

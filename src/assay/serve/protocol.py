@@ -25,7 +25,7 @@ MOST_LINGER_BYTES = 64 << 20
 TOO_LARGE = f"the head of the request has more than {MOST_HEAD_BYTES} bytes; send fewer or shorter headers"
 
 
-class Protocol(HttpToolsProtocol):
+class BoundedProtocol(HttpToolsProtocol):
     """HTTP/1.1 as uvicorn has it, with limits: a request must come in time, and its head may not be large.
 
     A client whose request is refused here may still be sending. Were the connection closed at once, the

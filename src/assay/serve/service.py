@@ -21,7 +21,7 @@ from assay.serve.metrics import Metrics
 from assay.serve.placement import start_first
 from assay.serve.refusals import Refusal
 from assay.serve.settings import ServeSettings
-from assay.serve.tickets import ScoredText, Side, Ticket
+from assay.serve.tickets import RequestTexts, ScoredText, Side, Ticket
 from assay.serve.tokenizing import Tokenizer
 from assay.tokenize.encode import Encoder
 
@@ -69,7 +69,7 @@ class Service:
 
     async def score(
         self,
-        texts: Sequence[tuple[str, str | None]],
+        texts: RequestTexts,
         *,
         truncate: bool | None,
         truncation_side: Side = "right",

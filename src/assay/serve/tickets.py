@@ -1,6 +1,7 @@
 """A request on its way through the server: texts, documents of token ids, scores."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,6 +10,8 @@ import numpy.typing as npt
 
 from assay.serve.scores import Score
 
+RequestTexts = Sequence[tuple[str, str | None]]
+"""The texts of a request in order, each with its second text where it is a pair."""
 Side = Literal["right", "left"]
 """Where over-long texts are cut."""
 

@@ -9,7 +9,7 @@ import uvloop
 
 from assay.serve import frames
 from assay.serve.engines import Child, DeviceEngine, EngineSpec, _Frames
-from assay.serve.frames import BatchFrame, Kind
+from assay.serve.frames import BatchFrame, FrameKind
 
 READY = {
     "description": "d",
@@ -27,7 +27,7 @@ LOGITS = np.array([[0.5, 1.5]], np.float32)
 @pytest.mark.parametrize("sizes", [[1], [7, 50], [10_000]])
 def test_frames_come_in_pieces_of_any_size(sizes):
     """Each frame is handed on once, whole, in order; half a frame at the end is none."""
-    sent = frames.pack_json(Kind.READY, READY) + frames.pack_logits(3, LOGITS, 0.5) + b"\x05" * 20
+    sent = frames.pack_json(FrameKind.READY, READY) + frames.pack_logits(3, LOGITS, 0.5) + b"\x05" * 20
     taken, begun = [], []
 
     async def talk():
@@ -46,7 +46,7 @@ def test_frames_come_in_pieces_of_any_size(sizes):
 
     asyncio.run(talk())
     assert begun == ["transport"]
-    assert [head.kind for head, _ in taken] == [Kind.READY, Kind.LOGITS]
+    assert [head.kind for head, _ in taken] == [FrameKind.READY, FrameKind.LOGITS]
     assert frames.unpack_json(taken[0][1]) == READY
     assert frames.unpack_logits(*taken[1]).tolist() == LOGITS.tolist()
 
@@ -59,14 +59,15 @@ class Owner:
         self.heard = []
 
     def engine_is_ready(self, engine):
+        self.engine = engine
         self.heard.append(("ready", engine.reason))
         engine.send("batch", BATCH)
 
-    def engine_answered(self, engine, batch, logits_SC, seconds):
+    def engine_answered(self, batch, logits_SC, seconds):
         self.heard.append(("answered", batch, logits_SC.tolist(), seconds))
         if self.fails:
             raise ValueError
-        engine.stop()
+        self.engine.stop()
 
     def engine_ended(self, engine, batches, reason):
         self.heard.append(("ended", batches))
@@ -89,7 +90,7 @@ def test_what_an_engine_said_before_anyone_listened(loop_factory, fails):
     """It is answered at once; where taking in an answer fails, the batch is not lost but tried again."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    theirs.sendall(frames.pack_json(Kind.READY, READY) + frames.pack_logits(1, LOGITS, 0.5))
+    theirs.sendall(frames.pack_json(FrameKind.READY, READY) + frames.pack_logits(1, LOGITS, 0.5))
     owner = Owner(fails=fails)
     spec = EngineSpec(
         bundle="b",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from assay.serve import frames
-from assay.serve.frames import BatchFrame, Kind
+from assay.serve.frames import BatchFrame, FrameKind
 
 
 def split(frame):
@@ -20,7 +20,7 @@ def test_batches(starts):
     """Ids, offsets and second starts come back as they were."""
     sent = BatchFrame(np.array([5, 6, 7, 8, 9], np.int32), np.array([0, 2, 5], np.int32), starts)
     head, payload = split(frames.pack_batch(7, sent))
-    assert (head.kind, head.number) == (Kind.BATCH, 7)
+    assert (head.kind, head.number) == (FrameKind.BATCH, 7)
     received = frames.unpack_batch(head, payload)
     np.testing.assert_array_equal(received.flat_ids, sent.flat_ids)
     np.testing.assert_array_equal(received.offsets, sent.offsets)
@@ -34,11 +34,11 @@ def test_logits():
     """Logits keep their bits."""
     logits_NC = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
     head, payload = split(frames.pack_logits(9, logits_NC, 0.25))
-    assert (head.kind, head.number, head.seconds) == (Kind.LOGITS, 9, 0.25)
+    assert (head.kind, head.number, head.seconds) == (FrameKind.LOGITS, 9, 0.25)
     np.testing.assert_array_equal(frames.unpack_logits(head, payload), logits_NC)
 
 
 def test_json():
     """So does what is said in words."""
-    head, payload = split(frames.pack_json(Kind.FAILED, {"message": "né"}, number=3))
-    assert (head.kind, head.number, frames.unpack_json(payload)) == (Kind.FAILED, 3, {"message": "né"})
+    head, payload = split(frames.pack_json(FrameKind.FAILED, {"message": "né"}, number=3))
+    assert (head.kind, head.number, frames.unpack_json(payload)) == (FrameKind.FAILED, 3, {"message": "né"})
