@@ -6,7 +6,7 @@ from assay.cli.verb import Verb
 
 
 def run(settings: CalibrateSettings) -> int:
-    """Fit a temperature and say what it changed."""
+    """Calibrate the bundle, and say what was fitted and what it changed."""
     from assay.calibrate.calibrate import calibrate
 
     stdout(str(calibrate(settings)))

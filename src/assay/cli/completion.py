@@ -3,7 +3,8 @@
 import argparse
 from dataclasses import dataclass, field
 
-from assay.cli.flags import add_flags, stdout
+from assay.cli.flags import stdout
+from assay.cli.help import add_arguments
 from assay.cli.verb import Group, Verb
 from assay.cli.verbs import ASSAY
 from assay.errors import UsageError
@@ -43,10 +44,7 @@ def _add_commands(parser: argparse.ArgumentParser, group: Group) -> None:
         if isinstance(node, Group):
             _add_commands(command, node)
             continue
-        verb = node.load()
-        add_flags(command, verb.settings)
-        if verb.config == "flag":
-            command.add_argument("--config", metavar="FILE", help="TOML or YAML file.")
+        add_arguments(command, node.load())
 
 
 VERB = Verb(settings=CompletionSettings, run=run, example='example: eval "$(assay completion bash)"')

@@ -115,8 +115,8 @@ def usage(command: str, settings: type, config: str = "none") -> str:
 
 
 def is_positional(field: "Field[Any]") -> bool:
-    """Whether a field is given without a flag: its metadata says so, or it is called `sources`."""
-    return bool(field.metadata.get("positional")) or field.name == "sources"
+    """Whether a field is given on the command line by place, without a flag."""
+    return bool(field.metadata.get("positional"))
 
 
 def parse_settings(parser: Parser, settings: type[S], arguments: Sequence[str]) -> S:
@@ -258,7 +258,7 @@ def _check_type(path: Path, key: str, value: object, hint: object) -> None:
 
 
 def _metavar(field: "Field[Any]") -> str:
-    return str(field.metadata.get("metavar", field.name.rstrip("s").upper()))
+    return str(field.metadata["metavar"])
 
 
 def _type_metavar(kind: type) -> str:

@@ -1,5 +1,6 @@
 """Words to a command, and the help of each: overview, usage, flags."""
 
+import argparse
 from collections.abc import Sequence
 
 from assay.cli import flags
@@ -48,6 +49,12 @@ def parser_of(words: Words, summary: str, verb: Verb) -> flags.Parser:
         allow_abbrev=False,
         formatter_class=flags.HelpFormatter,
     )
+    add_arguments(parser, verb)
+    return parser
+
+
+def add_arguments(parser: argparse.ArgumentParser, verb: Verb) -> None:
+    """Add all that a command can be given: its settings, and the config file where it takes one."""
     flags.add_flags(parser, verb.settings)
     if verb.config == "flag":
         parser.add_argument("--config", metavar="FILE", help="TOML or YAML file with the same settings.")
@@ -55,7 +62,6 @@ def parser_of(words: Words, summary: str, verb: Verb) -> flags.Parser:
         parser.add_argument(
             "config", nargs="?", metavar="CONFIG", help="TOML or YAML file with the settings."
         )
-    return parser
 
 
 def overview(words: Words, group: Group) -> str:

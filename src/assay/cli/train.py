@@ -16,6 +16,7 @@ def run(settings: TrainSettings) -> int:
     from assay.train.display import TrainDisplay
     from assay.train.distributed import find_place
     from assay.train.plan import plan
+    from assay.train.report import REPORT_FILE
     from assay.train.train import train
 
     place = find_place(os.environ)
@@ -34,7 +35,7 @@ def run(settings: TrainSettings) -> int:
         return INTERRUPTED
     stdout(str(report))
     stdout(
-        f"next: look at {report.out / 'train_report.html'}; assay calibrate {settings.out} DATA; "
+        f"next: look at {report.out / REPORT_FILE}; assay calibrate {settings.out} DATA; "
         f"assay evaluate {settings.out} DATA"
     )
     return 0

@@ -19,7 +19,7 @@ class VerifySettings(Settings):
     duplicates: bool = False
     """Count the ids that occur more than once (reads all ids, in bounded memory)."""
     repair: bool = False
-    """Move damaged parts, and files that are not unit of the run, to damaged/, so that the same command as before
+    """Move damaged parts, and files that are not parts of a unit, to damaged/, so that the same command as before
     makes them again."""
     json: bool = False
     """Print one JSON object instead of lines for people."""

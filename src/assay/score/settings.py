@@ -6,7 +6,7 @@ from assay.data.settings import SourceFormat, Texts
 from assay.engine.precision import DeviceKind, Precision
 from assay.engine.settings import CpuThreads, EngineSettings
 from assay.runs.settings import RunSettings
-from assay.settings import AUTO_OR_COUNT, within
+from assay.settings import AUTO_OR_COUNT, positional, within
 from assay.tokenize.settings import LongDocuments
 
 
@@ -14,7 +14,7 @@ from assay.tokenize.settings import LongDocuments
 class ScoreSettings(RunSettings, Texts, SourceFormat, LongDocuments, EngineSettings, CpuThreads):
     """Score every row of the sources with a bundle into a run."""
 
-    sources: tuple[str, ...]
+    sources: tuple[str, ...] = field(metadata=positional("SOURCE"))
     """Files, folders, globs or URLs to score; or the run of `assay tokenize`."""
     bundle: str
     """Directory of the classifier; any transformers sequence classification directory."""

@@ -24,12 +24,12 @@ from assay.serve.page import CONTENT_SECURITY_POLICY, read_page_files
 from assay.serve.refusals import Refusal
 from assay.serve.service import Service
 from assay.serve.settings import ServeSettings
-from assay.serve.tickets import ScoredText, Side, Ticket
+from assay.serve.tickets import RequestTexts, ScoredText, Side, Ticket
 from assay.tasks import Task
+from assay.tokenize.settings import ONE_PIECE
 
 DOCS_PATHS = ("/docs", "/openapi.json")
 PROBE_PATHS = ("/health", "/ping", "/live")
-Texts = Sequence[tuple[str, str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ class Routes:
     async def _score(
         self,
         request: Request,
-        texts: Texts,
+        texts: RequestTexts,
         *,
         truncate: bool | None = None,
         side: Side = "right",
@@ -262,12 +262,12 @@ class Routes:
         if (asked.truncation_direction or "right").lower() == "right":
             return "right"
         policy = self._settings.on_long
-        if policy not in {"truncate", "error"}:
+        if policy not in ONE_PIECE:
             message = f"truncation_direction: this server reads long texts by {policy}; leave Left out"
             raise Refusal("invalid", message)
         return "left"
 
-    def _check(self, texts: Texts) -> None:
+    def _check(self, texts: RequestTexts) -> None:
         """Raise Refusal where the texts are too many, too long, or not what the model takes."""
         most, most_chars = self._settings.max_client_batch_size, self._settings.max_text_chars
         if len(texts) > most:
@@ -282,7 +282,7 @@ class Routes:
                 raise Refusal("invalid", f"{where}this model takes pairs of texts; send a second text too")
             if bundle.is_pair is False and second is not None:
                 raise Refusal("invalid", f"{where}this model takes single texts, not pairs")
-            if second is not None and self._settings.on_long not in {"truncate", "error"}:
+            if second is not None and self._settings.on_long not in ONE_PIECE:
                 raise Refusal(
                     "invalid", f"{where}this server takes no pairs: it runs with windows or head-tail"
                 )

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 import uvicorn
 
 from assay.errors import AssayError, UsageError
-from assay.processes import stopping_signals
+from assay.processes import EXIT_INTERRUPTED, stopping_signals
 from assay.serve.edge import Edge
 from assay.serve.engines import Child, EngineSpec
 from assay.serve.keys import Keys, read_keys
 from assay.serve.log import RequestLog
 from assay.serve.metrics import Metrics
 from assay.serve.page import PAGE_FILES
-from assay.serve.protocol import Protocol
+from assay.serve.protocol import BoundedProtocol
 from assay.serve.routes import DOCS_PATHS, PROBE_PATHS, make_app
 from assay.serve.service import Service
 from assay.serve.settings import ServeSettings
@@ -127,7 +127,7 @@ async def _end(
 def _config(settings: ServeSettings, edge: Edge) -> uvicorn.Config:
     config = uvicorn.Config(
         edge,
-        http=Protocol,
+        http=BoundedProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -152,7 +152,7 @@ def _stop(stop: asyncio.Event, server: Server) -> None:
     """Drain; asked a second time, end at once."""
     if stop.is_set():
         server.force_exit = True
-        os._exit(130)
+        os._exit(EXIT_INTERRUPTED)
     stop.set()
 
 

@@ -31,7 +31,7 @@ from assay.errors import BundleError, UsageError
 from assay.model.checkpoint import read_json, read_optional_json, vocab_size_of
 from assay.model.tokenizer_files import tokenizer_fingerprint
 from assay.tokenize.cuts import CutRule, find_cut_rule
-from assay.tokenize.settings import WINDOWS, OnLong
+from assay.tokenize.settings import ONE_PIECE, WINDOWS, OnLong
 from assay.tokenize.views import Views, WholeRows, Windows
 
 TOO_LONG = "too_long"
@@ -488,7 +488,7 @@ class Encoder:
 
     def check_pairs(self) -> None:
         """Raise `UsageError` where the policy or the length cannot take pairs of texts."""
-        if self.on_long not in {"truncate", "error"}:
+        if self.on_long not in ONE_PIECE:
             raise UsageError(
                 f"on_long {self.on_long!r}; it is for single texts, not for pairs; use truncate or error"
             )

@@ -6,11 +6,14 @@ from typing import Literal
 from assay.data.settings import SourceFormat, Texts
 from assay.engine.settings import CpuThreads
 from assay.runs.settings import RunSettings
-from assay.settings import AUTO_OR_COUNT, COUNT, Settings, within
+from assay.settings import AUTO_OR_COUNT, COUNT, Settings, positional, within
 
 OnLong = Literal["truncate", "head-tail", "window-mean", "window-max", "error"]
 WINDOWS: dict[OnLong, Literal["mean", "max"]] = {"window-mean": "mean", "window-max": "max"}
 """The policies that cut long documents into windows, and how these become one score."""
+
+ONE_PIECE: frozenset[OnLong] = frozenset({"truncate", "error"})
+"""The policies that keep what fits of a text in one piece: those for pairs, and for cuts on the left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,7 @@ class LongDocuments(Settings):
 class TokenizeSettings(RunSettings, Texts, SourceFormat, LongDocuments, CpuThreads):
     """Turn the text of the sources into token ids, once, for `assay score` to take."""
 
-    sources: tuple[str, ...]
+    sources: tuple[str, ...] = field(metadata=positional("SOURCE"))
     """Files, folders, globs or URLs to tokenize."""
     bundle: str
     """Directory whose tokenizer is used."""

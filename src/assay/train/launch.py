@@ -23,6 +23,7 @@ from types import FrameType
 from assay import errors, machine
 from assay.errors import AssayError, WorkError
 from assay.processes import (
+    EXIT_INTERRUPTED,
     Exited,
     Json,
     JsonChild,
@@ -35,7 +36,6 @@ from assay.processes import (
     trace_of,
 )
 
-EXIT_INTERRUPTED = 130
 STOP_SECONDS = 120.0
 """For children that were asked to stop: to end their step, agree, and write a checkpoint."""
 FAILED_SECONDS = 2.0
@@ -44,7 +44,7 @@ SETTLE_SECONDS = 1.0
 """From the first sign of a failure to the verdict: what failed first is not always seen first."""
 POLL_SECONDS = 0.2
 
-Send = Callable[[Json], None]
+SendEvent = Callable[[Json], None]
 
 
 # ---------------------------------------------------------------- the parent
@@ -251,7 +251,7 @@ def _verdict(rank: _Rank, num_processes: int, way_out: Callable[[], str]) -> Ass
 # ---------------------------------------------------------------- a child
 
 
-def child_main(body: Callable[[Json, Send], object]) -> int:
+def child_main(body: Callable[[Json, SendEvent], object]) -> int:
     """The whole of a child process: take the job, run `body(job, send)`, report; returns the exit status.
 
     SIGTERM, and the parent's end, are a KeyboardInterrupt in `body`, unless it takes signals itself

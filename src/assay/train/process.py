@@ -6,12 +6,12 @@ from typing import Any
 
 from assay.processes import Json
 from assay.telemetry import configure_logging
-from assay.train.launch import Send, child_main
+from assay.train.launch import SendEvent, child_main
 from assay.train.settings import TrainSettings
 from assay.train.train import train_here
 
 
-def body(job: Json, send: Send) -> object:
+def body(job: Json, send: SendEvent) -> object:
     """Train as the job says; the report as plain values."""
     configure_logging()
     values: dict[str, Any] = {

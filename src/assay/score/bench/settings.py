@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from assay.data.settings import SourceFormat, Texts
 from assay.engine.settings import CpuThreads, EngineChoice, Forward, OneDevice
-from assay.settings import COUNT, within
+from assay.settings import COUNT, positional, within
 from assay.tokenize.settings import LongDocuments
 
 
@@ -12,7 +12,7 @@ from assay.tokenize.settings import LongDocuments
 class BenchSettings(Texts, SourceFormat, LongDocuments, OneDevice, Forward, CpuThreads):
     """Measure a bundle on a sample of the sources, on one device."""
 
-    sources: tuple[str, ...]
+    sources: tuple[str, ...] = field(metadata=positional("SOURCE"))
     """Files, folders, globs or URLs to take the sample from; or the run of `assay tokenize`."""
     bundle: str
     """Directory of the classifier; any transformers sequence classification directory."""
