@@ -1,13 +1,13 @@
 """Publishing a bundle: a folder appears whole or not at all."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from assay.errors import AssayError, StorageError, UsageError
+from assay.data.storage import sync_file, sync_folder
+from assay.errors import StorageError, UsageError
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def publish_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
             for file in sorted(scratch.rglob("*")):
                 if file.is_file():
                     file.chmod(mode & 0o666)  # safetensors' writer lets only the owner read
-                    _sync_file(file)
+                    sync_file(file)
             scratch.chmod(mode)
             _swap_in(scratch, out)
         except BaseException:
@@ -54,21 +54,10 @@ def storage_errors(target: Path) -> Iterator[None]:
     """`StorageError` for what the disk refuses within."""
     try:
         yield
-    except AssayError:
-        raise
     except OSError as error:
         reason = error.strerror or str(error)
         msg = f"{target}: {reason}; the bundle could not be written; free space or name a writable place"
         raise StorageError(msg) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make what was renamed in a folder survive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _default_mode(folder: Path) -> int:
@@ -89,8 +78,3 @@ def _swap_in(scratch: Path, out: Path) -> None:
     sync_folder(out.parent)
     if aside is not None:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sync_file(file: Path) -> None:
-    with file.open("rb") as content:
-        os.fsync(content.fileno())

@@ -250,7 +250,7 @@ class LocalStore:
         with self._staged(target, content) as staged:
             if not _link(staged, target):
                 return False
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         return True
 
     def replace(self, path: str, content: Path | bytes) -> None:
@@ -258,7 +258,7 @@ class LocalStore:
         target = self._root / path
         with self._staged(target, content) as staged:
             staged.replace(target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
 
     def delete(self, path: str) -> None:
         """Remove the file at `path`; a missing one is fine."""
@@ -293,7 +293,7 @@ class LocalStore:
                 staged.write_bytes(content)
             elif staged is not content:
                 shutil.copyfile(content, staged)
-            _sync_file(staged)
+            sync_file(staged)
             _make_folder(target.parent)
             yield staged
         except OSError as error:
@@ -347,10 +347,11 @@ def _make_folder(folder: Path) -> None:
         return
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
-def _sync_file(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Make what was written to a file survive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -358,7 +359,8 @@ def _sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a loss of power: what was made, renamed or removed there."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -377,6 +379,15 @@ def writing(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise _storage_error(path, error, "written") from error
+
+
+def writable_place(path: Path, said: str) -> Path:
+    """The folder nearest above a local path; raises StorageError, with what was `said` of it, where it is read-only."""
+    place = next(each for each in path.absolute().parents if each.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        msg = f"{place}: a folder that can be written to is needed for {said}; name another"
+        raise StorageError(msg)
+    return place
 
 
 def replace_file(uri: str, content: bytes) -> None:

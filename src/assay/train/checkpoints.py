@@ -30,7 +30,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from assay.data.storage import writing
+from assay.data.storage import sync_file, sync_folder, writing
 from assay.errors import CheckError, RefusedError, UsageError
 
 FORMAT_VERSION = 2
@@ -252,12 +252,12 @@ def _publish(folder: Path, name: str, state: Json, tensors: Mapping[str, Tensors
                 files[file] = {"size_bytes": (scratch / file).stat().st_size, "crc32": _crc32(scratch / file)}
             body: Json = {"format_version": FORMAT_VERSION, **state, "files": files, "aliases": aliases}
             _write_text(scratch / STATE_FILE, json.dumps({**body, "crc32": _crc32_of(body)}, indent=1) + "\n")
-            _sync(scratch)
+            sync_folder(scratch)
             path = _rename(scratch, folder, name)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
-        _sync(folder)
+        sync_folder(folder)
     return path
 
 
@@ -280,7 +280,7 @@ def write_tensors(file: Path, tensors: Tensors) -> dict[str, str]:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
-    _sync(file)
+    sync_file(file)
     return aliases
 
 
@@ -346,15 +346,7 @@ def _remove(paths: list[Path]) -> None:
 
 def _write_text(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
-    _sync(file)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_file(file)
 
 
 # ---------------------------------------------------------------- reading
