@@ -20,6 +20,7 @@ from assay.tasks import Task
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 Binning = Literal["equal-width", "equal-mass"]
 
 TITLES = {
@@ -61,6 +62,13 @@ _RANGES = {
 def range_of(name: str) -> tuple[float, float]:
     """The least and the greatest value that a metric can have; a share unless it is another quantity."""
     return _RANGES.get(name, (0.0, 1.0))
+
+
+def format_value(value: float) -> str:
+    """A metric for people: four digits after the point, or four in all where a number is large."""
+    if math.isnan(value):
+        return "undefined"
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.4g}"
 
 
 NUM_BINS = 15
@@ -614,7 +622,7 @@ def _numbers(targets: ArrayLike, values: ArrayLike) -> tuple[FloatArray, FloatAr
     return first.astype(np.float64), second.astype(np.float64)
 
 
-def _label_sets(targets: ArrayLike, predicted: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _label_sets(targets: ArrayLike, predicted: ArrayLike) -> tuple[BoolArray, BoolArray]:
     first, second = np.asarray(targets), np.asarray(predicted)
     if first.ndim != 2 or first.shape != second.shape or first.size == 0:
         msg = f"shapes {first.shape} and {second.shape}; a multi-label metric needs two arrays [N, C], N > 0"
@@ -622,9 +630,7 @@ def _label_sets(targets: ArrayLike, predicted: ArrayLike) -> tuple[NDArray[np.bo
     return first.astype(bool), second.astype(bool)
 
 
-def _label_probabilities(
-    targets: ArrayLike, probabilities: ArrayLike
-) -> tuple[NDArray[np.bool_], FloatArray]:
+def _label_probabilities(targets: ArrayLike, probabilities: ArrayLike) -> tuple[BoolArray, FloatArray]:
     values = np.asarray(probabilities, dtype=np.float64)
     return _label_sets(targets, values)[0], values
 

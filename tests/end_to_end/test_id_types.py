@@ -31,10 +31,12 @@ from pathlib import Path
 from support.scoring import score_here, tokenize_here
 from assay.data.duplicates import refuse_duplicate_ids
 from assay.errors import InputError
+from assay.labelled.read import read_labelled
+from assay.labelled.settings import LabelledSources
 from assay.runs.verify import verify
 from assay.score.merge.merge import merge
 from assay.score.report.report import report
-from assay.labelled.read import read_labelled
+from assay.tasks import Task
 bundle = sys.argv[2]
 for source in map(Path, sys.argv[3:]):
     folder = source.parent / source.stem
@@ -52,11 +54,12 @@ for source in map(Path, sys.argv[3:]):
     tokens = tokenize_here(source, bundle, folder / "tokens")
     assert verify(tokens.url, sources=True).holds, source
     try:
-        read_labelled([str(source)], text_column="text", label_column="label", id_column="id")
+        read_labelled([str(source)], LabelledSources(id_column="id"), task=Task.SINGLE_LABEL)
         raise AssertionError(source)
     except Exception as error:
         assert "1 null, 1 without an id" in str(error), error
-    rows = read_labelled([str(source)], text_column="label", label_column="label", group_column="group")
+    columns = LabelledSources(text_column="label", group_column="group")
+    rows = read_labelled([str(source)], columns, task=Task.SINGLE_LABEL)
     assert len(set(rows.groups)) == 2, rows.groups
     print(source.stem)
 """

@@ -162,8 +162,8 @@ def calibrate(settings: CalibrateSettings) -> CalibrateReport:
         raise StorageError(
             f"{bundle.path}: calibration.json is written there and it is read-only; copy the bundle"
         )
-    rows = _read(settings, bundle, settings.data)
-    test_rows = _read(settings, bundle, settings.test_data) if settings.test_data else None
+    rows = read_labelled(settings.data, settings, task=bundle.task)
+    test_rows = read_labelled(settings.test_data, settings, task=bundle.task) if settings.test_data else None
     engine = load_engine(
         bundle.checkpoint,
         device=settings.device,
@@ -393,20 +393,6 @@ def _folds(
         notes.append(f"{_NOT_CROSSED}{error}")
         return None, "none"
     return fold_N, f"{settings.num_folds} folds{' by group' if rows.groups is not None else ''}"
-
-
-def _read(settings: CalibrateSettings, bundle: Bundle, patterns: tuple[str, ...]) -> LabelledRows:
-    return read_labelled(
-        patterns,
-        task=bundle.task,
-        text_column=settings.text_column,
-        text_pair_column=settings.text_pair_column,
-        label_column=settings.label_column,
-        group_column=settings.group_column,
-        id_column=settings.id_column,
-        format=settings.format,
-        delimiter=settings.delimiter,
-    )
 
 
 def _check_settings(settings: CalibrateSettings, bundle: Bundle) -> None:

@@ -3,10 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from assay.data.settings import SourceFormat, Texts
 from assay.engine.settings import CpuThreads, Forward, OneDevice
 from assay.errors import UsageError
-from assay.labelled.settings import LabelColumns
+from assay.labelled.settings import LabelledSources
 from assay.settings import positional, within
 from assay.tokenize.settings import LongDocuments
 
@@ -21,7 +20,7 @@ _BELONGS_TO = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrateSettings(LabelColumns, Texts, SourceFormat, LongDocuments, OneDevice, Forward, CpuThreads):
+class CalibrateSettings(LabelledSources, LongDocuments, OneDevice, Forward, CpuThreads):
     """Calibration of one bundle on held-out labelled rows."""
 
     bundle: str = field(metadata=positional("BUNDLE"))

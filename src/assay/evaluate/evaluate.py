@@ -8,7 +8,6 @@ With a second bundle the same rows go through both, and the differences are test
 Axes: N rows, C classes or labels.
 """
 
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -22,10 +21,10 @@ from assay._version import __version__
 from assay.bundle.bundle import Bundle
 from assay.bundle.load import load_bundle
 from assay.bundle.texts import refuse_other_texts
-from assay.data.storage import is_object_url, local_path
+from assay.data.storage import is_object_url, local_path, writable_place
 from assay.engine import devices
 from assay.engine.load import load_engine
-from assay.errors import InputError, StorageError, UsageError
+from assay.errors import InputError, UsageError
 from assay.evaluate.findings import Evaluated, EvaluateReport, Worst
 from assay.evaluate.measure import (
     EvaluatedRows,
@@ -56,8 +55,6 @@ FEW_LABEL_ROWS = 10
 FEW_SLICE_ROWS = 30
 FEW_GROUPS = 20
 SHOWN_WORST = 20
-SHOWN_TEXT = 200
-"""Characters of a text that are shown."""
 CALIBRATION_METRICS = ("nll", "brier", "ece", "ece_equal_mass")
 
 
@@ -76,17 +73,7 @@ def evaluate(settings: EvaluateSettings) -> EvaluateReport:
     devices.parse_precision(settings.precision, devices.parse_device(settings.device))
     if settings.out is not None and not is_object_url(settings.out):
         _check_out(settings, local_path(settings.out))
-    rows = read_labelled(
-        settings.data,
-        text_column=settings.text_column,
-        label_column=settings.label_column,
-        task=bundle.task,
-        text_pair_column=settings.text_pair_column,
-        group_column=settings.group_column,
-        id_column=settings.id_column,
-        format=settings.format,
-        delimiter=settings.delimiter,
-    )
+    rows = read_labelled(settings.data, settings, task=bundle.task)
     return evaluate_rows(settings, bundle, rows, against=against)
 
 
@@ -254,11 +241,7 @@ def _check_out(settings: EvaluateSettings, out: Path) -> None:
         )
     if out.is_dir():
         raise UsageError(f"out={settings.out} is a folder; name a file")
-    place = next(each for each in out.absolute().parents if each.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise StorageError(
-            f"{place}: a folder that can be written to is needed for out={settings.out}; name another"
-        )
+    writable_place(out, f"out={settings.out}")
 
 
 def _check_pairs(bundle: Bundle, encoder: Encoder, rows: LabelledRows) -> None:
@@ -353,7 +336,7 @@ def _worst(
             if outcome.task is Task.REGRESSION
             else _said(outcome.predicted[row], outcome.task, labels),
             loss=float(losses[row]),
-            text=_beginning(rows, row) if show_texts else None,
+            text=rows.beginning(int(row)) if show_texts else None,
         )
         for row in order
     )
@@ -365,14 +348,6 @@ def _said(value: IntArray | FloatArray, task: Task, labels: Sequence[str]) -> st
     if task is Task.MULTI_LABEL:
         return ", ".join(label for label, holds in zip(labels, value, strict=True) if holds) or "(none)"
     return labels[int(value)]
-
-
-def _beginning(rows: LabelledRows, row: int) -> str:
-    text = rows.texts[row]
-    if rows.text_pairs is not None:
-        text = f"{text[: SHOWN_TEXT // 2]} | {rows.text_pairs[row]}"
-    text = " ".join(text.split())
-    return text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}…"
 
 
 # ---------------------------------------------------------------- what a reader must know

@@ -15,7 +15,7 @@ from assay.evaluate.definitions import DEFINITIONS
 from assay.evaluate.measure import Difference, EvaluatedRows, Metric, Part
 from assay.evaluate.seen import Seen
 from assay.evaluate.settings import EvaluateSettings
-from assay.metrics import TITLES, IntArray
+from assay.metrics import TITLES, IntArray, format_value
 from assay.tasks import TWO_LABELS, Task
 
 FORMAT_VERSION = 1
@@ -184,18 +184,28 @@ def confusion(outcome: EvaluatedRows) -> IntArray | None:
     return None
 
 
-def format_value(value: float) -> str:
-    """Four digits after the point, or four in all where a number is large."""
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.4g}"
-
-
 def format_interval(metric: Metric | Difference) -> str:
     """`0.9012 to 0.9345`, or a dash where there is none."""
     low, high = metric.interval.low, metric.interval.high
     return "-" if low is None or high is None else f"{format_value(low)} to {format_value(high)}"
 
 
-def format_p(p_value: float | None) -> str:
+def format_metric(metric: Metric) -> str:
+    """The number, or that it is undefined."""
+    return "undefined" if metric.value is None else format_value(metric.value)
+
+
+def difference_cells(other: Metric, difference: Difference) -> list[str]:
+    """The cells of a metric of the other bundle: value, difference, its interval, p and the test where it is exact."""
+    return [
+        format_metric(other),
+        "-" if difference.value is None else f"{difference.value:+.4f}",
+        format_interval(difference),
+        _format_p(difference.p_value) + (" (McNemar)" if difference.test == "mcnemar" else ""),
+    ]
+
+
+def _format_p(p_value: float | None) -> str:
     """`0.034`; a dash where there is none."""
     if p_value is None:
         return "-"
@@ -214,24 +224,17 @@ def _table(part: Part, confidence: float) -> list[str]:
             continue
         row = [TITLES[name], format_value(metric.value), format_interval(metric)]
         if part.against is not None and part.differences is not None and name in part.differences:
-            other, difference = part.against[name], part.differences[name]
-            row += [
-                "undefined" if other.value is None else format_value(other.value),
-                "-" if difference.value is None else f"{difference.value:+.4f}",
-                format_interval(difference),
-                format_p(difference.p_value) + (" (McNemar)" if difference.test == "mcnemar" else ""),
-            ]
+            row += difference_cells(part.against[name], part.differences[name])
         rows.append(row)
     return _aligned(rows) + reasons
 
 
 def _slice_lines(slices: Sequence[Part], names: Sequence[str]) -> list[str]:
-    rows = [["group", "rows", *(TITLES[name] for name in names)]]
-    for part in slices:
-        found = [part.metrics[name].value for name in names]
-        shown = ["undefined" if value is None else format_value(value) for value in found]
-        rows.append([part.name, f"{part.num_rows:,}", *shown])
-    return _aligned(rows)
+    rows = [
+        [part.name, f"{part.num_rows:,}", *(format_metric(part.metrics[name]) for name in names)]
+        for part in slices
+    ]
+    return _aligned([["group", "rows", *(TITLES[name] for name in names)], *rows])
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

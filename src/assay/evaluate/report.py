@@ -19,13 +19,13 @@ from assay.evaluate.findings import (
     Evaluated,
     EvaluateReport,
     confusion,
+    difference_cells,
     format_interval,
-    format_p,
-    format_value,
+    format_metric,
     to_json_text,
 )
 from assay.evaluate.measure import EvaluatedRows, Metric, Part
-from assay.metrics import TITLES
+from assay.metrics import TITLES, format_value
 from assay.pages import (
     Facts,
     Figure,
@@ -89,12 +89,8 @@ def _page(report: EvaluateReport) -> _EvaluationPage:
 
 def _highlights(report: EvaluateReport) -> Facts:
     names = [name for name in report.bundle.task.shown_metrics if name in report.metrics]
-    found = [(TITLES[name], _value(report.metrics[name])) for name in names]
+    found = [(TITLES[name], format_metric(report.metrics[name])) for name in names]
     return [("rows", f"{report.num_rows:,}"), *found]
-
-
-def _value(metric: Metric) -> str:
-    return "undefined" if metric.value is None else format_value(metric.value)
 
 
 def _part(report: EvaluateReport, part: Part) -> Section:
@@ -106,15 +102,9 @@ def _part(report: EvaluateReport, part: Part) -> Section:
         title = TITLES[name]
         if metric.value is None:
             title += f": undefined ({metric.undefined})"
-        row = [title, _value(metric), _interval(metric)]
+        row = [title, format_metric(metric), _interval(metric)]
         if part.against is not None and part.differences is not None and name in part.differences:
-            difference = part.differences[name]
-            row += [
-                _value(part.against[name]),
-                "-" if difference.value is None else f"{difference.value:+.4f}",
-                format_interval(difference),
-                format_p(difference.p_value) + (" (McNemar)" if difference.test == "mcnemar" else ""),
-            ]
+            row += difference_cells(part.against[name], part.differences[name])
         rows.append(tuple(row))
     note = f"{part.num_rows:,} rows."
     if report.positive_label is not None:
@@ -285,7 +275,7 @@ def _slices(report: EvaluateReport) -> list[Section]:
         cells = []
         for name in names:
             metric = part.metrics[name]
-            cells += [_value(metric), format_interval(metric)]
+            cells += [format_metric(metric), format_interval(metric)]
         rows.append((part.name, f"{part.num_rows:,}", *cells))
     header = ["group", "rows"]
     for name in names:

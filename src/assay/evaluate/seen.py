@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from assay.labelled.provenance import Kind, row_hashes, seen_hashes
+from assay.labelled.provenance import HashKind, row_hashes, seen_hashes
 from assay.labelled.rows import LabelledRows
-
-BoolArray = NDArray[np.bool_]
+from assay.metrics import BoolArray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +27,7 @@ class Seen:
 def find_seen(rows: LabelledRows, provenances: Sequence[Mapping[str, object]]) -> Seen:
     """What the provenances (a bundle's and its calibration's) say of these rows."""
     counts: dict[str, dict[str, int]] = {}
-    masks: dict[Kind, BoolArray] = {}
+    masks: dict[HashKind, BoolArray] = {}
     is_known = False
     for kind, hashes in row_hashes(rows).items():
         met_N = np.zeros(rows.num_rows, dtype=np.bool_)

@@ -3,16 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from assay.data.settings import SourceFormat, Texts
 from assay.engine.settings import CpuThreads, Forward, OneDevice
 from assay.errors import UsageError
-from assay.labelled.settings import LabelColumns
+from assay.labelled.settings import LabelledSources
 from assay.settings import positional, within
 from assay.tokenize.settings import LongDocuments
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateSettings(LabelColumns, Texts, SourceFormat, LongDocuments, OneDevice, Forward, CpuThreads):
+class EvaluateSettings(LabelledSources, LongDocuments, OneDevice, Forward, CpuThreads):
     """Evaluation of one bundle, or of two on the same rows."""
 
     bundle: str = field(metadata=positional("BUNDLE"))

@@ -10,13 +10,11 @@ Axes: N rows, C classes or labels, B resamples, W weights, D decisions (row and 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from assay import metrics
 from assay.evaluate.bootstrap import Statistics
-from assay.metrics import NUM_BINS, FloatArray, IntArray
+from assay.metrics import NUM_BINS, BoolArray, FloatArray, IntArray
 
-BoolArray = NDArray[np.bool_]
 Ranked = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 """Weights to AUC and average precision."""
 

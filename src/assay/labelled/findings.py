@@ -9,7 +9,7 @@ import numpy as np
 
 from assay.errors import InputError
 from assay.labelled.labels import Label, brief, names_of
-from assay.labelled.provenance import HashArray, Kind
+from assay.labelled.provenance import HashArray, HashKind
 from assay.labelled.rows import LabelledRows
 from assay.tasks import Task
 
@@ -62,7 +62,7 @@ def _check_numbers(labels: Sequence[Label]) -> None:
         )
 
 
-def check_apart(hashes: Mapping[Kind, Mapping[str, HashArray]], *, num_validation_rows: int) -> None:
+def check_apart(hashes: Mapping[HashKind, Mapping[str, HashArray]], *, num_validation_rows: int) -> None:
     """Raise `InputError` where a text, id or group lies in `train` and `validation`."""
     for kind, what, way_out in _SHARED:
         columns = hashes.get(kind, {})
@@ -75,7 +75,7 @@ def check_apart(hashes: Mapping[Kind, Mapping[str, HashArray]], *, num_validatio
                 )
 
 
-_SHARED: tuple[tuple[Kind, str, str], ...] = (
+_SHARED: tuple[tuple[HashKind, str, str], ...] = (
     ("text", "are training rows too", "remove them from one side"),
     ("id", "have the id of a training row", "remove them from one side, or name another id column"),
     ("group", "have the group of a training row", "move whole groups, or leave the group column out"),

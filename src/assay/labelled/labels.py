@@ -18,6 +18,8 @@ Label = str | float | tuple[str, ...]
 """What a row is labelled with: a name (single_label), a number (regression), or names (multi_label)."""
 _GENERIC = re.compile(r"LABEL_\d+")
 _SHOWN_CHARACTERS = 40
+_ROUGHLY = 20
+"""So many times more is read of a text than is shown, before white space is taken together."""
 
 
 def label_names(labels: Sequence[Label], task: Task) -> tuple[str, ...]:
@@ -36,10 +38,10 @@ def names_of(label: Label) -> tuple[str, ...]:
     return label if isinstance(label, tuple) else (str(label),)
 
 
-def brief(name: str) -> str:
-    """A name on one line, its beginning where it is long: a whole text may have been taken for a label."""
-    line = " ".join(name.split())
-    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[: _SHOWN_CHARACTERS - 1]}…"
+def brief(text: str, num_characters: int = _SHOWN_CHARACTERS) -> str:
+    """A text on one line, its beginning where it is long; names too: a whole text may be taken for a label."""
+    line = " ".join(text[: _ROUGHLY * num_characters].split())
+    return line if len(line) <= num_characters else f"{line[: num_characters - 1]}…"
 
 
 def generic_names(labels: Sequence[Label], names: Sequence[str]) -> Sequence[Label]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from assay.data.ids import hash_ids
 from assay.extras import need_packages
 from assay.labelled.provenance import text_hashes
+from assay.labelled.splits import unite
 
 THRESHOLD = 0.5
 """Share of equal places in two signatures from which on the texts are near-duplicates."""
@@ -79,7 +80,7 @@ def _group(texts: Sequence[str]) -> Indices:
         pairs = _band_pairs(columns, has_words)
         pairs = pairs[roots[pairs[:, 0]] != roots[pairs[:, 1]]]
         for first, second in pairs[_are_near(signatures, pairs)].tolist():
-            _unite(parents, first, second)
+            unite(parents, first, second)
     return _roots(parents)
 
 
@@ -106,18 +107,6 @@ def _are_near(signatures: Signatures, pairs: Indices) -> NDArray[np.bool_]:
         first, second = pairs[begin : begin + step].T
         near[begin : begin + step] = (signatures[first] == signatures[second]).mean(axis=1) >= THRESHOLD
     return near
-
-
-def _unite(parents: Indices, first: int, second: int) -> None:
-    low, high = sorted((_root(parents, first), _root(parents, second)))
-    parents[high] = low
-
-
-def _root(parents: Indices, index: int) -> int:
-    while parents[index] != index:
-        parents[index] = parents[parents[index]]
-        index = int(parents[index])
-    return index
 
 
 def _roots(parents: Indices) -> Indices:

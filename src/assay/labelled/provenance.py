@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from assay.labelled.rows import LabelledRows
 
 HashArray = NDArray[np.uint64]
-Kind = Literal["text", "id", "group"]
+HashKind = Literal["text", "id", "group"]
 
 MAX_HASHES = 1_000_000
 """Above this many rows no hashes are kept: they would weigh more than 10 MB in a JSON file."""
@@ -34,10 +34,10 @@ def text_hashes(texts: Sequence[str], text_pairs: Sequence[str] | None = None) -
     return np.frombuffer(bytes(digests), dtype="<u8").astype(np.uint64)
 
 
-def row_hashes(rows: LabelledRows) -> dict[Kind, HashArray]:
+def row_hashes(rows: LabelledRows) -> dict[HashKind, HashArray]:
     """The hashes of the rows' texts, and of their ids and groups where they have such columns."""
-    columns: dict[Kind, Sequence[str] | None] = {"id": rows.ids, "group": rows.groups}
-    hashes: dict[Kind, HashArray] = {"text": text_hashes(rows.texts, rows.text_pairs)}
+    columns: dict[HashKind, Sequence[str] | None] = {"id": rows.ids, "group": rows.groups}
+    hashes: dict[HashKind, HashArray] = {"text": text_hashes(rows.texts, rows.text_pairs)}
     hashes.update({kind: text_hashes(column) for kind, column in columns.items() if column is not None})
     return hashes
 
@@ -56,22 +56,22 @@ def packed_hashes(columns: Mapping[str, HashArray]) -> dict[str, str]:
     return {role: content for role, content in packed.items() if content is not None}
 
 
-def hashes_of(sides: Mapping[str, LabelledRows]) -> dict[Kind, dict[str, HashArray]]:
+def hashes_of(sides: Mapping[str, LabelledRows]) -> dict[HashKind, dict[str, HashArray]]:
     """The hashes of the rows of each role, by kind and role, as far as they have the columns."""
-    found: dict[Kind, dict[str, HashArray]] = {}
+    found: dict[HashKind, dict[str, HashArray]] = {}
     for role, rows in sides.items():
         for kind, hashes in row_hashes(rows).items():
             found.setdefault(kind, {})[role] = hashes
     return found
 
 
-def packed_provenance(hashes: Mapping[Kind, Mapping[str, HashArray]]) -> dict[str, dict[str, str]]:
+def packed_provenance(hashes: Mapping[HashKind, Mapping[str, HashArray]]) -> dict[str, dict[str, str]]:
     """Hashes by kind and role in the shape of a bundle's provenance; what is too large is left out."""
     packed = {kind: packed_hashes(columns) for kind, columns in hashes.items()}
     return {f"{kind}_hashes": by_role for kind, by_role in packed.items() if by_role}
 
 
-def seen_hashes(provenance: Mapping[str, object], kind: Kind = "text") -> dict[str, HashArray]:
+def seen_hashes(provenance: Mapping[str, object], kind: HashKind = "text") -> dict[str, HashArray]:
     """The hashes that a bundle's provenance keeps, by role (`train`, `validation`); {} where none."""
     packed = provenance.get(f"{kind}_hashes")
     if not isinstance(packed, dict):
@@ -86,7 +86,9 @@ def seen_hashes(provenance: Mapping[str, object], kind: Kind = "text") -> dict[s
     return found
 
 
-def count_seen(hashes: HashArray, provenance: Mapping[str, object], kind: Kind = "text") -> dict[str, int]:
+def count_seen(
+    hashes: HashArray, provenance: Mapping[str, object], kind: HashKind = "text"
+) -> dict[str, int]:
     """How many of these rows each role of a bundle's training has seen, by role; {} where nothing is known.
 
     `hashes` are those of the rows' texts, ids or groups, as `text_hashes` gives them.

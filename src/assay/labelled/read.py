@@ -23,6 +23,7 @@ from assay.data.storage import is_object_url, local_path
 from assay.errors import SourceError
 from assay.labelled.labels import Label, brief
 from assay.labelled.rows import LabelledRows
+from assay.labelled.settings import LabelledSources
 from assay.tasks import Task
 
 _L = TypeVar("_L", bound=Label)
@@ -39,19 +40,8 @@ _NEEDS: dict[Task, str] = {
 """What a label column holds, and the way out where it holds something else."""
 
 
-def read_labelled(
-    patterns: Sequence[str],
-    *,
-    text_column: str,
-    label_column: str,
-    task: Task = Task.SINGLE_LABEL,
-    text_pair_column: str | None = None,
-    group_column: str | None = None,
-    id_column: str | None = None,
-    format: str | None = None,
-    delimiter: str | None = None,
-) -> LabelledRows:
-    """All rows of the sources, in order.
+def read_labelled(patterns: Sequence[str], settings: LabelledSources, *, task: Task) -> LabelledRows:
+    """All rows of the sources, in order; `settings` name their columns and their format.
 
     Labels are, by task: a name, from a column of strings, whole numbers or booleans; a tuple of
     names, from a column of lists of them or of JSON arrays as text (no name at all is a label too);
@@ -61,28 +51,34 @@ def read_labelled(
     from a part of what it was given without anyone noticing.
     """
     columns = Columns(
-        text=text_column, text_pair=text_pair_column, id=id_column, label=label_column, group=group_column
+        text=settings.text_column,
+        text_pair=settings.text_pair_column,
+        id=settings.id_column,
+        label=settings.label_column,
+        group=settings.group_column,
     )
     texts: list[str] = []
     labels: list[Label] = []
     pairs: list[str] = []
     groups: list[str] = []
     ids: list[str] = []
-    for source in find_sources(patterns, format=format, delimiter=delimiter, columns=columns):
+    for source in find_sources(
+        patterns, format=settings.format, delimiter=settings.delimiter, columns=columns
+    ):
         problems = _Problems()
         for rows in read_rows(source, columns, 0, source.num_rows):
             for at, code in rows.errors.items():
                 problems.note(rows.start + at, _Unusable(code))
             if rows.labels is not None and not _may_hold_labels(rows.labels.type, task):
                 raise SourceError(
-                    f"{source.uri}: label column {label_column!r} is {rows.labels.type};"
+                    f"{source.uri}: label column {columns.label!r} is {rows.labels.type};"
                     f" a {task} column holds {_NEEDS[task]}"
                 )
             labels += _converted(rows, rows.labels, _LABEL_OF[task], problems, missing="without a label")
             texts += _texts(rows.texts)
             pairs += _texts(rows.text_pairs)
             groups += _converted(rows, rows.groups, _name, problems, missing="without a group")
-            if id_column is not None:
+            if columns.id is not None:
                 ids += _converted(rows, rows.ids, _name, problems, missing="without an id")
         if problems.counts:
             raise SourceError(f"{source.uri}: {problems.describe(source.num_rows)}")
@@ -91,9 +87,9 @@ def read_labelled(
     return LabelledRows(
         texts=tuple(texts),
         labels=tuple(labels),
-        text_pairs=tuple(pairs) if text_pair_column is not None else None,
-        groups=tuple(groups) if group_column is not None else None,
-        ids=tuple(ids) if id_column is not None else None,
+        text_pairs=tuple(pairs) if columns.text_pair is not None else None,
+        groups=tuple(groups) if columns.group is not None else None,
+        ids=tuple(ids) if columns.id is not None else None,
     )
 
 

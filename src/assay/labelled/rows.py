@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from random import Random
 
 from assay.errors import InputError
-from assay.labelled.labels import Label
+from assay.labelled.labels import Label, brief
+
+_SHOWN_CHARACTERS = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +38,11 @@ class LabelledRows:
     def num_rows(self) -> int:
         """Number of rows."""
         return len(self.texts)
+
+    def beginning(self, row: int) -> str:
+        """The beginning of a row's text on one line, of a pair that of both."""
+        texts = (self.texts,) if self.text_pairs is None else (self.texts, self.text_pairs)
+        return " | ".join(brief(column[row], _SHOWN_CHARACTERS) for column in texts)
 
     def sample(self, num_rows: int, *, seed: int) -> "LabelledRows":
         """So many rows, drawn by the seed, in their order; all of them where there are no more."""

@@ -1,7 +1,8 @@
-"""Where labelled rows have their labels, for every command that reads some. Imports nothing heavy."""
+"""How labelled rows are read, for every command that reads some. Imports nothing heavy."""
 
 from dataclasses import dataclass
 
+from assay.data.settings import SourceFormat, Texts
 from assay.settings import Settings
 
 
@@ -15,3 +16,8 @@ class LabelColumns(Settings):
     """Column (author, book, url) of rows that belong together: in splits, folds, resamples and metrics by group."""
     id_column: str | None = None
     """Column that names a row; rows of one id stay together, and ids that training has seen are found by it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledSources(LabelColumns, Texts, SourceFormat):
+    """How sources of labelled rows are read."""

@@ -5,17 +5,20 @@ labels -> strata; strata, groups, shares and a seed -> split names -> a report f
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from random import Random
 
 import numpy as np
+from numpy.typing import NDArray
 
 from assay.errors import UsageError
 from assay.labelled.labels import Label, brief, names_of
 from assay.tasks import Task
 
+Parents = MutableSequence[int] | NDArray[np.int64]
+"""Leads from each row to an earlier one of its group, or to itself where it is the first."""
 NUM_BINS = 10
 """Regression targets are stratified by so many quantiles; fewer values are strata themselves."""
 SHOWN_LABELS = 20
@@ -29,19 +32,25 @@ def unite_groups(*columns: Sequence[Hashable]) -> list[int]:
     """
     num_rows = len(columns[0])
     parents = list(range(num_rows))
-
-    def root(row: int) -> int:
-        while parents[row] != row:
-            parents[row] = parents[parents[row]]
-            row = parents[row]
-        return row
-
     for column in columns:
         first_with: dict[Hashable, int] = {}
         for row, value in enumerate(column):
-            low, high = sorted((root(first_with.setdefault(value, row)), root(row)))
-            parents[high] = low
-    return [root(row) for row in range(num_rows)]
+            unite(parents, first_with.setdefault(value, row), row)
+    return [root(parents, row) for row in range(num_rows)]
+
+
+def unite(parents: Parents, first: int, second: int) -> None:
+    """Put the groups of two rows together."""
+    low, high = sorted((root(parents, first), root(parents, second)))
+    parents[high] = low
+
+
+def root(parents: Parents, row: int) -> int:
+    """The first row of a row's group; the way to it is halved."""
+    while parents[row] != row:
+        parents[row] = parents[parents[row]]
+        row = parents[row]
+    return row
 
 
 def strata(labels: Sequence[Label], task: Task) -> list[str]:

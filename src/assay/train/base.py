@@ -17,7 +17,8 @@ from assay.train.settings import TrainSettings
 
 def load_model(settings: TrainSettings, names: tuple[str, ...]) -> PreTrainedModel:
     """The base with a head for these outputs; new head weights come from the global generator."""
-    config = base_config(settings.base)
+    checkpoint = base_checkpoint(settings.base)
+    config = transformers_config(checkpoint)
     config.num_labels = len(names)
     config.id2label = dict(enumerate(names))
     config.label2id = {label: index for index, label in enumerate(names)}
@@ -27,7 +28,7 @@ def load_model(settings: TrainSettings, names: tuple[str, ...]) -> PreTrainedMod
             setattr(config, name, settings.dropout)
     with quiet():
         try:
-            model, found = from_pretrained(base_checkpoint(settings.base), config, dtype=torch.float32)
+            model, found = from_pretrained(checkpoint, config, dtype=torch.float32)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise BundleError(
                 f"{settings.base}: transformers makes no {config.model_type} classifier of it"
@@ -45,11 +46,6 @@ def base_checkpoint(base: str) -> Checkpoint:
     checkpoint = read_checkpoint(base)
     tokenizer_fingerprint(base)
     return checkpoint
-
-
-def base_config(base: str) -> Any:  # noqa: ANN401 - a transformers config is untyped
-    """The config of the base, as transformers reads it; raises `BundleError` where it cannot."""
-    return transformers_config(base_checkpoint(base))
 
 
 def _check_weights(base: str, model: PreTrainedModel, found: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from assay.labelled.findings import (
     without_text,
 )
 from assay.labelled.labels import Label, brief, label_names, names_of
-from assay.labelled.provenance import MAX_HASHES, HashArray, Kind, hashes_of, packed_provenance
+from assay.labelled.provenance import MAX_HASHES, HashArray, HashKind, hashes_of, packed_provenance
 from assay.labelled.read import read_labelled
 from assay.labelled.rows import LabelledRows
 from assay.labelled.splits import SplitReport, split_report
@@ -98,17 +98,7 @@ def prepare_given(
 
 
 def _read(settings: TrainSettings, patterns: tuple[str, ...]) -> LabelledRows:
-    rows = read_labelled(
-        patterns,
-        task=settings.predicts,
-        text_column=settings.text_column,
-        text_pair_column=settings.text_pair_column,
-        label_column=settings.label_column,
-        group_column=settings.group_column,
-        id_column=settings.id_column,
-        format=settings.format,
-        delimiter=settings.delimiter,
-    )
+    rows = read_labelled(patterns, settings, task=settings.predicts)
     return rows if settings.limit_rows is None else rows.sample(settings.limit_rows, seed=settings.seed)
 
 
@@ -206,7 +196,7 @@ def _unmeasured(report: SplitReport) -> Iterator[str]:
 
 
 def _not_kept(
-    hashes: Mapping[Kind, Mapping[str, HashArray]], kept: Mapping[str, Mapping[str, str]]
+    hashes: Mapping[HashKind, Mapping[str, HashArray]], kept: Mapping[str, Mapping[str, str]]
 ) -> Iterator[str]:
     for kind, columns in hashes.items():
         for role in columns:

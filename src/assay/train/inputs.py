@@ -90,11 +90,6 @@ def encode_rows(encoder: Encoder, rows: LabelledRows, task: Task, names: tuple[s
     )
 
 
-def with_weights(rows: EncodedRows, weights: NDArray[np.float32]) -> EncodedRows:
-    """The rows with these weights, [N]."""
-    return replace(rows, weights=weights)
-
-
 def encode_split(settings: TrainSettings, prepared: Prepared, vocab_size: int) -> EncodedSplit:
     """Both sides as token ids and targets, weighted as the settings say; `vocab_size` is the model's.
 
@@ -113,7 +108,7 @@ def encode_split(settings: TrainSettings, prepared: Prepared, vocab_size: int) -
         )
     if settings.class_weights == "balanced" and settings.predicts is Task.SINGLE_LABEL:
         weights = balanced_weights(train_rows.targets, len(prepared.names))
-        train_rows = with_weights(train_rows, weights)
+        train_rows = replace(train_rows, weights=weights)
     return EncodedSplit(train=train_rows, validation=validation_rows)
 
 

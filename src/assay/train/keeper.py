@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -23,9 +22,9 @@ from assay.train.gradients import Gradients
 from assay.train.history import History
 from assay.train.inputs import EncodedSplit
 from assay.train.loop import Best, Interrupted, Snapshot, is_sharded
-from assay.train.model import PackedClassifier, PaddedClassifier
+from assay.train.model import PackedClassifier, PaddedClassifier, trained_parameters
 from assay.train.parts import Parts
-from assay.train.settings import STEP_OF, TrainSettings, step_of
+from assay.train.settings import STEP_OF, TrainSettings, rows_of_step, step_of
 from assay.train.sharded import ShardedGradients, load_tensors, spread_like, wholes
 
 _log = logging.getLogger(__name__)
@@ -101,7 +100,10 @@ class Keeper:
         Waits for the one before, and raises StorageError where that could not be written.
         """
         self.finish()
-        model, optimizer = wholes(self._trained()), self._gradients.state_of(self._optimizer)
+        model, optimizer = (
+            wholes(trained_parameters(self._classifier)),
+            self._gradients.state_of(self._optimizer),
+        )
         best = self._new_best(snapshot.best)
         if self._world.rank:
             return
@@ -167,7 +169,7 @@ class Keeper:
                 f"{path}: settings, rows, base or documents a step are not those of that training; "
                 "use them again, or start again with --overwrite"
             )
-        trained = self._trained()
+        trained = trained_parameters(self._classifier)
         assert set(trained) == set(checkpoint.model), "the fingerprint holds one architecture"
         load_tensors(self._classifier, checkpoint.model)
         self._gradients.load_state(self._optimizer, checkpoint.optimizer)
@@ -195,9 +197,6 @@ class Keeper:
         self._best_step = best.validation.step
         return BestWeights(step=best.validation.step, model=wholes(best.weights))
 
-    def _trained(self) -> dict[str, torch.Tensor]:
-        return {name: each for name, each in self._classifier.named_parameters() if each.requires_grad}
-
 
 def decisive(settings: TrainSettings) -> dict[str, object]:
     """The settings that decide the numbers of a training, but for those that make a step of so many rows."""
@@ -209,7 +208,7 @@ def _fingerprint(
     settings: TrainSettings, parts: Parts, names: tuple[str, ...], rows: EncodedSplit, world: World
 ) -> str:
     """Hash of all that decides the numbers of a training."""
-    rows_per_step = math.prod(step_of(settings, world.world_size).values())
+    rows_per_step = rows_of_step(step_of(settings, world.world_size))
     digest = hashlib.blake2b(digest_size=16)
     for part in (decisive(settings), rows_per_step, parts.names, names, world.device.type):
         digest.update(json.dumps(part, sort_keys=True, default=str).encode())

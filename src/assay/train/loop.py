@@ -32,7 +32,7 @@ from assay.train.batches import (
 from assay.train.distributed import World
 from assay.train.history import History, Listener, TrainProgress, Validation, cost
 from assay.train.inputs import EncodedSplit, TrainBatch, filled_shape, host_batch, pinned
-from assay.train.model import TrainableClassifier
+from assay.train.model import TrainableClassifier, trained_parameters
 from assay.train.predict import predict, too_large
 from assay.train.readings import DeviceMark, Figures
 from assay.train.settings import TrainSettings
@@ -315,7 +315,7 @@ class Loop:
         while len(self._on_their_way) > but_newest:
             self._note(self._on_their_way.popleft())
 
-    def _note(self, of_steps: "Figures") -> None:
+    def _note(self, of_steps: Figures) -> None:
         """Write down and tell of the next steps, with the time at which the last of them ended."""
         figures = of_steps.wait()
         # losses are shares of each step's, so that ranks add up; norms are the same on each
@@ -389,13 +389,9 @@ class Loop:
         logits_NC = predict(
             self._classifier, rows, world=self._world, max_batch_tokens=settings.max_batch_tokens
         )
-        low, high = settings.int_score_min, settings.int_score_max
         task = settings.predicts
         found = metrics.validation_metrics(
-            task,
-            apply_link(logits_NC, task),
-            rows.targets,
-            None if low is None or high is None else (low, high),
+            task, apply_link(logits_NC, task), rows.targets, settings.int_score
         )
         since = history.validations[-1].step if history.validations else 0
         history.seconds = self._seconds()
@@ -422,8 +418,8 @@ class Loop:
         return patience is not None and self._patience_used >= patience
 
     def _trained_tensors(self) -> dict[str, torch.Tensor]:
-        module = cast("torch.nn.Module", self._classifier)
-        return {name: each.detach().clone() for name, each in module.named_parameters() if each.requires_grad}
+        trained = trained_parameters(cast("torch.nn.Module", self._classifier))
+        return {name: each.detach().clone() for name, each in trained.items()}
 
     # ------------------------------------------------------------ the rest
 

@@ -121,6 +121,11 @@ def make_classifier(
     return kind(model, dtype=dtype, gradient_checkpointing=gradient_checkpointing)
 
 
+def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training changes, by name: those that are not frozen."""
+    return {name: each for name, each in module.named_parameters() if each.requires_grad}
+
+
 def live_tensors(
     module: nn.Module, prefix: str = "", *, without: Collection[nn.Module] = ()
 ) -> dict[str, torch.Tensor]:

@@ -3,7 +3,6 @@
 Another part is a function of the same form, handed to `fit`; ranks call it alike and must get the same.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,14 +16,14 @@ from assay.train.inputs import EncodedRows
 from assay.train.loop import BatchSampler, Stepper
 from assay.train.model import TrainableClassifier
 from assay.train.objective import TaskLoss, positive_weights
-from assay.train.settings import TrainSettings, step_of
+from assay.train.settings import TrainSettings, rows_of_step, step_of
 from assay.train.sharded import ShardedGradients
 from assay.train.step import Objective, PassStepper
 
 
 def shuffled(settings: TrainSettings, rows: EncodedRows, num_ranks: int) -> BatchSampler:
     """Each row once an epoch, shuffled by the seed."""
-    rows_per_step = math.prod(step_of(settings, num_ranks).values())
+    rows_per_step = rows_of_step(step_of(settings, num_ranks))
     return ShuffledSampler(num_rows=rows.num_rows, rows_per_step=rows_per_step, seed=settings.seed)
 
 

@@ -1,20 +1,21 @@
 """What can be known of a training's folders before any row is read: `out`, the base, what lies there."""
 
 import json
-import math
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from assay.bundle.publish import check_out
+from assay.data.storage import writable_place
 from assay.errors import RefusedError, StorageError, UsageError
 from assay.extras import need_packages
 from assay.labelled.read import local_paths
+from assay.model.checkpoint import Checkpoint
+from assay.model.pretrained import transformers_config
 from assay.train import checkpoints
-from assay.train.base import base_checkpoint, base_config
+from assay.train.base import base_checkpoint
 from assay.train.keeper import decisive
-from assay.train.settings import STEP_OF, TrainSettings, step_of
+from assay.train.settings import STEP_OF, TrainSettings, rows_of_step, step_of
 
 
 def check_places(settings: TrainSettings, *, num_ranks: int) -> None:
@@ -29,14 +30,15 @@ def check_places(settings: TrainSettings, *, num_ranks: int) -> None:
     check_out(out, overwrite=settings.overwrite)
     if settings.overwrite:
         _refuse_to_bury(settings, out)
-    base_config(settings.base)
-    limit = base_checkpoint(settings.base).max_length
+    checkpoint = base_checkpoint(settings.base)
+    transformers_config(checkpoint)
+    limit = checkpoint.max_length
     if settings.max_length > limit:
         raise UsageError(
             f"max_length={settings.max_length}; {settings.base} takes {limit:,} tokens; set max_length={limit}"
         )
     _check_packages(settings)
-    _check_room(settings, out)
+    _check_room(settings, out, checkpoint)
     _check_interrupted(settings, num_ranks)
 
 
@@ -60,14 +62,10 @@ def _refuse_to_bury(settings: TrainSettings, out: Path) -> None:
         raise UsageError(f"{inside[0]} lies in out={settings.out}, which is overwritten; name another out")
 
 
-def _check_room(settings: TrainSettings, out: Path) -> None:
+def _check_room(settings: TrainSettings, out: Path, base: Checkpoint) -> None:
     """Raise `StorageError` where nothing can be written beside `out`, or less than the bundle and a checkpoint."""
-    place = next(each for each in out.parents if each.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise StorageError(
-            f"{place}: a folder that can be written to is needed for out={settings.out}; name another"
-        )
-    size = sum(file.stat().st_size for file in base_checkpoint(settings.base).files)
+    place = writable_place(out, f"out={settings.out}")
+    size = sum(file.stat().st_size for file in base.files)
     disk = shutil.disk_usage(place)
     if disk.total and disk.free < 2 * size:
         raise StorageError(
@@ -86,7 +84,7 @@ def _check_interrupted(settings: TrainSettings, num_ranks: int) -> None:
         values: Any = checkpoints.values_of(path)
         before = {**values.get("settings", {}), **values.get("step_of", step_of(settings, num_ranks))}
         now = json.loads(json.dumps({**decisive(settings), **step_of(settings, num_ranks)}))
-        if math.prod(before[name] for name in STEP_OF) == math.prod(now[name] for name in STEP_OF):
+        if rows_of_step(before) == rows_of_step(now):
             before = {name: value for name, value in before.items() if name not in STEP_OF}
         changed = [f"{name}={before[name]!r}" for name in before if before[name] != now.get(name)]
         if changed:

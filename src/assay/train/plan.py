@@ -7,15 +7,16 @@ import numpy as np
 import torch
 
 from assay.labelled.splits import SplitReport
+from assay.model.pretrained import transformers_config
 from assay.telemetry import format_number_of
-from assay.train.base import base_config
+from assay.train.base import base_checkpoint
 from assay.train.batches import IndexArray, num_warmup_steps
 from assay.train.datasets import prepare_rows
 from assay.train.inputs import EncodedRows, encode_split
 from assay.train.parts import Parts
 from assay.train.places import check_places
 from assay.train.resources import choose_precision, describe_device, num_processes, num_ranks
-from assay.train.settings import TrainSettings, step_of
+from assay.train.settings import TrainSettings, rows_of_step, step_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +114,7 @@ def plan(settings: TrainSettings) -> TrainPlan:
     num_devices = max(num_processes(settings), num_ranks())
     check_places(settings, num_ranks=num_devices)
     prepared = prepare_rows(settings)
-    config = base_config(settings.base)
+    config = transformers_config(base_checkpoint(settings.base))
     rows = encode_split(settings, prepared, getattr(config, "vocab_size", 1 << 31))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     per_epoch = Parts().sampler(settings, rows.train, num_devices).num_epoch_steps
@@ -129,7 +130,7 @@ def plan(settings: TrainSettings) -> TrainPlan:
         device=describe_device(device),
         num_devices=num_devices,
         precision=choose_precision(settings, device),
-        rows_per_step=int(np.prod([*step_of(settings, num_devices).values()])),
+        rows_per_step=rows_of_step(step_of(settings, num_devices)),
         tokens_per_step=round(rows.train.lengths.sum() / per_epoch),
         num_steps=num_steps,
         num_warmup_steps=num_warmup_steps(settings.warmup_share, num_steps),

@@ -57,7 +57,6 @@ def _description(trained: Trained) -> Description:
     settings, prepared = trained.settings, trained.prepared
     labels = prepared.train.labels
     counted = Counter(name for label in labels for name in names_of(label))
-    low, high = settings.int_score_min, settings.int_score_max
     return Description(
         assay_version=__version__,
         created=trained.created,
@@ -65,7 +64,7 @@ def _description(trained: Trained) -> Description:
         labels=prepared.names,
         max_length=settings.max_length,
         is_pair=prepared.train.text_pairs is not None,
-        int_score=None if low is None or high is None else (low, high),
+        int_score=settings.int_score,
         provenance={
             "settings": {**asdict(settings), "out": None},
             "num_train_rows": prepared.train.num_rows,

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from assay import charts, metrics
 from assay.labelled.labels import Targets
-from assay.labelled.rows import LabelledRows
-from assay.metrics import TITLES
+from assay.metrics import TITLES, format_value
 from assay.pages import Facts, Figure, Section, Table, confusion_section, regression_section, render_page
 from assay.tasks import Task
 from assay.telemetry import format_duration, format_rate
@@ -34,9 +33,6 @@ SMOOTHED_SHARE = 0.04
 LISTED_LABELS = 100
 LISTED_VALIDATIONS = 100
 WORST_ROWS = 20
-TEXT_CHARACTERS = 200
-_ROUGH_CHARACTERS = 4_000
-"""Read of a text before white space is taken together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +116,7 @@ def _highlights(trained: Trained) -> Facts:
     found = trained.best.metrics
     names = [name for name in trained.settings.predicts.best_by if name in found]
     return [
-        *((TITLES[name], _value(found[name])) for name in names),
+        *((TITLES[name], format_value(found[name])) for name in names),
         ("training rows", f"{trained.prepared.train.num_rows:,}"),
         ("validation rows", f"{trained.prepared.validation.num_rows:,}"),
         ("time", format_duration(trained.history.seconds)),
@@ -213,8 +209,8 @@ def _validations(trained: Trained) -> Section:
         (
             f"{each.step:,}{' (chosen)' if each.step == best.step else ''}",
             f"{each.epoch:.2f}",
-            _value(each.train_loss),
-            *(_value(each.metrics[name]) for name in names),
+            format_value(each.train_loss),
+            *(format_value(each.metrics[name]) for name in names),
         )
         for each in listed
     ]
@@ -319,8 +315,8 @@ def _ratio(part: int, whole: int) -> str:
 def _regression(trained: Trained) -> list[Section]:
     values_N, targets_N = trained.logits_NC[:, 0], trained.targets
     sections = [regression_section("Validation rows", values_N, targets_N)]
-    low, high = trained.settings.int_score_min, trained.settings.int_score_max
-    if low is not None and high is not None:
+    if trained.settings.int_score is not None:
+        low, high = trained.settings.int_score
         true_N, said_N = (metrics.whole_scores(each, low, high) - low for each in (targets_N, values_N))
         names = [str(score) for score in range(low, high + 1)]
         matrix = metrics.confusion_matrix(true_N, said_N, len(names))
@@ -348,7 +344,7 @@ def _worst(trained: Trained) -> Section:
             _prediction(trained, row),
             f"{losses_N[row]:.3f}",
         ]
-        table.append((*cells, _text(rows, row)) if settings.report_texts else tuple(cells))
+        table.append((*cells, rows.beginning(row)) if settings.report_texts else tuple(cells))
     wrong = int(is_wrong_N.sum())
     of_all = f" of the {wrong:,} wrong ones" if wrong > len(table) else ""
     note = "" if is_regression else f"{wrong:,} of {rows.num_rows:,} validation rows are classified wrong. "
@@ -395,16 +391,6 @@ def _prediction(trained: Trained, row: int) -> str:
         return ", ".join(name for name, logit in zip(names, logits_C, strict=True) if logit >= 0) or "none"
     at = int(logits_C.argmax())
     return f"{names[at]} ({metrics.softmax(logits_C)[at]:.0%})"
-
-
-def _text(rows: LabelledRows, row: int) -> str:
-    parts = [rows.texts[row]] if rows.text_pairs is None else [rows.texts[row], rows.text_pairs[row]]
-    return " | ".join(_shorten(part) for part in parts)
-
-
-def _shorten(text: str) -> str:
-    text = " ".join(text[:_ROUGH_CHARACTERS].split())
-    return text if len(text) <= TEXT_CHARACTERS else text[: TEXT_CHARACTERS - 1] + "…"
 
 
 # ---------------------------------------------------------------- rows, settings, speed
@@ -479,13 +465,6 @@ def _speed(trained: Trained) -> Facts:
         used = history.num_tokens * trained.effort.flops_per_token / seconds / peak
         facts.append(("MFU: share of a measured matrix product", f"{used:.1%} of {peak / 1e12:,.0f} TFLOP/s"))
     return facts
-
-
-def _value(value: float) -> str:
-    """Four digits after the point, or four in all where a number is large."""
-    if math.isnan(value):
-        return "undefined"
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.4g}"
 
 
 def _last(path: str) -> str:

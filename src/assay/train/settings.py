@@ -1,12 +1,13 @@
 """What `assay train` can be told. Imports nothing heavy, so that the command line starts fast."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from assay.data.settings import SourceFormat, Texts
 from assay.engine.settings import CpuThreads
 from assay.errors import UsageError
-from assay.labelled.settings import LabelColumns
+from assay.labelled.settings import LabelledSources
 from assay.settings import AUTO_OR_COUNT, COUNT, within
 from assay.tasks import MetricName, Task, TaskName
 
@@ -17,7 +18,7 @@ Schedule = Literal["linear", "cosine", "constant"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(LabelColumns, Texts, SourceFormat, CpuThreads):
+class TrainSettings(LabelledSources, CpuThreads):
     """Fine-tuning of one classifier."""
 
     base: str
@@ -143,11 +144,23 @@ class TrainSettings(LabelColumns, Texts, SourceFormat, CpuThreads):
         return Task(self.task)
 
     @property
+    def int_score(self) -> tuple[int, int] | None:
+        """Regression: least and greatest whole score; None where there are none."""
+        if self.int_score_min is None or self.int_score_max is None:
+            return None
+        return self.int_score_min, self.int_score_max
+
+    @property
     def chosen_by(self) -> MetricName:
         """The validation metric that chooses the checkpoint."""
         return self.best_by or self.predicts.best_by[0]
 
 
 def step_of(settings: TrainSettings, num_ranks: int) -> dict[str, int]:
-    """What makes a step of so many rows, by name; their product decides the numbers."""
+    """What makes a step of so many rows, by name."""
     return dict(zip(STEP_OF, (settings.batch_size, settings.gradient_accumulation, num_ranks), strict=True))
+
+
+def rows_of_step(step: Mapping[str, int]) -> int:
+    """Rows of a step that is made of this, all ranks together; that number decides what is learned."""
+    return math.prod(step[name] for name in STEP_OF)

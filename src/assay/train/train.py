@@ -32,7 +32,13 @@ from assay.train.inputs import EncodedSplit, encode_split
 from assay.train.keeper import Keeper
 from assay.train.launch import launch, stop_signals
 from assay.train.loop import Best, Loop, is_sharded
-from assay.train.model import PackedClassifier, PaddedClassifier, make_classifier, state_for_saving
+from assay.train.model import (
+    PackedClassifier,
+    PaddedClassifier,
+    make_classifier,
+    state_for_saving,
+    trained_parameters,
+)
 from assay.train.optimizer import layer_stack, make_optimizer, parameter_groups
 from assay.train.parts import Parts
 from assay.train.places import check_places
@@ -304,7 +310,7 @@ def _set_up(settings: TrainSettings, prepared: Prepared, world: World, on_phase:
     sharded = is_sharded(settings, world)
     if sharded:
         shard(classifier, layer_stack(model)[0], world=world, dtype=dtype)
-    trained = {name: each for name, each in classifier.named_parameters() if each.requires_grad}
+    trained = trained_parameters(classifier)
     gradients = (
         ShardedGradients(classifier, trained)
         if sharded

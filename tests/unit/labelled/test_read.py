@@ -11,6 +11,8 @@ import pytest
 
 from assay.errors import SourceError
 from assay.labelled.read import read_labelled
+from assay.labelled.settings import LabelledSources
+from assay.tasks import Task
 
 ARROW, CSV, JSONL, PARQUET = "rows.arrow", "rows.csv", "rows.jsonl", "rows.parquet"
 
@@ -19,7 +21,7 @@ ARROW, CSV, JSONL, PARQUET = "rows.arrow", "rows.csv", "rows.jsonl", "rows.parqu
 def read(tmp_path):
     """Writes columns under a name, in the format of its ending, and reads them back as labelled rows."""
 
-    def read_back(name, columns, **options):
+    def read_back(name, columns, *, task=Task.SINGLE_LABEL, **options):
         path = tmp_path / name
         columns = {"text": [f"text {row}" for row in range(len(next(iter(columns.values()))))], **columns}
         if name == PARQUET:
@@ -33,8 +35,7 @@ def read(tmp_path):
             path.write_text("".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows))
         else:
             pcsv.write_csv(pa.table(columns), path)
-        options = {"text_column": "text", "label_column": "label", **options}
-        return read_labelled([str(path)], **options)
+        return read_labelled([str(path)], LabelledSources(**options), task=task)
 
     return read_back
 
@@ -88,12 +89,12 @@ def test_every_arrow_type_of_text_is_a_label(read, column):
 )
 def test_label_sets_come_from_lists(read, name, values, expected):
     """Lists of strings or numbers, or JSON arrays as text; a row without labels is legal."""
-    assert read(name, {"label": values}, task="multi_label").labels == expected
+    assert read(name, {"label": values}, task=Task.MULTI_LABEL).labels == expected
 
 
 def test_label_sets_come_from_csv_as_json_arrays(read):
     """CSV has no lists: the field holds a JSON array."""
-    rows = read(CSV, {"label": ['["a", "b"]', "[]", "[7]"]}, task="multi_label")
+    rows = read(CSV, {"label": ['["a", "b"]', "[]", "[7]"]}, task=Task.MULTI_LABEL)
     assert rows.labels == (("a", "b"), (), ("7",))
 
 
@@ -102,7 +103,7 @@ def test_label_sets_come_from_csv_as_json_arrays(read):
 )
 def test_every_kind_of_list_is_a_label_set(read, kind):
     """Large, fixed-size and view lists read alike."""
-    assert read(ARROW, {"label": pa.array([["a"], ["b"]], kind)}, task="multi_label").labels == (
+    assert read(ARROW, {"label": pa.array([["a"], ["b"]], kind)}, task=Task.MULTI_LABEL).labels == (
         ("a",),
         ("b",),
     )
@@ -112,14 +113,16 @@ def test_every_kind_of_list_is_a_label_set(read, kind):
 @pytest.mark.parametrize("values", [[1, 2, 5], [1.5, -2.0, 3e-3], ["1", " 2.5", "-3e2"]])
 def test_regression_targets_are_numbers(read, name, values):
     """Numeric columns, and numbers as text."""
-    assert read(name, {"label": values}, task="regression").labels == tuple(float(value) for value in values)
+    assert read(name, {"label": values}, task=Task.REGRESSION).labels == tuple(
+        float(value) for value in values
+    )
 
 
 @pytest.mark.parametrize("kind", [pa.float32(), pa.float16(), pa.uint8(), pa.int64(), pa.decimal128(5, 2)])
 def test_every_numeric_type_is_a_target(read, kind):
     """Whatever its width."""
     values = [decimal.Decimal(value) if pa.types.is_decimal(kind) else value for value in (1, 2)]
-    assert read(PARQUET, {"label": pa.array(values).cast(kind)}, task="regression").labels == (1.0, 2.0)
+    assert read(PARQUET, {"label": pa.array(values).cast(kind)}, task=Task.REGRESSION).labels == (1.0, 2.0)
 
 
 @pytest.mark.parametrize("name", [JSONL, CSV])
@@ -127,7 +130,7 @@ def test_targets_may_begin_with_whole_numbers(read, name):
     """A thousand whole scores and then 3.5: no type was promised by the first rows."""
     values = [1] * 1200 + [3.5]
     columns = {"label": values if name == JSONL else [str(value) for value in values]}
-    assert read(name, columns, task="regression").labels == tuple(float(value) for value in values)
+    assert read(name, columns, task=Task.REGRESSION).labels == tuple(float(value) for value in values)
 
 
 @pytest.mark.parametrize("name", [JSONL, CSV])
@@ -238,7 +241,7 @@ def test_rows_that_cannot_be_used_are_counted_and_refused(read, name, columns, o
 def test_a_text_where_a_list_is_wanted_is_shown_with_its_form(read, name, value, form):
     """The value seen, and how it would be written."""
     with pytest.raises(SourceError) as caught:
-        read(name, {"label": ['["a"]', value]}, task="multi_label")
+        read(name, {"label": ['["a"]', value]}, task=Task.MULTI_LABEL)
     assert f"row 1 (from 0), {value!r}" in str(caught.value)
     assert f"JSON array as text: {form}; for one label a row the task is single_label" in str(caught.value)
 
@@ -297,5 +300,5 @@ def test_no_rows_are_refused(read):
 def test_labelled_rows_of_any_delimiter(tmp_path):
     """A delimiter that is named holds for labelled rows as for any source."""
     (tmp_path / "a.csv").write_text("text|label\na, b|x\nc;d|y\n")
-    rows = read_labelled([str(tmp_path / "a.csv")], text_column="text", label_column="label", delimiter="|")
+    rows = read_labelled([str(tmp_path / "a.csv")], LabelledSources(delimiter="|"), task=Task.SINGLE_LABEL)
     assert (rows.texts, rows.labels) == (("a, b", "c;d"), ("x", "y"))

@@ -31,3 +31,12 @@ def test_a_sample_is_of_the_seed_and_in_order():
     assert len(set(first.texts)) == 10
     assert list(first.labels) == sorted(first.labels)
     assert ROWS.sample(3, seed=0) == ROWS.sample(9, seed=0) == ROWS
+
+
+def test_the_beginning_of_a_row_is_one_line():
+    """White space is taken together, a long text is cut, and of a pair both texts are shown."""
+    rows = LabelledRows(texts=("a\n b", "c" * 300), labels=("x", "y"))
+    assert rows.beginning(0) == "a b"
+    assert rows.beginning(1) == "c" * 199 + "…"
+    pairs = LabelledRows(texts=("a",), labels=("x",), text_pairs=(" b ",))
+    assert pairs.beginning(0) == "a | b"
