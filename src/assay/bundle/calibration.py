@@ -8,7 +8,7 @@ from typing import cast, get_args
 
 from assay.bundle.description import FORMAT_VERSION, check_version, pretty
 from assay.bundle.publish import storage_errors
-from assay.data.storage import sync_folder
+from assay.data.syncing import sync_folder
 from assay.errors import BundleError
 from assay.model.checkpoint import JsonObject, brief, is_number, read_json
 from assay.outcome.calibration import Calibration, Steps

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from assay.data.storage import sync_file, sync_folder
+from assay.data.syncing import sync_file, sync_folder
 from assay.errors import StorageError, UsageError
 
 

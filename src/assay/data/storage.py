@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
+from assay.data.syncing import sync_file, sync_folder
 from assay.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -348,28 +349,6 @@ def _make_folder(folder: Path) -> None:
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     sync_folder(folder.parent)
-
-
-def sync_file(path: Path) -> None:
-    """Make what was written to a file survive a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a loss of power: what was made, renamed or removed there."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network filesystems cannot sync a folder; their rename is durable or nothing is.
-        if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP}:
-            raise
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -30,7 +30,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from assay.data.storage import sync_file, sync_folder, writing
+from assay.data.storage import writing
+from assay.data.syncing import sync_file, sync_folder
 from assay.errors import CheckError, RefusedError, UsageError
 
 FORMAT_VERSION = 2

@@ -7,7 +7,7 @@ a warning line.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from assay.errors import InputError
@@ -67,7 +67,8 @@ def prepare_rows(settings: TrainSettings) -> Prepared:
         seed=settings.seed,
     )
     division = divide(rows, task, rules)
-    return _prepared(settings, division.train, division.validation, division.report, division.warnings)
+    sides = {"train": division.train, "validation": division.validation}
+    return _prepared(settings, sides, hashes_of(sides), division.report, division.warnings)
 
 
 def prepare_given(
@@ -91,10 +92,11 @@ def prepare_given(
     check_labels(train_rows.labels, task)
     check_labels(validation_rows.labels, task)
     sides = {"train": train_rows, "validation": validation_rows}
-    check_apart(hashes_of(sides), num_validation_rows=validation_rows.num_rows)
+    hashes = hashes_of(sides)
+    check_apart(hashes, num_validation_rows=validation_rows.num_rows)
     report = split_report({role: rows.labels for role, rows in sides.items()}, task)
     warnings = _near_crossings(train_rows, validation_rows) if settings.near_duplicates else ()
-    return _prepared(settings, train_rows, validation_rows, report, tuple(warnings))
+    return _prepared(settings, sides, hashes, report, warnings)
 
 
 def _read(settings: TrainSettings, patterns: tuple[str, ...]) -> LabelledRows:
@@ -104,13 +106,13 @@ def _read(settings: TrainSettings, patterns: tuple[str, ...]) -> LabelledRows:
 
 def _prepared(
     settings: TrainSettings,
-    train: LabelledRows,
-    validation: LabelledRows,
+    sides: Mapping[str, LabelledRows],
+    hashes: Mapping[HashKind, Mapping[str, HashArray]],
     report: SplitReport,
-    warnings: Sequence[str],
+    warnings: Iterable[str],
 ) -> Prepared:
+    train, validation = sides["train"], sides["validation"]
     names = _checked_names(train.labels, validation.labels, settings)
-    hashes = hashes_of({"train": train, "validation": validation})
     provenance = packed_provenance(hashes)
     return Prepared(
         train=train,

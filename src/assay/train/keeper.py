@@ -16,16 +16,15 @@ from assay.errors import InputError, RefusedError
 from assay.model.checkpoint import read_checkpoint
 from assay.train import checkpoints, distributed
 from assay.train.checkpoints import BestWeights, TrainCheckpoint
-from assay.train.datasets import Prepared
 from assay.train.distributed import World
-from assay.train.gradients import Gradients
 from assay.train.history import History
 from assay.train.inputs import EncodedSplit
+from assay.train.learner import Learner
 from assay.train.loop import Best, Interrupted, Snapshot, is_sharded
-from assay.train.model import PackedClassifier, PaddedClassifier, trained_parameters
+from assay.train.model import trained_parameters
 from assay.train.parts import Parts
 from assay.train.settings import STEP_OF, TrainSettings, rows_of_step, step_of
-from assay.train.sharded import ShardedGradients, load_tensors, spread_like, wholes
+from assay.train.sharded import load_tensors, spread_like, wholes
 
 _log = logging.getLogger(__name__)
 _CHANGES_NO_NUMBER = frozenset(
@@ -54,22 +53,18 @@ class Keeper:
     def __init__(
         self,
         settings: TrainSettings,
-        prepared: Prepared,
+        names: tuple[str, ...],
         rows: EncodedSplit,
-        classifier: PackedClassifier | PaddedClassifier,
-        optimizer: torch.optim.AdamW,
-        gradients: Gradients | ShardedGradients,
+        learner: Learner,
         *,
         parts: Parts,
         world: World,
     ) -> None:
         self._folder = checkpoints.training_folder(settings.out)
         self._settings = settings
-        self._classifier = classifier
-        self._optimizer = optimizer
-        self._gradients = gradients
+        self._learner = learner
         self._world = world
-        self._fingerprint = _fingerprint(settings, parts, prepared.names, rows, world)
+        self._fingerprint = _fingerprint(settings, parts, names, rows, world)
         self._best_step: int | None = None
         """Of the best weights that were copied last."""
         self._best_name: str | None = None
@@ -100,10 +95,9 @@ class Keeper:
         Waits for the one before, and raises StorageError where that could not be written.
         """
         self.finish()
-        model, optimizer = (
-            wholes(trained_parameters(self._classifier)),
-            self._gradients.state_of(self._optimizer),
-        )
+        learner = self._learner
+        model = wholes(trained_parameters(learner.classifier))
+        optimizer = learner.gradients.state_of(learner.optimizer)
         best = self._new_best(snapshot.best)
         if self._world.rank:
             return
@@ -163,16 +157,16 @@ class Keeper:
             checkpoints.refuse_damaged(self._folder)
             _log.warning("%s: no checkpoint to go on from; beginning at step 1", self._folder)
             return None
-        checkpoint = checkpoints.load(path)
+        learner, checkpoint = self._learner, checkpoints.load(path)
         if checkpoint.fingerprint != self._fingerprint:
             raise RefusedError(
                 f"{path}: settings, rows, base or documents a step are not those of that training; "
                 "use them again, or start again with --overwrite"
             )
-        trained = trained_parameters(self._classifier)
+        trained = trained_parameters(learner.classifier)
         assert set(trained) == set(checkpoint.model), "the fingerprint holds one architecture"
-        load_tensors(self._classifier, checkpoint.model)
-        self._gradients.load_state(self._optimizer, checkpoint.optimizer)
+        load_tensors(learner.classifier, checkpoint.model)
+        learner.gradients.load_state(learner.optimizer, checkpoint.optimizer)
         values: Any = checkpoint.values
         history = History.from_json(values["history"])
         best = None

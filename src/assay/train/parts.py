@@ -6,18 +6,14 @@ Another part is a function of the same form, handed to `fit`; ranks call it alik
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from assay.tasks import Task
 from assay.train.batches import ShuffledSampler
 from assay.train.distributed import World
-from assay.train.gradients import Gradients
 from assay.train.inputs import EncodedRows
+from assay.train.learner import Learner
 from assay.train.loop import BatchSampler, Stepper
-from assay.train.model import TrainableClassifier
 from assay.train.objective import TaskLoss, positive_weights
 from assay.train.settings import TrainSettings, rows_of_step, step_of
-from assay.train.sharded import ShardedGradients
 from assay.train.step import Objective, PassStepper
 
 
@@ -37,19 +33,10 @@ def task_loss(settings: TrainSettings, rows: EncodedRows) -> Objective:
     )
 
 
-def pass_stepper(
-    settings: TrainSettings,
-    classifier: TrainableClassifier,
-    optimizer: torch.optim.AdamW,
-    gradients: Gradients | ShardedGradients,
-    objective: Objective,
-    world: World,
-) -> Stepper:
+def pass_stepper(settings: TrainSettings, learner: Learner, objective: Objective, world: World) -> Stepper:
     """AdamW with clipped gradients, pass by pass; on a GPU replayed from graphs where passes can be."""
     return PassStepper(
-        classifier,
-        optimizer,
-        gradients,
+        learner,
         objective,
         world=world,
         max_gradient_norm=settings.max_gradient_norm,
@@ -65,18 +52,8 @@ class Parts:
     """From the training rows and the number of ranks."""
     objective: Callable[[TrainSettings, EncodedRows], Objective] = task_loss
     """From the training rows."""
-    stepper: Callable[
-        [
-            TrainSettings,
-            TrainableClassifier,
-            torch.optim.AdamW,
-            Gradients | ShardedGradients,
-            Objective,
-            World,
-        ],
-        Stepper,
-    ] = pass_stepper
-    """From the classifier on its device, its optimizer and gradients, and the objective."""
+    stepper: Callable[[TrainSettings, Learner, Objective, World], Stepper] = pass_stepper
+    """From the classifier on its device with its optimizer and gradients, and the objective."""
 
     @property
     def names(self) -> tuple[str, ...]:

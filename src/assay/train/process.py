@@ -1,11 +1,11 @@
 """One rank of a training that `train` started: `python -m assay.train.process`, its settings on stdin."""
 
 import sys
-from dataclasses import asdict
 from typing import Any
 
 from assay.processes import Json
 from assay.telemetry import configure_logging
+from assay.train.events import telling
 from assay.train.launch import SendEvent, child_main
 from assay.train.settings import TrainSettings
 from assay.train.train import train_here
@@ -17,11 +17,12 @@ def body(job: Json, send: SendEvent) -> object:
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in job.items()
     }
+    listener = telling(send)
     report = train_here(
         TrainSettings(**values),
-        on_progress=lambda progress: send({"event": "progress", "value": asdict(progress)}),
-        on_message=lambda line: send({"event": "message", "value": line}),
-        on_phase=lambda phase: send({"event": "phase", "value": phase}),
+        on_progress=listener.on_progress,
+        on_message=listener.on_message,
+        on_phase=listener.on_phase,
     )
     return report.to_json()
 

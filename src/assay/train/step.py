@@ -15,11 +15,9 @@ import torch
 from assay.engine.graphs import recording
 from assay.train import distributed
 from assay.train.distributed import World
-from assay.train.gradients import Gradients
 from assay.train.inputs import Shape, TrainBatch, tensors_of
-from assay.train.model import TrainableClassifier
+from assay.train.learner import Learner
 from assay.train.optimizer import set_learning_rate
-from assay.train.sharded import ShardedGradients
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,22 +55,19 @@ class PassStepper:
 
     def __init__(
         self,
-        classifier: TrainableClassifier,
-        optimizer: torch.optim.AdamW,
-        gradients: Gradients | ShardedGradients,
+        learner: Learner,
         objective: Objective,
         *,
         world: World,
         max_gradient_norm: float,
         records: bool = True,
     ) -> None:
-        """`optimizer`: of what `gradients` have this rank update.
+        """`records`: whether passes may be replayed from graphs.
 
-        `records`: whether passes may be replayed from graphs; only packed ones on a GPU are, and none
-        whose loss is that of all ranks.
+        Only packed ones on a GPU are, and none whose loss is that of all ranks.
         """
-        self._classifier = classifier
-        self._optimizer = optimizer
+        self._classifier, self._gradients = learner.classifier, learner.gradients
+        self._optimizer = learner.optimizer
         self._objective = objective
         self._world = world
         self._device = device = world.device
@@ -80,10 +75,13 @@ class PassStepper:
         self._on_gpu = device.type == "cuda"
         self.can_cut = not objective.needs_whole_step
         self.records = (
-            records and self._on_gpu and classifier.can_fill and gradients.can_record and self.can_cut
+            records
+            and self._on_gpu
+            and self._classifier.can_fill
+            and self._gradients.can_record
+            and self.can_cut
         )
-        self.wants_token_ids = gradients.wants_token_ids
-        self._gradients = gradients
+        self.wants_token_ids = self._gradients.wants_token_ids
         self._seed = torch.zeros(1, dtype=torch.int64, device=device)
         self._loss = torch.zeros((), device=device)
         self._norm = torch.zeros((), device=device)

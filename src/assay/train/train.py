@@ -26,15 +26,15 @@ from assay.train import checkpoints, distributed
 from assay.train.base import load_model
 from assay.train.datasets import Prepared, prepare_given, prepare_rows
 from assay.train.distributed import World
+from assay.train.events import hear
 from assay.train.gradients import Gradients
 from assay.train.history import History, Listener, OnMessage, OnPhase, OnProgress, TrainProgress, Validation
 from assay.train.inputs import EncodedSplit, encode_split
 from assay.train.keeper import Keeper
 from assay.train.launch import launch, stop_signals
+from assay.train.learner import Learner
 from assay.train.loop import Best, Loop, is_sharded
 from assay.train.model import (
-    PackedClassifier,
-    PaddedClassifier,
     make_classifier,
     state_for_saving,
     trained_parameters,
@@ -153,15 +153,6 @@ def train(
             )
         return train_here(settings, on_progress=on_progress, on_message=on_message, on_phase=on_phase)
     check_places(settings, num_ranks=wanted)
-
-    def hear(event: Mapping[str, Any]) -> None:
-        if event["event"] == "progress":
-            listener.on_progress(TrainProgress(**event["value"]))
-        elif event["event"] == "message":
-            listener.on_message(event["value"])
-        elif event["event"] == "phase":
-            listener.on_phase(event["value"])
-
     folder = checkpoints.training_folder(settings.out)
     listener.on_phase(f"starting {wanted} processes")
     result: Any = launch(
@@ -169,7 +160,7 @@ def train(
         asdict(settings),
         num_processes=wanted,
         way_out=lambda: checkpoints.way_out(folder),
-        on_event=hear,
+        on_event=lambda event: hear(event, listener),
         num_threads=settings.num_threads,
     )
     return TrainReport.from_json(result)
@@ -224,21 +215,13 @@ def _train(settings: TrainSettings, prepared: Prepared, parts: Parts, listener: 
         for line in (str(prepared.split), *prepared.warnings):
             listener.on_message(line)
         ready = _set_up(settings, prepared, world, listener.on_phase)
-        with Keeper(
-            settings,
-            prepared,
-            ready.rows,
-            ready.classifier,
-            ready.optimizer,
-            ready.gradients,
-            parts=parts,
-            world=world,
-        ) as keeper:
+        learner = ready.learner
+        with Keeper(settings, prepared.names, ready.rows, learner, parts=parts, world=world) as keeper:
             objective = parts.objective(settings, ready.rows.train)
             loop = Loop(
                 settings,
-                ready.classifier,
-                parts.stepper(settings, ready.classifier, ready.optimizer, ready.gradients, objective, world),
+                learner.classifier,
+                parts.stepper(settings, learner, objective, world),
                 parts.sampler(settings, ready.rows.train, world.world_size),
                 ready.rows,
                 world=world,
@@ -254,8 +237,8 @@ def _train(settings: TrainSettings, prepared: Prepared, parts: Parts, listener: 
                 recorder.begin(snapshot)
             best = loop.run()
         listener.on_phase("writing the bundle")
-        load_tensors(ready.classifier, best.weights)
-        tensors = wholes(state_for_saving(ready.classifier))
+        load_tensors(learner.classifier, best.weights)
+        tensors = wholes(state_for_saving(learner.classifier))
         trained = _trained(settings, prepared, ready, loop, best, world)
         if world.rank == 0:
             publish(ready.model, tensors, trained, recorder)
@@ -277,10 +260,8 @@ class _Ready:
     """All that the first step needs."""
 
     model: PreTrainedModel
-    classifier: PackedClassifier | PaddedClassifier
+    learner: Learner
     """The model as it is trained, on its device."""
-    optimizer: torch.optim.AdamW
-    gradients: Gradients | ShardedGradients
     rows: EncodedSplit
     precision: torch.dtype
     effort: Effort
@@ -321,9 +302,7 @@ def _set_up(settings: TrainSettings, prepared: Prepared, world: World, on_phase:
     optimizer = make_optimizer(groups, gradients.own, world.device, can_record=can_record)
     return _Ready(
         model=model,
-        classifier=classifier,
-        optimizer=optimizer,
-        gradients=gradients,
+        learner=Learner(classifier=classifier, optimizer=optimizer, gradients=gradients),
         rows=rows,
         precision=dtype,
         effort=effort,
@@ -352,7 +331,7 @@ def _trained(
         history=loop.history,
         best=best.validation,
         logits_NC=predict(
-            ready.classifier, rows.validation, world=world, max_batch_tokens=settings.max_batch_tokens
+            ready.learner.classifier, rows.validation, world=world, max_batch_tokens=settings.max_batch_tokens
         ),
         targets=rows.validation.targets,
         num_steps=loop.num_steps,

@@ -78,8 +78,8 @@ class PlainSgd:
 
     can_cut, records, wants_token_ids = True, False, False
 
-    def __init__(self, settings, classifier, optimizer, gradients, objective, world):
-        self._classifier, self._objective = classifier, objective
+    def __init__(self, settings, learner, objective, world):
+        self._classifier, self._objective = learner.classifier, objective
         self._device = world.device
         self._rate, self._loss = 0.0, torch.zeros((), device=world.device)
 

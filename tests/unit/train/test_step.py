@@ -13,6 +13,7 @@ from assay.train import gradients
 from assay.train.distributed import World
 from assay.train.gradients import Gradients
 from assay.train.inputs import EncodedRows, filled_shape, host_batch
+from assay.train.learner import Learner
 from assay.train.model import make_classifier
 from assay.train.objective import TaskLoss
 from assay.train.optimizer import make_optimizer, parameter_groups, set_learning_rate
@@ -53,9 +54,7 @@ def make(
     optimizer = make_optimizer(groups, held.own, device, can_record=records)
     set_learning_rate(optimizer, 0.01)
     stepper = PassStepper(
-        classifier,
-        optimizer,
-        held,
+        Learner(classifier=classifier, optimizer=optimizer, gradients=held),
         TaskLoss(task=Task.SINGLE_LABEL),
         world=world,
         max_gradient_norm=max_norm,
