@@ -38,7 +38,7 @@ def check_settings(
         msg = "api_key holds characters that a header cannot carry, or none; pass the key as it stands"
         raise UsageError(msg)
     if not 0 < timeout < math.inf:
-        msg = f"timeout {timeout}; seconds of a try must be above 0; pass for example 30"
+        msg = f"timeout {timeout}; a try takes more than 0 seconds; pass for example 30"
         raise UsageError(msg)
     if retries < 0:
         msg = f"retries {retries}; it must be 0 or more; pass 0 to try once"

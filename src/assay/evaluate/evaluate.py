@@ -1,7 +1,7 @@
 """`assay evaluate`: the steps in order.
 
     bundle, rows -> what the bundle says of them -> metrics with intervals, of all rows, of those that
-    training has not met, and of each group -> report
+    training has not seen, and of each group -> report
 
 With a second bundle the same rows go through both, and the differences are tested as pairs.
 
@@ -256,7 +256,7 @@ def _check_pairs(bundle: Bundle, encoder: Encoder, rows: LabelledRows) -> None:
 def _parts(
     first: Evaluated, second: Evaluated | None, resampling: Resampling, group_N: IntArray | None
 ) -> tuple[Part, ...]:
-    """All rows, those that neither bundle has met, and those of groups that neither has met."""
+    """All rows, those that neither bundle has seen, and those of groups that neither has seen."""
     found = [_part("all rows", first, second, resampling, None, group_N)]
     row_N, seen_group_N = first.seen.row_N, first.seen.group_N
     if second is not None:
@@ -381,9 +381,7 @@ def _warnings(
     if small := sum(size < FEW_SLICE_ROWS for size in group_sizes):
         found.append(f"{small:,} of {len(group_sizes):,} groups have fewer than {FEW_SLICE_ROWS} rows")
     if second is not None and len(parts) > 1:
-        found.append(
-            "a bundle has met some of the rows: compare the two on the rows without these, further below"
-        )
+        found.append("a bundle has seen some of the rows: compare the two on the other rows, further below")
     if second is not None and first.max_length != second.max_length:
         found.append(
             f"texts are cut at {first.max_length} tokens for one bundle and {second.max_length} for the other"
@@ -404,7 +402,7 @@ def _seen_warnings(evaluated: Evaluated) -> list[str]:
         if count
     ]
     if seen.row_N.all():
-        found.append(f"{name} has met every test row: no number here says how it does on others")
+        found.append(f"{name} has seen every test row: no number here says how good it is on new ones")
     return found
 
 
@@ -419,12 +417,12 @@ def _label_warnings(outcome: EvaluatedRows, labels: Sequence[str]) -> list[str]:
     few = [label for label, count in zip(labels, counts, strict=True) if 0 < count < FEW_LABEL_ROWS]
     found = []
     if absent:
-        found.append(f"no row of {_listed(absent)}: no number here speaks of it")
+        found.append(f"no row of {_listed(absent)}: nothing here is measured on it")
     if few:
         found.append(f"fewer than {FEW_LABEL_ROWS} rows of {_listed(few)}: their metrics are rough")
     if outcome.task is Task.SINGLE_LABEL and np.unique(outcome.predicted).size == 1 < outcome.num_rows:
         found.append(
-            f"every row is predicted {labels[int(outcome.predicted[0])]}: the bundle tells no labels apart"
+            f"every row is predicted {labels[int(outcome.predicted[0])]}: the bundle does not tell labels apart"
         )
     return found
 

@@ -74,7 +74,7 @@ class Evaluated:
     worst: tuple[Worst, ...]
     """The rows judged worst, the worst first."""
     seen: Seen
-    """Rows that its making has met."""
+    """Rows that were seen when it was made."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +90,7 @@ class EvaluateReport:
     bundle: Evaluated
     against: Evaluated | None
     parts: tuple[Part, ...]
-    """All rows first, then those that training has not met, where it has met some."""
+    """All rows first, then those that training has not seen, where it has seen some."""
     slices: tuple[Part, ...]
     """Each group's rows, the largest first."""
     num_slices_left_out: int

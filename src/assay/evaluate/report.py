@@ -336,8 +336,8 @@ def _made(report: EvaluateReport) -> Facts:
             ("its fingerprint", each.fingerprint),
             ("its engine", each.engine),
             ("its calibration", each.calibration),
-            ("tokens at which it cuts", f"{each.max_length:,}"),
-            ("texts it cut", f"{each.num_truncated:,} of {report.num_rows:,}"),
+            ("most tokens of a text", f"{each.max_length:,}"),
+            ("texts that were cut", f"{each.num_truncated:,} of {report.num_rows:,}"),
             ("seconds, loading included", f"{each.seconds:.1f}"),
         ]
     return facts

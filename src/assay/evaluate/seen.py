@@ -1,4 +1,4 @@
-"""Which test rows the making of a bundle has met: by text, by id, by group."""
+"""Which test rows were seen when a bundle was made: by text, by id, by group."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from assay.metrics import BoolArray
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
-    """Test rows that training, the choice of the checkpoint or calibration has met too."""
+    """Test rows that training, the choice of the checkpoint or calibration has seen."""
 
     is_known: bool
-    """Whether the bundle says what it has met; a plain transformers folder does not."""
+    """Whether the bundle says what it has seen; a plain transformers folder does not."""
     counts: Mapping[str, Mapping[str, int]]
     """Rows by what was compared (`text`, `id`, `group`) and role (`train`, `validation`, `calibration`)."""
     row_N: BoolArray
-    """Whether the row itself was met, by its text or its id."""
+    """Whether the row itself was seen, by its text or its id."""
     group_N: BoolArray
-    """Whether the row was met, or another row of its group."""
+    """Whether the row was seen, or another row of its group."""
 
 
 def find_seen(rows: LabelledRows, provenances: Sequence[Mapping[str, object]]) -> Seen:

@@ -98,11 +98,11 @@ def _check_ties(rows: LabelledRows, united: Sequence[int], rules: SplitRules) ->
     if count > room:
         raise InputError(
             f"group {name!r} has {count:,} of {rows.num_rows:,} rows, the larger split {room:,.0f}; a group lies in"
-            " one split; choose a finer group column, or bring validation rows of your own"
+            " one split; choose a finer group column, or split the rows yourself"
         )
     raise InputError(
         f"{size:,} of {rows.num_rows:,} rows are tied together (equal or nearly equal texts, groups, ids), the larger"
-        f" split has {room:,.0f}; drop the repeats, set near_duplicates = false, or bring validation rows of your own"
+        f" split has {room:,.0f}; drop the repeats, set near_duplicates = false, or split the rows yourself"
     )
 
 
@@ -117,5 +117,5 @@ def _empty_split(rules: SplitRules, groups: Counter[int]) -> str:
         reason = "each label must occur in training first"
     return (
         f"{num_rows:,} rows at validation_share={rules.validation_share} leave a split empty: {reason};"
-        " add more rows, change validation_share, or bring validation rows of your own"
+        " add more rows, change validation_share, or split the rows yourself"
     )

@@ -124,7 +124,7 @@ def conflicts(rows: LabelledRows, hashes: HashArray) -> Iterator[str]:
     torn = {key for key, labels in labels_of.items() if len(labels) > 1}
     if torn:
         yield (
-            f"{sum(key in torn for key in keys):,} training rows have a text that another row labels otherwise"
+            f"{sum(key in torn for key in keys):,} training rows have the text of a row with another label"
             f" ({len(torn):,} texts): no model can get them all right"
         )
 

@@ -31,7 +31,7 @@ def load_model(settings: TrainSettings, names: tuple[str, ...]) -> PreTrainedMod
             model, found = from_pretrained(checkpoint, config, dtype=torch.float32)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise BundleError(
-                f"{settings.base}: transformers makes no {config.model_type} classifier of it"
+                f"{settings.base}: transformers cannot make a {config.model_type} classifier of it"
                 f" ({one_line(error)}); fix its files, or choose another base"
             ) from error
     _check_weights(settings.base, model, found)
@@ -66,8 +66,8 @@ def _check_weights(base: str, model: PreTrainedModel, found: Mapping[str, Any]) 
     odd = [name for name, each in model.named_parameters() if not torch.isfinite(each).all()]
     if odd:
         raise BundleError(
-            f"{base}: {len(odd)} weights hold NaN or infinity ({', '.join(odd[:3])}); nothing can be learned from"
-            " there; copy the checkpoint again, or choose another base"
+            f"{base}: {len(odd)} weights hold NaN or infinity ({', '.join(odd[:3])}); training cannot"
+            " start from them; copy the checkpoint again, or choose another base"
         )
 
 

@@ -170,7 +170,7 @@ def refuse_interrupted(folder: Path) -> None:
     if newest(folder) is None:
         refuse_damaged(folder)
     raise UsageError(
-        f"{folder} holds an interrupted training; going on and starting again are different things;"
+        f"{folder} holds an interrupted training; it can be resumed or started again;"
         " add --resume or --overwrite"
     )
 
@@ -185,7 +185,7 @@ def refuse_damaged(folder: Path) -> None:
 
 
 def way_out(folder: Path) -> str:
-    """How to go on after a failure: the step of the last checkpoint and the flag, or to begin again."""
+    """How to go on after a failure: the step of the last checkpoint and the flag, or to run it again."""
     try:
         path = newest(folder)
     except RefusedError as error:

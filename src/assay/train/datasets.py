@@ -183,7 +183,7 @@ def _near_crossings(train: LabelledRows, validation: LabelledRows) -> Iterator[s
     elif count := num_near(train, validation):
         yield (
             f"{count:,} of {validation.num_rows:,} validation rows are near-duplicates of training rows:"
-            " metrics on them flatter; remove them, or leave validation_data out and let the rows be split"
+            " metrics on them are too good; remove them, or leave validation_data out and let the rows be split"
         )
 
 
@@ -193,7 +193,7 @@ def _unmeasured(report: SplitReport) -> Iterator[str]:
     if missing:
         yield (
             f"{len(missing):,} of {len(report.num_rows_by_label):,} labels have no validation row, such as"
-            f" {[*map(brief, missing[:SHOWN])]}: nothing is known about them"
+            f" {[*map(brief, missing[:SHOWN])]}: how good the model is on them is not measured"
         )
 
 

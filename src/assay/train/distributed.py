@@ -263,7 +263,7 @@ def _open_store(place: RankPlace, environment: Mapping[str, str], timeout: timed
 
 
 def _refuse_shared_gpus(store: Store, place: RankPlace, device: torch.device) -> None:
-    """UsageError where two ranks would compute on one GPU: NCCL cannot, and says so darkly."""
+    """UsageError where two ranks would compute on one GPU: NCCL cannot, and does not say why."""
     gpu = (
         str(torch.cuda.get_device_properties(device).uuid)
         if device.type == "cuda"
@@ -367,7 +367,7 @@ class _PeerWatch:
                 # A rank that left because another had gone is not the first.
                 return min(failed, key=lambda each: "has gone" in each[1])
             if self._is_store_gone and self._place.rank != 0:
-                return 0, "it answers no more"
+                return 0, "it no longer answers"
             there = [rank for rank in self._others if rank not in self._left]
             silent = [rank for rank in there if self._silence(rank) > silent_seconds]
             if not silent:

@@ -76,7 +76,7 @@ class Listener:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Validation:
-    """A look at the validation rows."""
+    """What was measured on the validation rows at one step."""
 
     step: int
     """Optimizer steps done."""

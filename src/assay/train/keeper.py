@@ -1,4 +1,4 @@
-"""What a training needs to go on: written as it goes, found again by another try of the same command."""
+"""What a training needs to go on: written as it goes, found again when the same command is run again."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ _CHANGES_NO_NUMBER = frozenset(
         "report_texts",
     }
 )
-"""Settings that another try of an interrupted training may change."""
+"""Settings that may be changed when an interrupted training is resumed."""
 
 
 class Keeper:
@@ -79,7 +79,7 @@ class Keeper:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for the checkpoint on its way. That it failed matters to who was interrupted and will go on from it."""
+        """Wait for the checkpoint on its way. A failure matters where the training was interrupted."""
         try:
             self.finish()
         except Exception as failed:  # whatever it is, it must not hide why the training ended
@@ -155,7 +155,7 @@ class Keeper:
             return None
         if path is None:
             checkpoints.refuse_damaged(self._folder)
-            _log.warning("%s: no checkpoint to go on from; beginning at step 1", self._folder)
+            _log.warning("%s: no checkpoint to resume from; starting at step 1", self._folder)
             return None
         learner, checkpoint = self._learner, checkpoints.load(path)
         if checkpoint.fingerprint != self._fingerprint:

@@ -334,7 +334,7 @@ class Loop:
             self._tell(number)
 
     def _look_up(self) -> None:
-        """Stop where one was asked to; save where it is time, or after a validation. All ranks decide alike."""
+        """Stop where that was asked for; save where it is time, or after a validation. All ranks decide alike."""
         is_over = self._step == self.num_steps or self._is_out_of_patience()  # the bundle is written next
         is_saving = not is_over and self._is_saving()
         stop = distributed.any_rank(self._world, flag=self._should_stop())

@@ -21,7 +21,7 @@ class Figures:
         self.end = DeviceMark.now(figures.device)
 
     def wait(self) -> NDArray[np.float64]:
-        """Them, once they are there: each step's loss on this rank and its norm, [steps, 2]."""
+        """The figures, once they have arrived: each step's loss on this rank and its norm, [steps, 2]."""
         self.end.wait()
         figures: NDArray[np.float64] = self._here.double().numpy()
         return figures
@@ -46,12 +46,12 @@ class DeviceMark:
         return cls(host_seconds=time.monotonic(), event=event)
 
     def wait(self) -> None:
-        """Until the device is there."""
+        """Wait until the device has got there."""
         if self.event is not None:
             self.event.synchronize()
 
     def seconds_since(self, earlier: "DeviceMark") -> float:
-        """By the device's own clock, once it has been here."""
+        """By the device's own clock, once it has got here."""
         if self.event is None or earlier.event is None:
             return self.host_seconds - earlier.host_seconds
         return float(earlier.event.elapsed_time(self.event)) / 1000.0

@@ -1,7 +1,7 @@
 """One HTML file about a training: curves, the chosen step, confusions, the worst-judged rows, how it was made.
 
 It goes into the bundle as `train_report.html`. All that it says of quality is of the validation rows,
-which chose the weights and so flatter them a little.
+which chose the weights, so the figures are a little too good.
 
 Axes: N validation rows, C outputs.
 """
@@ -216,9 +216,7 @@ def _validations(trained: Trained) -> Section:
     ]
     header = ("step", "epoch", "training loss", *(TITLES[name] for name in names))
     left_out = len(ranked) - len(listed)
-    note = (
-        "They chose the weights and so flatter them a little; assay evaluate on other rows has the last word."
-    )
+    note = "These rows chose the weights, so the figures are a little too good; run assay evaluate on other rows."
     return Section(
         title="Validation",
         note=note,

@@ -13,7 +13,7 @@ from assay.tasks import MetricName, Task, TaskName
 
 BestBy = Literal["accuracy", "macro_f1", "nll", "auc", "mae", "spearman", "int_macro_f1"]
 STEP_OF = ("batch_size", "gradient_accumulation", "devices")
-"""What makes a step of so many rows; another try of a training may change them while their product stays."""
+"""What the rows of a step depend on; a resumed training may change them as long as their product stays."""
 Schedule = Literal["linear", "cosine", "constant"]
 
 
@@ -157,10 +157,10 @@ class TrainSettings(LabelledSources, CpuThreads):
 
 
 def step_of(settings: TrainSettings, num_ranks: int) -> dict[str, int]:
-    """What makes a step of so many rows, by name."""
+    """What the rows of a step depend on, by name."""
     return dict(zip(STEP_OF, (settings.batch_size, settings.gradient_accumulation, num_ranks), strict=True))
 
 
 def rows_of_step(step: Mapping[str, int]) -> int:
-    """Rows of a step that is made of this, all ranks together; that number decides what is learned."""
+    """Rows of a step, all ranks together, of what `step_of` gave: all of it that decides what is learned."""
     return math.prod(step[name] for name in STEP_OF)

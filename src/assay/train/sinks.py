@@ -209,7 +209,7 @@ def _scalars(progress: TrainProgress) -> dict[str, float]:
 
 
 def _lines_until(path: Path, snapshot: Snapshot) -> list[str]:
-    """The lines of a file that the snapshot knows of; a line that a kill cut off is none."""
+    """The lines of a file that the snapshot knows of; a line that a kill cut off is left out."""
     if not path.exists():
         return []
     validated = {validation.step for validation in snapshot.history.validations}

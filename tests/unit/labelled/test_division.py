@@ -76,4 +76,4 @@ def test_ties_that_cannot_be_split_are_refused(columns, expected):
     """One line with the way out."""
     with pytest.raises(InputError, match=expected) as caught:
         divide(labelled(40, **columns), Task.SINGLE_LABEL, SplitRules())
-    assert "bring validation rows of your own" in str(caught.value)
+    assert "split the rows yourself" in str(caught.value)

@@ -26,7 +26,7 @@ LOGITS = np.array([[0.5, 1.5]], np.float32)
 
 @pytest.mark.parametrize("sizes", [[1], [7, 50], [10_000]])
 def test_frames_come_in_pieces_of_any_size(sizes):
-    """Each frame is handed on once, whole, in order; half a frame at the end is none."""
+    """Each frame is handed on once, whole, in order; half a frame at the end is not one."""
     sent = frames.pack_json(FrameKind.READY, READY) + frames.pack_logits(3, LOGITS, 0.5) + b"\x05" * 20
     taken, begun = [], []
 

@@ -84,8 +84,14 @@ def small_vocabulary(folder, tmp_path):
             r"config\.json: transformers cannot read it",
         ),
         (lambda base, _: change_config(base, hidden_size="32"), r"config\.json: transformers cannot read it"),
-        (lambda base, _: change_config(base, hidden_act="nonsense"), r"makes no bert classifier .*nonsense"),
-        (lambda base, _: change_config(base, num_attention_heads=5), r"makes no bert classifier .*\(5\)"),
+        (
+            lambda base, _: change_config(base, hidden_act="nonsense"),
+            r"cannot make a bert classifier .*nonsense",
+        ),
+        (
+            lambda base, _: change_config(base, num_attention_heads=5),
+            r"cannot make a bert classifier .*\(5\)",
+        ),
     ],
 )
 def test_a_base_that_is_not_what_it_says_is_refused(own_base, rows, tmp_path, damage, match):

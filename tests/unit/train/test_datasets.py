@@ -328,7 +328,7 @@ def test_equal_texts_with_different_labels_are_said():
     train = labelled(20)
     train = dataclasses.replace(train, texts=(train.texts[1], f"{train.texts[1]} ", *train.texts[2:]))
     (warning,) = prepare_given(settings(), train, labelled(4, seed=1)).warnings
-    assert warning.startswith("2 training rows have a text that another row labels otherwise (1 texts)")
+    assert warning.startswith("2 training rows have the text of a row with another label (1 texts)")
 
 
 def test_labels_without_validation_rows_are_said():

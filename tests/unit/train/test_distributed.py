@@ -259,7 +259,7 @@ def ends(processes):
     ("gone", "end", "reason"),
     [
         (1, "os.kill(os.getpid(), signal.SIGKILL)", "[^()]*by peer"),
-        (0, "os.kill(os.getpid(), signal.SIGKILL)", "it answers no more"),
+        (0, "os.kill(os.getpid(), signal.SIGKILL)", "it no longer answers"),
         (1, "raise ValueError('bad value')", "ValueError: bad value"),
         (0, "raise ValueError('bad value')", "ValueError: bad value"),
     ],

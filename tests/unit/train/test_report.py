@@ -172,7 +172,7 @@ def test_what_is_odd_about_the_rows_is_on_top(base, rows, tmp_path):
         labels=(*train.labels, "dog" if train.labels[0] == "cat" else "cat"),
     )
     page = page_of(fit(settings(base, tmp_path / "b", epochs=1), doubled, validation))
-    assert "2 training rows have a text that another row labels otherwise" in page.text
+    assert "2 training rows have the text of a row with another label" in page.text
 
 
 def test_many_labels_and_long_histories_stay_readable(base, rows, tmp_path, monkeypatch):

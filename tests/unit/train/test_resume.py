@@ -461,7 +461,7 @@ def test_resume_without_a_checkpoint_begins_at_the_first_step(calm, everything, 
     base, expected = calm
     report = fit(choices(base, tmp_path / "b", resume=True), *everything)
     assert_same(report, expected)
-    assert "no checkpoint to go on from; beginning at step 1" in caplog.text
+    assert "no checkpoint to resume from; starting at step 1" in caplog.text
 
 
 @pytest.mark.parametrize("change", [{"batch_size": 4}, {"gradient_accumulation": 3}])
