@@ -9,7 +9,8 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Self, TextIO
@@ -166,21 +167,18 @@ def format_number_of(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-class ProgressDisplay:
-    """Shows `Progress` on stderr: a live bar on a terminal, a JSON line a minute elsewhere."""
+class Display(ABC):
+    """What a command shows on stderr while it runs: a live line on a terminal, lines of JSON elsewhere."""
 
     def __init__(
-        self, title: str, *, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+        self, task: str, *, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Show progress under `title`, on `stream` (stderr)."""
-        self._title = title
+        """Show the progress of `task`, on `stream` (stderr)."""
+        self._task = task
         self._stream = stream or sys.stderr
         self._clock = clock
         self._began = self._last_line = clock()
-        self._progress: Progress | None = None
-        self._time_left: TimeLeft | None = None
-        self._seconds_left: float | None = None
-        self._live = LiveLine(self._line) if self._stream.isatty() else None
+        self._live = LiveLine(self.line) if self._stream.isatty() else None
 
     def __enter__(self) -> Self:
         """Begin showing."""
@@ -195,6 +193,47 @@ class ProgressDisplay:
         if self._live:
             self._live.stop()
 
+    @abstractmethod
+    def line(self, width: int) -> str:
+        """What a terminal of so many columns shows now."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a terminal."""
+        return self._live is not None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start of the command."""
+        return self._clock() - self._began
+
+    def is_due(self) -> bool:
+        """Whether the progress is to be written: the last time was a minute ago."""
+        return self._clock() - self._last_line >= JSON_INTERVAL_SECONDS
+
+    def write_progress(self, fields: Mapping[str, object]) -> None:
+        """Write the progress as a line of JSON."""
+        self._last_line = self._clock()
+        self.write("progress", fields)
+
+    def write(self, event: str, fields: Mapping[str, object]) -> None:
+        """Write a line of JSON."""
+        self._stream.write(json.dumps({"event": event, "task": self._task, **fields}) + "\n")
+        self._stream.flush()
+
+
+class ProgressDisplay(Display):
+    """Shows the `Progress` of a run: a live bar on a terminal, a JSON line a minute elsewhere."""
+
+    def __init__(
+        self, task: str, *, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Show the progress of `task`, on `stream` (stderr)."""
+        super().__init__(task, stream=stream, clock=clock)
+        self._progress: Progress | None = None
+        self._time_left: TimeLeft | None = None
+        self._seconds_left: float | None = None
+
     def update(self, progress: Progress) -> None:
         """Show where the run stands now; cheap enough to call several times a second."""
         self._progress = progress
@@ -204,18 +243,16 @@ class ProgressDisplay:
             self._seconds_left = self._time_left.add(
                 progress.seconds, progress.rows_done, progress.rows_total
             )
-        if self._live is None and self._clock() - self._last_line >= JSON_INTERVAL_SECONDS:
-            self._last_line = self._clock()
-            line = {"event": "progress", "task": self._title, **progress.to_json(self._seconds_left)}
-            self._stream.write(json.dumps(line) + "\n")
-            self._stream.flush()
+        if not self.is_live and self.is_due():
+            self.write_progress(progress.to_json(self._seconds_left))
 
-    def _line(self, width: int) -> str:
-        progress, elapsed = self._progress, self._clock() - self._began
+    def line(self, width: int) -> str:
+        """What a terminal of so many columns shows now."""
+        progress = self._progress
         if progress is None:
-            return bar_line(self._title, 0.0, ["starting", format_duration(elapsed)], width)
+            return bar_line(self._task, 0.0, ["starting", format_duration(self.elapsed)], width)
         share = progress.rows_done / progress.rows_total if progress.rows_total else 1.0
-        return bar_line(self._title, share, run_figures(progress, self._seconds_left, elapsed), width)
+        return bar_line(self._task, share, run_figures(progress, self._seconds_left, self.elapsed), width)
 
 
 def run_figures(progress: Progress, seconds_left: float | None, elapsed: float) -> list[str]:

@@ -3,21 +3,18 @@
 Elsewhere means a line a minute and one for each validation.
 """
 
-import json
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Self, TextIO
+from typing import TextIO
 
 from assay.tasks import MetricName
-from assay.telemetry import JSON_INTERVAL_SECONDS, LiveLine, bar_line, format_duration, format_rate
+from assay.telemetry import Display, bar_line, format_duration, format_rate
 from assay.train.history import TrainProgress
 from assay.train.speed import Rates, RateWindow
 
 
-class TrainDisplay:
+class TrainDisplay(Display):
     """Shows `TrainProgress` on stderr; `update` is what `train` takes as `on_progress`."""
 
     def __init__(
@@ -28,52 +25,28 @@ class TrainDisplay:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Show progress on `stream` (stderr), and of validations on a terminal `shown_metric`."""
+        super().__init__("train", stream=stream, clock=clock)
         self._shown_metric = shown_metric
-        self._stream = stream or sys.stderr
-        self._clock = clock
-        self._last_line = clock()
         self._window = RateWindow()
-        self._began = self._last_line
         self._phase: str | None = "starting"
         self._newest: tuple[TrainProgress, Rates] | None = None
-        self._live = LiveLine(self.line) if self._stream.isatty() else None
-
-    def __enter__(self) -> Self:
-        """Begin showing."""
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop showing, leaving the last state on a terminal."""
-        if self._live:
-            self._live.stop()
 
     def phase(self, name: str) -> None:
         """Show what begins: on a terminal until the next step, elsewhere as a line where no step is done yet."""
         self._phase = name
-        if self._live is None and self._newest is None:
-            self._write({"event": "phase", "task": "train", "phase": name})
+        if not self.is_live and self._newest is None:
+            self.write("phase", {"phase": name})
 
     def update(self, progress: TrainProgress) -> None:
         """Show where the training stands now; called for each step and each validation."""
         rates = self._window.add(progress)
         self._newest, self._phase = (progress, rates), None
-        if self._live is None and (
-            progress.validation is not None or self._clock() - self._last_line >= JSON_INTERVAL_SECONDS
-        ):
-            self._last_line = self._clock()
-            self._write({"event": "progress", "task": "train", **to_json(progress, rates)})
-
-    def _write(self, line: Mapping[str, object]) -> None:
-        self._stream.write(json.dumps(line) + "\n")
-        self._stream.flush()
+        if not self.is_live and (progress.validation is not None or self.is_due()):
+            self.write_progress(to_json(progress, rates))
 
     def line(self, width: int) -> str:
         """What a terminal of so many columns shows now."""
-        share, figures = 0.0, [self._phase or "starting", format_duration(self._clock() - self._began)]
+        share, figures = 0.0, [self._phase or "starting", format_duration(self.elapsed)]
         if self._newest is not None:
             progress, rates = self._newest
             share = progress.step / max(1, progress.num_steps)
