@@ -4,10 +4,12 @@ settings.py        what a user may set
 verb.py            `assay serve`: check, listen, start the engines, then the server
 placement.py       which engine processes, and where
 server.py          the event loop: uvicorn, signals, drain
+protocol.py        one connection: bytes to requests, within limits
 edge.py            the outermost layer: request ids, keys, headers, log, errors as answers
 routes.py          what each address does; models.py and bodies.py check what comes in
 answers.py         scores -> JSON; docs.py the OpenAPI document and its page
-service.py         the bundle of the moment: accept, start, reload, end
+service.py         which deployment answers now: admit, start, reload, end
+deployment.py      one bundle with its tokenizer, queue and engines; tickets.py a request on its way
 tokenizing.py      texts -> documents of token ids, in threads
 dispatcher.py      documents -> batches -> engines -> scores
 policy.py          which documents the device gets next (pure)

@@ -7,6 +7,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from assay.bundle.bundle import Bundle
 from assay.bundle.load import load_bundle
@@ -33,25 +34,44 @@ FAULT_STARTS = 1
 BUSY_HEADERS = {"Retry-After": "1"}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenedBundle:
+    """The server's own half of a bundle: labels, calibration, tokenizer."""
+
+    bundle: Bundle
+    tokenizer: Tokenizer
+
+    def notes(self) -> list[str]:
+        """What the user should hear of the bundle and of how it is served."""
+        encoder = self.tokenizer.encoder
+        meta = None if self.bundle.calibration is None else self.bundle.calibration.meta
+        lengths = other_lengths(
+            meta, max_length=encoder.max_length, on_long=encoder.on_long, stride=encoder.stride
+        )
+        return [*self.bundle.notes, *([lengths] if lengths else [])]
+
+
 class Deployment:
     """Lives in the event loop; answers once it is started."""
 
     def __init__(
         self,
         settings: ServeSettings,
-        opened: tuple[Bundle, Encoder, Tokenizer],
+        opened: OpenedBundle,
         metrics: Metrics,
         log: RequestLog,
         *,
         on_stale: Callable[[], object],
     ) -> None:
         """Serve what `load_here` opened; `on_stale` hears of a bundle that has changed on disk."""
-        self.bundle, self.encoder, tokenizer = opened
+        self.bundle, self.encoder = opened.bundle, opened.tokenizer.encoder
         self._settings = settings
         self._metrics = metrics
         self._log = log
         self._on_stale = on_stale
-        self.stage = TokenizingStage(tokenizer, self._queue_documents, num_threads=settings.num_threads)
+        self.stage = TokenizingStage(
+            opened.tokenizer, self._queue_documents, num_threads=settings.num_threads
+        )
         self.dispatcher = Dispatcher(
             Scoring(self.bundle.decider, self.encoder.views),
             metrics,
@@ -233,8 +253,8 @@ class Deployment:
             self._warm.set_exception(error)
 
 
-def load_here(settings: ServeSettings, folder: str) -> tuple[Bundle, Encoder, Tokenizer]:
-    """The server's own half of a bundle: labels, calibration, tokenizer; takes a moment, in any thread."""
+def load_here(settings: ServeSettings, folder: str) -> OpenedBundle:
+    """The server's half of a bundle; takes a moment, in any thread."""
     bundle = load_bundle(folder)
     max_length = choose_max_length(bundle, settings.max_length)
     encoder = Encoder.from_bundle(
@@ -244,16 +264,7 @@ def load_here(settings: ServeSettings, folder: str) -> tuple[Bundle, Encoder, To
         encoder.check_pairs()
     tokenizer = Tokenizer(encoder)
     tokenizer.warm_up()
-    return bundle, encoder, tokenizer
-
-
-def notes_of(bundle: Bundle, encoder: Encoder) -> list[str]:
-    """What the user should hear of a bundle and of how it is served."""
-    meta = None if bundle.calibration is None else bundle.calibration.meta
-    lengths = other_lengths(
-        meta, max_length=encoder.max_length, on_long=encoder.on_long, stride=encoder.stride
-    )
-    return [*bundle.notes, *([lengths] if lengths else [])]
+    return OpenedBundle(bundle=bundle, tokenizer=tokenizer)
 
 
 async def _watch(receive: Receive, ticket: Ticket) -> None:

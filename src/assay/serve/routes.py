@@ -237,7 +237,8 @@ class Routes:
         self._metrics.request(is_batch=is_batch, num_documents=len(texts), is_rerank=is_rerank)
         self._check(texts)
         self._check_rate(exchange, len(texts))
-        deployment, ticket, found = await self._service.score(
+        deployment = self._service.admit(len(texts))
+        ticket, found = await deployment.score(
             texts,
             truncate=truncate,
             truncation_side=side,

@@ -11,19 +11,14 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from assay.bundle.bundle import Bundle
 from assay.errors import AssayError
-from assay.serve.deployment import BUSY_HEADERS, Deployment, load_here, notes_of
-from assay.serve.edge import Receive
+from assay.serve.deployment import BUSY_HEADERS, Deployment, OpenedBundle, load_here
 from assay.serve.engines import Child, EngineSpec
 from assay.serve.log import RequestLog
 from assay.serve.metrics import Metrics
 from assay.serve.placement import start_first
 from assay.serve.refusals import Refusal
 from assay.serve.settings import ServeSettings
-from assay.serve.tickets import RequestTexts, ScoredText, Side, Ticket
-from assay.serve.tokenizing import Tokenizer
-from assay.tokenize.encode import Encoder
 
 _log = logging.getLogger(__name__)
 
@@ -67,31 +62,7 @@ class Service:
 
     # ------------------------------------------------------------ requests
 
-    async def score(
-        self,
-        texts: RequestTexts,
-        *,
-        truncate: bool | None,
-        truncation_side: Side = "right",
-        request_id: str,
-        receive: Receive,
-    ) -> tuple[Deployment, Ticket, list[ScoredText]]:
-        """The scores of texts, in order, and who gave them.
-
-        Raises Refusal where they are not accepted, take too long or cannot be scored; ClientGoneError
-        once `receive` says that nobody waits any more.
-        """
-        deployment = self._admit(len(texts))
-        ticket, found = await deployment.score(
-            texts,
-            truncate=truncate,
-            truncation_side=truncation_side,
-            request_id=request_id,
-            receive=receive,
-        )
-        return deployment, ticket, found
-
-    def _admit(self, num_texts: int) -> Deployment:
+    def admit(self, num_texts: int) -> Deployment:
         """The deployment that takes so many texts; raises Refusal where it would not answer in time."""
         deployment = self.deployment
         if self.state == "draining" or deployment is None or deployment.is_faulty():
@@ -157,7 +128,7 @@ class Service:
         loop = asyncio.get_running_loop()
         try:
             opened = await loop.run_in_executor(None, load_here, self.settings, children[0][0].bundle)
-            for note in notes_of(*opened[:2]):
+            for note in opened.notes():
                 _log.warning("%s", note)
             deployment = self.deploy(opened)
         except BaseException:
@@ -167,6 +138,6 @@ class Service:
         await deployment.start(children)
         return deployment
 
-    def deploy(self, opened: tuple[Bundle, Encoder, Tokenizer]) -> Deployment:
+    def deploy(self, opened: OpenedBundle) -> Deployment:
         """A deployment of an opened bundle, not started."""
         return Deployment(self.settings, opened, self.metrics, self._events, on_stale=self.reload)

@@ -11,7 +11,7 @@ from support.serving import client_of, open_service
 
 from assay.bundle.calibration import save_calibration
 from assay.outcome.calibration import Calibration
-from assay.serve.deployment import load_here, notes_of
+from assay.serve.deployment import load_here
 from assay.serve.refusals import Refusal
 from assay.serve.settings import ServeSettings
 from assay.serve.tickets import ClientGoneError
@@ -32,10 +32,19 @@ async def never():
 
 def score(service, texts, receive=never):
     """A task that scores texts."""
-    coroutine = service.score(
-        [(text, None) for text in texts], truncate=None, request_id="id", receive=receive
-    )
-    return asyncio.ensure_future(coroutine)
+
+    async def run():
+        deployment = service.admit(len(texts))
+        ticket, found = await deployment.score(
+            [(text, None) for text in texts],
+            truncate=None,
+            truncation_side="right",
+            request_id="id",
+            receive=receive,
+        )
+        return deployment, ticket, found
+
+    return asyncio.ensure_future(run())
 
 
 def token_id(folder, word):
@@ -281,8 +290,7 @@ def test_lengths_other_than_those_of_the_calibration_are_said(tmp_path):
     save_calibration(bundle, Calibration(temperature=2.0, meta={"max_length": 8, "on_long": "truncate"}))
     for max_length, said in ((8, []), (9, ["up to 9 under truncate"])):
         settings = ServeSettings(bundle=str(bundle), max_length=max_length)
-        loaded, encoder, _ = load_here(settings, str(bundle))
-        notes = notes_of(loaded, encoder)
+        notes = load_here(settings, str(bundle)).notes()
         assert len(notes) == len(said)
         assert all(part in note for part, note in zip(said, notes, strict=True))
 
@@ -294,8 +302,7 @@ def test_windows_other_than_those_of_the_calibration_are_said(tmp_path):
     save_calibration(bundle, Calibration(temperature=2.0, meta=meta))
     for stride, num_notes in ((2, 0), (3, 1)):
         settings = ServeSettings(bundle=str(bundle), max_length=8, on_long="window-max", stride=stride)
-        loaded, encoder, _ = load_here(settings, str(bundle))
-        assert len(notes_of(loaded, encoder)) == num_notes
+        assert len(load_here(settings, str(bundle)).notes()) == num_notes
 
 
 def test_drain(folder):
