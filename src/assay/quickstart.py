@@ -30,6 +30,7 @@ from assay.score.merge.merge import merge
 from assay.score.report.report import report
 from assay.score.settings import ScoreSettings
 from assay.score.verb import score
+from assay.tasks import PREDICTION, probability_column
 from assay.telemetry import ProgressDisplay, format_duration
 from assay.train.corpus import CorpusRow, NewsCorpus, load_corpus, quickstart_settings
 from assay.train.display import TrainDisplay
@@ -118,7 +119,9 @@ def quickstart(
     report(run_url, out=str(place / "report.html"))
     merged = pq.read_table(place / "merged" / "corpus.parquet")
     test = merged.filter(pc.equal(merged["split"], "test"))
-    probabilities_NC = np.stack([test[f"prob_{label}"].to_numpy() for label in corpus.labels], axis=1)
+    probabilities_NC = np.stack(
+        [test[probability_column(label)].to_numpy() for label in corpus.labels], axis=1
+    )
     labels_N = np.array([corpus.labels.index(label) for label in test["label"].to_pylist()])
     # Softmax undoes a log, so the uncalibrated probabilities come back by undoing the temperature.
     uncalibrated_NC = metrics.softmax(np.log(np.maximum(probabilities_NC, 1e-30)) * temperature)
@@ -126,7 +129,7 @@ def quickstart(
         directory=place,
         num_documents=merged.num_rows,
         num_test_documents=test.num_rows,
-        test_accuracy=pc.mean(pc.equal(test["prediction"], test["label"]).cast(pa.float64())).as_py(),
+        test_accuracy=pc.mean(pc.equal(test[PREDICTION], test["label"]).cast(pa.float64())).as_py(),
         test_ece_before=metrics.ece(uncalibrated_NC, labels_N),
         test_ece=metrics.ece(probabilities_NC, labels_N),
         seconds=time.monotonic() - began,

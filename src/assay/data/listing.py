@@ -8,10 +8,11 @@ import fnmatch
 import glob
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from assay.data.storage import FileInfo, LocalStore, Store, is_object_url, split_url
+from assay.data.storage import FileInfo, LocalStore, Store, is_object_url, local_path, split_url
 
 _MAGIC = re.compile(r"[*?[]")
 
@@ -57,6 +58,13 @@ def glob_files(uri: str) -> tuple[Store, str, list[FileInfo]]:
 def glob_folders(uri: str) -> list[str]:
     """The local folders that a glob matches, sorted; a bucket has none."""
     return [] if is_object_url(uri) else sorted(glob.glob(uri, recursive=True))  # noqa: PTH207
+
+
+def local_paths(patterns: Sequence[str]) -> list[Path]:
+    """The files and folders of this machine that patterns of sources name, resolved; nothing is opened."""
+    named = [str(local_path(each)) for each in patterns if not is_object_url(each)]
+    found = [path for each in named for path in (each, *glob.glob(each, recursive=True))]  # noqa: PTH207  any root
+    return [Path(path).resolve() for path in found]
 
 
 def joined(folder: str, name: str) -> str:

@@ -21,6 +21,7 @@ from assay._version import __version__
 from assay.bundle.bundle import Bundle
 from assay.bundle.load import load_bundle
 from assay.bundle.texts import refuse_other_texts
+from assay.data.listing import local_paths
 from assay.data.storage import is_object_url, local_path, writable_place
 from assay.engine import devices
 from assay.engine.load import load_engine
@@ -40,7 +41,7 @@ from assay.evaluate.report import write_report
 from assay.evaluate.seen import find_seen
 from assay.evaluate.settings import EvaluateSettings
 from assay.labelled.labels import generic_names, to_targets
-from assay.labelled.read import local_paths, read_labelled
+from assay.labelled.read import read_labelled
 from assay.labelled.rows import LabelledRows
 from assay.metrics import FloatArray, IntArray
 from assay.score.scorer import Scorer

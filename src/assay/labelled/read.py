@@ -1,13 +1,11 @@
 """Labelled rows, read from sources whole; a value that is not a label is counted, shown and refused."""
 
-import glob
 import json
 import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +17,6 @@ from assay.data.ids import python_values
 from assay.data.reading import read_rows
 from assay.data.rows import SourceRows
 from assay.data.sources import Columns
-from assay.data.storage import is_object_url, local_path
 from assay.errors import SourceError
 from assay.labelled.labels import Label, brief
 from assay.labelled.rows import LabelledRows
@@ -91,13 +88,6 @@ def read_labelled(patterns: Sequence[str], settings: LabelledSources, *, task: T
         groups=tuple(groups) if columns.group is not None else None,
         ids=tuple(ids) if columns.id is not None else None,
     )
-
-
-def local_paths(patterns: Sequence[str]) -> list[Path]:
-    """The files and folders of this machine that patterns of sources name, resolved; nothing is opened."""
-    named = [str(local_path(each)) for each in patterns if not is_object_url(each)]
-    found = [path for each in named for path in (each, *glob.glob(each, recursive=True))]  # noqa: PTH207  any root
-    return [Path(path).resolve() for path in found]
 
 
 # ---------------------------------------------------------------- a value of a column as a label

@@ -60,9 +60,6 @@ class Snapshot:
     patience_used: int
 
 
-SaveSnapshot = Callable[[Snapshot], None]
-
-
 class Interrupted(KeyboardInterrupt):
     """The training was asked to stop, and has begun to write a checkpoint."""
 
@@ -111,10 +108,22 @@ class Stepper(Protocol):
         ...
 
 
+class Saver(Protocol):
+    """What writes checkpoints while the training goes on."""
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Begin to write a checkpoint; every rank calls, and rank 0 writes."""
+        ...
+
+    def is_saving(self) -> bool:
+        """Whether, on rank 0, a checkpoint is on its way."""
+        ...
+
+
 class Loop:
     """A training of one classifier on one rank, from any step on."""
 
-    def __init__(  # noqa: PLR0913 - each is a thing of its own
+    def __init__(
         self,
         settings: TrainSettings,
         classifier: TrainableClassifier,
@@ -124,13 +133,11 @@ class Loop:
         *,
         world: World,
         listener: Listener,
-        save: SaveSnapshot,
-        is_saving: Callable[[], bool] = lambda: False,
-        should_stop: Callable[[], bool] = lambda: False,
+        saver: Saver,
+        should_stop: Callable[[], bool],
     ) -> None:
-        """`save` is called on every rank, and makes rank 0 write; `should_stop` is asked now and then.
+        """`should_stop` is asked now and then. While a checkpoint is on its way, a validation begins no other.
 
-        A validation is not followed by a checkpoint while `is_saving` says, on rank 0, that one is on its way.
         Raises UsageError for settings that cut a step which the stepper needs whole.
         """
         if not stepper.can_cut and (
@@ -150,8 +157,7 @@ class Loop:
         self._longest = int(self._lengths.max())
         self._world = world
         self._listener = listener
-        self._save = save
-        self._is_saving = is_saving
+        self._saver = saver
         self._should_stop = should_stop
         self._is_sharded = is_sharded(settings, world)
         self._loss_scale = world.world_size if self._is_sharded else 1
@@ -336,14 +342,14 @@ class Loop:
     def _look_up(self) -> None:
         """Stop where that was asked for; save where it is time, or after a validation. All ranks decide alike."""
         is_over = self._step == self.num_steps or self._is_out_of_patience()  # the bundle is written next
-        is_saving = not is_over and self._is_saving()
+        is_saving = not is_over and self._saver.is_saving()
         stop = distributed.any_rank(self._world, flag=self._should_stop())
         is_time = time.monotonic() - self._saved_at >= 60 * self._settings.checkpoint_minutes
         is_wanted = (is_time or (self._is_due() and not is_saving)) and not is_over
         if stop or distributed.broadcast_flag(self._world, flag=is_wanted):
             self._read()
             try:
-                self._save(self._snapshot())
+                self._saver.save(self._snapshot())
             except torch.OutOfMemoryError as error:
                 raise WorkError(
                     "the device has no room left to put a checkpoint together; set a lower max_batch_tokens (the"

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from assay.bundle.publish import check_out
+from assay.data.listing import local_paths
 from assay.data.storage import writable_place
 from assay.errors import RefusedError, StorageError, UsageError
 from assay.extras import need_packages
-from assay.labelled.read import local_paths
 from assay.model.checkpoint import Checkpoint
 from assay.model.pretrained import transformers_config
 from assay.train import checkpoints

@@ -226,8 +226,7 @@ def _train(settings: TrainSettings, prepared: Prepared, parts: Parts, listener: 
                 ready.rows,
                 world=world,
                 listener=_recording(listener, recorder, ready.effort),
-                save=keeper.save,
-                is_saving=keeper.is_saving,
+                saver=keeper,
                 should_stop=should_stop,
             )
             if (snapshot := keeper.found()) is not None:
