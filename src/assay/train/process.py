@@ -17,14 +17,7 @@ def body(job: Json, send: SendEvent) -> object:
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in job.items()
     }
-    listener = telling(send)
-    report = train_here(
-        TrainSettings(**values),
-        on_progress=listener.on_progress,
-        on_message=listener.on_message,
-        on_phase=listener.on_phase,
-    )
-    return report.to_json()
+    return train_here(TrainSettings(**values), telling(send)).to_json()
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def train(
             listener.on_message(
                 f"1 of {num_gpus} GPUs is used; for more set devices, batch_size documents a step on each"
             )
-        return train_here(settings, on_progress=on_progress, on_message=on_message, on_phase=on_phase)
+        return train_here(settings, listener)
     check_places(settings, num_ranks=wanted)
     folder = checkpoints.training_folder(settings.out)
     listener.on_phase(f"starting {wanted} processes")
@@ -166,16 +166,9 @@ def train(
     return TrainReport.from_json(result)
 
 
-def train_here(
-    settings: TrainSettings,
-    *,
-    on_progress: OnProgress | None = None,
-    on_message: OnMessage | None = None,
-    on_phase: OnPhase | None = None,
-) -> TrainReport:
+def train_here(settings: TrainSettings, listener: Listener) -> TrainReport:
     """As `train`, in this process: alone, or one rank of those that a launcher started."""
     check_places(settings, num_ranks=num_ranks())
-    listener = Listener.of(on_progress, on_message, on_phase)
     listener.on_phase("reading rows")
     return _train(settings, prepare_rows(settings), Parts(), listener)
 
@@ -246,7 +239,7 @@ def _train(settings: TrainSettings, prepared: Prepared, parts: Parts, listener: 
 
 
 def _refuse_dry_run(settings: TrainSettings) -> None:
-    """Raise `UsageError`: what trains is not what only says what would be trained."""
+    """Raise `UsageError` where the settings ask only what would be trained."""
     if settings.dry_run:
         raise UsageError("dry_run=True; this trains; call assay.train.plan.plan(settings), or leave it out")
 
