@@ -50,7 +50,10 @@ def check_columns(source: Source, columns: Columns) -> None:
 def _check_text(source: Source, name: str | None, option: str) -> None:
     if name is None:
         return
-    kind = type_at(source.schema, find_column(source.schema, name, uri=source.uri, option=option))
+    way_out = option
+    if FORMATS[source.format].is_delimited and len(source.schema) == 1:
+        way_out = f"{option}, or --delimiter: no {source.delimiter!r} parts its header"
+    kind = type_at(source.schema, find_column(source.schema, name, uri=source.uri, option=way_out))
     # A field of such a format is text, whatever its characters look like.
     if not FORMATS[source.format].is_all_text and not is_textual(kind):
         msg = f"{source.uri}: column {name!r} is {kind}; a text column holds strings: set {option} to another"

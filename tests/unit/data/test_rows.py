@@ -632,15 +632,17 @@ def test_zero_row_row_groups(tmp_path):
     assert collect(read_rows(source, Columns(), 1, 4))[1] == ["b", "a", "b"]
 
 
-def test_a_file_of_no_objects(tmp_path):
-    """A JSON Lines file none of whose lines is an object is rows with errors, not a crash."""
-    (tmp_path / "a.jsonl").write_text("nonsense\n" * 3)
+def test_a_file_of_one_bad_line(tmp_path):
+    """A JSON Lines file whose only line is not an object is a row with an error, not a crash."""
+    (tmp_path / "a.jsonl").write_text("nonsense\n")
     for columns in (Columns(), Columns(id="key")):
-        assert read_all(tmp_path / "a.jsonl", columns) == (
-            [None] * 3,
-            [None] * 3,
-            dict.fromkeys(range(3), "not_json"),
-        )
+        assert read_all(tmp_path / "a.jsonl", columns) == ([None], [None], {0: "not_json"})
+
+
+def test_objects_without_members(tmp_path):
+    """Lines that are all `{}` are JSON Lines whose rows have no text."""
+    (tmp_path / "a.jsonl").write_text("{}\n" * 3)
+    assert read_all(tmp_path / "a.jsonl")[2] == dict.fromkeys(range(3), "null")
 
 
 def test_ranges_beyond_the_source(tmp_path):

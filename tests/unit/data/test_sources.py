@@ -476,6 +476,28 @@ def test_json_that_is_not_lines_is_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        b"id,text\n1,a\n",
+        b"<!DOCTYPE html>\n<html>404</html>\n",
+        b'<?xml version="1.0"?>\r<a/>\r',
+        b"%PDF-1.4\n%\xe2\xe3\n",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n",
+        b"{'text': 'a'}\n{'text': 'b'}\n",
+        b'"a"\n"b"\n',
+        b"null\nnull\n",
+    ],
+    ids=range(8),
+)
+def test_lines_none_of_which_is_an_object_are_refused(tmp_path, content):
+    """A file of another kind named .jsonl is refused with its first words, not scored as rows of errors alone."""
+    (tmp_path / "a.jsonl").write_bytes(content)
+    told = refusal([str(tmp_path / "a.jsonl")], columns=Columns())
+    assert "none of its first" in told
+    assert repr(content.splitlines()[0][:4].decode())[1:-1] in told
+
+
+@pytest.mark.parametrize(
     "first", [b"[2024-01-01] log\n", b'["a"]\n', b'{"id": 1, "te\n', b"oops\n", b'{"id":\n']
 )
 def test_a_bad_first_line_is_a_bad_row(tmp_path, first):
@@ -484,6 +506,17 @@ def test_a_bad_first_line_is_a_bad_row(tmp_path, first):
     (source,) = find_sources([str(tmp_path / "a.jsonl")], columns=Columns())
     (rows,) = read_rows(source, Columns(), 0, 3)
     assert rows.errors == {0: "not_json"}
+
+
+@pytest.mark.parametrize(
+    ("header", "delimiter", "missing"),
+    [(b"id|text", None, ","), (b"id;text", "\t", "\t"), (b'"id,text"', None, ",")],
+)
+def test_a_header_of_one_field_points_at_the_delimiter(tmp_path, header, delimiter, missing):
+    """Where a whole CSV header is one column, and not the one asked for, the way out names --delimiter too."""
+    (tmp_path / "a.csv").write_bytes(header + b"\n1|a\n")
+    told = refusal([str(tmp_path / "a.csv")], columns=Columns(), delimiter=delimiter)
+    assert f"Set --text-column, or --delimiter: no {missing!r} parts its header." in told
 
 
 def test_a_name_that_says_compressed_over_plain_bytes(tmp_path):

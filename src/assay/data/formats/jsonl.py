@@ -34,6 +34,14 @@ def inspect(file: SourceFile, name: str, columns: Columns) -> Source:
             "of a longer object; write one object a line (jq -c '.[]' does)"
         )
         raise SourceError(msg)
+    # One bad line alone is a bad row, as it is among good ones; many and no good one are another format.
+    if len(records) > 1 and not len(schema) and all(parse_object(record) is None for record in records):
+        begins = records[0].removeprefix(lines.BOM)[:40].decode("utf-8", "replace")
+        msg = (
+            f"{file.uri} is not JSON Lines: none of its first {len(records)} lines is a JSON object, the first "
+            f"begins {begins!r}; write one object a line, or name the file's format with --format"
+        )
+        raise SourceError(msg)
     return lines.line_source(file, name, scan, schema)
 
 
