@@ -61,7 +61,9 @@ class PaddedEngine:
         self.vocab_size = int(untyped.get_input_embeddings().weight.shape[0])
         self.default_batch_tokens = 131072 if self._device.type == "cuda" else 2048
         self.num_padded_tokens = 0
-        self._pad_token_id = config.pad_token_id
+        # -1 is a way to say that there is none
+        pad = config.pad_token_id
+        self._pad_token_id = pad if pad is not None and pad >= 0 else None
         takes = inspect.signature(untyped.forward).parameters
         self._takes_types = "token_type_ids" in takes and (getattr(config, "type_vocab_size", 0) or 0) > 1
         self._takes_mask = "attention_mask" in takes

@@ -51,6 +51,13 @@ def test_a_decoder_without_padding_token_takes_one_at_a_time():
     assert engine.forward(pack([[1, 2], [3, 4], [5]])).shape == (3, 2)
 
 
+def test_a_negative_padding_id_is_none():
+    """A config that says -1 for no padding token runs, and nothing is looked up under -1."""
+    engine = make(BertConfig(**SHAPE, pad_token_id=-1))
+    assert engine.forward(pack([[1, 2, 3], [4], [5, 6, 7]])).isfinite().all()
+    assert engine.num_padded_tokens == 0
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_cuda_equals_cpu(dtype):

@@ -118,6 +118,17 @@ def test_legacy_garbage_is_refused(bundle):
         load_classifier(bundle)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"pad_token_id": 99}, {"num_attention_heads": 0}, {"hidden_size": 0}, {"hidden_act": "none"}]
+)
+def test_sizes_that_no_model_has_are_refused(bundle, wrong):
+    """Whatever error a library raises for a config's values, it is one of ours that names the bundle."""
+    config = json.loads((bundle / "config.json").read_text())
+    (bundle / "config.json").write_text(json.dumps({**config, **wrong}))
+    with pytest.raises(BundleError, match=r"cannot be loaded.*check that config\.json"):
+        load_classifier(bundle)
+
+
 @pytest.mark.parametrize("kept", [0, 4, 100, -10])
 def test_truncated_weights_are_refused(bundle, kept):
     """A copy that broke off is named, wherever it broke off."""
