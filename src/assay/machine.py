@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+MAX_THREADS = 1024
+"""More threads than any machine has cores for; beyond, OpenMP does not start."""
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 YIELDING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
@@ -37,13 +39,14 @@ def choose_threads(
 ) -> Threads:
     """The threads of one of `num_processes` processes that share this machine's cores.
 
-    What the user asked for comes first, then OMP_NUM_THREADS, else the usable cores are shared out.
+    What the user asked for comes first, then OMP_NUM_THREADS where it is a number that can be, else the
+    usable cores are shared out.
     """
     if asked is not None:
         return Threads(count=asked, reason="as set")
     # a list names nested levels: "4,2" is 4 threads that may start 2 each
     first = (os.environ if environment is None else environment).get("OMP_NUM_THREADS", "").split(",")[0]
-    if first.strip().isdecimal() and int(first) > 0:
+    if first.strip().isdecimal() and 0 < int(first) <= MAX_THREADS:
         return Threads(count=int(first), reason="OMP_NUM_THREADS")
     count = max(1, usable_cores() // num_processes)
     among = f" / {num_processes} processes" if num_processes > 1 else ""

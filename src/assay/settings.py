@@ -116,7 +116,9 @@ class Settings:
             way_out = (
                 "change it or leave it out" if field.default is None else f"set for example {field.default}"
             )
-            raise UsageError(f"{field.name} is {value!r}; it must be {rule}; {way_out}")
+            is_endless = isinstance(value, float) and not math.isfinite(value)
+            kind = "a finite number, " if is_endless else ""
+            raise UsageError(f"{field.name} is {value!r}; it must be {kind}{rule}; {way_out}")
         self.check()
 
     def check(self) -> None:

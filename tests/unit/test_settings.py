@@ -80,7 +80,10 @@ def test_groups_compose_into_flat_settings():
         ({"length": True}, "length is True; it must be at least 1; change it or leave it out"),
         ({"length": "3"}, "length is '3'; it must be at least 1; change it or leave it out"),
         ({"share": 1.0}, "share is 1.0; it must be above 0 and below 1; set for example 0.5"),
-        ({"share": math.nan}, "share is nan; it must be above 0 and below 1; set for example 0.5"),
+        (
+            {"share": math.nan},
+            "share is nan; it must be a finite number, above 0 and below 1; set for example 0.5",
+        ),
         ({"share": None}, "share is None; it must be above 0 and below 1; set for example 0.5"),
         (
             {"devices": "0"},

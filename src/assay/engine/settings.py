@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from assay.engine.precision import Precision
-from assay.settings import COUNT, Settings
+from assay.machine import MAX_THREADS
+from assay.settings import COUNT, Settings, within
 
 EngineChoice = Literal["auto", "padded", "fake"]
 
@@ -41,5 +42,5 @@ class OneDevice(Settings):
 class CpuThreads(Settings):
     """The CPU threads."""
 
-    num_threads: int | None = field(default=None, metadata=COUNT)
+    num_threads: int | None = field(default=None, metadata=within(at_least=1, at_most=MAX_THREADS))
     """CPU threads of a process; by default OMP_NUM_THREADS, or the cores shared out."""

@@ -286,7 +286,7 @@ class Driver:
             self._say(f"{name} is given up ({cause}); going on with {others}")
         else:
             msg = (
-                f"no worker is left ({cause}), {len(self._pending):,} units are; fix the cause and "
+                f"no worker is left ({cause}), {format_number_of(len(self._pending), 'unit')} to do; fix the cause and "
                 "run the same command again"
             )
             raise WorkError(msg)

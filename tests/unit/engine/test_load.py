@@ -14,6 +14,7 @@ from assay.engine.cpu import CpuPackedEngine, has_onednn
 from assay.engine.fake import FakeEngine
 from assay.engine.load import SELF_TEST_TOLERANCE, load_engine, self_test
 from assay.engine.padded import PaddedEngine
+from assay.engine.settings import CpuThreads
 from assay.errors import BundleError, UsageError
 from assay.model import pretrained
 from assay.model.packing import pack
@@ -203,3 +204,10 @@ def test_the_slow_fake_takes_its_time():
         patch.setattr("assay.engine.fake.time.sleep", slept.append)
         engine.forward(pack([[1, 2], [3]]))
     assert slept == [0.75]
+
+
+@pytest.mark.parametrize("count", [1025, 10**20])
+def test_more_threads_than_can_start_are_refused(count):
+    """A number of threads that OpenMP cannot start is refused where it is typed, not in a worker."""
+    with pytest.raises(UsageError, match=r"num_threads is .*at least 1 and at most 1,024"):
+        CpuThreads(num_threads=count)

@@ -117,7 +117,7 @@ def test_a_dead_worker_costs_its_units_only(run, tmp_path, fake_workers):
 
 def test_a_worker_that_always_dies(run, fake_workers):
     """A worker that dies three times in a row ends the run, with its way of dying in the message."""
-    with pytest.raises(WorkError, match=r"no worker is left .worker exited with status 3., 10 units are"):
+    with pytest.raises(WorkError, match=r"no worker is left .worker exited with status 3., 10 units to do"):
         Driver(run, fake_workers(run, 1, Orders(start="exit"))).run()
 
 
@@ -157,7 +157,7 @@ def test_a_worker_that_cannot_load(run, tmp_path, fake_workers, end, cause, star
 )
 def test_no_worker_can_load(run, fake_workers, end, cause):
     """Where every device fails to load the run ends with the cause, and no unit is called a failure."""
-    with pytest.raises(WorkError, match=rf"no worker is left .{cause}., 10 units are"):
+    with pytest.raises(WorkError, match=rf"no worker is left .{cause}., 10 units to do"):
         Driver(run, fake_workers(run, 2, Orders(load=end))).run()
     assert run.part_files() == {}
 

@@ -142,14 +142,16 @@ def test_a_truncated_part(run, size):
 
 
 def test_a_damaged_page(run):
-    """Bytes overwritten within the id column of a part do not pass."""
+    """Bytes overwritten within any column of a part do not pass, and repair takes the part out."""
     path = part_file(run, run.manifest.units()[0])
-    content = bytearray(path.read_bytes())
-    chunk = pq.read_metadata(path).row_group(0).column(0)
-    stop = chunk.data_page_offset + chunk.total_compressed_size
-    content[stop - 24 : stop] = bytes(24)
-    path.write_bytes(content)
-    assert problem(run).startswith("parts/a-0-20.parquet")
+    whole = path.read_bytes()
+    footer = pq.read_metadata(path)
+    for column in range(footer.num_columns):
+        chunk = footer.row_group(0).column(column)
+        stop = chunk.data_page_offset + chunk.total_compressed_size
+        path.write_bytes(whole[: stop - 24] + bytes(24) + whole[stop:])
+        assert problem(run).startswith("parts/a-0-20.parquet"), footer.schema.column(column).name
+    assert list(verify(run.url, repair=True).taken_out) == ["parts/a-0-20.parquet"]
 
 
 def test_rows_are_missing_from_a_part(run):
