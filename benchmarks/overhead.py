@@ -23,13 +23,14 @@ from _record import finish, parser
 
 from assay.bundle.load import load_bundle
 from assay.data.finding import find_sources
+from assay.data.row_groups import ROW_GROUP_ROWS
 from assay.data.sources import Columns
 from assay.engine.fake import FakeEngine
 from assay.runs.cut import cut_sources, id_field
 from assay.runs.manifest import new_manifest
 from assay.runs.pipeline import run_unit
 from assay.runs.plan import MAX_UNIT_ROWS
-from assay.runs.run import ROW_GROUP_ROWS, create_or_join, writer_options
+from assay.runs.run import create_or_join, writer_options
 from assay.score.kind import SCORE, ScoreIdentity, ScoreRecord
 from assay.score.schema import part_schema
 from assay.score.scorer import Scorer

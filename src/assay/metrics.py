@@ -4,7 +4,7 @@ Axes: N rows, C classes. Probabilities and logits are taken as they come and com
 Labels are class indices (int, 0..C-1) unless a docstring says otherwise. A metric that its rows leave
 undefined (AUC of one class, precision of no prediction) raises `InputError` that says why. Nothing
 here reads a file, a clock or a model; nothing here chooses a threshold or a temperature (that is
-`calibrate`), and how sure a number is lies with `evaluate`.
+`calibrate`), and `evaluate` says how certain a number is.
 """
 
 import math

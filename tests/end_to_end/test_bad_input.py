@@ -283,7 +283,7 @@ def test_no_sources(assay):
         (assay.folder / "*.parquet", "no sources in "),
         (assay.folder / "empty", "is an empty folder or does not exist"),
         (assay.folder / "none.parquet", "none.parquet does not exist"),
-        (assay.folder / "a.xyz", "a.xyz is of no known format"),
+        (assay.folder / "a.xyz", "a.xyz is not in a known format"),
     ):
         error = assay.refused(pattern)
         assert shown in error

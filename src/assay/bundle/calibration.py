@@ -1,14 +1,12 @@
 """The calibration files of a bundle: `calibration.json` and `style_calibration.json`, read and written."""
 
 import math
-import os
-import tempfile
 from pathlib import Path
 from typing import cast, get_args
 
 from assay.bundle.description import FORMAT_VERSION, check_version, pretty
 from assay.bundle.publish import storage_errors
-from assay.data.syncing import sync_folder
+from assay.data.syncing import replace_local
 from assay.errors import BundleError
 from assay.model.checkpoint import JsonObject, brief, is_number, read_json
 from assay.outcome.calibration import Calibration, Steps
@@ -66,19 +64,7 @@ def save_calibration(folder: Path, calibration: Calibration) -> Path:
         content["provenance"] = dict(calibration.provenance)
     file = folder / CALIBRATION_FILE
     with storage_errors(file):
-        descriptor, name = tempfile.mkstemp(prefix=f".{CALIBRATION_FILE}.", dir=folder)
-        scratch = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as sink:
-                sink.write(pretty(content))
-                sink.flush()
-                os.fsync(sink.fileno())
-            scratch.chmod(0o644)
-            scratch.replace(file)
-        except BaseException:
-            scratch.unlink(missing_ok=True)
-            raise
-        sync_folder(folder)
+        replace_local(file, pretty(content))
     return file
 
 

@@ -15,7 +15,7 @@ from assay.model.checkpoint import (
     read_task,
     refuse_headless,
 )
-from assay.model.tokenizer_files import tokenizer_fingerprint, tokenizer_notes
+from assay.model.tokenizer_files import read_tokenizer, tokenizer_fingerprint, tokenizer_notes
 from assay.outcome.calibration import Calibration
 
 
@@ -39,6 +39,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     is_pair = description.get("is_pair")
     provenance = description.get("provenance")
     max_length = checkpoint.max_length
+    tokenizer = read_tokenizer(folder)
     return Bundle(
         checkpoint=checkpoint,
         task=task,
@@ -46,11 +47,15 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         calibration=calibration,
         default_max_length=min(trained_length, max_length) if isinstance(trained_length, int) else max_length,
         fingerprint=_fingerprint(checkpoint, description, calibration),
-        tokenizer_fingerprint=tokenizer_fingerprint(folder),
+        tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
         is_pair=is_pair if isinstance(is_pair, bool) else None,
         provenance=provenance if isinstance(provenance, dict) else {},
         int_score=read_int_score(folder, description, task),
-        notes=(*checkpoint.notes, *tokenizer_notes(folder, checkpoint.vocab_size), *calibration_notes),
+        notes=(
+            *checkpoint.notes,
+            *tokenizer_notes(folder, tokenizer, checkpoint.vocab_size),
+            *calibration_notes,
+        ),
     )
 
 

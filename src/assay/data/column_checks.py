@@ -2,9 +2,9 @@
 
 import pyarrow as pa
 
-from assay.data.columns import find_column, is_textual, is_token_ids, type_at, value_type
+from assay.data.columns import is_textual, is_token_ids, type_at, value_type
 from assay.data.formats.table import FORMATS
-from assay.data.sources import Columns, Source, id_column
+from assay.data.sources import Columns, Source, column_flag, id_column, named_column
 from assay.errors import SourceError
 
 
@@ -14,47 +14,55 @@ def check_columns(source: Source, columns: Columns) -> None:
     if not len(schema) and not FORMATS[source.format].has_schema:
         return  # No row shows a column: nothing to find wrong.
     if columns.input_ids is None:
-        _check_text(source, columns.text, "--text-column")
-        _check_text(source, columns.text_pair, "--text-pair-column")
+        _check_text(source, columns, "text")
+        _check_text(source, columns, "text_pair")
     else:
-        path = find_column(schema, columns.input_ids, uri=source.uri, option="--input-ids-column")
-        kind = type_at(schema, path)
-        if not is_token_ids(kind):
+        kind = _kind(source, named_column(source, columns, "input_ids"))
+        if kind is not None and not is_token_ids(kind):
             msg = (
                 f"{source.uri}: column {columns.input_ids!r} is {kind}; token ids are a list of integers: "
-                "set --input-ids-column"
+                f"set {column_flag('input_ids')}"
             )
             raise SourceError(msg)
-    path_of_id = id_column(source, columns)
-    if path_of_id is not None:
-        kind = value_type(type_at(schema, path_of_id))
-        if pa.types.is_nested(kind) or pa.types.is_interval(kind):
-            rule = "Parquet keeps no intervals" if pa.types.is_interval(kind) else "an id is one value"
-            msg = (
-                f"{source.uri}: the id column {'.'.join(path_of_id)!r} is {type_at(schema, path_of_id)}; "
-                f"{rule}: set --id-column to another scalar column"
-            )
-            raise SourceError(msg)
-    if columns.label is not None:
-        find_column(schema, columns.label, uri=source.uri, option="--label-column")
-    if columns.group is not None:
-        path = find_column(schema, columns.group, uri=source.uri, option="--group-column")
-        if pa.types.is_nested(value_type(type_at(schema, path))):
-            msg = (
-                f"{source.uri}: the group column {columns.group!r} is {type_at(schema, path)}; "
-                "a group is one value: set --group-column to a scalar column"
-            )
-            raise SourceError(msg)
+    _check_id(source, columns)
+    named_column(source, columns, "label")
+    kind = _kind(source, named_column(source, columns, "group"))
+    if kind is not None and pa.types.is_nested(value_type(kind)):
+        msg = (
+            f"{source.uri}: the group column {columns.group!r} is {kind}; "
+            f"a group is one value: set {column_flag('group')} to a scalar column"
+        )
+        raise SourceError(msg)
 
 
-def _check_text(source: Source, name: str | None, option: str) -> None:
-    if name is None:
-        return
-    way_out = option
-    if FORMATS[source.format].is_delimited and len(source.schema) == 1:
-        way_out = f"{option}, or --delimiter: no {source.delimiter!r} parts its header"
-    kind = type_at(source.schema, find_column(source.schema, name, uri=source.uri, option=way_out))
+def _kind(source: Source, path: tuple[str, ...] | None) -> pa.DataType | None:
+    return None if path is None else type_at(source.schema, path)
+
+
+def _check_text(source: Source, columns: Columns, field: str) -> None:
+    is_undivided = FORMATS[source.format].is_delimited and len(source.schema) == 1
+    or_else = f", or --delimiter: no {source.delimiter!r} parts its header" if is_undivided else ""
+    kind = _kind(source, named_column(source, columns, field, or_else=or_else))
     # A field of such a format is text, whatever its characters look like.
-    if not FORMATS[source.format].is_all_text and not is_textual(kind):
-        msg = f"{source.uri}: column {name!r} is {kind}; a text column holds strings: set {option} to another"
+    if kind is None or FORMATS[source.format].is_all_text or is_textual(kind):
+        return
+    msg = (
+        f"{source.uri}: column {getattr(columns, field)!r} is {kind}; a text column holds strings: "
+        f"set {column_flag(field)} to another"
+    )
+    raise SourceError(msg)
+
+
+def _check_id(source: Source, columns: Columns) -> None:
+    path = id_column(source, columns)
+    if path is None:
+        return
+    shown = type_at(source.schema, path)
+    kind = value_type(shown)
+    if pa.types.is_nested(kind) or pa.types.is_interval(kind):
+        rule = "Parquet keeps no intervals" if pa.types.is_interval(kind) else "an id is one value"
+        msg = (
+            f"{source.uri}: the id column {'.'.join(path)!r} is {shown}; "
+            f"{rule}: set {column_flag('id')} to another scalar column"
+        )
         raise SourceError(msg)

@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 from assay.data.ids import hash_ids, plain_ids, shown_ids
 from assay.data.reading import read_rows
 from assay.data.sources import Columns, Source, id_column
-from assay.errors import InputError
 
 IDS_PER_PASS = 4_000_000
 SHOWN = 3
@@ -45,10 +44,10 @@ def count_duplicates(read_ids: Callable[[], Iterable[pa.Array]], num_rows: int) 
     return Duplicates(num_rows=repeated, examples=tuple(examples[:SHOWN]))
 
 
-def refuse_duplicate_ids(sources: Sequence[Source], columns: Columns) -> None:
-    """Raise InputError where an id occurs twice in the sources, for `--unique-ids`."""
+def count_duplicate_ids(sources: Sequence[Source], columns: Columns) -> Duplicates:
+    """How many rows of the sources repeat an id; none where rows are counted."""
     if id_column(sources[0], columns) is None:
-        return  # rows are counted, so their numbers are unique
+        return Duplicates(num_rows=0, examples=())
     bare = Columns(text=None, id=columns.id)
 
     def read_ids() -> Iterable[pa.Array]:
@@ -56,13 +55,7 @@ def refuse_duplicate_ids(sources: Sequence[Source], columns: Columns) -> None:
             for rows in read_rows(source, bare, 0, source.num_rows):
                 yield rows.ids
 
-    found = count_duplicates(read_ids, sum(source.num_rows for source in sources))
-    if found.num_rows:
-        msg = (
-            f"{found.num_rows:,} rows repeat an id, for example {', '.join(map(repr, found.examples))}; "
-            "--unique-ids refuses that; fix the ids, or leave --unique-ids out"
-        )
-        raise InputError(msg)
+    return count_duplicates(read_ids, sum(source.num_rows for source in sources))
 
 
 def _of_bucket(ids: pa.Array, bucket: int, num_buckets: int) -> pa.Array:

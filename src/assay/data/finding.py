@@ -35,7 +35,8 @@ def find_sources(
     """The sources that `patterns` (paths, folders, globs, URLs) name, in their order, sorted within each.
 
     `delimiter` holds for CSV. Inspects them in parallel. Raises SourceError where there are none, where
-    one is typed twice, is of no known format, cannot be read, or lacks a column of `columns` or has it in a wrong type.
+    one is typed twice, is not in a known format, cannot be read, or lacks a column of `columns` or has it in
+    a wrong type.
     """
     if format is not None and format not in FORMATS:
         msg = f"format {format!r} is not known; use one of {', '.join(FORMATS)}"
@@ -130,7 +131,7 @@ def _expand(pattern: str, format_: str | None) -> list[SourceFile]:
 def _typed_file(uri: str, info: FileInfo, format_: str | None) -> SourceFile:
     name = format_ or format_of(uri)
     if name is None:
-        msg = f"{uri} is of no known format ({known_formats()}); set --format"
+        msg = f"{uri} is not in a known format ({known_formats()}); set --format"
         raise SourceError(msg)
     if FORMATS[name].is_gathered:
         return _gathered(uri, name, is_typed=True)
@@ -147,7 +148,7 @@ def _expand_glob(uri: str, format_: str | None) -> list[SourceFile]:
         name = format_ or format_of(info.path)
         if name is None:
             msg = (
-                f"{root}/{info.path} is of no known format ({known_formats()}); "
+                f"{root}/{info.path} is not in a known format ({known_formats()}); "
                 "narrow the glob, or set --format"
             )
             raise SourceError(msg)
@@ -189,7 +190,7 @@ def _choose(store: Store, folder: str, uri: str, paths: Sequence[str], format_: 
         chosen = {path: kind for path, kind in chosen.items() if kind != name or path not in left_out}
     chosen = chosen or known
     if not chosen:
-        msg = f"{uri} holds no file of a known format ({known_formats()}); name files, or set --format"
+        msg = f"{uri} holds no file in a known format ({known_formats()}); name files, or set --format"
         raise SourceError(msg)
     return chosen
 

@@ -77,7 +77,7 @@ def _read_footer(file: pa.NativeFile) -> tuple[bytes, int]:
     tail = file.read(TAIL_BYTES)
     start = size - TAIL_BYTES - int.from_bytes(tail[:4], "little")
     if tail[4:] != MAGIC or start < len(MAGIC):
-        msg = "it ends in no plain Parquet footer"
+        msg = "it does not end in a plain Parquet footer"
         raise CannotGraftError(msg)
     file.seek(start)
     return file.read(size - TAIL_BYTES - start), start

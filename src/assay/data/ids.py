@@ -221,7 +221,7 @@ def _canonical(array: pa.Array) -> pa.Array:
     array = plain_ids(array)
     types, kind = pa.types, array.type
     if types.is_nested(kind):
-        msg = f"ids of type {kind} are nested; an id is one value: set --id-column to a scalar column"
+        msg = f"ids of type {kind} are nested; an id is one value; name a scalar column"
         raise SourceError(msg)
     if (
         types.is_string(kind)

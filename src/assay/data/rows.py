@@ -154,7 +154,7 @@ def _as_scalars(array: pa.Array | None) -> pa.Array | None:
 
 
 def as_text(array: pa.Array, errors: dict[int, str]) -> pa.LargeStringArray:
-    """The texts of a column of strings or bytes; adds an error for each that is null or no UTF-8."""
+    """The texts of a column of strings or bytes; adds an error for each that is null or not UTF-8."""
     array = values_of(array)
     for index in _where(array.is_null()) if array.null_count else ():
         errors.setdefault(index, NULL)

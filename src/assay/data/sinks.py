@@ -26,6 +26,7 @@ from assay.data.formats.jsonl import parse_object
 from assay.data.formats.lines import BOM, LineFormat, LineReader, compression_of, open_stream
 from assay.data.grafting import CannotGraftError, graft_columns
 from assay.data.reading import read_rows
+from assay.data.row_groups import row_groups
 from assay.data.rows import NOT_JSON, SourceRows
 from assay.data.sources import Columns, Source, id_column, unreadable
 from assay.data.storage import split_url
@@ -34,8 +35,6 @@ from assay.errors import InputError
 BATCH_ROWS = 65_536
 RECORDS = 8_192
 RECORDS_BYTES = 16 << 20
-ROW_GROUP_ROWS = 131_072
-ROW_GROUP_BYTES = 64 << 20
 GZIP_LEVEL = 6
 
 LINE_KEY = "_line"
@@ -45,6 +44,15 @@ OUTPUT_FORMATS = {"parquet": "parquet", "jsonl": "jsonl", "csv": "csv", "arrow":
 """The format that a source of each format is written in."""
 
 _CODECS = {"UNCOMPRESSED": "none", "SNAPPY": "snappy", "GZIP": "gzip", "BROTLI": "brotli", "ZSTD": "zstd"}
+
+
+class TakenNameError(Exception):
+    """A source has a column of the name of one to be added."""
+
+    def __init__(self, uri: str, name: str) -> None:
+        super().__init__(f"{uri} has a column {name!r} already")
+        self.uri = uri
+        self.name = name
 
 
 class AddedColumns(Protocol):
@@ -68,7 +76,8 @@ def write_merged(source: Source, columns: Columns, num_rows: int, added: AddedCo
     """Write to `out` the first `num_rows` rows of `source` with the columns of `added` behind its own.
 
     `columns` names the id column. Raises SourceError where the source cannot be read, InputError
-    where its types cannot be written, OSError where `out` cannot.
+    where its types cannot be written, TakenNameError where a row of JSON Lines has a key of the name of
+    an added column, OSError where `out` cannot be written.
     """
     if source.format == "parquet":
         _write_parquet(source, columns, num_rows, added, out)
@@ -180,7 +189,7 @@ def _write_arrow(source: Source, columns: Columns, num_rows: int, added: AddedCo
         schema, batches = open_arrow(source.uri)
         tables = (_joined(batch, ids, added) for batch in _first_rows(batches, num_rows))
         with _table_writer(source, schema, added, out) as write:
-            for group in _gathered(tables):
+            for group in row_groups(tables):
                 write(group)
     except pa.ArrowInvalid as error:
         raise unreadable(source.uri, error) from error
@@ -195,7 +204,7 @@ def _write_text(source: Source, num_rows: int, added: AddedColumns, out: Path) -
             yield _beside(table, added.take(rows.num_rows, rows.ids))
 
     with _table_writer(source, schema, added, out) as write:
-        for group in _gathered(tables()):
+        for group in row_groups(tables()):
             write(group)
 
 
@@ -244,21 +253,6 @@ def _first_rows(batches: Iterable[pa.RecordBatch], num_rows: int) -> Iterator[pa
         kept = batch.slice(0, num_rows)
         num_rows -= kept.num_rows
         yield kept
-
-
-def _gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The tables joined to row groups."""
-    held: list[pa.Table] = []
-    rows = size = 0
-    for table in tables:
-        held.append(table)
-        rows += table.num_rows
-        size += table.nbytes
-        if rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES:
-            yield pa.concat_tables(held)
-            held, rows, size = [], 0, 0
-    if held:
-        yield pa.concat_tables(held)
 
 
 # ------------------------------------------------------------ JSON Lines and CSV
@@ -340,15 +334,7 @@ def _refuse_taken_name(source: Source, record: bytes, names: list[str]) -> None:
     value = parse_object(record) or {}
     taken = next((name for name in names if name in value), None)
     if taken is not None:
-        raise InputError(taken_name(source.uri, taken))
-
-
-def taken_name(uri: str, name: str) -> str:
-    """The message for a source that has a column of the name to be added."""
-    return (
-        f"{uri} has a column {name!r} already; a merged file has each name once; "
-        "set --prefix, or choose with --columns"
-    )
+        raise TakenNameError(source.uri, taken)
 
 
 def json_members(table: pa.Table) -> list[bytes]:

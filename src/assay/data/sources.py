@@ -21,7 +21,10 @@ SOURCE_ROW = "source_row"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Columns:
-    """Which columns of the sources are read. Dots reach into structs; a literal name with a dot wins."""
+    """Which columns of the sources are read. Dots reach into structs; a literal name with a dot wins.
+
+    Every command that reads one of them has a setting `<field>_column` for it.
+    """
 
     text: str | None = "text"
     """Column of the documents; not needed where `input_ids` is set."""
@@ -35,6 +38,11 @@ class Columns:
     """Column of the labels, for training, calibration and evaluation."""
     group: str | None = None
     """Column of the groups (author, book, url) that no split may cut through."""
+
+
+_ROLES = {"texts": "text", "text_pairs": "text_pair", "labels": "label", "groups": "group"}
+"""What columns are read for, and the field of `Columns` that names each; ids apart."""
+_ROLES_OF_TOKENIZED = {"input_ids": "input_ids", "labels": "label", "groups": "group"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +86,27 @@ def id_column(source: Source, columns: Columns) -> tuple[str, ...] | None:
         return (columns.id or "id",) if has_ids else None
     if columns.id is None and "id" not in source.schema.names:
         return None
-    return find_column(source.schema, columns.id or "id", uri=source.uri, option="--id-column")
+    return _find(source, columns.id or "id", column_flag("id"))
+
+
+def column_flag(field: str) -> str:
+    """The flag that sets a field of `Columns`, for messages: `--text-pair-column`."""
+    return f"--{field.replace('_', '-')}-column"
+
+
+def named_column(
+    source: Source, columns: Columns, field: str, *, or_else: str = ""
+) -> tuple[str, ...] | None:
+    """The path of the column that a field names, None where it names none.
+
+    Raises SourceError where the source lacks it; `or_else` is said behind the flag that sets it.
+    """
+    name: str | None = getattr(columns, field)
+    return None if name is None else _find(source, name, column_flag(field) + or_else)
+
+
+def _find(source: Source, name: str, option: str) -> tuple[str, ...]:
+    return find_column(source.schema, name, uri=source.uri, option=option)
 
 
 def shows_no_column(source: Source) -> bool:
@@ -100,28 +128,13 @@ def id_type(source: Source, columns: Columns) -> pa.DataType:
     return shown if not pa.types.is_null(shown) else source.id_type or pa.string()
 
 
-def id_name(source: Source, columns: Columns) -> str:
-    """What the id column of a part is called: "id", or "source_row" where the source has none."""
-    return SOURCE_ROW if id_column(source, columns) is None else "id"
-
-
 def role_paths(source: Source, columns: Columns) -> dict[str, tuple[str, ...]]:
     """The columns to read, by what they are read for."""
     if shows_no_column(source):
         return {}
-    named = {"labels": (columns.label, "--label-column"), "groups": (columns.group, "--group-column")}
-    if columns.input_ids is None:
-        named |= {
-            "texts": (columns.text, "--text-column"),
-            "text_pairs": (columns.text_pair, "--text-pair-column"),
-        }
-    else:
-        named |= {"input_ids": (columns.input_ids, "--input-ids-column")}
-    paths = {
-        role: find_column(source.schema, name, uri=source.uri, option=option)
-        for role, (name, option) in named.items()
-        if name is not None
-    }
+    roles = _ROLES if columns.input_ids is None else _ROLES_OF_TOKENIZED
+    found = {role: named_column(source, columns, field) for role, field in roles.items()}
+    paths = {role: path for role, path in found.items() if path is not None}
     path = id_column(source, columns)
     if path is not None:
         paths["ids"] = path

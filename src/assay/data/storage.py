@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
-from assay.data.syncing import sync_file, sync_folder
+from assay.data.syncing import replace_local, sync_file, sync_folder
 from assay.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -370,20 +370,18 @@ def writable_place(path: Path, said: str) -> Path:
 
 
 def replace_file(uri: str, content: bytes) -> None:
-    """Write one file, a local path or an object URL, in one step; a reader sees the old or the new one."""
+    """Write one file, a local path or an object URL, in one step; a reader sees the old or the new one.
+
+    It survives a loss of power from then on.
+    """
     if is_object_url(uri):
         store, path = split_url(uri)
         store.replace(path, content)
         return
     target = local_path(uri)
-    staged = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex[:8]}")
     with writing(os.fspath(target)):
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            staged.write_bytes(content)
-            staged.replace(target)
-        finally:
-            staged.unlink(missing_ok=True)
+        replace_local(target, content)
 
 
 def _storage_error(path: Path | str, error: OSError, verb: str) -> StorageError:

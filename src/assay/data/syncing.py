@@ -2,7 +2,20 @@
 
 import errno
 import os
+import uuid
 from pathlib import Path
+
+
+def replace_local(target: Path, content: bytes) -> None:
+    """Write a file in one step, over what is there; a reader sees the old or the new one."""
+    staged = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex[:8]}")
+    try:
+        staged.write_bytes(content)
+        sync_file(staged)
+        staged.replace(target)
+        sync_folder(target.parent)
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 def sync_file(path: Path) -> None:

@@ -180,7 +180,7 @@ class CpuPackedEngine:
         return _OneDnnProduct(linear) if self._uses_onednn else _PlainProduct(linear)
 
     def _round_up(self, hidden_TH: torch.Tensor) -> torch.Tensor:
-        """The hidden states with rows of zeros after them, so that kernels are met again."""
+        """The hidden states with rows of zeros after them, so that few kernels are made."""
         if not self._uses_onednn:
             return hidden_TH
         num_rows = hidden_TH.shape[0]
@@ -257,7 +257,7 @@ class _Layer:
         self._first_only = first_only
         width = layer.qkv.weight.shape[0] // 3
         self._qkv = product(layer.qkv.rows(slice(width, None)) if first_only else layer.qkv)
-        # N first tokens are few rows, of ever new number: no kernel of their own
+        # N first tokens are few rows, and their number always changes: no kernel of their own
         few_rows = _PlainProduct if first_only else product
         self._query = _PlainProduct(layer.qkv.rows(slice(0, width)))
         self._attention_out = few_rows(layer.attention_out)

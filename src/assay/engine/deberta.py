@@ -70,7 +70,7 @@ class GpuDebertaEngine:
             self._attention(moved(positions, device, dtype), weights) for positions in weights.positions
         ]
         self._layers = [
-            _Layer(layer, self._encoder, self._kernels, attention)
+            _DisentangledLayer(layer, self._encoder, self._kernels, attention)
             for layer, attention in zip(self._encoder.layers[:-1], middle, strict=True)
         ]
         self._last = _LastLayer(self._encoder.layers[-1], self._encoder, self._kernels, last)
@@ -104,7 +104,7 @@ class GpuDebertaEngine:
         )
 
     def _num_rows(self, num_tokens: int) -> int:
-        """Rows of the batch: on a GPU few distinct numbers, so that memory is met again."""
+        """Rows of the batch: on a GPU few distinct numbers, so that memory is used again."""
         if self._device.type == "cpu":
             return num_tokens
         step = _STEP if num_tokens > 8 * _STEP else _STEP // 8
@@ -174,7 +174,7 @@ class _Attention:
         )
 
 
-class _Layer:
+class _DisentangledLayer:
     """One encoder layer; each half is normed after its input is added."""
 
     def __init__(

@@ -43,7 +43,7 @@ def available_devices() -> list[Device]:
 
 
 def parse_device(name: str) -> torch.device:
-    """Return the torch device of "cpu", "cuda" or "cuda:K"; UsageError where there is none such."""
+    """Return the torch device of "cpu", "cuda" or "cuda:K"; UsageError where this machine has none."""
     try:
         device = torch.device(name)
     except RuntimeError:

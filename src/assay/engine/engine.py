@@ -25,7 +25,7 @@ class Engine(Protocol):
     default_batch_tokens: int
     """A budget of tokens a batch that suits the device."""
     deterministic: bool
-    """Whether a sequence gets the same bits in any company; batches are then of the engine's own budget."""
+    """Whether a sequence gets the same bits in any batch; batches are then of the engine's own budget."""
     num_padded_tokens: int
     """Tokens of padding computed since the engine was loaded."""
 

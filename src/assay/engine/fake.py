@@ -17,7 +17,7 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 class FakeEngine:
     """Outputs in [-3, 3) from four token ids of a sequence, its length and its last token type.
 
-    Equal sequences get equal outputs, in whatever company; which are not those of any model.
+    Equal sequences get equal outputs, whatever they are batched with. No model would give these outputs.
     """
 
     name = "fake"

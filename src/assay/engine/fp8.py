@@ -49,7 +49,7 @@ def with_scale(values: torch.Tensor, scale: float) -> Quantized:
 
 
 def scale_for(x: torch.Tensor) -> float:
-    """Return the fixed scale for values like x: a power of two, so that rounding of the maximum shows seldom."""
+    """Return the fixed scale for values like x: a power of two, so that rounding of the maximum rarely shows."""
     # what is not finite stays so through fp8, and the gate sees it
     largest = max(float(x.abs().nan_to_num(0.0, 0.0, 0.0).amax()), 1e-6)
     return 2.0 ** math.ceil(math.log2(largest * MARGIN / FP8_MAX))

@@ -73,7 +73,7 @@ class GpuPackedEngine:
     ) -> None:
         """Lay out `weights` (float32, anywhere) on `device` in `dtype`; products in fp8 with `fp8`.
 
-        A `deterministic` engine gives a document the same bits in any company, in batches of one shape.
+        A `deterministic` engine gives a document the same bits whatever it is batched with, in batches of one shape.
         """
         self.output_shape = weights.head.output_shape
         self.max_length = weights.max_length
@@ -150,7 +150,7 @@ class GpuPackedEngine:
         return kind(layer, weights, self._kernels)
 
     def _num_rows(self, num_tokens: int) -> int:
-        """Rows of the batch: few distinct numbers, so that shapes are met again."""
+        """Rows of the batch: few distinct numbers, so that shapes recur."""
         if self.deterministic and num_tokens <= DETERMINISTIC_ROWS:
             return DETERMINISTIC_ROWS
         budget = self.default_batch_tokens

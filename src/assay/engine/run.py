@@ -113,7 +113,7 @@ class _Plan:
         if len(self._lengths[rows]) == 1:
             raise WorkError(
                 f"one sequence of {num_tokens:,} tokens does not fit into the device's memory; "
-                "use a smaller --max-length, or a device with more memory"
+                "use a smaller max_length, or a device with more memory"
             )
         torch.cuda.empty_cache()
         self._budget = max(1, min(self._budget, num_tokens) // 2)

@@ -50,7 +50,7 @@ class Staging:
 
         A GPU is the thread's current one meanwhile: kernels are launched on that, not where their tensors lie.
         With `in_few_shapes` it is filled up with sequences and blocks of no token too, so that shapes
-        are met again: results of sequences from `batch.num_sequences` on mean nothing.
+        recur: results of sequences from `batch.num_sequences` on mean nothing.
         """
         parts = _parts(batch, self._pads)
         shape = _shape(batch, parts, num_rows, in_few_shapes=in_few_shapes)

@@ -344,7 +344,7 @@ def _read_errors(file: Path) -> Iterator[None]:
 
 
 def read_task(checkpoint: Checkpoint, labels: tuple[str, ...]) -> Task:
-    """What the head predicts; `BundleError` where the config names something else than a task of ours."""
+    """What the head predicts; `BundleError` where the config names something other than one of our tasks."""
     file = checkpoint.path / "config.json"
     stated = checkpoint.config.get("problem_type")
     if stated is None:

@@ -22,23 +22,25 @@ _TOKEN_FLAGS = ("lstrip", "rstrip", "normalized", "single_word")
 _TEMPLATES = frozenset({"BertProcessing", "RobertaProcessing", "TemplateProcessing"})
 
 
-def tokenizer_fingerprint(path: str | os.PathLike[str]) -> str:
-    """Hash of what a `tokenizer.json` (or the one in a folder) does to text, 32 hex digits.
+def read_tokenizer(folder: str | os.PathLike[str]) -> JsonObject:
+    """The `tokenizer.json` of a folder; `BundleError` where there is none."""
+    return read_json(Path(folder) / "tokenizer.json", missing=_NO_TOKENIZER)
+
+
+def tokenizer_fingerprint(tokenizer: JsonObject) -> str:
+    """Hash of what a `tokenizer.json` does to text, 32 hex digits.
 
     Truncation and padding are left out: both are set by whoever encodes.
     """
-    file = Path(path)
-    tokenizer = read_json(file / "tokenizer.json" if file.is_dir() else file, missing=_NO_TOKENIZER)
     return canonical_digest({k: v for k, v in tokenizer.items() if k not in {"truncation", "padding"}})
 
 
-def tokenizer_notes(folder: Path, vocab_size: int | None) -> tuple[str, ...]:
-    """Things the user should hear of a folder's tokenizer, a sentence each.
+def tokenizer_notes(folder: Path, tokenizer: JsonObject, vocab_size: int | None) -> tuple[str, ...]:
+    """Things the user should hear of the tokenizer of a folder, a sentence each.
 
     `vocab_size` is the number of rows in the model's embedding, where it is known.
     """
     file = folder / "tokenizer.json"
-    tokenizer = read_json(file, missing=_NO_TOKENIZER)
     config = read_optional_json(folder / "tokenizer_config.json")
     notes = []
     missing = sorted(

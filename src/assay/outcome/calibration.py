@@ -48,7 +48,7 @@ class Calibration:
     opt_metric: str | None = None
     """What the threshold maximised; without a threshold, what the fit minimised."""
     selection_metrics: Mapping[str, float] = field(default_factory=dict)
-    """Metrics on the calibration rows, by name: in-sample, so too kind."""
+    """Metrics on the calibration rows, by name: in-sample, so too optimistic."""
     meta: Mapping[str, object] = field(default_factory=dict)
     """Sample counts, cross-validated metrics, fingerprints and dates; changes no number."""
     provenance: Mapping[str, object] = field(default_factory=dict)

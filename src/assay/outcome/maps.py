@@ -4,7 +4,7 @@
     vector        softmax of scale * logits + bias, label by label     the same
     logistic      sigmoid of scale * x + bias                          Platt 1999
     isotonic      a rising curve over the uncalibrated probability     Zadrozny & Elkan 2002
-    conformal     nothing here: a regression's intervals are the matter of `outcome.decide`
+    conformal     nothing here: `outcome.decide` makes the intervals of a regression
 
 x is the log-odds of the second of two labels, or the logit of each label of a multi-label head. With
 more than two labels each has its curve, and the results are divided by their sum.

@@ -4,7 +4,15 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from assay.data.sources import Columns, Source, id_column, id_type, shown_id_type, shows_no_column
+from assay.data.sources import (
+    SOURCE_ROW,
+    Columns,
+    Source,
+    id_column,
+    id_type,
+    shown_id_type,
+    shows_no_column,
+)
 from assay.errors import SourceError
 from assay.runs.plan import choose_unit_rows, limit_boundaries, plan_boundaries
 
@@ -62,7 +70,7 @@ def id_field(sources: Sequence[Source], columns: Columns) -> pa.Field:
                 "a run has ids of one type; score them in two runs, or cast one"
             )
             raise SourceError(msg)
-    return pa.field("id" if named else "source_row", kind, nullable=named)
+    return pa.field("id" if named else SOURCE_ROW, kind, nullable=named)
 
 
 def _kind(source: Source, columns: Columns) -> str:

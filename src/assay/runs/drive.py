@@ -24,9 +24,9 @@ def drive_run(
 ) -> tuple[Run, Outcome]:
     """Create the run at `url` or join it, and work on it until every unit is published.
 
-    `workers` gives the workers for the run, and `workers_note` says what they are, to be told where there is
-    work for them. `on_message` hears what a person should know,
-    a line at a time: "412 of 480 units are published; going on with 68.", and that a device was lost.
+    `workers` gives the workers for the run, and `workers_note` says what they are; it is told where there is
+    work for them. `on_message` hears what a person should know, a line at a time: "412 of 480
+    units are published; going on with 68.", and that a device was lost.
     """
     say = on_message or (lambda _: None)
     run, is_new = create_or_join(url, manifest)

@@ -275,12 +275,16 @@ def _from_rank(trainer: Trainer, rank: int, make: Callable[[], dict[str, object]
             message = json.dumps({"value": make()})
         except Exception as caught:  # noqa: BLE001  the other ranks are waiting, whatever came of it
             failure = caught
-            message = json.dumps({"kind": type(caught).__name__, "message": str(caught)})
+            kind = errors.kind_of(caught)
+            message = json.dumps(
+                {"kind": kind, "message": str(caught) if kind else f"{type(caught).__name__}: {caught}"}
+            )
     answer = json.loads(trainer.strategy.broadcast(message, src=rank))
     if failure is not None:
         raise failure
     if "value" not in answer:
-        kind = getattr(errors, answer["kind"], WorkError)
-        raise kind(answer["message"] if kind is not WorkError else f"rank {rank} failed: {answer['message']}")
+        if answer["kind"] is None:
+            raise WorkError(f"rank {rank} failed: {answer['message']}")
+        raise errors.KINDS[answer["kind"]](answer["message"])
     value: dict[str, object] = answer["value"]
     return value

@@ -109,7 +109,7 @@ def helping_order(num_units: int, rank: int, world_size: int) -> list[int]:
     """Units of the other ranks in the order in which `rank` helps once its own share is done.
 
     The owner of a share works from its front, so helpers work from its back, and each helper
-    starts with another owner: two workers seldom meet on one unit (and where they do, the second
+    starts with another owner: two workers rarely meet on one unit (and where they do, the second
     publish does nothing).
     """
     order: list[int] = []

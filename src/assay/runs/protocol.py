@@ -46,7 +46,7 @@ class Loading:
     """What the worker does before it is ready."""
 
     phase: Phase
-    """`loading` goes without saying."""
+    """`loading` is what it does from `Listening` on, and is not said."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

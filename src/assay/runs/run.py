@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assay.data.ids import IdChecksum
+from assay.data.row_groups import row_groups
 from assay.data.scratch import scratch_file
+from assay.data.sources import SOURCE_ROW
 from assay.data.storage import FileInfo, Store, open_store, writing
 from assay.errors import RefusedError, SourceError, UnitError
 from assay.runs.manifest import MANIFEST_PATH, Manifest, differences, parse_manifest
@@ -19,9 +21,7 @@ from assay.runs.plan import Unit
 
 PARTS = "parts/"
 SUFFIX = ".parquet"
-ROW_GROUP_ROWS = 131_072
-ROW_GROUP_BYTES = 64 << 20
-ID_COLUMNS = ("id", "source_row")
+ID_COLUMNS = ("id", SOURCE_ROW)
 
 FOOTER_RUN_ID = b"assay.run_id"
 FOOTER_UNIT = b"assay.unit"
@@ -158,7 +158,7 @@ def write_rows(
     """
     checksum = IdChecksum()
     num_rows = 0
-    for table in row_groups(batches, schema):
+    for table in row_groups(pa.Table.from_batches([batch], schema) for batch in batches):
         checksum.update(ids_of(table, num_rows))
         num_rows += table.num_rows
         writer.write_table(table, row_group_size=max(table.num_rows, 1))
@@ -177,21 +177,6 @@ def footer_of_part(
         FOOTER_ID_CHECKSUM: id_checksum.encode(),
         FOOTER_STATS: json.dumps(dict(stats)).encode(),
     }
-
-
-def row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterable[pa.Table]:
-    """Batches of any size gathered into tables of a row group each; memory stays bounded."""
-    held: list[pa.RecordBatch] = []
-    rows = size = 0
-    for batch in batches:
-        held.append(batch)
-        rows += batch.num_rows
-        size += batch.nbytes
-        if rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES:
-            yield pa.Table.from_batches(held, schema)
-            held, rows, size = [], 0, 0
-    if held:
-        yield pa.Table.from_batches(held, schema)
 
 
 def find_run(url: str) -> Run | None:

@@ -36,7 +36,7 @@ SAMPLED_UNITS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
+class ParitySample:
     """Documents of the corpus."""
 
     sequences: Sequences
@@ -97,7 +97,7 @@ def read_figures(run: Run) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def compare_sample(run: Run, encoder: Encoder, sample: Sample) -> Compared:
+def compare_sample(run: Run, encoder: Encoder, sample: ParitySample) -> Compared:
     """How Assay's ids of the sample's texts compare with transformers'."""
     if not sample.texts:
         return Compared(num_texts=0, difference=None, reason="the source holds token ids")
@@ -120,7 +120,7 @@ def measure(run: Run, engine: Engine, sample: Sequences, *, device: str) -> Pari
     )
 
 
-def take_sample(run: Run, scorer: Scorer, num_documents: int) -> Sample:
+def take_sample(run: Run, scorer: Scorer, num_documents: int) -> ParitySample:
     """The first rows of some units spread over the corpus, about `num_documents` in all.
 
     Reads with a reader of its own: the run's is at work on the first unit meanwhile.
@@ -152,7 +152,7 @@ def take_sample(run: Run, scorer: Scorer, num_documents: int) -> Sample:
                 starts.append(np.zeros(sequences.num_sequences, dtype=np.int32) if second is None else second)
     if not flat:
         none = Sequences(flat_ids=np.empty(0, dtype=np.int32), offsets=np.zeros(1, dtype=np.int64))
-        return Sample(sequences=none, texts=[], text_pairs=None)
+        return ParitySample(sequences=none, texts=[], text_pairs=None)
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
     second_starts = np.concatenate(starts)
     sequences = Sequences(
@@ -160,7 +160,7 @@ def take_sample(run: Run, scorer: Scorer, num_documents: int) -> Sample:
         offsets=offsets,
         second_starts=second_starts if second_starts.any() else None,
     )
-    return Sample(sequences=sequences, texts=texts, text_pairs=pairs or None)
+    return ParitySample(sequences=sequences, texts=texts, text_pairs=pairs or None)
 
 
 def usable_texts(rows: SourceRows) -> tuple[list[str], list[str]]:

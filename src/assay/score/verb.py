@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 
 from assay import machine
 from assay.bundle.bundle import Bundle
-from assay.data.duplicates import refuse_duplicate_ids
-from assay.data.sources import SOURCE_ROW
+from assay.data.duplicates import count_duplicate_ids
 from assay.engine.precision import Computed, Target, auto_precision, common_target
-from assay.errors import RefusedError
+from assay.errors import InputError, RefusedError
 from assay.runs.drive import drive_run
 from assay.runs.driver import Outcome
 from assay.runs.manifest import Manifest
@@ -62,10 +61,8 @@ def score(
     for note in (*bundle.notes, other_lengths_of(manifest), here.note):
         if on_message and note:
             on_message(note)
-    if settings.unique_ids and manifest.arrow_schema().names[0] != SOURCE_ROW:
-        refuse_duplicate_ids(
-            [manifest.source(k) for k in range(len(manifest.sources))], manifest.source_columns()
-        )
+    if settings.unique_ids:
+        _refuse_duplicate_ids(manifest)
     if settings.dry_run:
         return ScoreResult(
             run_url=settings.run,
@@ -117,6 +114,18 @@ def place(settings: ScoreSettings) -> Place:
         target = Target(kind=settings.plan_for)
     precision, note = choose_precision(settings, target)
     return Place(placement=placement, planned=planned, precision=precision, note=note)
+
+
+def _refuse_duplicate_ids(manifest: Manifest) -> None:
+    """Raise InputError where an id occurs twice in the sources of a run."""
+    sources = [manifest.source(k) for k in range(len(manifest.sources))]
+    found = count_duplicate_ids(sources, manifest.source_columns())
+    if found.num_rows:
+        msg = (
+            f"{found.num_rows:,} rows repeat an id, for example {', '.join(map(repr, found.examples))}; "
+            "--unique-ids refuses that; fix the ids, or leave --unique-ids out"
+        )
+        raise InputError(msg)
 
 
 def find_gpus() -> list[Target]:

@@ -28,8 +28,8 @@ from tokenizers import Encoding, Tokenizer
 
 from assay.engine.sequences import Sequences
 from assay.errors import BundleError, UsageError
-from assay.model.checkpoint import read_json, read_optional_json, vocab_size_of
-from assay.model.tokenizer_files import tokenizer_fingerprint
+from assay.model.checkpoint import read_optional_json, vocab_size_of
+from assay.model.tokenizer_files import read_tokenizer, tokenizer_fingerprint
 from assay.tokenize.cuts import CutRule, find_cut_rule
 from assay.tokenize.settings import ONE_PIECE, WINDOWS, OnLong
 from assay.tokenize.views import Views, WholeRows, Windows
@@ -172,7 +172,7 @@ class Encoder:
         """
         file = Path(path) / "tokenizer.json"
         way_out = "save the tokenizer with AutoTokenizer.from_pretrained(..., use_fast=True).save_pretrained"
-        description = read_json(file, missing=way_out)
+        description = read_tokenizer(path)
         try:
             tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # noqa: BLE001 - the library raises bare Exception for what it cannot parse
@@ -180,7 +180,7 @@ class Encoder:
             raise BundleError(f"{file}: not a tokenizer ({reason}); {way_out}") from None
         return cls(
             tokenizer,
-            fingerprint=tokenizer_fingerprint(file),
+            fingerprint=tokenizer_fingerprint(description),
             vocab_size=vocab_size_of(read_optional_json(file.parent / "config.json")),
             cut_rule=find_cut_rule(description),
             max_length=max_length,

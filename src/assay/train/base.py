@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from assay.errors import BundleError
 from assay.model.checkpoint import Checkpoint, read_checkpoint
 from assay.model.pretrained import from_pretrained, one_line, quiet, transformers_config
-from assay.model.tokenizer_files import tokenizer_fingerprint
+from assay.model.tokenizer_files import read_tokenizer
 from assay.train.optimizer import add_lora, freeze
 from assay.train.settings import TrainSettings
 
@@ -44,7 +44,7 @@ def load_model(settings: TrainSettings, names: tuple[str, ...]) -> PreTrainedMod
 def base_checkpoint(base: str) -> Checkpoint:
     """The folder that a training starts from: as a bundle's, but without need of a head or labels."""
     checkpoint = read_checkpoint(base)
-    tokenizer_fingerprint(base)
+    read_tokenizer(base)
     return checkpoint
 
 

@@ -15,7 +15,7 @@ from assay.bundle.description import Description, write_description
 from assay.bundle.load import load_bundle
 from assay.bundle.publish import publish_folder
 from assay.errors import BundleError, StorageError, UsageError
-from assay.model.tokenizer_files import tokenizer_fingerprint
+from assay.model.tokenizer_files import read_tokenizer, tokenizer_fingerprint
 from assay.outcome.calibration import Calibration, Steps
 
 CONFIG = {
@@ -332,16 +332,16 @@ def test_the_fingerprint_ignores_what_changes_no_score(tmp_path):
 def test_the_tokenizer_fingerprint_ignores_truncation_padding_and_key_order(tmp_path):
     """Both are set by whoever encodes; the vocabulary is not."""
     first = make(tmp_path / "a")
-    fingerprint = tokenizer_fingerprint(first)
+    fingerprint = tokenizer_fingerprint(read_tokenizer(first))
     changed = {
         **dict(reversed(TOKENIZER.items())),
         "truncation": {"max_length": 9},
         "padding": {"strategy": "x"},
     }
     (first / "tokenizer.json").write_text(json.dumps(changed, indent=1))
-    assert tokenizer_fingerprint(first / "tokenizer.json") == fingerprint
+    assert tokenizer_fingerprint(read_tokenizer(first)) == fingerprint
     (first / "tokenizer.json").write_text(json.dumps({**TOKENIZER, "model": {"type": "BPE"}}))
-    assert tokenizer_fingerprint(first) != fingerprint
+    assert tokenizer_fingerprint(read_tokenizer(first)) != fingerprint
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])

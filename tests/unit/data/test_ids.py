@@ -87,7 +87,7 @@ def test_bytes_under_a_null_do_not_matter():
 
 def test_nested_and_mixed_ids_are_refused():
     """Nested ids and a change of kind are SourceErrors."""
-    with pytest.raises(SourceError, match="set --id-column"):
+    with pytest.raises(SourceError, match="name a scalar column"):
         checksum(pa.array([[1]]))
     with pytest.raises(SourceError, match="one column has one type"):
         checksum(pa.array([1]), pa.array(["a"]))

@@ -16,7 +16,7 @@ from assay.data.finding import find_sources
 from assay.data.formats import lines
 from assay.data.ids import first_difference
 from assay.data.reading import RowReader, read_rows
-from assay.data.sources import Columns, id_name, id_type
+from assay.data.sources import Columns, id_column, id_type
 from assay.data.storage import open_store
 from assay.errors import SourceError
 
@@ -518,7 +518,7 @@ def test_rows_are_counted_where_there_is_no_id(tmp_path):
     pq.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "a.parquet")
     source = one_source(tmp_path / "a.parquet")
     assert id_type(source, Columns()) == pa.int64()
-    assert id_name(source, Columns()) == "source_row"
+    assert id_column(source, Columns()) is None
     assert next(read_rows(source, Columns(), 0, 2)).ids is None
 
 

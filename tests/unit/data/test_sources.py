@@ -131,15 +131,15 @@ def test_nothing_found(root):
     assert f"{root}/*.csv" in refusal([f"{root}/*.csv"])
     assert "no sources in an empty list" in refusal([])
     put(root, "docs/README.md")
-    assert "holds no file of a known format (parquet .parquet/.pq, jsonl" in refusal([f"{root}/docs"])
+    assert "holds no file in a known format (parquet .parquet/.pq, jsonl" in refusal([f"{root}/docs"])
 
 
 def test_unknown_formats(root):
-    """A file of no known format is refused with the known ones; `format` overrides."""
+    """A file in an unknown format is refused with the known ones; `format` overrides."""
     put(root, "a.data", "b.data", "c.jsonl")
     message = refusal([f"{root}/a.data"])
     assert message.startswith(
-        f"{root}/a.data is of no known format (parquet .parquet/.pq, jsonl .jsonl/.ndjson, csv"
+        f"{root}/a.data is not in a known format (parquet .parquet/.pq, jsonl .jsonl/.ndjson, csv"
     )
     assert message.endswith("set --format")
     assert "narrow the glob" in refusal([f"{root}/*"])

@@ -8,7 +8,7 @@ from support.bundles import write_bundle
 from support.models import change_json
 
 from assay.bundle.load import load_bundle
-from assay.model.tokenizer_files import tokenizer_notes
+from assay.model.tokenizer_files import read_tokenizer, tokenizer_notes
 from assay.tokenize.encode import ID_OUT_OF_RANGE, Encoder
 
 NUM_TOKENS = 107
@@ -92,5 +92,5 @@ def test_flags_of_an_added_token_and_the_space_before_a_text(folder):
     assert "lstrip of 'of' differ" in note
     change_json(folder / "tokenizer_config.json", added_tokens_decoder=None, add_prefix_space=True)
     change_json(folder / "tokenizer.json", pre_tokenizer={"type": "ByteLevel", "add_prefix_space": False})
-    (note,) = tokenizer_notes(folder, None)
+    (note,) = tokenizer_notes(folder, read_tokenizer(folder), None)
     assert "add_prefix_space is True and in tokenizer.json False" in note

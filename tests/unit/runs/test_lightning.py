@@ -10,6 +10,7 @@ import sys
 import textwrap
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +27,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from assay.data.ids import IdChecksum
 from assay.data.storage import LocalStore
-from assay.errors import CheckError, RefusedError, SourceError, UsageError
-from assay.runs.lightning import PredictionWriter, weights_checksum
+from assay.errors import CheckError, RefusedError, SourceError, UsageError, WorkError
+from assay.runs.lightning import PredictionWriter, _from_rank, weights_checksum
 from assay.runs.predictions import layout as layouts
 from assay.runs.predictions import merging
 from assay.runs.predictions import publish as publishing
@@ -650,3 +651,34 @@ def test_without_lightning_the_import_says_what_to_install():
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: assay.runs.lightning needs the package pytorch_lightning")
     assert last.endswith("pip install 'assay-corpus[lightning]'")
+
+
+class NearlyASourceError(SourceError):
+    """An error of a source that the tree has no name for."""
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "message"),
+    [
+        (SourceError("no file"), SourceError, "no file"),
+        (NearlyASourceError("no file"), SourceError, "no file"),
+        (KeyError("p"), WorkError, "rank 0 failed: KeyError: 'p'"),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_an_error_of_one_rank_is_the_same_on_the_others(raised, kind, message):
+    """What rank 0 failed of arrives as its kind in the one tree of errors; of a library's, its name is told."""
+    sent = []
+
+    def fail():
+        raise raised
+
+    def trainer(rank, broadcast):
+        return SimpleNamespace(global_rank=rank, strategy=SimpleNamespace(broadcast=broadcast))
+
+    with pytest.raises(type(raised)):
+        _from_rank(trainer(0, lambda text, src: sent.append(text) or text), 0, fail)
+    with pytest.raises(kind) as caught:
+        _from_rank(trainer(1, lambda text, src: sent[0]), 0, fail)
+    assert type(caught.value) is kind
+    assert str(caught.value) == message

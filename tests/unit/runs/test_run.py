@@ -20,9 +20,9 @@ from support.fake_runs import (
 )
 from support.fake_worker import FakeWork
 
+from assay.data import row_groups as row_groups_module
 from assay.data.ids import IdChecksum
 from assay.errors import RefusedError, SourceError, StorageError, UnitError
-from assay.runs import run as run_module
 from assay.runs.run import create_or_join, find_run, open_run
 
 
@@ -188,12 +188,12 @@ def test_row_groups_are_gathered(run, monkeypatch):
     """Batches of any size become row groups of a bounded number of rows or bytes."""
     schema = run.manifest.arrow_schema()
     (batch,) = batches(run, run.manifest.units()[0])
-    monkeypatch.setattr(run_module, "ROW_GROUP_ROWS", 40)
-    many = [batch.slice(0, 15)] * 7
-    assert [table.num_rows for table in run_module.row_groups(many, schema)] == [45, 45, 15]
-    monkeypatch.setattr(run_module, "ROW_GROUP_BYTES", 1)
-    assert [table.num_rows for table in run_module.row_groups(many, schema)] == [15] * 7
-    assert list(run_module.row_groups([], schema)) == []
+    monkeypatch.setattr(row_groups_module, "ROW_GROUP_ROWS", 40)
+    many = [pa.Table.from_batches([batch.slice(0, 15)], schema)] * 7
+    assert [table.num_rows for table in row_groups_module.row_groups(many)] == [45, 45, 15]
+    monkeypatch.setattr(row_groups_module, "ROW_GROUP_BYTES", 1)
+    assert [table.num_rows for table in row_groups_module.row_groups(many)] == [15] * 7
+    assert list(row_groups_module.row_groups([])) == []
     unit = run.manifest.units()[0]
     run.publish(unit, [batch.slice(start, 5) for start in range(0, 20, 5)], rows_in=lambda: 20)
     metadata = pq.read_metadata(part_file(run, unit))

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoTokenizer
 
 from assay.errors import BundleError, UsageError
-from assay.model.tokenizer_files import tokenizer_fingerprint
+from assay.model.tokenizer_files import read_tokenizer, tokenizer_fingerprint
 from assay.tokenize import encode as encode_module
 from assay.tokenize.encode import TOO_LONG, Encoder
 
@@ -268,7 +268,7 @@ def test_fingerprint_ignores_truncation_and_padding_only(wordpiece_folder, tmp_p
     original = Encoder.from_bundle(wordpiece_folder, max_length=16, on_long="truncate").fingerprint
     file.write_text(json.dumps(description | {"truncation": None, "padding": None}, indent=3))
     encoder = Encoder.from_bundle(tmp_path, max_length=99, on_long="error")
-    assert encoder.fingerprint == original == tokenizer_fingerprint(tmp_path)
+    assert encoder.fingerprint == original == tokenizer_fingerprint(read_tokenizer(tmp_path))
     assert len(original) == 32
     description["model"]["vocab"]["zzzz"] = len(description["model"]["vocab"])
     file.write_text(json.dumps(description))

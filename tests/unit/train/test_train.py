@@ -16,7 +16,7 @@ from assay.engine.precision import Target
 from assay.errors import BundleError, InputError, SourceError, UsageError, WorkError
 from assay.labelled.provenance import count_seen, text_hashes
 from assay.labelled.rows import LabelledRows
-from assay.model.tokenizer_files import tokenizer_fingerprint
+from assay.model.tokenizer_files import read_tokenizer, tokenizer_fingerprint
 from assay.train import resources
 from assay.train import train as training
 from assay.train.history import Validation, cost
@@ -52,7 +52,7 @@ def test_the_result_is_a_bundle_with_its_provenance(base, rows, tmp_path):
     bundle = load_bundle(report.out)
     assert (bundle.task, bundle.labels, bundle.default_max_length) == ("single_label", ("cat", "dog"), 32)
     assert bundle.is_pair is False
-    assert bundle.tokenizer_fingerprint == tokenizer_fingerprint(base)
+    assert bundle.tokenizer_fingerprint == tokenizer_fingerprint(read_tokenizer(base))
     assert bundle.provenance["num_rows_by_label"] == {"cat": 32, "dog": 32}
     assert bundle.provenance["best_step"] == report.best.step
     seen = count_seen(text_hashes([*train_rows.texts, "never seen"]), bundle.provenance)

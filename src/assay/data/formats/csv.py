@@ -37,8 +37,7 @@ def inspect(file: SourceFile, name: str, columns: Columns) -> Source:
 
 def find_delimiter(header: bytes, uri: str) -> str:
     """A tab in a `.tsv` file; else comma, semicolon or tab: whichever the header has most of outside quotes."""
-    name = uri.lower().removesuffix(".gz").removesuffix(".zst").removesuffix(".zstd")
-    if name.endswith(".tsv"):
+    if lines.uncompressed_name(uri).lower().endswith(".tsv"):
         return "\t"
     bare = b"".join(header.split(b'"')[::2])
     return max(DELIMITERS, key=lambda one: bare.count(one.encode()))
@@ -49,7 +48,10 @@ def check_delimiter(text: str) -> str:
     if text in {"\\t", "tab"}:
         return "\t"
     if len(text) != 1 or not text.isascii() or text.isalnum() or text in '"\r\n\0':
-        msg = f"--delimiter is {text!r}; it is one character of ASCII, no letter, digit or quote: ',' ';' '|' or tab"
+        msg = (
+            f"--delimiter is {text!r}; it must be one ASCII character, not a letter, digit or quote: "
+            "',' ';' '|' or tab"
+        )
         raise UsageError(msg)
     return text
 
@@ -217,7 +219,9 @@ def to_array(values: pa.Array, kind: pa.DataType, *, first_row: int, uri: str, n
         try:
             return values.cast(kind)
         except pa.ArrowException as error:
-            msg = f"{uri} from row {first_row}: {name!r} holds no {kind}, as the run's other sources do; cast one"
+            msg = (
+                f"{uri} from row {first_row}: {name!r} is not {kind} as in the run's other sources; cast one"
+            )
             raise SourceError(msg) from error
     good = pc.match_substring_regex(values, _INTEGER_PATTERN).fill_null(fill_value=True)
     if pc.all(good).as_py() is not False:

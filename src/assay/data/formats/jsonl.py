@@ -152,7 +152,7 @@ def _mark_bad_texts(values: Sequence[object], errors: dict[int, str]) -> None:
 
 
 def _with_surrogates(values: Sequence[object]) -> list[int]:
-    """Places of the strings, alone or in a list, that no UTF-8 can hold."""
+    """Places of the strings, alone or in a list, that cannot be written as UTF-8."""
     return [
         index
         for index, value in enumerate(values)

@@ -48,11 +48,16 @@ def compression_of(name: str) -> str | None:
     return next((codec for ending, codec in _COMPRESSIONS.items() if name.endswith(ending)), None)
 
 
+def uncompressed_name(name: str) -> str:
+    """A file's name without the ending of its compression."""
+    return name.rpartition(".")[0] if compression_of(name.lower()) else name
+
+
 def open_stream(uri: str) -> pa.NativeFile:
     """The text of a file as bytes of UTF-8, in order; seekable where it is stored so.
 
     Its first bytes say whether it is compressed (gzip, zstd) or in UTF-16, whatever its name says.
-    Raises SourceError where they are those of something else than text, or its name says compressed
+    Raises SourceError where they are not those of text, or its name says compressed
     and they do not.
     """
     store, path = split_url(uri)

@@ -26,7 +26,7 @@ class Predictions:
     run_id: str
     """Hash of what made it."""
     num_rows: int
-    """RowIds, numbered 0 to num_rows - 1, each there once."""
+    """Rows, numbered 0 to num_rows - 1, each there once."""
     num_repeats: int
     """Rows that came again (the padding of a distributed sampler) and were dropped."""
     num_not_finite: int

@@ -11,11 +11,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from assay.data.row_groups import ROW_GROUP_BYTES, ROW_GROUP_ROWS
 from assay.data.storage import Store, writing
 from assay.errors import CheckError
 from assay.runs.predictions.layout import PredictionLayout
 from assay.runs.predictions.rows import Floats, RowIds, drop_repeats, to_arrow
-from assay.runs.run import ROW_GROUP_BYTES, ROW_GROUP_ROWS, SUFFIX, writer_options
+from assay.runs.run import SUFFIX, writer_options
 
 STAGED = "staged/"
 STAGED_FILE_ROWS = 1 << 20

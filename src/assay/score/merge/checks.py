@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Sequence
 
-from assay.data.sinks import taken_name
 from assay.data.storage import Store, is_object_url, local_path
 from assay.errors import CheckError, InputError, RefusedError
 from assay.runs.run import Run
@@ -35,6 +34,14 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
+def taken_name_error(uri: str, name: str) -> InputError:
+    """The error for a source that has a column of the name to be added."""
+    return InputError(
+        f"{uri} has a column {name!r} already; a merged file has each name once; "
+        "set --prefix, or choose with --columns"
+    )
+
+
 def refuse_taken_names(corpus: Corpus, outputs: Sequence[Output], names: Sequence[str]) -> None:
     """Raise InputError where a source has a column of one of these names."""
     seen: dict[int, str | None] = {}
@@ -45,7 +52,7 @@ def refuse_taken_names(corpus: Corpus, outputs: Sequence[Output], names: Sequenc
             seen[record.schema_index] = next((name for name in names if name in present), None)
         taken = seen[record.schema_index]
         if taken is not None:
-            raise InputError(taken_name(record.uri, taken))
+            raise taken_name_error(record.uri, taken)
 
 
 def require_parts(run: Run) -> None:

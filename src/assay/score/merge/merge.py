@@ -19,11 +19,17 @@ from typing import TypeVar
 from assay import machine
 from assay.data.finding import reinspect
 from assay.data.scratch import scratch_file, sweep_scratch
-from assay.data.sinks import write_merged
+from assay.data.sinks import TakenNameError, write_merged
 from assay.data.storage import Store, is_object_url, open_store, writing
 from assay.runs.run import open_run
 from assay.score.corpus import Corpus, corpus_of
-from assay.score.merge.checks import claim_folder, refuse_place, refuse_taken_names, require_parts
+from assay.score.merge.checks import (
+    claim_folder,
+    refuse_place,
+    refuse_taken_names,
+    require_parts,
+    taken_name_error,
+)
 from assay.score.merge.columns import PartColumns, choose_columns
 from assay.score.merge.outputs import Output, plan_outputs
 from assay.telemetry import Counters, Progress, format_number_of
@@ -206,6 +212,9 @@ class _Merger:
         """Write one file and publish it; False where another merge had done so first."""
         try:
             return self._write(output)
+        except TakenNameError as error:
+            self.watch.stop.set()
+            raise taken_name_error(error.uri, error.name) from error
         except BaseException:
             self.watch.stop.set()
             raise

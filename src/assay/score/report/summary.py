@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from assay.runs.status import Status
 from assay.score.report.tally import Tally
-from assay.score.report.timeline import Span, Throughput, throughput, worker_seconds
+from assay.score.report.timeline import Span, ThroughputCurve, throughput, worker_seconds
 from assay.score.report.words import Json, number_of
 from assay.telemetry import format_count, format_rate
 
@@ -94,7 +94,7 @@ def spans_of(tally: Tally) -> list[Span]:
     return spans
 
 
-def _rate(spans: Sequence[Span], speed: Throughput | None) -> float:
+def _rate(spans: Sequence[Span], speed: ThroughputCurve | None) -> float:
     return sum(span.num_rows for span in spans) / speed.active_seconds if speed else 0.0
 
 

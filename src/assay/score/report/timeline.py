@@ -39,7 +39,7 @@ class Cut:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Throughput:
+class ThroughputCurve:
     """Rows a second over working time, all workers together."""
 
     seconds: tuple[float, ...]
@@ -50,7 +50,7 @@ class Throughput:
     """Working time: the time in which at least one part was being made, and short pauses."""
 
 
-def throughput(spans: Sequence[Span]) -> Throughput | None:
+def throughput(spans: Sequence[Span]) -> ThroughputCurve | None:
     """Throughput in up to sixty bins, None without spans; a part's rows are spread evenly over its span."""
     if not spans:
         return None
@@ -76,7 +76,7 @@ def throughput(spans: Sequence[Span]) -> Throughput | None:
     rates = rows / np.maximum(stops - starts, SHORTEST_SPAN_SECONDS)
     done = np.array([np.sum(rates * np.clip(edge - starts, 0.0, stops - starts)) for edge in edges])
     per_second = np.diff(done) / np.diff(edges)
-    return Throughput(
+    return ThroughputCurve(
         seconds=tuple(((edges[1:] + edges[:-1]) / 2).tolist()),
         rows_per_second=tuple(per_second.tolist()),
         cuts=tuple(

@@ -23,9 +23,10 @@ from support.records import score_identity, score_record
 from assay.data import grafting
 from assay.data.finding import find_sources
 from assay.data.scratch import SUFFIX, scratch_file, sweep_scratch
-from assay.data.sources import Columns, id_name, id_type
+from assay.data.sources import Columns
 from assay.data.storage import open_store
 from assay.errors import CheckError, InputError, RefusedError, UsageError
+from assay.runs.cut import id_field
 from assay.runs.manifest import encode_schema, new_manifest
 from assay.runs.pipeline import run_unit
 from assay.runs.placement import place_workers
@@ -68,7 +69,7 @@ def make_run(url, patterns, *, columns=None, unit_rows=30, limit=None, publish=T
             left -= cuts[-1] if cuts else 0
         boundaries.append(cuts)
     fields = [pa.field(name, kind.type) for name, kind in scores_of([0]).items()]
-    schema = pa.schema([pa.field(id_name(sources[0], columns), id_type(sources[0], columns)), *fields])
+    schema = pa.schema([id_field(sources, columns), *fields])
     manifest = new_manifest(
         kind=SCORE,
         assay_version="0",
