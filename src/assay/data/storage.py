@@ -249,8 +249,12 @@ class LocalStore:
         """Publish `content` unless `path` exists; True = this call did."""
         target = self._root / path
         with self._staged(target, content) as staged:
-            if not _link(staged, target):
-                return False
+            while not _link(staged, target):
+                if target.is_file():
+                    return False
+                if os.path.lexists(target):
+                    msg = f"{target} is in the way, and is no file (a folder, a broken link); remove it"
+                    raise StorageError(msg)
             sync_folder(target.parent)
         return True
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from assay.data.columns import value_type
 from assay.data.storage import FileInfo
 from assay.errors import DamagedPartError
 from assay.runs.plan import Unit
@@ -59,9 +60,14 @@ def footer_problem(run: Run, unit: Unit, file: pq.ParquetFile) -> str | None:
         seen = footer.get(key, b"").decode("utf-8", "replace")
         if seen != value:
             return f": {key.decode()} is {seen!r}, not {value!r}"
-    if not file.schema_arrow.remove_metadata().equals(run.manifest.arrow_schema().remove_metadata()):
+    if not _decoded(file.schema_arrow).equals(_decoded(run.manifest.arrow_schema())):
         return " has another schema than the run"
     return None
+
+
+def _decoded(schema: pa.Schema) -> pa.Schema:
+    """The schema whether or not a reader asked for dictionaries."""
+    return pa.schema([field.with_type(value_type(field.type)) for field in schema])
 
 
 def published_parts(run: Run) -> list[tuple[Unit, FileInfo]]:

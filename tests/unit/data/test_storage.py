@@ -59,6 +59,15 @@ def test_one_of_many_creators_wins(store):
     assert store.read_bytes("run.json") == b"%d" % won[0]
 
 
+def test_create_over_what_is_no_file(tmp_path):
+    """A folder or a broken link under the name is no published file: it is named, not taken for one."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("folder", "link"):
+        with pytest.raises(StorageError, match=rf"{name} is in the way.*remove it"):
+            LocalStore(str(tmp_path)).create(name, b"content")
+
+
 @pytest.mark.parametrize("place", ["scratch", "elsewhere"])
 def test_create_takes_a_file_over(store, place, tmp_path):
     """A file handed to create is gone afterwards, whether it was published or not."""

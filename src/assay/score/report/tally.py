@@ -18,9 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from assay.data.ids import plain_ids, shown_ids
-from assay.runs.parts import open_part
+from assay.errors import DamagedPartError
+from assay.runs.parts import footer_problem, open_part, way_out
 from assay.runs.plan import Unit
-from assay.runs.run import FOOTER_STATS, ID_COLUMNS, Run
+from assay.runs.run import FOOTER_STATS, ID_COLUMNS, Run, part_path
 from assay.score.report.histogram import GrowingHistogram
 from assay.score.report.words import number_of
 from assay.tasks import LABELS, PREDICTION
@@ -182,6 +183,10 @@ def _count_units(run: Run, units: Sequence[Unit], layout: _Layout) -> Tally:
     repeated = [name for name in (layout.decision, "error") if name in layout.columns and name != LABELS]
     for unit in units:
         with open_part(run, unit, read_dictionary=repeated) as file:
+            problem = footer_problem(run, unit, file)
+            if problem is not None:
+                msg = f"{part_path(unit)}{problem}; {way_out(run)}"
+                raise DamagedPartError(msg)
             _count_part(tally, unit, file, layout)
     return tally
 

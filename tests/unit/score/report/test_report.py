@@ -525,6 +525,15 @@ def test_a_damaged_part_is_named(tmp_path):
             report(run.url)
 
 
+def test_a_part_of_another_unit_is_not_counted(tmp_path):
+    """A part that is not its unit's stops the report: else some rows would count twice and others never."""
+    run = news_run(tmp_path / "run")
+    first, second = run.manifest.units()[:2]
+    run.store.replace(part_path(first), run.store.read_bytes(part_path(second)))
+    with pytest.raises(CheckError, match=rf"{re.escape(part_path(first))}: assay.unit is .* --repair`"):
+        report(run.url)
+
+
 def test_counts_do_not_depend_on_threads(tmp_path):
     """One thread or many: the same counts and the same examples, in unit order."""
     run = news_run(tmp_path / "run")
