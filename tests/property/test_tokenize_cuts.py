@@ -18,7 +18,7 @@ from tokenizers import (
     trainers,
 )
 
-from assay.tokenize import encode as encode_module
+from assay.tokenize import content as content_module
 from assay.tokenize.cuts import find_cut_rule
 from assay.tokenize.encode import Encoder
 
@@ -98,17 +98,25 @@ def build_tokenizer(normalizer, pre_tokenizer):
 def build_encoder(tokenizer, on_long):
     """An encoder that may cut wherever its rule allows."""
     rule = find_cut_rule(json.loads(tokenizer.to_str()))
-    return Encoder(tokenizer, fingerprint="", cut_rule=rule, max_length=MAX_LENGTH, on_long=on_long, stride=0)
+    return Encoder(
+        tokenizer,
+        fingerprint="",
+        vocab_size=None,
+        cut_rule=rule,
+        max_length=MAX_LENGTH,
+        on_long=on_long,
+        stride=0,
+    )
 
 
 @pytest.fixture(autouse=True, scope="module")
 def short_cuts():
     """Cut after a few characters, so that small texts are cut often, and without the safety margin."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode_module, "_CHARS_PER_TOKEN", 1)
-        patch.setattr(encode_module, "_HEAD_GROWTH", 2)
-        patch.setattr(encode_module, "_MARGIN_TOKENS", 1)
-        patch.setattr(encode_module, "_PIECE_CHARS", 4)
+        patch.setattr(content_module, "_CHARS_PER_TOKEN", 1)
+        patch.setattr(content_module, "_HEAD_GROWTH", 2)
+        patch.setattr(content_module, "_MARGIN_TOKENS", 1)
+        patch.setattr(content_module, "_PIECE_CHARS", 4)
         yield
 
 

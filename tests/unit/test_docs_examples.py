@@ -127,7 +127,7 @@ def test_every_error_code_is_explained():
     """The table of codes in the page on sources holds each code that a row can get, and no other."""
     from assay.data import rows
     from assay.score import chunks
-    from assay.tokenize import encode
+    from assay.tokenize import tokens
 
     codes = {
         rows.NULL,
@@ -135,8 +135,8 @@ def test_every_error_code_is_explained():
         rows.NOT_UTF8,
         rows.NOT_JSON,
         rows.NOT_CSV,
-        encode.TOO_LONG,
-        encode.ID_OUT_OF_RANGE,
+        tokens.TOO_LONG,
+        tokens.ID_OUT_OF_RANGE,
         chunks.NO_IDS,
     }
     text = (DOCS / "how-to" / "sources.md").read_text(encoding="utf-8")

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 
 from assay.data.ahead import ahead
 from assay.data.rows import SourceRows
-from assay.tokenize.encode import TOO_LONG, Encoder, TokenIds, Tokens
+from assay.tokenize.encode import Encoder
 from assay.tokenize.settings import WINDOWS
+from assay.tokenize.tokens import TOO_LONG, TokenIds, Tokens
 
 CHUNK_ROWS = 65_536
 FIRST_CHUNK_ROWS = 4_096

@@ -17,7 +17,8 @@ from assay import machine
 from assay.serve.policy import Queue, Waiting
 from assay.serve.refusals import Refusal, refusal_of
 from assay.serve.tickets import Document, Side, Text, Ticket
-from assay.tokenize.encode import ID_OUT_OF_RANGE, Encoder, Tokens
+from assay.tokenize.encode import Encoder
+from assay.tokenize.tokens import ID_OUT_OF_RANGE, Tokens
 
 MOST_THREADS = 4
 BATCH_CHARS = 200_000

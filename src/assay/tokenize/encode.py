@@ -6,139 +6,39 @@ policy for long documents needs the content and the special tokens apart:
 
     texts -> content ids -> policy: which of them stay -> special tokens around -> `Tokens`
 
-Where the special tokens stand is found by probing (`_probe_single`, `_probe_pair`). A tokenizer
-whose special tokens follow no plain template is asked for everything, truncation included.
+Where the special tokens stand is found by probing (`special_tokens`); how much of a long text must be
+tokenized is the matter of `content`. A tokenizer whose special tokens follow no plain template is asked
+for everything, truncation included.
 
 Truncation cuts the end away, and the beginning only for `truncating("left")`. Not covered: padding,
 and settings that `transformers` reads from tokenizer_config.json only.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import accumulate, chain, compress, pairwise
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from tokenizers import Encoding, Tokenizer
 
-from assay.engine.sequences import Sequences
 from assay.errors import BundleError, UsageError
 from assay.model.checkpoint import read_optional_json, vocab_size_of
 from assay.model.tokenizer_files import read_tokenizer, tokenizer_fingerprint
+from assay.tokenize.content import ContentReader, Side, batch_boundaries
 from assay.tokenize.cuts import CutRule, find_cut_rule
 from assay.tokenize.settings import ONE_PIECE, WINDOWS, OnLong
+from assay.tokenize.special_tokens import probe_pair, probe_single, second_type_start
+from assay.tokenize.tokens import TOO_LONG, Tokens
 from assay.tokenize.views import Views, WholeRows, Windows
-
-TOO_LONG = "too_long"
-"""Error code of a document over the limit under `error`."""
-ID_OUT_OF_RANGE = "id_out_of_range"
-"""Error code of a document with a token id that the model has no embedding for."""
-
-TokenIds = npt.NDArray[np.uint16] | npt.NDArray[np.int32]
-"""The smallest of the two integer types that holds every id of the vocabulary."""
 
 # Sun et al. 2019 (arXiv:1905.05583, section 5.3.1) keep the first 128 and the last 382 of 510 tokens.
 _HEAD_SHARE = 128 / 510
-# English prose has 4 to 5 characters a token; a head that yields too few tokens is made 8 times longer.
-_CHARS_PER_TOKEN = 6
-_HEAD_GROWTH = 8
-# A cut text must yield this many tokens more than are kept: belt and braces beside the proof in `cuts`.
-_MARGIN_TOKENS = 16
-# One call into the library: enough to keep the cores busy, little enough that its encodings, about
-# 150 bytes a token, stay near 100 MB.
-_BATCH_CHARS = 2_000_000
-_BATCH_TEXTS = 1024
-# Longer texts are tokenized in pieces, which is parallel and bounds memory.
-_PIECE_CHARS = 100_000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tokens:
-    """Token ids of a batch of documents: row i is `flat_ids[offsets[i]:offsets[i + 1]]`.
-
-    Under a window policy a row holds the whole document, special tokens around it; `Encoder.views`
-    cuts it up. Otherwise a row is what the model gets. A null text and one with an error are rows of
-    length 0.
-    """
-
-    flat_ids: TokenIds
-    """Every row's ids, one after the other."""
-    offsets: npt.NDArray[np.int64]
-    """Row boundaries, one more than there are rows."""
-    second_starts: npt.NDArray[np.int32] | None
-    """Where in its row a pair's token type 1 begins; None where every token type is 0."""
-    truncated: npt.NDArray[np.bool_]
-    """Whether the policy cut content away."""
-    errors: dict[int, str]
-    """Error codes by row; rows that are not here have none."""
-
-    @property
-    def num_tokens(self) -> npt.NDArray[np.int32]:
-        """Ids of each row, special tokens included; under a window policy those of the document."""
-        return np.diff(self.offsets).astype(np.int32)
-
-    @property
-    def rows(self) -> Sequences:
-        """The same ids, for `Encoder.views` to expand."""
-        return Sequences(flat_ids=self.flat_ids, offsets=self.offsets, second_starts=self.second_starts)
-
-    def without_rows(self, rows: npt.NDArray[np.int64], code: str) -> "Tokens":
-        """The same tokens with these rows emptied and given an error code, where they have none."""
-        if not len(rows):
-            return self
-        lengths = np.diff(self.offsets)
-        keep = np.ones(len(lengths), dtype=np.bool_)
-        keep[rows] = False
-        flat_ids: TokenIds = self.flat_ids[np.repeat(keep, lengths)]
-        return Tokens(
-            flat_ids=flat_ids,
-            offsets=np.concatenate([[0], np.cumsum(np.where(keep, lengths, 0))]),
-            second_starts=None if self.second_starts is None else np.where(keep, self.second_starts, 0),
-            truncated=self.truncated & keep,
-            errors={**dict.fromkeys(rows.tolist(), code), **self.errors},
-        )
-
-    def without_ids_from(self, limit: int) -> "Tokens":
-        """The same tokens with rows emptied that hold an id of `limit` or more; they get `ID_OUT_OF_RANGE`."""
-        if not len(self.flat_ids) or int(self.flat_ids.max()) < limit:
-            return self
-        places = np.flatnonzero(self.flat_ids >= limit)
-        rows = np.unique(np.searchsorted(self.offsets, places, side="right") - 1)
-        return self.without_rows(rows, ID_OUT_OF_RANGE)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpecialTokens:
-    """The ids that a tokenizer puts around one text."""
-
-    prefix: tuple[int, ...]
-    suffix: tuple[int, ...]
-
-    @property
-    def num_tokens(self) -> int:
-        """How many they are."""
-        return len(self.prefix) + len(self.suffix)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PairSpecialTokens:
-    """The ids that a tokenizer puts around and between two texts."""
-
-    prefix: tuple[int, ...]
-    middle: tuple[int, ...]
-    suffix: tuple[int, ...]
-    num_middle_of_first: int | None
-    """How many of `middle` have token type 0; None where every token type of a pair is 0."""
-
-    @property
-    def num_tokens(self) -> int:
-        """How many they are."""
-        return len(self.prefix) + len(self.middle) + len(self.suffix)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,8 +104,8 @@ class Encoder:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
-        self._cut_rule = cut_rule
-        self._side: Literal["left", "right"] = "right"
+        self._content = ContentReader(tokenizer, cut_rule)
+        self._side: Side = "right"
         self.fingerprint = fingerprint
         """Hash of what the tokenizer does to text, 32 hex digits."""
         self.max_length = max_length
@@ -219,9 +119,9 @@ class Encoder:
         limit = np.iinfo(self.id_type).max + 1
         self.vocab_size = limit if vocab_size is None else min(vocab_size, limit)
         """Ids are below this: the model has an embedding for them."""
-        self.special_tokens = _probe_single(tokenizer)
+        self.special_tokens = probe_single(tokenizer)
         """What surrounds a single text; None where it follows no template."""
-        self.pair_special_tokens = _probe_pair(tokenizer)
+        self.pair_special_tokens = probe_pair(tokenizer)
         """What surrounds a pair of texts; None where it follows no template."""
         self._check_lengths()
 
@@ -241,7 +141,7 @@ class Encoder:
             how=how,
         )
 
-    def truncating(self, side: Literal["left", "right"]) -> "Encoder":
+    def truncating(self, side: Side) -> "Encoder":
         """This encoder under `truncate`, cutting on that side, as `truncation_side` of `transformers` does."""
         made = copy(self)
         made.on_long, made._side = "truncate", side  # noqa: SLF001  a copy of this
@@ -286,7 +186,7 @@ class Encoder:
         lengths: list[int] = []
         is_over: list[bool] = []
         second_starts: list[int] = []
-        for start, stop in pairwise(_batch_boundaries(texts, text_pairs)):
+        for start, stop in pairwise(batch_boundaries(texts, text_pairs)):
             batch = texts[start:stop]
             rows = self._rows(batch) if text_pairs is None else self._pair_rows(batch, text_pairs[start:stop])
             ids = chain.from_iterable(rows.parts)
@@ -316,11 +216,11 @@ class Encoder:
         truncated: list[bool] = []
         if self.on_long == "head-tail":
             num_head = round(limit * _HEAD_SHARE)
-            content = self._outer_ids(texts, num_head, limit - num_head)
+            content = self._content.outer(texts, num_head, limit - num_head)
         elif self.on_long in WINDOWS:
-            content = self._content_ids(texts)
+            content = self._content.whole(texts)
         else:
-            content, _ = self._near_ids(texts, limit)
+            content, _ = self._content.near(texts, limit, self._side)
         for ids in content:
             is_over = len(ids) > limit and self.on_long not in WINDOWS
             truncated.append(is_over)
@@ -343,7 +243,7 @@ class Encoder:
         limit = self.max_length - special.num_tokens
         rows = _Rows(parts=[], lengths=[], truncated=[], second_starts=[])
         both = texts + text_pairs
-        content, cut = self._near_ids(both, limit)
+        content, cut = self._content.near(both, limit, self._side)
         if limit % 2:
             # The odd token goes to the longer text; where both are over the limit, only reading them
             # whole tells which one that is.
@@ -354,7 +254,7 @@ class Encoder:
                 if all(len(content[number]) > limit for number in pair)
                 for number in cut.intersection(pair)
             ]
-            for number, ids in zip(unclear, self._content_ids([both[i] for i in unclear]), strict=True):
+            for number, ids in zip(unclear, self._content.whole([both[i] for i in unclear]), strict=True):
                 content[number] = ids
         for first, second in zip(content[: len(texts)], content[len(texts) :], strict=True):
             num_first, num_second = _longest_first(len(first), len(second), limit)
@@ -389,76 +289,11 @@ class Encoder:
             parts=list(ids),
             lengths=[len(row) for row in ids],
             truncated=is_over,
-            second_starts=[_second_start(encoding.type_ids) for encoding in encodings],
+            second_starts=[second_type_start(encoding.type_ids) for encoding in encodings],
         )
-
-    # ------------------------------------------------------------ content ids
 
     def _cut(self, ids: list[int], num_kept: int) -> list[int]:
         return ids[:num_kept] if self._side == "right" else ids[len(ids) - num_kept :]
-
-    def _near_ids(self, texts: list[str], num_kept: int) -> tuple[list[list[int]], set[int]]:
-        """Content ids of each text, all or more than are kept, and the numbers of those not read whole."""
-        content: list[list[int]] = [[] for _ in texts]
-        cut: set[int] = set()
-        pending: Sequence[int] = range(len(texts))
-        num_chars = (num_kept + _MARGIN_TOKENS) * _CHARS_PER_TOKEN
-        while pending:
-            ends = [self._end(texts[number], num_chars) for number in pending]
-            short: list[int] = []
-            for number, end, ids in zip(pending, ends, self._content_ids(ends), strict=True):
-                content[number] = ids
-                if len(end) == len(texts[number]):
-                    continue
-                if len(ids) < num_kept + _MARGIN_TOKENS:
-                    short.append(number)
-                else:
-                    cut.add(number)
-            pending = short
-            num_chars *= _HEAD_GROWTH
-        return content, cut
-
-    def _end(self, text: str, num_chars: int) -> str:
-        """The end that is kept, of `num_chars` or more; the whole text where it cannot be cut."""
-        if self._side == "right":
-            return self._cut_rule.head(text, num_chars)
-        return self._cut_rule.tail(text, num_chars) or text
-
-    def _outer_ids(self, texts: list[str], num_head: int, num_tail: int) -> list[list[int]]:
-        """Content ids of each text, or its first and last ones and more than the sum where it is long."""
-        head_chars = (num_head + _MARGIN_TOKENS) * _CHARS_PER_TOKEN
-        tail_chars = (num_tail + _MARGIN_TOKENS) * _CHARS_PER_TOKEN
-        ends: list[str] = []
-        for text in texts:
-            head, tail = self._cut_rule.head(text, head_chars), self._cut_rule.tail(text, tail_chars)
-            is_shorter = tail is not None and len(head) + len(tail) < len(text)
-            ends += (head, cast("str", tail)) if is_shorter else (text, "")
-        content = self._content_ids(ends)
-        joined = [head + tail for head, tail in zip(content[::2], content[1::2], strict=True)]
-        missing = [
-            i
-            for i, (head, tail) in enumerate(zip(content[::2], content[1::2], strict=True))
-            if ends[2 * i + 1]
-            and (len(head) < num_head + _MARGIN_TOKENS or len(tail) < num_tail + _MARGIN_TOKENS)
-        ]
-        for i, ids in zip(missing, self._content_ids([texts[i] for i in missing]), strict=True):
-            joined[i] = ids
-        return joined
-
-    def _content_ids(self, texts: list[str]) -> list[list[int]]:
-        """Every id of each text, without special tokens; long texts in pieces."""
-        if all(len(text) <= _PIECE_CHARS for text in texts):
-            return self._library_ids(texts)
-        pieces = [list(self._cut_rule.pieces(text, _PIECE_CHARS)) for text in texts]
-        ids = iter(self._library_ids([piece for row in pieces for piece in row]))
-        return [list(chain.from_iterable(next(ids) for _ in row)) for row in pieces]
-
-    def _library_ids(self, texts: list[str]) -> list[list[int]]:
-        content: list[list[int]] = []
-        for start, stop in pairwise(_batch_boundaries(texts)):
-            encodings = self._tokenizer.encode_batch_fast(texts[start:stop], add_special_tokens=False)
-            content += [encoding.ids for encoding in encodings]
-        return content
 
     # ------------------------------------------------------------ settings
 
@@ -480,7 +315,7 @@ class Encoder:
                 f"stride {self.stride}; windows of {limit} tokens must overlap by fewer than that; "
                 f"use 0 to {limit - 1}"
             )
-        if self.special_tokens is None and self.on_long not in {"truncate", "error"}:
+        if self.special_tokens is None and self.on_long not in ONE_PIECE:
             raise UsageError(
                 f"on_long {self.on_long!r}; this tokenizer's special tokens follow no template; "
                 "use truncate or error"
@@ -498,19 +333,6 @@ class Encoder:
                 f"max_length {self.max_length}; the tokenizer adds {num_special} special tokens to a pair; "
                 f"use at least {num_special + 1}"
             )
-
-
-def _batch_boundaries(texts: list[str], text_pairs: list[str] | None = None) -> Iterator[int]:
-    """Row numbers at which batches of a bounded number of characters start; the last one is the end."""
-    yield 0
-    start = num_chars = 0
-    for row, text in enumerate(texts):
-        num_chars += len(text) + (len(text_pairs[row]) if text_pairs else 0)
-        if num_chars >= _BATCH_CHARS or row + 1 - start >= _BATCH_TEXTS:
-            yield row + 1
-            start, num_chars = row + 1, 0
-    if start < len(texts):
-        yield len(texts)
 
 
 def _is_valid(column: pa.Array) -> npt.NDArray[np.bool_]:
@@ -532,86 +354,8 @@ def _longest_first(num_first: int, num_second: int, limit: int) -> tuple[int, in
     return (longer, shorter) if num_first > num_second else (shorter, longer)
 
 
-# ---------------------------------------------------------------- what the tokenizer does
-
-
 def _id_type(tokenizer: Tokenizer) -> np.dtype[np.uint16] | np.dtype[np.int32]:
     # Ids of added tokens may leave gaps, so the largest id can lie beyond the vocabulary's size.
     largest_added = max(tokenizer.get_added_tokens_decoder(), default=0)
     vocab_size = max(tokenizer.get_vocab_size(with_added_tokens=True), largest_added + 1)
     return np.dtype(np.uint16) if vocab_size <= np.iinfo(np.uint16).max else np.dtype(np.int32)
-
-
-_PROBES = ("a", "the quick brown fox 1 2 3", "")
-_Segment = tuple[int | None, int, int]  # sequence (None: special token), token type, token id
-
-
-def _segments(encoding: Encoding) -> list[_Segment]:
-    return list(zip(encoding.sequence_ids, encoding.type_ids, encoding.ids, strict=True))
-
-
-def _special_run(segments: Sequence[_Segment]) -> tuple[int, ...]:
-    return tuple(token for _, _, token in segments)
-
-
-def _probe_single(tokenizer: Tokenizer) -> SpecialTokens | None:
-    """The template around one text, or None where the probes do not agree on one."""
-    found: SpecialTokens | None = None
-    for probe in _PROBES:
-        content = tokenizer.encode(probe, add_special_tokens=False).ids
-        segments = _segments(tokenizer.encode(probe))
-        if any(token_type for _, token_type, _ in segments):
-            return None
-        if found is None:
-            start = next((i for i, segment in enumerate(segments) if segment[0] == 0), 0)
-            found = SpecialTokens(
-                prefix=_special_run(segments[:start]), suffix=_special_run(segments[start + len(content) :])
-            )
-        if [token for _, _, token in segments] != [*found.prefix, *content, *found.suffix]:
-            return None
-    return found
-
-
-def _probe_pair(tokenizer: Tokenizer) -> PairSpecialTokens | None:
-    """The template around two texts, or None where the probes do not agree on one."""
-    found: PairSpecialTokens | None = None
-    for first, second in ((_PROBES[0], _PROBES[1]), (_PROBES[1], _PROBES[0]), ("", _PROBES[1]), ("", "")):
-        first_ids = tokenizer.encode(first, add_special_tokens=False).ids
-        second_ids = tokenizer.encode(second, add_special_tokens=False).ids
-        segments = _segments(tokenizer.encode(first, second))
-        if found is None:
-            found = _read_pair_template(segments, len(first_ids), len(second_ids))
-            if found is None:
-                return None
-        if [token for _, _, token in segments] != [
-            *found.prefix, *first_ids, *found.middle, *second_ids, *found.suffix
-        ]:  # fmt: skip
-            return None
-        num_zeros = len(segments)
-        if found.num_middle_of_first is not None:
-            num_zeros = len(found.prefix) + len(first_ids) + found.num_middle_of_first
-        if [kind for _, kind, _ in segments] != [0] * num_zeros + [1] * (len(segments) - num_zeros):
-            return None
-    return found
-
-
-def _read_pair_template(
-    segments: Sequence[_Segment], num_first: int, num_second: int
-) -> PairSpecialTokens | None:
-    sequences = [sequence for sequence, _, _ in segments]
-    if 0 not in sequences or 1 not in sequences:
-        return None
-    first_start, second_start = sequences.index(0), sequences.index(1)
-    first_stop, second_stop = first_start + num_first, second_start + num_second
-    second_type = _second_start([kind for _, kind, _ in segments])
-    return PairSpecialTokens(
-        prefix=_special_run(segments[:first_start]),
-        middle=_special_run(segments[first_stop:second_start]),
-        suffix=_special_run(segments[second_stop:]),
-        num_middle_of_first=second_type - first_stop if second_type else None,
-    )
-
-
-def _second_start(type_ids: Sequence[int]) -> int:
-    """Where token type 1 begins; 0 where every token type is 0."""
-    return list(type_ids).index(1) if 1 in type_ids else 0

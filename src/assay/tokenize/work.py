@@ -17,9 +17,10 @@ from assay.errors import InputError
 from assay.runs.manifest import Manifest
 from assay.runs.plan import Unit
 from assay.telemetry import Counters
-from assay.tokenize.encode import Encoder, Tokens
+from assay.tokenize.encode import Encoder
 from assay.tokenize.kind import TOKENIZE
 from assay.tokenize.plan import SECOND_START
+from assay.tokenize.tokens import Tokens
 
 BATCH_ROWS = 1_024
 

@@ -19,7 +19,8 @@ from assay.errors import BundleError, InputError
 from assay.labelled.labels import Targets, to_targets
 from assay.labelled.rows import LabelledRows
 from assay.tasks import Task
-from assay.tokenize.encode import Encoder, Tokens
+from assay.tokenize.encode import Encoder
+from assay.tokenize.tokens import Tokens
 from assay.train.batches import IndexArray
 from assay.train.datasets import Prepared
 from assay.train.objective import balanced_weights

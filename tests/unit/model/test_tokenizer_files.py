@@ -9,7 +9,8 @@ from support.models import change_json
 
 from assay.bundle.load import load_bundle
 from assay.model.tokenizer_files import read_tokenizer, tokenizer_notes
-from assay.tokenize.encode import ID_OUT_OF_RANGE, Encoder
+from assay.tokenize.encode import Encoder
+from assay.tokenize.tokens import ID_OUT_OF_RANGE
 
 NUM_TOKENS = 107
 """Of the small bundle's tokenizer."""

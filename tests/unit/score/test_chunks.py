@@ -8,7 +8,8 @@ from support.bundles import write_bundle
 from assay.data.rows import SourceRows
 from assay.score import chunks as module
 from assay.score.chunks import NO_IDS, chunks, stored_tokens, to_chunk
-from assay.tokenize.encode import ID_OUT_OF_RANGE, TOO_LONG, Encoder
+from assay.tokenize.encode import Encoder
+from assay.tokenize.tokens import ID_OUT_OF_RANGE, TOO_LONG
 
 IDS = [[2, 7, 3], [2, 3], [2, 9, 9, 9, 3], [], [2, 8, 3]]
 

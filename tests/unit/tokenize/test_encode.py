@@ -13,8 +13,10 @@ from transformers import AutoTokenizer
 
 from assay.errors import BundleError, UsageError
 from assay.model.tokenizer_files import read_tokenizer, tokenizer_fingerprint
+from assay.tokenize import content as content_module
 from assay.tokenize import encode as encode_module
-from assay.tokenize.encode import TOO_LONG, Encoder
+from assay.tokenize.encode import Encoder
+from assay.tokenize.tokens import TOO_LONG
 
 FOLDERS = ["wordpiece_folder", "bpe_folder", "unigram_folder"]
 TEXTS = [
@@ -240,10 +242,9 @@ def test_long_document_is_not_tokenized_whole(folder, monkeypatch):
     """Truncating 10 MB hands the library a few thousand characters."""
     encoder = Encoder.from_bundle(folder, max_length=512, on_long="truncate")
     seen = []
-    original = encoder._library_ids
-    monkeypatch.setattr(
-        encoder, "_library_ids", lambda texts: seen.extend(map(len, texts)) or original(texts)
-    )
+    reader = encoder._content
+    original = reader._library_ids
+    monkeypatch.setattr(reader, "_library_ids", lambda texts: seen.extend(map(len, texts)) or original(texts))
     tokens = encoder.encode(column(["the quick brown fox jumps over it " * 300_000]))
     assert tokens.num_tokens.tolist() == [512]
     assert tokens.truncated.tolist() == [True]
@@ -255,8 +256,8 @@ def test_batching_does_not_change_ids(folder, monkeypatch):
     texts = TEXTS * 3
     encoder = Encoder.from_bundle(folder, max_length=16, on_long="window-mean")
     expected = rows_of(encoder.encode(column(texts)))
-    monkeypatch.setattr(encode_module, "_BATCH_TEXTS", 2)
-    monkeypatch.setattr(encode_module, "_PIECE_CHARS", 5)
+    monkeypatch.setattr(content_module, "_BATCH_TEXTS", 2)
+    monkeypatch.setattr(content_module, "_PIECE_CHARS", 5)
     assert rows_of(encoder.encode(column(texts))) == expected
     assert [rows_of(encoder.encode(column([text])))[0] for text in texts] == expected
 
