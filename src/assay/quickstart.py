@@ -38,7 +38,8 @@ from assay.train.history import TrainProgress
 from assay.train.train import fit
 
 ROW_GROUP_ROWS = 512
-FILES = ("corpus.parquet", "model", "run", "merged", "report.html")
+FILES = ("corpus.parquet", "model", "model.training", "run", "merged", "report.html")
+"""All that a quickstart leaves, also one that was interrupted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

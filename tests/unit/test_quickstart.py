@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from assay import quickstart as room
+from assay.cli.main import main
 from assay.quickstart import quickstart, this_python
+from assay.train.checkpoints import training_folder
 
 
 class StoppedError(Exception):
@@ -47,3 +49,20 @@ def test_the_next_step_works_where_no_environment_is_active(tmp_path, monkeypatc
         assert said.stdout.strip() == sys.prefix, said.stderr
     monkeypatch.chdir(sys.prefix)
     assert not Path(this_python()).is_absolute()
+
+
+def test_an_interrupted_quickstart_is_begun_again_by_the_same_command(tmp_path, monkeypatch, capsys):
+    """What the training had written does not stand in the way, and the last line says what the command will do."""
+    place = tmp_path / "quickstart"
+
+    def stop(settings, train_rows, validation_rows, **_):
+        folder = training_folder(settings.out)
+        assert not folder.exists()
+        folder.mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(room, "fit", stop)
+    for _ in range(2):
+        assert main(["quickstart", str(place)]) == 130
+        said = capsys.readouterr().err.splitlines()
+        assert said[-1] == "interrupted: the same command begins again, from scratch"

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass, field
 
 from assay.cli.flags import stdout
-from assay.cli.verb import Verb, say
+from assay.cli.verb import INTERRUPTED, Verb, say
 from assay.settings import AUTO_OR_COUNT, Settings, positional
 
 
@@ -22,9 +22,13 @@ def run(settings: QuickstartSettings) -> int:
     """Fine-tune, calibrate, score, verify, merge and report on real embedded data."""
     from assay.quickstart import quickstart
 
-    result = quickstart(
-        settings.directory, devices=settings.devices, on_message=say, show_progress=sys.stderr.isatty()
-    )
+    try:
+        result = quickstart(
+            settings.directory, devices=settings.devices, on_message=say, show_progress=sys.stderr.isatty()
+        )
+    except KeyboardInterrupt:
+        say("interrupted: the same command begins again, from scratch")
+        return INTERRUPTED
     stdout(str(result))
     return 0
 
