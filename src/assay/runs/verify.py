@@ -172,6 +172,10 @@ def verify_run(run: Run, *, sources: bool = False, duplicates: bool = False, num
 def require(proof: Proof) -> None:
     """Raise CheckError naming the first problem, unless the proof holds."""
     if not proof.holds:
+        if len(proof.taken_out) == len(proof.problems):
+            again = "what was wrong is taken out; run the same command as before, which makes again what is missing"
+            msg = f"run {proof.run_id} was not whole: {again}"
+            raise CheckError(msg)
         more = f" (and {len(proof.problems) - 1} more)" if len(proof.problems) > 1 else ""
         msg = f"run {proof.run_id} is not whole: {proof.problems[0]}{more}"
         raise CheckError(msg)

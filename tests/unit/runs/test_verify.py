@@ -151,7 +151,10 @@ def test_a_damaged_page(run):
         stop = chunk.data_page_offset + chunk.total_compressed_size
         path.write_bytes(whole[: stop - 24] + bytes(24) + whole[stop:])
         assert problem(run).startswith("parts/a-0-20.parquet"), footer.schema.column(column).name
-    assert list(verify(run.url, repair=True).taken_out) == ["parts/a-0-20.parquet"]
+    repaired = verify(run.url, repair=True)
+    assert list(repaired.taken_out) == ["parts/a-0-20.parquet"]
+    with pytest.raises(CheckError, match="taken out; run the same command as before"):
+        require(repaired)
 
 
 def test_rows_are_missing_from_a_part(run):
