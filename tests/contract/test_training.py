@@ -226,7 +226,8 @@ def test_an_objective_sees_the_rows_of_all_ranks(shape, way, together, bases, tm
     expected = fit(chosen, *rows_of(shape), parts=PARTS["pull together"])
     report = together[f"whole | {shape} | {way}"]
     assert report.history.losses == pytest.approx(expected.history.losses, rel=1e-4, abs=1e-6)
-    assert report.history.gradient_norms == pytest.approx(expected.history.gradient_norms, rel=1e-3, abs=1e-6)
+    # The first norm is 9e-4 of terms that nearly cancel: two GPUs were 2e-6 off, the order of sums alone.
+    assert report.history.gradient_norms == pytest.approx(expected.history.gradient_norms, rel=1e-3, abs=5e-6)
     ours, theirs = (load_file(each.out / "model.safetensors") for each in (report, expected))
     for key, tensor in theirs.items():
         torch.testing.assert_close(ours[key], tensor, rtol=1e-2, atol=5e-4)
