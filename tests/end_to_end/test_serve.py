@@ -228,7 +228,7 @@ def test_reload_under_load(folder, tmp_path):
         said = json.loads(running.wait_for('"event":"serving"'))
         assert said["fingerprint"] == running.get("/info").json()["fingerprint"] != before
         ready = [json.loads(line) for line in running.lines if '"event":"engine_ready"' in line]
-        assert ["made-up logits" in each["engine"] for each in ready] == [True, True]
+        assert ["made-up numbers" in each["engine"] for each in ready] == [True, True]
         assert "WARNING" not in "".join(running.lines), "good news is not a warning"
 
 

@@ -253,7 +253,7 @@ class LocalStore:
                 if target.is_file():
                     return False
                 if os.path.lexists(target):
-                    msg = f"{target} is in the way, and is no file (a folder, a broken link); remove it"
+                    msg = f"{target} is in the way and is not a file (a folder, a broken link); remove it"
                     raise StorageError(msg)
             sync_folder(target.parent)
         return True

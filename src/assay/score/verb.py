@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from assay import machine
 from assay.bundle.bundle import Bundle
 from assay.data.duplicates import count_duplicate_ids
+from assay.data.sources import SOURCE_ROW
 from assay.engine.precision import Computed, Target, auto_precision, common_target
 from assay.errors import InputError, RefusedError
 from assay.runs.drive import drive_run
@@ -61,7 +62,7 @@ def score(
     for note in (*bundle.notes, other_lengths_of(manifest), here.note):
         if on_message and note:
             on_message(note)
-    if settings.unique_ids:
+    if settings.unique_ids and manifest.arrow_schema().names[0] != SOURCE_ROW:
         _refuse_duplicate_ids(manifest)
     if settings.dry_run:
         return ScoreResult(

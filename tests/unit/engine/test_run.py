@@ -150,7 +150,7 @@ def test_second_segments_stay_with_their_sequences():
 def test_a_sequence_too_large_by_itself_is_an_error():
     """WorkError in one line, with a way out: halving ends."""
     engine = CrampedEngine(5)
-    with pytest.raises(WorkError, match=r"one sequence of 7 tokens.*--max-length") as caught:
+    with pytest.raises(WorkError, match=r"one sequence of 7 tokens.*smaller max_length") as caught:
         run_sequences(engine, sequences_of([1], [2, 3], [1, 2, 3, 4, 5, 6, 7], [4]))
     assert "\n" not in str(caught.value)
 
