@@ -100,6 +100,12 @@ def _beside_or_above(folder: Path, name: str) -> Path | None:
 def _read_calibration(file: Path) -> Calibration:
     content = read_json(file, missing="run assay calibrate")
     check_version(file, content)
+    if not {"method", "temperature", "threshold"} & content.keys():
+        msg = (
+            f"{file}: {brief(sorted(content))} without method, temperature or threshold; it calibrates nothing;"
+            " run assay calibrate again, or move the file away"
+        )
+        raise BundleError(msg)
     method = content.get("method", "temperature")
     if method not in get_args(Method):
         msg = (

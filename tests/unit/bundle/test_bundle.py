@@ -378,6 +378,8 @@ def test_a_calibration_survives_the_file(tmp_path):
     ("content", "match"),
     [
         ({"format_version": 2, "temperature": 1.0}, "format_version 2; this release reads up to 1"),
+        ({"a": 1}, "without method, temperature or threshold"),
+        ({}, "without method, temperature or threshold"),
         ({"temperature": 0}, "temperature 0; it must be a number above 0"),
         ({"temperature": float("nan")}, "temperature nan"),
         ({"temperature": "hot"}, "temperature 'hot'"),
