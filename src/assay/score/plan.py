@@ -197,5 +197,6 @@ def _tokens_per_second(settings: ScoreSettings, bundle: Bundle, placement: Place
 
 
 def _size(config: Mapping[str, object], names: tuple[str, ...], otherwise: int) -> int:
+    """The first of these sizes that the config gives; one below 1 tells nothing about the work."""
     found = (config.get(name) for name in names)
-    return next((size for size in found if isinstance(size, int)), otherwise)
+    return next((size for size in found if isinstance(size, int) and size > 0), otherwise)

@@ -277,6 +277,15 @@ def test_rows_that_were_counted_are_still_row_numbers(place_of, tmp_path, monkey
     assert schema.field(0) == pa.field("source_row", pa.int64(), nullable=False)
 
 
+@pytest.mark.parametrize("name", ["num_hidden_layers", "hidden_size", "intermediate_size"])
+def test_a_size_of_zero_in_the_config_does_not_stop_the_plan(place_of, tmp_path, name):
+    """Sizes only say how long a unit takes; what the model makes of them is its loader's to say."""
+    bundle = write_bundle(tmp_path / "bundle")
+    config = json.loads((bundle / "config.json").read_text())
+    (bundle / "config.json").write_text(json.dumps({**config, name: 0}))
+    assert plan(place_of, bundle=str(bundle), engine="auto").planned_rows
+
+
 def test_another_tokenizer_is_refused(place_of, tmp_path, capsys):
     """Token ids of another tokenizer are refused with status 3, and the line says how to go on."""
     tokenize_here(place_of, tmp_path / "tokens")
