@@ -290,10 +290,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
     shards = tuple(index.parent / name for name in sorted(names))
     for shard in shards:
         if not shard.exists():
-            msg = (
-                f"{shard}: missing; the index names {len(shards)} weight files and all are needed; "
-                "copy the bundle again"
-            )
+            msg = f"{shard}: missing; every weight file that {index.name} names is needed; copy the bundle again"
             raise BundleError(msg)
     return shards
 
