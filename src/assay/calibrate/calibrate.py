@@ -213,7 +213,7 @@ def calibrate_rows(
         thresholds={}
         if calibration.threshold is None
         else replace(bundle.decider, calibration=calibration).thresholds,
-        notes=(*notes, *_few_rows(rows), *fitted.notes, *_lost_threshold(bundle, calibration)),
+        notes=(*bundle.notes, *notes, *_few_rows(rows), *fitted.notes, *_lost_threshold(bundle, calibration)),
     )
 
 

@@ -163,11 +163,7 @@ def _evaluated(
         calibration="none" if calibration is None else calibration.method,
         thresholds=bundle.decider.thresholds,
         max_length=max_length,
-        length_note=None
-        if calibration is None
-        else other_lengths(
-            calibration.meta, max_length=max_length, on_long=settings.on_long, stride=settings.stride
-        ),
+        notes=(*bundle.notes, *_length_notes(bundle, settings, max_length)),
         engine=engine.description(),
         seconds=seconds,
         num_tokens=predictions.num_tokens,
@@ -354,6 +350,15 @@ def _said(value: IntArray | FloatArray, task: Task, labels: Sequence[str]) -> st
 # ---------------------------------------------------------------- what a reader must know
 
 
+def _length_notes(bundle: Bundle, settings: EvaluateSettings, max_length: int) -> list[str]:
+    if bundle.calibration is None:
+        return []
+    note = other_lengths(
+        bundle.calibration.meta, max_length=max_length, on_long=settings.on_long, stride=settings.stride
+    )
+    return [] if note is None else [f"{bundle.path}: {note}"]
+
+
 def _warnings(
     first: Evaluated,
     second: Evaluated | None,
@@ -365,7 +370,7 @@ def _warnings(
     found = []
     for each in (first, second):
         found += [] if each is None else _seen_warnings(each)
-        found += [] if each is None or each.length_note is None else [f"{each.path}: {each.length_note}"]
+        found += [] if each is None else each.notes
     if outcome.num_rows < FEW_ROWS:
         found.append(f"only {outcome.num_rows} rows: every number is rough, and its interval too")
     found += _label_warnings(outcome, first.labels)

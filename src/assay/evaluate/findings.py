@@ -56,8 +56,8 @@ class Evaluated:
     """Each label with the probability from which on it is decided to hold; {} where the likeliest is predicted."""
     max_length: int
     """Tokens at which texts were cut."""
-    length_note: str | None
-    """What to say where the calibration was fitted on texts that were cut otherwise; None where not."""
+    notes: tuple[str, ...]
+    """What its user should hear: of the bundle itself, and where its calibration was fitted on texts cut otherwise."""
     engine: str
     seconds: float
     """Time of tokenizing and forward passes."""

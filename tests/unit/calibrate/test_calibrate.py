@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -366,7 +367,7 @@ def test_rows_shared_with_the_test_are_refused(bundle, rows, kind):
 
 
 def test_what_could_not_be_compared_is_said(bundle, rows):
-    """A bundle that keeps no ids cannot vouch for them: the report says so instead of passing them."""
+    """A bundle that keeps no ids cannot vouch for them: the report says so, and what the bundle itself has to say."""
     engine, loaded = FakeEngine(output_shape=(3,)), load_bundle(bundle)
     logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
     good = LabelledRows(
@@ -376,6 +377,9 @@ def test_what_could_not_be_compared_is_said(bundle, rows):
     )
     report = calibrate_rows(settings(bundle), loaded, engine, good)
     assert [note.split(":")[0] for note in report.notes] == ["ids not compared with the training"]
+    noted = replace(loaded, notes=("a file of another model is not used",))
+    report = calibrate_rows(settings(bundle), noted, engine, good)
+    assert report.notes[0] == "a file of another model is not used"
 
 
 def test_the_calibration_rows_are_kept_for_the_test(bundle, rows):

@@ -288,6 +288,13 @@ def test_small_groups_are_counted_among_all_of_them(bundles, rows):
     assert "60 of 61 groups have fewer than 30 rows" in str(report)
 
 
+def test_what_its_user_should_hear_of_a_bundle_is_a_note(calibrated, rows):
+    """Leftovers of another model in the folder: `evaluate` says so, as `score` does."""
+    bundle, data = calibrated(temperature=0.7), rows()
+    (bundle / "pytorch_model.bin").write_bytes(b"old")
+    assert "pytorch_model.bin" in str(run(bundle, data))
+
+
 def test_a_calibration_of_other_lengths_is_warned_of(calibrated, rows):
     """A temperature that was fitted on texts cut at 64 tokens says little of texts cut at 32."""
     bundle, data = calibrated(temperature=0.7, meta={"max_length": 64, "on_long": "truncate"}), rows()
