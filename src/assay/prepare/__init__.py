@@ -1,0 +1,13 @@
+"""Raw texts to data sets: books to chunks, splits and pairs without leaks.
+
+listing.py      a folder or an index -> the books, sorted, with authors and titles
+chunks/         the run that makes chunks of books
+shelf.py        all chunks on disk, those of one book at hand by its number
+sketches.py     texts -> passages by which two editions of one work are known (pure)
+partitions.py   hashes of all books, sorted on disk a part at a time
+duplicates.py   hashes -> chunks to drop, books that share passages, editions (pure)
+splits.py       books -> splits that no author, edition or near-duplicate crosses (pure)
+pairs/          the run that draws pairs of chunks
+leaks.py        what typography, names and editions alone give away (pure)
+settings.py, books.py   `assay prepare books`: all of it in one command
+"""

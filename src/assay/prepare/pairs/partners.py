@@ -1,0 +1,121 @@
+"""Whom a book may be paired with, by kind of negative. Pure, over arrays with a value a book.
+
+All partners lie in the book's split, are in its language where both are known, have chunks, and are no
+edition of the same work.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.prepare.splits import author_keys
+
+NegativeKind = Literal["random", "same_author", "same_period", "metadata", "embedding", "mined"]
+NEGATIVE_KINDS: tuple[NegativeKind, ...] = (
+    "random",
+    "same_author",
+    "same_period",
+    "metadata",
+    "embedding",
+    "mined",
+)
+EASY: frozenset[NegativeKind] = frozenset({"random"})
+"""Every other kind is hard."""
+PERIOD_YEARS = 15
+"""Authors whose lives have their middles so near are of one period."""
+NUM_SIMILAR = 10
+"""Books most alike by their metadata that a book is paired with."""
+NO_YEAR = np.iinfo(np.int32).min
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bookshelf:
+    """What is known of all books, a value a book, in the order of the listing."""
+
+    author_keys: Sequence[str | None]
+    splits: NDArray[np.int32]
+    """-1 for a book that is left out."""
+    editions: NDArray[np.int64]
+    languages: NDArray[np.int32]
+    """A number a language; -1 where it is not known."""
+    birth_years: NDArray[np.int32]
+    """NO_YEAR where it is not known."""
+    death_years: NDArray[np.int32]
+    size_bytes: NDArray[np.int64]
+    neighbours: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    """Nearest books by their vectors, nearest first."""
+    mined: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    """Books of the chunks that a model took for the book's own."""
+
+    @cached_property
+    def _books_of(self) -> dict[str, list[int]]:
+        """The books of each author."""
+        books_of: dict[str, list[int]] = {}
+        for book, key in enumerate(self.author_keys):
+            for author in author_keys(key):
+                books_of.setdefault(author, []).append(book)
+        return books_of
+
+    @cached_property
+    def _middles(self) -> NDArray[np.float64]:
+        """The middle of each author's life; of one year alone, thirty years from it; NaN for none."""
+        birth = np.where(self.birth_years == NO_YEAR, np.nan, self.birth_years.astype(np.float64))
+        death = np.where(self.death_years == NO_YEAR, np.nan, self.death_years.astype(np.float64))
+        middle = (birth + death) / 2
+        middle = np.where(np.isnan(middle), birth + 30, middle)
+        return np.where(np.isnan(middle), death - 30, middle)
+
+    def by_same_author(self, book: int) -> NDArray[np.bool_]:
+        """Which books share an author with this one."""
+        same = np.zeros(len(self.splits), dtype=np.bool_)
+        for author in author_keys(self.author_keys[book]):
+            same[self._books_of[author]] = True
+        return same
+
+    def eligible(self, book: int) -> NDArray[np.bool_]:
+        """Which books may be on the other side of a pair at all."""
+        language = self.languages[book]
+        apart: NDArray[np.bool_] = (self.splits == self.splits[book]) & (self.editions != self.editions[book])
+        if language >= 0:
+            apart &= (self.languages == language) | (self.languages < 0)
+        return apart
+
+    def partners(self, book: int, kinds: Sequence[NegativeKind]) -> dict[NegativeKind, Numbers]:
+        """The partners of a book by kind; a kind without partners is left out."""
+        eligible = self.eligible(book)
+        same_author = self.by_same_author(book)
+        others = eligible & ~same_author
+        found: dict[NegativeKind, Numbers] = {}
+        for kind in kinds:
+            if kind == "random":
+                chosen = np.flatnonzero(others)
+            elif kind == "same_author":
+                chosen = np.flatnonzero(eligible & same_author)
+            elif kind == "same_period":
+                chosen = np.flatnonzero(others & self._same_period(book))
+            elif kind == "metadata":
+                chosen = self._similar(book, others)
+            else:
+                known = (self.neighbours if kind == "embedding" else self.mined).get(book, ())
+                chosen = np.array([other for other in known if eligible[other]], dtype=np.int64)
+            if len(chosen):
+                found[kind] = chosen
+        return found
+
+    def _same_period(self, book: int) -> NDArray[np.bool_]:
+        near: NDArray[np.bool_] = np.abs(self._middles - self._middles[book]) <= PERIOD_YEARS
+        return near
+
+    def _similar(self, book: int, others: NDArray[np.bool_]) -> Numbers:
+        """The books most alike in length and period; ties by number."""
+        candidates = np.flatnonzero(others)
+        sizes = np.log2(np.maximum(self.size_bytes, 1).astype(np.float64))
+        distance = np.abs(sizes[candidates] - sizes[book])
+        years = np.abs(self._middles[candidates] - self._middles[book]) / PERIOD_YEARS
+        distance += np.where(np.isnan(years), 1.0, years)
+        return np.sort(candidates[np.argsort(distance, kind="stable")[:NUM_SIMILAR]])
