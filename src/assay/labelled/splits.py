@@ -210,7 +210,7 @@ class SplitReport:
             f"{name} {size:,} rows ({size / total:.1%})" for name, size in self.num_rows.items()
         )
         lines = [f"split: {sizes}"]
-        if self.num_kept_together is not None:
+        if self.num_kept_together or (self.num_kept_together == 0 and self.num_groups is not None):
             lines.append(f"kept together: {self.num_kept_together:,} rows{self._ties()}")
         lines += _table(self._ranges() if self.ranges else self._label_counts())
         rest = len(self.num_rows_by_label) - SHOWN_LABELS

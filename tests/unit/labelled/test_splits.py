@@ -105,6 +105,12 @@ def test_strata_of_the_three_tasks():
     assert sorted(skewed.values()) == [100, 900]
 
 
+def test_nothing_kept_together_is_not_told():
+    """Without a group column and without duplicates there is nothing to say."""
+    report = split_report({"train": ["ham", "spam"]}, "single_label", near_duplicates=[0, 1], united=[0, 1])
+    assert "kept together" not in str(report)
+
+
 def test_the_report_reads_well():
     """Sizes, what was kept together, and a line a label, aligned."""
     report = split_report(
