@@ -259,6 +259,7 @@ def held_out_logits(
         max_length=choose_max_length(bundle, settings.max_length),
         on_long=settings.on_long,
         stride=settings.stride,
+        fingerprint=bundle.tokenizer_fingerprint,
     )
     scorer = Scorer(bundle, engine, encoder, max_batch_tokens=settings.max_batch_tokens)
     return labelled_logits(scorer, rows).logits_NC

@@ -135,7 +135,11 @@ def _evaluated(
     began = time.perf_counter()
     max_length = choose_max_length(bundle, settings.max_length)
     encoder = Encoder.from_bundle(
-        bundle.path, max_length=max_length, on_long=settings.on_long, stride=settings.stride
+        bundle.path,
+        max_length=max_length,
+        on_long=settings.on_long,
+        stride=settings.stride,
+        fingerprint=bundle.tokenizer_fingerprint,
     )
     _check_pairs(bundle, encoder, rows)
     engine = load_engine(

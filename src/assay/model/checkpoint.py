@@ -87,14 +87,19 @@ class Checkpoint:
         )
 
 
+def read_config(path: str | os.PathLike[str]) -> tuple[Path, JsonObject]:
+    """The absolute path of a model's folder, and its config; `BundleError` for a folder that holds no model."""
+    folder = _folder(path)
+    return folder, read_json(folder / "config.json", missing=_NO_CONFIG)
+
+
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """The checkpoint in a folder, after every check that needs no weights in memory.
 
     Raises `BundleError` for a folder that cannot be used (no config, no weights, some of them cut short) or
     must not be (pickles, remote code).
     """
-    folder = _folder(path)
-    config = read_json(folder / "config.json", missing=_NO_CONFIG)
+    folder, config = read_config(path)
     _refuse_remote_code(folder, config)
     _refuse_elsewhere(folder, config)
     weights, index = _weights(folder)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from assay.model.checkpoint import JsonObject, brief, canonical_digest, read_json, read_optional_json
 
-_NO_TOKENIZER = "save a fast tokenizer with tokenizer.save_pretrained()"
+SAVE_TOKENIZER = "save a fast tokenizer with tokenizer.save_pretrained()"
+"""The way out where `tokenizer.json` is missing or is not a tokenizer."""
 _NORMALIZER_FIELDS = {
     "do_lower_case": "lowercase",
     "strip_accents": "strip_accents",
@@ -24,7 +25,7 @@ _TEMPLATES = frozenset({"BertProcessing", "RobertaProcessing", "TemplateProcessi
 
 def read_tokenizer(folder: str | os.PathLike[str]) -> JsonObject:
     """The `tokenizer.json` of a folder; `BundleError` where there is none."""
-    return read_json(Path(folder) / "tokenizer.json", missing=_NO_TOKENIZER)
+    return read_json(Path(folder) / "tokenizer.json", missing=SAVE_TOKENIZER)
 
 
 def tokenizer_fingerprint(tokenizer: JsonObject) -> str:

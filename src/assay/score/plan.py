@@ -54,7 +54,11 @@ def plan_score(settings: ScoreSettings, placement: Placement, precision: Compute
         )
         # Refuses a policy, length or stride that this tokenizer cannot have, before there is a run of it.
         encoder = Encoder.from_bundle(
-            bundle.path, max_length=tokens.max_length, on_long=tokens.on_long, stride=tokens.stride
+            bundle.path,
+            max_length=tokens.max_length,
+            on_long=tokens.on_long,
+            stride=tokens.stride,
+            fingerprint=tokens.tokenizer,
         )
         if settings.text_pair_column is not None:
             encoder.check_pairs()

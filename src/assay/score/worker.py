@@ -54,7 +54,11 @@ def open_score_work(
         max_length=identity.max_length,
         on_long=identity.on_long,
         stride=identity.stride,
+        fingerprint=bundle.tokenizer_fingerprint,
     )
+    if encoder.fingerprint != identity.tokenizer:
+        msg = f"the tokenizer in {bundle.path} changed since the run was planned; put it back, or use another --run"
+        raise RefusedError(msg)
 
     def load() -> "Scorer":
         return load_scorer(

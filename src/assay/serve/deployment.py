@@ -258,7 +258,11 @@ def load_here(settings: ServeSettings, folder: str) -> OpenedBundle:
     bundle = load_bundle(folder)
     max_length = choose_max_length(bundle, settings.max_length)
     encoder = Encoder.from_bundle(
-        bundle.path, max_length=max_length, on_long=settings.on_long, stride=settings.stride
+        bundle.path,
+        max_length=max_length,
+        on_long=settings.on_long,
+        stride=settings.stride,
+        fingerprint=bundle.tokenizer_fingerprint,
     )
     if bundle.is_pair:
         encoder.check_pairs()

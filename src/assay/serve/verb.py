@@ -9,11 +9,11 @@ import ipaddress
 import os
 import socket
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from assay import machine
-from assay.errors import BundleError, UsageError
+from assay.errors import UsageError
 from assay.extras import need_packages
+from assay.model.checkpoint import read_config
 from assay.serve.keys import Keys, read_keys
 from assay.serve.placement import start_first
 from assay.serve.settings import ServeSettings
@@ -51,9 +51,7 @@ def serve(settings: ServeSettings, *, on_message: Callable[[str], None] | None =
 
 def check_bundle(settings: ServeSettings) -> None:
     """Raise BundleError where there is no bundle, before anything is started."""
-    if not (Path(settings.bundle) / "config.json").is_file():
-        msg = f"{settings.bundle}: no folder with a config.json; a bundle is one; check the path"
-        raise BundleError(msg)
+    read_config(settings.bundle)
 
 
 def warnings(settings: ServeSettings, keys: Keys) -> list[str]:

@@ -27,9 +27,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from tokenizers import Encoding, Tokenizer
 
-from assay.errors import BundleError, UsageError
+from assay.errors import BundleError, RefusedError, UsageError
 from assay.model.checkpoint import read_optional_json, vocab_size_of
-from assay.model.tokenizer_files import read_tokenizer, tokenizer_fingerprint
+from assay.model.tokenizer_files import SAVE_TOKENIZER, read_tokenizer, tokenizer_fingerprint
 from assay.tokenize.content import ContentReader, Side, batch_boundaries
 from assay.tokenize.cuts import CutRule, find_cut_rule
 from assay.tokenize.settings import ONE_PIECE, WINDOWS, OnLong
@@ -39,6 +39,8 @@ from assay.tokenize.views import Views, WholeRows, Windows
 
 # Sun et al. 2019 (arXiv:1905.05583, section 5.3.1) keep the first 128 and the last 382 of 510 tokens.
 _HEAD_SHARE = 128 / 510
+_PROBE = "a \N{SNOWMAN}"
+"""A text with a word and a sign that few vocabularies hold: a tokenizer that fails of it would fail within a run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,26 +63,39 @@ class Encoder:
 
     @classmethod
     def from_bundle(
-        cls, path: str | os.PathLike[str], *, max_length: int, on_long: OnLong, stride: int = 0
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        max_length: int,
+        on_long: OnLong,
+        stride: int = 0,
+        fingerprint: str | None = None,
     ) -> "Encoder":
         """The encoder of the tokenizer.json in a bundle.
 
         `max_length` counts tokens, special ones included. `stride` is the overlap of neighbouring
-        windows in tokens, as in `transformers`; the other policies have none. `BundleError` where
+        windows in tokens, as in `transformers`; the other policies have none. `fingerprint` is that of the
+        tokenizer as the caller has read it; `RefusedError` where the folder holds another now. `BundleError` where
         the folder has no usable tokenizer.json, `UsageError` for lengths that leave no room,
         and for a stride without windows.
         """
         file = Path(path) / "tokenizer.json"
-        way_out = "save the tokenizer with AutoTokenizer.from_pretrained(..., use_fast=True).save_pretrained"
         description = read_tokenizer(path)
         try:
             tokenizer = Tokenizer.from_file(str(file))
+            tokenizer.encode(_PROBE)
         except Exception as error:  # noqa: BLE001 - the library raises bare Exception for what it cannot parse
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BundleError(f"{file}: not a tokenizer ({reason}); {way_out}") from None
+            raise BundleError(f"{file}: not a tokenizer ({reason}); {SAVE_TOKENIZER}") from None
+        if not tokenizer.get_vocab_size():
+            raise BundleError(f"{file}: the vocabulary is empty; {SAVE_TOKENIZER}")
+        found = tokenizer_fingerprint(description)
+        if fingerprint not in (None, found):
+            msg = f"{file} changed while the model was being loaded; wait until it is whole, then try again"
+            raise RefusedError(msg)
         return cls(
             tokenizer,
-            fingerprint=tokenizer_fingerprint(description),
+            fingerprint=found,
             vocab_size=vocab_size_of(read_optional_json(file.parent / "config.json")),
             cut_rule=find_cut_rule(description),
             max_length=max_length,

@@ -70,7 +70,11 @@ def plan_tokenize(settings: TokenizeSettings) -> Manifest:
     bundle = load_bundle(settings.bundle)
     max_length = choose_max_length(bundle, settings.max_length)
     encoder = Encoder.from_bundle(
-        bundle.path, max_length=max_length, on_long=settings.on_long, stride=settings.stride
+        bundle.path,
+        max_length=max_length,
+        on_long=settings.on_long,
+        stride=settings.stride,
+        fingerprint=bundle.tokenizer_fingerprint,
     )
     refuse_other_texts(bundle, are_pairs=settings.text_pair_column is not None)
     if settings.text_pair_column is not None:

@@ -35,8 +35,10 @@ def test_settings_out_of_range(folder, wrong):
 
 def test_a_folder_without_a_bundle_is_refused(tmp_path):
     """A folder without config.json is refused before an engine is started."""
-    with pytest.raises(BundleError, match=r"no folder with a config\.json"):
+    with pytest.raises(BundleError, match=r"no config\.json; a bundle needs one"):
         check_bundle(ServeSettings(bundle=str(tmp_path)))
+    with pytest.raises(BundleError, match="no such folder; a model is a local folder"):
+        check_bundle(ServeSettings(bundle=str(tmp_path / "none")))
 
 
 def test_a_wide_server_without_keys_is_warned_of():

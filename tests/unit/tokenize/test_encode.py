@@ -11,7 +11,7 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer
 
-from assay.errors import BundleError, UsageError
+from assay.errors import BundleError, RefusedError, UsageError
 from assay.model.tokenizer_files import read_tokenizer, tokenizer_fingerprint
 from assay.tokenize import content as content_module
 from assay.tokenize import encode as encode_module
@@ -170,6 +170,24 @@ def test_window_policies_keep_the_whole_document(folder, on_long):
     tokens = Encoder.from_bundle(folder, max_length=8, on_long=on_long, stride=2).encode(column(TEXTS))
     assert rows_of(tokens) == load_reference(folder)(TEXTS)["input_ids"]
     assert not tokens.truncated.any()
+
+
+def test_a_tokenizer_that_was_replaced_is_noticed(bpe_folder, wordpiece_folder, tmp_path):
+    """Whoever has read one tokenizer does not get the ids of another that has taken its place."""
+    read = tokenizer_fingerprint(read_tokenizer(bpe_folder))
+    shutil.copy(bpe_folder / "tokenizer.json", tmp_path)
+    assert Encoder.from_bundle(tmp_path, max_length=8, on_long="truncate", fingerprint=read)
+    shutil.copy(wordpiece_folder / "tokenizer.json", tmp_path)
+    with pytest.raises(RefusedError, match=r"tokenizer\.json changed while the model was being loaded"):
+        Encoder.from_bundle(tmp_path, max_length=8, on_long="truncate", fingerprint=read)
+
+
+@pytest.mark.parametrize("model", [models.WordPiece(), models.BPE(), models.WordLevel()])
+def test_an_empty_vocabulary_is_refused_at_load(model, tmp_path):
+    """In one sentence, before any text fails of it or comes out without a token."""
+    Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(BundleError, match=r"tokenizer\.json: .*save a fast tokenizer"):
+        Encoder.from_bundle(tmp_path, max_length=8, on_long="truncate")
 
 
 def test_null_texts_are_empty_rows(folder):

@@ -71,6 +71,7 @@ def bench(settings: BenchSettings, *, on_message: Callable[[str], None] | None =
         max_length=identity.max_length,
         on_long=identity.on_long,
         stride=identity.stride,
+        fingerprint=bundle.tokenizer_fingerprint,
     )
     say(f"loading {bundle.path} onto {device}")
     engine = load_engine(
