@@ -88,6 +88,7 @@ class Classifier:
             self.bundle,
             are_pairs=given.second is not None,
             setting="text_pairs" if text_column is None else "text_pair_column",
+            single_texts="pass a list of strings" if text_column is None and text_pairs is None else None,
             error=InputError,
         )
         scorer = Scorer(self.bundle, self.engine, self._encoder)
@@ -123,7 +124,11 @@ def load(
     for note in bundle.notes:
         _log.warning("%s", note)
     encoder = Encoder.from_bundle(
-        bundle.path, max_length=choose_max_length(bundle, max_length), on_long=on_long, stride=stride
+        bundle.path,
+        max_length=choose_max_length(bundle, max_length),
+        on_long=on_long,
+        stride=stride,
+        fingerprint=bundle.tokenizer_fingerprint,
     )
     engine = load_engine(bundle.checkpoint, device=device, precision=precision, num_threads=num_threads)
     return Classifier(bundle, engine, encoder, device=device)

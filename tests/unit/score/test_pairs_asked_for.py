@@ -96,6 +96,14 @@ def test_predict_says_what_the_bundle_takes(is_pair, place):
         load(place / str(is_pair)).predict(["document 1"], *pairs)
 
 
+def test_a_list_of_pairs_was_no_argument_of_its_own(place):
+    """Pairs in the one list that `predict` got: the way out is another list, there is no argument to leave out."""
+    with pytest.raises(
+        InputError, match="takes single texts; pass a list of strings, or use a model of pairs"
+    ):
+        load(place / "False").predict([("document 1", "of 3")])
+
+
 @pytest.mark.parametrize("is_pair", [True, False])
 def test_stored_token_ids_say_what_they_are(is_pair, place, tmp_path):
     """A token run of pairs is not a source for a model of single texts, nor the other way round."""
