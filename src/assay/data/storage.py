@@ -100,6 +100,10 @@ class Store(Protocol):
         """The file at `path`, None where there is none."""
         ...
 
+    def obstacles(self, prefix: str) -> dict[str, str]:
+        """What lies directly in the folder `prefix` and is not a file, by path: a sentence with the way out."""
+        ...
+
     def read_bytes(self, path: str, start: int = 0, length: int | None = None) -> bytes:
         """Up to `length` bytes from `start` on; short or empty where the file ends before."""
         ...
@@ -221,6 +225,18 @@ class LocalStore:
             raise _storage_error(target, error, "read") from error
         return None if target.is_dir() else _local_info(path, status)
 
+    def obstacles(self, prefix: str) -> dict[str, str]:
+        """Folders and broken links directly in the folder `prefix`, by path: a sentence with the way out."""
+        folder = prefix.strip("/")
+        try:
+            with os.scandir(self._root / folder) as entries:
+                names = sorted(entry.name for entry in entries if not entry.is_file())
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except OSError as error:
+            raise _storage_error(self._root / folder, error, "listed") from error
+        return {f"{folder}/{name}": _in_the_way(self._root / folder / name) for name in names}
+
     def read_bytes(self, path: str, start: int = 0, length: int | None = None) -> bytes:
         """Up to `length` bytes from `start` on."""
         target = self._root / path
@@ -253,8 +269,7 @@ class LocalStore:
                 if target.is_file():
                     return False
                 if os.path.lexists(target):
-                    msg = f"{target} is in the way and is not a file (a folder, a broken link); remove it"
-                    raise StorageError(msg)
+                    raise StorageError(_in_the_way(target))
             sync_folder(target.parent)
         return True
 
@@ -315,6 +330,10 @@ def _local_info(path: str, status: os.stat_result) -> FileInfo:
     return FileInfo(
         path=path, size_bytes=status.st_size, version=str(status.st_mtime_ns), modified=status.st_mtime
     )
+
+
+def _in_the_way(target: Path) -> str:
+    return f"{target} is in the way and is not a file (a folder, a broken link); remove it"
 
 
 def _link(staged: Path, target: Path) -> bool:
@@ -433,6 +452,10 @@ class ObjectStore:
                 return _object_info(obstore.head(self._store(), path))
             except FileNotFoundError:
                 return None
+
+    def obstacles(self, prefix: str) -> dict[str, str]:  # noqa: ARG002
+        """Nothing: a bucket holds objects alone."""
+        return {}
 
     def read_bytes(self, path: str, start: int = 0, length: int | None = None) -> bytes:
         """Up to `length` bytes from `start` on, in one request."""

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from assay.data.scratch import sweep_scratch
-from assay.errors import CheckError
+from assay.errors import CheckError, StorageError
 from assay.runs.driver import Driver, Outcome, WorkerSpec
 from assay.runs.manifest import Manifest, short
-from assay.runs.parts import find_damaged, published_parts
+from assay.runs.parts import find_damaged, find_obstacles, published_parts
 from assay.runs.run import Run, create_or_join
 from assay.telemetry import Progress, format_number_of
 
@@ -19,22 +19,32 @@ def drive_run(
     rank: int = 0,
     world_size: int = 1,
     workers_note: str | None = None,
+    unit_rows: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> tuple[Run, Outcome]:
     """Create the run at `url` or join it, and work on it until every unit is published.
 
     `workers` gives the workers for the run, and `workers_note` says what they are; it is told where there is
-    work for them. `on_message` hears what a person should know, a line at a time: "412 of 480
-    units are published; going on with 68.", and that a device was lost.
+    work for them. `unit_rows` is what was asked for: a run that is joined keeps its units. `on_message`
+    hears what a person should know, a line at a time: "412 of 480 units are published; going on with
+    68.", and that a device was lost.
     """
     say = on_message or (lambda _: None)
     run, is_new = create_or_join(url, manifest)
     sweep_scratch(run.store)
+    if unit_rows is not None and _boundaries(run.manifest) != _boundaries(manifest):
+        largest = max((unit.num_rows for unit in run.manifest.units()), default=0)
+        say(
+            f"units stay as planned, of up to {format_number_of(largest, 'row')}; "
+            f"unit_rows {unit_rows:,} needs a new --run."
+        )
     for key, value in run.manifest.settings.items():
         asked = manifest.settings.get(key)
         if asked != value:
             say(f"{key} stays {short(value)}, as the run was planned with; {short(asked)} needs a new --run.")
+    if obstacles := [] if is_new else find_obstacles(run):
+        raise StorageError(obstacles[0])
     damaged = {} if is_new else find_damaged(run, published_parts(run))
     if damaged:
         count = format_number_of(len(damaged), "part is", "parts are")
@@ -60,3 +70,7 @@ def drive_run(
     if left and workers_note:
         say(workers_note)
     return run, driver.run()
+
+
+def _boundaries(manifest: Manifest) -> list[tuple[int, ...]]:
+    return [source.boundaries for source in manifest.sources]

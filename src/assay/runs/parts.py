@@ -12,7 +12,7 @@ from assay.data.columns import value_type
 from assay.data.storage import FileInfo
 from assay.errors import DamagedPartError
 from assay.runs.plan import Unit
-from assay.runs.run import FOOTER_ROWS_IN, FOOTER_RUN_ID, FOOTER_UNIT, SUFFIX, Run, part_path
+from assay.runs.run import FOOTER_ROWS_IN, FOOTER_RUN_ID, FOOTER_UNIT, PARTS, SUFFIX, Run, part_path
 
 DAMAGED = "damaged/"
 """Where parts go that are taken out, within the run."""
@@ -74,6 +74,12 @@ def published_parts(run: Run) -> list[tuple[Unit, FileInfo]]:
     """The units that have a part, in order, from one listing."""
     found = run.part_files()
     return [(unit, found[unit.name]) for unit in run.manifest.units() if unit.name in found]
+
+
+def find_obstacles(run: Run) -> list[str]:
+    """What lies where a part belongs and is not a file, a sentence each with the way out; from one listing."""
+    found = run.store.obstacles(PARTS)
+    return [found[path] for path in map(part_path, run.manifest.units()) if path in found] if found else []
 
 
 def find_damaged(run: Run, parts: Sequence[tuple[Unit, FileInfo]]) -> dict[str, str]:

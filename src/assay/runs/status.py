@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from assay.data.storage import FileInfo
-from assay.runs.parts import find_damaged, published_parts
+from assay.runs.parts import find_damaged, find_obstacles, published_parts
 from assay.runs.plan import Unit
 from assay.runs.run import Run, open_run
 from assay.telemetry import format_count, format_duration, format_number_of, format_rate
@@ -37,6 +37,8 @@ class Status:
     seconds_since_last_part: float | None
     seconds_left: float | None
     """At the recent rate; None where there is none, 0 where all is done."""
+    obstacles: tuple[str, ...] = ()
+    """What lies where a part belongs and is not a file, a sentence each."""
     damaged: tuple[str, ...] = ()
     """What a quick look found wrong with parts, a sentence each; `assay verify` looks at every byte."""
 
@@ -53,6 +55,8 @@ class Status:
         """A line or two for people."""
         done = f"{self.units_published:,} of {self.units_total:,} units are published"
         rows = f"{format_count(self.rows_published)} of {format_count(self.rows_total)} rows"
+        if self.obstacles:
+            return f"{done} ({rows}); {self.obstacles[0]}"
         if self.damaged:
             damaged = format_number_of(len(self.damaged), "part is", "parts are")
             return f"{done} ({rows}); {damaged} damaged: {self.damaged[0]}"
@@ -70,11 +74,17 @@ def status(url: str, *, clock: Callable[[], float] = time.time) -> Status:
     run = open_run(url)
     published = published_parts(run)
     damaged = find_damaged(run, published)
-    return status_of(run, published, damaged=tuple(damaged.values()), now=clock())
+    obstacles = tuple(find_obstacles(run))
+    return status_of(run, published, obstacles=obstacles, damaged=tuple(damaged.values()), now=clock())
 
 
 def status_of(
-    run: Run, published: Sequence[tuple[Unit, FileInfo]], *, damaged: tuple[str, ...] = (), now: float
+    run: Run,
+    published: Sequence[tuple[Unit, FileInfo]],
+    *,
+    obstacles: tuple[str, ...] = (),
+    damaged: tuple[str, ...] = (),
+    now: float,
 ) -> Status:
     """The status of an open run with these parts at the time `now` (unix seconds)."""
     units = run.manifest.units()
@@ -99,6 +109,7 @@ def status_of(
         recent_rows_per_second=rate,
         seconds_since_last_part=None if last is None else max(now - last, 0.0),
         seconds_left=0.0 if left == 0 else (left / rate if rate > 0 else None),
+        obstacles=obstacles,
         damaged=damaged,
     )
 

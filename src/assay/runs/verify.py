@@ -22,7 +22,7 @@ from assay.data.ids import IdChecksum
 from assay.data.reading import read_rows
 from assay.data.sources import SOURCE_ROW
 from assay.errors import CheckError, DamagedPartError, RefusedError
-from assay.runs.parts import footer_problem, open_part, take_out, way_out
+from assay.runs.parts import find_obstacles, footer_problem, open_part, take_out, way_out
 from assay.runs.plan import Unit
 from assay.runs.run import (
     FOOTER_ID_CHECKSUM,
@@ -138,15 +138,20 @@ def verify_run(run: Run, *, sources: bool = False, duplicates: bool = False, num
     names = {unit.name for unit in units}
     missing = [unit for unit in units if unit.name not in found]
     strays = [found[name].path for name in sorted(found.keys() - names)]
+    obstacles = find_obstacles(run)
     problems = [
-        f"{path} is not a unit of this run; remove it, or take it out with `assay verify {run.url} --repair`"
-        for path in strays
+        *obstacles,
+        *(
+            f"{path} is not a unit of this run; remove it, or take it out with `assay verify {run.url} --repair`"
+            for path in strays
+        ),
     ]
     problems += _range_problems(run)
     problems += _changed_sources(run)
     if missing:
         problems.insert(
-            0, f"{len(missing):,} of {len(units):,} units are not published; run the same command to go on"
+            len(obstacles),
+            f"{len(missing):,} of {len(units):,} units are not published; run the same command to go on",
         )
     present = [unit for unit in units if unit.name in found]
     with ThreadPoolExecutor(num_threads) as pool:

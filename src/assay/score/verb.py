@@ -80,6 +80,7 @@ def score(
             rank=rank,
             world_size=world_size,
             workers_note=f"workers: {here.placement}",
+            unit_rows=settings.unit_rows,
             on_progress=on_progress,
             on_message=on_message,
         )

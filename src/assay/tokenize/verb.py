@@ -45,6 +45,7 @@ def tokenize(
         rank=rank,
         world_size=world_size,
         workers_note=f"workers: {placement}",
+        unit_rows=settings.unit_rows,
         on_progress=on_progress,
         on_message=on_message,
     )

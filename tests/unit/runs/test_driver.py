@@ -85,6 +85,19 @@ def test_going_on(run, folder, fake_workers):
     assert verify(run.url).holds
 
 
+@pytest.mark.parametrize(
+    ("asked", "said_first"), [(20, []), (50, ["units stay as planned, of up to 20 rows"])]
+)
+def test_units_that_cannot_be_cut_again(run, folder, fake_workers, asked, said_first):
+    """Another `--unit-rows` for a run that is there is answered, not swallowed; its own is not a matter."""
+    said = []
+    drive_run(
+        run.url, plan_run(folder, unit_rows=asked), fake_workers, unit_rows=asked, on_message=said.append
+    )
+    assert [line.split(";")[0] for line in said if "unit_rows" in line] == said_first
+    assert len(run.part_files()) == 10
+
+
 def test_a_new_run_says_what_it_does(folder, tmp_path):
     """A new run says how much there is to do."""
     said = []

@@ -7,12 +7,13 @@ from support.fake_handles import fake_spec
 from support.fake_runs import make_run, part_file, plan_run, publish_unit, write_sources
 
 from assay.cli.outcome import describe_outcome
-from assay.errors import CheckError
+from assay.errors import AssayError, CheckError
 from assay.runs import parts
 from assay.runs.drive import drive_run
 from assay.runs.driver import Driver
 from assay.runs.status import status
 from assay.runs.verify import verify
+from assay.score.merge.checks import require_parts
 
 
 def flip(content):
@@ -72,6 +73,25 @@ def test_a_damaged_part_is_not_called_complete(run, folder, how):
     with pytest.raises(CheckError, match="1 part is damaged: parts/a-40-60") as refused:
         drive(run, folder)
     assert way in str(refused.value)
+
+
+@pytest.mark.parametrize("how", ["folder", "broken link"])
+def test_what_lies_where_a_part_belongs(run, folder, how):
+    """Not a file: no part can be published there, and every command says so with the same words."""
+    path = part_file(run, run.manifest.units()[2])
+    path.unlink()
+    if how == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("nowhere")
+    words = f"{path} is in the way and is not a file (a folder, a broken link); remove it"
+    assert words in str(status(run.url))
+    assert not status(run.url).is_complete
+    assert verify(run.url).problems[0] == words
+    for refuse in (lambda: drive(run, folder), lambda: require_parts(run)):
+        with pytest.raises(AssayError) as refused:
+            refuse()
+        assert str(refused.value) == words
 
 
 @pytest.mark.parametrize("how", DAMAGES)

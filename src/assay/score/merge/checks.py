@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from assay.data.storage import Store, is_object_url, local_path
 from assay.errors import CheckError, InputError, RefusedError
+from assay.runs.parts import find_obstacles
 from assay.runs.run import Run
 from assay.score.corpus import Corpus
 from assay.score.merge.outputs import MERGE_PATH, Output
@@ -60,6 +61,8 @@ def require_parts(run: Run) -> None:
     units = run.manifest.units()
     found = run.part_files()
     missing = [unit.name for unit in units if unit.name not in found]
+    if obstacles := find_obstacles(run):
+        raise CheckError(obstacles[0])
     if missing:
         msg = (
             f"{len(missing):,} of {len(units):,} units of {run.url} are not published (first: {missing[0]}); "
