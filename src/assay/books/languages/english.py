@@ -1,0 +1,29 @@
+"""[pure] English."""
+
+from assay.books.languages.words import Words, words
+
+ENGLISH = Words(
+    code="en",
+    never_last=words("""
+        Mr Mrs Ms Mme Mdme Mlle Messrs MM Dr Ste Rev Revd Fr Hon Rt Prof Esqre
+        Capt Captn Col Gen Lieut Lt Maj Serg Sergt Sgt Corp Adm Brig Cmdr Gov Pres Sen Rep Supt
+        viz cf vs eg ie
+    """),
+    rarely_last=words("""
+        Esq Bart St Mt Ft Jr Sr Jun Sen jun sen Bros Co Ltd Inc Ave Rd Sq
+        Jan Feb Mar Apr Aug Sept Sep Oct Nov Dec
+        etc c al anon approx dept est inst ult prox ibid id loc cit op seq sic qto
+        lb lbs oz ft hr hrs min yd yds
+    """),
+    before_numbers=words("""
+        No Nos no nos Vol Vols vol vols p pp P PP ch chap Ch Chap fig Fig sec Sec
+        Art bk Bk ver verse l ll n ed Pt pt para Lect Act Sc sc
+    """),
+    openers=words("""
+        The He She It They We You I But And This That These Those There Then Here When Where While
+        What Who Why How Which His Her Its Their Our My Your In On At By From With Without To Of
+        If As So For Or Nor Yet No Not Now Yes Oh Ah Well After Before Upon Such Some All One Every
+        Had Has Have Was Were Is Are Did Do Does Would Could Should Shall Will May Might Let
+    """),
+    whole_letters=frozenset("IO"),
+)

@@ -1,0 +1,95 @@
+"""[pure] Texts in a normal form, so that a model learns neither a publisher's typography nor a book's names.
+
+Typography alone tells books apart: one edition has curly quotes and spaced dashes, another straight ones. So
+do names: two pieces in which the same person appears are of the same book. Both are forms of a text, not
+corrections of it; whoever uses one should record it.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Set as AbstractSet
+
+from assay.books.languages.table import table_of
+
+MASK = "Xx"
+"""What stands for a name; a capital and a small letter, as in most names."""
+SHARE_IN_LOWER_CASE = 0.25
+"""A word seen more often than this without its capital is not a name."""
+SHARE_BEHIND_DETERMINER = 0.1
+"""Where all nouns have capitals, a word seen more often than this behind one is a noun."""
+
+_DROPPED = "\ufeff\u00ad\u200b\u2060_"
+"""Marks without a width, soft hyphens, and the underscores that stand for italics."""
+_SINGLE_QUOTES = "‘’‚‛‹›´`′"
+_DOUBLE_QUOTES = "“”„‟«»″"
+_DASHES = "‒–—―"
+_OPENING_GUILLEMET = re.compile(r"(?<!\S)([«‹])\s+")
+_CLOSING_GUILLEMET = re.compile(r"\s+([»›])(?![^\s.,;:!?)\]…])")
+_DOTS = re.compile(r" ?\.(?: ?\.){2,}")
+_DASH = re.compile(r"-{2,}")
+_STARS = re.compile(r"\*(?: ?\*)+")
+_LOOSE_MARK = re.compile(r" +(?=[!?;:])")
+_WORD = re.compile(r"[^\W\d_]+")
+_INNER_WORD = re.compile(r"(?<=[^\W\d_] |[,;] )[^\W\d_]+")
+_TWO_WORDS = re.compile(r"([^\W\d_]+) (?=([^\W\d_]+))")
+
+
+def normalise_typography(text: str) -> str:
+    """The text with plain quotes, dashes and dots, on one line; doing it twice is doing it once.
+
+    Quotes of any shape become `"` and `'`, dashes ` - `, an ellipsis `...`; rows of stars, italics
+    marks and spaces before `!?;:` go; white space becomes one space.
+    """
+    for mark in _DROPPED:
+        text = text.replace(mark, "")
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+        text = _CLOSING_GUILLEMET.sub(r"\1", _OPENING_GUILLEMET.sub(r"\1", text))
+        for marks, plain in ((_SINGLE_QUOTES, "'"), (_DOUBLE_QUOTES, '"'), (_DASHES, " - "), ("…", "...")):
+            for mark in marks:
+                text = text.replace(mark, plain)
+        text = text.replace("‐", "-").replace("‑", "-")
+    text = _DASH.sub(" - ", text.replace("`", "'").replace("''", '"'))
+    text = " ".join(text.split())
+    text = _DOTS.sub("...", _STARS.sub(" ", text))
+    return " ".join(_LOOSE_MARK.sub("", text).split())
+
+
+def find_names(text: str, language: str = "en") -> frozenset[str]:
+    """Words of a whole book that are names, in lower case, by how they are written in it.
+
+    A name has a capital within sentences, and hardly ever none. In German, where every noun has one, it is
+    moreover hardly ever seen behind an article or its like; many a noun passes all the same.
+    """
+    table = table_of(language)
+    capital, small = Counter[str](), Counter[str]()
+    for word, count in Counter(_WORD.findall(text)).items():
+        (capital if word[0].isupper() else small)[word.lower()] += count
+    titles = re.compile(rf"\b(?:{'|'.join(sorted(table.never_last)) or '(?!)'})\. ([^\W\d_]+)")
+    inner = {word.lower() for word in _INNER_WORD.findall(text) + titles.findall(text) if word[0].isupper()}
+    spared = {word.lower() for word in table.never_last | table.openers | table.whole_letters}
+    if table.determiners:
+        behind = Counter(
+            second.lower() for first, second in _TWO_WORDS.findall(text) if first.lower() in table.determiners
+        )
+        spared |= {word for word in inner if behind[word] > SHARE_BEHIND_DETERMINER * capital[word]}
+    return frozenset(
+        word
+        for word in inner - spared
+        if len(word) > 1 and small[word] < SHARE_IN_LOWER_CASE * (small[word] + capital[word])
+    )
+
+
+def mask_names(text: str, language: str = "en", names: AbstractSet[str] | None = None) -> str:
+    """The text with `Xx` for each name: those of `names` in lower case, else those that it shows itself.
+
+    A piece of a book shows few of its names: find them in the whole.
+    """
+    found = find_names(text, language) if names is None else names
+
+    def masked(match: re.Match[str]) -> str:
+        word = match[0]
+        return MASK if word[0].isupper() and word.lower() in found else word
+
+    return _WORD.sub(masked, text)
