@@ -1,0 +1,158 @@
+r"""[pure] Where the publisher's words end and a book begins, and where they go on after it.
+
+Project Gutenberg has marked its texts in several ways since the 1990s:
+
+- to about 2003: a header, then `*END*THE SMALL PRINT! ... *END*`, the book, `End of the Project Gutenberg Etext`;
+- since then: a header, `*** START OF THIS PROJECT GUTENBERG EBOOK <title> ***`, the book, `End of Project
+  Gutenberg's <title>` (dropped later), `*** END OF THIS PROJECT GUTENBERG EBOOK <title> ***`, the licence.
+
+The forms follow what the publisher's own converter looks for (ebookmaker, `parsers/boilerplate.py`). A marker
+stands at the beginning of a line; in a text that was collapsed to one line it may stand anywhere.
+
+Large texts are searched for plain words first and by regular expressions only around what was found.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+MarkerKind = Literal["start", "small_print", "end", "weak_end"]
+
+_NAMES = ("GUTENBERG", "Gutenberg", "gutenberg")
+_SMALL_PRINTS = ("SMALL PRINT", "Small Print", "small print")
+_REACH = 160
+"""Most characters of a marker before the publisher's name."""
+_TITLE_REACH = 500
+"""Most characters of a title between a marker's first words and its closing stars."""
+
+_OF_PROJECT = r"OF (?:THE |THIS |THESE )?(?:PROJECT|PROJEKT) GUTENBERG"
+_START = re.compile(rf"\*{{2,}} ?START {_OF_PROJECT}", re.IGNORECASE)
+_END = re.compile(rf"\*{{2,}} ?END {_OF_PROJECT}", re.IGNORECASE)
+_WEAK_END = re.compile(
+    r"(?:\*{1,3} ?)?(?:This is the )?(?:The )?End of (?:the |this |The |This )?(?:Etext of (?:the )?)?"
+    r"Project Gutenberg|(?:\*{1,3} ?)?Ende (?:dieses|des|von) (?:Projekte?s?|Project) Gutenberg"
+    r"|Fin (?:de|du) (?:ce |l'|la )?.{0,40}Project Gutenberg|END OF (?:THE |THIS )?PROJECT GUTENBERG"
+)
+_SMALL_PRINT = re.compile(
+    r"\*+ ?END ?\*{0,2} ?(?:OF )?(?:THE )?SMALL PRINT(?:[^\n]{0,160}\*+END\*+)?[^\n]{0,20}", re.IGNORECASE
+)
+_CLOSING_STARS = re.compile(r"\*{3,}")
+_BLANK_LINE = re.compile(r"\n[ \t]*(?=\n)")
+
+LICENCE_SIGNS = re.compile(
+    r"This file should be named|Updated editions will replace|FULL PROJECT GUTENBERG|START: FULL LICEN[SC]E"
+    r"|SMALL PRINT|This and all associated files|Creating the works from|Literary\s+Archive\s+Foundation"
+    r"|trying to release all our|www\.gutenberg\.|Gutenberg(?:-tm|\u2122)|printed? editions|[Pp]rinted editions"
+    r"|promo\.net|Information about Project Gutenberg"
+)
+"""Words of the licence and of the notices around it, any generation."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Marker:
+    """A line, or paragraph, by which the publisher separates its words from the book's."""
+
+    kind: MarkerKind
+    start: int
+    """First character."""
+    stop: int
+    """Behind its last character."""
+
+
+def is_collapsed(text: str) -> bool:
+    """Whether the text's lines were joined, so that nothing can be told from where a line begins."""
+    return len(text) > 3_000 and text.count("\n") * 2_000 < len(text)
+
+
+def find_markers(text: str) -> list[Marker]:
+    """The markers, in order, of a text whose lines end in a line feed."""
+    anywhere = is_collapsed(text)
+    found: dict[int, Marker] = {}
+    for name in _NAMES:
+        for place in _places(text, name):
+            _add(found, _marker_at(text, place, anywhere=anywhere))
+    for words in _SMALL_PRINTS:
+        for place in _places(text, words):
+            _add(found, _small_print_at(text, place, anywhere=anywhere))
+    return [found[start] for start in sorted(found)]
+
+
+def paragraph_bounds(text: str, place: int) -> tuple[int, int]:
+    """The first and the behind-last character of the paragraph around a place."""
+    start = text.rfind("\n\n", 0, place)
+    blank = _BLANK_LINE.search(text, place)
+    return (0 if start < 0 else start + 2), (len(text) if blank is None else blank.start())
+
+
+def _places(text: str, words: str) -> Iterator[int]:
+    place = text.find(words)
+    while place >= 0:
+        yield place
+        place = text.find(words, place + len(words))
+
+
+def _add(found: dict[int, Marker], marker: Marker | None) -> None:
+    if marker is not None:
+        found.setdefault(marker.start, marker)
+
+
+def _marker_at(text: str, place: int, *, anywhere: bool) -> Marker | None:
+    first = _line_start(text, place)
+    kinds: tuple[tuple[MarkerKind, re.Pattern[str]], ...] = (
+        ("start", _START),
+        ("end", _END),
+        ("weak_end", _WEAK_END),
+    )
+    for kind, pattern in kinds:
+        match = _match(pattern, text, first, place, anywhere=anywhere)
+        if match is not None:
+            stop = _stop_of(text, match, kind, anywhere=anywhere)
+            # In a text of one line only stars, or what stands right before them, can be told from prose.
+            if stop is not None:
+                return Marker(kind=kind, start=match.start(), stop=stop)
+    return None
+
+
+def _match(
+    pattern: re.Pattern[str], text: str, first: int, place: int, *, anywhere: bool
+) -> re.Match[str] | None:
+    """The pattern at the beginning of the line; in a collapsed text, the last before the place."""
+    limit = min(len(text), place + 12)
+    if not anywhere:
+        return pattern.match(text, first, limit)
+    last = None
+    for match in pattern.finditer(text, max(0, place - _REACH), limit):
+        last = match
+    return last
+
+
+def _stop_of(text: str, match: re.Match[str], kind: MarkerKind, *, anywhere: bool) -> int | None:
+    blank = None if anywhere else _BLANK_LINE.search(text, match.end())
+    limit = min(len(text) if blank is None else blank.start(), match.end() + _TITLE_REACH)
+    if kind == "weak_end":
+        return limit if not anywhere else match.end()
+    closing = _CLOSING_STARS.search(text, match.end(), limit)
+    if closing is not None:
+        return closing.end()
+    if anywhere:
+        return None
+    line_end = text.find("\n", match.end())
+    return len(text) if line_end < 0 else line_end
+
+
+def _small_print_at(text: str, place: int, *, anywhere: bool) -> Marker | None:
+    first = max(0, place - 24) if anywhere else _line_start(text, place)
+    limit = min(len(text), place + 240)
+    match = (_SMALL_PRINT.search if anywhere else _SMALL_PRINT.match)(text, first, limit)
+    if match is None:
+        return None
+    return Marker(kind="small_print", start=match.start(), stop=match.end())
+
+
+def _line_start(text: str, place: int) -> int:
+    """The first character of the line that is not a space."""
+    start = max(text.rfind("\n", max(0, place - _REACH), place) + 1, place - _REACH, 0)
+    while start < place and text[start] in " \t":
+        start += 1
+    return start
