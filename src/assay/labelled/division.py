@@ -4,10 +4,11 @@ rows -> ties (equal and nearly equal texts, groups, ids) -> splits -> a report f
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from assay.errors import InputError
+from assay.labelled.labels import Label
 from assay.labelled.near_duplicates import group_near_duplicates
 from assay.labelled.provenance import text_hashes
 from assay.labelled.rows import LabelledRows
@@ -28,6 +29,23 @@ class SplitRules:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Ties:
+    """What puts rows together, a value a row; rows that share one lie in one split."""
+
+    hashes: Sequence[int]
+    """Of the texts, as `text_hashes` gives them; they order the rows too."""
+    near: Sequence[int] | None = None
+    """The near-duplicate group of each row, where they were looked for."""
+    groups: Sequence[str] | None = None
+    ids: Sequence[Hashable] | None = None
+
+    def unite(self) -> list[int]:
+        """The rows as groups that share nothing: each as the index of its first row."""
+        columns = (self.hashes, self.near, self.groups, self.ids)
+        return unite_groups(*(column for column in columns if column is not None))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Division:
     """Rows to learn from and rows set aside; they share no text, id or group."""
 
@@ -44,23 +62,16 @@ def divide(rows: LabelledRows, task: Task, rules: SplitRules) -> Division:
 
     Raises `InputError` where ties leave a split empty or larger than it may be.
     """
-    hashes = text_hashes(rows.texts, rows.text_pairs).tolist()
     near = group_near_duplicates(rows.texts, rows.text_pairs) if rules.near_duplicates else None
-    ties = (hashes, near, rows.groups, rows.ids)
-    united = unite_groups(*(column for column in ties if column is not None))
-    _check_ties(rows, united, rules)
+    hashes = text_hashes(rows.texts, rows.text_pairs).tolist()
+    ties = Ties(hashes=hashes, near=near, groups=rows.groups, ids=rows.ids)
+    united = ties.unite()
     share = rules.validation_share
-    splits = split_rows(
-        strata(rows.labels, task),
-        united,
-        {"train": 1 - share, "validation": share},
-        seed=rules.seed,
-        keys=hashes,
+    splits = assign_splits(
+        rows.labels, task, ties, united, {"train": 1 - share, "validation": share}, seed=rules.seed
     )
     train = rows.take([row for row, name in enumerate(splits) if name == "train"])
     validation = rows.take([row for row, name in enumerate(splits) if name == "validation"])
-    if not validation.num_rows or not train.num_rows:
-        raise InputError(_empty_split(rules, Counter(united)))
     report = split_report(
         {"train": train.labels, "validation": validation.labels},
         task,
@@ -68,13 +79,46 @@ def divide(rows: LabelledRows, task: Task, rules: SplitRules) -> Division:
         near_duplicates=near,
         united=united,
     )
-    wanted = share * rows.num_rows
-    is_off = abs(validation.num_rows - wanted) > max(1, wanted / 2)
-    off = (
-        f"validation has {validation.num_rows:,} rows where validation_share={share} asks for {wanted:,.0f}:"
-        " the groups are large"
+    return Division(
+        train=train,
+        validation=validation,
+        report=report,
+        warnings=tuple(off_shares(Counter(splits), {"validation": share})),
     )
-    return Division(train=train, validation=validation, report=report, warnings=(off,) if is_off else ())
+
+
+def assign_splits(
+    labels: Sequence[Label],
+    task: Task,
+    ties: Ties,
+    united: Sequence[int],
+    shares: Mapping[str, float],
+    *,
+    seed: int,
+    untie: str = "set near_duplicates = false",
+) -> list[str]:
+    """The split of each row, by the names of `shares`; `united` is `ties.unite()`.
+
+    The same for the same rows, in whatever order, and seed. Raises `InputError`, with `untie` as one way out,
+    where ties leave a split empty or larger than it may be.
+    """
+    _check_ties(ties, united, shares, untie)
+    splits = split_rows(strata(labels, task), united, shares, seed=seed, keys=ties.hashes)
+    if len(set(splits)) < len(shares):
+        raise InputError(_empty_split(shares, Counter(united)))
+    return splits
+
+
+def off_shares(num_rows: Mapping[str, int], shares: Mapping[str, float]) -> Iterator[str]:
+    """A line for each of these splits whose size is far from what its share of all rows asks for."""
+    total = sum(num_rows.values())
+    for name, share in shares.items():
+        wanted = share * total
+        if abs(num_rows[name] - wanted) > max(1, wanted / 2):
+            yield (
+                f"{name} has {num_rows[name]:,} rows where {name}_share={share} asks for {wanted:,.0f}:"
+                " the groups are large"
+            )
 
 
 def num_near(rows: LabelledRows, others: LabelledRows) -> int:
@@ -87,28 +131,31 @@ def num_near(rows: LabelledRows, others: LabelledRows) -> int:
     return sum(group in known for group in groups[rows.num_rows :])
 
 
-def _check_ties(rows: LabelledRows, united: Sequence[int], rules: SplitRules) -> None:
-    """Raise `InputError` for rows that are tied together and fit into neither split."""
+def _check_ties(ties: Ties, united: Sequence[int], shares: Mapping[str, float], untie: str) -> None:
+    """Raise `InputError` for rows that are tied together and fit into no split."""
+    num_rows = len(united)
     largest, size = Counter(united).most_common(1)[0]
-    room = max(rules.validation_share, 1 - rules.validation_share) * rows.num_rows
-    if rows.num_rows == 1 or size <= max(1, room):
+    room = max(shares.values()) * num_rows
+    if num_rows == 1 or size <= max(1, room):
         return
+    split = "larger split" if len(shares) == 2 else "largest split"
     members = [row for row, group in enumerate(united) if group == largest]
-    name, count = Counter(rows.groups[row] for row in members).most_common(1)[0] if rows.groups else ("", 0)
+    name, count = Counter(ties.groups[row] for row in members).most_common(1)[0] if ties.groups else ("", 0)
     if count > room:
         raise InputError(
-            f"group {name!r} has {count:,} of {rows.num_rows:,} rows, the larger split {room:,.0f}; a group lies in"
+            f"group {name!r} has {count:,} of {num_rows:,} rows, the {split} {room:,.0f}; a group lies in"
             " one split; choose a finer group column, or split the rows yourself"
         )
     raise InputError(
-        f"{size:,} of {rows.num_rows:,} rows are tied together (equal or nearly equal texts, groups, ids), the larger"
-        f" split has {room:,.0f}; drop the repeats, set near_duplicates = false, or split the rows yourself"
+        f"{size:,} of {num_rows:,} rows are tied together (equal or nearly equal texts, groups, ids), the {split}"
+        f" has {room:,.0f}; drop the repeats, {untie}, or split the rows yourself"
     )
 
 
-def _empty_split(rules: SplitRules, groups: Counter[int]) -> str:
-    num_rows, least = groups.total(), min(groups.values())
-    share = min(rules.validation_share, 1 - rules.validation_share)
+def _empty_split(shares: Mapping[str, float], groups: Counter[int]) -> str:
+    num_rows, least, share = groups.total(), min(groups.values()), min(shares.values())
+    named = [f"{name}_share" for name in shares if name != "train"]
+    asked = ", ".join(f"{name}_share={share}" for name, share in shares.items() if name != "train")
     if len(groups) == 1:
         reason = "all rows are tied together" if num_rows > 1 else "there is one row"
     elif least > share * num_rows:
@@ -116,6 +163,6 @@ def _empty_split(rules: SplitRules, groups: Counter[int]) -> str:
     else:
         reason = "each label must occur in training first"
     return (
-        f"{num_rows:,} rows at validation_share={rules.validation_share} leave a split empty: {reason};"
-        " add more rows, change validation_share, or split the rows yourself"
+        f"{num_rows:,} rows at {asked} leave a split empty: {reason};"
+        f" add more rows, change {' or '.join(named)}, or split the rows yourself"
     )

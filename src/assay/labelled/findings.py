@@ -117,16 +117,28 @@ def without_text(rows: LabelledRows) -> Iterator[str]:
 
 def conflicts(rows: LabelledRows, hashes: HashArray) -> Iterator[str]:
     """Equal texts with different labels; `hashes` are those of the texts."""
-    labels_of: dict[int, set[object]] = defaultdict(set)
     keys = hashes.tolist()
-    for key, label in zip(keys, rows.labels, strict=True):
-        labels_of[key].add(frozenset(label) if isinstance(label, tuple) else label)
-    torn = {key for key, labels in labels_of.items() if len(labels) > 1}
+    torn = conflicting(keys, rows.labels)
     if torn:
         yield (
             f"{sum(key in torn for key in keys):,} training rows have the text of a row with another label"
             f" ({len(torn):,} texts): no model can get them all right"
         )
+
+
+def conflicting(hashes: Sequence[int], labels: Sequence[Label]) -> set[int]:
+    """The hashes that occur with more than one label; the order of the names in a row does not count."""
+    first: dict[int, object] = {}
+    return {
+        key
+        for key, label in zip(hashes, map(as_value, labels), strict=True)
+        if first.setdefault(key, label) != label
+    }
+
+
+def as_value(label: Label) -> object:
+    """A label as what it means: two rows with the same names, in whatever order, have the same."""
+    return frozenset(label) if isinstance(label, tuple) else label
 
 
 def _too_many(names: set[str], labels: Sequence[Label], column: str) -> str:

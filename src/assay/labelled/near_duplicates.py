@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from assay.data.ids import hash_ids
 from assay.extras import need_packages
-from assay.labelled.provenance import text_hashes
+from assay.labelled.provenance import HashArray, text_hashes
 from assay.labelled.splits import unite
 
 THRESHOLD = 0.5
@@ -61,17 +61,30 @@ def group_near_duplicates(texts: Sequence[str], text_pairs: Sequence[str] | None
     hashes = text_hashes(texts, text_pairs)
     _, first_rows, unique_of_row = np.unique(hashes, return_index=True, return_inverse=True)
     uniques = [texts[row] if text_pairs is None else f"{texts[row]}\n{text_pairs[row]}" for row in first_rows]
-    group_of_unique = _group(uniques)
-    first_row_of_group = np.full(len(uniques), len(texts), dtype=np.int64)
+    return _first_rows(_group(signatures_of(uniques)), unique_of_row)
+
+
+def group_by_signatures(hashes: HashArray, signatures: Signatures) -> list[int]:
+    """What `group_near_duplicates` gives for the texts with these `text_hashes` and `signatures_of`, row by row.
+
+    For texts that are read a batch at a time: 520 bytes a row are kept instead of the text.
+    """
+    _, first_rows, unique_of_row = np.unique(hashes, return_index=True, return_inverse=True)
+    return _first_rows(_group(signatures[first_rows]), unique_of_row)
+
+
+def _first_rows(group_of_unique: Indices, unique_of_row: Indices) -> list[int]:
+    """For each row the first row of its group, given the group of each unique text."""
+    num_rows = len(unique_of_row)
+    first_row_of_group = np.full(len(group_of_unique), num_rows, dtype=np.int64)
     group_of_row = group_of_unique[unique_of_row]
-    np.minimum.at(first_row_of_group, group_of_row, np.arange(len(texts)))
+    np.minimum.at(first_row_of_group, group_of_row, np.arange(num_rows))
     return [int(row) for row in first_row_of_group[group_of_row]]
 
 
-def _group(texts: Sequence[str]) -> Indices:
+def _group(signatures: Signatures) -> Indices:
     """The group of each text, as the least index in it."""
-    signatures = _signatures(texts)
-    parents = np.arange(len(texts), dtype=np.int64)
+    parents = np.arange(len(signatures), dtype=np.int64)
     width = NUM_PERMUTATIONS // NUM_BANDS
     has_words = np.flatnonzero(signatures.any(axis=1))
     for band in range(NUM_BANDS):
@@ -120,8 +133,11 @@ def _roots(parents: Indices) -> Indices:
 # ---------------------------------------------------------------- texts to signatures
 
 
-def _signatures(texts: Sequence[str]) -> Signatures:
-    """MinHash signatures [N, 128]; all 0 where a text has no word."""
+def signatures_of(texts: Sequence[str]) -> Signatures:
+    """MinHash signatures [N, 128], each of its text alone; all 0 where a text has no word.
+
+    Raises `UsageError` where `rensa` is not installed.
+    """
     minhash = _minhash()
     signatures = np.zeros((len(texts), NUM_PERMUTATIONS), dtype=np.uint32)
     for begin, end in _chunks(texts):

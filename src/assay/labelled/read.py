@@ -3,10 +3,11 @@
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TypeVar
+from itertools import chain
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from assay.data.finding import find_sources
 from assay.data.ids import python_values
 from assay.data.reading import read_rows
 from assay.data.rows import SourceRows
-from assay.data.sources import Columns
+from assay.data.sources import Columns, Source
 from assay.errors import SourceError
 from assay.labelled.labels import Label, brief
 from assay.labelled.rows import LabelledRows
@@ -24,6 +25,7 @@ from assay.labelled.settings import LabelledSources
 from assay.tasks import Task
 
 _L = TypeVar("_L", bound=Label)
+_V = TypeVar("_V")
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 _NEEDS: dict[Task, str] = {
@@ -37,6 +39,23 @@ _NEEDS: dict[Task, str] = {
 """What a label column holds, and the way out where it holds something else."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledBatch:
+    """Consecutive rows of one source: those that can be used, and what is wrong with the others."""
+
+    source: Source
+    start: int
+    """Row of the source at which the batch begins."""
+    num_rows: int
+    """Rows of the batch, the unusable ones included."""
+    rows: LabelledRows
+    """The usable rows, in order."""
+    source_rows: tuple[int, ...]
+    """Row of the source of each of them."""
+    unusable: dict[int, str]
+    """By row of the source, in order: what is wrong with it, such as `without a label`."""
+
+
 def read_labelled(patterns: Sequence[str], settings: LabelledSources, *, task: Task) -> LabelledRows:
     """All rows of the sources, in order; `settings` name their columns and their format.
 
@@ -47,47 +66,102 @@ def read_labelled(patterns: Sequence[str], settings: LabelledSources, *, task: T
     Raises `SourceError` where a row has no usable text, label, group or id: a model must not learn
     from a part of what it was given without anyone noticing.
     """
-    columns = Columns(
+    found: list[LabelledRows] = []
+    for source in find_labelled(patterns, settings):
+        problems = _Problems()
+        found += [batch.rows for batch in _read_source(source, settings, task, problems)]
+        if problems.counts:
+            raise SourceError(f"{source.uri}: {problems.describe(source.num_rows)}")
+    rows = _joined(found, settings)
+    if not rows.num_rows:
+        raise no_rows(patterns)
+    return rows
+
+
+def find_labelled(patterns: Sequence[str], settings: LabelledSources) -> list[Source]:
+    """The sources that `settings` can be read from, looked at once; raises `SourceError` for others."""
+    columns = _columns(settings)
+    return find_sources(patterns, format=settings.format, delimiter=settings.delimiter, columns=columns)
+
+
+def read_batches(
+    sources: Sequence[Source], settings: LabelledSources, *, task: Task
+) -> Iterator[LabelledBatch]:
+    """The rows of the sources as `read_labelled` reads them, a batch at a time; unusable ones are named, not refused.
+
+    Raises `SourceError` where a label column has a type that holds no label of the task.
+    """
+    for source in sources:
+        yield from _read_source(source, settings, task, _Problems())
+
+
+def no_rows(patterns: Sequence[str]) -> SourceError:
+    """The error for sources without any row."""
+    return SourceError(f"{', '.join(patterns)}: 0 rows; labelled rows are needed; name other sources")
+
+
+def _columns(settings: LabelledSources) -> Columns:
+    return Columns(
         text=settings.text_column,
         text_pair=settings.text_pair_column,
         id=settings.id_column,
         label=settings.label_column,
         group=settings.group_column,
     )
-    texts: list[str] = []
-    labels: list[Label] = []
-    pairs: list[str] = []
-    groups: list[str] = []
-    ids: list[str] = []
-    for source in find_sources(
-        patterns, format=settings.format, delimiter=settings.delimiter, columns=columns
-    ):
-        problems = _Problems()
-        for rows in read_rows(source, columns, 0, source.num_rows):
-            for at, code in rows.errors.items():
-                problems.note(rows.start + at, _Unusable(code))
-            if rows.labels is not None and not _may_hold_labels(rows.labels.type, task):
-                raise SourceError(
-                    f"{source.uri}: label column {columns.label!r} is {rows.labels.type};"
-                    f" a {task} column holds {_NEEDS[task]}"
-                )
-            labels += _converted(rows, rows.labels, _LABEL_OF[task], problems, missing="without a label")
-            texts += _texts(rows.texts)
-            pairs += _texts(rows.text_pairs)
-            groups += _converted(rows, rows.groups, _name, problems, missing="without a group")
-            if columns.id is not None:
-                ids += _converted(rows, rows.ids, _name, problems, missing="without an id")
-        if problems.counts:
-            raise SourceError(f"{source.uri}: {problems.describe(source.num_rows)}")
-    if not texts:
-        raise SourceError(f"{', '.join(patterns)}: 0 rows; labelled rows are needed; name other sources")
+
+
+def _read_source(
+    source: Source, settings: LabelledSources, task: Task, problems: "_Problems"
+) -> Iterator[LabelledBatch]:
+    """The batches of one source; what is wrong with its rows is noted in `problems` too."""
+    columns = _columns(settings)
+    for rows in read_rows(source, columns, 0, source.num_rows):
+        noted = _Noted(rows=rows, problems=problems)
+        for at, code in rows.errors.items():
+            noted.note(at, _Unusable(code))
+        if rows.labels is not None and not _may_hold_labels(rows.labels.type, task):
+            raise SourceError(
+                f"{source.uri}: label column {columns.label!r} is {rows.labels.type};"
+                f" a {task} column holds {_NEEDS[task]}"
+            )
+        labels = _converted(noted, rows.labels, _LABEL_OF[task], missing="without a label")
+        groups = _converted(noted, rows.groups, _name, missing="without a group")
+        ids = _converted(noted, rows.ids, _name, missing="without an id") if columns.id is not None else None
+        usable = [at for at in range(rows.num_rows) if at not in noted.unusable]
+        yield LabelledBatch(
+            source=source,
+            start=rows.start,
+            num_rows=rows.num_rows,
+            rows=LabelledRows(
+                texts=_taken(_texts(rows.texts), usable) or (),
+                labels=_taken(labels, usable) or (),
+                text_pairs=_taken(_texts(rows.text_pairs), usable) if columns.text_pair is not None else None,
+                groups=_taken(groups, usable) if columns.group is not None else None,
+                ids=_taken(ids, usable),
+            ),
+            source_rows=tuple(rows.start + at for at in usable),
+            unusable={rows.start + at: code for at, code in sorted(noted.unusable.items())},
+        )
+
+
+def _joined(found: Sequence[LabelledRows], settings: LabelledSources) -> LabelledRows:
+    """The rows of all batches end to end."""
+
+    def column(take: Callable[[LabelledRows], tuple[Any, ...] | None]) -> tuple[Any, ...]:
+        return tuple(chain.from_iterable(take(rows) or () for rows in found))
+
     return LabelledRows(
-        texts=tuple(texts),
-        labels=tuple(labels),
-        text_pairs=tuple(pairs) if columns.text_pair is not None else None,
-        groups=tuple(groups) if columns.group is not None else None,
-        ids=tuple(ids) if columns.id is not None else None,
+        texts=column(lambda rows: rows.texts),
+        labels=column(lambda rows: rows.labels),
+        text_pairs=column(lambda rows: rows.text_pairs) if settings.text_pair_column is not None else None,
+        groups=column(lambda rows: rows.groups) if settings.group_column is not None else None,
+        ids=column(lambda rows: rows.ids) if settings.id_column is not None else None,
     )
+
+
+def _taken(column: Sequence[_V | None] | None, rows: Sequence[int]) -> tuple[_V, ...] | None:
+    """The values of these rows, all of which have one."""
+    return None if column is None else tuple(value for row in rows if (value := column[row]) is not None)
 
 
 # ---------------------------------------------------------------- a value of a column as a label
@@ -133,23 +207,33 @@ def _texts(column: pa.Array | None) -> list[str]:
     return [] if column is None else [text or "" for text in column.to_pylist()]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Noted:
+    """What is wrong with the rows of one batch, noted for the whole source too."""
+
+    rows: SourceRows
+    problems: _Problems
+    unusable: dict[int, str] = field(default_factory=dict)
+    """By place in the batch, the first thing that was found."""
+
+    def note(self, at: int, found: _Unusable, value: object = None) -> None:
+        self.problems.note(self.rows.start + at, found, value)
+        self.unusable.setdefault(at, found.code)
+
+
 def _converted(
-    rows: SourceRows,
-    column: pa.Array | None,
-    convert: Callable[[object], _L],
-    problems: _Problems,
-    *,
-    missing: str,
-) -> list[_L]:
-    """Each value of a column; one that cannot be used is noted in `problems` by row of the source and left out."""
-    converted: list[_L] = []
+    noted: _Noted, column: pa.Array | None, convert: Callable[[object], _L], *, missing: str
+) -> list[_L | None]:
+    """Each value of a column; None, and a note, for one that cannot be used."""
+    converted: list[_L | None] = []
     for at, value in enumerate([] if column is None else python_values(column)):
         try:
             converted.append(convert(_present(value, missing)))
         except _Unusable as found:
+            converted.append(None)
             # A row that is broken as a whole is counted as that alone.
-            if at not in rows.errors:
-                problems.note(rows.start + at, found, value)
+            if at not in noted.rows.errors:
+                noted.note(at, found, value)
     return converted
 
 
