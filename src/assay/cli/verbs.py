@@ -33,6 +33,15 @@ ASSAY = Group(
             module="assay.cli.report",
             summary="Write one HTML file that shows a run.",
         ),
+        "prepare": Group(
+            summary="Turn raw texts into data sets that can be learned from.",
+            commands={
+                "labelled": Listed(
+                    module="assay.cli.prepare_labelled",
+                    summary="Clean, deduplicate and split labelled rows, for train, calibrate and evaluate.",
+                ),
+            },
+        ),
         "train": Listed(
             module="assay.cli.train",
             summary="Fine-tune a classifier on labelled rows: one label a row, several, or a number.",

@@ -1,4 +1,4 @@
-"""Raw texts to data sets: books to chunks, splits and pairs without leaks.
+"""Raw texts to data sets without leaks: books to chunks and pairs, labelled rows to clean splits.
 
 listing.py      a folder or an index -> the books, sorted, with authors and titles
 chunks/         the run that makes chunks of books
@@ -10,4 +10,5 @@ splits.py       books -> splits that no author, edition or near-duplicate crosse
 pairs/          the run that draws pairs of chunks
 leaks.py        what typography, names and editions alone give away (pure)
 settings.py, books.py   `assay prepare books`: all of it in one command
+labelled/       `assay prepare labelled`: any labelled corpus, cleaned, deduplicated and split
 """
