@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from assay.books.decoding import Decoded, decode_book
 from assay.books.headers import Header, read_header
-from assay.books.markers import LICENCE_SIGNS, Marker, find_markers
+from assay.books.markers import LICENCE_SIGNS, Marker, find_markers, find_mentions, markers_among, places
 from assay.books.notices import (
     Span,
     credits_at_ends,
@@ -56,7 +56,8 @@ _ILLUSTRATION = re.compile(
     r"\[_?(?:Illustrations?|Ilustracj[ae]|Abbildung|Ilustraci[o\u00f3]n)_?[ \t]*(?:\d{1,4}[ \t]*)?"
     r"(?:[:.,;\u2014-](?:[^\[\]]|\[[^\[\]]{0,200}\]){0,1500})?\]"
 )
-_FOOTNOTE_MARK = re.compile(r"[ \t]?\[(?:\d{1,4}|[A-Za-z]|[*\u2020\u2021]{1,4})\]")
+_FOOTNOTE_MARK = re.compile(r"\[(?:\d{1,4}|[A-Za-z]|[*\u2020\u2021]{1,4})\]")
+_BLANKS = (" ", "\t")
 _LETTER = re.compile(r"\w")
 _BLANK_LINES = re.compile(r"(?:[ \t]*\n)+")
 _HEADER_SIGNS = re.compile(r"for the use of anyone anywhere|^Title:", re.MULTILINE)
@@ -138,7 +139,8 @@ def _clean_once(text: str, options: CleanOptions) -> _Round:
     problem = _unreadable(text)
     if problem is not None:
         return _Round(text=text, problem=problem)
-    markers = find_markers(text)
+    mentions = find_mentions(text)
+    markers = markers_among(text, mentions)
     problem = _second_book(text, markers)
     if problem is not None:
         return _Round(text=text, problem=problem)
@@ -146,7 +148,8 @@ def _clean_once(text: str, options: CleanOptions) -> _Round:
     stop, behind = _find_stop(text, markers, start)
     spans = [(0, start), (stop, len(text))]
     spans += [(marker.start, marker.stop) for marker in markers if start <= marker.start < stop]
-    spans += _licences_inside(text, start, stop)
+    if any(start <= mention < stop for mention in mentions):
+        spans += _licences_inside(text, start, stop)
     if options.credits and start > 0:
         spans += leading_credits(text, start)
     if options.credits and stop < len(text):
@@ -157,10 +160,14 @@ def _clean_once(text: str, options: CleanOptions) -> _Round:
     if options.transcriber_notes:
         text = _without(text, notes_in_brackets(text))
         text = _without(text, notes_at_ends(text))
-    if options.illustrations and "[" in text:
-        text = _without(text, [match.span() for match in _ILLUSTRATION.finditer(text)])
-    if options.footnote_marks and "[" in text:
-        text = _without(text, [match.span() for match in _FOOTNOTE_MARK.finditer(text)], whole_lines=False)
+    if options.illustrations:
+        text = _without(text, _brackets(_ILLUSTRATION, text))
+    if options.footnote_marks:
+        marks = [
+            (start - (text[start - 1 : start] in _BLANKS), stop)
+            for start, stop in _brackets(_FOOTNOTE_MARK, text)
+        ]
+        text = _without(text, marks, whole_lines=False)
     return _Round(text=text, unexplained=before + behind)
 
 
@@ -251,8 +258,7 @@ def _licences_inside(text: str, start: int, stop: int) -> list[Span]:
         if end is not None and end.kind == "small_print":
             spans.append((match.start(), match.end() + end.stop))
     for words in _LICENCE_STARTS:
-        place = text.find(words, start, stop)
-        while place >= 0:
+        for place in places(text, words, start, stop):
             line = text.rfind("\n", 0, place) + 1
             closing = None
             for match in _LICENCE_END.finditer(text, place, min(stop, place + _LONGEST_BLOCK)):
@@ -261,8 +267,13 @@ def _licences_inside(text: str, start: int, stop: int) -> list[Span]:
                     break
             if closing is not None:
                 spans.append((line, closing.end()))
-            place = text.find(words, place + len(words), stop)
     return spans
+
+
+def _brackets(pattern: re.Pattern[str], text: str) -> list[Span]:
+    """Every match of a pattern that begins with an opening bracket."""
+    matches = (pattern.match(text, place) for place in places(text, "["))
+    return [match.span() for match in matches if match is not None]
 
 
 def _find_all(pattern: re.Pattern[str], words: str, text: str, start: int, stop: int) -> list[re.Match[str]]:

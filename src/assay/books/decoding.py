@@ -44,13 +44,17 @@ _CONTINUATIONS = "".join(
     )
 )
 _MOJIBAKE = re.compile(
-    f"[\u00c2-\u00df][{_CONTINUATIONS}]|[\u00e0-\u00ef][{_CONTINUATIONS}]{{2}}|[\u00f0-\u00f4][{_CONTINUATIONS}]{{3}}"
+    f"[\u00c2-\u00c6\u00cb\u00ce-\u00d1][{_CONTINUATIONS}]|[\u00e0-\u00ef][{_CONTINUATIONS}]{{2}}|[\u00f0-\u00f4][{_CONTINUATIONS}]{{3}}"
 )
 _LEADS = re.compile("[\u00c2-\u00f4]")
 _QUOTES = "\u00e2\u20ac"
 """How every curly quote and dash begins once it has been read as cp1252: nothing else does."""
+_CLOSERS = frozenset("\u2018\u2019\u201a\u201c\u201d\u201e\u2013\u2014\u2026\u2039\u203a\u00ab\u00bb")
+"""What may well stand behind a letter: `IRM\u00c3\u00bb`, `fran\u00e7\u2014\u2014`."""
 _LEAST_SHARE = 0.8
 """Of the characters that begin a wrongly decoded one, how many must do so before any is repaired."""
+_LEAST_PLAIN_SHARE = 0.2
+"""Of the wrongly decoded ones, how many must be of a kind that correct text does not have."""
 
 # The same, after the text was reduced to ASCII: the euro sign spelled out, the trademark sign in brackets.
 _FOLDED_SIGN = "aEuro"
@@ -93,7 +97,7 @@ def repair_mojibake(text: str) -> tuple[str, int]:
     """The text with UTF-8 that was once read as cp1252 put right, as often as it was; and how many characters.
 
     Curly quotes and dashes are repaired wherever they are found. The others only where nearly all accented
-    letters of the text are of this kind: a Portuguese `IRMÃ»` is no `IRMû`.
+    letters of the text are of this kind: a Portuguese `IRMÃ»` is not `IRMû`.
     """
     num_repaired = 0
     if text.count(_FOLDED_SIGN) >= _LEAST_FOLDED:
@@ -180,8 +184,9 @@ def _repair_once(text: str) -> tuple[str, int]:
     if not sequences:
         return text, 0
     repairs = {sequence: _repaired(sequence) for sequence in set(sequences)}
-    num_valid = sum(repairs[sequence] is not None for sequence in sequences)
-    if num_valid < _LEAST_SHARE * len(_LEADS.findall(text)):
+    valid = [sequence for sequence in sequences if repairs[sequence] is not None]
+    num_plain = sum(not _CLOSERS.issuperset(sequence[1:]) for sequence in valid)
+    if len(valid) < _LEAST_SHARE * len(_LEADS.findall(text)) or num_plain < _LEAST_PLAIN_SHARE * len(valid):
         repairs = {
             sequence: good if sequence.startswith(_QUOTES) else None for sequence, good in repairs.items()
         }

@@ -19,10 +19,11 @@ from typing import Literal
 
 MarkerKind = Literal["start", "small_print", "end", "weak_end"]
 
-_NAMES = ("GUTENBERG", "Gutenberg", "gutenberg")
-_SMALL_PRINTS = ("SMALL PRINT", "Small Print", "small print")
+_NAMES = ("UTENBERG", "utenberg")
+_SMALL_PRINT_WORDS = "SMALL PRINT"
 _REACH = 160
 """Most characters of a marker before the publisher's name."""
+_BEGINNING = 60_000
 _TITLE_REACH = 500
 """Most characters of a title between a marker's first words and its closing stars."""
 
@@ -34,9 +35,8 @@ _WEAK_END = re.compile(
     r"Project Gutenberg|(?:\*{1,3} ?)?Ende (?:dieses|des|von) (?:Projekte?s?|Project) Gutenberg"
     r"|Fin (?:de|du) (?:ce |l'|la )?.{0,40}Project Gutenberg|END OF (?:THE |THIS )?PROJECT GUTENBERG"
 )
-_SMALL_PRINT = re.compile(
-    r"\*+ ?END ?\*{0,2} ?(?:OF )?(?:THE )?SMALL PRINT(?:[^\n]{0,160}\*+END\*+)?[^\n]{0,20}", re.IGNORECASE
-)
+_SMALL_PRINT = re.compile(r"\*+ ?END ?\*{0,2} ?(?:OF )?(?:THE )?SMALL PRINT")
+_SMALL_PRINT_CLOSE = re.compile(r"[^\n]{0,160}?\*END\*+[ \t]*")
 _CLOSING_STARS = re.compile(r"\*{3,}")
 _BLANK_LINE = re.compile(r"\n[ \t]*(?=\n)")
 
@@ -62,34 +62,37 @@ class Marker:
 
 def is_collapsed(text: str) -> bool:
     """Whether the text's lines were joined, so that nothing can be told from where a line begins."""
-    return len(text) > 3_000 and text.count("\n") * 2_000 < len(text)
+    beginning = min(len(text), _BEGINNING)
+    return beginning > 3_000 and text.count("\n", 0, beginning) * 2_000 < beginning
 
 
 def find_markers(text: str) -> list[Marker]:
     """The markers, in order, of a text whose lines end in a line feed."""
+    return markers_among(text, find_mentions(text))
+
+
+def find_mentions(text: str) -> list[int]:
+    """Where the publisher is named."""
+    return [place for name in _NAMES for place in places(text, name)]
+
+
+def markers_among(text: str, mentions: list[int]) -> list[Marker]:
+    """The markers, where the mentions of the publisher are known."""
     anywhere = is_collapsed(text)
     found: dict[int, Marker] = {}
-    for name in _NAMES:
-        for place in _places(text, name):
-            _add(found, _marker_at(text, place, anywhere=anywhere))
-    for words in _SMALL_PRINTS:
-        for place in _places(text, words):
-            _add(found, _small_print_at(text, place, anywhere=anywhere))
+    for place in mentions:
+        _add(found, _marker_at(text, place, anywhere=anywhere))
+    for place in places(text, _SMALL_PRINT_WORDS):
+        _add(found, _small_print_at(text, place, anywhere=anywhere))
     return [found[start] for start in sorted(found)]
 
 
-def paragraph_bounds(text: str, place: int) -> tuple[int, int]:
-    """The first and the behind-last character of the paragraph around a place."""
-    start = text.rfind("\n\n", 0, place)
-    blank = _BLANK_LINE.search(text, place)
-    return (0 if start < 0 else start + 2), (len(text) if blank is None else blank.start())
-
-
-def _places(text: str, words: str) -> Iterator[int]:
-    place = text.find(words)
+def places(text: str, words: str, start: int = 0, stop: int | None = None) -> Iterator[int]:
+    """Where the words stand between two places of the text, in order."""
+    place = text.find(words, start, stop)
     while place >= 0:
         yield place
-        place = text.find(words, place + len(words))
+        place = text.find(words, place + len(words), stop)
 
 
 def _add(found: dict[int, Marker], marker: Marker | None) -> None:
@@ -147,7 +150,15 @@ def _small_print_at(text: str, place: int, *, anywhere: bool) -> Marker | None:
     match = (_SMALL_PRINT.search if anywhere else _SMALL_PRINT.match)(text, first, limit)
     if match is None:
         return None
-    return Marker(kind="small_print", start=match.start(), stop=match.end())
+    closing = _SMALL_PRINT_CLOSE.match(text, match.end())
+    line_end = text.find("\n", match.end())
+    if closing is not None:
+        stop = closing.end()
+    elif anywhere:
+        stop = match.end()
+    else:
+        stop = len(text) if line_end < 0 else line_end
+    return Marker(kind="small_print", start=match.start(), stop=stop)
 
 
 def _line_start(text: str, place: int) -> int:

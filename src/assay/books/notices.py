@@ -8,6 +8,8 @@ old book names (an e-text, Project Gutenberg, the Distributed Proofreaders) or s
 import re
 from collections.abc import Iterator
 
+from assay.books.markers import places
+
 REACH = 10_000
 """How many characters from either end are looked at."""
 _LONGEST_CREDIT = 1_500
@@ -124,13 +126,11 @@ def notes_in_brackets(text: str) -> list[Span]:
     """The transcriber's notes in square brackets, anywhere."""
     spans = []
     for word in ("ranscri", "TRANSCRIBER"):
-        place = text.find(word)
-        while place >= 0:
+        for place in places(text, word):
             opening = text.rfind("[", max(0, place - 24), place)
             match = None if opening < 0 else _BRACKETED.match(text, opening)
             if match is not None:
                 spans.append(match.span())
-            place = text.find(word, place + len(word))
     return spans
 
 
