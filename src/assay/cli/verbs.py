@@ -42,6 +42,10 @@ ASSAY = Group(
                 ),
             },
         ),
+        "mine": Listed(
+            module="assay.cli.mine",
+            summary="Find hard negatives among the nearest texts of an embedded corpus.",
+        ),
         "train": Listed(
             module="assay.cli.train",
             summary="Fine-tune a classifier on labelled rows: one label a row, several, or a number.",
