@@ -33,19 +33,20 @@ def has_package(name: str) -> bool:
         return False
 
 
-def need_packages(*names: str, used_by: str, or_else: str = "") -> None:
+def need_packages(*names: str, used_by: str, or_else: str = "", extra: str | None = None) -> None:
     """Raise `UsageError` for the first package that cannot be imported: the extra, and how to install it.
 
-    Call it before any work is done. `or_else` is a second way out, such as "leave log_to out".
+    Call it before any work is done. `or_else` is a second way out, such as "leave log_to out"; `extra` is
+    the one to name where several bring the package.
     """
     for name in names:
         if not has_package(name):
-            raise UsageError(missing_line(name, used_by=used_by, or_else=or_else))
+            raise UsageError(missing_line(name, used_by=used_by, or_else=or_else, extra=extra))
 
 
-def missing_line(name: str, *, used_by: str, or_else: str = "") -> str:
+def missing_line(name: str, *, used_by: str, or_else: str = "", extra: str | None = None) -> str:
     """The line about a package that is missing; one that no extra brings is installed by its own name."""
-    extra = EXTRAS.get(name)
+    extra = extra or EXTRAS.get(name)
     which = f"package {name}" if extra is None else f"package {name} of the extra {extra}"
     command = f"pip install {name}" if extra is None else f"pip install '{DISTRIBUTION}[{extra}]'"
     ways_out = f"{command}, or {or_else}" if or_else else command

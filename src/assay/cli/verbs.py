@@ -9,6 +9,27 @@ ASSAY = Group(
             module="assay.cli.quickstart",
             summary="Fine-tune, calibrate, score, verify, merge and report on real embedded data.",
         ),
+        "gutenberg": Group(
+            summary="Project Gutenberg to a folder of clean texts with one index, by the publisher's rules.",
+            commands={
+                "fetch": Listed(
+                    module="assay.cli.gutenberg.fetch",
+                    summary="Fetch single books over HTTP; more than 100 come from a mirror.",
+                ),
+                "harvest": Listed(
+                    module="assay.cli.gutenberg.harvest",
+                    summary="Follow the publisher's list for robots, a request every two seconds.",
+                ),
+                "sync": Listed(
+                    module="assay.cli.gutenberg.sync",
+                    summary="Copy the texts of a mirror with rsync, and clean them.",
+                ),
+                "archive": Listed(
+                    module="assay.cli.gutenberg.archive",
+                    summary="Take the books out of one archive of texts, local or at an address.",
+                ),
+            },
+        ),
         "tokenize": Listed(
             module="assay.cli.tokenize",
             summary="Turn text into token ids once, for many scoring runs.",
