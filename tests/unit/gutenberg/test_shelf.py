@@ -140,7 +140,6 @@ def test_a_killed_command_goes_on_without_asking_twice(tmp_path):
             [sys.executable, "-m", "assay", *command],
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )
         for line in process.stderr:
             if line.startswith("pg6"):
