@@ -1,5 +1,6 @@
 """Fixtures that more than one folder of tests uses."""
 
+import contextlib
 import itertools
 import logging
 import os
@@ -74,14 +75,29 @@ def s3_url(s3_server, monkeypatch):
     return f"s3://{_BUCKET}/test-{next(_numbers)}"
 
 
+@contextlib.contextmanager
+def hosting(address, *modules):
+    """A host of workers for the time of a `with`, its address."""
+    script = Path(__file__).parent / "support" / "worker_host.py"
+    # A process that forks must have no threads.
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), "serve", str(address), *modules]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as host:
+        assert host.stdout.readline() == b"ready\n"
+        yield str(address)
+        host.kill()
+
+
 @pytest.fixture(scope="session")
 def worker_host(tmp_path_factory):
     """The address of a host that starts fake workers in milliseconds, see support/worker_host.py."""
-    address = str(tmp_path_factory.mktemp("host") / "socket")
-    command = [sys.executable, str(Path(__file__).parent / "support" / "worker_host.py"), "serve", address]
-    # A process that forks must have no threads.
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as host:
-        assert host.stdout.readline() == b"ready\n"
+    with hosting(tmp_path_factory.mktemp("host") / "socket", "support.fake_worker") as address:
         yield address
-        host.kill()
+
+
+@pytest.fixture(scope="session")
+def score_worker_host(tmp_path_factory):
+    """The same of real workers of `assay score`: one import of torch for all of them."""
+    heavy = ("torch", "assay.engine.fake", "assay.engine.load", "assay.score.parity", "assay.score.scorer")
+    with hosting(tmp_path_factory.mktemp("host") / "socket", "assay.score.worker", *heavy) as address:
+        yield address

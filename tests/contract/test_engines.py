@@ -175,7 +175,17 @@ def test_equality_with_transformers_on_pairs_and_singles(models):
 @pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
 @needs_triton
 @pytest.mark.parametrize("where", ["here", pytest.param("gpu", marks=pytest.mark.gpu)])
-@pytest.mark.parametrize("name", ["bert", "bert-relu", "bert-gelu_new", "roberta", "electra", "modernbert"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bert",
+        "roberta",
+        "electra",
+        "modernbert",
+        # bert but for the activation, which the kernels' own tests try alone
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("bert-relu", "bert-gelu_new")),
+    ],
+)
 def test_triton_kernels_give_the_models_own_logits(models, name, where):
     """Through the interpreter or compiled: pairs, pad ids inside a text, windows; alone and in company."""
     sequences = make_sequences([1, 2, 65, 33, 9], seed=5)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.bundles import write_bundle
-from support.cli import use_fake_workers
+from support.cli import use_fake_workers, use_score_workers
 from support.models import change_json, write_model
 
 from assay.cli.main import main
@@ -75,6 +75,12 @@ def assay(tmp_path, capsys):
     before = signal.getsignal(signal.SIGTERM)
     yield Assay(tmp_path, capsys)
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(autouse=True)
+def score_workers(monkeypatch, score_worker_host):
+    """Real workers without the seconds that each takes to start."""
+    use_score_workers(monkeypatch.setattr, host=score_worker_host)
 
 
 @pytest.fixture

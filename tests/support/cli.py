@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.fake_runs import fake_workers
+from support.fake_runs import fake_workers, hosted_workers
 
 from assay.__main__ import main
 from assay.score import verb
@@ -20,6 +20,15 @@ def use_fake_workers(set_attribute, *, host=None):
         verb,
         "place_processes",
         lambda _, run, placement: fake_workers(run, placement.num_workers, host=host),
+    )
+
+
+def use_score_workers(set_attribute, *, host):
+    """Have `assay score` in this process take its real workers from their host."""
+    set_attribute(
+        verb,
+        "place_processes",
+        lambda _, run, placement: hosted_workers(run, host, placement.num_workers),
     )
 
 

@@ -104,6 +104,13 @@ def fake_workers(run, num_workers=1, orders=None, *, host=None):
     return [process_worker(arguments, name="a worker", environment=environment)] * num_workers
 
 
+def hosted_workers(run, host, num_workers=1):
+    """How to start real workers of `assay score` by their host, without threads of their own."""
+    arguments = ("--device", "cpu", "--threads", "1")
+    command = (sys.executable, "-I", "-S", str(SUPPORT / "worker_host.py"), host, run.url, *arguments)
+    return [process_worker(command, name="a worker")] * num_workers
+
+
 def start_driver(run_url, folder, *, workers=1, unit_rows=20, orders=None, environment=None, host=None):
     """A driver in a process of its own, see drive.py; its workers are started by the host, if there is one."""
     return subprocess.Popen(
