@@ -46,7 +46,7 @@ def choose_threads(
         return Threads(count=asked, reason="as set")
     # a list names nested levels: "4,2" is 4 threads that may start 2 each
     first = (os.environ if environment is None else environment).get("OMP_NUM_THREADS", "").split(",")[0]
-    if first.strip().isdecimal() and 0 < int(first) <= MAX_THREADS:
+    if first.isascii() and first.strip().isdecimal() and 0 < int(first) <= MAX_THREADS:
         return Threads(count=int(first), reason="OMP_NUM_THREADS")
     count = max(1, usable_cores() // num_processes)
     among = f" / {num_processes} processes" if num_processes > 1 else ""

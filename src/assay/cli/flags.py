@@ -9,10 +9,11 @@ import ast
 import difflib
 import inspect
 import itertools
+import re
 import sys
 import textwrap
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, is_dataclass
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
@@ -26,6 +27,12 @@ S = TypeVar("S")
 NOT_GIVEN = None
 HELP_WIDTH = 110
 _CONFIG_SUFFIXES = frozenset({".toml", ".yaml", ".yml"})
+_YAML_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+    ),
+}
 _KINDS = {
     tuple: "a list of strings",
     float: "a number",
@@ -97,7 +104,12 @@ def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
         default = "" if field.default is MISSING or field.default is None else f" [{field.default}]"
         metavar = "|".join(choices) if choices else _type_metavar(kind)
         parser.add_argument(
-            flag, type=kind, choices=choices, default=NOT_GIVEN, metavar=metavar, help=text + default
+            flag,
+            type=_as_written(kind),
+            choices=choices,
+            default=NOT_GIVEN,
+            metavar=metavar,
+            help=text + default,
         )
 
 
@@ -182,9 +194,16 @@ def _rows_hint(given: str, settings: type) -> str | None:
 def _parse(path: Path, content: str, settings: type) -> dict[str, Any]:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """YAML in which 1_0, 010 and 1:30 are strings, not 10, 8 and 90."""
+
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, _YAML_NUMBERS.get(tag, rule)) for tag, rule in rules]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
     is_yaml = path.suffix in {".yaml", ".yml"}
     try:
-        raw = yaml.safe_load(content) if is_yaml else tomllib.loads(content)
+        raw = yaml.load(content, Loader) if is_yaml else tomllib.loads(content)  # noqa: S506  a safe loader
     except (ValueError, yaml.YAMLError) as error:  # PyYAML raises ValueError for an impossible date
         first = str(error).replace("\n", " ")
         hint = _rows_hint(str(path), settings) or "name it .yaml if it is YAML"
@@ -255,6 +274,20 @@ def _check_type(path: Path, key: str, value: object, hint: object) -> None:
             wanted += f', written as "{value}"'
         msg = f"{key} in {path} is {value!r}; it must be {wanted}"
         raise UsageError(msg)
+
+
+def _as_written(kind: type) -> Callable[[str], Any]:
+    """Reads a flag's value; a number is what people write: not `1_0` and no digits but 0 to 9."""
+    if kind not in (int, float):
+        return kind
+
+    def parse(text: str) -> Any:  # noqa: ANN401  what argparse takes
+        if not text.isascii() or "_" in text:
+            raise ValueError(text)
+        return kind(text)
+
+    parse.__name__ = kind.__name__  # argparse names it
+    return parse
 
 
 def _metavar(field: "Field[Any]") -> str:

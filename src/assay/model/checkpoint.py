@@ -445,10 +445,7 @@ def _agrees(label2id: object, names: tuple[str, ...]) -> bool:
 def _whole(value: object) -> int | None:
     """The whole number that a JSON value or a key is; `None` for anything else."""
     if isinstance(value, str):
-        try:
-            return int(value)
-        except ValueError:
-            return None
+        return int(value) if value.isascii() and value.removeprefix("-").isdecimal() else None
     return int(value) if is_number(value) and float(value).is_integer() else None
 
 

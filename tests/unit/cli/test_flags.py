@@ -151,6 +151,9 @@ def test_a_wrong_line_of_a_file_is_refused(config, line, shown):
         ("1: x", "c.yaml", "unknown key in {file} 1; "),
         ("- a\n- b", "c.yaml", "config {file} holds list; write key = value lines"),
         ("max_length:", "c.yaml", "max_length in {file} is None; it must be a whole number"),
+        ("max_length: 1_0", "c.yaml", "max_length in {file} is '1_0'; it must be a whole number"),
+        ("max_length: 010", "c.yaml", "max_length in {file} is '010'; it must be a whole number"),
+        ("max_length: 1:30", "c.yaml", "max_length in {file} is '1:30'; it must be a whole number"),
     ],
 )
 def test_a_file_that_is_no_config_is_refused(config, content, name, shown):

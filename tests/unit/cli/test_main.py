@@ -156,6 +156,9 @@ def test_what_is_missing_or_too_much_is_named(run):
     [
         (["--unit-rows", "many"], "--unit-rows: invalid int value: 'many'"),
         (["--unit-rows", "1.5"], "--unit-rows: invalid int value: '1.5'"),
+        (["--unit-rows", "1_0"], "--unit-rows: invalid int value: '1_0'"),
+        (["--unit-rows", "\N{ARABIC-INDIC DIGIT FIVE}"], "--unit-rows: invalid int value: "),
+        (["--parity-tolerance", "1_0.5"], "--parity-tolerance: invalid float value: '1_0.5'"),
         (["--parity-tolerance", "small"], "--parity-tolerance: invalid float value: 'small'"),
         (["--on-long", "cut"], "--on-long: invalid choice: 'cut' (choose from "),
         (["--executor", "ray"], "--executor: invalid choice: 'ray' (choose from "),
