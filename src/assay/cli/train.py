@@ -1,7 +1,11 @@
 """`assay train`: labelled rows to a bundle."""
 
+import shlex
+from dataclasses import fields
+
 from assay.cli.flags import stdout
 from assay.cli.verb import INTERRUPTED, Verb, say
+from assay.labelled.settings import LabelledSources
 from assay.train.settings import TrainSettings
 
 
@@ -34,11 +38,19 @@ def run(settings: TrainSettings) -> int:
         say(f"interrupted: {way_out(training_folder(settings.out))}")
         return INTERRUPTED
     stdout(str(report))
-    stdout(
-        f"next: look at {report.out / REPORT_FILE}; assay calibrate {settings.out} DATA; "
-        f"assay evaluate {settings.out} DATA"
-    )
+    further = f"{settings.out} DATA{row_flags(settings)}"
+    stdout(f"next: look at {report.out / REPORT_FILE}; assay calibrate {further}; assay evaluate {further}")
     return 0
+
+
+def row_flags(settings: TrainSettings) -> str:
+    """The flags by which other commands read rows like those of the training; empty where the defaults do."""
+    given = {
+        field.name.replace("_", "-"): getattr(settings, field.name)
+        for field in fields(LabelledSources)
+        if getattr(settings, field.name) != field.default
+    }
+    return "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items())
 
 
 VERB = Verb(

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,9 +15,11 @@ from support.pages import ROOT, commands, read_blocks, shell_environment
 
 from assay.bundle.load import load_bundle
 from assay.cli.main import main
+from assay.cli.train import row_flags
 from assay.tasks import Task
 from assay.train import display
 from assay.train import train as training
+from assay.train.settings import TrainSettings
 
 PAGE = ROOT / "docs" / "how-to" / "train.md"
 BLOCKS = read_blocks(PAGE)
@@ -121,6 +124,13 @@ def test_an_interrupted_training_says_how_to_go_on_and_does(place, monkeypatch, 
         json.loads(line)["step"] for line in (place / "stopped" / "metrics.jsonl").read_text().splitlines()
     ]
     assert steps == sorted(steps)
+
+
+def test_the_hint_reads_rows_as_the_training_did():
+    """Columns and format that were named are named again; what was left out is left out."""
+    assert row_flags(TrainSettings(base="b", out="o", data=("d.csv",))) == ""
+    chosen = TrainSettings(base="b", out="o", data=("d.csv",), label_column="my kind", delimiter=";")
+    assert set(shlex.split(row_flags(chosen))) == {"--label-column", "my kind", "--delimiter", ";"}
 
 
 def test_of_several_processes_the_first_alone_speaks(base, monkeypatch, capsys, tmp_path):
