@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from assay import machine
-from assay.engine.precision import Computed, Target, auto_precision
+from assay.engine.precision import Computed, Target, auto_precision, refuse_missing
 from assay.errors import UsageError
 
 DTYPES: dict[Computed, torch.dtype] = {
@@ -73,6 +73,7 @@ def parse_precision(name: str, device: torch.device) -> Computed:
         return auto_precision(target_of(device))
     for known in DTYPES:
         if name == known:
+            refuse_missing(known, target_of(device))
             return known
     raise UsageError(f"precision {name!r} is not known; use auto, {', '.join(DTYPES)}")
 

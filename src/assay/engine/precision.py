@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from assay.errors import UsageError
+
 DeviceKind = Literal["cpu", "cuda"]
 Computed = Literal["fp32", "bf16", "fp16", "fp8"]
 """What numbers are computed in; fp8 is for products alone, the rest is bf16."""
@@ -38,6 +40,13 @@ def auto_training_precision(target: Target) -> Computed:
     """What `auto` means for training: as for scores, but for fp16, whose gradients would need scaling."""
     chosen = auto_precision(target)
     return "fp32" if chosen == "fp16" else chosen
+
+
+def refuse_missing(precision: Computed, target: Target) -> None:
+    """Raise UsageError for bf16, asked for by name, on a card that has none: torch would emulate it, slowly."""
+    if precision == "bf16" and not target.has_bf16:
+        msg = "precision bf16; the GPU has none (it needs capability 8.0); use auto, fp16 or fp32"
+        raise UsageError(msg)
 
 
 def common_target(targets: Sequence[Target]) -> Target:

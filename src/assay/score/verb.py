@@ -7,7 +7,7 @@ from assay import machine
 from assay.bundle.bundle import Bundle
 from assay.data.duplicates import count_duplicate_ids
 from assay.data.sources import SOURCE_ROW
-from assay.engine.precision import Computed, Target, auto_precision, common_target
+from assay.engine.precision import Computed, Target, auto_precision, common_target, refuse_missing
 from assay.errors import InputError, RefusedError
 from assay.runs.drive import drive_run
 from assay.runs.driver import Outcome
@@ -143,6 +143,7 @@ def find_gpus() -> list[Target]:
 def choose_precision(settings: ScoreSettings, target: Target) -> tuple[Computed, str | None]:
     """The precision of the run, and a sentence where `auto` takes over one that this machine would not choose."""
     if settings.precision != "auto":
+        refuse_missing(settings.precision, target)
         return settings.precision, None
     run = find_run(settings.run)
     if run is None or run.manifest.kind != "score":

@@ -5,6 +5,7 @@ import torch
 
 from assay.engine import devices
 from assay.engine.precision import Target, auto_precision, auto_training_precision, common_target
+from assay.errors import UsageError
 from assay.score import verb
 from assay.score.settings import ScoreSettings
 
@@ -49,6 +50,21 @@ def test_what_is_planned_is_what_a_worker_would_choose(monkeypatch, cards):
     planned = verb.place(ScoreSettings(sources=("a",), bundle="b", run="/nowhere/run"))
     assert planned.placement.kind == "cuda"
     assert planned.precision == devices.parse_precision("auto", torch.device("cuda:0"))
+
+
+def test_bf16_by_name_is_refused_where_there_is_none(monkeypatch):
+    """A card that would emulate it is told of before anything is loaded, with the way out; fp16 is taken."""
+    monkeypatch.setattr(verb, "find_gpus", lambda: [OLD])
+    monkeypatch.setattr(devices, "target_of", lambda device: OLD)
+    gpu = torch.device("cuda:0")
+    asked = {
+        name: ScoreSettings(sources=("a",), bundle="b", run="/nowhere/run", precision=name)
+        for name in ("bf16", "fp16")
+    }
+    for refuse in (lambda: verb.place(asked["bf16"]), lambda: devices.parse_precision("bf16", gpu)):
+        with pytest.raises(UsageError, match=r"precision bf16; the GPU has none .*; use auto, fp16 or fp32"):
+            refuse()
+    assert verb.place(asked["fp16"]).precision == devices.parse_precision("fp16", gpu) == "fp16"
 
 
 def test_only_the_cards_in_use_decide(monkeypatch):

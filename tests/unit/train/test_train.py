@@ -168,7 +168,8 @@ def test_a_device_without_bf16_trains_in_float32(monkeypatch):
     monkeypatch.setattr(devices, "target_of", lambda device: Target(kind="cuda", has_bf16=False))
     gpu = torch.device("cuda")
     assert resources.choose_precision(settings("base", "out"), gpu) == "fp32"
-    assert resources.choose_precision(settings("base", "out", precision="bf16"), gpu) == "bf16"
+    with pytest.raises(UsageError, match="precision bf16; the GPU has none"):
+        resources.choose_precision(settings("base", "out", precision="bf16"), gpu)
 
 
 def test_one_class_data_is_refused(base, rows, tmp_path):
