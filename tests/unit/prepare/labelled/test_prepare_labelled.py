@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.training import write_base
+from support.training import animal_rows, write_base
 
 from assay.cli.main import main
 from assay.labelled.near_duplicates import group_by_signatures, group_near_duplicates, signatures_of
@@ -325,3 +326,20 @@ def test_a_source_that_changes_in_between_is_not_published(corpus, tmp_path, pre
     with pytest.raises(Exception, match="changed since the run began"):
         prepare(source)
     assert not (tmp_path / "out").exists()
+
+
+def test_train_takes_what_was_prepared(tmp_path, capsys):
+    """The command that is printed, with a base, trains, validates on its split and finds nothing shared."""
+    rows = animal_rows(96, seed=1)
+    table = pa.table({"body": [f" {text}\r" for text in rows.texts], "animal": rows.labels})
+    pq.write_table(table, tmp_path / "animals.parquet")
+    columns = ["--text-column", "body", "--label-column", "animal"]
+    out = tmp_path / "prepared data"
+    words = ["prepare", "labelled", str(tmp_path / "animals.parquet"), "--out", str(out), *columns]
+    assert main([*words, "--near-duplicates", "ignore"]) == 0
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
+    command = shlex.split(said.removeprefix("next: assay ").split(" --base ")[0])
+    base = write_base(tmp_path / "base")
+    small = ["--epochs", "1", "--max-length", "16", "--num-threads", "1"]
+    assert main([*command, "--base", str(base), "--out", str(tmp_path / "model"), *small]) == 0
+    assert "trained on 77 rows, 2 outputs" in capsys.readouterr().out

@@ -1,0 +1,183 @@
+"""`assay prepare books` on 50,000 books: planned in seconds, host memory as on 500.
+
+The books are made up: common English words, 60 to 180 sentences each (about 10 kB), five books an author, no two
+sentences alike. Planning is the listing of the folder and the plan of the chunks run, in a process of its own, from its
+first import to its end. Memory is the whole of `assay prepare books` from its start to its report, driver and workers
+together: the largest sum of their proportional set sizes, looked at 20 times a second while it runs (`whole`), and
+the largest high-water mark of a single process as the kernel keeps it (`process`). The claim is the ratio of
+`whole` on many books to that on few.
+"""
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from _record import finish, parser
+
+WORDS = (  # noqa: SIM905  as prose it can be read
+    "the of and a to in he was that it his her with as had she for at on by not be but him they from which all "
+    "this were one so there been or when out would no their an my what could into then them more now some who up "
+    "very little time man day night house hand old face eye door room life head way good long great young thought "
+    "came went said looked turned heard knew saw made found left stood took told asked never only before after "
+    "again down over still here where through might must should upon any well much own other such first last"
+).split()
+BOOKS_AN_AUTHOR = 5
+SENTENCES = (60, 180)
+PLAN = """
+import sys, time
+started = time.perf_counter()
+from pathlib import Path
+import pyarrow.parquet as pq
+from assay.prepare.chunks.plan import plan_chunks
+from assay.prepare.chunks.settings import ChunkRules
+from assay.prepare.listing import list_books
+source, out = Path(sys.argv[1]), Path(sys.argv[2])
+listing = list_books(str(source), None)
+pq.write_table(listing.table(), out)
+manifest = plan_chunks(ChunkRules(), out)
+print(time.perf_counter() - started, manifest.planned_rows, len(manifest.units()))
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Peak:
+    """Memory of a command, in bytes."""
+
+    whole: int
+    process: int
+    seconds: float
+
+
+def write_books(folder: Path, num_books: int) -> int:
+    """So many books below a folder, a thousand a folder at the most; returns their bytes."""
+    total = 0
+    for number in range(num_books):
+        author = number // BOOKS_AN_AUTHOR
+        rng = random.Random(f"{number}")
+        place = folder / f"{author // 200:03}"
+        if number % (200 * BOOKS_AN_AUTHOR) == 0:
+            place.mkdir(parents=True)
+        lines = []
+        for _ in range(rng.randint(*SENTENCES)):
+            words = rng.choices(WORDS, k=rng.randint(8, 22))
+            lines.append(f"{words[0].capitalize()} {' '.join(words[1:])}.")
+        text = "\n".join([f"Book {number}", "", *lines, ""])
+        total += (place / f"Writer{author}_Story {number}.txt").write_text(text)
+    return total
+
+
+def peak(command: list[str]) -> Peak:
+    """The memory of a command and of all processes that it starts, while it runs."""
+    started = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as said:
+        driver = subprocess.Popen(command, stdout=said, stderr=said)
+        whole = process = 0
+        while driver.poll() is None:
+            now = 0
+            for each in _family(driver.pid):
+                size, mark = _memory(each)
+                now += size
+                process = max(process, mark)
+            whole = max(whole, now)
+            time.sleep(0.05)
+        if driver.returncode:
+            said.seek(0)
+            raise SystemExit(f"{' '.join(command)}: {said.read()[-2000:]}")
+    return Peak(whole=whole, process=process, seconds=time.perf_counter() - started)
+
+
+def _family(pid: int) -> list[int]:
+    try:
+        root = psutil.Process(pid)
+        return [pid, *(child.pid for child in root.children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _memory(pid: int) -> tuple[int, int]:
+    """Proportional set size now, and the high-water mark of resident memory; 0 for a process that is gone."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0, 0
+    return _kilobytes(rollup, "Pss:"), _kilobytes(status, "VmHWM:")
+
+
+def _kilobytes(text: str, name: str) -> int:
+    found = [line.split()[1] for line in text.splitlines() if line.startswith(name)]
+    return int(found[0]) * 1024 if found else 0
+
+
+def main() -> None:
+    """Make the books, plan, prepare few and many, print both claims."""
+    flags = parser(__doc__, smoke="50 and 200 books")
+    flags.add_argument("--planned", type=int, default=50_000, help="books that are planned")
+    flags.add_argument("--small", type=int, default=500)
+    flags.add_argument("--large", type=int, default=50_000)
+    flags.add_argument("--devices", type=int, default=2, help="worker processes")
+    flags.add_argument("--scratch", help="folder for the books and what is made of them")
+    arguments = flags.parse_args()
+    planned, small, large = arguments.planned, arguments.small, arguments.large
+    if arguments.tiny:
+        planned, small, large = 200, 50, 200
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
+        place = Path(scratch)
+        sizes = {}
+        for count in sorted({planned, small, large}):
+            sizes[count] = write_books(place / f"books-{count}", count)
+            print(f"{count:>8,} books made, {sizes[count] / 1e6:,.1f} MB", flush=True)
+        command = [sys.executable, "-c", PLAN, str(place / f"books-{planned}"), str(place / "books.parquet")]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        seconds, rows, units = done.stdout.split()
+        print(f"{int(rows):>8,} books planned as {units} units in {float(seconds):.2f} s", flush=True)
+        peaks = {}
+        for count in (small, large):
+            books, out = place / f"books-{count}", place / f"out-{count}"
+            words = ["prepare", "books", str(books), "--out", str(out), "--devices", str(arguments.devices)]
+            peaks[count] = peak([sys.executable, "-m", "assay", *words])
+            report = json.loads((out / "report.json").read_text())
+            print(f"{count:>8,} books: {_shown(peaks[count])}; {sorted(report)}", flush=True)
+    packages = ("assay", "pyarrow", "numpy")
+    finish(
+        "books.plan_seconds",
+        float(seconds),
+        "s",
+        "none",
+        details={"books": int(rows), "units": int(units), "bytes": sizes[planned]},
+        packages=packages,
+        record=arguments.record,
+        trial=arguments.tiny,
+    )
+    few, many = peaks[small], peaks[large]
+    finish(
+        "books.peak_memory_many_over_few",
+        many.whole / few.whole,
+        "ratio",
+        f"{small} books: {few.whole / 2**20:.0f} MiB",
+        details={
+            "books": [small, large],
+            "whole_mib": [round(each.whole / 2**20, 1) for each in (few, many)],
+            "process_mib": [round(each.process / 2**20, 1) for each in (few, many)],
+            "seconds": [round(each.seconds, 1) for each in (few, many)],
+            "workers": arguments.devices,
+        },
+        packages=packages,
+        record=arguments.record,
+        trial=arguments.tiny,
+    )
+
+
+def _shown(found: Peak) -> str:
+    whole, process = found.whole / 2**20, found.process / 2**20
+    return f"{whole:,.0f} MiB together, {process:,.0f} MiB the largest process, {found.seconds:.0f} s"
+
+
+if __name__ == "__main__":
+    main()
