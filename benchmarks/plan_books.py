@@ -3,9 +3,10 @@
 The books are made up: common English words, 60 to 180 sentences each (about 10 kB), five books an author, no two
 sentences alike. Planning is the listing of the folder and the plan of the chunks run, in a process of its own, from its
 first import to its end. Memory is the whole of `assay prepare books` from its start to its report, driver and workers
-together: the largest sum of their proportional set sizes, looked at 20 times a second while it runs (`whole`), and
-the largest high-water mark of a single process as the kernel keeps it (`process`). The claim is the ratio of
-`whole` on many books to that on few.
+together, looked at 20 times a second: the largest sum of their proportional shares of anonymous and shared memory
+(`whole`), the same with the pages of mapped files, which the kernel may drop (`with_files`), and the largest
+high-water mark of a single process, mapped files included (`process`). The claim is the ratio of `whole` on many
+books to that on few.
 """
 
 import json
@@ -41,7 +42,7 @@ source, out = Path(sys.argv[1]), Path(sys.argv[2])
 listing = list_books(str(source), None)
 pq.write_table(listing.table(), out)
 manifest = plan_chunks(ChunkRules(), out)
-print(time.perf_counter() - started, manifest.planned_rows, len(manifest.units()))
+print(time.perf_counter() - started, time.process_time(), manifest.planned_rows, len(manifest.units()))
 """
 
 
@@ -50,26 +51,36 @@ class Peak:
     """Memory of a command, in bytes."""
 
     whole: int
+    with_files: int
     process: int
     seconds: float
 
 
 def write_books(folder: Path, num_books: int) -> int:
-    """So many books below a folder, a thousand a folder at the most; returns their bytes."""
+    """So many books below a folder, each in that of its author; returns their bytes."""
     total = 0
     for number in range(num_books):
         author = number // BOOKS_AN_AUTHOR
         rng = random.Random(f"{number}")
-        place = folder / f"{author // 200:03}"
-        if number % (200 * BOOKS_AN_AUTHOR) == 0:
+        place = folder / f"{_name(author)} Writer"
+        if number % BOOKS_AN_AUTHOR == 0:
             place.mkdir(parents=True)
         lines = []
         for _ in range(rng.randint(*SENTENCES)):
             words = rng.choices(WORDS, k=rng.randint(8, 22))
             lines.append(f"{words[0].capitalize()} {' '.join(words[1:])}.")
         text = "\n".join([f"Book {number}", "", *lines, ""])
-        total += (place / f"Writer{author}_Story {number}.txt").write_text(text)
+        total += (place / f"Story {number}.txt").write_text(text)
     return total
+
+
+def _name(number: int) -> str:
+    """A name of its own for each number, of letters alone: digits tell no authors apart."""
+    letters = ""
+    for _ in range(5):
+        number, letter = divmod(number, 26)
+        letters += chr(ord("a") + letter)
+    return letters.capitalize()
 
 
 def peak(command: list[str]) -> Peak:
@@ -77,19 +88,18 @@ def peak(command: list[str]) -> Peak:
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said:
         driver = subprocess.Popen(command, stdout=said, stderr=said)
-        whole = process = 0
+        whole = with_files = process = 0
         while driver.poll() is None:
-            now = 0
-            for each in _family(driver.pid):
-                size, mark = _memory(each)
-                now += size
-                process = max(process, mark)
-            whole = max(whole, now)
+            found = [_memory(each) for each in _family(driver.pid)]
+            whole = max(whole, sum(each[0] for each in found))
+            with_files = max(with_files, sum(each[1] for each in found))
+            process = max(process, *(each[2] for each in found), 0)
             time.sleep(0.05)
         if driver.returncode:
             said.seek(0)
             raise SystemExit(f"{' '.join(command)}: {said.read()[-2000:]}")
-    return Peak(whole=whole, process=process, seconds=time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Peak(whole=whole, with_files=with_files, process=process, seconds=seconds)
 
 
 def _family(pid: int) -> list[int]:
@@ -100,14 +110,15 @@ def _family(pid: int) -> list[int]:
         return []
 
 
-def _memory(pid: int) -> tuple[int, int]:
-    """Proportional set size now, and the high-water mark of resident memory; 0 for a process that is gone."""
+def _memory(pid: int) -> tuple[int, int, int]:
+    """Memory of its own, with mapped files, and the high-water mark with these; 0 for a process that is gone."""
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
-        return 0, 0
-    return _kilobytes(rollup, "Pss:"), _kilobytes(status, "VmHWM:")
+        return 0, 0, 0
+    own = _kilobytes(rollup, "Pss_Anon:") + _kilobytes(rollup, "Pss_Shmem:")
+    return own, _kilobytes(rollup, "Pss:"), _kilobytes(status, "VmHWM:")
 
 
 def _kilobytes(text: str, name: str) -> int:
@@ -135,22 +146,32 @@ def main() -> None:
             print(f"{count:>8,} books made, {sizes[count] / 1e6:,.1f} MB", flush=True)
         command = [sys.executable, "-c", PLAN, str(place / f"books-{planned}"), str(place / "books.parquet")]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-        seconds, rows, units = done.stdout.split()
-        print(f"{int(rows):>8,} books planned as {units} units in {float(seconds):.2f} s", flush=True)
+        seconds, cpu_seconds, rows, units = done.stdout.split()
+        print(
+            f"{int(rows):>8,} books planned as {units} units in {float(seconds):.2f} s, "
+            f"{float(cpu_seconds):.2f} s of them on the processor",
+            flush=True,
+        )
         peaks = {}
         for count in (small, large):
             books, out = place / f"books-{count}", place / f"out-{count}"
             words = ["prepare", "books", str(books), "--out", str(out), "--devices", str(arguments.devices)]
             peaks[count] = peak([sys.executable, "-m", "assay", *words])
             report = json.loads((out / "report.json").read_text())
-            print(f"{count:>8,} books: {_shown(peaks[count])}; {sorted(report)}", flush=True)
+            steps = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report["seconds"].items())
+            print(f"{count:>8,} books: {_shown(peaks[count])} ({steps})", flush=True)
     packages = ("assay", "pyarrow", "numpy")
     finish(
         "books.plan_seconds",
         float(seconds),
         "s",
         "none",
-        details={"books": int(rows), "units": int(units), "bytes": sizes[planned]},
+        details={
+            "books": int(rows),
+            "units": int(units),
+            "bytes": sizes[planned],
+            "cpu_seconds": round(float(cpu_seconds), 2),
+        },
         packages=packages,
         record=arguments.record,
         trial=arguments.tiny,
@@ -164,6 +185,7 @@ def main() -> None:
         details={
             "books": [small, large],
             "whole_mib": [round(each.whole / 2**20, 1) for each in (few, many)],
+            "with_files_mib": [round(each.with_files / 2**20, 1) for each in (few, many)],
             "process_mib": [round(each.process / 2**20, 1) for each in (few, many)],
             "seconds": [round(each.seconds, 1) for each in (few, many)],
             "workers": arguments.devices,
