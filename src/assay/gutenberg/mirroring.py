@@ -72,9 +72,9 @@ def read_listing(lines: Iterable[str]) -> list[MirrorFile]:
 
 
 def _id_of(path: str) -> int | None:
-    # the folder of a book is named by its number, in both trees
-    folders = path.split("/")[:-1]
-    return int(folders[-1]) if folders and re.fullmatch(r"[1-9]\d{0,8}", folders[-1]) else None
+    # the folder of a book is named by its number, in both trees, and so are its files: 12/12-0.txt, 12/pg12.txt
+    match = re.search(r"(?:^|/)([1-9]\d{0,8})/(?:pg)?\1[-.][^/]*$", path)
+    return int(match[1]) if match else None
 
 
 def best_files(files: Iterable[MirrorFile], *, utf8_only: bool = False) -> list[MirrorFile]:
