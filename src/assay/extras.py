@@ -16,6 +16,7 @@ EXTRAS = {
     "orjson": "serve",
     "peft": "train",
     "prometheus_client": "serve",
+    "py3langid": "books",
     "pytorch_lightning": "lightning",
     "rensa": "train",
     "sklearn": "train",

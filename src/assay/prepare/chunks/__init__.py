@@ -1,0 +1,8 @@
+"""Chunks of books as a run: its units are ranges of books, its parts hold a row a chunk.
+
+windows.py      sentences -> windows of them, by number or by tokens; the order of a sample (pure)
+quality.py      which chunks are worth keeping, and the hash of one (pure)
+languages.py    the language of a text, by py3langid
+book.py         one file's bytes -> its chunks, or why it has none
+settings.py, kind.py, plan.py, work.py, worker.py, verb.py   the run
+"""

@@ -1,0 +1,70 @@
+"""The chunks of a table of books: plan the run, create it or join it, drive its workers until all is published."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from assay.prepare.chunks.plan import plan_chunks
+from assay.prepare.chunks.settings import ChunkRules
+from assay.runs.drive import drive_run
+from assay.runs.driver import Outcome
+from assay.runs.parts import open_part
+from assay.runs.placement import place_processes, place_workers
+from assay.runs.run import FOOTER_STATS, Run
+from assay.telemetry import Progress
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChunksResult:
+    """What came of a chunks run."""
+
+    run: Run
+    outcome: Outcome
+    counts: Counter[str]
+    """`num_rows` (books), `num_chunks`, `num_tokens`, `sentences`, `windows`, `not_sampled`, dropped chunks by flaw."""
+    errors: Counter[str]
+    """Books without chunks by error code."""
+
+
+def run_chunks(
+    rules: ChunkRules,
+    books: str | Path,
+    url: str,
+    *,
+    bundle: str | Path | None = None,
+    devices: str = "auto",
+    strict: bool = False,
+    unit_rows: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
+) -> ChunksResult:
+    """Make chunks of every book of the table into the run at `url`; go on where an earlier try stopped.
+
+    `devices` is the number of worker processes. The chunks are the same for any number of them.
+    """
+    placement = place_workers(devices, num_gpus=0)
+    manifest = plan_chunks(rules, books, bundle=bundle, strict=strict, unit_rows=unit_rows)
+    run, outcome = drive_run(
+        url,
+        manifest,
+        lambda run: place_processes("assay.prepare.chunks.worker", run, placement),
+        workers_note=f"workers: {placement}",
+        on_progress=on_progress,
+        on_message=on_message,
+    )
+    counts, errors = count_chunks(run)
+    return ChunksResult(run=run, outcome=outcome, counts=counts, errors=errors)
+
+
+def count_chunks(run: Run) -> tuple[Counter[str], Counter[str]]:
+    """The figures of all parts of a chunks run together, and its books without chunks by error code."""
+    counts: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    for unit in run.manifest.units():
+        with open_part(run, unit) as file:
+            stats = json.loads((file.metadata.metadata or {})[FOOTER_STATS])
+        errors.update(stats["errors"])
+        counts.update({key: value for key, value in stats.items() if isinstance(value, int)})
+    return counts, errors
