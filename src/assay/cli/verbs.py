@@ -57,6 +57,10 @@ ASSAY = Group(
         "prepare": Group(
             summary="Turn raw texts into data sets that can be learned from.",
             commands={
+                "books": Listed(
+                    module="assay.cli.prepare_books",
+                    summary="Turn a folder of books into pairs of chunks for training; run it again to go on.",
+                ),
                 "labelled": Listed(
                     module="assay.cli.prepare_labelled",
                     summary="Clean, deduplicate and split labelled rows, for train, calibrate and evaluate.",

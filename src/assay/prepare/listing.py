@@ -1,14 +1,20 @@
-"""The books of a folder, sorted, with what their names say of authors and titles."""
+"""The books of a folder or an index, sorted, with what is known of their authors and titles."""
 
 import hashlib
+import itertools
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 
+from assay.books.catalogue import CatalogueEntry, read_catalogue
+from assay.books.cleaning import decode_book
+from assay.books.headers import read_header
+from assay.books.index import INDEX_NAME, BookRecord, read_index
 from assay.errors import SourceError
+from assay.prepare.splits import KEY_SEPARATOR
 
 ENDING = ".txt"
 HTML_ENDINGS = frozenset({".html", ".htm", ".xhtml"})
@@ -29,8 +35,6 @@ SCHEMA = pa.schema(
         pa.field("fingerprint", pa.string(), nullable=False),
     ]
 )
-KEY_SEPARATOR = "|"
-"""Between the keys of several authors of one book."""
 _NOBODY = frozenset({"anonymous", "anon", "unknown", "various", "author unknown", "unknown author"})
 _WORD = re.compile(r"[^\W\d_]+")
 _HTML = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
@@ -55,7 +59,10 @@ class Book:
     gutenberg_id: int | None = None
     languages: tuple[str, ...] = ()
     birth_year: int | None = None
+    """Of the first author."""
     death_year: int | None = None
+    has_header: bool = False
+    """Whether author or title come from the text itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +72,8 @@ class Listing:
     books: tuple[Book, ...]
     notes: tuple[str, ...]
     """For people: where authors and titles come from, a line each."""
+    is_cleaned: bool = False
+    """Whether the texts are clean already."""
 
     def table(self) -> pa.Table:
         """A row a book, as `books.parquet` has it."""
@@ -72,6 +81,38 @@ class Listing:
             pa.array([getattr(book, field.name) for book in self.books], field.type) for field in SCHEMA
         ]
         return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def list_books(source: str, catalogue: str | None = None) -> Listing:
+    """The books of a folder of texts, or of an index of cleaned ones; `catalogue` gives years of their authors.
+
+    Raises SourceError for what is neither, and as `list_folder` and `read_index` do.
+    """
+    path = Path(source)
+    index = path / INDEX_NAME if path.is_dir() else path
+    listing = list_index(index) if index.is_file() else list_folder(path)
+    return listing if catalogue is None else with_years(listing, read_catalogue(catalogue))
+
+
+def list_index(index: Path) -> Listing:
+    """The books of an index; raises SourceError where a text of it is gone, and as `read_index` does."""
+    records = read_index(index)
+    if not records:
+        raise SourceError(f"{index} has no book; fetch some, or give a folder of {ENDING} files")
+    books = sorted((_indexed(index.parent, record) for record in records), key=lambda book: book.book_id)
+    for one, other in itertools.pairwise(books):
+        if one.book_id == other.book_id:
+            raise SourceError(f"{index} has {one.book_id} twice; make the index again in an empty folder")
+    notes = [f"authors and titles of {len(books):,} books are those of {index.name}; their texts are clean"]
+    return Listing(books=tuple(books), notes=(*notes, *_without_author(books)), is_cleaned=True)
+
+
+def with_years(listing: Listing, entries: Mapping[int, CatalogueEntry]) -> Listing:
+    """The books with the years of their authors, by number; and authors and titles that nothing else tells."""
+    books = tuple(_catalogued(book, entries) for book in listing.books)
+    with_year = sum(book.birth_year is not None or book.death_year is not None for book in books)
+    note = f"the catalogue gives years of the authors of {with_year:,} of {len(books):,} books"
+    return replace(listing, books=books, notes=(*listing.notes, note))
 
 
 def list_folder(folder: Path) -> Listing:
@@ -95,6 +136,12 @@ def author_key(author: str | None) -> str | None:
     if not words or " ".join(_WORD.findall((author or "").casefold())) in _NOBODY:
         return None
     return " ".join(words)
+
+
+def key_of_all(authors: Sequence[str]) -> str | None:
+    """The keys of all authors of a book."""
+    keys = sorted({key for author in authors if (key := author_key(author)) is not None})
+    return KEY_SEPARATOR.join(keys) or None
 
 
 def name_parts(relative: str) -> tuple[str | None, str, int | None]:
@@ -155,26 +202,80 @@ def _book(folder: Path, path: Path) -> Book:
     seen.update(f"{status.st_size} {status.st_mtime_ns}".encode())
     seen.update(head)
     seen.update(tail)
+    header = read_header(decode_book(head).text)
+    authors = header.authors or (() if author is None else (author,))
     return Book(
         book_id=book_id,
         path=str(path.resolve()),
         size_bytes=status.st_size,
         fingerprint=seen.hexdigest(),
-        title=title,
-        author=author,
-        author_key=author_key(author),
-        gutenberg_id=number,
+        title=header.title or title,
+        author="; ".join(authors) or None,
+        author_key=key_of_all(authors),
+        gutenberg_id=header.gutenberg_id or number,
+        languages=header.languages,
+        has_header=bool(header.authors or header.title),
+    )
+
+
+def _indexed(folder: Path, record: BookRecord) -> Book:
+    path = folder / record.processed_path
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise SourceError(
+            f"{path} of the index cannot be read ({error.strerror}); fetch it again, or take it out of the index"
+        ) from error
+    authors = tuple(person.name for person in record.authors) or ((record.author,) if record.author else ())
+    first = record.authors[0] if record.authors else None
+    return Book(
+        book_id=record.processed_path.removesuffix(ENDING),
+        path=str(path.resolve()),
+        size_bytes=size,
+        fingerprint=record.text_sha256 or f"{size} {path.stat().st_mtime_ns}",
+        title=record.title,
+        author="; ".join(authors) or None,
+        author_key=key_of_all(authors),
+        gutenberg_id=record.gutenberg_id,
+        languages=record.languages,
+        birth_year=None if first is None else first.birth_year,
+        death_year=None if first is None else first.death_year,
+    )
+
+
+def _catalogued(book: Book, entries: Mapping[int, CatalogueEntry]) -> Book:
+    entry = None if book.gutenberg_id is None else entries.get(book.gutenberg_id)
+    if entry is None or not entry.authors:
+        return book
+    first = entry.authors[0]
+    authors = tuple(person.name for person in entry.authors)
+    known = book.author_key is not None
+    return replace(
+        book,
+        title=book.title or entry.title,
+        author=book.author if known else "; ".join(authors),
+        author_key=book.author_key if known else key_of_all(authors),
+        languages=book.languages or entry.languages,
+        birth_year=first.birth_year if book.birth_year is None else book.birth_year,
+        death_year=first.death_year if book.death_year is None else book.death_year,
     )
 
 
 def _notes(books: Sequence[Book]) -> Iterator[str]:
-    named = [book for book in books if book.author is not None]
+    with_header = sum(book.has_header for book in books)
+    if with_header:
+        yield f"authors and titles of {with_header:,} of {len(books):,} books are those of their headers"
+    named = [book for book in books if book.author is not None and not book.has_header]
     if named:
         first = named[0]
         yield (
             f"authors and titles of {len(named):,} of {len(books):,} books are read off their file names, "
             f"as {first.book_id}: {first.title!r} by {first.author!r}"
         )
-    if len(named) < len(books):
-        nameless = next(book for book in books if book.author is None)
-        yield f"{len(books) - len(named):,} of {len(books):,} books have no author, the first is {nameless.book_id}"
+    yield from _without_author(books)
+
+
+def _without_author(books: Sequence[Book]) -> Iterator[str]:
+    without = [book.book_id for book in books if book.author_key is None]
+    if without:
+        yield f"{len(without):,} of {len(books):,} books have no author, the first is {without[0]}"

@@ -7,8 +7,9 @@ from typing import Literal
 
 from assay.errors import InputError
 from assay.labelled.splits import root, split_rows, unite
-from assay.prepare.listing import KEY_SEPARATOR
 
+KEY_SEPARATOR = "|"
+"""Between the keys of several authors of one book."""
 SplitBy = Literal["author", "book"]
 MIN_AUTHORS = 2
 """Authors that a split needs for negatives of other authors."""

@@ -1,0 +1,37 @@
+"""`assay prepare books`: raw books to pairs of chunks that `assay train` takes."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from assay.cli.flags import stdout
+from assay.cli.verb import Verb, say
+from assay.prepare.settings import BooksSettings
+from assay.telemetry import Progress, ProgressDisplay
+
+
+@contextmanager
+def _watch(step: str) -> Iterator[Callable[[Progress], None] | None]:
+    """A progress display of one step."""
+    with ProgressDisplay(step) as display:
+        yield display.update
+
+
+def run(settings: BooksSettings) -> int:
+    """Make the data set, with progress on stderr, and say what it holds and what comes next."""
+    from assay.prepare.books import RECIPE_FILE, describe_books, prepare_books
+
+    if settings.dry_run:
+        stdout(describe_books(settings))
+        return 0
+    report = prepare_books(settings, watch=_watch, say=say)
+    stdout(str(report))
+    stdout(f"next: cd {settings.out}; assay train {RECIPE_FILE} --base ENCODER --out model")
+    return 0
+
+
+VERB = Verb(
+    settings=BooksSettings,
+    run=run,
+    example="example: assay prepare books novels/ --out pairs/ --bundle model/",
+    config="flag",
+)

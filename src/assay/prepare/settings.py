@@ -1,0 +1,136 @@
+"""What a user may set for `assay prepare books`. Imports nothing heavy: the command line is made from it."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from assay.errors import UsageError
+from assay.prepare.chunks.settings import ChunkRules
+from assay.settings import AUTO_OR_COUNT, COUNT, Settings, positional, shared, within
+
+WEIGHTS = ("random", "same_author", "same_period", "metadata", "embedding", "mined")
+CHUNK_TOKENS = 250
+"""Most tokens of a side by default."""
+SPECIAL_TOKENS = 3
+"""Of a pair in BERT's way: at its beginning, between its sides and at its end."""
+SHARE = within(at_least=0, below=1)
+WEIGHT = within(at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairRules(Settings):
+    """Which pairs are made of the chunks of books."""
+
+    task: Literal["same_book", "same_author"] = "same_book"
+    """What label 1 says: both sides are of one book, or of two books by one author."""
+    positives: int = field(default=20, metadata=COUNT)
+    """Pairs of label 1 a book."""
+    negatives: int = field(default=40, metadata=COUNT)
+    """Pairs of label 0 a book."""
+    weight_random: float = field(default=0.25, metadata=WEIGHT)
+    """Weight of negatives with any book by another author."""
+    weight_same_author: float = field(default=0.35, metadata=WEIGHT)
+    """Weight of negatives with another book by the same author; for same_book alone."""
+    weight_same_period: float = field(default=0.15, metadata=WEIGHT)
+    """Weight of negatives with authors of the same time, where years of birth or death are known."""
+    weight_metadata: float = field(default=0.25, metadata=WEIGHT)
+    """Weight of negatives with the ten books most alike in length and time."""
+    weight_embedding: float = field(default=0.0, metadata=WEIGHT)
+    """Weight of negatives with the books nearest by their vectors."""
+    weight_mined: float = field(default=0.0, metadata=WEIGHT)
+    """Weight of negatives with books that a model took for the same."""
+    chunks_per_side: int = field(default=1, metadata=COUNT)
+    """Chunks that make one side of a pair."""
+    sides: Literal["contiguous", "spread"] = "contiguous"
+    """Whether the chunks of a side follow each other or come from all over the book."""
+    min_gap_sentences: int = field(default=28, metadata=within(at_least=0))
+    """Least distance between the sides of a pair of one book, in sentences of mean length."""
+
+    def check(self) -> None:
+        """Raise UsageError where no kind of negative has a weight."""
+        if not self.weights():
+            raise UsageError("all weights of negatives are 0; give one, for example --weight-random 1")
+
+    def weights(self) -> dict[str, float]:
+        """The weights above 0 by kind of negative, without kinds that the task cannot have."""
+        weights = {kind: getattr(self, f"weight_{kind}") for kind in WEIGHTS}
+        return {
+            kind: weight
+            for kind, weight in weights.items()
+            if weight > 0 and (kind != "same_author" or self.task == "same_book")
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class BookSplits(Settings):
+    """How books are divided."""
+
+    split_by: Literal["author", "book"] = "author"
+    """What no split cuts through; editions and near-duplicates never are either way."""
+    validation_share: float = field(default=0.15, metadata=SHARE)
+    """Share of the books that choose the weights; 0 for none."""
+    test_share: float = field(default=0.15, metadata=SHARE)
+    """Share of the books that training never sees; 0 for none."""
+
+    def check(self) -> None:
+        """Raise UsageError where nothing is left to train on."""
+        if self.validation_share + self.test_share >= 1:
+            raise UsageError(
+                f"validation_share {self.validation_share} and test_share {self.test_share} leave nothing to "
+                "train on; they must be below 1 together"
+            )
+
+    def shares(self) -> dict[str, float]:
+        """The share of each split that there is."""
+        validation, test = self.validation_share, self.test_share
+        shares = {"train": 1 - validation - test, "validation": validation, "test": test}
+        return {name: share for name, share in shares.items() if share > 0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BooksOut(Settings):
+    """Where books come from and where pairs go."""
+
+    source: str = field(metadata=positional("SOURCE"))
+    """Folder of .txt files, a book each, or the index.jsonl that `assay gutenberg` wrote."""
+    out: str
+    """Folder of the data set; run the same command again to go on."""
+    catalogue: str | None = None
+    """Catalogue of Project Gutenberg (pg_catalog.csv), for the years of authors."""
+    bundle: str | None = None
+    """Folder whose tokenizer counts tokens."""
+    chunk_by: Literal["auto", "tokens", "sentences"] = "auto"
+    """What a chunk is measured in; auto is tokens with --bundle, so that a pair fits the model, else sentences."""
+    max_length: int = field(default=512, metadata=COUNT)
+    """Tokens of a pair that the model takes; the report says how much is cut."""
+    devices: str = field(default="auto", metadata=AUTO_OR_COUNT)
+    """Worker processes; auto is one a core."""
+    unit_rows: int | None = field(default=None, metadata=COUNT)
+    """Books of a unit; by default a sixteenth of them, 64 at most."""
+    dry_run: bool = False
+    """List the books and do nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BooksSettings(BooksOut, PairRules, BookSplits, ChunkRules):
+    """Turn a folder of books into pairs of chunks for training."""
+
+    def check(self) -> None:
+        """Raise UsageError where values do not go together."""
+        PairRules.check(self)
+        BookSplits.check(self)
+        ChunkRules.check(self)
+        if self.chunk_by == "tokens" and self.bundle is None:
+            raise UsageError("chunk_by is tokens; a tokenizer counts them; add --bundle, or use sentences")
+        if self.chunk_by == "sentences" and self.chunk_tokens is not None:
+            raise UsageError(
+                f"chunk_by is sentences and chunk_tokens {self.chunk_tokens}; leave one of them out"
+            )
+
+    def chunk_rules(self) -> ChunkRules:
+        """The rules of the chunks: a budget of tokens of which two sides fit the model, where tokens are counted."""
+        budget = self.chunk_tokens
+        if budget is None and (self.chunk_by == "tokens" or (self.chunk_by == "auto" and self.bundle)):
+            budget = max(
+                1, min(CHUNK_TOKENS, (self.max_length - SPECIAL_TOKENS) // 2) // self.chunks_per_side
+            )
+        return ChunkRules(**{**shared(self, ChunkRules), "chunk_tokens": budget})

@@ -1,0 +1,118 @@
+"""Books on disk, and a finished chunks run over them whose chunks are made here, five sentences each."""
+
+import random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from support.fake_handles import FakeHandle
+
+from assay.data.finding import find_sources
+from assay.data.sources import Columns
+from assay.prepare.pairs.work import PairsWork
+from assay.prepare.sketches import text_hash
+from assay.runs.driver import WorkerSpec
+from assay.runs.kinds import RunKind, RunRecord
+from assay.runs.manifest import new_manifest
+from assay.runs.pipeline import run_unit
+from assay.runs.protocol import Done, Take
+from assay.runs.run import create_or_join
+
+CHUNK_SCHEMA = pa.schema(
+    [
+        pa.field("source_row", pa.int64(), nullable=False),
+        pa.field("book_id", pa.string(), nullable=False),
+        pa.field("chunk", pa.int32()),
+        pa.field("start", pa.int64()),
+        pa.field("stop", pa.int64()),
+        pa.field("num_sentences", pa.int32()),
+        pa.field("num_tokens", pa.int32()),
+        pa.field("language", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("text_hash", pa.int64()),
+        pa.field("error", pa.string()),
+    ]
+)
+SENTENCES = 5
+
+
+class ChunkRecord(RunRecord):
+    """Nothing is fixed."""
+
+
+def write_novel(path, seed, *, sentences=300, names=("Emma",)):
+    """A novel of made-up words of its own, a sentence a line."""
+    rng = random.Random(seed)
+    words = ["".join(rng.choices("abcdefghijkl", k=rng.randint(2, 8))) for _ in range(400)]
+    lines = [
+        f"The {' '.join(rng.choices(words, k=12))} and {rng.choice(names)} {' '.join(rng.choices(words, k=6))}."
+        for _ in range(sentences)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def chunk_rows(row, book):
+    """The rows that a chunks run has of a book of one sentence a line."""
+    with open(book.path, encoding="utf-8") as file:  # noqa: PTH123
+        text = file.read()
+    lines = text.splitlines(keepends=True)
+    rows, start = [], 0
+    for number in range(0, len(lines) - SENTENCES + 1, SENTENCES):
+        piece = "".join(lines[number : number + SENTENCES])
+        chunk = {
+            "start": start,
+            "stop": start + len(piece),
+            "chunk": number // SENTENCES,
+            "num_sentences": SENTENCES,
+            "num_tokens": len(piece.split()),
+            "language": "en",
+            "text": piece.strip(),
+            "text_hash": text_hash(piece),
+        }
+        rows.append({"source_row": row, "book_id": book.book_id, **chunk})
+        start += len(piece)
+    return rows or [{"source_row": row, "book_id": book.book_id, "error": "too_short"}]
+
+
+def chunks_run(listing, folder, *, unit_rows=3):
+    """A finished chunks run over a listing, in the schema that chunks runs have."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(listing.table(), folder / "books.parquet")
+    columns = Columns(text="path")
+    sources = find_sources((str(folder / "books.parquet"),), columns=columns)
+    num = len(listing.books)
+    manifest = new_manifest(
+        kind=RunKind(name="chunks", identity=ChunkRecord, settings=ChunkRecord, rows_out="any_number"),
+        assay_version="0",
+        identity=ChunkRecord(),
+        settings=ChunkRecord(),
+        columns=columns,
+        sources=sources,
+        boundaries=[(*range(0, num, unit_rows), num)],
+        part_schema=CHUNK_SCHEMA,
+    )
+    run, _ = create_or_join(str(folder / "chunks"), manifest)
+    for unit in manifest.units():
+        rows = [
+            chunk for row in range(unit.start, unit.stop) for chunk in chunk_rows(row, listing.books[row])
+        ]
+        batch = pa.RecordBatch.from_pylist(rows, schema=CHUNK_SCHEMA)
+        run.publish(unit, [batch], rows_in=lambda unit=unit: unit.num_rows)
+    return run
+
+
+class _Drawing(FakeHandle):
+    """Draws the pairs of each unit as soon as it is given."""
+
+    def send(self, command):
+        if not isinstance(command, Take):
+            super().send(command)
+            return
+        work = PairsWork(self._run.manifest)
+        published = run_unit(self._run, work, self._units[command.unit])
+        self._hear(Done(unit=command.unit, created=published.created, counters=work.counters))
+
+
+def draw_here(_module, run, _placement):
+    """Stands in for `place_processes`: the real work of a pairs run, in this process."""
+    return [WorkerSpec(name="here", start=lambda hear: _Drawing(run, hear, deadly=set(), loads=True))]
