@@ -126,8 +126,7 @@ def test_settings_files_parse_into_settings(page, tmp_path):
 def test_every_error_code_is_explained():
     """The table of codes in the page on sources holds each code that a row can get, and no other."""
     from assay.data import rows
-    from assay.score import chunks
-    from assay.tokenize import tokens
+    from assay.tokenize import chunks, tokens
 
     codes = {
         rows.NULL,

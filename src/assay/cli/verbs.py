@@ -38,6 +38,10 @@ ASSAY = Group(
             module="assay.cli.score",
             summary="Score every row of the sources into a run; run it again to continue.",
         ),
+        "embed": Listed(
+            module="assay.cli.embed",
+            summary="Make a vector of every row of the sources with a sentence encoder, into a run.",
+        ),
         "status": Listed(
             module="assay.cli.status",
             summary="Say how far a run is, while it runs and from any machine.",

@@ -19,6 +19,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from assay.engine.batching import token_indices
 from assay.engine.positions import positions_without_pads, token_positions
 from assay.model.families import EncoderWeights, LayerWeights, Rotary
+from assay.model.heads import attention_of
 from assay.model.packing import PackedBatch
 from assay.model.parts import Activation, Linear, Norm, activate
 
@@ -143,6 +144,7 @@ class CpuPackedEngine:
         ][::-1]
         self._final_norm = weights.final_norm
         self._pooling = weights.head.pooling
+        self._attention = attention_of(weights.head)
         self._head = weights.head
 
     @torch.inference_mode()
@@ -194,11 +196,20 @@ class CpuPackedEngine:
         normed_TH = hidden_TH if self._final_norm is None else _normed(hidden_TH, self._final_norm)
         if self._pooling == "first":
             return normed_TH
-        means = [
-            normed_TH[group.tokens].view(group.num_sequences, group.length, -1).mean(dim=1)
+        states = [normed_TH[group.tokens].view(group.num_sequences, group.length, -1) for group in groups]
+        if self._attention is None:
+            return torch.cat([states_nLH.mean(dim=1) for states_nLH in states])
+        scores_T = self._attention(normed_TH)
+        weights = [
+            scores_T[group.tokens].view(group.num_sequences, 1, group.length).softmax(dim=2)
             for group in groups
         ]
-        return torch.cat(means)
+        return torch.cat(
+            [
+                (weights_n1L @ states_nLH)[:, 0]
+                for weights_n1L, states_nLH in zip(weights, states, strict=True)
+            ]
+        )
 
 
 class _ProductOf(Protocol):

@@ -33,6 +33,7 @@ from assay.engine.kernels.layout import DeviceBatch, rounded
 from assay.engine.kernels.plain import PlainKernels
 from assay.engine.staging import PadPositions, Staging
 from assay.model.families import EncoderWeights, LayerWeights, moved
+from assay.model.heads import attention_of
 from assay.model.packing import PackedBatch, pack
 from assay.model.parts import Linear
 
@@ -100,6 +101,7 @@ class GpuPackedEngine:
                 rows_at_once=_FIRST_ROWS if deterministic else None,
             )
         self._pooling = weights.head.pooling
+        self._attention = attention_of(self._head)
         self._final_norm = weights.final_norm
         self._compute: Callable[[DeviceBatch], torch.Tensor] = self._logits
         # plain kernels look at the batch, so nothing of it may be made up
@@ -175,7 +177,12 @@ class GpuPackedEngine:
             hidden_RH = self._kernels.norm(hidden_RH, self._final_norm)
         if self._pooling == "first":
             return hidden_RH
-        return self._kernels.mean(hidden_RH, batch)
+        if self._attention is None:
+            return self._kernels.mean(hidden_RH, batch)
+        weights_T1 = softmax_terms(self._attention(hidden_RH), batch)[:, None]
+        sums_NH = self._kernels.mean(hidden_RH.float() * weights_T1, batch)
+        # as wide as the states, so that it is the kernel that is there already
+        return sums_NH / self._kernels.mean(weights_T1.expand_as(hidden_RH).contiguous(), batch)
 
     def _probe(self) -> float:
         """Run a made-up batch, which loads the kernels and settles fp8's scales; bytes that a row took."""
@@ -203,6 +210,23 @@ def _budget(device: torch.device, bytes_a_row: float, *, rows_per_processor: int
     free, _ = torch.cuda.mem_get_info(device)
     fitting = int(free * _MEMORY_SHARE / max(bytes_a_row, 1.0)) // _PROBE_ROWS * _PROBE_ROWS
     return min(processors * rows_per_processor, max(_PROBE_ROWS, fitting))
+
+
+def softmax_terms(scores_T: torch.Tensor, batch: DeviceBatch) -> torch.Tensor:
+    """Return exp(score - the largest score of the token's sequence), float32 [T]; 0 for rows of no token.
+
+    Neither waits for the device nor looks at what is on it.
+    """
+    # bounds behind the last sequence are 0
+    bounds = batch.cu_seqlens.cummax(0).values
+    places_T = torch.arange(batch.num_rows, dtype=bounds.dtype, device=bounds.device)
+    sequence_T = torch.searchsorted(bounds, places_T, right=True) - 1
+    is_token_T = places_T < bounds[-1]
+    # rows of no token hold anything, NaN too
+    scores_T = torch.where(is_token_T, scores_T, 0.0)
+    largest = torch.full((bounds.shape[0],), -torch.inf, device=scores_T.device)
+    largest = largest.scatter_reduce(0, sequence_T, scores_T, "amax")
+    return torch.where(is_token_T, (scores_T - largest[sequence_T]).exp(), 0.0)
 
 
 def choose_kernels(device: torch.device, choice: KernelChoice) -> Kernels:

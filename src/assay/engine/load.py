@@ -23,6 +23,7 @@ from assay.errors import UsageError
 from assay.model import families, pretrained
 from assay.model.checkpoint import Checkpoint, read_checkpoint, refuse_changed
 from assay.model.families import EncoderWeights
+from assay.model.heads import EmbeddingHead
 from assay.model.packing import pack
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 FAKE_PREFIX = "fake:"
 SELF_TEST_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.02}
 """Largest difference of a logit, packed against alone on the transformers model in fp32, as a share of
-the largest logit where that is above 1. It catches a wrong kernel; how exact a precision is on real
+the largest logit where that is above 1; of embeddings the length of the difference of two vectors, as a
+share of the vector's length. It catches a wrong kernel; how exact a precision is on real
 documents the parity gate finds."""
 FP8_SELF_TEST_TOLERANCE = 0.3
 _SELF_TEST_LENGTHS = (9, 70)
@@ -46,11 +48,13 @@ def load_engine(
     num_threads: int | None = None,
     packed: bool = True,
     deterministic: bool = False,
+    head: EmbeddingHead | None = None,
 ) -> Engine:
     """Return the fastest engine that gives this model's own logits on this device.
 
-    `model` is a bundle directory, the checkpoint read from one, or "fake:NUM_OUTPUTS"; `device` "cpu",
-    "cuda" or "cuda:K"; `precision` "auto", "fp32", "bf16", "fp16" or, on a GPU that has it, "fp8";
+    With `head` it gives the head's vectors instead, and the model needs none. `model` is a bundle
+    directory, the checkpoint read from one, or "fake:NUM_OUTPUTS"; `device` "cpu", "cuda" or "cuda:K";
+    `precision` "auto", "fp32", "bf16", "fp16" or, on a GPU that has it, "fp8";
     `num_threads` the CPU threads (None: as `machine.choose_threads`); `packed=False` asks for the
     transformers model itself; a `deterministic` engine gives a document the same bits whatever it is
     batched with. Raises BundleError for a bundle that cannot or must not be loaded, RefusedError for one
@@ -68,13 +72,14 @@ def load_engine(
         dtype=devices.DTYPES[computed],
         fp8=computed == "fp8",
         deterministic=deterministic,
+        head=head,
     )
     if wanted.fp8 and chosen.type == "cpu":
         raise UsageError("precision 'fp8' needs a GPU; use another")
     if packed:
         engine = _proven_engine(wanted) or _engine_on_trial(wanted)
     else:
-        transformers_model = pretrained.load_classifier(wanted.checkpoint.path, dtype=wanted.dtype)
+        transformers_model = wanted.model(wanted.dtype)
         engine = wanted.padded(transformers_model, "asked for")
     refuse_changed(wanted.checkpoint)
     return engine
@@ -89,6 +94,12 @@ class _Wanted:
     dtype: torch.dtype
     fp8: bool
     deterministic: bool
+    head: EmbeddingHead | None
+
+    def model(self, dtype: torch.dtype) -> "PreTrainedModel":
+        """Transformers' model: a classifier, or an encoder for a head of ours."""
+        load = pretrained.load_classifier if self.head is None else pretrained.load_encoder
+        return load(self.checkpoint.path, dtype=dtype)
 
     def packed(self, weights: EncoderWeights) -> Engine | str:
         """The packed engine of these float32 weights, or why there is none here."""
@@ -118,6 +129,7 @@ class _Wanted:
                 device=self.device,
                 reason=reason,
                 max_length=self.checkpoint.max_length,
+                head=self.head,
             )
         )
 
@@ -127,7 +139,8 @@ class _Wanted:
 
     def note(self) -> SelfTestNote:
         """Where it is noted that these very files passed on this device, with these versions."""
-        return SelfTestNote.of(self.checkpoint, self.device, self.dtype, self.fp8, self.deterministic)
+        head = [] if self.head is None else [self.head.pooling, self.head.output_shape]
+        return SelfTestNote.of(self.checkpoint, self.device, self.dtype, self.fp8, self.deterministic, *head)
 
     def _settled(self, engine: CpuPackedEngine | PaddedEngine) -> Engine:
         """The engine; a deterministic one runs each sequence alone."""
@@ -149,7 +162,7 @@ def _proven_engine(wanted: _Wanted) -> Engine | None:
     if tensors is None:
         return None
     try:
-        weights = families.weights_of(SimpleNamespace(**config), tensors)
+        weights = families.weights_of(SimpleNamespace(**config), tensors, wanted.head)
     except AttributeError:  # a note that lacks a field
         return None
     engine = None if weights is None else wanted.packed(families.in_float32(weights))
@@ -159,15 +172,19 @@ def _proven_engine(wanted: _Wanted) -> Engine | None:
 def _engine_on_trial(wanted: _Wanted) -> Engine:
     """The packed engine where the family is known and proves itself, else the padded one."""
     # in fp32: queries are scaled, and fp8's scales found, before anything is rounded
-    model = pretrained.load_classifier(wanted.checkpoint.path, dtype=torch.float32)
-    weights = families.extract_weights(model)
+    model = wanted.model(torch.float32)
+    weights = families.extract_weights(model, wanted.head)
     engine = _deberta_engine(model, wanted) if weights is None else wanted.packed(weights)
     if isinstance(engine, str):
         return wanted.padded(model, engine)
     reference = PaddedEngine(
-        model, device=wanted.device, reason="self test", max_length=wanted.checkpoint.max_length
+        model,
+        device=wanted.device,
+        reason="self test",
+        max_length=wanted.checkpoint.max_length,
+        head=wanted.head,
     )
-    difference = self_test(engine, reference)
+    difference = self_test(engine, reference, of_vectors=wanted.head is not None)
     # written so that NaN fails
     if not difference <= wanted.tolerance():
         return wanted.padded(model, f"the packed engine failed its self test by {difference:.3g}")
@@ -188,6 +205,8 @@ def _deberta_engine(model: "PreTrainedModel", wanted: _Wanted) -> Engine | str:
     from assay.model import deberta
 
     config: Any = model.config
+    if wanted.head is not None:
+        return families.why_not_packed(config) or f"{type(model).__name__} is not an encoder alone"
     if config.model_type != deberta.FAMILY or wanted.device.type == "cpu":
         return families.why_not_packed(config) or f"{type(model).__name__} is not a sequence classifier"
     if wanted.fp8 or wanted.deterministic:
@@ -200,8 +219,11 @@ def _deberta_engine(model: "PreTrainedModel", wanted: _Wanted) -> Engine | str:
     return GpuDebertaEngine(weights, device=wanted.device, dtype=wanted.dtype)
 
 
-def self_test(engine: Engine, reference: Engine) -> float:
-    """Return the largest difference of a logit, made-up sequences packed against each alone, see the tolerance."""
+def self_test(engine: Engine, reference: Engine, *, of_vectors: bool = False) -> float:
+    """Return the largest difference, made-up sequences packed against each alone, see the tolerance.
+
+    Of a logit; or of whole vectors, whose components say little one by one.
+    """
     generator = torch.Generator().manual_seed(0)
     lengths = [min(length, engine.max_length) for length in _SELF_TEST_LENGTHS]
     sequences = [
@@ -209,6 +231,8 @@ def self_test(engine: Engine, reference: Engine) -> float:
     ]
     together = engine.forward(pack(sequences)).cpu()
     alone = torch.cat([reference.forward(pack([sequence])).cpu() for sequence in sequences])
+    if of_vectors:
+        return float(((together - alone).norm(dim=1) / alone.norm(dim=1)).max())
     return float((together - alone).abs().max() / alone.abs().max().clamp_min(1.0))
 
 

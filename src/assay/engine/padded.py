@@ -1,6 +1,8 @@
 """The engine for any architecture: transformers' own forward pass, padded within like lengths.
 
-Axes: N sequences, B of one forward pass, L tokens with padding, C outputs.
+Its outputs are the model's own logits, or with a head of ours what that makes of its last hidden states.
+
+Axes: N sequences, B of one forward pass, L tokens with padding, H hidden, C outputs.
 """
 
 import inspect
@@ -12,7 +14,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from assay.engine.batching import Ints
-from assay.model.families import max_sequence_length
+from assay.model.families import max_sequence_length, moved
+from assay.model.heads import Head, attention_of
 from assay.model.packing import PackedBatch, pack
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ _PADDING_TOLERANCE = {True: 1e-4, False: 2e-2}
 
 
 class PaddedEngine:
-    """Forward passes of any `AutoModelForSequenceClassification`, on the CPU or a GPU."""
+    """Forward passes of any `AutoModelForSequenceClassification`, or any encoder, on the CPU or a GPU."""
 
     name = "padded"
     packed = False
@@ -45,10 +48,12 @@ class PaddedEngine:
         device: torch.device | None = None,
         reason: str | None = None,
         max_length: int | None = None,
+        head: Head | None = None,
     ) -> None:
         """Run `model` on `device` (None: where it is); `reason` says why not the packed engine.
 
-        `max_length` is the checkpoint's limit; None takes what the model has positions for.
+        `max_length` is the checkpoint's limit; None takes what the model has positions for. With `head`
+        the model is one without its own.
         """
         untyped: Any = model
         self._model: Any = untyped.to(device) if device is not None else untyped
@@ -56,7 +61,8 @@ class PaddedEngine:
         self._dtype: torch.dtype = untyped.dtype
         self._reason = reason
         config: Any = model.config
-        self.output_shape: tuple[int, ...] = (int(config.num_labels),)
+        self._head = None if head is None else moved(head, self._device, torch.float32)
+        self.output_shape: tuple[int, ...] = (int(config.num_labels),) if head is None else head.output_shape
         self.max_length = max_length or max_sequence_length(model.config)
         self.vocab_size = int(untyped.get_input_embeddings().weight.shape[0])
         self.default_batch_tokens = 131072 if self._device.type == "cuda" else 2048
@@ -73,7 +79,7 @@ class PaddedEngine:
 
     @torch.inference_mode()
     def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """Return the logits, float32 [N, C] on the CPU."""
+        """Return the outputs, float32 [N, *output_shape] on the CPU."""
         bounds = batch.cu_seqlens.numpy().astype(np.int64)
         lengths = np.diff(bounds)
         order = np.argsort(-lengths, kind="stable")
@@ -128,7 +134,7 @@ class PaddedEngine:
         lengths_B: torch.Tensor,
         longest: int,
     ) -> torch.Tensor:
-        """Logits [B, C] of sequences padded to `longest`."""
+        """Outputs [B, C] of sequences padded to `longest`."""
         within_L = torch.arange(longest, device=self._device)
         mask_BL = within_L < lengths_B[:, None]
         where_BL = (starts_B[:, None] + within_L).clamp_(max=flat_T.shape[0] - 1)
@@ -139,8 +145,11 @@ class PaddedEngine:
         if types_T is not None:
             inputs["token_type_ids"] = types_T[where_BL].long().masked_fill_(~mask_BL, 0)
         with sdpa_kernel(_ATTENTION):
-            outputs: torch.Tensor = self._model(**inputs).logits
-        return outputs.float()
+            outputs = self._model(**inputs)
+        if self._head is None:
+            logits_BC: torch.Tensor = outputs.logits
+            return logits_BC.float()
+        return self._head(_pooled(self._head, outputs.last_hidden_state.float(), mask_BL))
 
     def _probe(self) -> None:
         """Find out by trying whether sequences may be padded, or batched at all.
@@ -168,3 +177,16 @@ class PaddedEngine:
             (padded[0] - together[0]).abs().max() <= tolerance
         )
         self.num_padded_tokens = 0
+
+
+def _pooled(head: Head, hidden_BLH: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+    """The pooled hidden states [B, H] of sequences that begin at 0."""
+    if head.pooling == "first":
+        return hidden_BLH[:, 0]
+    hidden_BLH = hidden_BLH.masked_fill(~mask_BL[..., None], 0.0)
+    attention = attention_of(head)
+    if attention is None:
+        return hidden_BLH.sum(dim=1) / mask_BL.sum(dim=1, keepdim=True)
+    scores_BL = attention(hidden_BLH.flatten(0, 1)).view(mask_BL.shape)
+    weights_BL = scores_BL.masked_fill(~mask_BL, -torch.inf).softmax(dim=1)
+    return (weights_BL[:, None] @ hidden_BLH)[:, 0]

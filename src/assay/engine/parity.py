@@ -17,6 +17,7 @@ from assay.engine.run import run_sequences
 from assay.engine.sequences import Sequences
 from assay.model import pretrained
 from assay.model.checkpoint import read_checkpoint
+from assay.model.heads import EmbeddingHead
 from assay.outcome.maps import apply_link
 from assay.tasks import Task
 
@@ -68,15 +69,43 @@ class ParityReport:
     """Whether the differences and the agreement were within the tolerance."""
 
 
-def reference_engine(path: str | Path, *, device: str = "cpu") -> PaddedEngine:
-    """Return the fp32 reference of a bundle on a device; `compare` runs it a document at a time."""
+VECTOR_TOLERANCES = {"fp32": 1e-3, "bf16": 0.15, "fp16": 0.03, "fp8": 0.5}
+"""Default by precision: the largest distance of a vector to the reference's, as a share of its length. The cosine of
+vectors that far apart is above 1 - distance ** 2 / 2: 0.9999995, 0.98875, 0.99955 and 0.875."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VectorParityReport:
+    """What `compare_vectors` found."""
+
+    num_documents: int
+    """Documents compared."""
+    least_cosine: float
+    """Of a vector and the reference's; NaN where either is not finite."""
+    max_distance: float
+    """Of a vector to the reference's, as a share of its length; NaN where either is not finite."""
+    tolerance: float
+    """The largest distance that was allowed."""
+    passed: bool
+    """Whether the distances were within the tolerance."""
+
+
+def reference_engine(
+    path: str | Path, *, device: str = "cpu", head: EmbeddingHead | None = None
+) -> PaddedEngine:
+    """Return the fp32 reference of a bundle on a device; `compare` runs it a document at a time.
+
+    With `head` it gives the head's vectors of an encoder, for `compare_vectors`.
+    """
     checkpoint = read_checkpoint(path)
-    model = pretrained.load_classifier(checkpoint.path, dtype=torch.float32)
+    load = pretrained.load_classifier if head is None else pretrained.load_encoder
+    model = load(checkpoint.path, dtype=torch.float32)
     return PaddedEngine(
         model,
         device=devices.parse_device(device),
         reason="parity reference",
         max_length=checkpoint.max_length,
+        head=head,
     )
 
 
@@ -126,6 +155,42 @@ def judge(found: Floats, expected: Floats, *, task: Task, tolerance: Tolerance) 
         rank_correlation=_spearman(found[:, 0], expected[:, 0]) if task is Task.REGRESSION else None,
         tolerance=tolerance,
         passed=passed,
+    )
+
+
+def compare_vectors(
+    engine: Engine,
+    reference: Engine,
+    sequences: Sequences,
+    *,
+    tolerance: float,
+    max_batch_tokens: int | None = None,
+) -> VectorParityReport:
+    """Return how far the vectors of `engine` are from those of `reference`; not finite never passes."""
+    found, _ = run_sequences(engine, sequences, max_batch_tokens=max_batch_tokens)
+    expected, _ = run_sequences(reference, sequences, max_batch_tokens=1, deduplicate=False)
+    return judge_vectors(found, expected, tolerance=tolerance)
+
+
+def judge_vectors(found: Floats, expected: Floats, *, tolerance: float) -> VectorParityReport:
+    """[pure] Return the report on two sets of vectors, float32 [N, D]."""
+    if len(expected) == 0:
+        return VectorParityReport(
+            num_documents=0, least_cosine=1.0, max_distance=0.0, tolerance=tolerance, passed=True
+        )
+    left, right = found.astype(np.float64), expected.astype(np.float64)
+    lengths = np.maximum(np.linalg.norm(right, axis=1), 1e-12)
+    products = np.maximum(np.linalg.norm(left, axis=1), 1e-12) * lengths
+    # NaN wherever a number is not finite, which neither minimum nor maximum hides
+    with np.errstate(invalid="ignore"):
+        distance = float((np.linalg.norm(left - right, axis=1) / lengths).max())
+        cosine = float(((left * right).sum(axis=1) / products).min())
+    return VectorParityReport(
+        num_documents=len(expected),
+        least_cosine=cosine,
+        max_distance=distance,
+        tolerance=tolerance,
+        passed=bool(distance <= tolerance),
     )
 
 

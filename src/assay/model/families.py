@@ -4,8 +4,8 @@ They are taken by name from a checkpoint or a model's state; transformers' model
 to import, are not needed for it.
 
 Covers sequence classifiers of BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT, ELECTRA and
-ModernBERT. What does not fit (a decoder, relative positions, an activation not listed, RoPE
-scaling) is named by `why_not_packed` and left to the padded path.
+ModernBERT, and encoders of these without a head, which are given one. What does not fit (a decoder,
+relative positions, an activation not listed, RoPE scaling) is named by `why_not_packed` and left to the padded path.
 
 Axes: V vocabulary, H hidden, I intermediate, D of a head, P pooled hidden, C outputs, N sequences.
 """
@@ -120,34 +120,54 @@ def why_not_packed(config: Any) -> str | None:  # noqa: ANN401 - a transformers 
     return None
 
 
-def extract_weights(model: "PreTrainedModel") -> EncoderWeights | None:
+def extract_weights(model: "PreTrainedModel", head: Head | None = None) -> EncoderWeights | None:
     """Return the model's weights in the one plain shape; None where it is not a classifier that runs packed.
 
+    With `head` the model's own, if it has one, is left out, so that any model of a packed family will do.
     Tensors are shared with the model where nothing is stacked; dtype and device are the model's.
     """
-    if not type(model).__name__.endswith("ForSequenceClassification"):
+    if head is None and not type(model).__name__.endswith("ForSequenceClassification"):
         return None
-    return weights_of(model.config, model.state_dict())
+    return weights_of(model.config, model.state_dict(), head)
 
 
-def weights_of(config: Any, state: Mapping[str, torch.Tensor]) -> EncoderWeights | None:  # noqa: ANN401 - untyped
+def weights_of(
+    config: Any,  # noqa: ANN401 - untyped
+    state: Mapping[str, torch.Tensor],
+    head: Head | None = None,
+) -> EncoderWeights | None:
     """Return the weights of a classifier's state, by transformers' names, in the one plain shape.
 
-    None where `why_not_packed` has a reason, or where the state lacks a weight that the family has.
+    With `head` those of an encoder's state, under that head. None where `why_not_packed` has a reason, or
+    where the state lacks a weight that the family has.
     """
     if why_not_packed(config) is not None:
         return None
+    if head is not None:
+        state = _as_in_a_classifier(config, state)
     try:
         layers = tuple(layer_weights(config, number, state) for number in range(config.num_hidden_layers))
-        return replace(frame_weights(config, state), layers=layers)
+        return replace(frame_weights(config, state, head), layers=layers)
     except KeyError:
         return None
 
 
-def frame_weights(config: Any, state: Mapping[str, torch.Tensor]) -> EncoderWeights:  # noqa: ANN401 - untyped
+def frame_weights(
+    config: Any,  # noqa: ANN401 - untyped
+    state: Mapping[str, torch.Tensor],
+    head: Head | None = None,
+) -> EncoderWeights:
     """Return what `weights_of` does but the layers; KeyError for a weight that is not in the state."""
     make = {"modernbert": _modernbert, "distilbert": _distilbert}.get(config.model_type, _bert_like)
-    return make(config, _State(state))
+    return make(config, _State(state), head)
+
+
+def _as_in_a_classifier(config: Any, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:  # noqa: ANN401 - untyped
+    """An encoder's state under the names that its weights have in a classifier."""
+    base = {"modernbert": "model", "distilbert": "distilbert"}.get(config.model_type) or _bert_base(config)
+    if any(name.startswith(f"{base}.") for name in state):
+        return state
+    return {f"{base}.{name}": tensor for name, tensor in state.items()}
 
 
 def layer_name(config: Any, number: int) -> str:  # noqa: ANN401 - a transformers config is untyped
@@ -226,7 +246,7 @@ def _activation_names(config: Any) -> list[str]:  # noqa: ANN401 - a transformer
     return [str(getattr(config, name)) for name in names if hasattr(config, name)]
 
 
-def _bert_like(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 - a transformers config is untyped
+def _bert_like(config: Any, state: _State, head: Head | None) -> EncoderWeights:  # noqa: ANN401 - untyped
     """BERT, ELECTRA, RoBERTa and kin: post-norm, learned positions, token types."""
     base = _bert_base(config)
     eps = config.layer_norm_eps
@@ -236,22 +256,6 @@ def _bert_like(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 - 
         pad_token_id = int(config.pad_token_id)
         pad_position = positions[pad_token_id]
         positions = positions[pad_token_id + 1 :]
-    if config.model_type == "bert":
-        head = ClassifierHead(
-            pooling="first",
-            dense=state.linear("bert.pooler.dense"),
-            activation="tanh",
-            norm=None,
-            out=state.linear("classifier"),
-        )
-    else:
-        head = ClassifierHead(
-            pooling="first",
-            dense=state.linear("classifier.dense"),
-            activation="gelu" if config.model_type == "electra" else "tanh",
-            norm=None,
-            out=state.linear("classifier.out_proj"),
-        )
     project = f"{base}.embeddings_project"
     return EncoderWeights(
         family=config.model_type,
@@ -268,8 +272,26 @@ def _bert_like(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 - 
         projection=state.linear(project) if f"{project}.weight" in state else None,
         layers=(),
         final_norm=None,
-        head=head,
+        head=head or _bert_like_head(config, state),
         max_length=max_sequence_length(config),
+    )
+
+
+def _bert_like_head(config: Any, state: _State) -> Head:  # noqa: ANN401 - a transformers config is untyped
+    if config.model_type == "bert":
+        return ClassifierHead(
+            pooling="first",
+            dense=state.linear("bert.pooler.dense"),
+            activation="tanh",
+            norm=None,
+            out=state.linear("classifier"),
+        )
+    return ClassifierHead(
+        pooling="first",
+        dense=state.linear("classifier.dense"),
+        activation="gelu" if config.model_type == "electra" else "tanh",
+        norm=None,
+        out=state.linear("classifier.out_proj"),
     )
 
 
@@ -291,7 +313,7 @@ def _bert_like_layer(config: Any, number: int, state: _State) -> LayerWeights:  
     )
 
 
-def _distilbert(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 - a transformers config is untyped
+def _distilbert(config: Any, state: _State, head: Head | None) -> EncoderWeights:  # noqa: ANN401 - untyped
     """DistilBERT: BERT without token types, its head a ReLU."""
     return EncoderWeights(
         family=config.model_type,
@@ -308,7 +330,8 @@ def _distilbert(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 -
         projection=None,
         layers=(),
         final_norm=None,
-        head=ClassifierHead(
+        head=head
+        or ClassifierHead(
             pooling="first",
             dense=state.linear("pre_classifier"),
             activation="relu",
@@ -331,7 +354,7 @@ def _distilbert_layer(config: Any, number: int, state: _State) -> LayerWeights: 
     )
 
 
-def _modernbert(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 - a transformers config is untyped
+def _modernbert(config: Any, state: _State, head: Head | None) -> EncoderWeights:  # noqa: ANN401 - untyped
     """ModernBERT: pre-norm, rotary positions, gated feed-forward, two layers of three see a window."""
     eps = config.norm_eps
     return EncoderWeights(
@@ -349,7 +372,8 @@ def _modernbert(config: Any, state: _State) -> EncoderWeights:  # noqa: ANN401 -
         projection=None,
         layers=(),
         final_norm=state.norm("model.final_norm", eps),
-        head=ClassifierHead(
+        head=head
+        or ClassifierHead(
             pooling="mean" if config.classifier_pooling == "mean" else "first",
             dense=state.linear("head.dense"),
             activation=ACTIVATIONS[config.classifier_activation],

@@ -32,12 +32,39 @@ def load_classifier(path: str | Path, *, dtype: torch.dtype = torch.float32) -> 
         with quiet():
             model, info = from_pretrained(checkpoint, config, dtype=dtype)
     except Exception as error:  # sizes and ids of the config fail as any kind of error deep in a library
-        raise BundleError(
-            f"{checkpoint.path} cannot be loaded: {one_line(error)}; "
-            "check that config.json is that of these weights and the copy is complete"
-        ) from error
+        raise _not_loaded(checkpoint, error) from error
     _require_complete(checkpoint.path, info)
     return cast("PreTrainedModel", cast("Any", model).eval().requires_grad_(False))  # noqa: FBT003
+
+
+def load_encoder(path: str | Path, *, dtype: torch.dtype = torch.float32) -> "PreTrainedModel":
+    """Return the encoder of a folder, without any head, in evaluation mode on the CPU, its weights in `dtype`.
+
+    Takes any checkpoint of the encoder, a classifier's too. Raises BundleError as `load_classifier` does.
+    """
+    checkpoint = read_checkpoint(path)
+    config = transformers_config(checkpoint)
+    if getattr(config, "is_encoder_decoder", False):
+        raise BundleError(
+            f"{checkpoint.path}: {config.model_type} has an encoder and a decoder, and no one hidden state a token; "
+            "use a model that is an encoder alone"
+        )
+    try:
+        with quiet():
+            model, info = from_pretrained(checkpoint, config, dtype=dtype, headless=True)
+    except Exception as error:  # sizes and ids of the config fail as any kind of error deep in a library
+        raise _not_loaded(checkpoint, error) from error
+    # a pooler is a part of a head: what is pooled here are hidden states
+    missing = [key for key in info.get("missing_keys", ()) if not str(key).startswith("pooler.")]
+    _require_complete(checkpoint.path, {**info, "missing_keys": missing})
+    return cast("PreTrainedModel", cast("Any", model).eval().requires_grad_(False))  # noqa: FBT003
+
+
+def _not_loaded(checkpoint: Checkpoint, error: Exception) -> BundleError:
+    return BundleError(
+        f"{checkpoint.path} cannot be loaded: {one_line(error)}; "
+        "check that config.json is that of these weights and the copy is complete"
+    )
 
 
 def transformers_config(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - a transformers config is untyped
@@ -59,11 +86,16 @@ def from_pretrained(
     config: Any,  # noqa: ANN401 - a transformers config is untyped
     *,
     dtype: torch.dtype,
+    headless: bool = False,
 ) -> tuple["PreTrainedModel", dict[str, Any]]:
-    """Return transformers' classifier of these very weights, and its report of what did not fit."""
-    from transformers import AutoModelForSequenceClassification
+    """Return transformers' classifier of these very weights, and its report of what did not fit.
 
-    loaded, info = AutoModelForSequenceClassification.from_pretrained(
+    With `headless` the encoder alone.
+    """
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    kind: Any = AutoModel if headless else AutoModelForSequenceClassification
+    loaded, info = kind.from_pretrained(
         checkpoint.path,
         config=config,
         dtype=dtype,

@@ -36,6 +36,8 @@ from assay.telemetry import format_number_of
 
 SHOWN_PROBLEMS = 5
 READ_ROWS = 65_536
+RESULTS = ("prediction", "embedding")
+"""Columns that are null only beside an error code; those of `prob_` too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -230,7 +232,7 @@ def _check_rows(run: Run, unit: Unit, file: pq.ParquetFile, path: str, *, source
     schema = run.manifest.arrow_schema()
     footer = file.metadata.metadata
     id_column = next(name for name in ID_COLUMNS if name in schema.names)
-    scores = [name for name in schema.names if name == "prediction" or name.startswith("prob_")]
+    scores = [name for name in schema.names if name in RESULTS or name.startswith("prob_")]
     checksum = IdChecksum()
     origins = Origins(unit)
     rows = error_rows = unexplained = 0

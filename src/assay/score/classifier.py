@@ -21,10 +21,10 @@ from assay.data.rows import SourceRows
 from assay.engine.engine import Engine
 from assay.engine.load import load_engine
 from assay.errors import InputError
-from assay.score.chunks import chunks
 from assay.score.schema import score_fields
 from assay.score.scorer import Scorer
 from assay.score.texts import GivenTexts, read_texts
+from assay.tokenize.chunks import chunks
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import choose_max_length
 from assay.tokenize.settings import OnLong

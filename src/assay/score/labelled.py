@@ -14,8 +14,8 @@ import pyarrow as pa
 from assay.data.rows import SourceRows
 from assay.errors import InputError
 from assay.labelled.rows import LabelledRows
-from assay.score.chunks import chunks
 from assay.score.scorer import Scorer
+from assay.tokenize.chunks import chunks
 
 BATCH_ROWS = 2_048
 

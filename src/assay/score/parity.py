@@ -5,46 +5,25 @@ the same logits within the tolerance. The figures go to `parity.json` in the run
 measured of; a worker whose engine, device or versions are others measures again.
 """
 
-import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from assay.data.reading import RowReader
-from assay.data.rows import SourceRows
 from assay.engine import devices
 from assay.engine.engine import Engine
 from assay.engine.parity import TOLERANCES, ParityReport, Tolerance, compare, reference_engine
 from assay.engine.proofs import circumstances
 from assay.engine.sequences import Sequences
 from assay.errors import CheckError
-from assay.runs.plan import Unit
+from assay.runs.figures import PARITY_PATH, read_figures, write_figures
 from assay.runs.run import Run
-from assay.score.chunks import chunks
 from assay.score.kind import SCORE
 from assay.score.scorer import Scorer
-from assay.score.work import read_unit
 from assay.tokenize.compare import SAVE_TOKENIZER, Compared, compare_tokens
 from assay.tokenize.encode import Encoder
-
-PARITY_PATH = "parity.json"
-SAMPLED_UNITS = 8
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ParitySample:
-    """Documents of the corpus."""
-
-    sequences: Sequences
-    """Their token ids, as the engine gets them."""
-    texts: list[str]
-    """Their texts; empty where the source holds token ids."""
-    text_pairs: list[str] | None
-    """Their second texts."""
+from assay.tokenize.sample import ParitySample, take_sample
 
 
 def check_parity(run: Run, scorer: Scorer, *, device: str) -> None:
@@ -57,7 +36,7 @@ def check_parity(run: Run, scorer: Scorer, *, device: str) -> None:
     found = read_figures(run)
     if found is None or found.get("subject") != subject:
         began = time.perf_counter()
-        sample = take_sample(run, scorer, num_documents)
+        sample = take_sample(run.manifest, scorer.encoder, num_documents)
         report = measure(run, scorer.engine, sample.sequences, device=device)
         tokens = compare_sample(run, scorer.encoder, sample)
         found = {
@@ -69,7 +48,7 @@ def check_parity(run: Run, scorer: Scorer, *, device: str) -> None:
             "engine": scorer.engine.description(),
             "subject": subject,
         }
-        run.store.replace(PARITY_PATH, json.dumps(found, indent=1).encode())
+        write_figures(run, found)
     refuse_failed(found, run.url)
 
 
@@ -84,17 +63,6 @@ def subject_of(run: Run, engine: Engine, device: str) -> dict[str, Any]:
         "deterministic": engine.deterministic,
         **circumstances(devices.parse_device(device)),
     }
-
-
-def read_figures(run: Run) -> dict[str, Any] | None:
-    """What `parity.json` says; None where there is none, or nothing that can be read."""
-    if run.store.info(PARITY_PATH) is None:
-        return None
-    try:
-        found = json.loads(run.store.read_bytes(PARITY_PATH))
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def compare_sample(run: Run, encoder: Encoder, sample: ParitySample) -> Compared:
@@ -118,60 +86,6 @@ def measure(run: Run, engine: Engine, sample: Sequences, *, device: str) -> Pari
         task=settings.task,
         tolerance=tolerance,
     )
-
-
-def take_sample(run: Run, scorer: Scorer, num_documents: int) -> ParitySample:
-    """The first rows of some units spread over the corpus, about `num_documents` in all.
-
-    Reads with a reader of its own: the run's is at work on the first unit meanwhile.
-    """
-    units = [unit for unit in run.manifest.units() if unit.num_rows]
-    picked = (
-        [units[k] for k in sorted({round(k) for k in np.linspace(0, len(units) - 1, SAMPLED_UNITS)})]
-        if units
-        else []
-    )
-    each = -(-num_documents // max(len(picked), 1))
-    flat, lengths, starts = [], [], []
-    texts: list[str] = []
-    pairs: list[str] = []
-    with RowReader(run.manifest.source_columns()) as reader:
-        for unit in picked:
-            stop = min(unit.stop, unit.start + each)
-            head = Unit(source=unit.source, source_name=unit.source_name, start=unit.start, stop=stop)
-            rows = list(read_unit(run.manifest, reader, head))
-            for batch in rows:
-                lefts, rights = usable_texts(batch)
-                texts += lefts
-                pairs += rights
-            for chunk in chunks(rows, scorer.encoder, max_tokens=scorer.max_tokens):
-                sequences = scorer.views.expand(chunk.tokens.rows).sequences
-                flat.append(sequences.flat_ids)
-                lengths.append(np.diff(sequences.offsets))
-                second = sequences.second_starts
-                starts.append(np.zeros(sequences.num_sequences, dtype=np.int32) if second is None else second)
-    if not flat:
-        none = Sequences(flat_ids=np.empty(0, dtype=np.int32), offsets=np.zeros(1, dtype=np.int64))
-        return ParitySample(sequences=none, texts=[], text_pairs=None)
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
-    second_starts = np.concatenate(starts)
-    sequences = Sequences(
-        flat_ids=np.concatenate(flat),
-        offsets=offsets,
-        second_starts=second_starts if second_starts.any() else None,
-    )
-    return ParitySample(sequences=sequences, texts=texts, text_pairs=pairs or None)
-
-
-def usable_texts(rows: SourceRows) -> tuple[list[str], list[str]]:
-    """The texts of rows without errors, and their second texts; both empty for stored ids."""
-    if rows.texts is None:
-        return [], []
-    first = rows.texts.to_pylist()
-    if rows.text_pairs is None:
-        return [text for text in first if text is not None], []
-    both = [pair for pair in zip(first, rows.text_pairs.to_pylist(), strict=True) if None not in pair]
-    return [left for left, _ in both], [right for _, right in both]
 
 
 def refuse_failed(found: dict[str, Any], where: str) -> None:

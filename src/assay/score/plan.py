@@ -1,6 +1,6 @@
 """Settings, bundle and sources to the manifest of a scoring run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from assay._version import __version__
@@ -9,6 +9,7 @@ from assay.bundle.load import load_bundle
 from assay.bundle.texts import refuse_other_texts
 from assay.data.finding import find_sources
 from assay.data.sources import Columns, Source
+from assay.engine.expected import FAKE_TOKENS_PER_SECOND, expected_tokens_per_second
 from assay.engine.precision import Computed
 from assay.errors import RefusedError, UsageError
 from assay.runs.cut import cut_sources, id_field
@@ -26,10 +27,6 @@ from assay.tokenize.plan import (
     holds_pairs,
     other_lengths,
 )
-
-FLOPS_PER_SECOND = {"cpu": 4e10, "cuda": 2e14}
-"""What a device is expected to do, a process each; only sizes units."""
-FAKE_TOKENS_PER_SECOND = 1e8
 
 
 def plan_score(settings: ScoreSettings, placement: Placement, precision: Computed) -> tuple[Manifest, Bundle]:
@@ -80,7 +77,11 @@ def plan_score(settings: ScoreSettings, placement: Placement, precision: Compute
         unit_rows=settings.unit_rows,
         limit_rows=settings.limit_rows,
         max_length=tokens.max_length,
-        tokens_per_second=_tokens_per_second(settings, bundle, placement),
+        tokens_per_second=FAKE_TOKENS_PER_SECOND
+        if settings.engine == "fake"
+        else expected_tokens_per_second(
+            bundle.checkpoint.config, kind=placement.kind, num_workers=placement.num_workers
+        ),
     )
     manifest = new_manifest(
         kind=SCORE,
@@ -185,22 +186,3 @@ def _refuse_other_tokens(settings: ScoreSettings, bundle: Bundle, tokens: Tokeni
                 f"leave {flag} out, or tokenize again"
             )
             raise UsageError(msg)
-
-
-def _tokens_per_second(settings: ScoreSettings, bundle: Bundle, placement: Placement) -> float:
-    """What one worker is expected to do: two operations a weight and token."""
-    if settings.engine == "fake":
-        return FAKE_TOKENS_PER_SECOND
-    config = bundle.checkpoint.config
-    hidden = _size(config, ("hidden_size", "dim", "d_model"), 768)
-    inner = _size(config, ("intermediate_size", "hidden_dim", "encoder_ffn_dim"), 4 * hidden)
-    layers = _size(config, ("num_hidden_layers", "n_layers", "encoder_layers"), 12)
-    operations = 2.0 * layers * (4 * hidden * hidden + 2 * hidden * inner)
-    share = placement.num_workers if placement.kind == "cpu" else 1
-    return FLOPS_PER_SECOND[placement.kind] / share / operations
-
-
-def _size(config: Mapping[str, object], names: tuple[str, ...], otherwise: int) -> int:
-    """The first of these sizes that the config gives; one below 1 tells nothing about the work."""
-    found = (config.get(name) for name in names)
-    return next((size for size in found if isinstance(size, int) and size > 0), otherwise)

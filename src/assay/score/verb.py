@@ -1,19 +1,18 @@
 """`assay score`: plan the run, create it or join it, drive its workers until every unit is published."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from assay import machine
 from assay.bundle.bundle import Bundle
 from assay.data.duplicates import count_duplicate_ids
 from assay.data.sources import SOURCE_ROW
-from assay.engine.precision import Computed, Target, auto_precision, common_target, refuse_missing
+from assay.embed.place import Place, place
+from assay.engine.precision import Computed
 from assay.errors import InputError, RefusedError
 from assay.runs.drive import drive_run
 from assay.runs.driver import Outcome
 from assay.runs.manifest import Manifest
-from assay.runs.placement import Placement, place_processes, place_workers, static_place
-from assay.runs.run import find_run
+from assay.runs.placement import Placement, place_processes, static_place
 from assay.score.kind import SCORE
 from assay.score.plan import other_lengths_of, plan_score
 from assay.score.settings import ScoreSettings
@@ -31,18 +30,6 @@ class ScoreResult:
     """What its numbers are computed in."""
     outcome: Outcome | None
     """None for a dry run."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """Where the workers of this machine go, and what the run is planned for."""
-
-    placement: Placement
-    planned: Placement
-    """The same, or what `plan_for` asks for: units are sized for it."""
-    precision: Computed
-    note: str | None
-    """A sentence where the run's precision is one that this machine would not choose."""
 
 
 def score(
@@ -85,7 +72,7 @@ def score(
             on_message=on_message,
         )
     except RefusedError:
-        if place(settings).precision == here.precision:
+        if place(settings, SCORE).precision == here.precision:
             raise
         # another machine, where `auto` means something else, created the run in the meantime
         return score(settings, on_progress=on_progress, on_message=on_message)
@@ -100,22 +87,8 @@ def score(
 
 def plan_here(settings: ScoreSettings) -> tuple[Manifest, Bundle, Place]:
     """The manifest of the run as this machine plans it, its bundle, and where the workers of this machine go."""
-    here = place(settings)
+    here = place(settings, SCORE)
     return *plan_score(settings, here.planned, here.precision), here
-
-
-def place(settings: ScoreSettings) -> Place:
-    """The workers of this machine, and the precision of the run: as asked, as it was planned, or what suits."""
-    targets = [] if settings.engine == "fake" else find_gpus()
-    placement = planned = place_workers(
-        settings.devices, num_gpus=len(targets), num_threads=settings.num_threads
-    )
-    target = common_target(targets[: placement.num_workers] or [Target(kind="cpu")])
-    if settings.plan_for not in {None, placement.kind}:
-        planned = replace(placement, kind=settings.plan_for, num_workers=1)
-        target = Target(kind=settings.plan_for)
-    precision, note = choose_precision(settings, target)
-    return Place(placement=placement, planned=planned, precision=precision, note=note)
 
 
 def _refuse_duplicate_ids(manifest: Manifest) -> None:
@@ -128,27 +101,3 @@ def _refuse_duplicate_ids(manifest: Manifest) -> None:
             "--unique-ids refuses that; fix the ids, or leave --unique-ids out"
         )
         raise InputError(msg)
-
-
-def find_gpus() -> list[Target]:
-    """The GPUs that torch can use; torch is imported only where a driver is there."""
-    if not machine.has_gpu_driver():
-        return []
-    from assay.engine import devices
-
-    found = (devices.parse_device(device.name) for device in devices.available_devices())
-    return [devices.target_of(device) for device in found if device.type == "cuda"]
-
-
-def choose_precision(settings: ScoreSettings, target: Target) -> tuple[Computed, str | None]:
-    """The precision of the run, and a sentence where `auto` takes over one that this machine would not choose."""
-    if settings.precision != "auto":
-        refuse_missing(settings.precision, target)
-        return settings.precision, None
-    run = find_run(settings.run)
-    if run is None or run.manifest.kind != "score":
-        return auto_precision(target), None
-    planned = run.manifest.read(SCORE)[0].precision
-    if planned == auto_precision(target):
-        return planned, None
-    return planned, f"the run is in {planned}, as it was planned; auto would be {auto_precision(target)} here"

@@ -1,40 +1,19 @@
-"""How a unit becomes a part: rows -> chunks of token ids -> logits -> scores, the rows of the part.
+"""How a unit becomes a part of scores; `embed.engine_work` has the steps, `Scorer` what is made of logits."""
 
-    prepare   reads and tokenizes                        before the engine is loaded, and ahead of it
-    compute   runs the engine                            all that the device waits for
-    finish    decides; its caller writes and publishes   beside the next chunk on the device
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-Imports no torch: a worker reads its first unit while the engine and its libraries are loaded.
-"""
-
-from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
-
-from assay.data.ids import shown_ids
-from assay.data.reading import RowReader
-from assay.data.rows import SourceRows
-from assay.engine.sequences import Stopped
-from assay.errors import InputError
+from assay.embed.engine_work import EngineWork
 from assay.runs.manifest import Manifest
-from assay.runs.pipeline import StopRequestedError
-from assay.runs.plan import Unit
-from assay.score.chunks import CHUNK_ROWS, Chunk, ChunkRows, chunks, max_row_tokens
 from assay.score.kind import SCORE
-from assay.telemetry import Counters
 from assay.tokenize.encode import Encoder
 
 if TYPE_CHECKING:
-    from assay.score.scorer import ForwardedChunk, ScoredChunk, Scorer
-
-TEXT_BATCH_ROWS = 2_048
-EXAMPLES_PER_ERROR = 5
+    from assay.score.scorer import Scorer
 
 
-class ScoreWork:
-    """Scores the units of a run. `prepare`, `compute` and `finish` may run in three threads."""
+class ScoreWork(EngineWork):
+    """Scores the units of a run."""
 
     def __init__(
         self,
@@ -44,103 +23,6 @@ class ScoreWork:
         *,
         worker: str = "",
     ) -> None:
-        """Work for the run of `manifest`; `worker` names this process in the parts' footers.
-
-        `load_scorer` is called by `load`; all but `prepare` waits for that.
-        """
-        self.counters = Counters()
-        self._manifest = manifest
+        """Work for the run of `manifest`; `worker` names this process in the parts' footers."""
         _, settings = manifest.read(SCORE)
-        self._strict = settings.strict
-        self._encoder = encoder
-        self._load_scorer = load_scorer
-        self._loaded: Scorer | None = None
-        self._worker = worker
-        self._schema = manifest.arrow_schema()
-        self._reader = RowReader(manifest.source_columns())
-        self._stats: Counter[str] = Counter()
-        self._chunk_rows = ChunkRows()
-        self._errors: dict[str, dict[str, Any]] = {}
-
-    def load(self) -> str:
-        """Load the engine and put it to the test; returns its description."""
-        self._loaded = self._load_scorer()
-        return self._loaded.engine.description()
-
-    def prepare(self, unit: Unit) -> Iterator[Chunk]:
-        """The unit's rows as token ids, in order, a chunk at a time."""
-        rows = read_unit(self._manifest, self._reader, unit)
-        return chunks(
-            rows, self._encoder, max_tokens=max_row_tokens(self._encoder), chunk_rows=self._chunk_rows
-        )
-
-    def compute(self, chunk: Chunk) -> "ForwardedChunk":
-        """The logits of a chunk."""
-        try:
-            return self._scorer().forward(chunk)
-        except Stopped:
-            raise StopRequestedError from None
-
-    def finish(self, unit: Unit, computed: "Iterator[ForwardedChunk]") -> Iterator[pa.RecordBatch]:
-        """The rows of the unit's part, in source order."""
-        self._stats.clear()
-        self._errors = {}
-        for forwarded in computed:
-            chunk, scored = forwarded.chunk, self._scorer().decide(forwarded)
-            if scored.errors and self._strict:
-                _refuse(unit, chunk, scored.errors)
-            self._count(chunk, scored)
-            columns = {self._schema.names[0]: chunk.ids, **scored.columns}
-            yield pa.RecordBatch.from_arrays(
-                [columns[name] for name in self._schema.names], schema=self._schema
-            )
-
-    @property
-    def rows_in(self) -> int:
-        """Rows of the unit just finished that were read."""
-        return self._stats["num_rows"]
-
-    def stats(self) -> dict[str, Any]:
-        """Figures of the unit just finished, for the part's footer."""
-        return {**self._stats, "errors": self._errors, "worker": self._worker}
-
-    def _scorer(self) -> "Scorer":
-        assert self._loaded is not None, "load() comes before compute()"
-        return self._loaded
-
-    def _count(self, chunk: Chunk, scored: "ScoredChunk") -> None:
-        cost = scored.stats
-        self._stats["num_rows"] += chunk.num_rows
-        self._stats["num_tokens"] += int(chunk.tokens.offsets[-1] - chunk.tokens.offsets[0])
-        self._stats["forward_tokens"] += cost.num_forward_tokens
-        self._stats["padded_tokens"] += cost.num_padded_tokens
-        self._stats["duplicate_rows"] += cost.num_duplicates
-        self._stats["truncated_rows"] += int(chunk.tokens.truncated.sum())
-        self._stats["error_rows"] += len(scored.errors)
-        self._stats["device_milliseconds"] += round(cost.forward_seconds * 1000)
-        for row, code in scored.errors.items():
-            entry = self._errors.setdefault(code, {"count": 0, "examples": []})
-            entry["count"] += 1
-            if len(entry["examples"]) < EXAMPLES_PER_ERROR:
-                entry["examples"] += shown_ids(chunk.ids.slice(row, 1))
-        self.counters.rows += chunk.num_rows
-        self.counters.tokens += cost.num_forward_tokens
-        self.counters.padded_tokens += cost.num_forward_tokens + cost.num_padded_tokens
-        self.counters.error_rows += len(scored.errors)
-        self.counters.duplicate_rows += cost.num_duplicates
-        self.counters.device_seconds += cost.forward_seconds
-
-
-def read_unit(manifest: Manifest, reader: RowReader, unit: Unit) -> Iterator[SourceRows]:
-    """The rows of a unit, in batches of a size that suits what is done to them."""
-    batch_rows = CHUNK_ROWS if manifest.source_columns().input_ids else TEXT_BATCH_ROWS
-    return reader.read(manifest.source(unit.source), unit.start, unit.stop, batch_rows=batch_rows)
-
-
-def _refuse(unit: Unit, chunk: Chunk, errors: dict[int, str]) -> None:
-    row, code = min(errors.items())
-    msg = (
-        f"row {chunk.start + row} of source {unit.source_name} is bad ({code}); --strict stops here; "
-        "with another --run fix the row, or leave --strict out to give it an error code"
-    )
-    raise InputError(msg)
+        super().__init__(manifest, encoder, load_scorer, strict=settings.strict, worker=worker)

@@ -8,6 +8,7 @@ import pyarrow as pa
 from assay import machine
 from assay._version import __version__
 from assay.bundle.bundle import Bundle
+from assay.bundle.embedder import Embedder
 from assay.bundle.load import load_bundle
 from assay.bundle.texts import refuse_other_texts
 from assay.data.finding import find_sources
@@ -26,7 +27,7 @@ SECOND_START = "second_start"
 """Column of a token part of pairs: where token type 1 begins."""
 
 
-def choose_max_length(bundle: Bundle, asked: int | None) -> int:
+def choose_max_length(bundle: Bundle | Embedder, asked: int | None) -> int:
     """The limit on a document's tokens: as asked, else what the model was trained for.
 
     Raises UsageError for more than the model can take.

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from assay.embed import place as module
+from assay.embed.place import place
 from assay.engine import devices
 from assay.engine.precision import Target, auto_precision, auto_training_precision, common_target
 from assay.errors import UsageError
-from assay.score import verb
+from assay.score.kind import SCORE
 from assay.score.settings import ScoreSettings
 
 CPU = Target(kind="cpu")
@@ -45,32 +47,32 @@ def test_each_card_is_asked_for_itself(monkeypatch, capability, has_bf16):
 @pytest.mark.parametrize("cards", [[NEW, NEW], [NEW, OLD], [OLD]])
 def test_what_is_planned_is_what_a_worker_would_choose(monkeypatch, cards):
     """The plan of a run and an engine that is loaded with `auto` agree on cards with and without bf16."""
-    monkeypatch.setattr(verb, "find_gpus", lambda: cards)
+    monkeypatch.setattr(module, "find_gpus", lambda: cards)
     monkeypatch.setattr(devices, "target_of", lambda device: common_target(cards))
-    planned = verb.place(ScoreSettings(sources=("a",), bundle="b", run="/nowhere/run"))
+    planned = place(ScoreSettings(sources=("a",), bundle="b", run="/nowhere/run"), SCORE)
     assert planned.placement.kind == "cuda"
     assert planned.precision == devices.parse_precision("auto", torch.device("cuda:0"))
 
 
 def test_bf16_by_name_is_refused_where_there_is_none(monkeypatch):
     """A card that would emulate it is told of before anything is loaded, with the way out; fp16 is taken."""
-    monkeypatch.setattr(verb, "find_gpus", lambda: [OLD])
+    monkeypatch.setattr(module, "find_gpus", lambda: [OLD])
     monkeypatch.setattr(devices, "target_of", lambda device: OLD)
     gpu = torch.device("cuda:0")
     asked = {
         name: ScoreSettings(sources=("a",), bundle="b", run="/nowhere/run", precision=name)
         for name in ("bf16", "fp16")
     }
-    for refuse in (lambda: verb.place(asked["bf16"]), lambda: devices.parse_precision("bf16", gpu)):
+    for refuse in (lambda: place(asked["bf16"], SCORE), lambda: devices.parse_precision("bf16", gpu)):
         with pytest.raises(UsageError, match=r"precision bf16; the GPU has none .*; use auto, fp16 or fp32"):
             refuse()
-    assert verb.place(asked["fp16"]).precision == devices.parse_precision("fp16", gpu) == "fp16"
+    assert place(asked["fp16"], SCORE).precision == devices.parse_precision("fp16", gpu) == "fp16"
 
 
 def test_only_the_cards_in_use_decide(monkeypatch):
     """An old card that no worker runs on leaves the run in bf16."""
-    monkeypatch.setattr(verb, "find_gpus", lambda: [NEW, OLD])
-    planned = verb.place(ScoreSettings(sources=("a",), bundle="b", run="/nowhere/run", devices="1"))
+    monkeypatch.setattr(module, "find_gpus", lambda: [NEW, OLD])
+    planned = place(ScoreSettings(sources=("a",), bundle="b", run="/nowhere/run", devices="1"), SCORE)
     assert planned.precision == "bf16"
 
 
@@ -88,11 +90,11 @@ def test_only_the_cards_in_use_decide(monkeypatch):
 )
 def test_planning_for_other_machines(monkeypatch, cards, plan_for, precision, computed):
     """`plan_for` plans for the device named, whatever is here; workers here go where this machine has room."""
-    monkeypatch.setattr(verb, "find_gpus", lambda: cards)
+    monkeypatch.setattr(module, "find_gpus", lambda: cards)
     settings = ScoreSettings(
         sources=("a",), bundle="b", run="/nowhere/run", plan_for=plan_for, precision=precision
     )
-    planned = verb.place(settings)
+    planned = place(settings, SCORE)
     here = "cuda" if cards else "cpu"
     assert planned.precision == computed
     assert planned.placement.kind == here

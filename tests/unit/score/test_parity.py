@@ -11,10 +11,11 @@ from support.scoring import make_classifier, make_texts, open_work, read_parts, 
 
 from assay.engine import load
 from assay.errors import CheckError
+from assay.runs.figures import PARITY_PATH
 from assay.runs.run import create_or_join
-from assay.score.parity import PARITY_PATH, take_sample
 from assay.score.settings import ScoreSettings
 from assay.score.verb import plan_here
+from assay.tokenize.sample import take_sample
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -198,13 +199,13 @@ def test_the_sample_is_of_the_whole_corpus(folder, tmp_path):
     """The sample's documents come from units spread over the corpus, its windows and all, none of them empty."""
     run = plan(folder, tmp_path / "run")
     work, _ = open_work(run)
-    scorer = work._scorer()
-    sample = take_sample(run, scorer, 10).sequences
+    scorer = work._finisher()
+    sample = take_sample(run.manifest, scorer.encoder, 10).sequences
     units = run.manifest.units()
     assert len(units) == 7
     assert 7 <= sample.num_sequences <= 14
     assert np.diff(sample.offsets).min() >= 1
-    nothing = take_sample(run, scorer, 0).sequences
+    nothing = take_sample(run.manifest, scorer.encoder, 0).sequences
     assert nothing.num_sequences == 0
 
 

@@ -12,15 +12,16 @@ from support.models import change_json
 from assay.bundle.calibration import save_calibration
 from assay.bundle.load import load_bundle
 from assay.data.rows import SourceRows
+from assay.embed.forward import NOT_FINITE
 from assay.engine.fake import FakeEngine
 from assay.engine.sequences import Stopped
 from assay.errors import InputError
 from assay.outcome.calibration import Calibration, Steps
 from assay.outcome.maps import apply_calibration
-from assay.score.chunks import to_chunk
 from assay.score.schema import score_fields
-from assay.score.scorer import NOT_FINITE, Scorer
+from assay.score.scorer import Scorer
 from assay.tasks import Task
+from assay.tokenize.chunks import to_chunk
 from assay.tokenize.encode import Encoder
 
 
@@ -113,10 +114,10 @@ def test_deciding_waits_for_no_forward_pass(on_long, folder):
     scorer, encoder = make_scorer(folder, OddEngine(float("nan")), on_long=on_long)
     chunks = [chunk_of(lists, encoder) for lists in ([[2, 7, 3], []], [[2, 9, 3], [2, 8, 3], [2, 6, 3]])]
     ahead = [scorer.forward(chunk) for chunk in chunks]
-    decided = [scorer.decide(forwarded) for forwarded in ahead]
+    decided = [scorer.finish(forwarded) for forwarded in ahead]
     assert [one.columns for one in decided] == [scorer.score(chunk).columns for chunk in chunks]
     assert decided[1].errors == {0: NOT_FINITE}
-    assert scorer.decide(ahead[1]).columns == decided[1].columns
+    assert scorer.finish(ahead[1]).columns == decided[1].columns
 
 
 def test_duplicates(folder):
@@ -220,7 +221,7 @@ def test_every_method_is_applied(folder, tmp_path, calibration):
     plain, encoder = make_scorer(folder)
     calibrated, _ = make_scorer(copy)
     chunk = chunk_of([[2, 7, 3], [2, 8, 8, 3], [2, 20, 3]], encoder)
-    expected = apply_calibration(plain.forward(chunk).logits_SC, calibration, Task.SINGLE_LABEL)[:, 1]
+    expected = apply_calibration(plain.forward(chunk).outputs_SC, calibration, Task.SINGLE_LABEL)[:, 1]
     columns = calibrated.score(chunk).columns
     np.testing.assert_allclose(columns["prob_spam"].to_numpy(), expected, rtol=1e-6)
     least = calibration.threshold or 0.5

@@ -19,12 +19,12 @@ from assay.runs.pipeline import StopRequestedError, run_unit
 from assay.runs.run import FOOTER_STATS, create_or_join, part_path
 from assay.runs.verify import verify
 from assay.score.merge.merge import merge
-from assay.score.parity import take_sample
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings
 from assay.score.verb import plan_here
 from assay.score.worker import open_score_work
 from assay.tokenize.encode import Encoder
+from assay.tokenize.sample import take_sample
 
 NUM_ROWS = 60
 UNIT_ROWS = 17
@@ -94,7 +94,7 @@ def expected(bundle, texts, tmp_path_factory):
     encoder = Encoder.from_bundle(bundle, max_length=64, on_long="truncate")
     scorer = Scorer(load_bundle(bundle), FakeEngine(output_shape=(2,)), encoder)
     from assay.data.rows import SourceRows
-    from assay.score.chunks import to_chunk
+    from assay.tokenize.chunks import to_chunk
 
     rows = SourceRows(start=0, num_rows=len(texts), texts=pa.array(texts, pa.large_string()))
     columns = scorer.score(to_chunk(rows, encoder, max_tokens=64)).columns
@@ -408,19 +408,18 @@ def test_a_unit_that_is_stopped_publishes_nothing(bundle, texts, tmp_path):
 
 def test_the_gate_reads_beside_the_first_unit(bundle, texts, tmp_path, monkeypatch):
     """The parity sample is read while a unit is, from the same source; neither notices the other."""
-    monkeypatch.setattr("assay.score.work.TEXT_BATCH_ROWS", 5)
-    monkeypatch.setattr("assay.score.chunks.FIRST_CHUNK_ROWS", 5)
+    monkeypatch.setattr("assay.tokenize.chunks.TEXT_BATCH_ROWS", 5)
+    monkeypatch.setattr("assay.tokenize.chunks.FIRST_CHUNK_ROWS", 5)
     pq.write_table(table_of(texts), tmp_path / "data.parquet", row_group_size=30)
     run = plan(tmp_path / "data.parquet", bundle, tmp_path / "run")
     encoder = Encoder.from_bundle(bundle, max_length=64, on_long="truncate")
-    scorer = Scorer(load_bundle(bundle), FakeEngine(output_shape=(2,)), encoder)
     unit = run.manifest.units()[0]
     alone = [chunk.ids.to_pylist() for chunk in open_work(run).prepare(unit)]
-    expected = take_sample(run, scorer, 20).sequences
+    expected = take_sample(run.manifest, encoder, 20).sequences
     read = []
     for chunk in open_work(run).prepare(unit):
         read.append(chunk.ids.to_pylist())
-        sample = take_sample(run, scorer, 20).sequences
+        sample = take_sample(run.manifest, encoder, 20).sequences
         assert sample.flat_ids.tolist() == expected.flat_ids.tolist()
     assert read == alone
     assert len(read) > 1

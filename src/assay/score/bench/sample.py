@@ -12,8 +12,8 @@ from assay.data.sources import Source
 from assay.engine.sequences import Sequences
 from assay.errors import InputError
 from assay.runs.manifest import Manifest
-from assay.score.chunks import Chunk, join, to_chunk
 from assay.score.scorer import Scorer
+from assay.tokenize.chunks import Chunk, join, to_chunk
 from assay.tokenize.encode import Encoder
 
 SLICES = 8
@@ -47,7 +47,7 @@ def take_sample(manifest: Manifest, scorer: Scorer, encoder: Encoder, *, num_doc
     for source, start, stop in spread(sources, num_documents):
         batches += read_rows(source, manifest.source_columns(), start, stop)
     began = time.perf_counter()
-    held: list[Chunk] = [to_chunk(rows, encoder, max_tokens=scorer.max_tokens) for rows in batches]
+    held: list[Chunk] = [to_chunk(rows, encoder, max_tokens=scorer.forwarder.max_tokens) for rows in batches]
     seconds = time.perf_counter() - began
     num_rows = sum(rows.num_rows for rows in batches)
     if not held or not any(len(chunk.tokens.flat_ids) for chunk in held):
@@ -57,7 +57,7 @@ def take_sample(manifest: Manifest, scorer: Scorer, encoder: Encoder, *, num_doc
         )
         raise InputError(msg)
     chunk = join(held)
-    expanded = scorer.views.expand(chunk.tokens.rows)
+    expanded = scorer.forwarder.views.expand(chunk.tokens.rows)
     sequences, rows_of = expanded.sequences, expanded.row_S
     stored = batches[0].input_ids is not None
     usable = len(np.unique(rows_of))

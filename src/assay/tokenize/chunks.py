@@ -15,11 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assay.data.ahead import ahead
+from assay.data.reading import RowReader
 from assay.data.rows import SourceRows
+from assay.runs.manifest import Manifest
+from assay.runs.plan import Unit
 from assay.tokenize.encode import Encoder
 from assay.tokenize.settings import WINDOWS
 from assay.tokenize.tokens import TOO_LONG, TokenIds, Tokens
 
+TEXT_BATCH_ROWS = 2_048
 CHUNK_ROWS = 65_536
 FIRST_CHUNK_ROWS = 4_096
 CHUNK_TOKENS = 32 << 20
@@ -54,12 +58,13 @@ def max_row_tokens(encoder: Encoder) -> int | None:
 class ChunkRows:
     """How many rows the next chunk has: few at first, so that the device soon has something to do."""
 
-    def __init__(self) -> None:
-        self.value = FIRST_CHUNK_ROWS
+    def __init__(self, most: int = CHUNK_ROWS) -> None:
+        self.value = min(FIRST_CHUNK_ROWS, most)
+        self._most = most
 
     def grow(self) -> None:
         """A quarter more, up to what a chunk may have: preparing it should not outlast the chunk before."""
-        self.value = min(CHUNK_ROWS, self.value + self.value // 4)
+        self.value = min(self._most, self.value + self.value // 4)
 
 
 def chunks(
@@ -87,6 +92,12 @@ def chunks(
                 chunk_rows.grow()
     if held:
         yield join(held)
+
+
+def read_unit(manifest: Manifest, reader: RowReader, unit: Unit) -> Iterator[SourceRows]:
+    """The rows of a unit, in batches of a size that suits what is done to them."""
+    batch_rows = CHUNK_ROWS if manifest.source_columns().input_ids else TEXT_BATCH_ROWS
+    return reader.read(manifest.source(unit.source), unit.start, unit.stop, batch_rows=batch_rows)
 
 
 def to_chunk(rows: SourceRows, encoder: Encoder, *, max_tokens: int | None) -> Chunk:

@@ -6,8 +6,8 @@ import pytest
 from support.bundles import write_bundle
 
 from assay.data.rows import SourceRows
-from assay.score import chunks as module
-from assay.score.chunks import NO_IDS, chunks, stored_tokens, to_chunk
+from assay.tokenize import chunks as module
+from assay.tokenize.chunks import NO_IDS, chunks, stored_tokens, to_chunk
 from assay.tokenize.encode import Encoder
 from assay.tokenize.tokens import ID_OUT_OF_RANGE, TOO_LONG
 

@@ -1,0 +1,15 @@
+"""Embedding: a run whose work is the engine, pooled. Rows in, vectors out.
+
+settings.py     what a user may set
+plan.py         settings + encoder + sources -> the run's manifest; kind.py: what that fixes
+verb.py         `assay embed`: plan, create or join the run, drive the workers
+worker.py       the process that does the work
+vectors.py      chunks of token ids -> vectors; cache.py: those that were made before
+parity.py       the gate: a sample on the fp32 reference path first
+
+What scoring shares:
+
+forward.py      chunks through an engine
+engine_work.py  a unit -> the rows of its part: prepare, compute, finish
+place.py        where the workers go, and the precision of the run
+"""

@@ -1,0 +1,139 @@
+"""How a unit becomes a part: rows -> chunks of token ids -> outputs of an engine -> the rows of the part.
+
+    prepare   reads and tokenizes                        before the engine is loaded, and ahead of it
+    compute   runs the engine                            all that the device waits for
+    finish    makes rows; its caller writes and publishes beside the next chunk on the device
+
+What is made of outputs a `Finisher` knows: scores or vectors. Imports no torch: a worker reads its first
+unit while the engine and its libraries are loaded.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from assay.data.ids import shown_ids
+from assay.data.reading import RowReader
+from assay.engine.sequences import Stopped
+from assay.errors import InputError
+from assay.runs.manifest import Manifest
+from assay.runs.pipeline import StopRequestedError
+from assay.runs.plan import Unit
+from assay.telemetry import Counters
+from assay.tokenize.chunks import CHUNK_ROWS, Chunk, ChunkRows, chunks, max_row_tokens, read_unit
+from assay.tokenize.encode import Encoder
+
+if TYPE_CHECKING:
+    from assay.embed.forward import FinishedChunk, Finisher, ForwardedChunk
+
+EXAMPLES_PER_ERROR = 5
+
+
+class EngineWork:
+    """Runs the units of a run through an engine. `prepare`, `compute` and `finish` may run in three threads."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        encoder: Encoder,
+        load: "Callable[[], Finisher]",
+        *,
+        strict: bool,
+        worker: str = "",
+        most_chunk_rows: int = CHUNK_ROWS,
+    ) -> None:
+        """Work for the run of `manifest`; `worker` names this process in the parts' footers.
+
+        `load` is called by the work's own; all but `prepare` waits for that. `strict` stops at a bad row.
+        """
+        self.counters = Counters()
+        self._manifest = manifest
+        self._strict = strict
+        self._encoder = encoder
+        self._load = load
+        self._loaded: Finisher | None = None
+        self._worker = worker
+        self._schema = manifest.arrow_schema()
+        self._reader = RowReader(manifest.source_columns())
+        self._stats: Counter[str] = Counter()
+        self._chunk_rows = ChunkRows(most_chunk_rows)
+        self._errors: dict[str, dict[str, Any]] = {}
+
+    def load(self) -> str:
+        """Load the engine and put it to the test; returns its description."""
+        self._loaded = self._load()
+        return self._loaded.engine.description()
+
+    def prepare(self, unit: Unit) -> Iterator[Chunk]:
+        """The unit's rows as token ids, in order, a chunk at a time."""
+        rows = read_unit(self._manifest, self._reader, unit)
+        return chunks(
+            rows, self._encoder, max_tokens=max_row_tokens(self._encoder), chunk_rows=self._chunk_rows
+        )
+
+    def compute(self, chunk: Chunk) -> "ForwardedChunk":
+        """The outputs of a chunk."""
+        try:
+            return self._finisher().forward(chunk)
+        except Stopped:
+            raise StopRequestedError from None
+
+    def finish(self, unit: Unit, computed: "Iterator[ForwardedChunk]") -> Iterator[pa.RecordBatch]:
+        """The rows of the unit's part, in source order."""
+        self._stats.clear()
+        self._errors = {}
+        for forwarded in computed:
+            chunk, finished = forwarded.chunk, self._finisher().finish(forwarded)
+            if finished.errors and self._strict:
+                _refuse(unit, chunk, finished.errors)
+            self._count(chunk, finished)
+            columns = {self._schema.names[0]: chunk.ids, **finished.columns}
+            yield pa.RecordBatch.from_arrays(
+                [columns[name] for name in self._schema.names], schema=self._schema
+            )
+
+    @property
+    def rows_in(self) -> int:
+        """Rows of the unit just finished that were read."""
+        return self._stats["num_rows"]
+
+    def stats(self) -> dict[str, Any]:
+        """Figures of the unit just finished, for the part's footer."""
+        return {**self._stats, "errors": self._errors, "worker": self._worker}
+
+    def _finisher(self) -> "Finisher":
+        assert self._loaded is not None, "load() comes before compute()"
+        return self._loaded
+
+    def _count(self, chunk: Chunk, finished: "FinishedChunk") -> None:
+        cost = finished.stats
+        self._stats["num_rows"] += chunk.num_rows
+        self._stats["num_tokens"] += int(chunk.tokens.offsets[-1] - chunk.tokens.offsets[0])
+        self._stats["forward_tokens"] += cost.num_forward_tokens
+        self._stats["padded_tokens"] += cost.num_padded_tokens
+        self._stats["duplicate_rows"] += cost.num_duplicates
+        self._stats["truncated_rows"] += int(chunk.tokens.truncated.sum())
+        self._stats["error_rows"] += len(finished.errors)
+        self._stats["device_milliseconds"] += round(cost.forward_seconds * 1000)
+        for row, code in finished.errors.items():
+            entry = self._errors.setdefault(code, {"count": 0, "examples": []})
+            entry["count"] += 1
+            if len(entry["examples"]) < EXAMPLES_PER_ERROR:
+                entry["examples"] += shown_ids(chunk.ids.slice(row, 1))
+        self.counters.rows += chunk.num_rows
+        self.counters.tokens += cost.num_forward_tokens
+        self.counters.padded_tokens += cost.num_forward_tokens + cost.num_padded_tokens
+        self.counters.error_rows += len(finished.errors)
+        self.counters.duplicate_rows += cost.num_duplicates
+        self.counters.device_seconds += cost.forward_seconds
+
+
+def _refuse(unit: Unit, chunk: Chunk, errors: dict[int, str]) -> None:
+    row, code = min(errors.items())
+    msg = (
+        f"row {chunk.start + row} of source {unit.source_name} is bad ({code}); --strict stops here; "
+        "with another --run fix the row, or leave --strict out to give it an error code"
+    )
+    raise InputError(msg)

@@ -1,0 +1,92 @@
+"""Chunks of token ids to vectors: the one path that runs and tests share.
+
+Axes: N rows of a chunk, S sequences (views of rows), D dimensions.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from assay.embed.forward import (
+    FinishedChunk,
+    ForwardedChunk,
+    Forwarder,
+    RunSequences,
+    row_columns,
+    with_not_finite,
+)
+from assay.embed.kind import VectorType
+from assay.embed.plan import EMBEDDING
+from assay.engine.engine import Engine
+from assay.tokenize.chunks import Chunk
+
+_LEAST_LENGTH = 1e-12
+"""A shorter vector stays as it is: it has no direction."""
+
+
+class Vectors:
+    """Makes the rows of an embed run."""
+
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        *,
+        normalized: bool,
+        dtype: VectorType = "float32",
+        cached: Callable[[Forwarder], RunSequences] | None = None,
+    ) -> None:
+        """Vectors of an engine whose head normalises them as `normalized` says.
+
+        `cached` stands between the chunks and the engine, see `cache.py`.
+        """
+        self.forwarder = forwarder
+        """Gives the vectors of chunks."""
+        self._normalized = normalized
+        self._type = np.dtype(dtype)
+        self._run = None if cached is None else cached(forwarder)
+
+    @property
+    def engine(self) -> Engine:
+        """Gives the vectors."""
+        return self.forwarder.engine
+
+    def forward(self, chunk: Chunk) -> ForwardedChunk:
+        """The vectors of a chunk's sequences; raises Stopped where it is told to stop."""
+        return self.forwarder.forward(chunk, self._run)
+
+    def vectors(self, forwarded: ForwardedChunk) -> npt.NDArray[np.float32]:
+        """The vectors [N, D] of a chunk's rows; NaN for a row without tokens or without finite numbers.
+
+        The mean of several windows is normalised again.
+        """
+        vectors_ND = self.forwarder.outputs(forwarded)
+        if not self._normalized or len(forwarded.row_S) == 0 or not forwarded.view_S.any():
+            return vectors_ND
+        lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+        return np.where(lengths_N1 < _LEAST_LENGTH, vectors_ND, vectors_ND / lengths_N1)
+
+    def finish(self, forwarded: ForwardedChunk) -> FinishedChunk:
+        """The rows of a chunk, in order, from the vectors of its sequences."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            vectors_ND = self.vectors(forwarded).astype(self._type, copy=False)
+        is_finite_N: npt.NDArray[np.bool_] = np.asarray(np.isfinite(vectors_ND).all(axis=1))
+        errors = with_not_finite(forwarded.chunk.errors, is_finite_N)
+        columns, is_bad_N = row_columns(forwarded.chunk, errors)
+        return FinishedChunk(
+            columns={**columns, EMBEDDING: vector_array(vectors_ND, is_bad_N)},
+            errors=errors,
+            stats=forwarded.stats,
+        )
+
+
+def vector_array(
+    vectors_ND: npt.NDArray[np.floating], is_bad_N: npt.NDArray[np.bool_] | None
+) -> pa.FixedSizeListArray:
+    """Vectors as an Arrow array, without a copy; null for rows that are bad."""
+    numbers = pa.array(np.ascontiguousarray(vectors_ND).reshape(-1))
+    field = pa.field("element", numbers.type, nullable=False)
+    kind = pa.list_(field, vectors_ND.shape[1])
+    mask = None if is_bad_N is None else pa.array(is_bad_N)
+    return pa.FixedSizeListArray.from_arrays(numbers, type=kind, mask=mask)

@@ -1,0 +1,155 @@
+"""The process that embeds: `python -m assay.embed.worker RUN --device cuda:0`.
+
+Everything it needs stands in the run's manifest; the driver adds only the place to work. torch and
+transformers take seconds to import, so that only `load_vectors` does.
+"""
+
+import argparse
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from assay.bundle.embedder import Embedder, load_embedder
+from assay.embed.engine_work import EngineWork
+from assay.embed.kind import EMBED
+from assay.embed.plan import make_encoder
+from assay.errors import RefusedError
+from assay.runs.protocol import Phase
+from assay.runs.run import Run, open_run
+from assay.runs.worker import Mailbox, worker_main
+from assay.telemetry import configure_logging
+from assay.tokenize.encode import Encoder
+
+if TYPE_CHECKING:
+    from assay.embed.vectors import Vectors
+    from assay.engine.engine import Engine
+
+MOST_CHUNK_ROWS = 16_384
+"""Vectors are wider than scores: some chunks of 1,024 dimensions are held at once, 64 MB each."""
+
+
+def open_embed_work(
+    run: Run,
+    *,
+    device: str,
+    num_threads: int | None,
+    should_stop: Callable[[], bool] = lambda: False,
+    say_phase: Callable[[Phase], None] = lambda _: None,
+) -> EngineWork:
+    """The work of an embed run on one device; its `load` loads the engine.
+
+    Raises RefusedError where the encoder on disk is no longer the one that the run was planned with;
+    `load` raises CheckError where the parity gate does not hold.
+    """
+    identity, settings = run.manifest.read(EMBED)
+    embedder = load_embedder(settings.bundle)
+    if (embedder.fingerprint, embedder.tokenizer_fingerprint) != (identity.bundle, identity.tokenizer):
+        msg = (
+            f"the model {embedder.path} was {identity.bundle[:12]}... when the run was planned and is "
+            f"{embedder.fingerprint[:12]}... now, or its tokenizer changed; put it back, or use another --run"
+        )
+        raise RefusedError(msg)
+    encoder = make_encoder(
+        embedder, max_length=identity.max_length, on_long=identity.on_long, stride=identity.stride
+    )
+
+    def load() -> "Vectors":
+        return load_vectors(
+            run,
+            embedder,
+            encoder,
+            device=device,
+            num_threads=num_threads,
+            should_stop=should_stop,
+            say_phase=say_phase,
+        )
+
+    return EngineWork(
+        run.manifest,
+        encoder,
+        load,
+        strict=settings.strict,
+        worker=f"{socket.gethostname()}-{os.getpid()}-{device}",
+        most_chunk_rows=MOST_CHUNK_ROWS,
+    )
+
+
+def load_vectors(
+    run: Run,
+    embedder: Embedder,
+    encoder: Encoder,
+    *,
+    device: str,
+    num_threads: int | None,
+    should_stop: Callable[[], bool],
+    say_phase: Callable[[Phase], None],
+) -> "Vectors":
+    """What makes the vectors of a run on one device, past the parity gate; takes seconds."""
+    from assay.embed.forward import Forwarder
+    from assay.embed.vectors import Vectors
+
+    identity, settings = run.manifest.read(EMBED)
+
+    def vectors(engine: "Engine") -> Vectors:
+        forwarder = Forwarder(
+            engine,
+            encoder,
+            max_batch_tokens=settings.max_batch_tokens,
+            deduplicate=settings.deduplicate,
+            should_stop=should_stop,
+        )
+        return Vectors(forwarder, normalized=identity.normalized, dtype=identity.dtype)
+
+    if identity.engine == "fake":
+        from assay.engine.fake import FakeEngine
+
+        return vectors(FakeEngine(output_shape=(settings.dimension,)))
+    from assay.embed.parity import check_parity
+    from assay.engine.load import load_engine
+    from assay.model.embedding import embedding_head
+
+    head = embedding_head(
+        embedder.checkpoint, embedder.files, pooling=identity.pooling, normalized=identity.normalized
+    )
+    engine = load_engine(
+        embedder.checkpoint,
+        device=device,
+        precision=identity.precision,
+        num_threads=num_threads,
+        packed=identity.engine != "padded",
+        deterministic=identity.deterministic,
+        head=head,
+    )
+    say_phase("parity")
+    check_parity(run, engine, encoder, head, device=device)
+    return vectors(engine)
+
+
+def main() -> int:
+    """Parse the driver's arguments and serve units until told to stop."""
+    parser = argparse.ArgumentParser(prog="assay.embed.worker", description=__doc__)
+    parser.add_argument("run")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=None)
+    arguments = parser.parse_args()
+    configure_logging()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    run = open_run(arguments.run)
+
+    def open_work(mailbox: Mailbox) -> EngineWork:
+        return open_embed_work(
+            run,
+            device=arguments.device,
+            num_threads=arguments.threads,
+            should_stop=mailbox.should_stop,
+            say_phase=mailbox.say_phase,
+        )
+
+    return worker_main(run, open_work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
