@@ -185,9 +185,11 @@ class PackedClassifier(nn.Module):
             layer.forward = MethodType(self._layer_forward(number), layer)
         weights = families.frame_weights(self._config, self._frame_tensors())
         _, pads = embedding_tables(weights)
+        pooling = weights.head.pooling
+        assert pooling != "attention", "a classifier's own head pools by first token or mean"
         self.layout = Layout(
             has_types=weights.num_token_types > 1,
-            pooling=weights.head.pooling,
+            pooling=pooling,
             pad_token_id=None if pads is None else pads.pad_token_id,
             pad_row=0 if pads is None else pads.pad_row,
         )
