@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from assay.embed.place import find_gpus
 from assay.mine.plan import plan_mine
 from assay.mine.settings import MineSettings
 from assay.runs.drive import drive_run
@@ -13,7 +14,6 @@ from assay.runs.manifest import Manifest
 from assay.runs.parts import open_part, published_parts
 from assay.runs.placement import Placement, place_processes, place_workers, static_place
 from assay.runs.run import FOOTER_STATS, Run
-from assay.score.verb import find_gpus
 from assay.telemetry import Progress, format_number_of
 
 
