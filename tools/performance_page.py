@@ -24,6 +24,7 @@ CLAIMS: Mapping[str, str] = {
     "cpu.score_vs_transformers_pipeline": "Scoring a real corpus, against the `transformers` pipeline",
     "cpu.score_vs_cross_encoder": "Scoring the same documents, against sentence-transformers with length sorting",
     "cpu.tokenize_vs_tokenizers": "Tokenizing, against the `tokenizers` library alone",
+    "cpu.clean_books_mb_per_second": "Cleaning books of headers, licences and notes",
     "cpu.train_busy_default_over_one_thread": "Training beside a busy loop a core: default threads over one thread",
     "cpu.overhead_docs_per_second_core": "Everything but the forward pass, a core",
     "cpu.overhead_vs_pyarrow_loop": "The same, against a plain pyarrow loop that reads and writes",

@@ -49,7 +49,7 @@ _OTHER_FIELD = re.compile(r"^[A-Z][A-Za-z ]{2,30}:(?:\s|$)")
 _NUMBER = re.compile(r"\[ ?(?:e-?book|e-?text)s? ?(?:#|No\.? ?)? ?(\d{1,7}) ?\]", re.IGNORECASE)
 _FIRST_LINE = re.compile(
     r"(?:\*{2,}|\b)(?:The )?Project Gutenberg(?:'s|\u2019s)?(?: (?:e-?text|e-?book))?(?: of |, | )(.{3,300}?)"
-    r"(?:,? by ([^\n*]{2,100}?))?[ \t]*(?:\*+|\n[ \t]*\n|\Z)",
+    r"(?:,?\s+by ([^\n*]{2,100}?))?[ \t]*(?:\*+|\n[ \t]*\n|\Z)",
     re.IGNORECASE | re.DOTALL,
 )
 _AND = re.compile(r",? and |\s&\s")
