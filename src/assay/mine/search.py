@@ -194,7 +194,7 @@ class FaissLook:
             num_lists = int(4 * np.sqrt(file.num_rows))
             quantizer = faiss.IndexFlatIP(file.dimension)
             self._index = faiss.IndexIVFFlat(quantizer, file.dimension, num_lists, faiss.METRIC_INNER_PRODUCT)
-            self._index.nprobe = max(8, num_lists // 32)
+            self._index.nprobe = max(16, num_lists // 16)
             drawn = np.random.default_rng(0).choice(
                 file.num_rows, min(file.num_rows, 64 * num_lists), replace=False
             )

@@ -16,7 +16,7 @@ KIND = "embed"
 VECTOR = "embedding"
 NEED_NOT_AGREE = frozenset(
     {"max_length", "on_long", "stride", "precision", "dtype", "normalised", "normalized", "normalize"}
-    | {"engine", "deterministic", "prompt"}
+    | {"deterministic", "prompt"}
 )
 """What two embed runs may have done differently and still give vectors of one space."""
 
