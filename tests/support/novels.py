@@ -8,6 +8,7 @@ from support.fake_handles import FakeHandle
 
 from assay.data.finding import find_sources
 from assay.data.sources import Columns
+from assay.prepare.chunks.work import ChunksWork
 from assay.prepare.pairs.work import PairsWork
 from assay.prepare.sketches import text_hash
 from assay.runs.driver import WorkerSpec
@@ -101,18 +102,19 @@ def chunks_run(listing, folder, *, unit_rows=3):
     return run
 
 
-class _Drawing(FakeHandle):
-    """Draws the pairs of each unit as soon as it is given."""
+class _Working(FakeHandle):
+    """Does the real work of each unit as soon as it is given."""
 
     def send(self, command):
         if not isinstance(command, Take):
             super().send(command)
             return
-        work = PairsWork(self._run.manifest)
+        is_pairs = self._run.manifest.kind == "pairs"
+        work = PairsWork(self._run.manifest) if is_pairs else ChunksWork(self._run.manifest, None)
         published = run_unit(self._run, work, self._units[command.unit])
         self._hear(Done(unit=command.unit, created=published.created, counters=work.counters))
 
 
-def draw_here(_module, run, _placement):
-    """Stands in for `place_processes`: the real work of a pairs run, in this process."""
-    return [WorkerSpec(name="here", start=lambda hear: _Drawing(run, hear, deadly=set(), loads=True))]
+def work_here(_module, run, _placement):
+    """Stands in for `place_processes`: the real work of a run of chunks or pairs, in this process."""
+    return [WorkerSpec(name="here", start=lambda hear: _Working(run, hear, deadly=set(), loads=True))]

@@ -7,6 +7,7 @@ sketches.py     texts -> passages by which two editions of one work are known (p
 partitions.py   hashes of all books, sorted on disk a part at a time
 duplicates.py   hashes -> chunks to drop, books that share passages, editions (pure)
 splits.py       books -> splits that no author, edition or near-duplicate crosses (pure)
+neighbours.py   vectors of chunks -> books that are near
 pairs/          the run that draws pairs of chunks
 leaks.py        what typography, names and editions alone give away (pure)
 settings.py, books.py   `assay prepare books`: all of it in one command

@@ -19,13 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assay import machine
-from assay.data.storage import writable_place, writing
+from assay.data.storage import writing
 from assay.data.syncing import replace_local
 from assay.errors import InputError, RefusedError
 from assay.prepare.chunks.plan import plan_chunks
 from assay.prepare.chunks.verb import run_chunks
 from assay.prepare.collecting import SplitCounts, collect
 from assay.prepare.listing import Book, Listing, list_books
+from assay.prepare.neighbours import book_neighbours
 from assay.prepare.pairs.draw import Rules
 from assay.prepare.pairs.partners import NegativeKind
 from assay.prepare.pairs.plan import BOOKS_SCHEMA, plan_pairs
@@ -79,8 +80,9 @@ def prepare_books(
     other settings.
     """
     clock = Clock()
-    folder = writable_place(Path(settings.out).absolute(), "the data set")
-    (folder / WORK).mkdir(parents=True, exist_ok=True)
+    folder = Path(settings.out).absolute()
+    with writing(str(folder)):
+        (folder / WORK).mkdir(parents=True, exist_ok=True)
     with clock.step("listing"):
         listing = list_books(settings.source, settings.catalogue)
         settings = replace(settings, cleaned=settings.cleaned or listing.is_cleaned)
@@ -117,7 +119,10 @@ def pair_books(
         )
     with clock.step("splits"):
         splits = _split(settings, listing, shelved)
-        table = pairs_source(listing, shelved, splits)
+        neighbours: list[list[int]] = [[] for _ in listing.books]
+        if settings.embed_run is not None:
+            neighbours = book_neighbours(settings.embed_run, [book.book_id for book in listing.books])
+        table = pairs_source(listing, shelved, splits, neighbours)
         books = folder / WORK / "pair_books.parquet"
         _write_table(table, books)
     rules = Rules(
@@ -193,7 +198,9 @@ def worker_placement(devices: str) -> Placement:
     return place_workers(str(count_of(devices) or machine.usable_cores()), num_gpus=0, num_threads=1)
 
 
-def pairs_source(listing: Listing, shelved: Shelved, splits: list[str | None]) -> pa.Table:
+def pairs_source(
+    listing: Listing, shelved: Shelved, splits: list[str | None], neighbours: list[list[int]]
+) -> pa.Table:
     """The table of books that the pairs run reads."""
     books = listing.books
     columns = {
@@ -207,8 +214,7 @@ def pairs_source(listing: Listing, shelved: Shelved, splits: list[str | None]) -
         "size_bytes": [book.size_bytes for book in books],
         "edition": shelved.books.column("edition"),
         "dropped": shelved.books.column("dropped"),
-        "neighbours": [[] for _ in books],
-        "mined": [[] for _ in books],
+        "neighbours": neighbours,
     }
     arrays = [
         column.combine_chunks() if isinstance(column, pa.ChunkedArray) else pa.array(column, field.type)

@@ -7,7 +7,7 @@ from assay.errors import UsageError
 from assay.prepare.chunks.settings import ChunkRules
 from assay.settings import AUTO_OR_COUNT, COUNT, Settings, positional, shared, within
 
-WEIGHTS = ("random", "same_author", "same_period", "metadata", "embedding", "mined")
+WEIGHTS = ("random", "same_author", "same_period", "metadata", "embedding")
 CHUNK_TOKENS = 250
 """Most tokens of a side by default."""
 SPECIAL_TOKENS = 3
@@ -35,9 +35,7 @@ class PairRules(Settings):
     weight_metadata: float = field(default=0.25, metadata=WEIGHT)
     """Weight of negatives with the ten books most alike in length and time."""
     weight_embedding: float = field(default=0.0, metadata=WEIGHT)
-    """Weight of negatives with the books nearest by their vectors."""
-    weight_mined: float = field(default=0.0, metadata=WEIGHT)
-    """Weight of negatives with books that a model took for the same."""
+    """Weight of negatives with the books nearest by their vectors; needs --embed-run."""
     chunks_per_side: int = field(default=1, metadata=COUNT)
     """Chunks that make one side of a pair."""
     sides: Literal["contiguous", "spread"] = "contiguous"
@@ -96,6 +94,8 @@ class BooksOut(Settings):
     """Folder of the data set; run the same command again to go on."""
     catalogue: str | None = None
     """Catalogue of Project Gutenberg (pg_catalog.csv), for the years of authors."""
+    embed_run: str | None = None
+    """Run of `assay embed` over the parts of the chunks run, for negatives that are near by their vectors."""
     bundle: str | None = None
     """Folder whose tokenizer counts tokens."""
     chunk_by: Literal["auto", "tokens", "sentences"] = "auto"
@@ -119,6 +119,10 @@ class BooksSettings(BooksOut, PairRules, BookSplits, ChunkRules):
         PairRules.check(self)
         BookSplits.check(self)
         ChunkRules.check(self)
+        if (self.embed_run is None) != (self.weight_embedding == 0):
+            raise UsageError(
+                f"weight_embedding is {self.weight_embedding} and embed_run {self.embed_run}; set both or neither"
+            )
         if self.chunk_by == "tokens" and self.bundle is None:
             raise UsageError("chunk_by is tokens; a tokenizer counts them; add --bundle, or use sentences")
         if self.chunk_by == "sentences" and self.chunk_tokens is not None:

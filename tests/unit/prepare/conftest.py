@@ -17,7 +17,7 @@ def novels(tmp_path_factory):
         )
     text = (folder / "b_2.txt").read_text(encoding="utf-8")
     (folder / "e_edition.txt").write_text(
-        "The preface is new.\n" + text.replace("The", "\u201cthe"), encoding="utf-8"
+        "The preface is new.\n" + text.replace("The", "\u201cThe"), encoding="utf-8"
     )
     (folder / "f_short.txt").write_text("Short.\n", encoding="utf-8")
     return list_folder(folder)

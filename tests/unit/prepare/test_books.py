@@ -7,11 +7,12 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from support.novels import chunks_run, draw_here
+from support.novels import chunks_run, work_here
 
 from assay.errors import InputError, RefusedError, UsageError
 from assay.prepare import books
-from assay.prepare.books import Clock, pair_books, unwatched
+from assay.prepare.books import Clock, describe_books, pair_books, prepare_books, unwatched
+from assay.prepare.chunks import verb
 from assay.prepare.settings import BooksSettings
 
 SPLITS = ("train", "validation", "test")
@@ -31,7 +32,7 @@ def make(novels, chunks, out, *, in_processes=False, **changes):
     said = []
     with pytest.MonkeyPatch.context() as patch:
         if not in_processes:
-            patch.setattr(books, "place_processes", draw_here)
+            patch.setattr(books, "place_processes", work_here)
         report = pair_books(settings, novels, chunks, clock=Clock(), watch=unwatched, say=said.append)
     return report, said
 
@@ -143,3 +144,30 @@ def test_what_cannot_be_had_at_all_is_one_line(novels, chunks, tmp_path):
         make(novels, chunks, tmp_path / "b", **only)
     with pytest.raises(UsageError, match="all weights of negatives are 0"):
         make(novels, chunks, tmp_path / "c", **only, weight_same_period=0)
+
+
+def test_the_whole_way_from_a_folder_of_texts(novels, tmp_path, monkeypatch):
+    """Real chunks, all of it below the one folder; asked again, every step finds what it made."""
+    monkeypatch.setattr(books, "place_processes", work_here)
+    monkeypatch.setattr(verb, "place_processes", work_here)
+    settings = BooksSettings(
+        source=str(Path(novels.books[0].path).parent),
+        out=str(tmp_path / "out"),
+        devices="1",
+        chunk_sentences=5,
+        language="en",
+        language_check="off",
+        min_gap_sentences=5,
+    )
+    assert "14 by 6 authors" in describe_books(settings)
+    assert not list(tmp_path.iterdir())
+    first = prepare_books(settings)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert first.editions == [["b_2", "e_edition"]]
+    assert first.books_unused == {"f_short": "shorter_than_a_chunk"}
+    assert min(figures.pairs for figures in first.splits.values()) > 0
+    before = digests(tmp_path / "out")
+    said = []
+    prepare_books(settings, say=said.append)
+    assert sum("published already" in line for line in said) == 2
+    assert digests(tmp_path / "out") == before

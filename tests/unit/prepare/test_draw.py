@@ -48,7 +48,7 @@ def draw(book=0, **changes):
 
 def test_partners_by_kind():
     """Same split, no edition, by author, period, likeness and vectors; a kind without partners is left out."""
-    found = SHELF.partners(0, ["random", "same_author", "same_period", "metadata", "embedding", "mined"])
+    found = SHELF.partners(0, ["random", "same_author", "same_period", "metadata", "embedding"])
     assert {kind: others.tolist() for kind, others in found.items()} == {
         "random": [2, 3, 4],
         "same_author": [1],

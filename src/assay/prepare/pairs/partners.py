@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from assay.prepare.splits import author_keys
 
-NegativeKind = Literal["random", "same_author", "same_period", "metadata", "embedding", "mined"]
+NegativeKind = Literal["random", "same_author", "same_period", "metadata", "embedding"]
 NEGATIVE_KINDS: tuple[NegativeKind, ...] = (
     "random",
     "same_author",
     "same_period",
     "metadata",
     "embedding",
-    "mined",
 )
 EASY: frozenset[NegativeKind] = frozenset({"random"})
 """Every other kind is hard."""
@@ -49,8 +48,6 @@ class Bookshelf:
     size_bytes: NDArray[np.int64]
     neighbours: Mapping[int, Sequence[int]] = field(default_factory=dict)
     """Nearest books by their vectors, nearest first."""
-    mined: Mapping[int, Sequence[int]] = field(default_factory=dict)
-    """Books of the chunks that a model took for the book's own."""
 
     @cached_property
     def _books_of(self) -> dict[str, list[int]]:
@@ -101,8 +98,8 @@ class Bookshelf:
             elif kind == "metadata":
                 chosen = self._similar(book, others)
             else:
-                known = (self.neighbours if kind == "embedding" else self.mined).get(book, ())
-                chosen = np.array([other for other in known if eligible[other]], dtype=np.int64)
+                known = [other for other in self.neighbours.get(book, ()) if others[other]]
+                chosen = np.array(known[:NUM_SIMILAR], dtype=np.int64)
             if len(chosen):
                 found[kind] = chosen
         return found

@@ -31,7 +31,6 @@ BOOKS_SCHEMA = pa.schema(
         pa.field("edition", pa.int64(), nullable=False),
         pa.field("dropped", pa.list_(pa.int32()), nullable=False),
         pa.field("neighbours", pa.list_(pa.int64()), nullable=False),
-        pa.field("mined", pa.list_(pa.int64()), nullable=False),
     ]
 )
 """The source of a pairs run: a row a book, in the order of the listing; no split for one that is left out."""
@@ -113,7 +112,6 @@ def bookshelf_of(books: pa.Table) -> Bookshelf:
         death_years=books.column("death_year").fill_null(NO_YEAR).to_numpy(),
         size_bytes=books.column("size_bytes").to_numpy(),
         neighbours=_lists(books.column("neighbours").to_pylist()),
-        mined=_lists(books.column("mined").to_pylist()),
     )
 
 
