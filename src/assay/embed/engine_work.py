@@ -114,6 +114,8 @@ class EngineWork:
         self._stats["forward_tokens"] += cost.num_forward_tokens
         self._stats["padded_tokens"] += cost.num_padded_tokens
         self._stats["duplicate_rows"] += cost.num_duplicates
+        if cost.num_cached:
+            self._stats["cached_sequences"] += cost.num_cached
         self._stats["truncated_rows"] += int(chunk.tokens.truncated.sum())
         self._stats["error_rows"] += len(finished.errors)
         self._stats["device_milliseconds"] += round(cost.forward_seconds * 1000)

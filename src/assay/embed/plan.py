@@ -86,7 +86,7 @@ def plan_embed(
             strict=settings.strict,
             parity_documents=settings.parity_documents,
             parity_tolerance=settings.parity_tolerance,
-            cache=None if settings.cache is None else str(Path(settings.cache).resolve()),
+            cache=_cache(settings.cache),
         ),
         columns=columns,
         sources=sources,
@@ -94,6 +94,16 @@ def plan_embed(
         part_schema=part_schema(id_field(sources, columns), identity, embedder.dimension),
     )
     return manifest, embedder
+
+
+def _cache(asked: str | None) -> str | None:
+    """The folder of the cache, absolute; UsageError for what is not one of this machine's."""
+    if asked is None:
+        return None
+    if "://" in asked:
+        msg = f"cache {asked}; vectors are mapped into memory from there; give a folder on a disk that workers share"
+        raise UsageError(msg)
+    return str(Path(asked).resolve())
 
 
 def make_encoder(embedder: Embedder, *, max_length: int, on_long: OnLong, stride: int) -> Encoder:

@@ -3,8 +3,6 @@
 Axes: N rows of a chunk, S sequences (views of rows), D dimensions.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -35,17 +33,17 @@ class Vectors:
         *,
         normalized: bool,
         dtype: VectorType = "float32",
-        cached: Callable[[Forwarder], RunSequences] | None = None,
+        run: RunSequences | None = None,
     ) -> None:
         """Vectors of an engine whose head normalises them as `normalized` says.
 
-        `cached` stands between the chunks and the engine, see `cache.py`.
+        `run` stands between the chunks and the engine where there is a cache, see `cache.py`.
         """
         self.forwarder = forwarder
         """Gives the vectors of chunks."""
         self._normalized = normalized
         self._type = np.dtype(dtype)
-        self._run = None if cached is None else cached(forwarder)
+        self._run = run
 
     @property
     def engine(self) -> Engine:

@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay.bundle.embedder import Embedder, load_embedder
@@ -24,6 +25,7 @@ from assay.telemetry import configure_logging
 from assay.tokenize.encode import Encoder
 
 if TYPE_CHECKING:
+    from assay.embed.forward import RunSequences
     from assay.embed.vectors import Vectors
     from assay.engine.engine import Engine
 
@@ -93,6 +95,13 @@ def load_vectors(
 
     identity, settings = run.manifest.read(EMBED)
 
+    def cached(run_sequences: "RunSequences") -> "RunSequences":
+        if settings.cache is None:
+            return run_sequences
+        from assay.embed.cache import VectorCache
+
+        return VectorCache(Path(settings.cache), identity, dimension=settings.dimension).around(run_sequences)
+
     def vectors(engine: "Engine") -> Vectors:
         forwarder = Forwarder(
             engine,
@@ -101,7 +110,9 @@ def load_vectors(
             deduplicate=settings.deduplicate,
             should_stop=should_stop,
         )
-        return Vectors(forwarder, normalized=identity.normalized, dtype=identity.dtype)
+        return Vectors(
+            forwarder, normalized=identity.normalized, dtype=identity.dtype, run=cached(forwarder.run)
+        )
 
     if identity.engine == "fake":
         from assay.engine.fake import FakeEngine

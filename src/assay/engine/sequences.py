@@ -45,3 +45,5 @@ class ForwardStats:
     """Wall time of the whole call."""
     forward_seconds: float
     """Wall time inside the engine."""
+    num_cached: int = 0
+    """Sequences whose result was there from an earlier run."""
