@@ -13,19 +13,19 @@ ASSAY = Group(
             summary="Project Gutenberg to a folder of clean texts with one index, by the publisher's rules.",
             commands={
                 "fetch": Listed(
-                    module="assay.cli.gutenberg.fetch",
+                    module="assay.cli.gutenberg_fetch",
                     summary="Fetch single books over HTTP; more than 100 come from a mirror.",
                 ),
                 "harvest": Listed(
-                    module="assay.cli.gutenberg.harvest",
+                    module="assay.cli.gutenberg_harvest",
                     summary="Follow the publisher's list for robots, a request every two seconds.",
                 ),
                 "sync": Listed(
-                    module="assay.cli.gutenberg.sync",
+                    module="assay.cli.gutenberg_sync",
                     summary="Copy the texts of a mirror with rsync, and clean them.",
                 ),
                 "archive": Listed(
-                    module="assay.cli.gutenberg.archive",
+                    module="assay.cli.gutenberg_archive",
                     summary="Take the books out of one archive of texts, local or at an address.",
                 ),
             },

@@ -78,7 +78,7 @@ def _id_of(path: str) -> int | None:
 
 
 def best_files(files: Iterable[MirrorFile], *, utf8_only: bool = False) -> list[MirrorFile]:
-    """The best file of each book in ascending order of number; with `utf8_only` none that is not UTF-8 by name."""
+    """The best file of each book in ascending order of number; with `utf8_only` those in UTF-8 by name alone."""
     best: dict[int, MirrorFile] = {}
     for file in files:
         score = preference(file.path)

@@ -1,6 +1,6 @@
 """`assay gutenberg fetch`: single books over HTTP."""
 
-from assay.cli.gutenberg.told import tell
+from assay.cli.gathered import tell
 from assay.cli.verb import Verb, say
 from assay.gutenberg.settings import FetchSettings
 

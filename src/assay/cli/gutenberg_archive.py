@@ -1,6 +1,6 @@
 """`assay gutenberg archive`: the books of one archive."""
 
-from assay.cli.gutenberg.told import tell
+from assay.cli.gathered import tell
 from assay.cli.verb import Verb, say
 from assay.gutenberg.settings import ArchiveSettings
 

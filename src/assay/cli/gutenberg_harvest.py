@@ -1,6 +1,6 @@
 """`assay gutenberg harvest`: the publisher's list for robots, slowly."""
 
-from assay.cli.gutenberg.told import tell
+from assay.cli.gathered import tell
 from assay.cli.verb import Verb, say
 from assay.gutenberg.settings import HarvestSettings
 

@@ -1,6 +1,6 @@
 """`assay gutenberg sync`: the texts of a mirror by rsync."""
 
-from assay.cli.gutenberg.told import tell
+from assay.cli.gathered import tell
 from assay.cli.verb import Verb, say
 from assay.gutenberg.settings import SyncSettings
 

@@ -1,1 +1,0 @@
-"""`assay gutenberg ...`: Project Gutenberg to a folder of clean texts with one index; a file a command."""
