@@ -108,7 +108,9 @@ def test_every_flag_in_a_page_exists(page):
                 words, rest = found.groups()
                 verb = words if words in FLAGS else words.split()[0]
                 assert verb in FLAGS, f"{block.where}: no command `assay {verb}`"
-                assert set(re.findall(r"(?<![\w-])--[a-z0-9-]+", rest)) <= FLAGS[verb] | EVERYWHERE, block.where
+                assert set(re.findall(r"(?<![\w-])--[a-z0-9-]+", rest)) <= FLAGS[verb] | EVERYWHERE, (
+                    block.where
+                )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
