@@ -1,20 +1,11 @@
 """Bad books through the command line: one line with the value and the way out, the right status, nothing lost."""
 
-import random
+import json
 import socket
 
 import pytest
 
 from assay.cli.main import main
-
-WORDS = ["the", "of", "and", "to", "in", "he", "was", "that", "it", "his", "her", "with", "had", "she", "for", "at", "on", "by", "not", "be", "but", "him", "they", "from", "which", "all", "this", "one", "there", "been", "when", "out", "would", "their", "could", "into", "then", "them", "more", "now", "some", "who", "up", "very", "little", "time", "man", "day", "night", "house"]  # fmt: skip
-
-
-def story(num_sentences, *, seed):
-    """English words in sentences, none of them twice."""
-    rng = random.Random(seed)
-    sentences = (rng.choices(WORDS, k=rng.randint(8, 20)) for _ in range(num_sentences))
-    return "\n".join(f"{words[0].capitalize()} {' '.join(words[1:])}." for words in sentences)
 
 
 @pytest.fixture
@@ -92,3 +83,31 @@ class TestGutenberg:
         (tmp_path / "bad.zip").write_text("not a zip")
         assert "cannot be read" in refused("gutenberg", "archive", "--archive", "no.zip", "--out", "raw")
         assert "of another kind" in refused("gutenberg", "archive", "--archive", "bad.zip", "--out", "raw")
+
+
+SMALL = ("--devices", "1", "--language-check", "off", "--language", "en")
+"""One worker, and nothing that needs a package of its own."""
+
+
+class TestPrepare:
+    """`assay prepare books` of what cannot become pairs."""
+
+    @pytest.mark.parametrize(
+        ("texts", "said"),
+        [
+            ({}, "is not a folder; give a folder of .txt files"),
+            ({"notes.md": "no book"}, "has no .txt file; give a folder of plain texts"),
+            ({"a.html": "<html>", "b.htm": "<html>"}, "2 HTML files and no .txt file; books are plain text"),
+            ({"A_b.txt": "<!DOCTYPE html><html>"}, "is HTML; books are plain text"),
+            (
+                {"index.jsonl": json.dumps({"version": 2})},
+                "a record of version 2; this assay reads version 1",
+            ),
+            ({"index.jsonl": "{nope"}, "index.jsonl:1: not JSON"),
+            ({"index.jsonl": ""}, "has no book; fetch some"),
+        ],
+    )
+    def test_a_source_that_is_not_books(self, refused, books, tmp_path, texts, said):
+        """Refused before any work."""
+        books(texts)
+        assert said in refused("prepare", "books", "books", "--out", "pairs", *SMALL)

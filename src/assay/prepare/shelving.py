@@ -37,6 +37,8 @@ NEAR_SAMPLE = 24
 """Chunks of a book that MinHash compares with those of all others."""
 NEAR_SAMPLE_ALL = 20_000
 """Chunks of all books together that it compares; with many books, fewer of each."""
+NEAR_TEXTS = 1_024
+"""Their texts are in memory so many at a time."""
 MAX_BOOKS_ALIKE = 20
 """Near-duplicates in more books are boilerplate and tie nothing."""
 BOOKS_SCHEMA = pa.schema(
@@ -185,12 +187,21 @@ def _near_books(
     """Books tied by near-duplicate chunks of a sample; how many chunks these are; what to say."""
     if not has_package("rensa"):
         return [], None, [missing_line("rensa", used_by="MinHash over a sample of the chunks")]
-    from assay.labelled.near_duplicates import group_near_duplicates
+    from assay.labelled.near_duplicates import group_by_signatures, signatures_of
+    from assay.labelled.provenance import text_hashes
 
     with_chunks = np.flatnonzero(num_chunks).tolist()
     each = max(1, min(NEAR_SAMPLE, NEAR_SAMPLE_ALL // max(1, len(with_chunks))))
     texts: list[str] = []
+    hashes, signatures = [], []
     books: list[int] = []
+
+    def sign() -> None:
+        # What is kept of a text is half a kilobyte, so that many books take no more memory than few.
+        hashes.append(text_hashes(texts))
+        signatures.append(signatures_of(texts))
+        texts.clear()
+
     for book in with_chunks:
         chunks = shelf.book(book)
         for position in sorted(
@@ -198,8 +209,11 @@ def _near_books(
         ):
             texts.append(chunks.text(position))
             books.append(book)
+        if len(texts) >= NEAR_TEXTS:
+            sign()
+    sign()
     members: dict[int, set[int]] = {}
-    groups = group_near_duplicates(texts) if texts else []
+    groups = group_by_signatures(np.concatenate(hashes), np.concatenate(signatures)) if books else []
     for group, book in zip(groups, books, strict=True):
         members.setdefault(group, set()).add(book)
     across = {group for group, of_group in members.items() if len(of_group) > 1}
