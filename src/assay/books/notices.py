@@ -138,25 +138,24 @@ def _first_note(text: str, start: int, stop: int) -> Span:
     """A note at the beginning: its paragraph; of a bare heading, all up to the next two blank lines."""
     if _has_text(text[start:stop]):
         return start, (stop if stop - start <= _LONGEST_NOTE else start)
-    gap = _WIDE_GAP.search(text, stop)
+    limit = start + _LONGEST_NOTE
+    gap = _WIDE_GAP.search(text, stop, limit)
     if gap is not None and gap.start() == stop:  # the heading stands by itself
         following = _BETWEEN.match(text, stop)
         assert following is not None
-        gap = _WIDE_GAP.search(text, following.end())
-    if gap is not None and gap.start() - start <= _LONGEST_NOTE:
-        return start, gap.start()
-    return start, stop
+        gap = _WIDE_GAP.search(text, following.end(), limit)
+    return start, (stop if gap is None else gap.start())
 
 
 def _last_note(text: str, start: int, stop: int) -> Span:
     """A note at the end: all up to the next three blank lines, with the line of stars before it."""
+    limit = start + _LONGEST_LAST_NOTE
     following = _BETWEEN.match(text, stop)
-    gap = _WIDER_GAP.search(text, stop if following is None else following.end())
-    end = len(text) if gap is None else gap.start()
-    if end - start > _LONGEST_LAST_NOTE:
+    gap = _WIDER_GAP.search(text, stop if following is None else following.end(), limit)
+    if gap is None and len(text) > limit:
         return start, stop
     separator = _SEPARATOR.search(text, max(0, start - 200), start)
-    return (start if separator is None else separator.start()), end
+    return (start if separator is None else separator.start()), (len(text) if gap is None else gap.start())
 
 
 def _has_text(paragraph: str) -> bool:
