@@ -9,10 +9,19 @@ merge("run/", "scored/")
 
 from assay.calibrate.calibrate import CalibrateReport, calibrate
 from assay.calibrate.settings import CalibrateSettings
+from assay.embed.settings import EmbedSettings
+from assay.embed.verb import EmbedResult, embed
 from assay.errors import AssayError
 from assay.evaluate.evaluate import evaluate
 from assay.evaluate.findings import EvaluateReport
 from assay.evaluate.settings import EvaluateSettings
+from assay.mine.settings import MineSettings
+from assay.mine.verb import MineResult, mine
+from assay.prepare.books import prepare_books
+from assay.prepare.labelled.prepare import PrepareResult, prepare_labelled
+from assay.prepare.labelled.settings import LabelledSettings
+from assay.prepare.report import BooksReport
+from assay.prepare.settings import BooksSettings
 from assay.quickstart import QuickstartResult, quickstart
 from assay.runs.status import Status, status
 from assay.runs.verify import Proof, verify
@@ -36,12 +45,20 @@ __all__ = [
     "AssayError",
     "BenchReport",
     "BenchSettings",
+    "BooksReport",
+    "BooksSettings",
     "CalibrateReport",
     "CalibrateSettings",
     "Classifier",
+    "EmbedResult",
+    "EmbedSettings",
     "EvaluateReport",
     "EvaluateSettings",
+    "LabelledSettings",
     "MergeReport",
+    "MineResult",
+    "MineSettings",
+    "PrepareResult",
     "Proof",
     "QuickstartResult",
     "ReportSummary",
@@ -55,9 +72,13 @@ __all__ = [
     "TrainSettings",
     "bench",
     "calibrate",
+    "embed",
     "evaluate",
     "load",
     "merge",
+    "mine",
+    "prepare_books",
+    "prepare_labelled",
     "quickstart",
     "report",
     "score",

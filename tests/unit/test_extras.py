@@ -31,7 +31,7 @@ ALWAYS_THERE = {
 ALWAYS_THERE |= {"pydantic_core", "transformers", "yaml"}
 DONE_WITHOUT = {"triton", "uvloop"}
 """Where one of these is missing, a slower way is taken and `assay doctor` or nobody says so."""
-IMPORT_NAMES = {"scikit-learn": "sklearn", "uvicorn": "uvicorn httptools"}
+IMPORT_NAMES = {"scikit-learn": "sklearn", "uvicorn": "uvicorn httptools", "faiss-cpu": "faiss"}
 
 
 def extras_of_the_project():

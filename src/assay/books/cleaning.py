@@ -300,7 +300,7 @@ def _too_much(given: str, left: str, unexplained: int, options: CleanOptions) ->
         )
     if unexplained > options.max_dropped_share * len(given):
         return (
-            f"{unexplained / len(given):.0%} of it lie outside its markers and are no licence, and "
+            f"{unexplained / len(given):.0%} of it lie outside its markers and are not its licence, and "
             f"{options.max_dropped_share:.0%} is the most: see where its start and end markers stand"
         )
     return None

@@ -34,7 +34,7 @@ def book_neighbours(url: str, book_ids: Sequence[str]) -> list[list[int]]:
 
 
 def nearest(vectors: Vectors, most: int) -> list[list[int]]:
-    """For each row the rows nearest by cosine, without itself; rows of zeros have and are no neighbours."""
+    """For each row the rows nearest by cosine, without itself; rows of zeros neither have neighbours nor become one."""
     lengths = np.linalg.norm(vectors, axis=1)
     there = np.flatnonzero(lengths > 0)
     found: list[list[int]] = [[] for _ in range(len(vectors))]

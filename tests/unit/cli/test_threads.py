@@ -13,6 +13,7 @@ from assay.cli.verbs import ASSAY
 from assay.engine import load
 from assay.runs import placement
 from assay.score import verb as scoring
+from assay.score.kind import SCORE
 from assay.score.settings import ScoreSettings
 from assay.serve import engines
 from assay.serve.placement import first_specs
@@ -59,7 +60,7 @@ def test_workers_get_their_threads_and_yield(monkeypatch):
         sources=("a",), bundle="b", run="/nowhere/run", num_threads=3, devices="2", engine="fake"
     )
     run = type("Run", (), {"url": "run"})
-    placement.place_processes("module", run, scoring.place(settings).placement)
+    placement.place_processes("module", run, scoring.place(settings, SCORE).placement)
     assert len(seen) == 2
     for words, environment in seen:
         assert words[-2:] == ("--threads", "3")

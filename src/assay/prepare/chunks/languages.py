@@ -32,5 +32,5 @@ def language_of_book(text: str) -> str:
         text[step * number : step * number + NUM_CHARS] for number in range(1, NUM_PLACES + 1)
     ]
     found = Counter(language_of(place) for place in places if place.strip())
-    # Of equally frequent ones the first by name, so that the result hangs on no order.
+    # Of equally frequent ones the first by name, so that the order does not matter.
     return min(found, key=lambda code: (-found[code], code)) if found else language_of(text)

@@ -38,7 +38,7 @@ class ChunkRules(Settings):
     """Put Xx for names, by which a model can tell books apart."""
     cleaned: bool = False
     """The files hold cleaned texts: leave them as they are."""
-    seed: int = 0
+    seed: int = field(default=0, metadata=within(at_least=0))
     """Of the samples."""
 
     def check(self) -> None:

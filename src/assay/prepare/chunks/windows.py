@@ -37,7 +37,7 @@ def windows_of_tokens(tokens_N: Sequence[int], *, budget: int, overlap: int) -> 
         if stop == first:
             first += 1
             continue
-        # What is behind a window of which the next sentence is over the budget is no end of the book.
+        # What is behind a window of which the next sentence is over the budget does not end the book.
         if stop == num_sentences and 2 * (sums[stop] - sums[first]) < budget:
             break
         if not found or stop > found[-1][1]:
@@ -51,7 +51,7 @@ def windows_of_tokens(tokens_N: Sequence[int], *, budget: int, overlap: int) -> 
 def sample_order(num_windows: int, *, seed: int, book_id: str) -> list[int]:
     """The windows of a book in the order in which a sample takes them, the same on every machine.
 
-    A window's place hangs on the seed, the book and its own number alone.
+    A window's place depends on the seed, the book and its own number alone.
     """
     key = hashlib.blake2b(f"{seed}\0{book_id}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
