@@ -102,7 +102,7 @@ def main() -> None:
     baseline = statistics.median(rates["gutenberg-cleaner"])
     ours = statistics.median(rates["ours"])
     finish(
-        "cpu.clean_books_mb_per_second",
+        "cpu.clean_gutenberg_mb_per_second_core",
         ours,
         "MB/s a core",
         f"gutenberg-cleaner simple_cleaner: {baseline:.3g} MB/s",

@@ -38,7 +38,7 @@ from assay.runs.figures import read_figures
 from assay.runs.pipeline import Pipeline
 from assay.runs.run import Run, create_or_join, part_path
 
-CLAIM = "gpu.minilm.embed_vs_sentence_transformers"
+CLAIM = "h100.embed_minilm_vs_sentence_transformers"
 BATCH_SIZES = (64, 256, 1024, 2048)
 CHECKED = 512
 TINY_TEXTS = 60

@@ -37,7 +37,7 @@ from assay.runs.manifest import new_manifest
 from assay.runs.plan import plan_boundaries
 from assay.runs.run import create_or_join, open_run, part_path
 
-CLAIM = "gpu.mine.million_chunks_vs_mine_hard_negatives"
+CLAIM = "h100.mine_1m_chunks_vs_sentence_transformers"
 DIMENSION = 384
 CHUNKS_OF_A_CLUSTER = 50
 BATCH_ROWS = 65_536

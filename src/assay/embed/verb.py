@@ -66,6 +66,7 @@ def embed(
             rank=rank,
             world_size=world_size,
             workers_note=f"workers: {here.placement}",
+            unit_rows=settings.unit_rows,
             on_progress=on_progress,
             on_message=on_message,
         )

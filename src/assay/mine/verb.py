@@ -1,6 +1,5 @@
 """`assay mine`: plan the run, create it or join it, drive its workers until all is published."""
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from assay.mine.settings import MineSettings
 from assay.runs.drive import drive_run
 from assay.runs.driver import Outcome
 from assay.runs.manifest import Manifest
-from assay.runs.parts import open_part, published_parts
+from assay.runs.parts import published_stats
 from assay.runs.placement import Placement, place_processes, place_workers, static_place
-from assay.runs.run import FOOTER_STATS, Run
+from assay.runs.run import Run
 from assay.telemetry import Progress, format_number_of
 
 
@@ -85,6 +84,7 @@ def mine(
         rank=rank,
         world_size=world_size,
         workers_note=f"workers: {placement}",
+        unit_rows=settings.unit_rows,
         on_progress=on_progress,
         on_message=on_message,
     )
@@ -100,9 +100,7 @@ def mine(
 def read_yield(run: Run) -> Yield:
     """What the published parts of a run hold, from their footers."""
     total: Counter[str] = Counter()
-    for unit, _ in published_parts(run):
-        with open_part(run, unit) as file:
-            stats = json.loads((file.metadata.metadata or {}).get(FOOTER_STATS, b"{}"))
+    for stats in published_stats(run):
         total.update({key: value for key, value in stats.items() if isinstance(value, int)})
 
     def below(prefix: str) -> dict[str, int]:

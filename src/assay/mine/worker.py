@@ -1,6 +1,5 @@
 """The process that mines: `python -m assay.mine.worker RUN --device cuda:0`."""
 
-import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -14,9 +13,8 @@ from assay.mine.store import Store, build_store
 from assay.mine.vectors import open_vectors
 from assay.mine.work import MineWork, columns_of
 from assay.runs.pipeline import StopRequestedError
-from assay.runs.run import Run, open_run
-from assay.runs.worker import Mailbox, worker_main
-from assay.telemetry import configure_logging
+from assay.runs.run import Run
+from assay.runs.worker import Mailbox, worker_command
 
 
 def open_mine_work(
@@ -139,21 +137,12 @@ def _same_runs(urls: Sequence[str], run_ids: Sequence[str], flag: str) -> list[R
 
 def main() -> int:
     """Parse the driver's arguments and serve units until told to stop."""
-    parser = argparse.ArgumentParser(prog="assay.mine.worker", description=__doc__)
-    parser.add_argument("run")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=None)
-    arguments = parser.parse_args()
-    configure_logging()
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    run = open_run(arguments.run)
 
-    def open_work(mailbox: Mailbox) -> MineWork:
-        return open_mine_work(
-            run, device=arguments.device, num_threads=arguments.threads, should_stop=mailbox.should_stop
-        )
+    def open_work(run: Run, mailbox: Mailbox, device: str, num_threads: int | None) -> MineWork:
+        return open_mine_work(run, device=device, num_threads=num_threads, should_stop=mailbox.should_stop)
 
-    return worker_main(run, open_work)
+    return worker_command(__doc__, open_work)
 
 
 if __name__ == "__main__":

@@ -36,9 +36,9 @@ from assay.prepare.settings import BooksSettings
 from assay.prepare.shelving import Shelved, shelve
 from assay.prepare.splits import author_keys, crossings, split_books
 from assay.runs.drive import drive_run
-from assay.runs.parts import open_part, published_parts
+from assay.runs.parts import published_stats
 from assay.runs.placement import Placement, place_processes, place_workers
-from assay.runs.run import FOOTER_STATS, Run
+from assay.runs.run import Run
 from assay.settings import count_of
 from assay.telemetry import Progress
 
@@ -227,9 +227,8 @@ def pairs_source(
 def not_had(run: Run) -> dict[str, int]:
     """Pairs of a finished pairs run that could not be had, by kind."""
     missing: Counter[str] = Counter()
-    for unit, _ in published_parts(run):
-        with open_part(run, unit) as part:
-            missing.update(json.loads(part.metadata.metadata[FOOTER_STATS])["not_had"])
+    for stats in published_stats(run):
+        missing.update(stats["not_had"])
     return dict(sorted(missing.items()))
 
 

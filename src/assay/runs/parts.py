@@ -2,8 +2,10 @@
 
 import contextlib
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +14,16 @@ from assay.data.columns import value_type
 from assay.data.storage import FileInfo
 from assay.errors import DamagedPartError
 from assay.runs.plan import Unit
-from assay.runs.run import FOOTER_ROWS_IN, FOOTER_RUN_ID, FOOTER_UNIT, PARTS, SUFFIX, Run, part_path
+from assay.runs.run import (
+    FOOTER_ROWS_IN,
+    FOOTER_RUN_ID,
+    FOOTER_STATS,
+    FOOTER_UNIT,
+    PARTS,
+    SUFFIX,
+    Run,
+    part_path,
+)
 
 DAMAGED = "damaged/"
 """Where parts go that are taken out, within the run."""
@@ -50,6 +61,20 @@ def open_part(run: Run, unit: Unit, *, read_dictionary: Sequence[str] = ()) -> I
         reason = " ".join(str(error).split())[:200]
         msg = f"{path} cannot be read ({reason}); {way_out(run)}"
         raise DamagedPartError(msg) from error
+
+
+def stats_of(file: pq.ParquetFile) -> dict[str, Any]:
+    """The figures that a part's worker left in its footer."""
+    stats: dict[str, Any] = json.loads((file.metadata.metadata or {}).get(FOOTER_STATS, b"{}"))
+    return stats
+
+
+def published_stats(run: Run) -> Iterator[dict[str, Any]]:
+    """The figures of each published part, in the order of the units."""
+    for unit, _ in published_parts(run):
+        with open_part(run, unit) as file:
+            stats = stats_of(file)
+        yield stats
 
 
 def footer_problem(run: Run, unit: Unit, file: pq.ParquetFile) -> str | None:

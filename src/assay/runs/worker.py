@@ -4,6 +4,7 @@ A driver that is gone is a reason to stop too: the worker publishes nothing half
 `Listening` on; `Loaded` is said once the work is loaded.
 """
 
+import argparse
 import contextlib
 import sys
 import threading
@@ -32,7 +33,8 @@ from assay.runs.protocol import (
     event_to_json,
     parse_command,
 )
-from assay.runs.run import Run
+from assay.runs.run import Run, open_run
+from assay.telemetry import configure_logging
 
 PROGRESS_SECONDS = 0.5
 
@@ -142,3 +144,20 @@ def worker_main(run: Run, open_work: Callable[[Mailbox], Work[Any, Any]]) -> int
         _send_failure(mailbox, error, None)
         return 1
     return 0
+
+
+def worker_command(
+    documentation: str | None, open_work: Callable[[Run, Mailbox, str, int | None], Work[Any, Any]]
+) -> int:
+    """The command of a worker process, as `place_processes` starts it: `RUN --device cuda:0 --threads 4`.
+
+    `open_work` is given the run, the mailbox, the device and the number of threads. Returns the exit status.
+    """
+    parser = argparse.ArgumentParser(description=documentation)
+    parser.add_argument("run")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=None)
+    arguments = parser.parse_args()
+    configure_logging()
+    run = open_run(arguments.run)
+    return worker_main(run, lambda mailbox: open_work(run, mailbox, arguments.device, arguments.threads))

@@ -4,7 +4,6 @@ Everything it needs stands in the run's manifest; the driver adds only the place
 transformers take seconds to import, so that only `load_scorer` does.
 """
 
-import argparse
 import logging
 import os
 import socket
@@ -16,11 +15,10 @@ from assay.bundle.bundle import Bundle
 from assay.bundle.load import load_bundle
 from assay.errors import RefusedError
 from assay.runs.protocol import Phase
-from assay.runs.run import Run, open_run
-from assay.runs.worker import Mailbox, worker_main
+from assay.runs.run import Run
+from assay.runs.worker import Mailbox, worker_command
 from assay.score.kind import SCORE
 from assay.score.work import ScoreWork
-from assay.telemetry import configure_logging
 from assay.tokenize.encode import Encoder
 
 if TYPE_CHECKING:
@@ -131,25 +129,18 @@ def _load_engine(run: Run, bundle: Bundle, device: str, num_threads: int | None)
 
 def main() -> int:
     """Parse the driver's arguments and serve units until told to stop."""
-    parser = argparse.ArgumentParser(prog="assay.score.worker", description=__doc__)
-    parser.add_argument("run")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=None)
-    arguments = parser.parse_args()
-    configure_logging()
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    run = open_run(arguments.run)
 
-    def open_work(mailbox: Mailbox) -> ScoreWork:
+    def open_work(run: Run, mailbox: Mailbox, device: str, num_threads: int | None) -> ScoreWork:
         return open_score_work(
             run,
-            device=arguments.device,
-            num_threads=arguments.threads,
+            device=device,
+            num_threads=num_threads,
             should_stop=mailbox.should_stop,
             say_phase=mailbox.say_phase,
         )
 
-    return worker_main(run, open_work)
+    return worker_command(__doc__, open_work)
 
 
 if __name__ == "__main__":

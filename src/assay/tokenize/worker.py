@@ -1,12 +1,10 @@
 """The process that tokenizes: `python -m assay.tokenize.worker RUN`."""
 
-import argparse
 import sys
 
 from assay.errors import RefusedError
-from assay.runs.run import Run, open_run
-from assay.runs.worker import Mailbox, worker_main
-from assay.telemetry import configure_logging
+from assay.runs.run import Run
+from assay.runs.worker import worker_command
 from assay.tokenize.encode import Encoder
 from assay.tokenize.kind import TOKENIZE
 from assay.tokenize.work import TokenizeWork
@@ -35,18 +33,7 @@ def open_tokenize_work(run: Run) -> TokenizeWork:
 
 def main() -> int:
     """Parse the driver's arguments and serve units until told to stop."""
-    parser = argparse.ArgumentParser(prog="assay.tokenize.worker", description=__doc__)
-    parser.add_argument("run")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=None)
-    arguments = parser.parse_args()
-    configure_logging()
-    run = open_run(arguments.run)
-
-    def open_work(_: Mailbox) -> TokenizeWork:
-        return open_tokenize_work(run)
-
-    return worker_main(run, open_work)
+    return worker_command(__doc__, lambda run, *_: open_tokenize_work(run))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The chunks of a table of books: plan the run, create it or join it, drive its workers until all is published."""
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from assay.prepare.chunks.plan import plan_chunks
 from assay.prepare.chunks.settings import ChunkRules
 from assay.runs.drive import drive_run
 from assay.runs.driver import Outcome
-from assay.runs.parts import open_part
+from assay.runs.parts import published_stats
 from assay.runs.placement import place_processes, place_workers
-from assay.runs.run import FOOTER_STATS, Run
+from assay.runs.run import Run
 from assay.telemetry import Progress
 
 
@@ -62,9 +61,7 @@ def count_chunks(run: Run) -> tuple[Counter[str], Counter[str]]:
     """The figures of all parts of a chunks run together, and its books without chunks by error code."""
     counts: Counter[str] = Counter()
     errors: Counter[str] = Counter()
-    for unit in run.manifest.units():
-        with open_part(run, unit) as file:
-            stats = json.loads((file.metadata.metadata or {})[FOOTER_STATS])
+    for stats in published_stats(run):
         errors.update(stats["errors"])
         counts.update({key: value for key, value in stats.items() if isinstance(value, int)})
     return counts, errors

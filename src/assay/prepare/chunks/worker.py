@@ -1,15 +1,13 @@
 """The process that makes chunks: `python -m assay.prepare.chunks.worker RUN`."""
 
-import argparse
 import sys
 
 from assay.errors import RefusedError
 from assay.prepare.chunks.kind import CHUNKS
 from assay.prepare.chunks.plan import open_encoder
 from assay.prepare.chunks.work import ChunksWork
-from assay.runs.run import Run, open_run
-from assay.runs.worker import Mailbox, worker_main
-from assay.telemetry import configure_logging
+from assay.runs.run import Run
+from assay.runs.worker import worker_command
 
 
 def open_chunks_work(run: Run) -> ChunksWork:
@@ -30,18 +28,7 @@ def open_chunks_work(run: Run) -> ChunksWork:
 
 def main() -> int:
     """Parse the driver's arguments and serve units until told to stop."""
-    parser = argparse.ArgumentParser(prog="assay.prepare.chunks.worker", description=__doc__)
-    parser.add_argument("run")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=None)
-    arguments = parser.parse_args()
-    configure_logging()
-    run = open_run(arguments.run)
-
-    def open_work(_: Mailbox) -> ChunksWork:
-        return open_chunks_work(run)
-
-    return worker_main(run, open_work)
+    return worker_command(__doc__, lambda run, *_: open_chunks_work(run))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Reads only the columns it counts; ids are read only of row groups that have an e
 example of.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +18,9 @@ import pyarrow.parquet as pq
 
 from assay.data.ids import plain_ids, shown_ids
 from assay.errors import DamagedPartError
-from assay.runs.parts import footer_problem, open_part, way_out
+from assay.runs.parts import footer_problem, open_part, stats_of, way_out
 from assay.runs.plan import Unit
-from assay.runs.run import FOOTER_STATS, ID_COLUMNS, Run, part_path
+from assay.runs.run import ID_COLUMNS, Run, part_path
 from assay.score.report.histogram import GrowingHistogram
 from assay.score.report.words import number_of
 from assay.tasks import LABELS, PREDICTION
@@ -192,7 +191,7 @@ def _count_units(run: Run, units: Sequence[Unit], layout: _Layout) -> Tally:
 
 
 def _count_part(tally: Tally, unit: Unit, file: pq.ParquetFile, layout: _Layout) -> None:
-    stats = json.loads((file.metadata.metadata or {}).get(FOOTER_STATS, b"{}"))
+    stats = stats_of(file)
     tally.stats.append((unit, stats if isinstance(stats, dict) else {}))
     for group in range(file.num_row_groups):
         codes: set[str] = set()
