@@ -64,9 +64,9 @@ def open_part(run: Run, unit: Unit, *, read_dictionary: Sequence[str] = ()) -> I
 
 
 def stats_of(file: pq.ParquetFile) -> dict[str, Any]:
-    """The figures that a part's worker left in its footer."""
-    stats: dict[str, Any] = json.loads((file.metadata.metadata or {}).get(FOOTER_STATS, b"{}"))
-    return stats
+    """The figures that a part's worker left in its footer; {} where it left none."""
+    stats = json.loads((file.metadata.metadata or {}).get(FOOTER_STATS, b"{}"))
+    return stats if isinstance(stats, dict) else {}
 
 
 def published_stats(run: Run) -> Iterator[dict[str, Any]]:

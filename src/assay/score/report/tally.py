@@ -192,7 +192,7 @@ def _count_units(run: Run, units: Sequence[Unit], layout: _Layout) -> Tally:
 
 def _count_part(tally: Tally, unit: Unit, file: pq.ParquetFile, layout: _Layout) -> None:
     stats = stats_of(file)
-    tally.stats.append((unit, stats if isinstance(stats, dict) else {}))
+    tally.stats.append((unit, stats))
     for group in range(file.num_row_groups):
         codes: set[str] = set()
         for batch in file.iter_batches(
