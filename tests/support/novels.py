@@ -8,6 +8,7 @@ from support.fake_handles import FakeHandle
 
 from assay.data.finding import find_sources
 from assay.data.sources import Columns
+from assay.prepare.chunks.plan import PART_SCHEMA
 from assay.prepare.chunks.work import ChunksWork
 from assay.prepare.pairs.work import PairsWork
 from assay.prepare.sketches import text_hash
@@ -18,21 +19,6 @@ from assay.runs.pipeline import run_unit
 from assay.runs.protocol import Done, Take
 from assay.runs.run import create_or_join
 
-CHUNK_SCHEMA = pa.schema(
-    [
-        pa.field("source_row", pa.int64(), nullable=False),
-        pa.field("book_id", pa.string(), nullable=False),
-        pa.field("chunk", pa.int32()),
-        pa.field("start", pa.int64()),
-        pa.field("stop", pa.int64()),
-        pa.field("num_sentences", pa.int32()),
-        pa.field("num_tokens", pa.int32()),
-        pa.field("language", pa.string()),
-        pa.field("text", pa.string()),
-        pa.field("text_hash", pa.int64()),
-        pa.field("error", pa.string()),
-    ]
-)
 SENTENCES = 5
 
 
@@ -90,14 +76,14 @@ def chunks_run(listing, folder, *, unit_rows=3):
         columns=columns,
         sources=sources,
         boundaries=[(*range(0, num, unit_rows), num)],
-        part_schema=CHUNK_SCHEMA,
+        part_schema=PART_SCHEMA,
     )
     run, _ = create_or_join(str(folder / "chunks"), manifest)
     for unit in manifest.units():
         rows = [
             chunk for row in range(unit.start, unit.stop) for chunk in chunk_rows(row, listing.books[row])
         ]
-        batch = pa.RecordBatch.from_pylist(rows, schema=CHUNK_SCHEMA)
+        batch = pa.RecordBatch.from_pylist(rows, schema=PART_SCHEMA)
         run.publish(unit, [batch], rows_in=lambda unit=unit: unit.num_rows)
     return run
 
