@@ -67,6 +67,11 @@ class Bookshelf:
         middle = np.where(np.isnan(middle), birth + 30, middle)
         return np.where(np.isnan(middle), death - 30, middle)
 
+    @cached_property
+    def _log_sizes(self) -> NDArray[np.float64]:
+        """Of each book, to base 2."""
+        return np.log2(np.maximum(self.size_bytes, 1).astype(np.float64))
+
     def by_same_author(self, book: int) -> NDArray[np.bool_]:
         """Which books share an author with this one."""
         same = np.zeros(len(self.splits), dtype=np.bool_)
@@ -111,8 +116,11 @@ class Bookshelf:
     def _similar(self, book: int, others: NDArray[np.bool_]) -> Numbers:
         """The books most alike in length and period; ties by number."""
         candidates = np.flatnonzero(others)
-        sizes = np.log2(np.maximum(self.size_bytes, 1).astype(np.float64))
-        distance = np.abs(sizes[candidates] - sizes[book])
+        distance = np.abs(self._log_sizes[candidates] - self._log_sizes[book])
         years = np.abs(self._middles[candidates] - self._middles[book]) / PERIOD_YEARS
         distance += np.where(np.isnan(years), 1.0, years)
+        if len(candidates) > NUM_SIMILAR:
+            # of tens of thousands only those that may be among the nearest are sorted
+            near = distance <= np.partition(distance, NUM_SIMILAR - 1)[NUM_SIMILAR - 1]
+            candidates, distance = candidates[near], distance[near]
         return np.sort(candidates[np.argsort(distance, kind="stable")[:NUM_SIMILAR]])
