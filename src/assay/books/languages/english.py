@@ -26,4 +26,12 @@ ENGLISH = Words(
         Had Has Have Was Were Is Are Did Do Does Would Could Should Shall Will May Might Let
     """),
     whole_letters=frozenset("IO"),
+    function_words=words("""
+        the a an and or but if so for nor yet of to in on at by from with without into upon about over under
+        after before between through against as than that this these those which who whom whose what where
+        when while how why he she it they we you i me him her them us my your his its their our
+        is are was were be been being am have has had do does did will would shall should can could may might
+        must not no never very more most much such only even now then there here some any all every one
+        too well still quite rather
+    """),
 )

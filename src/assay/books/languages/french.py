@@ -21,4 +21,11 @@ FRENCH = Words(
     """),
     whole_letters=frozenset("À"),
     spaced_quotes="»",
+    function_words=words("""
+        le la les l un une des du de d et ou mais or donc car ni si que qui quoi dont où quand comme
+        à au aux en dans sur sous avec sans pour par vers chez il elle ils elles on nous vous je j tu me m te
+        se s lui leur son sa ses mon ma mes votre notre ce c cet cette ces cela
+        est sont était étaient être a ai avait avaient ont fut fait ne n pas plus point rien jamais tout
+        tous bien très encore déjà puis alors là y
+    """),
 )

@@ -31,4 +31,11 @@ GERMAN = Words(
         unser unsere euer eure dieser diese dieses diesem diesen jener jene jenes jeder jede jedes
         im am zum zur vom beim ins ans aller alle viele wenige einige manche solche welche
     """),
+    function_words=words("""
+        der die das den dem des ein eine einen einem einer eines und oder aber denn doch sondern wenn als wie
+        dass daß weil ob in im an am auf aus bei mit nach von vom vor zu zum zur über unter durch für gegen
+        ohne um er sie es wir ihr ich du man mich mir ihn ihm uns sich mein sein ihre seine
+        ist sind war waren hat hatte haben wird wurde werden kann nicht kein nur auch noch schon so nun da
+        hier dort sehr mehr was wer
+    """),
 )

@@ -25,4 +25,11 @@ POLISH = Words(
         Że Żeby
     """),
     whole_letters=frozenset("AIOUWZ"),
+    function_words=words("""
+        i a ale lub albo lecz bo że żeby aby by gdy kiedy jak jako niż czy w we z ze na do od po za przez przy
+        przed nad pod o u dla bez się nie tak to ten ta te tego tej tym tych który która które on ona ono
+        oni jego jej ich mu go ją im ja ty my wy mnie mi ci cię nas nam was pan pani
+        jest są był była było byli być będzie już jeszcze tylko nawet też także tu tam teraz potem więc
+        zaś jednak no co kto nic nikt wszystko swój swoje bardzo
+    """),
 )

@@ -25,6 +25,8 @@ class Words:
     """Closing quotes that stand after a space."""
     determiners: frozenset[str] = frozenset()
     """Where all nouns have capitals: words before a noun that rarely come before a person's name."""
+    function_words: frozenset[str] = frozenset()
+    """Frequent words of little meaning, in lower case, by whose shares authors differ."""
 
 
 def words(text: str) -> frozenset[str]:
