@@ -1,0 +1,303 @@
+"""A Siamese bundle: a sentence encoder's folder, as `assay embed` reads it, and the head of pairs beside it.
+
+    config.json, model.safetensors     the encoder, with its tokenizer's files
+    modules.json, 1_Pooling, 2_Dense   how it makes a vector of a text, as sentence-transformers has it
+    pair_head/config.json              what the head is, and the style features that it sees
+    pair_head/model.safetensors        its weights
+    assay.json                         labels, length, origin
+    calibration.json                   where `assay calibrate` has put one
+
+Reads and writes JSON; the tensors are `head.py`'s. Imports no torch.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from assay.bundle.calibration import check_calibration, find_calibration, parameters
+from assay.bundle.description import FORMAT_VERSION, check_version, pretty, read_description
+from assay.bundle.embedder import Embedder, load_embedder
+from assay.errors import BundleError
+from assay.model.checkpoint import (
+    JsonObject,
+    brief,
+    canonical_digest,
+    hash_file,
+    is_number,
+    read_json,
+)
+from assay.model.sentence_files import PoolingName
+from assay.outcome.calibration import Calibration
+from assay.outcome.decide import Decider
+from assay.siamese.style import StyleScale
+from assay.tasks import Task
+
+HeadKind = Literal["mlp", "arcface"]
+"""A plain classifier of pairs, or one of angles (Deng et al. 2019)."""
+
+HEAD_FOLDER = "pair_head"
+HEAD_CONFIG = "config.json"
+HEAD_WEIGHTS = "model.safetensors"
+POOLING_FOLDER, DENSE_FOLDER = "1_Pooling", "2_Dense"
+_WAY_OUT = "train it with assay train --architecture siamese, or copy the whole bundle again"
+_POOLING_MODES: Mapping[PoolingName, str] = {"mean": "mean", "first_token": "cls", "attention": "attention"}
+_TYPES = "sentence_transformers.models."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairHeadConfig:
+    """What a head of pairs is made of; `pair_head/config.json`."""
+
+    kind: HeadKind
+    dimension: int
+    """D, of the vectors of texts."""
+    hidden_size: int
+    """Width of its inner layer."""
+    num_labels: int
+    """C, the number of logits."""
+    symmetric: bool
+    """Whether the two texts of a pair may change places: logits are then means over both orders."""
+    scale: float
+    """arcface: cosines times this are logits."""
+    margin: float
+    """arcface: radians by which the right label had to be ahead in training; nothing is added after it."""
+    style: StyleScale
+    """The style features that it sees of each text."""
+
+    @property
+    def num_inputs(self) -> int:
+        """Numbers that it sees of a pair: 4 D + 2 F."""
+        return 4 * self.dimension + 2 * len(self.style.names)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Siamese:
+    """A checked folder of a Siamese model: what it predicts of two texts, and its identity."""
+
+    embedder: Embedder
+    """What makes a vector of a text."""
+    head: PairHeadConfig
+    head_weights: Path
+    """The file with the head's tensors."""
+    labels: tuple[str, ...]
+    """Names of the outputs, in the order of the logits."""
+    calibration: Calibration | None
+    """`calibration.json`, where there is one."""
+    default_max_length: int
+    """Tokens of a text that it was trained for."""
+    fingerprint: str
+    """Hash of all that can change a probability, 32 hex digits."""
+    provenance: JsonObject
+    """Where it came from: base, settings, counts, hashes of the training rows."""
+    notes: tuple[str, ...] = ()
+    """Things the user should hear of, a sentence each."""
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.embedder.path
+
+    @property
+    def tokenizer_fingerprint(self) -> str:
+        """Hash of what turns text into ids."""
+        return self.embedder.tokenizer_fingerprint
+
+    @property
+    def task(self) -> Task:
+        """A pair has one label."""
+        return Task.SINGLE_LABEL
+
+    @property
+    def decider(self) -> Decider:
+        """What turns the model's logits into what it says."""
+        return Decider(task=self.task, labels=self.labels, calibration=self.calibration)
+
+
+def is_siamese(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a head of pairs, and so is for `read_siamese`."""
+    return (Path(path) / HEAD_FOLDER / HEAD_CONFIG).is_file()
+
+
+def read_siamese(path: str | os.PathLike[str]) -> Siamese:
+    """The Siamese bundle in a folder, after every check that needs no weights in memory.
+
+    Reads the weights once to hash them. Raises `BundleError` for a folder that cannot be used.
+    """
+    if not is_siamese(path):
+        msg = f"{path}: no {HEAD_FOLDER}/{HEAD_CONFIG}; not a Siamese model; {_WAY_OUT}"
+        raise BundleError(msg)
+    embedder = load_embedder(path)
+    folder = embedder.path
+    head = _read_head(folder / HEAD_FOLDER / HEAD_CONFIG)
+    if head.dimension != embedder.dimension:
+        msg = (
+            f"{folder / HEAD_FOLDER}: for vectors of {head.dimension} numbers, and the encoder's have"
+            f" {embedder.dimension}; {_WAY_OUT}"
+        )
+        raise BundleError(msg)
+    weights = folder / HEAD_FOLDER / HEAD_WEIGHTS
+    if not weights.is_file():
+        msg = f"{weights.parent}: no {HEAD_WEIGHTS}; {_WAY_OUT}"
+        raise BundleError(msg)
+    description = read_description(folder)
+    labels = _read_labels(folder, description, head)
+    calibration, notes = find_calibration(folder)
+    check_calibration(folder, calibration, Task.SINGLE_LABEL, labels)
+    provenance = description.get("provenance")
+    stated = description.get("max_length")
+    trained_length = stated if isinstance(stated, int) and stated >= 1 else embedder.default_max_length
+    return Siamese(
+        embedder=embedder,
+        head=head,
+        head_weights=weights,
+        labels=labels,
+        calibration=calibration,
+        default_max_length=min(trained_length, embedder.max_length),
+        fingerprint=canonical_digest(
+            {
+                "encoder": embedder.fingerprint,
+                "head": {
+                    file: hash_file(folder / HEAD_FOLDER / file) for file in (HEAD_CONFIG, HEAD_WEIGHTS)
+                },
+                "labels": list(labels),
+                "max_length": trained_length,
+                "calibration": _calibrated(calibration),
+            }
+        ),
+        provenance=provenance if isinstance(provenance, dict) else {},
+        notes=(*embedder.notes, *notes),
+    )
+
+
+def _calibrated(calibration: Calibration | None) -> JsonObject | None:
+    """What of a calibration changes a probability."""
+    if calibration is None:
+        return None
+    return {
+        "method": calibration.method,
+        "temperature": calibration.temperature,
+        **parameters(calibration),
+        "threshold": calibration.threshold,
+    }
+
+
+def _read_labels(folder: Path, description: JsonObject, head: PairHeadConfig) -> tuple[str, ...]:
+    labels = description.get("labels")
+    if not isinstance(labels, list) or len(labels) != head.num_labels:
+        held = f"{brief(labels)}" if isinstance(labels, list) else "no labels"
+        msg = f"{folder}/assay.json: {held}; the head of pairs has {head.num_labels}; {_WAY_OUT}"
+        raise BundleError(msg)
+    return tuple(str(label) for label in labels)
+
+
+# ---------------------------------------------------------------- pair_head/config.json
+
+
+def _read_head(file: Path) -> PairHeadConfig:
+    content: dict[str, Any] = dict(read_json(file, missing=_WAY_OUT))
+    check_version(file, content)
+    counts = {name: content.get(name) for name in ("dimension", "hidden_size", "num_labels")}
+    numbers = {name: content.get(name) for name in ("scale", "margin")}
+    wrong = [name for name, value in counts.items() if type(value) is not int or value < 1]
+    wrong += [name for name, value in numbers.items() if not is_number(value)]
+    wrong += [] if content.get("kind") in get_args(HeadKind) else ["kind"]
+    wrong += [] if isinstance(content.get("symmetric"), bool) else ["symmetric"]
+    style = _read_style(content.get("style"))
+    wrong += [] if style is not None else ["style"]
+    if wrong or style is None:
+        msg = f"{file}: {wrong[0]} is {brief(content.get(wrong[0]))}, which is not a head's; {_WAY_OUT}"
+        raise BundleError(msg)
+    return PairHeadConfig(
+        kind=content["kind"],
+        symmetric=content["symmetric"],
+        style=style,
+        dimension=content["dimension"],
+        hidden_size=content["hidden_size"],
+        num_labels=content["num_labels"],
+        scale=float(content["scale"]),
+        margin=float(content["margin"]),
+    )
+
+
+def _read_style(content: object) -> StyleScale | None:
+    features = content.get("features") if isinstance(content, dict) else None
+    language = content.get("language") if isinstance(content, dict) else None
+    if not isinstance(features, list) or not isinstance(language, str):
+        return None
+    columns: list[tuple[str, float, float]] = []
+    for feature in features:
+        found = feature if isinstance(feature, dict) else {}
+        name, mean, deviation = (found.get(key) for key in ("name", "mean", "deviation"))
+        if not isinstance(name, str) or not is_number(mean) or not is_number(deviation):
+            return None
+        columns.append((name, mean, deviation))
+    return StyleScale(
+        language=language,
+        names=tuple(name for name, _, _ in columns),
+        means=tuple(mean for _, mean, _ in columns),
+        deviations=tuple(deviation for _, _, deviation in columns),
+    )
+
+
+def write_head_config(folder: Path, head: PairHeadConfig) -> None:
+    """Writes `pair_head/config.json` into a bundle that is still being made."""
+    style = zip(head.style.names, head.style.means, head.style.deviations, strict=True)
+    content = {
+        "format_version": FORMAT_VERSION,
+        "kind": head.kind,
+        "dimension": head.dimension,
+        "hidden_size": head.hidden_size,
+        "num_labels": head.num_labels,
+        "symmetric": head.symmetric,
+        "scale": head.scale,
+        "margin": head.margin,
+        "style": {
+            "language": head.style.language,
+            "features": [
+                {"name": name, "mean": mean, "deviation": deviation} for name, mean, deviation in style
+            ],
+        },
+    }
+    (folder / HEAD_FOLDER).mkdir(exist_ok=True)
+    (folder / HEAD_FOLDER / HEAD_CONFIG).write_bytes(pretty(content))
+
+
+# ---------------------------------------------------------------- the encoder's module files
+
+
+def write_modules(
+    folder: Path, *, pooling: PoolingName, hidden_size: int, dimension: int, max_length: int
+) -> None:
+    """Writes what says how the encoder makes vectors: pooled, projected without activation, of length 1.
+
+    The weights of attention and projection go beside it, as `DENSE_FOLDER` and `POOLING_FOLDER` are read.
+    """
+    modules: Sequence[tuple[str, str]] = (
+        ("", "Transformer"),
+        (POOLING_FOLDER, "Pooling"),
+        (DENSE_FOLDER, "Dense"),
+        ("3_Normalize", "Normalize"),
+    )
+    listed = [
+        {"idx": k, "name": str(k), "path": path, "type": f"{_TYPES}{kind}"}
+        for k, (path, kind) in enumerate(modules)
+    ]
+    contents: Mapping[str, object] = {
+        "modules.json": listed,
+        f"{POOLING_FOLDER}/config.json": {
+            "word_embedding_dimension": hidden_size,
+            "pooling_mode": _POOLING_MODES[pooling],
+        },
+        f"{DENSE_FOLDER}/config.json": {
+            "in_features": hidden_size,
+            "out_features": dimension,
+            "bias": True,
+            "activation_function": "torch.nn.modules.linear.Identity",
+        },
+        "sentence_bert_config.json": {"max_seq_length": max_length, "do_lower_case": False},
+    }
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(pretty(content))

@@ -1,0 +1,197 @@
+"""Texts to probabilities of pairs: each distinct text is encoded once, whatever the number of its pairs.
+
+    texts -> distinct ones -> vectors (the engine) and style -> pairs of them -> the head -> logits
+
+N texts in M pairs cost N encodings and M small products.
+
+Axes: N texts, M pairs, D dimensions of a vector, F style features, C outputs.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from assay.data.rows import SourceRows
+from assay.embed.forward import Forwarder
+from assay.embed.plan import make_encoder
+from assay.embed.vectors import Vectors
+from assay.engine import devices
+from assay.engine.engine import Engine
+from assay.engine.load import load_engine
+from assay.errors import InputError
+from assay.model.embedding import embedding_head
+from assay.outcome.maps import apply_calibration
+from assay.siamese.files import Siamese, read_siamese
+from assay.siamese.head import PairHead, load_head
+from assay.siamese.style import Features
+from assay.tokenize.chunks import TEXT_BATCH_ROWS, chunks
+from assay.tokenize.encode import Encoder
+from assay.tokenize.plan import choose_max_length
+from assay.tokenize.settings import OnLong
+
+_log = logging.getLogger(__name__)
+
+_PAIRS_AT_ONCE = 8_192
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedTexts:
+    """Texts as the head sees them; a row each."""
+
+    vectors_ND: Floats
+    """Of length 1; NaN for a text with an error."""
+    style_NF: Features
+    """Standardised."""
+    truncated_N: npt.NDArray[np.bool_]
+    """Whether a text was cut."""
+    errors: dict[int, str]
+    """Error code by row."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredPairs:
+    """What the model says of pairs; a row each, NaN where one of the texts has an error."""
+
+    logits_MC: Floats
+    """Before calibration."""
+    cosines_M: Floats
+    """Of the two vectors: the similarity that `style_calibration.json` maps to a probability."""
+
+
+class SiameseModel:
+    """A loaded Siamese bundle. Not thread-safe: one forward pass at a time."""
+
+    def __init__(
+        self, bundle: Siamese, engine: Engine, encoder: Encoder, head: PairHead, *, device: str
+    ) -> None:
+        """Use `load_siamese`."""
+        self.bundle = bundle
+        """What was loaded: labels, calibration, fingerprint."""
+        self.engine = engine
+        self.device = device
+        """Where the forward pass runs."""
+        self._encoder = encoder
+        self._device = devices.parse_device(device)
+        self._head = head.to(self._device)
+        self._vectors = Vectors(Forwarder(engine, encoder), normalized=bundle.embedder.normalized(asked=None))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the outputs, in the order of the columns."""
+        return self.bundle.labels
+
+    def encode(self, texts: Sequence[str]) -> EncodedTexts:
+        """The vectors and style of texts, a row each; give each text once."""
+        found, truncated, errors = [], [], dict[int, str]()
+        num_rows = 0
+        for chunk in chunks(_batches(texts), self._encoder, max_tokens=None):
+            vectors_ND = self._vectors.vectors(self._vectors.forward(chunk))
+            if chunk.errors:
+                vectors_ND[list(chunk.errors)] = np.nan
+            errors |= {num_rows + row: code for row, code in chunk.errors.items()}
+            num_rows += chunk.num_rows
+            found.append(vectors_ND)
+            truncated.append(chunk.tokens.truncated)
+        none = np.zeros((0, self.bundle.embedder.dimension), dtype=np.float32)
+        return EncodedTexts(
+            vectors_ND=np.concatenate([none, *found]),
+            style_NF=self.bundle.head.style(texts),
+            truncated_N=np.concatenate([np.zeros(0, dtype=np.bool_), *truncated]),
+            errors=errors,
+        )
+
+    @torch.inference_mode()
+    def score(self, texts: EncodedTexts, first_M: Ints, second_M: Ints) -> ScoredPairs:
+        """What the head says of pairs of rows of `texts`."""
+        vectors_ND = torch.from_numpy(texts.vectors_ND).to(self._device)
+        style_NF = torch.from_numpy(texts.style_NF).to(self._device)
+        logits, cosines = [], []
+        for start in range(0, len(first_M), _PAIRS_AT_ONCE):
+            pick = slice(start, start + _PAIRS_AT_ONCE)
+            one, two = (torch.from_numpy(rows[pick]).to(self._device) for rows in (first_M, second_M))
+            u_MD, v_MD = vectors_ND[one], vectors_ND[two]
+            logits.append(self._head(u_MD, v_MD, style_NF[one], style_NF[two]).cpu().numpy())
+            cosines.append((u_MD * v_MD).sum(dim=1).cpu().numpy())
+        none = np.zeros((0, len(self.labels)), dtype=np.float32)
+        return ScoredPairs(
+            logits_MC=np.concatenate([none, *logits]), cosines_M=np.concatenate([none[:, 0], *cosines])
+        )
+
+    def logits(self, pairs: Iterable[Sequence[str]]) -> Floats:
+        """The logits [M, C] of pairs of texts; NaN for a pair with a text that has no tokens."""
+        texts, first_M, second_M = distinct_texts(pairs)
+        return self.score(self.encode(texts), first_M, second_M).logits_MC
+
+    def probabilities(self, pairs: Iterable[Sequence[str]]) -> npt.NDArray[np.float64]:
+        """The probability of each label for each pair of texts, [M, C], calibrated where the bundle is.
+
+        NaN for a pair with a text that has no tokens. Raises InputError for what is not a pair of strings.
+        """
+        return apply_calibration(self.logits(pairs), self.bundle.calibration, self.bundle.task)
+
+
+def distinct_texts(pairs: Iterable[Sequence[str]]) -> tuple[list[str], Ints, Ints]:
+    """The texts of pairs, each once, and the rows of the first and of the second of each pair."""
+    places: dict[str, int] = {}
+    rows: list[int] = []
+    for number, pair in enumerate(pairs):
+        if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise InputError(f"pair {number} is {pair!r:.80}; two strings are needed; pass (text, text)")
+        rows += (places.setdefault(text, len(places)) for text in pair)
+    both_M2 = np.array(rows, dtype=np.int64).reshape(-1, 2)
+    return list(places), both_M2[:, 0].copy(), both_M2[:, 1].copy()
+
+
+def load_siamese(
+    path: str | os.PathLike[str],
+    *,
+    device: str = "cpu",
+    precision: str = "auto",
+    max_length: int | None = None,
+    on_long: OnLong = "truncate",
+    stride: int = 0,
+    num_threads: int | None = None,
+    say: Callable[[str], None] | None = None,
+) -> SiameseModel:
+    """The Siamese model in a folder; settings are those of `assay.load`.
+
+    Raises BundleError for a folder that is not one or is damaged. What the user should hear of the bundle goes
+    to `say`, by default as a warning of the log.
+    """
+    bundle = read_siamese(path)
+    embedder = bundle.embedder
+    for note in bundle.notes:
+        (say or _warn)(note)
+    length = bundle.default_max_length if max_length is None else choose_max_length(embedder, max_length)
+    engine = load_engine(
+        embedder.checkpoint,
+        device=device,
+        precision=precision,
+        num_threads=num_threads,
+        head=embedding_head(
+            embedder.checkpoint,
+            embedder.files,
+            pooling=embedder.pooling(None),
+            normalized=embedder.normalized(asked=None),
+        ),
+    )
+    encoder = make_encoder(embedder, max_length=length, on_long=on_long, stride=stride)
+    return SiameseModel(bundle, engine, encoder, load_head(bundle), device=device)
+
+
+def _warn(note: str) -> None:
+    _log.warning("%s", note)
+
+
+def _batches(texts: Sequence[str]) -> Iterator[SourceRows]:
+    for start in range(0, len(texts), TEXT_BATCH_ROWS):
+        some = pa.array(texts[start : start + TEXT_BATCH_ROWS], type=pa.large_string())
+        yield SourceRows(start=start, num_rows=len(some), texts=some)

@@ -1,0 +1,48 @@
+"""Small Siamese bundles with random weights, and pairs of texts for them."""
+
+from dataclasses import replace
+
+import torch
+from support.encoders import make_encoder_folder
+
+from assay.bundle.description import Description, write_description
+from assay.siamese.files import PairHeadConfig, write_head_config
+from assay.siamese.head import PairHead, save_head
+from assay.siamese.style import StyleScale
+
+STYLE = StyleScale(
+    names=("words_per_sentence", "mark:,"), language="en", means=(8.0, 0.01), deviations=(2.0, 0.02)
+)
+CONFIG = PairHeadConfig(
+    kind="mlp",
+    dimension=8,
+    hidden_size=16,
+    num_labels=2,
+    symmetric=True,
+    scale=30.0,
+    margin=0.25,
+    style=STYLE,
+)
+
+
+def make_siamese_folder(folder, *, seed=0, labels=("0", "1"), pooling="mean", **changes):
+    """A small BERT, projected to 8 numbers, with a head of pairs; `changes` are of `CONFIG`."""
+    make_encoder_folder(folder, pooling=pooling, dense=8, seed=seed)
+    config = replace(CONFIG, num_labels=len(labels), **changes)
+    torch.manual_seed(seed)
+    head = PairHead(config)
+    write_head_config(folder, config)
+    save_head(folder, head)
+    write_description(
+        folder,
+        Description(
+            assay_version="0",
+            created="2026-01-01T00:00:00+00:00",
+            task="single_label",
+            labels=labels,
+            max_length=32,
+            is_pair=True,
+            provenance={},
+        ),
+    )
+    return folder
