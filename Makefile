@@ -10,6 +10,9 @@ LINKS := $(foreach d,$(PIP_FIND_LINKS),$(if $(wildcard $(d)),--find-links $(d)))
 INSTALL = $(BIN)/uv pip install -q --python $(BIN)/python $(LINKS) -c constraints.txt -e
 STATED := pyproject.toml constraints.txt
 
+# Tests start Python hundreds of times: where bytecode is not kept, each start compiles torch and transformers again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup quickstart check test test-slow test-gpu docs bench bench-gpu clean
