@@ -3,6 +3,7 @@
 import pyarrow as pa
 
 from assay.data.columns import is_textual, is_token_ids, type_at, value_type
+from assay.data.formats.csv import delimiter_hint
 from assay.data.formats.table import FORMATS
 from assay.data.sources import Columns, Source, column_flag, id_column, named_column
 from assay.errors import SourceError
@@ -40,8 +41,12 @@ def _kind(source: Source, path: tuple[str, ...] | None) -> pa.DataType | None:
 
 
 def _check_text(source: Source, columns: Columns, field: str) -> None:
-    is_undivided = FORMATS[source.format].is_delimited and len(source.schema) == 1
-    or_else = f", or --delimiter: no {source.delimiter!r} parts its header" if is_undivided else ""
+    or_else = ""
+    if FORMATS[source.format].is_delimited and source.delimiter:
+        hint = delimiter_hint(source.schema.names, source.delimiter, getattr(columns, field))
+        if hint or len(source.schema) == 1:
+            flag = f"--delimiter {hint}" if hint else "--delimiter"
+            or_else = f", or {flag}: no {source.delimiter!r} parts its header"
     kind = _kind(source, named_column(source, columns, field, or_else=or_else))
     # A field of such a format is text, whatever its characters look like.
     if kind is None or FORMATS[source.format].is_all_text or is_textual(kind):

@@ -9,6 +9,7 @@ Reads headers, not weights, and imports no torch: `pretrained` makes a model of 
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TypeGuard, cast
 
 from assay.errors import BundleError, RefusedError
+from assay.model.depth import layers_left_out
 from assay.tasks import Task
 
 JsonObject = Mapping[str, object]
@@ -104,7 +106,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     _refuse_elsewhere(folder, config)
     weights, index = _weights(folder)
     notes = _other_weights(folder, weights, index)
-    if weights[0].suffix != ".safetensors":
+    if weights[0].suffix == ".safetensors":
+        tensors = itertools.chain.from_iterable(map(_check_safetensors, weights))
+        notes += tuple(
+            f"{folder / 'config.json'}: {clause}, as by transformers; correct it, or save the model again without them"
+            for clause in layers_left_out(config, tensors)
+        )
+    else:
         shown = index or weights[0]
         notes = (
             f"{shown}: a pickle, of which tensors alone are read; convert it with save_pretrained()",
@@ -234,11 +242,7 @@ def _weights(folder: Path) -> tuple[tuple[Path, ...], Path | None]:
     if found is None:
         raise BundleError(_no_weights(folder))
     is_index = found.suffix == ".json"
-    weights = _shards(found) if is_index else (found,)
-    if found.name.startswith(_SAFETENSORS):
-        for file in weights:
-            _check_safetensors(file)
-    return weights, found if is_index else None
+    return _shards(found) if is_index else (found,), found if is_index else None
 
 
 def _state(folder: Path, config: JsonObject, weights: Iterable[Path], index: Path | None) -> str:
@@ -300,8 +304,8 @@ def _shards(index: Path) -> tuple[Path, ...]:
     return shards
 
 
-def _check_safetensors(file: Path) -> None:
-    """Refuses a file cut short (or a Git LFS pointer) before anything maps it into memory."""
+def _check_safetensors(file: Path) -> tuple[str, ...]:
+    """The names of a file's tensors; refuses one cut short (or a Git LFS pointer) before it is mapped into memory."""
     with _read_errors(file), file.open("rb") as content:
         size = file.stat().st_size
         head = content.read(8)
@@ -317,7 +321,7 @@ def _check_safetensors(file: Path) -> None:
             except (ValueError, KeyError, TypeError, AttributeError, IndexError):
                 last = -1
             if last == size - 8 - header_size:
-                return
+                return tuple(name for name in entries if name != "__metadata__")
     what = (
         "a Git LFS pointer" if head == b"version " else f"{size} bytes that are not a whole safetensors file"
     )

@@ -105,6 +105,8 @@ def why_not_packed(config: Any) -> str | None:  # noqa: ANN401 - a transformers 
     """Return why a classifier of this config must run padded, in a few words; None where it can run packed."""
     if config.model_type not in PACKED_FAMILIES:
         return f"family {config.model_type!r} has no packed path"
+    if getattr(config, "num_hidden_layers", 1) < 1:
+        return "the model has no layers"
     if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
         return "the model is a decoder"
     if getattr(config, "position_embedding_type", None) not in {None, "absolute"}:

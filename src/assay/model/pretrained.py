@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from assay.errors import BundleError
 from assay.model.checkpoint import Checkpoint, read_checkpoint
+from assay.telemetry import format_number_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -130,14 +131,14 @@ def _require_complete(folder: Path, info: dict[str, Any]) -> None:
     mismatched = sorted(_shapes(*key) for key in info.get("mismatched_keys", ()))
     if mismatched:
         raise BundleError(
-            f"{folder} holds {len(mismatched)} weights in another shape than config.json asks for "
+            f"{folder} holds {format_number_of(len(mismatched), 'weight')} in another shape than config.json asks for "
             f"({', '.join(mismatched[:3])}); correct the labels or sizes there, or copy the whole checkpoint"
         )
     if missing:
         named = ", ".join(missing[:3])
         raise BundleError(
-            f"{folder} lacks {len(missing)} weights ({named}); they would be random; "
-            "fine-tune it first, or copy the whole checkpoint"
+            f"{folder} lacks {format_number_of(len(missing), 'weight')} ({named}) that config.json asks for; they "
+            "would be random; fine-tune it first, correct config.json, or copy the whole checkpoint"
         )
 
 

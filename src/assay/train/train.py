@@ -23,7 +23,7 @@ from assay.errors import UsageError
 from assay.labelled.rows import LabelledRows
 from assay.telemetry import format_duration, format_number_of, format_rate
 from assay.train import checkpoints, distributed
-from assay.train.base import load_model
+from assay.train.base import base_checkpoint, load_model
 from assay.train.datasets import Prepared, prepare_given, prepare_rows
 from assay.train.distributed import World
 from assay.train.events import hear
@@ -205,7 +205,7 @@ def _train(settings: TrainSettings, prepared: Prepared, parts: Parts, listener: 
     ):
         if world.rank:
             listener = Listener()
-        for line in (str(prepared.split), *prepared.warnings):
+        for line in (str(prepared.split), *prepared.warnings, *base_checkpoint(settings.base).notes):
             listener.on_message(line)
         ready = _set_up(settings, prepared, world, listener.on_phase)
         learner = ready.learner

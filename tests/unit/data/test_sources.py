@@ -222,17 +222,16 @@ def broken_files():
     yield "cut.parquet", parquet[:-10]
     yield "start.parquet", parquet[:100]
     yield "empty.parquet", b""
-    yield "text.parquet", b"not parquet at all"
     yield "footer.parquet", parquet[:-60] + bytes(52) + parquet[-8:]
     yield "length.parquet", parquet[:-8] + b"\xff\xff\xff\x7fPAR1"
     yield "cut.jsonl.gz", packed[:-20]
-    yield "cut.csv.gz", packed[: len(packed) // 2]
+    table = gzip.compress(b"id,text\n" + b"1,some text\n" * 1000)
+    yield "cut.csv.gz", table[: len(table) // 2]
     yield "empty.jsonl.gz", b""
     yield "text.jsonl.gz", b'{"text": "plain"}\n'
     yield "cut.jsonl.zst", pa.compress(b'{"text": "some text"}\n' * 1000, "zstd", asbytes=True)[:-5]
     yield "empty.csv.zst", b""
     yield "cut.arrow", arrow[: len(arrow) // 2]
-    yield "text.arrow", b"not arrow at all"
 
 
 @pytest.mark.parametrize(
@@ -509,14 +508,68 @@ def test_a_bad_first_line_is_a_bad_row(tmp_path, first):
 
 
 @pytest.mark.parametrize(
-    ("header", "delimiter", "missing"),
-    [(b"id|text", None, ","), (b"id;text", "\t", "\t"), (b'"id,text"', None, ",")],
+    ("header", "delimiter", "missing", "hint"),
+    [
+        (b"id|text", None, ",", " '|'"),
+        (b"id:text", None, ",", " ':'"),
+        (b"id^text", ",", ",", " '^'"),
+        (b"id;text", "\t", "\t", " ';'"),
+        (b"id,text", "|", "|", " ','"),
+        (b"id\ttext", ",", ",", " tab"),
+        (b"id|my:column|text", ":", ":", " '|'"),
+        (b'"id text"', None, ",", ""),
+    ],
 )
-def test_a_header_of_one_field_points_at_the_delimiter(tmp_path, header, delimiter, missing):
-    """Where a whole CSV header is one column, and not the one asked for, the way out names --delimiter too."""
+def test_a_header_of_one_field_points_at_the_delimiter(tmp_path, header, delimiter, missing, hint):
+    """Where a CSV header has not the column asked for, and with another delimiter has, that one is named."""
     (tmp_path / "a.csv").write_bytes(header + b"\n1|a\n")
     told = refusal([str(tmp_path / "a.csv")], columns=Columns(), delimiter=delimiter)
-    assert f"Set --text-column, or --delimiter: no {missing!r} parts its header." in told
+    assert f"Set --text-column, or --delimiter{hint}: no {missing!r} parts its header." in told
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.csv", b'id|text\n1|"a, b"\n', "no ',' parts its header 'id|text'; set --delimiter '|'"),
+        ("a.csv", b'"id"|"text"\n1|"a, b"\n', "set --delimiter '|'"),
+        ("a.tsv", b'id,text\n1,"a, b"\n', "no '\\t' parts its header 'id,text'; set --delimiter ','"),
+        ("a.csv", b'my text\n1,"a" b\n', "quote the field"),
+    ],
+)
+def test_quotes_under_another_delimiter(tmp_path, name, content, told):
+    """What is wrong is the delimiter, not the quotes; where no other parts the header, it is the quotes."""
+    (tmp_path / name).write_bytes(content)
+    assert told in refusal([str(tmp_path / name)], columns=Columns())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.csv", b'[{"id": 1, "text": "a"}]', "begins like JSON, not like CSV; write one object a line"),
+        ("a.csv", b'\xef\xbb\xbf\n [\n  {"id": 1}]', "JSON, not like CSV; write one object a line"),
+        ("a.csv", b'{\n  "id": 1}', "JSON, not like CSV; write one object a line"),
+        ("a.tsv", b'{"id": 1, "text": "a"}\n', "JSON, not like CSV; set --format jsonl, or rename it"),
+        ("a.csv", gzip.compress(b'["a", "b"]'), "JSON, not like CSV"),
+        ("a.csv", '[{"id": 1}]'.encode("utf-16"), "JSON, not like CSV"),
+        ("a.csv", b"<!doctype html><p>", "HTML or XML, not like CSV; write the table"),
+        ("a.csv", b"PAR1\x15", "those of Parquet, not of text in lines; set --format parquet"),
+        ("a.csv", b"ARROW1\x00\x00", "those of Arrow, not of text in lines; set --format arrow"),
+        ("a.parquet", b'[{"id": 1, "text": "a"}]', "those of JSON, not of Parquet; write one object"),
+        (
+            "a.parquet",
+            b"id,text\n1,Z\xc3\xbcrich\n",
+            "those of text, not of Parquet; set --format csv or jsonl",
+        ),
+        ("a.arrow", b"PAR1\x15", "those of Parquet, not of Arrow; set --format parquet"),
+        ("a.parquet", b"PAR1\x15", "corrupt or cut short"),
+        ("a.parquet", b"", "corrupt or cut short"),
+        ("a.arrow", b"not arrow at all", "those of text, not of Arrow"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says(tmp_path, name, content, told):
+    """It is refused with what it is, and with what to do."""
+    (tmp_path / name).write_bytes(content)
+    assert told in refusal([str(tmp_path / name)], columns=Columns())
 
 
 def test_a_name_that_says_compressed_over_plain_bytes(tmp_path):

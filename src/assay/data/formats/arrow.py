@@ -8,10 +8,10 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 
 from assay.data.columns import column_path
-from assay.data.formats.format import FileFormat, SourceFile
+from assay.data.formats.format import FileFormat, SourceFile, not_read_as
 from assay.data.listing import joined
 from assay.data.rows import SourceRows, table_rows
-from assay.data.sources import FINGERPRINT_HEX, Columns, Source, splits_at, unreadable
+from assay.data.sources import FINGERPRINT_HEX, Columns, Source, splits_at
 from assay.data.storage import FOOTER_READ_BYTES, Store, is_object_url, local_path, split_url
 from assay.errors import SourceError
 
@@ -34,7 +34,7 @@ def inspect(file: SourceFile, name: str, columns: Columns) -> Source:
             if column is not None and batch.num_rows:
                 text_bytes += batch.column(schema.get_field_index(column[0])).nbytes
     except (OSError, pa.ArrowException) as error:
-        raise unreadable(file.uri, error) from error
+        raise not_read_as("Arrow", file.uri, error) from error
     store, path = split_url(file.uri)
     digest.update(store.read_bytes(path, max(0, file.size_bytes - FOOTER_READ_BYTES), FOOTER_READ_BYTES))
     return Source(

@@ -10,12 +10,15 @@ import pyarrow.csv as pcsv
 
 from assay.data.formats import lines
 from assay.data.formats.format import FileFormat, SourceFile
+from assay.data.formats.heads import other_than_table, way_out_of
 from assay.data.rows import BATCH_BYTES, NOT_CSV, NOT_UTF8, SourceRows, as_text, null_at
 from assay.data.sources import Columns, Source, id_type, role_paths
 from assay.errors import SourceError, UsageError
 
 DELIMITERS = (",", ";", "\t")
 """What may stand between two fields without being named."""
+_USUAL = (*DELIMITERS, "|", ":", "^", "~")
+"""What else is often found there, for hints."""
 
 # Digits that a number gives back unchanged: "7", "-7", not "007", "+7", "-0".
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]*")
@@ -26,10 +29,22 @@ _MAX_DIGITS = 20
 
 def inspect(file: SourceFile, name: str, columns: Columns) -> Source:
     """What one pass over the file counts, the header's columns, and their types in the first rows."""
-    del columns
+    head = lines.first_bytes(file.uri)
+    if found := other_than_table(head):
+        msg = f"{file.uri}: it begins like {found}, not like CSV; {way_out_of(found, head)}"
+        raise SourceError(msg)
     first = lines.LineReader(file.uri, "csv", ()).header()
     delimiter = file.delimiter or find_delimiter(first, file.uri)
-    scan = lines.scan(file.uri, "csv", delimiter)
+    try:
+        scan = lines.scan(file.uri, "csv", delimiter)
+    except SourceError:
+        # with another delimiter, quotes that are in order seem out of it
+        bare = b"".join(first.split(b'"')[::2]).decode("utf-8", "replace")
+        if hint := delimiter_hint(bare.split(delimiter), delimiter, columns.text):
+            shown = first[:60].decode("utf-8", "replace")
+            msg = f"{file.uri}: no {delimiter!r} parts its header {shown!r}; set --delimiter {hint}"
+            raise SourceError(msg) from None
+        raise
     header = parse_header(first, file.uri, delimiter)
     schema = infer_schema(header, lines.sample(file.uri, "csv", scan), delimiter)
     return replace(lines.line_source(file, name, scan, schema), delimiter=delimiter)
@@ -41,6 +56,19 @@ def find_delimiter(header: bytes, uri: str) -> str:
         return "\t"
     bare = b"".join(header.split(b'"')[::2])
     return max(DELIMITERS, key=lambda one: bare.count(one.encode()))
+
+
+def delimiter_hint(names: Sequence[str], delimiter: str, wanted: str | None) -> str | None:
+    """What `--delimiter` should be, as a shell takes it, for a header that `delimiter` parts into `names`.
+
+    None where no other parts it either, so that the column `wanted` is there.
+    """
+    header = delimiter.join(names)
+    others = [other for other in _USUAL if other != delimiter and other in header]
+    fitting = [other for other in others if wanted in header.split(other)]
+    if not fitting and len(names) == 1:
+        fitting = sorted(others, key=header.count, reverse=True)
+    return next(("tab" if other == "\t" else f"'{other}'" for other in fitting), None)
 
 
 def check_delimiter(text: str) -> str:

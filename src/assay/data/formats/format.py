@@ -6,9 +6,11 @@ Everything else works with the table of formats (`table.py`) and asks for none b
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from assay.data.formats.heads import HEAD_BYTES, other_than, way_out_of
 from assay.data.rows import SourceRows
-from assay.data.sources import Columns, Source
+from assay.data.sources import Columns, Source, unreadable
 from assay.data.storage import Store, split_url
+from assay.errors import SourceError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,3 +70,15 @@ class FileFormat:
     """Whether a delimiter stands between the fields of a row."""
     is_all_text: bool = False
     """Whether every column can be read as text, whatever its type."""
+
+
+def not_read_as(name: str, uri: str, error: Exception) -> SourceError:
+    """The error for a file that is not `name` ("Parquet", "Arrow"): what it is, or that it is corrupt."""
+    store, path = split_url(uri)
+    head = store.read_bytes(path, 0, HEAD_BYTES)
+    found = other_than(name, head)
+    if found is None:
+        return unreadable(uri, error)
+    return SourceError(
+        f"{uri}: its first bytes are those of {found}, not of {name}; {way_out_of(found, head)}"
+    )

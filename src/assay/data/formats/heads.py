@@ -1,5 +1,6 @@
 """What a file holds by its first bytes, whatever it is called."""
 
+import contextlib
 import re
 from typing import Literal
 
@@ -35,6 +36,13 @@ _NO_TEXT = (
 )
 
 
+_MARK_UP = re.compile(rb"\s*<(!DOCTYPE|html|\?xml|svg|rss)\b", re.IGNORECASE)
+_JSON = re.compile(rb"\s*[\[{][\s\[{]*\"")
+_JSON_LINE = re.compile(rb"\s*\{[^\S\r\n]*\"")
+_MARK = b"\xef\xbb\xbf"
+_READ_AS = {"Parquet": "parquet", "Arrow": "arrow"}
+
+
 def codec_of(head: bytes) -> Codec | None:
     """The compression of what begins with `head`; None where it is none of those that are read."""
     return next((codec for pattern, codec in _CODECS if pattern.match(head)), None)
@@ -49,3 +57,33 @@ def other_than_text(head: bytes) -> str | None:
     """What begins with `head`, in words, where it is not text; None where it may be text."""
     codec = codec_of(head)
     return codec or next((name for pattern, name in _NO_TEXT if pattern.match(head)), None)
+
+
+def other_than_table(head: bytes) -> str | None:
+    """What begins with `head`, in words, where it is text that is JSON or mark-up; else None."""
+    head = head.removeprefix(_MARK)
+    return "JSON" if _JSON.match(head) else "HTML or XML" if _MARK_UP.match(head) else None
+
+
+def other_than(name: str, head: bytes) -> str | None:
+    """What begins with `head`, in words, where it is not `name` ("Parquet", "Arrow"); None where that is not seen."""
+    found = other_than_text(head) or other_than_table(head)
+    if found is None and head:
+        with contextlib.suppress(UnicodeDecodeError):
+            head[:-3].decode()  # the last character may be cut
+            found = "text"
+    return None if found == name else found
+
+
+def way_out_of(found: str, head: bytes = b"") -> str:
+    """What to do with a file that was found to be something else than its name says."""
+    if found in _READ_AS:
+        return f"set --format {_READ_AS[found]}, or rename it"
+    if found == "JSON":
+        is_line = _JSON_LINE.match(head.removeprefix(_MARK))
+        return "set --format jsonl, or rename it" if is_line else "write one object a line (jq -c '.[]' does)"
+    if found == "HTML or XML":
+        return "write the table in it as CSV or Parquet"
+    if found == "text":
+        return "set --format csv or jsonl, or rename it"
+    return "write it as Parquet, or as text in UTF-8"

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from assay.data.formats.format import SourceFile
-from assay.data.formats.heads import HEAD_BYTES, codec_of, encoding_of, other_than_text
+from assay.data.formats.heads import HEAD_BYTES, codec_of, encoding_of, other_than_text, way_out_of
 from assay.data.sources import FINGERPRINT_HEX, Source, splits_at, unreadable
 from assay.data.storage import split_url
 from assay.errors import SourceError
@@ -83,10 +83,20 @@ def open_stream(uri: str) -> pa.NativeFile:
         inside = "" if codec is None else f" inside {codec}"
         msg = (
             f"{uri}: its first bytes are those of {found}{inside}, not of text in lines; "
-            "name its format with --format, or write it as text in UTF-8"
+            f"{way_out_of('' if codec else found)}"
         )
         raise SourceError(msg)
     return file
+
+
+def first_bytes(uri: str) -> bytes:
+    """The first bytes of a file's text; raises as `open_stream`, and where they cannot be decoded."""
+    try:
+        with open_stream(uri) as stream:
+            found: bytes = stream.read(HEAD_BYTES)
+    except _UNREADABLE as error:
+        raise unreadable(uri, error) from error
+    return found
 
 
 def _read(stream: pa.NativeFile, num_bytes: int) -> bytes:

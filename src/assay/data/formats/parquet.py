@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from assay.data.formats.format import FileFormat, SourceFile
+from assay.data.formats.format import FileFormat, SourceFile, not_read_as
 from assay.data.rows import SourceRows, table_rows
 from assay.data.sources import FINGERPRINT_HEX, Columns, Source, role_paths, splits_at, unreadable
 from assay.data.storage import FOOTER_READ_BYTES, MAX_READ_AHEAD_BYTES, is_object_url, split_url
@@ -23,7 +23,7 @@ def inspect(file: SourceFile, name: str, columns: Columns) -> Source:
     store, path = split_url(file.uri)
     tail = store.read_bytes(path, max(0, file.size_bytes - FOOTER_READ_BYTES), FOOTER_READ_BYTES)
     if len(tail) < _FOOTER_TAIL_BYTES or tail[-4:] != _MAGIC:
-        raise unreadable(file.uri, EOFError("no Parquet footer at its end"))
+        raise not_read_as("Parquet", file.uri, EOFError("no Parquet footer at its end"))
     footer_bytes = int.from_bytes(tail[-8:-4], "little") + _FOOTER_TAIL_BYTES
     if footer_bytes > file.size_bytes:
         raise unreadable(file.uri, EOFError("its Parquet footer is longer than the file"))
