@@ -1,6 +1,7 @@
 """Books on disk, and a finished chunks run over them whose chunks are made here, five sentences each."""
 
 import random
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,6 +9,7 @@ from support.fake_handles import FakeHandle
 
 from assay.data.finding import find_sources
 from assay.data.sources import Columns
+from assay.embed.worker import open_embed_work
 from assay.prepare.chunks.plan import PART_SCHEMA
 from assay.prepare.chunks.work import ChunksWork
 from assay.prepare.pairs.work import PairsWork
@@ -18,6 +20,7 @@ from assay.runs.manifest import new_manifest
 from assay.runs.pipeline import run_unit
 from assay.runs.protocol import Done, Take
 from assay.runs.run import create_or_join
+from assay.score.worker import open_score_work
 
 SENTENCES = 5
 
@@ -95,12 +98,27 @@ class _Working(FakeHandle):
         if not isinstance(command, Take):
             super().send(command)
             return
-        is_pairs = self._run.manifest.kind == "pairs"
-        work = PairsWork(self._run.manifest) if is_pairs else ChunksWork(self._run.manifest, None)
-        published = run_unit(self._run, work, self._units[command.unit])
-        self._hear(Done(unit=command.unit, created=published.created, counters=work.counters))
+        published = run_unit(self._run, self._work, self._units[command.unit])
+        self._hear(Done(unit=command.unit, created=published.created, counters=self._work.counters))
+
+    @cached_property
+    def _work(self):
+        return WORKS[self._run.manifest.kind](self._run)
+
+
+def _loaded(work):
+    work.load()
+    return work
+
+
+WORKS = {
+    "chunks": lambda run: ChunksWork(run.manifest, None),
+    "pairs": lambda run: PairsWork(run.manifest),
+    "embed": lambda run: _loaded(open_embed_work(run, device="cpu", num_threads=1)),
+    "score": lambda run: _loaded(open_score_work(run, device="cpu", num_threads=1)),
+}
 
 
 def work_here(_module, run, _placement):
-    """Stands in for `place_processes`: the real work of a run of chunks or pairs, in this process."""
+    """Stands in for `place_processes`: the real work of a run, in this process."""
     return [WorkerSpec(name="here", start=lambda hear: _Working(run, hear, deadly=set(), loads=True))]

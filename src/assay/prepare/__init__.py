@@ -7,7 +7,10 @@ sketches.py     texts -> passages by which two editions of one work are known (p
 partitions.py   hashes of all books, sorted on disk a part at a time
 duplicates.py   hashes -> chunks to drop, books that share passages, editions (pure)
 splits.py       books -> splits that no author, edition or near-duplicate crosses (pure)
-neighbours.py   vectors of chunks -> books that are near
+place.py        where the steps run
+neighbours.py   vectors of a sample of the chunks -> books that are near
+mined.py        candidates, scored -> those that a model takes for positives
+drawing.py      the runs between splits and files
 pairs/          the run that draws pairs of chunks
 leaks.py        what typography, names and editions alone give away (pure)
 settings.py, books.py   `assay prepare books`: all of it in one command

@@ -2,6 +2,9 @@
 
     list -> chunks run -> shelf (duplicates, editions) -> splits -> pairs run -> files -> report
 
+With an encoder an embed run says between splits and pairs which books are near, and with a pair classifier a
+scoring run which candidates are mistaken for positives.
+
 Each step finds what an earlier try left and goes on from there.
 """
 
@@ -13,41 +16,39 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from assay import machine
 from assay.data.storage import writing
 from assay.data.syncing import replace_local
 from assay.errors import InputError, RefusedError
 from assay.prepare.chunks.plan import plan_chunks
 from assay.prepare.chunks.verb import run_chunks
 from assay.prepare.collecting import SplitCounts, collect
+from assay.prepare.drawing import (
+    PAIR_BOOKS_FILE,
+    WORK,
+    Models,
+    PairsMaker,
+    Say,
+    Update,
+    open_models,
+    pairs_source,
+    write_table,
+)
 from assay.prepare.listing import Book, Listing, list_books
-from assay.prepare.neighbours import book_neighbours
-from assay.prepare.pairs.draw import Rules
-from assay.prepare.pairs.partners import NegativeKind
-from assay.prepare.pairs.plan import BOOKS_SCHEMA, plan_pairs
+from assay.prepare.mined import open_miner
+from assay.prepare.neighbours import NUM_SAMPLED
+from assay.prepare.place import worker_placement
 from assay.prepare.report import BooksReport, SplitFigures
 from assay.prepare.samples import measure_leaks
 from assay.prepare.settings import BooksSettings
 from assay.prepare.shelving import Shelved, shelve
 from assay.prepare.splits import author_keys, crossings, split_books
-from assay.runs.drive import drive_run
 from assay.runs.parts import published_stats
-from assay.runs.placement import Placement, place_processes, place_workers
 from assay.runs.run import Run
-from assay.settings import count_of
-from assay.telemetry import Progress
 
-WORK = "work"
-"""Folder of what is made on the way, within the data set's."""
 REPORT_FILE = "report.json"
 RECIPE_FILE = "train.toml"
-Say = Callable[[str], None]
-Watch = Callable[[str], AbstractContextManager[Callable[[Progress], None] | None]]
+Watch = Callable[[str], AbstractContextManager[Update]]
 """Shows the progress of a step by its name."""
 
 
@@ -81,13 +82,14 @@ def prepare_books(
     """
     clock = Clock()
     folder = Path(settings.out).absolute()
+    open_models(settings)
     with writing(str(folder)):
         (folder / WORK).mkdir(parents=True, exist_ok=True)
     with clock.step("listing"):
         listing = list_books(settings.source, settings.catalogue)
         settings = replace(settings, cleaned=settings.cleaned or listing.is_cleaned)
         books = folder / WORK / "books.parquet"
-        _write_table(listing.table(), books)
+        write_table(listing.table(), books)
     with clock.step("chunks"), watch("chunks") as update:
         rules = settings.chunk_rules()
         manifest = plan_chunks(rules, books, bundle=settings.bundle, unit_rows=settings.unit_rows)
@@ -109,6 +111,7 @@ def pair_books(
 ) -> BooksReport:
     """The second half: from a finished chunks run over `listing` to the files and the report."""
     folder = Path(settings.out).absolute()
+    miner = open_miner(settings)
     with clock.step("duplicates"):
         shelved = shelve(
             chunks,
@@ -119,40 +122,23 @@ def pair_books(
         )
     with clock.step("splits"):
         splits = _split(settings, listing, shelved)
-        neighbours: list[list[int]] = [[] for _ in listing.books]
-        if settings.embed_run is not None:
-            neighbours = book_neighbours(settings.embed_run, [book.book_id for book in listing.books])
-        table = pairs_source(listing, shelved, splits, neighbours)
-        books = folder / WORK / "pair_books.parquet"
-        _write_table(table, books)
-    rules = Rules(
-        task=settings.task,
-        positives=settings.positives,
-        negatives=settings.negatives,
-        weights=cast("dict[NegativeKind, float]", settings.weights()),
-        num_chunks=settings.chunks_per_side,
-        sides=settings.sides,
-        seed=settings.seed,
-    )
+    maker = PairsMaker(settings=settings, listing=listing, chunks=chunks, shelved=shelved, splits=splits)
+    models = Models(runs={}, notes=[])
+    neighbours: list[list[int]] = [[] for _ in listing.books]
+    if settings.embed_with is not None:
+        with clock.step("vectors"), watch("vectors") as update:
+            neighbours = maker.neighbours(settings.embed_with, models, update, say)
+    chosen = None
+    if miner is not None:
+        with clock.step("candidates"), watch("candidates") as update:
+            candidates = maker.candidates(miner[1], update, say)
+        with clock.step("scores"), watch("scores") as update:
+            chosen = maker.choose(candidates, *miner, models, update, say)
     with clock.step("pairs"), watch("pairs") as update:
-        manifest = plan_pairs(
-            books,
-            shelved.chunks,
-            chunks=chunks.manifest.run_id,
-            rules=rules,
-            min_gap_sentences=settings.min_gap_sentences,
-            unit_rows=settings.unit_rows,
-        )
+        table = pairs_source(listing, shelved, splits, neighbours, chosen)
+        manifest = maker.plan(table, PAIR_BOOKS_FILE, maker.rules(), miner and miner[1])
         _refuse_other(folder, manifest.run_id)
-        run, _ = drive_run(
-            str(folder / WORK / f"pairs-{manifest.run_id[:12]}"),
-            manifest,
-            lambda run: place_processes(
-                "assay.prepare.pairs.worker", run, worker_placement(settings.devices)
-            ),
-            on_progress=update,
-            on_message=say,
-        )
+        run = maker.run(manifest, f"pairs-{manifest.run_id[:12]}", update, say)
     with clock.step("files"):
         split_of = dict(zip((book.book_id for book in listing.books), splits, strict=True))
         counts = collect(
@@ -160,7 +146,7 @@ def pair_books(
         )
         _refuse_nothing(counts["train"], not_had(run), settings)
     with clock.step("leaks"):
-        report = _report(settings, listing, shelved, splits, counts, run)
+        report = _report(settings, listing, shelved, splits, counts, run, models)
     report.seconds.update(clock.seconds)
     replace_local(folder / RECIPE_FILE, recipe(settings, list(counts)).encode())
     replace_local(folder / REPORT_FILE, json.dumps(report.to_json(), indent=1, ensure_ascii=False).encode())
@@ -188,40 +174,24 @@ def describe_books(settings: BooksSettings) -> str:
                 f"by {settings.split_by}"
             ),
             f"pairs     {settings.task}, {settings.positives} positive and {settings.negatives} negative a book",
+            *_describe_models(settings, len(books)),
             f"workers   {worker_placement(settings.devices)}",
         ]
     )
 
 
-def worker_placement(devices: str) -> Placement:
-    """One worker process a core, or as many as asked for; each with one thread."""
-    return place_workers(str(count_of(devices) or machine.usable_cores()), num_gpus=0, num_threads=1)
-
-
-def pairs_source(
-    listing: Listing, shelved: Shelved, splits: list[str | None], neighbours: list[list[int]]
-) -> pa.Table:
-    """The table of books that the pairs run reads."""
-    books = listing.books
-    columns = {
-        "book_id": [book.book_id for book in books],
-        "split": splits,
-        "author": [book.author for book in books],
-        "author_key": [book.author_key for book in books],
-        "language": shelved.books.column("language"),
-        "birth_year": [book.birth_year for book in books],
-        "death_year": [book.death_year for book in books],
-        "size_bytes": [book.size_bytes for book in books],
-        "edition": shelved.books.column("edition"),
-        "dropped": shelved.books.column("dropped"),
-        "neighbours": neighbours,
-    }
-    arrays = [
-        column.combine_chunks() if isinstance(column, pa.ChunkedArray) else pa.array(column, field.type)
-        for field in BOOKS_SCHEMA
-        for column in [columns[field.name]]
-    ]
-    return pa.Table.from_arrays(arrays, schema=BOOKS_SCHEMA)
+def _describe_models(settings: BooksSettings, num_books: int) -> list[str]:
+    """A line for each model that has a part in the pairs; raises BundleError where it cannot have one."""
+    open_models(settings)
+    lines = []
+    if settings.embed_with is not None:
+        lines.append(f"vectors   of up to {NUM_SAMPLED} chunks a book, by {settings.embed_with}")
+    if settings.mine_with is not None:
+        trials = settings.mine_trials
+        lines.append(
+            f"mined     {trials} candidates a book, up to {trials * num_books:,}, scored by {settings.mine_with}"
+        )
+    return lines
 
 
 def not_had(run: Run) -> dict[str, int]:
@@ -243,16 +213,6 @@ def recipe(settings: BooksSettings, splits: list[str]) -> str:
         'text_column = "text1"\ntext_pair_column = "text2"\nlabel_column = "label"\n'
         f"max_length = {settings.max_length}\n"
     )
-
-
-def _write_table(table: pa.Table, path: Path) -> None:
-    """Write a table unless the same one is there: a run goes on where its source did not change."""
-    with writing(str(path)):
-        if path.is_file() and pq.read_table(path).equals(table):
-            return
-        staged = path.with_name(f".{path.name}.writing")
-        pq.write_table(table, staged)
-        staged.replace(path)
 
 
 def _split(settings: BooksSettings, listing: Listing, shelved: Shelved) -> list[str | None]:
@@ -322,6 +282,7 @@ def _report(
     splits: list[str | None],
     counts: Mapping[str, SplitCounts],
     run: Run,
+    models: Models,
 ) -> BooksReport:
     books, found = listing.books, shelved.found
     ids = [book.book_id for book in books]
@@ -332,7 +293,7 @@ def _report(
     shares = {(one, other): share for one, other, share in found.shares}
     kept = shelved.books.column("num_kept").to_pylist()
     errors = shelved.books.column("error").to_pylist()
-    notes = [*listing.notes, *found.notes]
+    notes = [*listing.notes, *found.notes, *models.notes]
     with_years = sum(book.birth_year is not None or book.death_year is not None for book in books)
     if "same_period" in settings.weights() and with_years < len(books):
         notes.append(
@@ -382,7 +343,7 @@ def _report(
         ),
         max_length=settings.max_length,
         seconds={},
-        runs={"chunks": found.chunks_run, "pairs": run.manifest.run_id},
+        runs={"chunks": found.chunks_run, **models.runs, "pairs": run.manifest.run_id},
     )
 
 

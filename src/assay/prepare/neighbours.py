@@ -1,34 +1,41 @@
-"""Books that are near by their vectors: an embed run over the chunks, put together by book."""
+"""Books that are near by their vectors: an embed run over a sample of their chunks, put together by book."""
 
-from collections.abc import Sequence
+import filecmp
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from assay.errors import SourceError
+from assay.embed.settings import EmbedSettings
+from assay.embed.verb import embed
+from assay.prepare.place import engine_place
+from assay.prepare.shelf import Shelf
 from assay.runs.parts import open_part
 from assay.runs.run import Run, open_run
+from assay.telemetry import Progress
 
 NUM_NEIGHBOURS = 50
+NUM_SAMPLED = 80
+"""Chunks that stand for a book."""
+GROUP_BOOKS = 32
+"""Books of a row group of the sample."""
 BLOCK_BOOKS = 1_024
 """Books that are compared with all others at a time."""
-EMBED_KIND = "embed"
+SAMPLE_SCHEMA = pa.schema(
+    [pa.field("book_id", pa.string(), nullable=False), pa.field("text", pa.string(), nullable=False)]
+)
 Vectors = NDArray[np.float64]
 
 
-def book_neighbours(url: str, book_ids: Sequence[str]) -> list[list[int]]:
+def book_neighbours(run: Run, book_ids: Sequence[str]) -> list[list[int]]:
     """For each book the others that are nearest by the cosine of their mean vectors, nearest first.
 
-    A book without vectors has no neighbours. Raises SourceError where `url` is not a finished embed run over
-    Parquet files that have a column `book_id`, such as the parts of a chunks run.
+    A book without vectors has no neighbours. `run` is a finished embed run over the file that `write_sample` wrote.
     """
-    run = open_run(url)
-    if run.manifest.kind != EMBED_KIND:
-        raise SourceError(
-            f"{url} is a {run.manifest.kind} run; give the run of `assay embed` over the chunks"
-        )
     sums = _sums(run, {book_id: number for number, book_id in enumerate(book_ids)})
     return nearest(sums, NUM_NEIGHBOURS)
 
@@ -48,14 +55,52 @@ def nearest(vectors: Vectors, most: int) -> list[list[int]]:
     return found
 
 
+def write_sample(shelf: Shelf, book_ids: Sequence[str], dropped: Sequence[Sequence[int]], path: Path) -> str:
+    """Write the chunks that stand for each book, evenly spread over it, to a Parquet file; returns a hash of it.
+
+    A file of the same content stays as it is: a run over it goes on.
+    """
+    staged = path.with_name(f".{path.name}.writing")
+    with pq.ParquetWriter(staged, SAMPLE_SCHEMA, compression="zstd") as writer:
+        for begin in range(0, len(shelf), GROUP_BOOKS):
+            rows: list[dict[str, str]] = []
+            for book in range(begin, min(begin + GROUP_BOOKS, len(shelf))):
+                chunks = shelf.book(book)
+                kept = np.setdiff1d(np.arange(len(chunks)), np.array(dropped[book], dtype=np.int64))
+                places = np.linspace(0, len(kept) - 1, min(len(kept), NUM_SAMPLED)).round().astype(np.int64)
+                rows += [{"book_id": book_ids[book], "text": chunks.text(int(kept[at]))} for at in places]
+            if rows:
+                writer.write_table(pa.Table.from_pylist(rows, schema=SAMPLE_SCHEMA))
+    if path.is_file() and filecmp.cmp(staged, path, shallow=False):
+        staged.unlink()
+    else:
+        staged.replace(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def embed_sample(
+    sample: Path,
+    url: str,
+    *,
+    encoder: str,
+    devices: str,
+    on_progress: Callable[[Progress], None] | None,
+    on_message: Callable[[str], None],
+) -> Run:
+    """The finished embed run at `url` over a sample; goes on where one stopped. Raises what `embed` raises."""
+    asked = EmbedSettings(
+        sources=(str(sample),), bundle=encoder, run=url, deterministic=True, **engine_place(devices)
+    )
+    return open_run(embed(asked, on_progress=on_progress, on_message=on_message).run_url)
+
+
 def _sums(run: Run, number_of: dict[str, int]) -> Vectors:
     """The sum of the unit vectors of each book's chunks."""
+    books = pq.read_table(run.manifest.sources[0].uri, columns=["book_id"]).column("book_id")
+    numbers = np.array([number_of[book] for book in books.to_pylist()])
     sums: Vectors | None = None
-    published = run.part_files()
     for unit in run.manifest.units():
-        if unit.name not in published:
-            raise SourceError(f"unit {unit.name} of {run.url} is not published; finish that run first")
-        books = _book_column(run, unit.source).slice(unit.start, unit.num_rows).to_pylist()
         with open_part(run, unit) as part:
             column = part.read(columns=["embedding"], use_threads=False).column("embedding").combine_chunks()
         rows = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
@@ -64,20 +109,5 @@ def _sums(run: Run, number_of: dict[str, int]) -> Vectors:
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         if sums is None:
             sums = np.zeros((len(number_of), column.type.list_size))
-        for row, vector in zip(rows.tolist(), vectors, strict=True):
-            number = number_of.get(books[row])
-            if number is not None:
-                sums[number] += vector
-    if sums is None or not sums.any():
-        raise SourceError(f"{run.url} has no vector of these books; embed the chunks of this data set")
-    return sums
-
-
-def _book_column(run: Run, source: int) -> pa.ChunkedArray:
-    record = run.manifest.sources[source]
-    try:
-        return pq.read_table(record.uri, columns=["book_id"]).column("book_id")
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise SourceError(
-            f"{record.uri} of the embed run has no column book_id; embed the parts of the chunks run"
-        ) from error
+        np.add.at(sums, numbers[unit.start : unit.stop][rows], vectors)
+    return np.zeros((len(number_of), 1)) if sums is None else sums

@@ -7,7 +7,9 @@ from assay.errors import UsageError
 from assay.prepare.chunks.settings import ChunkRules
 from assay.settings import AUTO_OR_COUNT, COUNT, Settings, positional, shared, within
 
-WEIGHTS = ("random", "same_author", "same_period", "metadata", "embedding")
+WEIGHTS = ("random", "same_author", "same_period", "metadata", "embedding", "model_mined")
+MODEL_WEIGHTS = {"embedding": 0.25, "model_mined": 0.5}
+"""Of kinds that need a model, where one is given: mined negatives are a third then."""
 CHUNK_TOKENS = 250
 """Most tokens of a side by default."""
 SPECIAL_TOKENS = 3
@@ -34,8 +36,18 @@ class PairRules(Settings):
     """Weight of negatives with authors of the same time, where years of birth or death are known."""
     weight_metadata: float = field(default=0.25, metadata=WEIGHT)
     """Weight of negatives with the ten books most alike in length and time."""
-    weight_embedding: float = field(default=0.0, metadata=WEIGHT)
-    """Weight of negatives with the books nearest by their vectors; needs --embed-run."""
+    weight_embedding: float | None = field(default=None, metadata=WEIGHT)
+    """Weight of negatives with the books nearest by their vectors; by default 0.25 with --embed-with."""
+    embed_with: str | None = None
+    """Sentence encoder, or any bundle, whose vectors say which books are near."""
+    weight_model_mined: float | None = field(default=None, metadata=WEIGHT)
+    """Weight of negatives that a model takes for positives; by default 0.5 with --mine-with."""
+    mine_with: str | None = None
+    """Bundle of a pair classifier that scores candidates; those of the highest probability are kept."""
+    mine_label: str | None = None
+    """Its label that means positive; by default the second of two."""
+    mine_trials: int = field(default=200, metadata=COUNT)
+    """Candidates a book that it scores."""
     chunks_per_side: int = field(default=1, metadata=COUNT)
     """Chunks that make one side of a pair."""
     sides: Literal["contiguous", "spread"] = "contiguous"
@@ -44,13 +56,28 @@ class PairRules(Settings):
     """Least distance between the sides of a pair of one book, in sentences of mean length."""
 
     def check(self) -> None:
-        """Raise UsageError where no kind of negative has a weight."""
+        """Raise UsageError where no kind of negative has a weight, or one lacks its model."""
+        for kind, flag, model in (
+            ("embedding", "embed_with", self.embed_with),
+            ("model_mined", "mine_with", self.mine_with),
+        ):
+            weight = getattr(self, f"weight_{kind}")
+            if weight is not None and (weight > 0) != (model is not None):
+                raise UsageError(
+                    f"weight_{kind} is {weight} and {flag} {model}; give the model and a weight above 0, or neither"
+                )
+        if self.mine_with is None and self.mine_label is not None:
+            raise UsageError(f"mine_label is {self.mine_label!r} and there is no mine_with; add --mine-with")
         if not self.weights():
             raise UsageError("all weights of negatives are 0; give one, for example --weight-random 1")
 
     def weights(self) -> dict[str, float]:
-        """The weights above 0 by kind of negative, without kinds that the task cannot have."""
+        """The weights above 0 by kind of negative, without kinds that the task or a missing model cannot give."""
         weights = {kind: getattr(self, f"weight_{kind}") for kind in WEIGHTS}
+        models = {"embedding": self.embed_with, "model_mined": self.mine_with}
+        for kind, model in models.items():
+            if weights[kind] is None:
+                weights[kind] = 0.0 if model is None else MODEL_WEIGHTS[kind]
         return {
             kind: weight
             for kind, weight in weights.items()
@@ -94,8 +121,6 @@ class BooksOut(Settings):
     """Folder of the data set; run the same command again to go on."""
     catalogue: str | None = None
     """Catalogue of Project Gutenberg (pg_catalog.csv), for the years of authors."""
-    embed_run: str | None = None
-    """Run of `assay embed` over the parts of the chunks run, for negatives that are near by their vectors."""
     bundle: str | None = None
     """Folder whose tokenizer counts tokens."""
     chunk_by: Literal["auto", "tokens", "sentences"] = "auto"
@@ -119,10 +144,6 @@ class BooksSettings(BooksOut, PairRules, BookSplits, ChunkRules):
         PairRules.check(self)
         BookSplits.check(self)
         ChunkRules.check(self)
-        if (self.embed_run is None) != (self.weight_embedding == 0):
-            raise UsageError(
-                f"weight_embedding is {self.weight_embedding} and embed_run {self.embed_run}; set both or neither"
-            )
         if self.chunk_by == "tokens" and self.bundle is None:
             raise UsageError("chunk_by is tokens; a tokenizer counts them; add --bundle, or use sentences")
         if self.chunk_by == "sentences" and self.chunk_tokens is not None:

@@ -60,7 +60,9 @@ def test_a_model_that_cannot_guard_is_refused(tmp_path, vectors):
     corpus = write_embed_run(tmp_path / "corpus", TEXTS, vectors)
     sources = write_pairs(tmp_path / "pairs.parquet", [(TEXTS[0], TEXTS[1])])
     number = str(write_model(tmp_path / "number", labels=("score",), task="regression"))
-    with pytest.raises(BundleError, match=r"is a regression model; a guard gives a probability"):
+    with pytest.raises(
+        BundleError, match=r"is a regression model; guard_bundle needs the probability of one label"
+    ):
         plan_here(tmp_path, sources, (corpus.url,), guard_bundle=number)
     three = str(write_model(tmp_path / "three", labels=("a", "b", "c")))
     with pytest.raises(BundleError, match=r"has 3 labels; say with --guard-label"):

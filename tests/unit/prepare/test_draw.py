@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from assay.prepare.pairs.draw import Rules, draw_pairs, share_out
+from assay.prepare.pairs.draw import Rules, candidate_rules, draw_pairs, share_out
 from assay.prepare.pairs.partners import NO_YEAR, Bookshelf
 from assay.prepare.pairs.places import Places
 
@@ -37,13 +37,15 @@ def places(_):
     return Places(positions=np.arange(30), starts=starts, stops=starts + 100, gap=0)
 
 
-def draw(book=0, **changes):
+def draw(book=0, *, mined=None, **changes):
     """The pairs of a book of the shelf."""
     rules = Rules(**{**{name: getattr(RULES, name) for name in RULES.__slots__}, **changes})
     own = np.flatnonzero(SHELF.eligible(book) & SHELF.by_same_author(book))
     own = own[own != book]
     partners = SHELF.partners(book, list(rules.weights))
-    return draw_pairs(book, f"book {book}", rules, places=places, same_author=own, partners=partners)
+    return draw_pairs(
+        book, f"book {book}", rules, places=places, same_author=own, partners=partners, mined=mined
+    )
 
 
 def test_partners_by_kind():
@@ -116,3 +118,35 @@ def test_same_author_positives_are_of_other_books():
 def test_shares_are_whole_and_add_up(total, weights, shares):
     """Largest remainders first."""
     assert share_out(total, weights) == shares
+
+
+def test_candidates_are_negatives_of_the_split():
+    """So many, none twice, with books by the same author too where the task is to tell books apart."""
+    drawn = draw(**vars_of(candidate_rules(RULES, 200)))
+    assert len({(pair.other, pair.first, pair.second) for pair in drawn.pairs}) == 200
+    assert {(pair.label, pair.negative, pair.difficulty) for pair in drawn.pairs} == {
+        (0, "model_mined", "hard")
+    }
+    assert {pair.other for pair in drawn.pairs} == {1, 2, 3, 4}
+    assert SHELF.partners(0, ["model_mined"], tells_books=False)["model_mined"].tolist() == [2, 3, 4]
+
+
+def test_mined_negatives_are_taken_in_order_and_missing_ones_are_counted():
+    """The first of those that are not drawn yet; without any, their share goes to the other kinds."""
+    candidates = draw(**vars_of(candidate_rules(RULES, 200))).pairs
+    best = [candidates[number] for number in (150, 3, 77, 12, 60)]
+    weights = {"random": 0.5, "model_mined": 0.5}
+    drawn = draw(mined=best, weights=weights, negatives=8)
+    mined = [pair for pair in drawn.pairs if pair.negative == "model_mined"]
+    assert mined == best[:4]
+    few = draw(mined=best[:1], weights=weights, negatives=8)
+    assert [pair for pair in few.pairs if pair.negative == "model_mined"] == best[:1]
+    assert few.not_had == {"model_mined": 3}
+    none = draw(mined=[], weights=weights, negatives=8)
+    assert Counter(pair.negative for pair in none.pairs) == {None: 10, "random": 8}
+    assert none.not_had == {"model_mined": 4}
+
+
+def vars_of(rules):
+    """The fields of some rules."""
+    return {name: getattr(rules, name) for name in Rules.__slots__}

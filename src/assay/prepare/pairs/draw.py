@@ -4,9 +4,10 @@ Each pair has a random state of its own, of the seed, the book's id, what is dra
 units nor workers nor the other books' pairs change it.
 """
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Literal, TypedDict
 
@@ -44,6 +45,8 @@ class Pair:
     second: Side
     negative: NegativeKind | None
     """None for a positive."""
+    probability: float | None = None
+    """Of a mined negative: what the model gave it of being a positive."""
 
     @property
     def difficulty(self) -> Difficulty:
@@ -68,12 +71,15 @@ def draw_pairs(
     places: Callable[[int], Places],
     same_author: Numbers,
     partners: Mapping[NegativeKind, Numbers],
+    mined: Sequence[Pair] | None = None,
 ) -> Drawn:
     """The pairs whose first side is of this book.
 
     `same_author` are the books that positives of the task `same_author` may go with; `partners` those of the
     negatives. A kind that the book cannot have goes to the others by their weights. Negatives are as many to
-    a positive as the rules say: a short book that gives half the positives gives half the negatives.
+    a positive as the rules say: a short book that gives half the positives gives half the negatives. Without
+    positives in the rules all are drawn. `mined` are those of the kind `model_mined`, the best first; where it is
+    None they are drawn like others, as candidates.
     """
     drawn = Drawn()
     of_book = _OfBook(book=book, book_id=book_id, rules=rules, places=places)
@@ -86,19 +92,31 @@ def draw_pairs(
             drawn.not_had["positive"] += 1
         else:
             drawn.pairs.append(Pair(label=1, negative=None, **found))
+    had = {
+        kind: weight
+        for kind, weight in rules.weights.items()
+        if kind in partners and (kind != "model_mined" or mined is None or mined)
+    }
     for kind, count in share_out(rules.negatives, rules.weights).items():
-        if kind not in partners:
+        if kind not in had:
             drawn.not_had[kind] += count
-    total = round(rules.negatives * len(drawn.pairs) / rules.positives)
-    had = {kind: weight for kind, weight in rules.weights.items() if kind in partners}
+    total = rules.negatives
+    if rules.positives:
+        total = round(rules.negatives * len(drawn.pairs) / rules.positives)
     for kind, count in share_out(total, had).items():
-        for number in range(count):
-            found = of_book.draw(kind, number, partners[kind])
-            if found is None:
-                drawn.not_had[kind] += 1
-            else:
-                drawn.pairs.append(Pair(label=0, negative=kind, **found))
+        if kind == "model_mined" and mined is not None:
+            found_pairs = of_book.take(mined, count)
+        else:
+            found_pairs = of_book.negatives(kind, count, partners[kind])
+        drawn.pairs += found_pairs
+        if len(found_pairs) < count:
+            drawn.not_had[kind] += count - len(found_pairs)
     return drawn
+
+
+def candidate_rules(rules: Rules, trials: int) -> Rules:
+    """The rules of the candidates from which a model chooses: so many negatives of a book, and nothing else."""
+    return replace(rules, positives=0, negatives=trials, weights={"model_mined": 1.0})
 
 
 class _Found(TypedDict):
@@ -126,11 +144,26 @@ class _OfBook:
             found = self._within(rng) if others is None else self._with_other(rng, others)
             if found is None:
                 continue
-            key = (found["other"], frozenset((found["first"], found["second"])))
-            if key not in self.seen:
-                self.seen.add(key)
+            if self.add(**found):
                 return found
         return None
+
+    def negatives(self, kind: NegativeKind, count: int, others: Numbers) -> list[Pair]:
+        """So many negatives of a kind, or as many of them as are found."""
+        drawn = (self.draw(kind, number, others) for number in range(count))
+        return [Pair(label=0, negative=kind, **found) for found in drawn if found is not None]
+
+    def take(self, pairs: Sequence[Pair], count: int) -> list[Pair]:
+        """The first of these that are not drawn yet, so many at most."""
+        new = (pair for pair in pairs if self.add(pair.other, pair.first, pair.second))
+        return list(itertools.islice(new, count))
+
+    def add(self, other: int, first: Side, second: Side) -> bool:
+        """Whether nothing drawn so far has these two sides; from now on something does."""
+        key = (other, frozenset((first, second)))
+        is_new = key not in self.seen
+        self.seen.add(key)
+        return is_new
 
     def _within(self, rng: Random) -> _Found | None:
         two = self.places(self.book).two_sides(rng, self.rules.num_chunks, self.rules.sides)

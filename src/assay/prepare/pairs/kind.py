@@ -5,6 +5,16 @@ from assay.prepare.pairs.places import Sides
 from assay.runs.kinds import RunKind, RunRecord
 
 
+class MinedIdentity(RunRecord):
+    """The model that chose negatives among candidates, and how; which it chose is the run's source."""
+
+    bundle: str
+    """Fingerprint."""
+    label: str
+    trials: int
+    """Candidates of a book."""
+
+
 class PairsIdentity(RunRecord):
     """How pairs are drawn; the books, their splits and partners are the run's source."""
 
@@ -18,6 +28,8 @@ class PairsIdentity(RunRecord):
     sides: Sides
     min_gap_sentences: int
     seed: int
+    mined: MinedIdentity | None = None
+    """None without a model, and for a run that draws the candidates of one."""
 
 
 class PairsRecord(RunRecord):

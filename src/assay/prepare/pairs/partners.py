@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from assay.prepare.splits import author_keys
 
-NegativeKind = Literal["random", "same_author", "same_period", "metadata", "embedding"]
+NegativeKind = Literal["random", "same_author", "same_period", "metadata", "embedding", "model_mined"]
 NEGATIVE_KINDS: tuple[NegativeKind, ...] = (
     "random",
     "same_author",
     "same_period",
     "metadata",
     "embedding",
+    "model_mined",
 )
 EASY: frozenset[NegativeKind] = frozenset({"random"})
 """Every other kind is hard."""
@@ -87,8 +88,14 @@ class Bookshelf:
             apart &= (self.languages == language) | (self.languages < 0)
         return apart
 
-    def partners(self, book: int, kinds: Sequence[NegativeKind]) -> dict[NegativeKind, Numbers]:
-        """The partners of a book by kind; a kind without partners is left out."""
+    def partners(
+        self, book: int, kinds: Sequence[NegativeKind], *, tells_books: bool = True
+    ) -> dict[NegativeKind, Numbers]:
+        """The partners of a book by kind; a kind without partners is left out.
+
+        Those of `model_mined` are all books that may make a negative: with `tells_books`, of the task
+        `same_book`, other books by the same author too.
+        """
         eligible = self.eligible(book)
         same_author = self.by_same_author(book)
         others = eligible & ~same_author
@@ -102,6 +109,8 @@ class Bookshelf:
                 chosen = np.flatnonzero(others & self._same_period(book))
             elif kind == "metadata":
                 chosen = self._similar(book, others)
+            elif kind == "model_mined":
+                chosen = np.flatnonzero(eligible if tells_books else others)
             else:
                 known = [other for other in self.neighbours.get(book, ()) if others[other]]
                 chosen = np.array(known[:NUM_SIMILAR], dtype=np.int64)

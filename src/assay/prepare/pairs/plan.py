@@ -11,7 +11,7 @@ from assay._version import __version__
 from assay.data.finding import find_sources
 from assay.data.sources import Columns
 from assay.prepare.pairs.draw import Rules
-from assay.prepare.pairs.kind import PAIRS, PairsIdentity, PairsRecord
+from assay.prepare.pairs.kind import PAIRS, MinedIdentity, PairsIdentity, PairsRecord
 from assay.prepare.pairs.partners import NO_YEAR, Bookshelf, NegativeKind
 from assay.runs.manifest import Manifest, new_manifest
 from assay.runs.plan import plan_boundaries
@@ -31,9 +31,14 @@ BOOKS_SCHEMA = pa.schema(
         pa.field("edition", pa.int64(), nullable=False),
         pa.field("dropped", pa.list_(pa.int32()), nullable=False),
         pa.field("neighbours", pa.list_(pa.int64()), nullable=False),
+        pa.field("mined", pa.list_(pa.int32()), nullable=False),
+        pa.field("mined_probability", pa.list_(pa.float32()), nullable=False),
     ]
 )
-"""The source of a pairs run: a row a book, in the order of the listing; no split for one that is left out."""
+"""The source of a pairs run: a row a book, in the order of the listing; no split for one that is left out.
+
+`mined` are numbers of the book's candidates, the most probable first.
+"""
 _LIST = pa.list_(pa.field("element", pa.int32(), nullable=False))
 PART_SCHEMA = pa.schema(
     [
@@ -46,6 +51,7 @@ PART_SCHEMA = pa.schema(
         pa.field("book2", pa.string(), nullable=False),
         pa.field("pair_type", pa.string(), nullable=False),
         pa.field("neg_type", pa.string()),
+        pa.field("mined_probability", pa.float32()),
         pa.field("author1", pa.string()),
         pa.field("author2", pa.string()),
         pa.field("same_author", pa.bool_()),
@@ -59,7 +65,14 @@ PART_SCHEMA = pa.schema(
 
 
 def plan_pairs(
-    books: Path, shelf: Path, *, chunks: str, rules: Rules, min_gap_sentences: int, unit_rows: int | None
+    books: Path,
+    shelf: Path,
+    *,
+    chunks: str,
+    rules: Rules,
+    min_gap_sentences: int,
+    unit_rows: int | None,
+    mined: MinedIdentity | None = None,
 ) -> Manifest:
     """The manifest of the pairs run over a table of books; `chunks` is the id of the run behind the shelf."""
     columns = Columns(text="book_id")
@@ -79,6 +92,7 @@ def plan_pairs(
             sides=rules.sides,
             min_gap_sentences=min_gap_sentences,
             seed=rules.seed,
+            mined=mined,
         ),
         settings=PairsRecord(shelf=str(shelf.resolve())),
         columns=columns,

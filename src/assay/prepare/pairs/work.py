@@ -4,7 +4,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from assay.prepare.pairs.draw import Drawn, Pair, draw_pairs
+from assay.prepare.pairs.draw import Drawn, Pair, Rules, candidate_rules, draw_pairs
 from assay.prepare.pairs.kind import PAIRS
 from assay.prepare.pairs.places import Places, Side
 from assay.prepare.pairs.plan import BOOKS_SCHEMA, bookshelf_of, rules_of
@@ -98,17 +98,36 @@ class PairsWork:
     def _of_book(self, book: int) -> BookPairs:
         if self._bookshelf.splits[book] < 0:
             return BookPairs(rows=self._rows(book, []), drawn=Drawn())
+        drawn = self._draw(book, self._rules, self._mined(book))
+        return BookPairs(rows=self._rows(book, drawn.pairs), drawn=drawn)
+
+    def _draw(self, book: int, rules: Rules, mined: list[Pair] | None) -> Drawn:
         shelf = self._bookshelf
-        own = shelf.eligible(book) & shelf.by_same_author(book)
-        drawn = draw_pairs(
+        tells_books = rules.task == "same_book"
+        return draw_pairs(
             book,
             self._text_of("book_id", book) or "",
-            self._rules,
+            rules,
             places=self._places,
-            same_author=np.flatnonzero(own),
-            partners=shelf.partners(book, list(self._rules.weights)),
+            same_author=np.flatnonzero(shelf.eligible(book) & shelf.by_same_author(book)),
+            partners=shelf.partners(book, list(rules.weights), tells_books=tells_books),
+            mined=mined,
         )
-        return BookPairs(rows=self._rows(book, drawn.pairs), drawn=drawn)
+
+    def _mined(self, book: int) -> list[Pair] | None:
+        """The negatives that the model chose, drawn again by their numbers; None where no model does."""
+        identity = self._identity.mined
+        if identity is None:
+            return None
+        numbers = self._books.column("mined")[book].as_py()
+        if not numbers:
+            return []
+        candidates = self._draw(book, candidate_rules(self._rules, identity.trials), None).pairs
+        probabilities = self._books.column("mined_probability")[book].as_py()
+        return [
+            replace(candidates[number], probability=probability)
+            for number, probability in zip(numbers, probabilities, strict=True)
+        ]
 
     def _rows(self, book: int, pairs: list[Pair]) -> pa.RecordBatch:
         mine = self._shelf.book(book)
@@ -126,6 +145,7 @@ class PairsWork:
             "book2": [self._text_of("book_id", pair.other) for pair in pairs],
             "pair_type": ["negative" if pair.negative else "positive" for pair in pairs],
             "neg_type": [pair.negative for pair in pairs],
+            "mined_probability": [pair.probability for pair in pairs],
             "author1": [self._text_of("author", book)] * num,
             "author2": [self._text_of("author", pair.other) for pair in pairs],
             "same_author": [

@@ -1,0 +1,209 @@
+"""The runs between splits and files: which books are near, which candidates a model chooses, the pairs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from assay.bundle.bundle import Bundle
+from assay.bundle.embedder import load_embedder
+from assay.data.storage import writing
+from assay.prepare.listing import Listing
+from assay.prepare.mined import Chosen, likeliest, open_miner, score_candidates
+from assay.prepare.neighbours import book_neighbours, embed_sample, write_sample
+from assay.prepare.pairs.draw import Rules, candidate_rules
+from assay.prepare.pairs.kind import MinedIdentity
+from assay.prepare.pairs.partners import NegativeKind
+from assay.prepare.pairs.plan import BOOKS_SCHEMA, plan_pairs
+from assay.prepare.place import worker_placement
+from assay.prepare.settings import BooksSettings
+from assay.prepare.shelf import Shelf
+from assay.prepare.shelving import Shelved
+from assay.runs.drive import drive_run
+from assay.runs.manifest import Manifest
+from assay.runs.parts import published_stats
+from assay.runs.placement import place_processes
+from assay.runs.run import Run
+from assay.telemetry import Progress
+
+WORK = "work"
+"""Folder of what is made on the way, within the data set's."""
+PAIR_BOOKS_FILE = "pair_books.parquet"
+Say = Callable[[str], None]
+Update = Callable[[Progress], None] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Models:
+    """What models had a part in, as steps with models come to it."""
+
+    runs: dict[str, str]
+    """Ids of their runs."""
+    notes: list[str]
+
+
+def open_models(settings: BooksSettings) -> None:
+    """Raise BundleError where a model cannot do what it is asked for, before hours of other work."""
+    open_miner(settings)
+    if settings.embed_with is not None:
+        load_embedder(settings.embed_with)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairsMaker:
+    """The runs between splits and files."""
+
+    settings: BooksSettings
+    listing: Listing
+    chunks: Run
+    shelved: Shelved
+    splits: list[str | None]
+
+    @property
+    def work(self) -> Path:
+        """Folder of the runs."""
+        return Path(self.settings.out).absolute() / WORK
+
+    def rules(self) -> Rules:
+        """What is drawn of a book."""
+        settings = self.settings
+        return Rules(
+            task=settings.task,
+            positives=settings.positives,
+            negatives=settings.negatives,
+            weights=cast("dict[NegativeKind, float]", settings.weights()),
+            num_chunks=settings.chunks_per_side,
+            sides=settings.sides,
+            seed=settings.seed,
+        )
+
+    def neighbours(self, encoder: str, models: Models, update: Update, say: Say) -> list[list[int]]:
+        """For each book those that are near by the vectors of an encoder."""
+        ids = [book.book_id for book in self.listing.books]
+        sample = self.work / "sample.parquet"
+        dropped = self.shelved.books.column("dropped").to_pylist()
+        content = write_sample(Shelf(self.shelved.chunks), ids, dropped, sample)
+        fingerprint = load_embedder(encoder).fingerprint
+        run = embed_sample(
+            sample,
+            str(self.work / f"vectors-{content[:12]}-{fingerprint[:12]}"),
+            encoder=encoder,
+            devices=self.settings.devices,
+            on_progress=update,
+            on_message=say,
+        )
+        models.runs["vectors"] = run.manifest.run_id
+        models.notes.append(
+            f"books are near by {run.manifest.planned_rows:,} vectors of {encoder} ({fingerprint[:12]})"
+        )
+        return book_neighbours(run, ids)
+
+    def candidates(self, mined: MinedIdentity, update: Update, say: Say) -> Run:
+        """The finished run of the candidates, of which a model chooses; those of a book lie in its split."""
+        table = pairs_source(self.listing, self.shelved, self.splits, [[] for _ in self.listing.books])
+        rules = candidate_rules(self.rules(), mined.trials)
+        manifest = self.plan(table, "candidate_books.parquet", rules)
+        return self.run(manifest, f"candidates-{manifest.run_id[:12]}", update, say)
+
+    def choose(
+        self, candidates: Run, bundle: Bundle, mined: MinedIdentity, models: Models, update: Update, say: Say
+    ) -> Chosen | None:
+        """The candidates that a model takes for positives; None where there is no candidate."""
+        models.runs["candidates"] = candidates.manifest.run_id
+        if not any(stats["num_pairs"] for stats in published_stats(candidates)):
+            models.notes.append("no candidate can be drawn of these books; nothing is mined")
+            return None
+        scores = score_candidates(
+            candidates,
+            str(self.work / f"scores-{candidates.manifest.run_id[:12]}-{bundle.fingerprint[:12]}"),
+            bundle=str(bundle.path),
+            devices=self.settings.devices,
+            on_progress=update,
+            on_message=say,
+        )
+        chosen = likeliest(
+            scores, mined.label, num_books=len(self.listing.books), most=self.settings.negatives
+        )
+        models.runs["scores"] = scores.manifest.run_id
+        models.notes.append(
+            f"{chosen.num_candidates:,} candidates scored by {mined.label!r} of {bundle.path} "
+            f"({bundle.fingerprint[:12]}), {chosen.num_unscored:,} without a score; the likeliest became negatives"
+        )
+        return chosen
+
+    def plan(self, books: pa.Table, name: str, rules: Rules, mined: MinedIdentity | None = None) -> Manifest:
+        """The plan of a pairs run over a table of books, which is kept under a name."""
+        path = self.work / name
+        write_table(books, path)
+        return plan_pairs(
+            path,
+            self.shelved.chunks,
+            chunks=self.chunks.manifest.run_id,
+            rules=rules,
+            min_gap_sentences=self.settings.min_gap_sentences,
+            unit_rows=self.settings.unit_rows,
+            mined=mined,
+        )
+
+    def run(self, manifest: Manifest, name: str, update: Update, say: Say) -> Run:
+        """A finished pairs run."""
+        run, _ = drive_run(
+            str(self.work / name),
+            manifest,
+            lambda run: place_processes(
+                "assay.prepare.pairs.worker", run, worker_placement(self.settings.devices)
+            ),
+            on_progress=update,
+            on_message=say,
+        )
+        return run
+
+
+def pairs_source(
+    listing: Listing,
+    shelved: Shelved,
+    splits: list[str | None],
+    neighbours: list[list[int]],
+    chosen: Chosen | None = None,
+) -> pa.Table:
+    """The table of books that the pairs run reads."""
+    nothing: list[list[int]] = [[] for _ in listing.books]
+    books = listing.books
+    columns = {
+        "book_id": [book.book_id for book in books],
+        "split": splits,
+        "author": [book.author for book in books],
+        "author_key": [book.author_key for book in books],
+        "language": shelved.books.column("language"),
+        "birth_year": [book.birth_year for book in books],
+        "death_year": [book.death_year for book in books],
+        "size_bytes": [book.size_bytes for book in books],
+        "edition": shelved.books.column("edition"),
+        "dropped": shelved.books.column("dropped"),
+        "neighbours": neighbours,
+        "mined": nothing if chosen is None else chosen.numbers,
+        "mined_probability": nothing if chosen is None else chosen.probabilities,
+    }
+    arrays = [
+        column.combine_chunks()
+        if isinstance(column, pa.ChunkedArray)
+        else column.cast(field.type)
+        if isinstance(column, pa.Array)
+        else pa.array(column, field.type)
+        for field in BOOKS_SCHEMA
+        for column in [columns[field.name]]
+    ]
+    return pa.Table.from_arrays(arrays, schema=BOOKS_SCHEMA)
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a table unless the same one is there: a run goes on where its source did not change."""
+    with writing(str(path)):
+        if path.is_file() and pq.read_table(path).equals(table):
+            return
+        staged = path.with_name(f".{path.name}.writing")
+        pq.write_table(table, staged)
+        staged.replace(path)
