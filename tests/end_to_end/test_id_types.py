@@ -7,9 +7,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.scoring import make_classifier
+from support.bundles import write_bundle
+from support.scoring import make_classifier, score_here
 
-from assay.data.ids import plain_ids
+from assay.data.ids import plain_ids, python_values
+from assay.errors import InputError
+from assay.runs.verify import verify
+from assay.score.merge.merge import merge
 
 TESTS = Path(__file__).parents[1]
 
@@ -94,3 +98,41 @@ def test_ids_of_every_scalar_type(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == list(IDS)
+
+
+RUN_ENDS = [
+    pa.RunEndEncodedArray.from_arrays(pa.array([1, 3, 4], pa.int32()), pa.array(["a", "b", None])),
+    pa.RunEndEncodedArray.from_arrays(pa.array([2, 4], pa.int16()), pa.array([1, 2], pa.timestamp("ns"))),
+    pa.RunEndEncodedArray.from_arrays(pa.array([2, 4], pa.int64()), pa.array(["a", "b"]).dictionary_encode()),
+    pa.RunEndEncodedArray.from_arrays(pa.array([2, 4], pa.int64()), pa.array(["a", "b"], pa.string_view())),
+]
+
+
+@pytest.mark.parametrize("ids", RUN_ENDS, ids=["string", "timestamp", "dictionary", "view"])
+def test_ids_of_run_ends(tmp_path, ids):
+    """Arrow files may keep ids, and any column, as runs, which Parquet cannot: merged files have the values."""
+    bundle = write_bundle(tmp_path / "bundle")
+    table = pa.table({"id": ids, "text": ["x", None, "y", "z"], "more": ids})
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    run = score_here(tmp_path / "a.arrow", bundle, tmp_path / "run", engine="fake")
+    assert verify(run.url, sources=True, duplicates=True).holds
+    merge(run.url, str(tmp_path / "merged"))
+    merged = pq.read_table(tmp_path / "merged" / "a.parquet")
+    expected = python_values(ids)
+    for name in ("id", "more"):
+        assert python_values(merged[name].combine_chunks()) == expected, name
+        assert merged.schema.field(name).type == ids.type.value_type, name
+
+
+def test_columns_that_parquet_cannot_hold_are_named(tmp_path):
+    """Merge says which column it is that cannot be written, among those that can."""
+    bundle = write_bundle(tmp_path / "bundle")
+    table = pa.table({"id": [1], "text": ["x"], "span": pa.array([pa.MonthDayNano([0, 1, 0])])})
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    run = score_here(tmp_path / "a.arrow", bundle, tmp_path / "run", engine="fake")
+    with pytest.raises(
+        InputError, match=r"Parquet cannot hold 'span' \(month_day_nano_interval\); drop or convert"
+    ):
+        merge(run.url, str(tmp_path / "merged"))

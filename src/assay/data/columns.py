@@ -77,8 +77,22 @@ def values_of(array: pa.Array) -> pa.Array:
         elif pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
         else:
-            array = pc.run_end_decode(array)
+            array = without_run_ends(array)
     return array
+
+
+def without_run_ends(array: pa.Array) -> pa.Array:
+    """An array of runs as one of values, of whatever type; any other as it is."""
+    if not pa.types.is_run_end_encoded(array.type):
+        return array
+    # Arrow itself decodes runs of some types only, not of dictionaries
+    places = pa.array(range(len(array.values)), pa.int64())
+    runs = pa.RunEndEncodedArray.from_arrays(array.run_ends, places).slice(array.offset, len(array))
+    values, kind = array.values, array.type.value_type
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):  # which cannot be taken from
+        values = values.cast(pa.large_string() if pa.types.is_string_view(kind) else pa.large_binary())
+    values = values.take(pc.run_end_decode(runs))
+    return values if values.type == kind else values.cast(kind)
 
 
 def is_textual(kind: pa.DataType) -> bool:

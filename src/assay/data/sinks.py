@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from assay.data.columns import without_run_ends
 from assay.data.formats.arrow import open_arrow
 from assay.data.formats.jsonl import parse_object
 from assay.data.formats.lines import BOM, LineFormat, LineReader, compression_of, open_stream
@@ -188,11 +189,31 @@ def _write_arrow(source: Source, columns: Columns, num_rows: int, added: AddedCo
     try:
         schema, batches = open_arrow(source.uri)
         tables = (_joined(batch, ids, added) for batch in _first_rows(batches, num_rows))
-        with _table_writer(source, schema, added, out) as write:
+        with _table_writer(source, _without_run_ends(schema), added, out) as write:
             for group in row_groups(tables):
                 write(group)
     except pa.ArrowInvalid as error:
         raise unreadable(source.uri, error) from error
+
+
+def _without_run_ends(schema: pa.Schema) -> pa.Schema:
+    """The schema with columns of runs as columns of values, since Parquet knows no runs (and encodes them anyway)."""
+    fields = [
+        field.with_type(field.type.value_type) if pa.types.is_run_end_encoded(field.type) else field
+        for field in schema
+    ]
+    return pa.schema(fields, schema.metadata)
+
+
+def _not_in_parquet(schema: pa.Schema) -> str:
+    """The columns that Parquet cannot hold, by name and type, for a message."""
+    found = []
+    for field in schema:
+        try:
+            pq.write_metadata(pa.schema([field]), pa.BufferOutputStream())
+        except pa.ArrowNotImplementedError:
+            found.append(f"{field.name!r} ({field.type})")
+    return ", ".join(found)
 
 
 def _write_text(source: Source, num_rows: int, added: AddedColumns, out: Path) -> None:
@@ -209,7 +230,9 @@ def _write_text(source: Source, num_rows: int, added: AddedColumns, out: Path) -
 
 
 def _joined(batch: pa.RecordBatch, ids: "_Ids", added: AddedColumns) -> pa.Table:
-    return _beside(pa.Table.from_batches([batch]), added.take(batch.num_rows, ids.take(batch.num_rows)))
+    columns = [without_run_ends(column) for column in batch.columns]
+    table = pa.Table.from_arrays(columns, schema=_without_run_ends(batch.schema))
+    return _beside(table, added.take(batch.num_rows, ids.take(batch.num_rows)))
 
 
 def _beside(table: pa.Table, extra: pa.Table) -> pa.Table:
@@ -241,8 +264,8 @@ def _table_writer(
             yield lambda table: writer.write_table(table.cast(schema), row_group_size=max(table.num_rows, 1))
             writer.add_key_value_metadata(added.metadata())
     except pa.ArrowNotImplementedError as error:
-        reason = str(error).splitlines()[0]
-        msg = f"{source.uri} cannot be written as Parquet ({reason}); drop or convert that column first"
+        columns = _not_in_parquet(schema) or str(error).splitlines()[0]
+        msg = f"{source.uri}: Parquet cannot hold {columns}; drop or convert it in the source, and score that"
         raise InputError(msg) from error
 
 
