@@ -155,3 +155,28 @@ def fit_forked(values, train_rows, validation_rows, sender):
 
     report = fit(TrainSettings(**values), train_rows, validation_rows)
     sender.send(report.to_json())
+
+
+def pair_rows(num_rows, *, seed):
+    """Pairs of sentences, of which half are of one animal: 1 where they are."""
+    rows = animal_rows(2 * num_rows, seed=seed)
+    rng, by_label = random.Random(seed), {}
+    for text, label in zip(rows.texts, rows.labels, strict=True):
+        by_label.setdefault(label, []).append(text)
+    first, second, labels = [], [], []
+    for number in range(num_rows):
+        one = "cat" if rng.random() < 0.5 else "dog"
+        is_same = number % 2
+        other = one if is_same else {"cat": "dog", "dog": "cat"}[one]
+        if len(by_label[one]) < 2 or not by_label[other]:
+            break
+        first.append(by_label[one].pop())
+        second.append(by_label[other].pop())
+        labels.append(str(is_same))
+    return LabelledRows(texts=tuple(first), text_pairs=tuple(second), labels=tuple(labels))
+
+
+def siamese_settings(base, out, **changes):
+    """Settings under which the tiny encoder learns whether two sentences are of one animal."""
+    values = {"architecture": "siamese", "vector_size": 16, "head_size": 32, "head_dropout": 0.0}
+    return settings(base, out, **{**values, **changes})

@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from assay.bundle.calibration import check_calibration, find_calibration, parameters
 from assay.bundle.description import FORMAT_VERSION, check_version, pretty, read_description
@@ -31,11 +31,9 @@ from assay.model.checkpoint import (
 from assay.model.sentence_files import PoolingName
 from assay.outcome.calibration import Calibration
 from assay.outcome.decide import Decider
+from assay.siamese.settings import HeadKind
 from assay.siamese.style import StyleScale
 from assay.tasks import Task
-
-HeadKind = Literal["mlp", "arcface"]
-"""A plain classifier of pairs, or one of angles (Deng et al. 2019)."""
 
 HEAD_FOLDER = "pair_head"
 HEAD_CONFIG = "config.json"

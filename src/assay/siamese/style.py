@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +18,8 @@ import numpy.typing as npt
 from assay.books.languages.table import table_of
 from assay.books.sentences import split_sentences
 from assay.errors import InputError
+from assay.siamese.settings import StyleSet
 
-StyleSet = Literal["none", "basic", "full"]
-"""No features; three of them; all that there are words for."""
 Features = npt.NDArray[np.float32]
 
 MARKS = ".,;:!?\"'()[]-\u2013\u2014\u2026"

@@ -18,6 +18,7 @@ from assay.engine.positions import positions_without_pads, token_positions
 from assay.errors import BundleError, InputError
 from assay.labelled.labels import Targets, to_targets
 from assay.labelled.rows import LabelledRows
+from assay.siamese.style import Features, StyleScale
 from assay.tasks import Task
 from assay.tokenize.encode import Encoder
 from assay.tokenize.tokens import Tokens
@@ -26,7 +27,7 @@ from assay.train.datasets import Prepared
 from assay.train.objective import balanced_weights
 from assay.train.settings import TrainSettings
 
-Pooling = Literal["first", "mean"]
+Pooling = Literal["first", "mean", "attention"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +46,10 @@ class EncodedRows:
     """How much a row counts in the loss; [N]."""
     num_truncated: int
     """Rows that were cut."""
+    style: NDArray[np.float32] | None = None
+    """Siamese: style features of the first and of the second text, end to end; [N, 2F]."""
+    keys: IndexArray | None = None
+    """Siamese: what the texts are and belong to, see `pair_targets.py`; [N, K]."""
 
     @property
     def num_rows(self) -> int:
@@ -63,6 +68,8 @@ class EncodedSplit:
 
     train: EncodedRows
     validation: EncodedRows
+    style: StyleScale | None = None
+    """Siamese: the style features of the rows, and their spread over the training texts."""
 
 
 def tokens_of(encoder: Encoder, rows: LabelledRows) -> Tokens:
@@ -91,16 +98,66 @@ def encode_rows(encoder: Encoder, rows: LabelledRows, task: Task, names: tuple[s
     )
 
 
+def encode_sides(
+    encoder: Encoder, rows: LabelledRows, names: tuple[str, ...], style: StyleScale
+) -> EncodedRows:
+    """The rows of pairs with each text as a sequence of its own, the second behind the first.
+
+    Keys are a number of each of the two texts, so that one that occurs again is known again. Raises
+    `InputError` for rows of single texts.
+    """
+    if rows.text_pairs is None:
+        raise InputError(
+            "rows of single texts; a Siamese model is trained on pairs; name the column of the second text with"
+            " text_pair_column"
+        )
+    numbers: dict[str, int] = {}
+    for text in (*rows.texts, *rows.text_pairs):
+        numbers.setdefault(text, len(numbers))
+    distinct = tuple(numbers)
+    keys_N2 = np.array(
+        [
+            [numbers[first], numbers[second]]
+            for first, second in zip(rows.texts, rows.text_pairs, strict=True)
+        ],
+        dtype=np.int64,
+    ).reshape(-1, 2)
+    tokens = tokens_of(encoder, LabelledRows(texts=distinct, labels=("",) * len(distinct)))
+    offsets = tokens.offsets.astype(np.int64)
+    lengths_N2 = np.diff(offsets)[keys_N2]
+    bounds = np.concatenate([[0], np.cumsum(lengths_N2.ravel())])
+    flat_ids = tokens.flat_ids[
+        np.repeat(offsets[keys_N2.ravel()] - bounds[:-1], lengths_N2.ravel()) + np.arange(bounds[-1])
+    ]
+    features: Features = style(distinct)[keys_N2].reshape(rows.num_rows, -1)
+    return EncodedRows(
+        flat_ids=flat_ids,
+        offsets=bounds[::2].astype(np.int64),
+        second_starts=lengths_N2[:, 0].astype(np.int32),
+        targets=to_targets(rows.labels, Task.SINGLE_LABEL, names),
+        weights=np.ones(rows.num_rows, dtype=np.float32),
+        num_truncated=int(tokens.truncated[keys_N2].any(axis=1).sum()),
+        style=features,
+        keys=keys_N2,
+    )
+
+
 def encode_split(settings: TrainSettings, prepared: Prepared, vocab_size: int) -> EncodedSplit:
     """Both sides as token ids and targets, weighted as the settings say; `vocab_size` is the model's.
 
     Raises `BundleError` for a tokenizer of another model.
     """
     encoder = Encoder.from_bundle(settings.base, max_length=settings.max_length, on_long="truncate")
-    train_rows, validation_rows = (
-        encode_rows(encoder, rows, settings.predicts, prepared.names)
-        for rows in (prepared.train, prepared.validation)
-    )
+    style = None
+    sides = prepared.train, prepared.validation
+    if settings.is_siamese:
+        texts = dict.fromkeys((*prepared.train.texts, *(prepared.train.text_pairs or ())))
+        style = StyleScale.fit(tuple(texts), settings.style, settings.language)
+        train_rows, validation_rows = (encode_sides(encoder, rows, prepared.names, style) for rows in sides)
+    else:
+        train_rows, validation_rows = (
+            encode_rows(encoder, rows, settings.predicts, prepared.names) for rows in sides
+        )
     most = max(int(side.flat_ids.max()) for side in (train_rows, validation_rows))
     if most >= vocab_size:
         raise BundleError(
@@ -110,7 +167,7 @@ def encode_split(settings: TrainSettings, prepared: Prepared, vocab_size: int) -
     if settings.class_weights == "balanced" and settings.predicts is Task.SINGLE_LABEL:
         weights = balanced_weights(train_rows.targets, len(prepared.names))
         train_rows = replace(train_rows, weights=weights)
-    return EncodedSplit(train=train_rows, validation=validation_rows)
+    return EncodedSplit(train=train_rows, validation=validation_rows, style=style)
 
 
 # ---------------------------------------------------------------- the batch of one pass
@@ -128,6 +185,8 @@ class Layout:
     """RoBERTa: the id that is not counted among positions."""
     pad_row: int = 0
     """RoBERTa: the row of the position table for such an id."""
+    has_sides: bool = False
+    """Siamese: whether the two texts of a row are sequences of their own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,6 +247,10 @@ class TrainBatch:
     """int32 [S], float32 [S, C] or float32 [S]."""
     weights_S: torch.Tensor
     """Share of the step's loss that is the document's, float32; 0 for one that fills up."""
+    sides_R2: torch.Tensor | None = None
+    """Siamese: which documents the first and the second text of each row are, int64; rows are then R = S / 2."""
+    style_RX: torch.Tensor | None = None
+    """Siamese: style features of both texts, float32."""
     lengths: tuple[int, ...] | None = None
     """Tokens of each document, longest first, where nothing was filled up."""
 
@@ -210,24 +273,31 @@ def host_batch(
 
     A document's weight is its row's over `total_weight`, which is that of the whole step on all ranks.
     """
-    lengths = rows.offsets[chosen + 1] - rows.offsets[chosen]
+    starts, lengths = _documents(rows, chosen, layout)
     order = np.argsort(-lengths, kind="stable")
-    chosen, lengths = chosen[order], lengths[order]
+    starts, lengths = starts[order], lengths[order]
+    sides = None
+    if layout.has_sides:
+        assert shape is None, "passes of pairs are not filled up"
+        sides = np.empty(len(order), dtype=np.int64)
+        sides[order] = np.arange(len(order))
+    else:
+        chosen = chosen[order]
     num_tokens = int(lengths.sum())
     given = shape is not None
     if shape is None:
         shape = Shape(
-            num_tokens=num_tokens, num_documents=len(chosen), max_seqlen=int(lengths.max(initial=1))
+            num_tokens=num_tokens, num_documents=len(lengths), max_seqlen=int(lengths.max(initial=1))
         )
     bounds = np.zeros(shape.num_documents + 1, dtype=np.int32)
-    np.cumsum(lengths, out=bounds[1 : len(chosen) + 1])
-    spare = np.arange(1, shape.num_documents - len(chosen) + 1) * shape.max_seqlen
-    bounds[len(chosen) + 1 :] = np.minimum(num_tokens + spare, shape.num_tokens)
+    np.cumsum(lengths, out=bounds[1 : len(lengths) + 1])
+    spare = np.arange(1, shape.num_documents - len(lengths) + 1) * shape.max_seqlen
+    bounds[len(lengths) + 1 :] = np.minimum(num_tokens + spare, shape.num_tokens)
     assert bounds[-1] == shape.num_tokens, "the shape has room for what fills it up"
     ids = np.zeros(shape.num_tokens, dtype=np.int32)
-    real = bounds[: len(chosen) + 1]
+    real = bounds[: len(lengths) + 1]
     within = token_positions(real)
-    ids[:num_tokens] = rows.flat_ids[np.repeat(rows.offsets[chosen], lengths) + within]
+    ids[:num_tokens] = rows.flat_ids[np.repeat(starts, lengths) + within]
     positions = np.zeros(shape.num_tokens, dtype=np.int32)
     counted = None
     if layout.pad_token_id is not None:
@@ -236,16 +306,20 @@ def host_batch(
     types = None
     if layout.has_types:
         types = np.zeros(shape.num_tokens, dtype=np.int32)
-        if rows.second_starts is not None:
-            starts = rows.second_starts[chosen]
-            begins = np.where(starts > 0, starts, lengths)
+        if rows.second_starts is not None and sides is None:
+            seconds = rows.second_starts[chosen]
+            begins = np.where(seconds > 0, seconds, lengths)
             types[:num_tokens] = within >= np.repeat(begins, lengths)
     documents = None
-    if layout.pooling == "mean":
+    if layout.pooling != "first":
         documents = np.repeat(np.arange(shape.num_documents, dtype=np.int32), np.diff(bounds))
-    targets = np.zeros((shape.num_documents, *rows.targets.shape[1:]), dtype=_target_type(rows.targets))
-    targets[: len(chosen)] = rows.targets[chosen]
-    weights = np.zeros(shape.num_documents, dtype=np.float32)
+    num_rows = shape.num_documents if sides is None else len(chosen)
+    own_targets: NDArray[np.generic] = rows.targets[chosen]
+    if rows.keys is not None:
+        own_targets = np.column_stack([own_targets, rows.keys[chosen]])
+    targets = np.zeros((num_rows, *own_targets.shape[1:]), dtype=_target_type(rows.targets))
+    targets[: len(chosen)] = own_targets
+    weights = np.zeros(num_rows, dtype=np.float32)
     weights[: len(chosen)] = rows.weights[chosen] / total_weight
     return TrainBatch(
         shape=shape,
@@ -257,15 +331,29 @@ def host_batch(
         firsts_S=torch.from_numpy(np.minimum(bounds[:-1], max(0, shape.num_tokens - 1))),
         targets=torch.from_numpy(targets),
         weights_S=torch.from_numpy(weights),
+        sides_R2=None if sides is None else torch.from_numpy(sides.reshape(-1, 2)),
+        style_RX=None if sides is None or rows.style is None else torch.from_numpy(rows.style[chosen]),
         lengths=None if given else tuple(lengths.tolist()),
     )
+
+
+def _documents(rows: EncodedRows, chosen: IndexArray, layout: Layout) -> tuple[IndexArray, IndexArray]:
+    """Where the documents of the chosen rows begin among the ids, and how long they are; two of each with sides."""
+    starts, stops = rows.offsets[chosen], rows.offsets[chosen + 1]
+    if not layout.has_sides:
+        return starts, stops - starts
+    assert rows.second_starts is not None, "rows of pairs say where the second text begins"
+    middles = starts + rows.second_starts[chosen]
+    return np.column_stack([starts, middles]).ravel(), np.column_stack(
+        [middles - starts, stops - middles]
+    ).ravel()
 
 
 def tensors_of(batch: TrainBatch) -> tuple[torch.Tensor, ...]:
     """The tensors that the batch has, in one order."""
     held = (
         batch.input_ids_T, batch.positions_T, batch.token_types_T, batch.documents_T,
-        batch.cu_seqlens, batch.firsts_S, batch.targets, batch.weights_S,
+        batch.cu_seqlens, batch.firsts_S, batch.targets, batch.weights_S, batch.sides_R2, batch.style_RX,
     )  # fmt: skip
     return tuple(each for each in held if each is not None)
 
@@ -283,6 +371,8 @@ def with_tensors(batch: TrainBatch, tensors: tuple[torch.Tensor, ...]) -> TrainB
         firsts_S=next(left),
         targets=next(left),
         weights_S=next(left),
+        sides_R2=None if batch.sides_R2 is None else next(left),
+        style_RX=None if batch.style_RX is None else next(left),
     )
 
 

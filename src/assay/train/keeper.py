@@ -207,7 +207,7 @@ def _fingerprint(
     for part in (decisive(settings), rows_per_step, parts.names, names, world.device.type):
         digest.update(json.dumps(part, sort_keys=True, default=str).encode())
     for side in (rows.train, rows.validation):
-        for array in (side.offsets, side.flat_ids, side.second_starts, side.targets):
+        for array in (side.offsets, side.flat_ids, side.second_starts, side.targets, side.style, side.keys):
             digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
     for file in read_checkpoint(settings.base).files:
         with file.open("rb") as content:

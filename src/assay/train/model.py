@@ -23,7 +23,7 @@ from assay.engine.gpu import embedding_tables
 from assay.errors import UsageError
 from assay.model import families
 from assay.model.families import EncoderWeights, LayerWeights
-from assay.model.heads import ClassifierHead
+from assay.model.heads import ClassifierHead, attention_of
 from assay.model.parts import ACTIVATIONS, Linear, Norm, activate
 from assay.train.attention import LengthRun, cut_runs, flash_attention, run_attention
 from assay.train.inputs import Layout, TrainBatch
@@ -163,7 +163,14 @@ class _Pass:
 class PackedClassifier(nn.Module):
     """Packed documents to logits, through the parameters of a transformers classifier."""
 
-    def __init__(self, model: PreTrainedModel, *, dtype: torch.dtype, gradient_checkpointing: bool) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        dtype: torch.dtype,
+        gradient_checkpointing: bool,
+        has_sides: bool = False,
+    ) -> None:
         """Take over the forward pass of the model's layers; products run in `dtype`."""
         super().__init__()
         self.model = model
@@ -183,21 +190,24 @@ class PackedClassifier(nn.Module):
         for number, layer in enumerate(self.layers):
             # called through the module, so that what hooks on to modules (FSDP) sees each layer run
             layer.forward = MethodType(self._layer_forward(number), layer)
-        weights = families.frame_weights(self._config, self._frame_tensors())
+        weights = self._frame()
         _, pads = embedding_tables(weights)
-        pooling = weights.head.pooling
-        assert pooling != "attention", "a classifier's own head pools by first token or mean"
         self.layout = Layout(
             has_types=weights.num_token_types > 1,
-            pooling=pooling,
+            pooling=weights.head.pooling,
             pad_token_id=None if pads is None else pads.pad_token_id,
             pad_row=0 if pads is None else pads.pad_row,
+            has_sides=has_sides,
         )
 
     def forward(self, batch: TrainBatch, seed: torch.Tensor) -> torch.Tensor:
         """Return the logits, float32 [S, C]."""
-        weights = families.frame_weights(self._config, self._frame_tensors())
-        run = self._start(batch, seed)
+        weights, run = self._frame(), self._start(batch, seed)
+        assert isinstance(weights.head, ClassifierHead), "families have classifier heads"
+        return self._head(weights.head, self._pooled(weights, batch, run), run)
+
+    def _pooled(self, weights: EncoderWeights, batch: TrainBatch, run: _Pass) -> torch.Tensor:
+        """What the head sees of each document, float32 [S, H]."""
         embedded_TH = self._embed(weights, batch, run)
         states: States = (embedded_TH, embedded_TH)
         for layer in self.layers:
@@ -205,19 +215,17 @@ class PackedClassifier(nn.Module):
                 states = cast("States", checkpoint(layer, states, run, use_reentrant=False))
             else:
                 states = layer(states, run)
-        pooled_SH = self._pool(weights, states[0], batch)
-        assert isinstance(weights.head, ClassifierHead), "families have classifier heads"
-        return self._head(weights.head, pooled_SH.float(), run)
+        return self._pool(weights, states[0], batch).float()
 
     @property
     def token_table(self) -> nn.Parameter | None:
         """The token embeddings."""
-        words = families.frame_weights(self._config, self._frame_tensors()).word_embeddings
+        words = self._frame().word_embeddings
         return words if isinstance(words, nn.Parameter) else None
 
-    def _frame_tensors(self) -> dict[str, torch.Tensor]:
-        """All tensors but those of layers, which fetch their own when they run."""
-        return live_tensors(self.model, without=self.layers)
+    def _frame(self) -> EncoderWeights:
+        """All weights but those of layers, which fetch their own when they run."""
+        return families.frame_weights(self._config, live_tensors(self.model, without=self.layers))
 
     def _start(self, batch: TrainBatch, seed: torch.Tensor) -> _Pass:
         device = batch.input_ids_T.device
@@ -399,6 +407,9 @@ class PackedClassifier(nn.Module):
             hidden_RH = self._norm(hidden_RH, weights.final_norm)
         if batch.documents_T is None:
             return hidden_RH
+        attention = attention_of(weights.head)
+        if attention is not None:
+            return _attended(attention(hidden_RH), hidden_RH.float(), batch)
         size = (batch.shape.num_documents, hidden_RH.shape[1])
         zeros_SH = hidden_RH.new_zeros(size, dtype=torch.float32)
         sums_SH = zeros_SH.index_add(0, batch.documents_T, hidden_RH.float())
@@ -482,6 +493,18 @@ class PaddedClassifier(nn.Module):
         with torch.autocast(device.type, dtype=self._dtype, enabled=enabled):
             logits_SC: torch.Tensor = self.model(**inputs).logits
         return logits_SC.float()
+
+
+def _attended(scores_T: torch.Tensor, hidden_TH: torch.Tensor, batch: TrainBatch) -> torch.Tensor:
+    """The mean of each document's states, weighed by the softmax of its tokens' scores, [S, H]."""
+    assert batch.documents_T is not None, "batches say which document a token is of"
+    documents_T = batch.documents_T.long()
+    none_S = scores_T.new_full((batch.shape.num_documents,), -torch.inf)
+    top_S = none_S.scatter_reduce(0, documents_T, scores_T.detach(), "amax")
+    shares_T = (scores_T - top_S[documents_T]).exp()
+    sums_S = torch.zeros_like(none_S).index_add(0, documents_T, shares_T)
+    zeros_SH = hidden_TH.new_zeros(batch.shape.num_documents, hidden_TH.shape[1])
+    return zeros_SH.index_add(0, documents_T, hidden_TH * shares_T[:, None]) / sums_S[:, None]
 
 
 def _activation_name(config: Any) -> str:  # noqa: ANN401 - a transformers config is untyped

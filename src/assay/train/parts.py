@@ -13,6 +13,7 @@ from assay.train.inputs import EncodedRows
 from assay.train.learner import Learner
 from assay.train.loop import BatchSampler, Stepper
 from assay.train.objective import TaskLoss, positive_weights
+from assay.train.pair_objective import PairObjective
 from assay.train.settings import TrainSettings, rows_of_step, step_of
 from assay.train.step import Objective, PassStepper
 
@@ -24,7 +25,13 @@ def shuffled(settings: TrainSettings, rows: EncodedRows, num_ranks: int) -> Batc
 
 
 def task_loss(settings: TrainSettings, rows: EncodedRows) -> Objective:
-    """The loss of the task, with the settings' smoothing and weights of labels."""
+    """The loss of the task, with the settings' smoothing and weights of labels; of pairs that of the vectors too."""
+    if settings.is_siamese:
+        return PairObjective(
+            dimension=settings.vector_size,
+            weight=0.0 if settings.contrastive == "none" else settings.contrastive_weight,
+            label_smoothing=settings.label_smoothing,
+        )
     balanced = settings.class_weights == "balanced" and settings.predicts is Task.MULTI_LABEL
     return TaskLoss(
         task=settings.predicts,

@@ -16,9 +16,18 @@ from assay._version import __version__
 from assay.bundle.description import Description, write_description
 from assay.bundle.publish import publish_folder
 from assay.labelled.labels import names_of
+from assay.siamese.files import (
+    DENSE_FOLDER,
+    HEAD_FOLDER,
+    HEAD_WEIGHTS,
+    POOLING_FOLDER,
+    write_head_config,
+    write_modules,
+)
 from assay.train import checkpoints
 from assay.train.base import base_checkpoint, dropout_names
 from assay.train.report import REPORT_FILE, Trained, render
+from assay.train.siamese import PARTS, PairParts, pair_parts
 from assay.train.sinks import Recorder
 
 _TOKENIZER_FILES = (
@@ -38,19 +47,53 @@ def publish(
     for name in dropout_names(config.to_dict()):
         if name in base:
             setattr(config, name, base[name])
-    config.architectures = [type(model).__name__]
+    parts = pair_parts(model)
+    config.architectures = [type(model if parts is None else model.base_model).__name__]
     config.dtype = "float32"
     page = render(trained)
     with publish_folder(Path(settings.out), overwrite=settings.overwrite) as folder:
         config.save_pretrained(folder)
-        # tied tensors are written once, as transformers does
-        checkpoints.write_tensors(folder / "model.safetensors", tensors)
+        if parts is None:
+            # tied tensors are written once, as transformers does
+            checkpoints.write_tensors(folder / "model.safetensors", tensors)
+        else:
+            _write_siamese(folder, parts, tensors, model.base_model_prefix, settings.max_length)
         for name in _TOKENIZER_FILES:
             if (Path(settings.base) / name).exists():
                 shutil.copyfile(Path(settings.base) / name, folder / name)
         write_description(folder, _description(trained))
         (folder / REPORT_FILE).write_bytes(page)
         recorder.copy_to(folder)
+
+
+def _write_siamese(
+    folder: Path, parts: PairParts, tensors: Mapping[str, torch.Tensor], encoder: str, max_length: int
+) -> None:
+    """Writes the encoder, what makes vectors and the head of pairs where each is read; see `siamese.files`."""
+    config = parts.head.config
+    write_modules(
+        folder,
+        pooling=parts.pooling,
+        hidden_size=parts.hidden_size,
+        dimension=config.dimension,
+        max_length=max_length,
+    )
+    write_head_config(folder, config)
+    places = {
+        f"{encoder}.": folder / "model.safetensors",
+        f"{PARTS}.attention.": folder / POOLING_FOLDER / "model.safetensors",
+        f"{PARTS}.projection.": folder / DENSE_FOLDER / "model.safetensors",
+        f"{PARTS}.head.": folder / HEAD_FOLDER / HEAD_WEIGHTS,
+    }
+    for prefix, file in places.items():
+        inside = "linear." if "projection" in prefix else ""
+        found = {
+            inside + name.removeprefix(prefix): each
+            for name, each in tensors.items()
+            if name.startswith(prefix)
+        }
+        if found:
+            checkpoints.write_tensors(file, found)
 
 
 def _description(trained: Trained) -> Description:

@@ -9,6 +9,7 @@ from assay.engine.settings import CpuThreads
 from assay.errors import UsageError
 from assay.labelled.settings import LabelledSources
 from assay.settings import AUTO_OR_COUNT, COUNT, within
+from assay.siamese.settings import SiameseTraining
 from assay.tasks import MetricName, Task, TaskName
 
 BestBy = Literal["accuracy", "macro_f1", "nll", "auc", "mae", "spearman", "int_macro_f1"]
@@ -18,7 +19,7 @@ Schedule = Literal["linear", "cosine", "constant"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(LabelledSources, CpuThreads):
+class TrainSettings(LabelledSources, CpuThreads, SiameseTraining):
     """Fine-tuning of one classifier."""
 
     base: str
@@ -124,6 +125,17 @@ class TrainSettings(LabelledSources, CpuThreads):
             raise UsageError(
                 "freeze_encoder trains the head alone and lora_rank the encoder; give one of them"
             )
+        self._check_siamese()
+
+    def _check_siamese(self) -> None:
+        if not self.is_siamese:
+            return
+        if self.predicts is not Task.SINGLE_LABEL:
+            raise UsageError(f"task={self.task}; a Siamese model has one label a pair; leave task out")
+        if self.parallel == "fsdp":
+            raise UsageError(
+                "parallel=fsdp; the pairs of a Siamese step are compared over all ranks; leave it out"
+            )
 
     def _check_int_scores(self) -> None:
         low, high = self.int_score_min, self.int_score_max
@@ -137,6 +149,11 @@ class TrainSettings(LabelledSources, CpuThreads):
             raise UsageError(f"int_score_min={low}; only a regression has whole scores; leave it out")
         if low >= high:
             raise UsageError(f"int_score_min={low} and int_score_max={high}; the first must be the smaller")
+
+    @property
+    def is_siamese(self) -> bool:
+        """Whether each text of a pair is encoded by itself."""
+        return self.architecture == "siamese"
 
     @property
     def predicts(self) -> Task:

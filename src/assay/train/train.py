@@ -55,6 +55,7 @@ from assay.train.resources import (
 )
 from assay.train.settings import TrainSettings
 from assay.train.sharded import ShardedGradients, load_tensors, shard, wholes
+from assay.train.siamese import SiameseEncoder, add_pair_parts
 from assay.train.sinks import Recorder
 from assay.train.speed import Effort, flops_per_token, peak_flops
 
@@ -275,7 +276,11 @@ def _set_up(settings: TrainSettings, prepared: Prepared, world: World, on_phase:
         flops_per_token=flops_per_token(rows.train.lengths, untyped.config, settings), peak_flops=peak
     )
     on_phase("preparing the first step")
-    classifier = make_classifier(
+    make = make_classifier
+    if rows.style is not None:
+        add_pair_parts(model, settings, prepared.names, rows.style)
+        make = SiameseEncoder
+    classifier = make(
         untyped.to(world.device),
         dtype=dtype,
         gradient_checkpointing=settings.gradient_checkpointing,

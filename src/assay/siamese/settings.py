@@ -1,0 +1,41 @@
+"""What a Siamese model can be told when it is trained. Imports nothing heavy: settings are made from it."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from assay.settings import COUNT, Settings, within
+
+Architecture = Literal["classifier", "siamese"]
+Contrastive = Literal["none", "infonce"]
+HeadKind = Literal["mlp", "arcface"]
+"""A plain classifier of pairs, or one of angles (Deng et al. 2019)."""
+StyleSet = Literal["none", "basic", "full"]
+"""No features; three of them; all that there are words for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiameseTraining(Settings):
+    """What is trained, and what a Siamese model is made of."""
+
+    architecture: Architecture = "classifier"
+    """classifier: all texts of a row in one sequence; siamese: each of a pair by itself, a head on both vectors."""
+    vector_pooling: Literal["mean", "attention", "first_token"] = "mean"
+    """Siamese: what of a text's hidden states its vector is made of; attention is trained too."""
+    vector_size: int = field(default=256, metadata=COUNT)
+    """Siamese: numbers of a text's vector, to which what is pooled is projected."""
+    head_size: int = field(default=256, metadata=COUNT)
+    """Siamese: width of the head's inner layer."""
+    head_dropout: float = field(default=0.1, metadata=within(at_least=0, below=1))
+    """Siamese: share of the head's inner layer dropped in training."""
+    symmetric: bool = True
+    """Siamese: a pair has the same probability in either order."""
+    style: StyleSet = "basic"
+    """Siamese: style features for the head: none, three, or lengths, marks and function words of the language."""
+    language: str = "en"
+    """Siamese: language of the texts (ISO 639-1), for their sentences and function words."""
+    contrastive: Contrastive = "infonce"
+    """Siamese: loss that pulls the vectors of positive pairs together and pushes others of the step apart."""
+    contrastive_weight: float = field(default=0.2, metadata=within(at_least=0))
+    """Siamese: weight of the contrastive loss beside the cross entropy."""
+    temperature: float = field(default=0.07, metadata=within(above=0))
+    """Siamese: what cosines are divided by in the contrastive loss at first; it is learned."""

@@ -1,0 +1,157 @@
+"""Siamese training: from pairs of texts to a bundle that gives their probabilities."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own spelling
+from support.training import pair_rows, siamese_settings
+
+from assay.errors import InputError, UsageError
+from assay.labelled.labels import to_targets
+from assay.metrics import validation_metrics
+from assay.siamese.pairs import load_siamese
+from assay.tasks import Task
+from assay.train.pair_objective import PairObjective
+from assay.train.train import fit
+
+
+@pytest.fixture
+def sides():
+    """Pairs to train on and others to validate on."""
+    rows = pair_rows(120, seed=3)
+    cut = rows.num_rows * 3 // 4
+    return rows.take(range(cut)), rows.take(range(cut, rows.num_rows))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attention", "first_token"])
+def test_a_trained_bundle_gives_what_training_measured(pooling, base, sides, tmp_path):
+    """The metrics of the best validation, from the published folder alone; and what was to be learned is."""
+    chosen = siamese_settings(
+        base, tmp_path / "b", vector_pooling=pooling, epochs=12 if pooling == "mean" else 2, best_by="nll"
+    )
+    report = fit(chosen, *sides)
+    model = load_siamese(tmp_path / "b", num_threads=1)
+    probabilities = model.probabilities(zip(sides[1].texts, sides[1].text_pairs, strict=True))
+    targets = to_targets(sides[1].labels, Task.SINGLE_LABEL, model.labels)
+    found = validation_metrics(Task.SINGLE_LABEL, probabilities, targets, None)
+    assert found["nll"] == pytest.approx(report.validation["nll"], rel=1e-4)
+    if pooling == "mean":
+        assert found["auc"] > 0.8, found
+    assert model.bundle.embedder.pooling(None) == pooling
+    assert np.mean(report.history.losses[-5:]) < np.mean(report.history.losses[:5])
+
+
+def test_training_begins_and_goes_on_alike(base, sides, tmp_path):
+    """A training that was interrupted has the losses of one that was not."""
+    values = {"epochs": 2, "evaluate_every": 4, "style": "full", "vector_pooling": "attention"}
+    calm = fit(siamese_settings(base, tmp_path / "calm", **values), *sides)
+
+    def stop(progress):
+        if progress.step == 13:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(siamese_settings(base, tmp_path / "b", **values), *sides, on_progress=stop)
+    report = fit(siamese_settings(base, tmp_path / "b", **values, resume=True), *sides)
+    np.testing.assert_allclose(report.history.losses, calm.history.losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"task": "multi_label"}, "a Siamese model has one label a pair"),
+        ({"parallel": "fsdp"}, "compared over all ranks"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(change, said, base, tmp_path):
+    """One line with the way out."""
+    with pytest.raises(UsageError, match=said):
+        siamese_settings(base, tmp_path / "b", **change)
+
+
+def test_single_texts_are_refused(base, rows, tmp_path):
+    """Before anything is trained."""
+    with pytest.raises(InputError, match=r"rows of single texts.*text_pair_column"):
+        fit(siamese_settings(base, tmp_path / "b"), *rows)
+
+
+# ---------------------------------------------------------------- the loss
+
+D = 4
+
+
+def step_of(labels, texts=None, *, seed=0, weights=None):
+    """Outputs, targets and weights of a step: random vectors of length 1, temperature 0.5."""
+    generator = torch.Generator().manual_seed(seed)
+    num_rows = len(labels)
+    vectors = F.normalize(torch.randn(2, num_rows, D, generator=generator), dim=2)
+    logits = torch.randn(num_rows, 2, generator=generator)
+    outputs = torch.cat([logits, *vectors, torch.full((num_rows, 1), 0.5)], dim=1).requires_grad_()
+    texts = texts or [[2 * row, 2 * row + 1] for row in range(num_rows)]
+    targets = torch.tensor([[label, *pair] for label, pair in zip(labels, texts, strict=True)])
+    weights = torch.tensor(weights or [1.0] * num_rows)
+    return outputs, targets, weights / weights.sum()
+
+
+def info_nce(outputs, anchors, candidates_of):
+    """The mean of both directions over anchors, in plain Python; `candidates_of` gives rows beside the own."""
+    first, second = outputs.detach()[:, 2 : 2 + D], outputs.detach()[:, 2 + D : 2 + 2 * D]
+    losses = []
+    for one, two in ((first, second), (second, first)):
+        for row in anchors:
+            shares = [float(one[row] @ two[other]) / 0.5 for other in [row, *candidates_of(row)]]
+            losses.append(float(np.log(np.sum(np.exp(shares))) - shares[0]))
+    return np.mean(losses)
+
+
+def contrastive(outputs, targets, weights):
+    """The contrastive part of the loss alone."""
+    whole, plain = (PairObjective(dimension=D, weight=weight) for weight in (1.0, 0.0))
+    return float((whole(outputs, targets, weights) - plain(outputs, targets, weights)).detach())
+
+
+def test_positive_rows_are_told_from_all_other_rows():
+    """InfoNCE in both directions; second texts of negative rows are candidates, and no row but positive ones has it."""
+    outputs, targets, weights = step_of([1, 0, 1, 0, 1])
+    expected = info_nce(outputs, [0, 2, 4], lambda row: [other for other in range(5) if other != row])
+    assert contrastive(outputs, targets, weights) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_text_that_occurs_again_is_no_negative():
+    """Row 1 has the second text of row 0, row 3 its first: neither is held against row 0."""
+    texts = [[0, 1], [2, 1], [4, 5], [6, 0]]
+    outputs, targets, weights = step_of([1, 0, 0, 0], texts)
+    first, second = outputs.detach()[:, 2 : 2 + D], outputs.detach()[:, 2 + D : 2 + 2 * D]
+
+    def loss(one, two, others):
+        shares = [float(one[0] @ two[other]) / 0.5 for other in [0, *others]]
+        return np.log(np.sum(np.exp(shares))) - shares[0]
+
+    expected = (loss(first, second, [2]) + loss(second, first, [1, 2, 3])) / 2
+    assert contrastive(outputs, targets, weights) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_step_without_positives_has_no_contrastive_loss():
+    """And no gradient that is not a number."""
+    outputs, targets, weights = step_of([0, 0, 0])
+    assert contrastive(outputs, targets, weights) == 0.0
+    PairObjective(dimension=D, weight=1.0)(outputs, targets, weights).backward()
+    assert torch.isfinite(outputs.grad).all()
+
+
+def test_a_row_of_no_weight_changes_nothing():
+    """What a rank without rows runs is neither anchor nor candidate."""
+    outputs, targets, weights = step_of([1, 0, 1, 1], weights=[1.0, 1.0, 1.0, 0.0])
+    objective = PairObjective(dimension=D, weight=0.7)
+    expected = objective(outputs[:3], targets[:3], weights[:3])
+    torch.testing.assert_close(objective(outputs, targets, weights), expected)
+
+
+def test_the_temperature_is_learned():
+    """It has a gradient: downwards where positives are nearest already."""
+    vectors = torch.eye(4)
+    logits, temperature = torch.zeros(4, 2), torch.full((4, 1), 0.5, requires_grad=True)
+    outputs = torch.cat([logits, vectors, vectors, temperature], dim=1)
+    targets = torch.tensor([[1, 2 * row, 2 * row + 1] for row in range(4)])
+    PairObjective(dimension=4, weight=1.0)(outputs, targets, torch.full((4,), 0.25)).backward()
+    assert float(temperature.grad.sum()) > 0
