@@ -1,4 +1,4 @@
-"""`assay merge`: the scores back onto their sources."""
+"""`assay merge`: scores or vectors back onto their sources."""
 
 from dataclasses import dataclass, field
 

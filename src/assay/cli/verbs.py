@@ -52,7 +52,7 @@ ASSAY = Group(
         ),
         "merge": Listed(
             module="assay.cli.merge",
-            summary="Put the scores back onto their sources, every id checked.",
+            summary="Put scores or vectors back onto their sources, every id checked.",
         ),
         "report": Listed(
             module="assay.cli.report",

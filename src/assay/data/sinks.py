@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -376,7 +377,7 @@ def csv_fields(table: pa.Table, delimiter: str = ",") -> list[bytes]:
         if index:
             pieces.append(delimiter)
         text = _as_text(column)
-        if pa.types.is_string(column.type) or pa.types.is_list(column.type):
+        if pa.types.is_string(column.type) or pa.types.is_nested(column.type):
             text = _mapped(text, lambda value: _csv_quoted(value, delimiter))
         pieces.append(text.fill_null(""))
     return _row_bytes(pieces, table.num_rows)
@@ -394,19 +395,34 @@ def _json_values(column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_floating(kind):
         text = pc.if_else(pc.fill_null(pc.is_finite(column), False), text, "null")  # noqa: FBT003
-    elif not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_list(kind)):
+    elif not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_nested(kind)):
         text = _mapped(text, lambda value: json.dumps(value, ensure_ascii=False))
     return text.fill_null("null")
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The values as strings; floats in the fewest digits that read back as the same float, lists as JSON."""
+    if pa.types.is_fixed_size_list(column.type):
+        return _vectors_as_text(column)
     if pa.types.is_list(column.type):
         texts = (
             None if each is None else json.dumps(each, ensure_ascii=False) for each in column.to_pylist()
         )
         return pa.chunked_array([pa.array(texts, pa.string())])
     return column.cast(pa.string())
+
+
+def _vectors_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Lists of finite numbers, all of one length, as JSON; null stays null."""
+    vectors = column.combine_chunks()
+    is_there = pc.is_valid(vectors)
+    lengths = np.asarray(is_there).astype(np.int64) * column.type.list_size
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    # Arrow knows no shortest form of 16-bit floats.
+    numbers = vectors.flatten().cast(pa.float32()).cast(pa.string())
+    joined = pc.binary_join(pa.ListArray.from_arrays(offsets, numbers), ", ")
+    text = pc.binary_join_element_wise("[", joined, "]", "")
+    return pa.chunked_array([pc.if_else(is_there, text, pa.scalar(None, pa.string()))])
 
 
 def _mapped(text: pa.ChunkedArray, change: Callable[[str], str]) -> pa.ChunkedArray:

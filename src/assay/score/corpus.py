@@ -32,11 +32,10 @@ class Corpus:
 
 
 def corpus_of(run: Run) -> Corpus:
-    """The corpus of a scoring run; raises RefusedError where the tokenize run it scored is not there."""
+    """The corpus of a run of scores or vectors; raises RefusedError where the tokenize run it scored is not there."""
     records = run.manifest.sources
     units = [tuple(units_of(index, record.name, record.boundaries)) for index, record in enumerate(records)]
-    _, settings = run.manifest.read(SCORE)
-    recorded = settings.token_run
+    recorded = run.manifest.read(SCORE)[1].token_run if run.manifest.kind == SCORE.name else None
     if recorded is None:
         return Corpus(run=run, token_run=None, manifest=run.manifest, units=tuple(units))
     token_run = find_run(recorded.url)

@@ -66,7 +66,7 @@ def require_parts(run: Run) -> None:
     if missing:
         msg = (
             f"{len(missing):,} of {len(units):,} units of {run.url} are not published (first: {missing[0]}); "
-            "run the same `assay score` command to finish, then merge"
+            f"run the same `assay {run.manifest.kind}` command to finish, then merge"
         )
         raise CheckError(msg)
 

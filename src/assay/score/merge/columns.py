@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assay.data.ids import IdChecksum, first_difference, shown_ids
+from assay.embed.kind import EMBED
 from assay.errors import CheckError, InputError, UsageError
 from assay.runs.parts import footer_problem, open_part, way_out
 from assay.runs.plan import Unit
-from assay.runs.run import ID_COLUMNS, Run, part_path
+from assay.runs.run import ID_COLUMNS, PARTS, Run, part_path
 from assay.score.corpus import Corpus
 from assay.score.kind import SCORE
 
@@ -21,8 +22,11 @@ PART_ROWS = 65_536
 
 def choose_columns(run: Run, columns: Sequence[str] | None) -> list[str]:
     """The parts' columns to add, in the parts' order; raises UsageError for one that parts do not have."""
-    if run.manifest.kind != SCORE.name:
-        msg = f"{run.url} is a {run.manifest.kind} run; merge adds scores: give a run of `assay score`"
+    if run.manifest.kind not in {SCORE.name, EMBED.name}:
+        msg = (
+            f"{run.url} is a {run.manifest.kind} run; merge adds scores or vectors, a row each: give a run of "
+            f"`assay score` or `assay embed`; what this one holds is read from {run.url}/{PARTS}*.parquet"
+        )
         raise InputError(msg)
     names = [name for name in run.manifest.arrow_schema().names if name not in ID_COLUMNS]
     if columns is None:
@@ -131,6 +135,6 @@ class PartColumns:
         if index is not None:
             mine, theirs = shown_ids(part_ids.slice(index, 1)), shown_ids(source_ids.slice(index, 1))
             seen = f"row {self._row + index} has id {theirs[0]!r}, its part has {mine[0]!r}"
-            msg = f"source {self._record.uri} {seen}: the scores are not this row's; {way_out(self._run)}"
+            msg = f"source {self._record.uri} {seen}: the part is not this row's; {way_out(self._run)}"
             raise CheckError(msg)
         self._checksum.update(part_ids)

@@ -25,6 +25,9 @@ PARITY_WORDS = {
     "label_agreement": "share with the same label",
     "tolerance.agreement": "least share with the same label",
     "rank_correlation": "rank correlation",
+    "least_cosine": "least cosine of a vector to the reference's",
+    "max_distance": "largest distance of a vector, as a share of its length",
+    "tolerance": "allowed distance of a vector, as a share of its length",
     "tokenizer": "token ids",
     "token_difference": "first difference of token ids",
     "seconds": "seconds that it took",
@@ -45,7 +48,7 @@ CALIBRATION_NOTE = (
 
 
 def record_of(manifest: Manifest) -> ScoreRecord | None:
-    """What a scoring run fixed; None for a tokenize run."""
+    """What a scoring run fixed; None for a run of another kind."""
     return manifest.read(SCORE)[1] if manifest.kind == SCORE.name else None
 
 

@@ -11,24 +11,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from assay.data.storage import replace_file
-from assay.errors import UsageError
+from assay.embed.kind import EMBED
+from assay.errors import InputError, UsageError
 from assay.pages import Facts, Section, Table, render_page
+from assay.runs.kinds import RunKind
 from assay.runs.manifest import Manifest
 from assay.runs.parts import published_parts
-from assay.runs.run import Run, open_run
+from assay.runs.run import PARTS, Run, open_run
 from assay.runs.status import Status, status_of
+from assay.score.kind import SCORE
 from assay.score.report.records import (
     calibration_section,
     parity_facts,
     read_parity,
-    record_of,
     setting_facts,
     source_section,
     version_facts,
 )
-from assay.score.report.scores import length_facts, length_figures, score_section
+from assay.score.report.scores import length_facts, length_figures, score_section, vector_section
 from assay.score.report.speed import cost_facts, cost_note, speed_section
 from assay.score.report.summary import ReportSummary, summarize
 from assay.score.report.tally import Tally, count_parts
@@ -37,6 +40,12 @@ from assay.telemetry import format_count, format_number_of, format_rate
 from assay.tokenize.kind import TOKENIZE
 
 REPORT_PATH = "report.html"
+_KINDS: dict[str, tuple[RunKind[Any, Any], str]] = {
+    SCORE.name: (SCORE, "scored by"),
+    EMBED.name: (EMBED, "embedded by"),
+    TOKENIZE.name: (TOKENIZE, "tokenized for"),
+}
+"""Kinds of runs that have a report, and what it says of their sources."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,13 +99,20 @@ def report(
     """Write the report of the run at `run_url` to `out` (default: `report.html` in the run).
 
     Works while the run is under way; the page then says so. `price_per_hour` is that of one worker's
-    device, in any currency. Raises SourceError where there is no run, CheckError for a damaged part.
-    Cost: one pass over the score, length and error columns, in flat memory.
+    device, in any currency. Raises SourceError where there is no run, InputError for a run of a kind that has no
+    report, CheckError for a damaged part. Cost: one pass over the score, length and error columns and over some
+    vectors of each part, in flat memory.
     """
     if price_per_hour is not None and not (math.isfinite(price_per_hour) and price_per_hour >= 0):
         msg = f"price per hour is {price_per_hour}; it is 0 or more; set --price-per-hour to a number"
         raise UsageError(msg)
     run = open_run(run_url)
+    if run.manifest.kind not in _KINDS:
+        msg = (
+            f"{run.url} is a {run.manifest.kind} run, which has no report; `assay status {run.url}` says how far it "
+            f"is, and its rows are read from {run.url}/{PARTS}*.parquet"
+        )
+        raise InputError(msg)
     now = clock()
     status = status_of(run, published_parts(run), now=now)
     tally = count_parts(run)
@@ -126,7 +142,10 @@ def _page(
             f"{num_missing:,} of {status.units_total:,} units ({rows:,} of {status.rows_total:,} rows) are not "
             "published. All figures below are of the published rows alone."
         )
-    scores, score_table = score_section(tally, manifest)
+    is_vectors = manifest.kind == EMBED.name
+    scores, score_table = (
+        (vector_section(tally, manifest), None) if is_vectors else score_section(tally, manifest)
+    )
     calibration, calibration_record = calibration_section(manifest)
     return _RunPage(
         title=title,
@@ -161,11 +180,10 @@ def _page(
 
 
 def _heading(manifest: Manifest) -> tuple[str, str]:
-    record = record_of(manifest)
-    name = Path((record or manifest.read(TOKENIZE)[1]).bundle).name or "a classifier"
+    kind, verb = _KINDS[manifest.kind]
+    name = Path(manifest.read(kind)[1].bundle).name or "a model"
     sources = manifest.sources
     what = sources[0].name if len(sources) == 1 else format_number_of(len(sources), "source")
-    verb = "tokenized for" if record is None else "scored by"
     columns = [column for column in (manifest.columns.text, manifest.columns.text_pair) if column]
     columns = columns or [manifest.columns.input_ids or "input_ids"]
     subtitle = f"{format_number_of(manifest.planned_rows, 'row')}, column {' and '.join(columns)}"

@@ -1,4 +1,4 @@
-"""What documents got: figures of scores and of lengths."""
+"""What documents got: figures of scores, of vectors and of lengths."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay import charts
+from assay.embed.kind import EMBED
 from assay.outcome.decide import thresholds_of
 from assay.pages import Facts, Figure, Section, Table
 from assay.runs.manifest import Manifest
+from assay.score.report.histogram import GrowingHistogram
 from assay.score.report.records import record_of
-from assay.score.report.tally import LONGEST_COUNTED, SCORE_BINS, Tally
+from assay.score.report.tally import LONGEST_COUNTED, NORM_ROWS, SCORE_BINS, Tally
 from assay.score.report.words import count_and_share
 from assay.tasks import Task
+from assay.telemetry import format_number_of
 
 SHOWN_LABELS = 12
 LISTED_LABELS = 200
@@ -113,10 +116,13 @@ def _score_table(
 
 
 def _value_figure(tally: Tally, column: str, manifest: Manifest) -> Figure:
-    histogram = tally.values[column]
-    edges, counts, outside = histogram.shown(VALUE_BINS)
     record = record_of(manifest)
     name = column.removeprefix("prediction_") if record is not None and len(record.labels) > 1 else column
+    return _number_figure(tally.values[column], name)
+
+
+def _number_figure(histogram: GrowingHistogram, name: str) -> Figure:
+    edges, counts, outside = histogram.shown(VALUE_BINS)
     svg = charts.histogram(f"Documents by {name}", edges, counts, x_label=name)
     caption = f"{name}: {histogram.low:.4g} to {histogram.high:.4g}" if histogram.width else name
     if outside:
@@ -127,6 +133,33 @@ def _value_figure(tally: Tally, column: str, manifest: Manifest) -> Figure:
         rows=[(where, f"{count:,}") for where, count in zip(ranges, counts, strict=True)],
     )
     return Figure(caption=caption, svg=svg, table=table)
+
+
+# ---------------------------------------------------------------- vectors
+
+
+def vector_section(tally: Tally, manifest: Manifest) -> Section:
+    """What the vectors of an embed run are, and how long."""
+    identity, record = manifest.read(EMBED)
+    facts = [
+        ("dimension", f"{record.dimension:,}"),
+        ("numbers", identity.dtype),
+        ("pooling", identity.pooling.replace("_", " ")),
+        ("normalised to length 1", "yes" if identity.normalized else "no"),
+    ]
+    norms = tally.norms
+    if not tally.num_norms:
+        return Section(title="Vectors", facts=facts)
+    facts += [
+        ("least length", f"{norms.low:.6g}"),
+        ("mean length", f"{tally.norm_sum / tally.num_norms:.6g}"),
+        ("greatest length", f"{norms.high:.6g}"),
+    ]
+    note = (
+        f"Lengths are of {format_number_of(tally.num_norms, 'vector')}, the first {NORM_ROWS:,} of each part."
+    )
+    figures = [] if identity.normalized else [_number_figure(norms, "length")]
+    return Section(title="Vectors", note=note, figures=figures, facts=facts)
 
 
 # ---------------------------------------------------------------- lengths

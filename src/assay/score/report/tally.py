@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from assay.data.ids import plain_ids, shown_ids
+from assay.embed.plan import EMBEDDING
 from assay.errors import DamagedPartError
 from assay.runs.parts import footer_problem, open_part, stats_of, way_out
 from assay.runs.plan import Unit
@@ -31,6 +32,8 @@ EXAMPLES_PER_CODE = 5
 MOST_CODES = 50
 OTHER_CODE = "(other codes)"
 READ_ROWS = 65_536
+NORM_ROWS = 1_024
+"""Vectors of a part whose lengths are counted."""
 LONGEST_EXAMPLE = 200
 
 Counts = npt.NDArray[np.int64]
@@ -59,6 +62,10 @@ class Tally:
     score_sums: dict[str, float] = field(default_factory=dict)
     values: dict[str, GrowingHistogram] = field(default_factory=dict)
     """By regression column: documents by prediction."""
+    norms: GrowingHistogram = field(default_factory=GrowingHistogram)
+    """Lengths of vectors, of the first of each part."""
+    norm_sum: float = 0.0
+    num_norms: int = 0
     not_finite: int = 0
     """Scores that are not a number, in rows without an error code."""
     stats: list[tuple[Unit, Stats]] = field(default_factory=list)
@@ -91,6 +98,9 @@ class Tally:
         for label, counts in other.scores.items():
             self.scores[label] = self.scores.get(label, 0) + counts
             self.score_sums[label] = self.score_sums.get(label, 0.0) + other.score_sums[label]
+        self.norms.merge(other.norms)
+        self.norm_sum += other.norm_sum
+        self.num_norms += other.num_norms
         for column, histogram in other.values.items():
             self.values.setdefault(column, GrowingHistogram()).merge(histogram)
 
@@ -193,6 +203,8 @@ def _count_units(run: Run, units: Sequence[Unit], layout: _Layout) -> Tally:
 def _count_part(tally: Tally, unit: Unit, file: pq.ParquetFile, layout: _Layout) -> None:
     stats = stats_of(file)
     tally.stats.append((unit, stats))
+    if EMBEDDING in file.schema_arrow.names:
+        _count_norms(tally, file)
     for group in range(file.num_row_groups):
         codes: set[str] = set()
         for batch in file.iter_batches(
@@ -245,6 +257,21 @@ def _count_lengths(tally: Tally, batch: pa.RecordBatch) -> None:
         tally.longest = max(tally.longest, int(lengths.max()))
         counts = np.bincount(np.minimum(lengths, LONGEST_COUNTED))
         tally.lengths[: len(counts)] += counts
+
+
+def _count_norms(tally: Tally, file: pq.ParquetFile) -> None:
+    """Of the first vectors of a part: all of them would be read for hours where there are many."""
+    batch = next(file.iter_batches(NORM_ROWS, columns=[EMBEDDING], use_threads=False), None)
+    if batch is None:
+        return
+    vectors = batch.column(EMBEDDING)
+    flat = vectors.drop_null().flatten().to_numpy().astype(np.float64)
+    norms = np.linalg.norm(flat.reshape(-1, vectors.type.list_size), axis=1)
+    finite = norms[np.isfinite(norms)]
+    tally.not_finite += len(norms) - len(finite)
+    tally.norms.add(finite)
+    tally.norm_sum += float(finite.sum())
+    tally.num_norms += len(finite)
 
 
 def _decided_rows(column: pa.Array) -> dict[str, Counts]:
