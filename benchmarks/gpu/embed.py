@@ -108,7 +108,7 @@ class Ours:
         self._run = self._plan()
         self._work: Any = open_embed_work(self._run, device=str(device), num_threads=None)
         self.description = self._work.load()
-        figures = read_figures(self._run)
+        figures = next(iter(read_figures(self._run)), None)
         self.least_cosine = None if figures is None else round(figures["least_cosine"], 6)
         self._work.load = lambda: self.description  # the engine stays
 

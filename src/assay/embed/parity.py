@@ -18,7 +18,7 @@ from assay.engine.parity import VECTOR_TOLERANCES, compare_vectors, reference_en
 from assay.engine.proofs import circumstances
 from assay.errors import CheckError
 from assay.model.heads import EmbeddingHead
-from assay.runs.figures import PARITY_PATH, read_figures, write_figures
+from assay.runs.figures import PARITY_PATH, figures_of, write_figures
 from assay.runs.run import Run
 from assay.tokenize.compare import SAVE_TOKENIZER, Compared, compare_tokens
 from assay.tokenize.encode import Encoder
@@ -40,8 +40,8 @@ def check_parity(run: Run, engine: Engine, encoder: Encoder, head: EmbeddingHead
         "deterministic": engine.deterministic,
         **circumstances(devices.parse_device(device)),
     }
-    found = read_figures(run)
-    if found is None or found.get("subject") != subject:
+    found = figures_of(run, subject)
+    if found is None:
         began = time.perf_counter()
         sample = take_sample(run.manifest, encoder, settings.parity_documents)
         allowed = settings.parity_tolerance

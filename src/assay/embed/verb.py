@@ -81,5 +81,5 @@ def embed(
         placement=here.placement,
         precision=here.precision,
         outcome=outcome,
-        parity=read_figures(run),
+        parity=next(iter(read_figures(run)), None),
     )

@@ -17,7 +17,7 @@ from assay.engine.parity import TOLERANCES, ParityReport, Tolerance, compare, re
 from assay.engine.proofs import circumstances
 from assay.engine.sequences import Sequences
 from assay.errors import CheckError
-from assay.runs.figures import PARITY_PATH, read_figures, write_figures
+from assay.runs.figures import PARITY_PATH, figures_of, write_figures
 from assay.runs.run import Run
 from assay.score.kind import SCORE
 from assay.score.scorer import Scorer
@@ -33,8 +33,8 @@ def check_parity(run: Run, scorer: Scorer, *, device: str) -> None:
     if not num_documents:
         return
     subject = subject_of(run, scorer.engine, device)
-    found = read_figures(run)
-    if found is None or found.get("subject") != subject:
+    found = figures_of(run, subject)
+    if found is None:
         began = time.perf_counter()
         sample = take_sample(run.manifest, scorer.encoder, num_documents)
         report = measure(run, scorer.engine, sample.sequences, device=device)

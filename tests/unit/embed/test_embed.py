@@ -123,7 +123,7 @@ def test_attention_and_dense_modules(folder, tmp_path):
     run = embed_here(folder / "texts.parquet", made, tmp_path / "run", parity_documents=8)
     vectors = vectors_of(read_parts(run))
     assert vectors.shape == (NUM_TEXTS - 1, 6)
-    assert read_figures(run)["passed"]
+    assert read_figures(run)[0]["passed"]
     # by hand, for the first text
     from safetensors.torch import load_file
 
@@ -173,7 +173,7 @@ def test_the_gate_measures_and_stops(folder, tmp_path, monkeypatch):
         settings_of(folder / "texts.parquet", folder / "encoder", tmp_path / "run", parity_documents=8)
     )
     open_work(run)
-    figures = read_figures(run)
+    (figures,) = read_figures(run)
     assert figures["passed"]
     assert figures["least_cosine"] > 0.999999
     assert figures["num_documents"] == 8

@@ -10,8 +10,8 @@ from support.models import change_json
 from support.scoring import make_classifier, make_texts, open_work, read_parts, score_here, write_parquet
 
 from assay.engine import load
-from assay.errors import CheckError
-from assay.runs.figures import PARITY_PATH
+from assay.errors import CheckError, SourceError
+from assay.runs.figures import PARITY_PATH, read_figures, write_figures
 from assay.runs.run import create_or_join
 from assay.score.settings import ScoreSettings
 from assay.score.verb import plan_here
@@ -123,24 +123,53 @@ def test_the_word_of_another_start_is_not_taken(changed, folder, tmp_path, wrong
     """Figures that name another engine, device, version, model or precision, or nothing, are measured again."""
     run = plan(folder, tmp_path / "run")
     open_work(run)
-    found = figures(run)
+    (found,) = read_figures(run)
     if changed is None:
         del found["subject"]
     else:
         found["subject"][changed] = "another"
-    run.store.replace(PARITY_PATH, json.dumps(found).encode())
+    run.store.delete(PARITY_PATH)
+    write_figures(run, found)
     wrong_by(0.1)
     with pytest.raises(CheckError, match="the parity gate did not hold"):
         open_work(run)
     assert not figures(run)["passed"]
+    assert read_figures(run)[1] == found, "what was measured of another kind of worker is kept"
 
 
-def test_a_file_that_cannot_be_read_is_measured_again(folder, tmp_path):
-    """A damaged parity.json proves nothing and stops nothing."""
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda _: b"{",
+        lambda _: b"[" * 100_000,
+        lambda found: json.dumps([found]).encode(),
+        lambda found: json.dumps({**found, "format_version": 9}).encode(),
+        lambda found: json.dumps({**found, "label_agreement": 0.99}).encode(),
+        lambda found: json.dumps({"subject": found["subject"], "passed": True}).encode(),
+    ],
+    ids=["empty", "cut", "deep", "list", "newer", "edited", "short"],
+)
+def test_a_file_that_no_worker_wrote_is_measured_again(damage, folder, tmp_path, wrong_by):
+    """A parity.json that is damaged or edited proves nothing and stops nothing."""
     run = plan(folder, tmp_path / "run")
-    run.store.create(PARITY_PATH, b"{")
     open_work(run)
-    assert figures(run)["passed"]
+    run.store.replace(PARITY_PATH, damage(figures(run)))
+    open_work(run)
+    found = figures(run)
+    assert found["passed"]
+    run.store.replace(PARITY_PATH, damage(found))
+    wrong_by(0.1)
+    with pytest.raises(CheckError, match="the parity gate did not hold"):
+        open_work(run)
+
+
+def test_a_folder_in_the_place_of_the_file_is_named(folder, tmp_path):
+    """It can be neither read nor replaced."""
+    run = plan(folder, tmp_path / "run")
+    (tmp_path / "run" / PARITY_PATH).mkdir()
+    with pytest.raises(SourceError, match=r"parity\.json is a folder; remove it"):
+        open_work(run)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,9 @@
 """What is on record of a run: parity, calibration, sources, settings, versions."""
 
-import json
-
 from assay._version import __version__
-from assay.errors import SourceError
 from assay.outcome.decide import thresholds_of
 from assay.pages import Facts, Section, Table, reliability_figure
+from assay.runs.figures import PARITY_PATH, read_figures
 from assay.runs.manifest import Manifest
 from assay.runs.run import Run
 from assay.score.kind import SCORE, ScoreRecord
@@ -14,7 +12,6 @@ from assay.score.report.tally import Tally
 from assay.score.report.words import Json, flatten, number_of, one_line, size_of
 from assay.telemetry import format_number_of
 
-PARITY_PATH = "parity.json"
 SHOWN_SOURCES = 50
 PARITY_WORDS = {
     "num_documents": "documents compared",
@@ -52,25 +49,26 @@ def record_of(manifest: Manifest) -> ScoreRecord | None:
     return manifest.read(SCORE)[1] if manifest.kind == SCORE.name else None
 
 
-def read_parity(run: Run) -> Json | None:
-    """What the parity gate wrote; None where it was not run. Raises SourceError for what is not JSON."""
-    if run.store.info(PARITY_PATH) is None:
-        return None
-    try:
-        parity = json.loads(run.store.read_bytes(PARITY_PATH))
-    except ValueError as error:
-        msg = f"{run.url}/{PARITY_PATH} is not JSON ({error}); delete it and make the report again"
-        raise SourceError(msg) from error
-    return parity if isinstance(parity, dict) else {"parity": parity}
-
-
-def parity_facts(parity: Json) -> Facts:
-    """What the gate found, in words; whether it passed stands beside the heading."""
-    found = flatten({name: value for name, value in parity.items() if name != "passed" and value is not None})
-    return [
-        (PARITY_WORDS.get(name, name.replace("subject.", "holds for this ", 1)), value)
-        for name, value in found
-    ]
+def parity_facts(run: Run) -> tuple[Facts, bool | None]:
+    """What the gate found of each kind of worker, in words, and whether all passed; None where nothing says so."""
+    records = read_figures(run)
+    if not records:
+        what = "not as a worker wrote it, so it says nothing; the next worker measures again"
+        return ([] if run.store.info(PARITY_PATH) is None else [(PARITY_PATH, what)]), None
+    facts: Facts = []
+    for number, record in enumerate(records):
+        if number:
+            facts.append(
+                ("another kind of worker", "passed" if record.get("passed") is True else "NOT passed")
+            )
+        found = flatten(
+            {name: value for name, value in record.items() if name != "passed" and value is not None}
+        )
+        facts += [
+            (PARITY_WORDS.get(name, name.replace("subject.", "holds for this ", 1)), value)
+            for name, value in found
+        ]
+    return facts, all(record.get("passed") is True for record in records)
 
 
 def calibration_section(manifest: Manifest) -> tuple[Section, Facts]:

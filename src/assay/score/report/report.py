@@ -26,7 +26,6 @@ from assay.score.kind import SCORE
 from assay.score.report.records import (
     calibration_section,
     parity_facts,
-    read_parity,
     setting_facts,
     source_section,
     version_facts,
@@ -35,7 +34,7 @@ from assay.score.report.scores import length_facts, length_figures, score_sectio
 from assay.score.report.speed import cost_facts, cost_note, speed_section
 from assay.score.report.summary import ReportSummary, summarize
 from assay.score.report.tally import Tally, count_parts
-from assay.score.report.words import Json, count_and_share, flatten, share_of, when
+from assay.score.report.words import count_and_share, flatten, share_of, when
 from assay.telemetry import format_count, format_number_of, format_rate
 from assay.tokenize.kind import TOKENIZE
 
@@ -116,9 +115,9 @@ def report(
     now = clock()
     status = status_of(run, published_parts(run), now=now)
     tally = count_parts(run)
-    parity = read_parity(run)
+    parity, passed = parity_facts(run)
     path = out or f"{run.url}/{REPORT_PATH}"
-    summary = summarize(path, status, tally, parity, price_per_hour)
+    summary = summarize(path, status, tally, parity_passed=passed, price_per_hour=price_per_hour)
     page = _page(run.manifest, status, tally, parity, summary, price_per_hour, now)
     _write(run, out, render_page("score/report", page))
     return summary
@@ -128,7 +127,7 @@ def _page(
     manifest: Manifest,
     status: Status,
     tally: Tally,
-    parity: Json | None,
+    parity: Facts,
     summary: ReportSummary,
     price_per_hour: float | None,
     now: float,
@@ -161,7 +160,7 @@ def _page(
         speed=speed_section(tally, summary),
         errors=_errors(tally),
         other_rows=_other_rows(tally, summary),
-        parity=parity_facts(parity or {}),
+        parity=parity,
         parity_passed=summary.parity_passed,
         calibration=calibration,
         calibration_record=calibration_record,

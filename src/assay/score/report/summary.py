@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from assay.runs.status import Status
 from assay.score.report.tally import Tally
 from assay.score.report.timeline import Span, ThroughputCurve, throughput, worker_seconds
-from assay.score.report.words import Json, number_of
+from assay.score.report.words import number_of
 from assay.telemetry import format_count, format_rate
 
 HOUR_SECONDS = 3600.0
@@ -50,14 +50,13 @@ class ReportSummary:
 
 
 def summarize(
-    path: str, status: Status, tally: Tally, parity: Json | None, price_per_hour: float | None
+    path: str, status: Status, tally: Tally, *, parity_passed: bool | None, price_per_hour: float | None
 ) -> ReportSummary:
     """The main figures of the parts that `tally` counted."""
     spans = spans_of(tally)
     speed = throughput(spans)
     worker_hours = worker_seconds(spans) / HOUR_SECONDS
     device_seconds = _device_seconds(tally)
-    passed = parity.get("passed") if parity is not None else None
     return ReportSummary(
         path=path,
         run_id=status.run_id,
@@ -72,7 +71,7 @@ def summarize(
         worker_hours=worker_hours,
         device_hours=None if device_seconds is None else device_seconds / HOUR_SECONDS,
         cost=None if price_per_hour is None else worker_hours * price_per_hour,
-        parity_passed=passed if isinstance(passed, bool) else None,
+        parity_passed=parity_passed,
     )
 
 

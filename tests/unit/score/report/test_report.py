@@ -1,6 +1,5 @@
 """The report: one page that says what a run holds, whatever its documents are called."""
 
-import json
 import re
 import tracemalloc
 
@@ -12,6 +11,7 @@ from support.rendered import Page
 
 from assay.data.sources import Columns, Source
 from assay.errors import CheckError, SourceError, UsageError
+from assay.runs.figures import write_figures
 from assay.runs.manifest import new_manifest
 from assay.runs.run import create_or_join, part_path
 from assay.score.kind import SCORE
@@ -222,7 +222,7 @@ def test_documents_cannot_write_into_the_page(tmp_path):
     batch = batch.set_column(batch.schema.get_field_index("error"), "error", errors)
     stats = {"engine": EVIL, "worker": EVIL, "duplicate_rows": EVIL}
     run.publish(unit, [batch], rows_in=lambda: unit.num_rows, stats=lambda: stats)
-    run.store.create("parity.json", json.dumps({"passed": EVIL, EVIL: {"x": EVIL}}).encode())
+    write_figures(run, {"passed": EVIL, EVIL: {"x": EVIL}})
     summary = report(run.url)
     page = page_of(summary)
     assert "script" not in page.tags
@@ -297,7 +297,7 @@ def test_parity_and_calibration_are_shown(tmp_path):
         "subject": {"precision": "fp32"},
         "passed": True,
     }
-    run.store.create("parity.json", json.dumps(gate).encode())
+    write_figures(run, gate)
     summary = report(run.url)
     assert summary.parity_passed is True
     page = page_of(summary)
@@ -346,10 +346,25 @@ def test_one_unit_is_no_units(tmp_path):
 def test_a_failed_gate_is_plain_to_see(tmp_path):
     """A gate that did not pass says NOT passed, at the top too."""
     run = news_run(tmp_path / "run")
-    run.store.create("parity.json", b'{"passed": false}')
+    write_figures(run, {"passed": False, "subject": {"device": "cpu"}, "engine": "packed on CPU"})
+    write_figures(run, {"passed": True, "subject": {"device": "NVIDIA H100"}, "engine": "packed on a GPU"})
     summary = report(run.url)
     assert summary.parity_passed is False
-    assert page_of(summary).text.count("NOT passed") == 2
+    text = page_of(summary).text
+    assert text.count("NOT passed") == 3  # at the top, beside the heading, and for the worker that it was
+    assert text.index("packed on a GPU") < text.index("another kind of worker") < text.index("packed on CPU")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"passed": true}', b'{"passed": true, "others": 3, "digest": ""}']
+)
+def test_a_gate_that_no_worker_wrote_says_nothing(tmp_path, content):
+    """A parity.json that was edited or damaged is named as that."""
+    run = news_run(tmp_path / "run")
+    run.store.create("parity.json", content)
+    summary = report(run.url)
+    assert summary.parity_passed is None
+    assert "not as a worker wrote it" in page_of(summary).text
 
 
 def multi_label_run(url, labels, rows, *, threshold=None):
