@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from assay.data import grafting
 from assay.data.finding import find_sources
-from assay.data.sinks import write_merged
+from assay.data.sinks.table import write_merged
 from assay.data.sources import Columns
 
 SCHEMA = pa.schema([("row", pa.int64()), ("label", pa.string())])

@@ -4,7 +4,7 @@ No row is ever left out. One that has no usable text keeps its place with a null
 code; empty and white-space texts are texts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,6 +96,16 @@ def table_rows(
             found = {role: _column(batch, path) for role, path in paths.items()}
             yield rows_of(source, start, batch.num_rows, found)
             start += batch.num_rows
+
+
+def batches_from(batches: Iterable[pa.RecordBatch], start: int) -> Iterator[pa.RecordBatch]:
+    """The record batches without their first `start` rows."""
+    for batch in batches:
+        if start >= batch.num_rows:
+            start -= batch.num_rows
+            continue
+        yield batch.slice(start)
+        start = 0
 
 
 def _column(batch: pa.RecordBatch, path: tuple[str, ...]) -> pa.Array:

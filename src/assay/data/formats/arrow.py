@@ -8,10 +8,10 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 
 from assay.data.columns import column_path
-from assay.data.formats.format import FileFormat, SourceFile, not_read_as
+from assay.data.formats.format import FileFormat, SourceFile, batched_source, not_read_as
 from assay.data.listing import joined
-from assay.data.rows import SourceRows, table_rows
-from assay.data.sources import FINGERPRINT_HEX, Columns, Source, splits_at
+from assay.data.rows import SourceRows, batches_from, table_rows
+from assay.data.sources import Columns, Source
 from assay.data.storage import FOOTER_READ_BYTES, Store, is_object_url, local_path, split_url
 from assay.errors import SourceError
 
@@ -22,14 +22,13 @@ _STATE = "state.json"
 def inspect(file: SourceFile, name: str, columns: Columns) -> Source:
     """What the headers of its batches say; the fingerprint is that of schema, batches and the last bytes."""
     digest = hashlib.sha256(f"{file.size_bytes}:".encode())
-    starts, row, text_bytes = [0], 0, 0
+    starts, text_bytes = [0], 0
     try:
         schema, batches = open_arrow(file.uri)
         digest.update(schema.serialize())
         column = column_path(schema, columns.input_ids or columns.text or "")
         for batch in batches:
-            row += batch.num_rows
-            starts.append(row)
+            starts.append(starts[-1] + batch.num_rows)
             digest.update(f"{batch.num_rows},".encode())
             if column is not None and batch.num_rows:
                 text_bytes += batch.column(schema.get_field_index(column[0])).nbytes
@@ -37,18 +36,7 @@ def inspect(file: SourceFile, name: str, columns: Columns) -> Source:
         raise not_read_as("Arrow", file.uri, error) from error
     store, path = split_url(file.uri)
     digest.update(store.read_bytes(path, max(0, file.size_bytes - FOOTER_READ_BYTES), FOOTER_READ_BYTES))
-    return Source(
-        uri=file.uri,
-        name=name,
-        format="arrow",
-        size_bytes=file.size_bytes,
-        version=file.version,
-        fingerprint=digest.hexdigest()[:FINGERPRINT_HEX],
-        num_rows=row,
-        splits=splits_at(starts, row),
-        schema=schema,
-        bytes_per_row=text_bytes / max(1, row),
-    )
+    return batched_source(file, name, schema, starts, digest.hexdigest(), text_bytes)
 
 
 def open_arrow(uri: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
@@ -74,13 +62,7 @@ def read(source: Source, columns: Columns, start: int, batch_rows: int) -> Itera
 
 def _batches(source: Source, start: int) -> Iterator[pa.RecordBatch]:
     _, batches = open_arrow(source.uri)
-    skip = start
-    for batch in batches:
-        if skip >= batch.num_rows:
-            skip -= batch.num_rows
-            continue
-        yield batch.slice(skip)
-        skip = 0
+    yield from batches_from(batches, start)
 
 
 def cache_files(store: Store, folder: str, uri: str, paths: Sequence[str]) -> set[str]:

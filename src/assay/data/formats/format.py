@@ -6,9 +6,11 @@ Everything else works with the table of formats (`table.py`) and asks for none b
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from assay.data.formats.heads import HEAD_BYTES, other_than, way_out_of
 from assay.data.rows import SourceRows
-from assay.data.sources import Columns, Source, unreadable
+from assay.data.sources import FINGERPRINT_HEX, Columns, Source, splits_at, unreadable
 from assay.data.storage import Store, split_url
 from assay.errors import SourceError
 
@@ -36,6 +38,28 @@ def file_state(uri: str) -> tuple[int, str] | None:
     store, path = split_url(uri)
     info = store.info(path)
     return None if info is None else (info.size_bytes, info.version)
+
+
+def batched_source(
+    file: SourceFile, name: str, schema: pa.Schema, starts: list[int], digest: str, text_bytes: int
+) -> Source:
+    """The source that a file of row groups or record batches is.
+
+    `starts` are their first rows and the number of all rows, `text_bytes` the size of the columns to be read.
+    """
+    num_rows = starts[-1]
+    return Source(
+        uri=file.uri,
+        name=name,
+        format=file.format,
+        size_bytes=file.size_bytes,
+        version=file.version,
+        fingerprint=digest[:FINGERPRINT_HEX],
+        num_rows=num_rows,
+        splits=splits_at(starts, num_rows),
+        schema=schema,
+        bytes_per_row=text_bytes / max(1, num_rows),
+    )
 
 
 def nothing_left_out(store: Store, folder: str, uri: str, paths: Sequence[str]) -> set[str]:

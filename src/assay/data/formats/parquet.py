@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from assay.data.formats.format import FileFormat, SourceFile, not_read_as
-from assay.data.rows import SourceRows, table_rows
-from assay.data.sources import FINGERPRINT_HEX, Columns, Source, role_paths, splits_at, unreadable
+from assay.data.formats.format import FileFormat, SourceFile, batched_source, not_read_as
+from assay.data.rows import SourceRows, batches_from, table_rows
+from assay.data.sources import Columns, Source, role_paths, unreadable
 from assay.data.storage import FOOTER_READ_BYTES, MAX_READ_AHEAD_BYTES, is_object_url, split_url
 
 LOCAL_READ_BYTES = 1024 * 1024
@@ -36,29 +36,17 @@ def inspect(file: SourceFile, name: str, columns: Columns) -> Source:
             metadata, schema = parquet.metadata, parquet.schema_arrow
     except (OSError, pa.ArrowException) as error:
         raise unreadable(file.uri, error) from error
-    starts, row, text_bytes = [0], 0, 0
+    starts, text_bytes = [0], 0
     read: list[int] = []
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
         if index == 0:
             paths = [group.column(column).path_in_schema for column in range(metadata.num_columns)]
             read = [column for column, path in enumerate(paths) if _is_below(path, wanted)]
-        row += group.num_rows
-        starts.append(row)
+        starts.append(starts[-1] + group.num_rows)
         text_bytes += sum(group.column(column).total_uncompressed_size for column in read)
     digest = hashlib.sha256(f"{file.size_bytes}:".encode() + footer)
-    return Source(
-        uri=file.uri,
-        name=name,
-        format="parquet",
-        size_bytes=file.size_bytes,
-        version=file.version,
-        fingerprint=digest.hexdigest()[:FINGERPRINT_HEX],
-        num_rows=row,
-        splits=splits_at(starts, row),
-        schema=schema,
-        bytes_per_row=text_bytes / max(1, row),
-    )
+    return batched_source(file, name, schema, starts, digest.hexdigest(), text_bytes)
 
 
 def _is_below(path: str, wanted: set[str]) -> bool:
@@ -87,18 +75,13 @@ def _batches(source: Source, columns: Columns, start: int, batch_rows: int) -> I
         while group < len(sizes) and first + sizes[group] <= start:
             first += sizes[group]
             group += 1
-        skip = start - first
         if not wanted:
             yield from _empty_batches(sum(sizes) - start, batch_rows)
             return
-        for batch in parquet.iter_batches(
+        batches = parquet.iter_batches(
             batch_rows, row_groups=range(group, len(sizes)), columns=wanted, use_threads=False
-        ):
-            if skip >= batch.num_rows:
-                skip -= batch.num_rows
-                continue
-            yield batch.slice(skip)
-            skip = 0
+        )
+        yield from batches_from(batches, start - first)
 
 
 def _empty_batches(num_rows: int, batch_rows: int) -> Iterator[pa.RecordBatch]:

@@ -19,7 +19,8 @@ from typing import TypeVar
 from assay import machine
 from assay.data.finding import reinspect
 from assay.data.scratch import scratch_file, sweep_scratch
-from assay.data.sinks import TakenNameError, write_merged
+from assay.data.sinks.sink import TakenNameError
+from assay.data.sinks.table import write_merged
 from assay.data.storage import Store, is_object_url, open_store, writing
 from assay.runs.run import open_run
 from assay.score.corpus import Corpus, corpus_of

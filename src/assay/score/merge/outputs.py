@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from assay.data.sinks import OUTPUT_FORMATS
+from assay.data.sinks.table import SINKS
 from assay.data.storage import is_object_url
 from assay.runs.manifest import SourceRecord
 
@@ -54,7 +54,7 @@ def _common_depth(folders: Sequence[Sequence[str]]) -> int:
 def _named_path(record: SourceRecord) -> str:
     """The unique name of a source with the ending of its output, compression included."""
     file = record.uri.rpartition("/")[2].lower()
-    ending = OUTPUT_FORMATS[record.format]
+    ending = SINKS[record.format].format
     if ending == "csv" and record.delimiter == "\t":
         ending = "tsv"
     codec = next((codec for codec in (".gz", ".zst", ".zstd") if file.endswith(codec)), "")

@@ -26,11 +26,10 @@ from assay.data.scratch import SUFFIX, scratch_file, sweep_scratch
 from assay.data.sources import Columns
 from assay.data.storage import open_store
 from assay.errors import CheckError, InputError, RefusedError, UsageError
-from assay.runs.cut import id_field
+from assay.runs.cut import cut_evenly, id_field
 from assay.runs.manifest import encode_schema, new_manifest
 from assay.runs.pipeline import run_unit
 from assay.runs.placement import place_workers
-from assay.runs.plan import limit_boundaries, plan_boundaries
 from assay.runs.run import create_or_join, part_path
 from assay.score.kind import SCORE
 from assay.score.merge.merge import merge
@@ -61,13 +60,6 @@ def make_run(url, patterns, *, columns=None, unit_rows=30, limit=None, publish=T
     """A run over `patterns` with every part published, scores made of the row number."""
     columns = columns or Columns()
     sources = find_sources([str(pattern) for pattern in patterns], columns=columns)
-    boundaries, left = [], limit
-    for source in sources:
-        cuts = plan_boundaries(source.num_rows, source.splits, unit_rows)
-        if left is not None:
-            cuts = limit_boundaries(cuts, left)
-            left -= cuts[-1] if cuts else 0
-        boundaries.append(cuts)
     fields = [pa.field(name, kind.type) for name, kind in scores_of([0]).items()]
     schema = pa.schema([id_field(sources, columns), *fields])
     manifest = new_manifest(
@@ -77,7 +69,7 @@ def make_run(url, patterns, *, columns=None, unit_rows=30, limit=None, publish=T
         settings=score_record(),
         columns=columns,
         sources=sources,
-        boundaries=boundaries,
+        boundaries=cut_evenly(sources, unit_rows, limit),
         part_schema=schema,
     )
     run, _ = create_or_join(str(url), manifest)
@@ -905,7 +897,7 @@ def test_full_disk(tmp_path, monkeypatch):
     def fail(*arguments, **options):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("assay.data.sinks.graft_columns", fail)
+    monkeypatch.setattr("assay.data.sinks.parquet.graft_columns", fail)
     with pytest.raises(StorageError, match=r"\.parquet.*No space left.*free space"):
         merge(run.url, str(tmp_path / "out"))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [MERGE_PATH]
@@ -951,7 +943,7 @@ def read_compressed(path: Path) -> bytes:
 
 def test_scores_in_json_read_back_exactly(tmp_path):
     """float32 scores written as text are the same float32 when read."""
-    from assay.data.sinks import csv_fields, json_members
+    from assay.data.sinks.lines import csv_fields, json_members
 
     values = np.random.default_rng(0).random(2000, dtype=np.float32)
     values[:4] = [0, 1, 1e-38, 3.4e38]
