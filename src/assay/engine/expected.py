@@ -12,12 +12,17 @@ def expected_tokens_per_second(config: Mapping[str, object], *, kind: str, num_w
 
     Workers on a CPU share it.
     """
-    hidden = _size(config, ("hidden_size", "dim", "d_model"), 768)
-    inner = _size(config, ("intermediate_size", "hidden_dim", "encoder_ffn_dim"), 4 * hidden)
-    layers = _size(config, ("num_hidden_layers", "n_layers", "encoder_layers"), 12)
+    hidden, inner, layers = encoder_sizes(config)
     operations = 2.0 * layers * (4 * hidden * hidden + 2 * hidden * inner)
     share = num_workers if kind == "cpu" else 1
     return FLOPS_PER_SECOND[kind] / share / operations
+
+
+def encoder_sizes(config: Mapping[str, object]) -> tuple[int, int, int]:
+    """Hidden size, feed-forward size and layers, by any name that a family gives them; else as BERT-base has them."""
+    hidden = _size(config, ("hidden_size", "dim", "d_model"), 768)
+    inner = _size(config, ("intermediate_size", "hidden_dim", "encoder_ffn_dim", "ffn_dim"), 4 * hidden)
+    return hidden, inner, _size(config, ("num_hidden_layers", "n_layers", "encoder_layers"), 12)
 
 
 def _size(config: Mapping[str, object], names: tuple[str, ...], otherwise: int) -> int:

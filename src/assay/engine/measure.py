@@ -21,6 +21,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 
 from assay.engine.batching import Ints
 from assay.engine.engine import Engine
+from assay.engine.expected import encoder_sizes
 from assay.engine.run import run_sequences
 from assay.engine.sequences import Sequences
 
@@ -52,15 +53,12 @@ def model_shape(config: Any, *, windows: bool = False) -> ModelShape:  # noqa: A
     Local attention is counted as full unless `windows` asks for what ModernBERT's layers need. A
     size that the config names otherwise is taken as BERT-base has it.
     """
-    hidden = _size(config, ("hidden_size", "dim", "d_model"), 768)
-    num_layers = _size(config, ("num_hidden_layers", "n_layers", "encoder_layers"), 12)
+    hidden, inner, num_layers = encoder_sizes(vars(config))
     kinds: list[str] = list(getattr(config, "layer_types", None) or ()) if windows else []
     reach = int(getattr(config, "sliding_window", None) or 0)
     return ModelShape(
         hidden_size=hidden,
-        intermediate_size=_size(
-            config, ("intermediate_size", "hidden_dim", "encoder_ffn_dim", "ffn_dim"), 4 * hidden
-        ),
+        intermediate_size=inner,
         num_layers=num_layers,
         gated=getattr(config, "model_type", "") == "modernbert",
         windows=tuple(reach if kind == "sliding_attention" else None for kind in kinds),
@@ -87,11 +85,6 @@ def _num_pairs(tokens: npt.NDArray[np.float64], window: int | None) -> float:
     if window is None:
         return float(full.sum())
     return float(np.where(tokens <= window, full, (2 * window + 1) * tokens - window * (window + 1)).sum())
-
-
-def _size(config: Any, names: tuple[str, ...], otherwise: int) -> int:  # noqa: ANN401
-    found = (getattr(config, name, None) for name in names)
-    return next((size for size in found if isinstance(size, int)), otherwise)
 
 
 def matmul_ceiling(
