@@ -7,7 +7,7 @@ bucket that others can write to.
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +22,8 @@ from assay.runs.plan import Unit, units_of
 FORMAT_VERSION = 2
 RUN_ID_HEX = 32
 MANIFEST_PATH = "run.json"
+SHOWN_CHARACTERS = 40
+"""Of a value in a message."""
 
 Json = dict[str, Any]
 
@@ -251,15 +253,21 @@ def differences(old: Manifest, new: Manifest) -> list[str]:
     found: list[str] = []
     if old.kind != new.kind:
         found.append(f"the run is a {old.kind} run, not a {new.kind} run")
-    for key in sorted(old.identity.keys() | new.identity.keys()):
-        before, after = old.identity.get(key), new.identity.get(key)
-        if before != after:
-            found.append(f"{key} was {short(before)}, now {short(after)}")
+    found += identity_differences(old.identity, new.identity)
     for key, before in old.columns.model_dump().items():
         after = getattr(new.columns, key)
         if before != after:
             found.append(f"{key} column was {before!r}, now {after!r}")
     return found + _source_differences(old.sources, new.sources)
+
+
+def identity_differences(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
+    """The values that are no longer the same, a phrase each: `max_length was 256, now 512`."""
+    return [
+        f"{key} was {short(before.get(key))}, now {short(after.get(key))}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
 
 
 def _source_differences(old: Sequence[SourceRecord], new: Sequence[SourceRecord]) -> list[str]:
@@ -288,9 +296,13 @@ def _source_differences(old: Sequence[SourceRecord], new: Sequence[SourceRecord]
 
 
 def short(value: object) -> str:
-    """A value of a record, for a message."""
+    """A value of a record, for a message; of a long one the beginning and a hash, so that two long ones differ."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= RUN_ID_HEX else text[:12] + "..."
+    return (
+        text
+        if len(text) <= SHOWN_CHARACTERS
+        else f"{text[:12]}...{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    )
 
 
 def encode_schema(schema: pa.Schema) -> str:

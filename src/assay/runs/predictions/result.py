@@ -9,12 +9,14 @@ from typing import Any, Self
 
 from assay.data.storage import Store
 from assay.errors import RefusedError, SourceError
-from assay.runs.manifest import MANIFEST_PATH, RUN_ID_HEX
+from assay.runs.manifest import MANIFEST_PATH, RUN_ID_HEX, identity_differences
 from assay.runs.run import PARTS
 
 FORMAT_VERSION = 1
 CLAIM_PATH = "predictions.json"
 COMPLETE_PATH = "complete.json"
+LISTED = 3
+"""Differences that a message names; the others are counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +57,8 @@ def claim(store: Store, identity: Mapping[str, object]) -> str:
         raise RefusedError(
             f"{store.url} holds a run of another kind ({MANIFEST_PATH}); use another directory"
         )
-    whole = json.dumps({"kind": "predict", **identity}, sort_keys=True)
+    fixed = json.loads(json.dumps(dict(identity)))
+    whole = json.dumps({"kind": "predict", **fixed}, sort_keys=True)
     run_id = hashlib.sha256(whole.encode()).hexdigest()[:RUN_ID_HEX]
     if store.info(CLAIM_PATH) is None:
         if next(iter(store.list(PARTS)), None) is not None:
@@ -67,7 +70,7 @@ def claim(store: Store, identity: Mapping[str, object]) -> str:
             "kind": "predict",
             "run_id": run_id,
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "identity": dict(identity),
+            "identity": fixed,
         }
         if store.create(CLAIM_PATH, json.dumps(document, indent=1).encode()):
             return run_id
@@ -79,25 +82,14 @@ def claim(store: Store, identity: Mapping[str, object]) -> str:
         )
     if found.get("run_id") != run_id:
         before = found.get("identity")
-        changed = _differences(before if isinstance(before, dict) else {}, json.loads(whole))
+        changed = identity_differences(before if isinstance(before, dict) else {}, fixed)
+        listed = "; ".join(changed[:LISTED]) + (
+            f"; and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
+        )
         raise RefusedError(
-            f"{store.url} holds another result: {changed}; put it back as it was, or use another directory"
+            f"{store.url} holds another result: {listed}; put it back as it was, or use another directory"
         )
     return run_id
-
-
-def _differences(before: Mapping[str, object], after: Mapping[str, object]) -> str:
-    changed = [
-        f"{key} was {_short(before.get(key))}, now {_short(after.get(key))}"
-        for key in sorted((before.keys() | after.keys()) - {"kind"})
-        if before.get(key) != after.get(key)
-    ]
-    return "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
-
-
-def _short(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:12]}...{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def find_predictions(store: Store) -> Predictions | None:
