@@ -12,12 +12,11 @@ from support.fake_worker import FakeWork, Orders
 
 from assay.data.finding import find_sources
 from assay.data.sources import Columns
-from assay.runs.cut import id_field
+from assay.runs.cut import cut_evenly, id_field
 from assay.runs.kinds import RunKind, RunRecord
 from assay.runs.local import process_worker
 from assay.runs.manifest import new_manifest
 from assay.runs.pipeline import run_unit
-from assay.runs.plan import limit_boundaries, plan_boundaries
 from assay.runs.run import create_or_join, part_path
 
 SUPPORT = Path(__file__).parent
@@ -61,13 +60,6 @@ def plan_run(
     """The manifest of a run over the sources in `folder`."""
     columns = Columns()
     sources = find_sources([str(folder)], columns=columns)
-    boundaries, left = [], limit_rows
-    for source in sources:
-        cuts = plan_boundaries(source.num_rows, source.splits, unit_rows)
-        if left is not None:
-            cuts = limit_boundaries(cuts, left)
-            left -= cuts[-1] if cuts else 0
-        boundaries.append(cuts)
     return new_manifest(
         kind=kind,
         assay_version="0",
@@ -75,7 +67,7 @@ def plan_run(
         settings=FakeSettings(**(settings or {})),
         columns=columns,
         sources=sources,
-        boundaries=boundaries,
+        boundaries=cut_evenly(sources, unit_rows, limit_rows),
         part_schema=pa.schema([id_field(sources, columns), *fields], metadata={"assay.task": "regression"}),
     )
 

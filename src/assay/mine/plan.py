@@ -18,14 +18,12 @@ from assay.mine.pairs import most_positives, pair_columns
 from assay.mine.select import choose_range_max
 from assay.mine.settings import MineSettings
 from assay.mine.vectors import id_kind, open_vectors, refuse_other_vectors
-from assay.runs.cut import UNITS_OF_A_SMALL_RUN
+from assay.runs.cut import SMALLEST_UNIT, UNITS_OF_A_SMALL_RUN, cut_evenly
 from assay.runs.manifest import Manifest, new_manifest
-from assay.runs.plan import limit_boundaries, plan_boundaries
 from assay.runs.run import Run
 
 LARGEST_UNIT = 16_384
 """Rows: under a second on a GPU, minutes on a CPU for a corpus of a million."""
-SMALLEST_UNIT = 256
 
 
 def plan_mine(settings: MineSettings) -> Manifest:
@@ -174,15 +172,7 @@ def _cut(sources: Sequence[Source], settings: MineSettings) -> list[tuple[int, .
     planned = total if settings.limit_rows is None else min(total, settings.limit_rows)
     share = -(-planned // UNITS_OF_A_SMALL_RUN)
     unit_rows = settings.unit_rows or min(max(share, SMALLEST_UNIT), LARGEST_UNIT)
-    boundaries = []
-    left = planned
-    for source in sources:
-        cuts = plan_boundaries(source.num_rows, source.splits, unit_rows)
-        if settings.limit_rows is not None:
-            cuts = limit_boundaries(cuts, left)
-            left -= cuts[-1] if cuts else 0
-        boundaries.append(cuts)
-    return boundaries
+    return cut_evenly(sources, unit_rows, settings.limit_rows)
 
 
 def part_schema(

@@ -41,11 +41,18 @@ def cut_sources(
         minute = choose_unit_rows(tokens_per_row=tokens_per_row, tokens_per_second=tokens_per_second)
         planned = total if limit_rows is None else min(total, limit_rows)
         unit_rows = min(minute, max(SMALLEST_UNIT, -(-planned // UNITS_OF_A_SMALL_RUN)))
+    return cut_evenly(sources, unit_rows, limit_rows)
+
+
+def cut_evenly(
+    sources: Sequence[Source], unit_rows: int, limit_rows: int | None = None
+) -> list[tuple[int, ...]]:
+    """The unit boundaries of each source, `unit_rows` a unit at the most; only the first `limit_rows` rows of all."""
     boundaries = []
-    rows_left = total if limit_rows is None else limit_rows
+    rows_left = limit_rows
     for source in sources:
         cuts = plan_boundaries(source.num_rows, source.splits, unit_rows)
-        if limit_rows is not None:
+        if rows_left is not None:
             cuts = limit_boundaries(cuts, rows_left)
             rows_left -= cuts[-1] if cuts else 0
         boundaries.append(cuts)

@@ -11,13 +11,12 @@ from assay.errors import UsageError
 from assay.prepare.chunks.kind import CHUNKS, ChunksIdentity, ChunksRecord
 from assay.prepare.chunks.languages import need_language_check
 from assay.prepare.chunks.settings import ChunkRules
-from assay.runs.cut import cut_sources
+from assay.runs.cut import UNITS_OF_A_SMALL_RUN, cut_evenly
 from assay.runs.manifest import Manifest, new_manifest
 from assay.tokenize.encode import Encoder
 
 BOOKS_OF_A_UNIT = 16
 """About half a minute of one core, with tokens counted."""
-UNITS_OF_A_SMALL_RUN = 16
 MAX_LENGTH = 1 << 20
 """No chunk has as many tokens: none is cut before it is counted."""
 COLUMNS = Columns(text="path", id="book_id")
@@ -64,13 +63,7 @@ def plan_chunks(
     encoder = None if bundle is None else open_encoder(bundle)
     sources = find_sources((str(books),), format="parquet", delimiter=None, columns=COLUMNS)
     num_books = sum(source.num_rows for source in sources)
-    boundaries = cut_sources(
-        sources,
-        unit_rows=unit_rows or max(1, min(BOOKS_OF_A_UNIT, -(-num_books // UNITS_OF_A_SMALL_RUN))),
-        limit_rows=limit_rows,
-        max_length=MAX_LENGTH,
-        tokens_per_second=1.0,
-    )
+    books_of_a_unit = unit_rows or max(1, min(BOOKS_OF_A_UNIT, -(-num_books // UNITS_OF_A_SMALL_RUN)))
     identity = ChunksIdentity(
         chunk_sentences=rules.chunk_sentences,
         chunk_tokens=rules.chunk_tokens,
@@ -93,7 +86,7 @@ def plan_chunks(
         settings=ChunksRecord(bundle=None if bundle is None else str(Path(bundle).resolve()), strict=strict),
         columns=COLUMNS,
         sources=sources,
-        boundaries=boundaries,
+        boundaries=cut_evenly(sources, books_of_a_unit, limit_rows),
         part_schema=PART_SCHEMA,
     )
 

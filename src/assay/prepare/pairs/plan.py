@@ -13,11 +13,11 @@ from assay.data.sources import Columns
 from assay.prepare.pairs.draw import Rules
 from assay.prepare.pairs.kind import PAIRS, MinedIdentity, PairsIdentity, PairsRecord
 from assay.prepare.pairs.partners import NO_YEAR, Bookshelf, NegativeKind
+from assay.runs.cut import UNITS_OF_A_SMALL_RUN
 from assay.runs.manifest import Manifest, new_manifest
 from assay.runs.plan import plan_boundaries
 
 MAX_UNIT_BOOKS = 64
-UNITS_OF_A_SMALL_RUN = 16
 BOOKS_SCHEMA = pa.schema(
     [
         pa.field("book_id", pa.string(), nullable=False),
