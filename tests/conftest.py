@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.signals import heed_stopping_signals
 
+CHROMIUM = Path("/usr/bin/chromium")
 _BUCKET = "assay-tests"
 _numbers = itertools.count()
 heed_stopping_signals()
@@ -73,6 +75,44 @@ def s3_url(s3_server, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     return f"s3://{_BUCKET}/test-{next(_numbers)}"
+
+
+@pytest.fixture(scope="module")
+def kept_threads():
+    """Engines set torch's thread count for the whole process; it is put back."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def one_thread(kept_threads):
+    """Tiny products are faster on one thread, the more so on a busy machine."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def kept_sigterm():
+    """`main` has SIGTERM stop a command; the signal is given back."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless browser; its event loop must end with the module, since tests of others start their own."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    if not CHROMIUM.exists():
+        pytest.skip(f"needs Chromium at {CHROMIUM}")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @contextlib.contextmanager

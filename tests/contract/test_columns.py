@@ -7,7 +7,6 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 from support.scoring import make_classifier, make_texts, read_parts, score_here, write_parquet
 from support.serving import client_of, open_service
 
@@ -20,6 +19,8 @@ from assay.evaluate.predict import predict
 from assay.labelled.rows import LabelledRows
 from assay.score.scorer import Scorer
 from assay.tokenize.encode import Encoder
+
+pytestmark = pytest.mark.usefixtures("kept_threads")
 
 TOLERANCE = 1e-5
 MAX_LENGTH = 32
@@ -44,14 +45,6 @@ POLICIES = {
     "window-mean": {"max_length": MAX_LENGTH, "on_long": "window-mean", "stride": 5},
     "window-max": {"max_length": MAX_LENGTH, "on_long": "window-max", "stride": 5},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _threads():
-    """Engines set torch's thread count for the whole process; it is put back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from assay.engine.sequences import Sequences
 from assay.model.families import extract_weights
 from assay.model.packing import pack
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ODD_LENGTHS = (1, 2, 127, 128, 129, 512)
 CONFIGS = PACKED_CONFIGS | PADDED_CONFIGS
 ENGINES = [
@@ -30,15 +32,6 @@ ENGINES = [
 needs_triton = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 PRECISIONS = {torch.float32: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.25}
 """Largest difference of a logit to transformers in fp32, as a share of their spread, on a GPU."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Tiny products are faster on one thread, the more so on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 from support.scoring import (
     MAX_LENGTH,
     Reference,
@@ -19,16 +18,10 @@ from support.scoring import (
     write_parquet,
 )
 
+pytestmark = pytest.mark.usefixtures("kept_threads")
+
 TOLERANCE = 1e-5
 THREE = ("ham", "spam", "fowl")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _threads():
-    """Engines set torch's thread count for the whole process; it is put back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,14 @@ import asyncio
 
 import numpy as np
 import pytest
-import torch
 from support.models import change_json
 from support.scoring import make_classifier, make_texts, read_parts, score_here, write_parquet
 from support.serving import client_of, open_service
 
 from assay.engine.load import load_engine
 from assay.score.classifier import load
+
+pytestmark = pytest.mark.usefixtures("kept_threads")
 
 TOLERANCE = 1e-5
 THREE = ("ham", "spam", "fowl")
@@ -25,14 +26,6 @@ KINDS = {
     },
     "regression": {"labels": ("quality",)},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _threads():
-    """Engines set torch's thread count for the whole process; it is put back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -20,21 +20,14 @@ from assay.model.families import extract_weights
 from assay.model.heads import AttentionScores, EmbeddingHead, Projection
 from assay.model.parts import Linear
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LENGTHS = (5, 1, 33, 70, 2, 64, 65, 33)
 FAMILIES = ("bert", "roberta", "distilbert", "electra", "modernbert")
 POOLINGS = ("mean", "first", "attention")
 HIDDEN = 32
 PRECISIONS = {torch.float32: 0.9999, torch.float16: 0.999, torch.bfloat16: 0.95}
 """Least cosine to transformers in fp32 of random models, whose weights are far from zero, on a GPU."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Tiny products are faster on one thread, the more so on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,11 @@
 """The tables of reports in a headless browser: every column can be seen at every width."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from assay.pages import Section, Table, render_page
 
-CHROMIUM = Path("/usr/bin/chromium")
 TABLES = {
     "two columns": Table(header=("label", "rows"), rows=[("entertainment", "1,234")]),
     "three columns": Table(
@@ -27,18 +25,6 @@ TABLES = {
         numeric_from=5, is_wide=True,
     ),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A headless browser for all tests of this file."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs Chromium at {CHROMIUM}")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width", [360, 390, 640, 1280])

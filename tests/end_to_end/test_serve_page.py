@@ -13,21 +13,8 @@ from support.serving import served
 
 from assay.serve.page import CONTENT_SECURITY_POLICY, FOLDER, PAGE_FILES
 
-CHROMIUM = Path("/usr/bin/chromium")
 REPLACED = "Failed to load resource"
 """The browser's own note of a status that is not a success; the page says it in words."""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A headless browser for all tests of this file."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs Chromium at {CHROMIUM}")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

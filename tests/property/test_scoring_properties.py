@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.scoring import MAX_LENGTH, make_classifier, read_parts, write_parquet
@@ -50,11 +49,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def engine(folder):
+def engine(folder, kept_threads):
     """The classifier's engine, loaded once."""
-    before = torch.get_num_threads()
-    yield load_engine(folder / "bundle", num_threads=1)
-    torch.set_num_threads(before)
+    return load_engine(folder / "bundle", num_threads=1)
 
 
 @pytest.fixture(scope="module")

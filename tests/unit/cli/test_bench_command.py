@@ -1,20 +1,13 @@
 """`assay bench` as a command: figures on stdout, what it does on stderr, one line for an error."""
 
 import json
-import signal
 
 import pytest
 from support.scoring import make_classifier, make_texts, write_parquet
 
 from assay.cli.main import main
 
-
-@pytest.fixture(autouse=True)
-def _keep_sigterm():
-    """`main` has SIGTERM stop a command; give the signal back."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
+pytestmark = pytest.mark.usefixtures("kept_sigterm")
 
 
 @pytest.fixture

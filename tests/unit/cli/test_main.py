@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -23,18 +22,12 @@ from assay.cli.verbs import ASSAY
 from assay.runs.run import open_run
 from assay.telemetry import Counters, Progress, ProgressDisplay
 
+pytestmark = pytest.mark.usefixtures("kept_sigterm")
+
 SCREEN_LINES = 50
 LONG = {"embed", "mine", "prepare books", "prepare labelled"}
 """Commands of many rules, which get two screens."""
 SCREEN_COLUMNS = 120
-
-
-@pytest.fixture(autouse=True)
-def _keep_sigterm():
-    """`main` has SIGTERM stop a command; give the signal back."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

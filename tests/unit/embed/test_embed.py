@@ -18,16 +18,9 @@ from assay.runs.figures import read_figures
 from assay.runs.pipeline import run_unit
 from assay.runs.verify import verify
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NUM_TEXTS = 40
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _threads():
-    """Engines set torch's thread count for the whole process; it is put back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

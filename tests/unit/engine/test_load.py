@@ -19,6 +19,8 @@ from assay.errors import BundleError, UsageError
 from assay.model import pretrained
 from assay.model.packing import pack
 
+pytestmark = pytest.mark.usefixtures("kept_threads")
+
 SHAPE = {
     "vocab_size": 40,
     "hidden_size": 8,
@@ -36,14 +38,6 @@ def bert(tmp_path_factory):
     torch.manual_seed(0)
     AutoModelForSequenceClassification.from_config(BertConfig(**SHAPE)).save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _keep_threads():
-    """load_engine sets torch's threads for the process; put them back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def test_a_known_family_runs_packed(bert):

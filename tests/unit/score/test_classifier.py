@@ -21,17 +21,11 @@ from assay.errors import BundleError, InputError, UsageError
 from assay.outcome.calibration import Calibration
 from assay.runs.run import open_run
 
+pytestmark = pytest.mark.usefixtures("kept_threads")
+
 TEXTS = ["document 1 of 2", "document of 37", "", "of of of 5"]
 LONG = " ".join(str(number) for number in range(100))
 SINGLE = ["num_tokens", "truncated", "error", "prediction", "probability", "prob_ham", "prob_spam"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _keep_threads():
-    """A loaded engine sets torch's threads for the process; put them back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

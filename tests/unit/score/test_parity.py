@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from support.models import change_json
 from support.scoring import make_classifier, make_texts, open_work, read_parts, score_here, write_parquet
 
@@ -17,13 +16,7 @@ from assay.score.settings import ScoreSettings
 from assay.score.verb import plan_here
 from assay.tokenize.sample import take_sample
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _threads():
-    """Engines set torch's thread count for the whole process; it is put back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("kept_threads")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 import pytest
 from support.bundles import write_bundle
+from support.scoring import read_parts
 
 from assay.bundle.load import load_bundle
 from assay.data.storage import open_store
@@ -72,15 +73,6 @@ def score_here(patterns, bundle, run, **settings):
     for unit in made.manifest.units():
         run_unit(made, work, unit)
     return made
-
-
-def read_parts(run):
-    """The rows of all parts in unit order."""
-    tables = []
-    for unit in run.manifest.units():
-        with run.store.open_input(part_path(unit)) as handle:
-            tables.append(pq.read_table(handle))
-    return pa.concat_tables(tables)
 
 
 def scores(table):
