@@ -23,7 +23,9 @@ CONFUSION_LABELS = 20
 """Labels up to which the confusion matrix is drawn."""
 LISTED_CONFUSIONS = 20
 MOST_NARROW_COLUMNS = 3
-"""Columns that fit side by side on the narrowest page, 390 px."""
+"""Columns that fit side by side on the narrowest page, 360 px."""
+MOST_NARROW_FIGURES = 24
+"""Characters of figures, which are never broken, that fit there beside a label of 6 em."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,8 +39,11 @@ class Table:
 
     @property
     def layout(self) -> str:
-        """Classes of the element: `cards` for a table with more columns than a phone is wide."""
-        names = {"cards": len(self.header) > MOST_NARROW_COLUMNS, "wide": self.is_wide}
+        """Classes of the element: `cards` for a table that is wider than a phone."""
+        figures = range(max(self.numeric_from, 1), len(self.header))
+        width = sum(max((len(row[column]) for row in self.rows), default=0) for column in figures)
+        is_narrow = len(self.header) <= MOST_NARROW_COLUMNS and width <= MOST_NARROW_FIGURES
+        names = {"cards": not is_narrow, "wide": self.is_wide}
         return " ".join(name for name, holds in names.items() if holds)
 
 

@@ -26,12 +26,7 @@ BLOCKS = read_blocks(PAGE)
 COMMANDS = [command for block in BLOCKS if block.language == "console" for command in commands(block)]
 
 
-@pytest.fixture(autouse=True)
-def _keep_sigterm():
-    """`main` has SIGTERM stop a command; give the signal back."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
+pytestmark = pytest.mark.usefixtures("kept_sigterm")
 
 
 @pytest.fixture(scope="module")
