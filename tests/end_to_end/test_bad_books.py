@@ -104,7 +104,7 @@ class TestPrepare:
                 "a record of version 2; this assay reads version 1",
             ),
             ({"index.jsonl": "{nope"}, "index.jsonl:1: not JSON"),
-            ({"index.jsonl": ""}, "has no book; fetch some"),
+            ({"index.jsonl": ""}, "lists no books; fetch some"),
         ],
     )
     def test_a_source_that_is_not_books(self, refused, books, tmp_path, texts, said):

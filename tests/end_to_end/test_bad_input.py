@@ -193,8 +193,8 @@ def test_strict_stops_at_a_bad_row(assay):
     file = assay.write("corpus/a.parquet", {"text": texts})
     error = assay.refused(file, "--strict")
     assert error.endswith(
-        "row 2 of source a is bad (null); --strict stops here; with another --run fix the row, or leave "
-        "--strict out to give it an error code"
+        "row 2 of source a is bad (null); --strict stops here; fix it, or leave "
+        "--strict out to give it an error code; both need another --run"
     )
     assay.run = assay.folder / "other"
     assert assay.score(file)[0] == 0

@@ -126,7 +126,7 @@ def clean_book(text: str, options: CleanOptions = DEFAULT_OPTIONS) -> Cleaned:
             break
         current = cleaned.text
     else:
-        return _quarantined(text, header, "its marks are nested without end: cut them out by hand")
+        return _quarantined(text, header, "its marks are nested too deeply: remove them by hand")
     if current is given:
         return Cleaned(text=text, header=header, dropped_share=0.0, quarantined=None)
     problem = _too_much(given, current, unexplained, options)
@@ -295,13 +295,13 @@ def _too_much(given: str, left: str, unexplained: int, options: CleanOptions) ->
     num_left = len(left.strip()) if _LETTER.search(left) else 0
     if num_left < options.min_characters:
         return (
-            f"only {num_left} characters would be left, and {options.min_characters} are the least: "
-            "see where its start and end markers stand"
+            f"only {num_left} characters would be left, fewer than min_characters ({options.min_characters}): "
+            "check its start and end markers"
         )
     if unexplained > options.max_dropped_share * len(given):
         return (
-            f"{unexplained / len(given):.0%} of it lie outside its markers and are not its licence, and "
-            f"{options.max_dropped_share:.0%} is the most: see where its start and end markers stand"
+            f"{unexplained / len(given):.0%} of it is outside its markers and is not a licence, more than "
+            f"max_dropped_share ({options.max_dropped_share:.0%}): check its start and end markers"
         )
     return None
 

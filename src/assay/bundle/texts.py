@@ -53,6 +53,6 @@ def open_pair_classifier(
     chosen = bundle.labels[1] if label is None else label
     if chosen not in bundle.labels:
         raise BundleError(
-            f"{label_setting} {chosen!r}; {path} knows {', '.join(bundle.labels[:10])}; give one of these"
+            f"{label_setting} {chosen!r}; {path} has the labels {', '.join(bundle.labels[:10])}; give one of these"
         )
     return bundle, chosen

@@ -61,7 +61,7 @@ class VectorCache:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            msg = f"cache {folder}: {error.strerror or error}; give a folder that can be written to"
+            msg = f"cache {folder}: {error.strerror or error}; give a writable folder"
             raise StorageError(msg) from error
 
     def around(self, run: RunSequences) -> RunSequences:
@@ -119,7 +119,7 @@ class VectorCache:
             scratch.rename(self._folder / name)
         except OSError as error:
             scratch.unlink(missing_ok=True)
-            msg = f"cache {self._folder}: {error.strerror or error}; make room, or run again without --cache"
+            msg = f"cache {self._folder}: {error.strerror or error}; free space, or run again without --cache"
             raise StorageError(msg) from error
         self._open(name)
 

@@ -17,9 +17,8 @@ import pyarrow as pa
 from assay.data.ids import shown_ids
 from assay.data.reading import RowReader
 from assay.engine.sequences import Stopped
-from assay.errors import InputError
 from assay.runs.manifest import Manifest
-from assay.runs.pipeline import StopRequestedError
+from assay.runs.pipeline import StopRequestedError, strict_error
 from assay.runs.plan import Unit
 from assay.telemetry import Counters
 from assay.tokenize.chunks import CHUNK_ROWS, Chunk, ChunkRows, chunks, max_row_tokens, read_unit
@@ -134,8 +133,4 @@ class EngineWork:
 
 def _refuse(unit: Unit, chunk: Chunk, errors: dict[int, str]) -> None:
     row, code = min(errors.items())
-    msg = (
-        f"row {chunk.start + row} of source {unit.source_name} is bad ({code}); --strict stops here; "
-        "with another --run fix the row, or leave --strict out to give it an error code"
-    )
-    raise InputError(msg)
+    raise strict_error(f"row {chunk.start + row} of source {unit.source_name}", code)

@@ -162,7 +162,7 @@ async def _download(settings: ArchiveSettings, say: Say) -> Path:
                     return target
     except (httpx.TransportError, httpx.InvalidURL) as error:
         reason = str(error) or type(error).__name__
-        msg = f"archive {url} did not come whole ({reason}); run the same command later, or name another address"
+        msg = f"archive {url} was not received whole ({reason}); run the same command later, or name another address"
         raise WorkError(msg) from error
     except OSError as error:
         raise StorageError(
@@ -170,14 +170,12 @@ async def _download(settings: ArchiveSettings, say: Say) -> Path:
         ) from error
     finally:
         part.unlink(missing_ok=True)
-    raise WorkError(
-        f"archive {url}: more than {rules.MOST_REDIRECTS} redirects; name the last address itself"
-    )
+    raise WorkError(f"archive {url}: more than {rules.MOST_REDIRECTS} redirects; give the final address")
 
 
 def _redirected(start: str, target: str) -> str:
     if not rules.is_in_scope(start, target):
-        raise WorkError(f"archive {start} leads to {target}, another site; name that address if you trust it")
+        raise WorkError(f"archive {start} leads to {target}, another site; give that address if you trust it")
     return target
 
 
@@ -191,6 +189,6 @@ async def _save(reply: "httpx.Response", part: Path, most: int) -> None:
         async for piece in reply.aiter_bytes(1024 * 1024):
             size += len(piece)
             if size > most:
-                msg = f"archive {reply.url} is larger than {most:,} bytes; raise max_archive_gib if it may be"
+                msg = f"archive {reply.url} is larger than {most:,} bytes; raise --max-archive-gib to take it"
                 raise WorkError(msg)
             file.write(piece)

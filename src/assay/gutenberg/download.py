@@ -129,8 +129,8 @@ class Downloader:
                     continue
                 if failed.unreachable:
                     msg = (
-                        f"{_host(url)} cannot be reached ({failed}); what has come is kept; "
-                        "run the same command later, or take another mirror"
+                        f"{_host(url)} cannot be reached ({failed}); what was fetched is kept; "
+                        "run the same command later, or use another mirror"
                     )
                     raise WorkError(msg) from failed
                 return Answer(kind="failed", url=url, detail=f"{failed}, after {tries} tries")
@@ -169,17 +169,17 @@ class Downloader:
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise _Failed(_said(error)) from error
         except httpx.InvalidURL as error:
-            return Answer(kind="out_of_scope", url=url, detail=f"an address that is not one ({error})"), None
+            return Answer(kind="out_of_scope", url=url, detail=f"an invalid address ({error})"), None
         except TimeoutError as error:
-            raise _Failed(f"not whole after {self._bounds.timeout_seconds:g} seconds") from error
+            raise _Failed(f"not complete after {self._bounds.timeout_seconds:g} seconds") from error
 
     def _heed(self, host: _Host, reply: "httpx.Response") -> None:
         """Raise for a status that stops this try, or all of them; a pause that is asked for holds for the host."""
         status = reply.status_code
         if status in rules.BLOCKED:
             msg = (
-                f"{_host(str(reply.url))} refuses the program (status {status}); do not ask on: wait a day, "
-                "or take another mirror"
+                f"{_host(str(reply.url))} refuses this program (status {status}); wait a day, "
+                "or use another mirror"
             )
             raise WorkError(msg)
         if status not in rules.RETRIED:
@@ -188,7 +188,7 @@ class Downloader:
         wait = rules.retry_after_seconds(reply.headers.get("retry-after"), now)
         if wait is not None and wait <= self._bounds.max_wait_seconds:
             host.not_before = max(host.not_before, now + wait)
-        asked = "" if wait is None else f", to be asked again after {wait:,.0f} seconds"
+        asked = "" if wait is None else f", with a request to wait {wait:,.0f} seconds"
         raise _Failed(f"status {status}{asked}", wait_seconds=wait)
 
     async def _read(self, url: str, reply: "httpx.Response", *, html: bool) -> Answer:

@@ -110,7 +110,7 @@ async def _file_in_order(
             failures = failures + 1 if came == "failed" else 0
             if failures >= MOST_FAILURES_IN_A_ROW:
                 gathered.notes.append(
-                    f"stopped after {failures} failures in a row; the rest was not asked for"
+                    f"stopped after {failures} failures in a row; the rest was not requested"
                 )
                 return
     finally:

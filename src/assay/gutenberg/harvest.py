@@ -65,8 +65,8 @@ async def _walk(
         answer = await downloader.get(page_url, html=True)
         if answer.kind != "ok":
             msg = (
-                f"the list at {page_url} did not come ({answer.detail}); what has come is kept; "
-                f"go on later with --url '{page_url}'"
+                f"the list at {page_url} was not received ({answer.detail}); what was fetched is kept; "
+                f"continue later with --url '{page_url}'"
             )
             raise WorkError(msg)
         page = read_page(answer.body.decode("utf-8", "replace"), answer.url)
@@ -93,7 +93,7 @@ async def _walk(
                 gathered.notes.append(f"stopped after {failures} failures in a row, on page {page_url}")
                 return
             if settings.limit is not None and gathered.counts["new"] >= settings.limit:
-                gathered.notes.append(f"stopped at the limit; go on with --url '{page_url}'")
+                gathered.notes.append(f"stopped at the limit; continue with --url '{page_url}'")
                 return
         page_url = page.next_url
 

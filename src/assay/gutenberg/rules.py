@@ -46,7 +46,7 @@ def user_agent(contact: str | None) -> str:
     if contact is None or not _CONTACT.fullmatch(contact.strip()) or not contact.strip().isascii():
         seen = "is missing" if not contact else f"is {contact!r}"
         raise UsageError(
-            f"contact {seen}; the publisher wants to know whom to write to; "
+            f"contact {seen}; the publisher asks for someone to write to; "
             "set an e-mail address or a page: --contact you@example.org"
         )
     return f"assay/{__version__} (+{contact.strip()})"
@@ -82,15 +82,13 @@ def parse_ids(ids: Sequence[str], span: str | None) -> list[int]:
         if not word.strip():
             continue
         if not re.fullmatch(r"[0-9]{1,9}", word.strip()) or int(word) < 1:
-            raise UsageError(
-                f"ids holds {word.strip()!r}; a book has a number from 1 on; write --ids 12,1342"
-            )
+            raise UsageError(f"ids holds {word.strip()!r}; books are numbered from 1; write --ids 12,1342")
         found.add(int(word))
     if span is not None:
         match = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", span.strip())
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise UsageError(
-                f"range is {span!r}; it is two numbers from 1 on, the smaller first; write --range 1-50"
+                f"range is {span!r}; it must be two book numbers, the smaller first; write --range 1-50"
             )
         found.update(range(int(match[1]), int(match[2]) + 1))
     return sorted(found)

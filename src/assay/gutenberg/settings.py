@@ -60,11 +60,11 @@ class FetchSettings(ShelfSettings, Patience):
     """Requests to one host at the same time."""
 
     def check(self) -> None:
-        """One thing is asked for, of somebody who may be asked for it."""
+        """Refuse an address beside numbers, neither, and a server that the rules do not allow."""
         rules.user_agent(self.contact)
         if (self.url is not None) == bool(self.ids or self.range):
             raise UsageError(
-                "fetch takes --url, or --ids and --range, and one of the two; give --ids 12,1342"
+                "give either an address (--url) or numbers (--ids 12,1342, --range 1-50), and not both"
             )
         rules.check_url(self.base, "base")
         if self.url is not None:

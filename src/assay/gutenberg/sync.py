@@ -41,7 +41,7 @@ def sync(settings: SyncSettings, *, on_message: Say | None = None) -> Gathered:
     """
     if shutil.which(settings.rsync) is None:
         raise UsageError(
-            f"rsync is {settings.rsync!r}, which is not a program here; install rsync, or name it with --rsync"
+            f"rsync is {settings.rsync!r}, and there is no such program; install rsync, or name it with --rsync"
         )
     say = on_message or (lambda _: None)
     ingest = open_ingest(settings)
@@ -95,7 +95,7 @@ def _rsync(
     )
     if done.returncode in _UNREACHABLE:
         msg = (
-            f"mirror {settings.mirror} cannot be reached ({_last_line(done)}); what has come is kept; "
+            f"mirror {settings.mirror} cannot be reached ({_last_line(done)}); what was fetched is kept; "
             "run the same command later, or name another with --mirror"
         )
         raise WorkError(msg)

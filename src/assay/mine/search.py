@@ -348,7 +348,9 @@ def parse_device(name: str) -> torch.device:
     """The torch device of `cpu` or `cuda:K`."""
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device {name!r} is not there; use --devices 1 on a machine with a GPU, or the CPU")
+        raise UsageError(
+            f"device {name!r} does not exist here; use --devices 1 on a machine with a GPU, or the CPU"
+        )
     return device
 
 

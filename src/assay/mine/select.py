@@ -63,8 +63,8 @@ def choose_range_max(
     range_max = asked if asked is not None else range_min + num_negatives * factor + max_positives
     if num_negatives > range_max - range_min:
         raise UsageError(
-            f"range_max {range_max} leaves {max(range_max - range_min, 0)} candidates behind range_min {range_min}; "
-            f"{num_negatives} negatives need as many: raise range_max, or lower range_min or num_negatives"
+            f"range_min {range_min} to range_max {range_max} leaves {max(range_max - range_min, 0)} candidates, "
+            f"fewer than num_negatives {num_negatives}; raise range_max, or lower one of the others"
         )
     return range_max
 

@@ -45,7 +45,9 @@ def dimension(run: Run) -> int:
     schema = run.manifest.arrow_schema()
     kind = schema.field(VECTOR).type if VECTOR in schema.names else None
     if kind is None or not pa.types.is_fixed_size_list(kind):
-        raise SourceError(f"{run.url} has no column {VECTOR!r} of vectors of one length; make it again")
+        raise SourceError(
+            f"{run.url} has no column {VECTOR!r} of vectors of one length; run `assay embed` again"
+        )
     return int(kind.list_size)
 
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from assay.data.reading import RowReader
 from assay.data.rows import SourceRows
 from assay.data.sources import SOURCE_ROW, Columns
-from assay.errors import InputError
 from assay.mine.kind import MINE
 from assay.mine.miner import Miner, Negatives
 from assay.mine.pairs import REPEATED, pair_columns, row_errors
 from assay.mine.store import CODES, Ints, Store
 from assay.runs.manifest import Manifest
+from assay.runs.pipeline import strict_error
 from assay.runs.plan import Unit
 from assay.telemetry import Counters
 
@@ -90,10 +90,7 @@ class MineWork:
         for mined in computed:
             if mined.first_error is not None and self._strict:
                 row, code = mined.first_error
-                raise InputError(
-                    f"row {row} of source {unit.source_name} is bad ({code}); --strict stops here; with another "
-                    "--run fix the row, or leave --strict out to give it an error code"
-                )
+                raise strict_error(f"row {row} of source {unit.source_name}", code)
             self._stats.update(mined.stats)
             self.counters.rows += mined.num_rows
             self.counters.error_rows += mined.stats["error_rows"]

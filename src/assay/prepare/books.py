@@ -250,7 +250,7 @@ def _refuse_other(folder: Path, run_id: str) -> None:
     if made_by != run_id:
         msg = (
             f"{folder} holds pairs of other books or settings ({made_by[:12]}, now {run_id[:12]}); "
-            "use another --out, or the settings of before"
+            "use another --out, or the earlier settings"
         )
         raise RefusedError(msg)
 
@@ -262,12 +262,12 @@ def _refuse_nothing(train: SplitCounts, missing: Mapping[str, int], settings: Bo
         way_out = (
             f"give longer books, or less than --min-gap-sentences {settings.min_gap_sentences}"
             if settings.task == "same_book"
-            else "give several books of an author"
+            else "give several books by one author"
         )
-        raise InputError(f"no positive pair can be had of the training books (not had: {shown}); {way_out}")
+        raise InputError(f"the training books give no positive pair (missing: {shown}); {way_out}")
     if train.positives == train.pairs:
         raise InputError(
-            f"no negative pair can be had of the training books (not had: {shown}); add books of other authors, "
+            f"the training books give no negative pair (missing: {shown}); add books by other authors, "
             "or give other kinds a weight"
         )
 
@@ -297,8 +297,8 @@ def _report(
     with_years = sum(book.birth_year is not None or book.death_year is not None for book in books)
     if "same_period" in settings.weights() and with_years < len(books):
         notes.append(
-            f"years of birth or death are known of {with_years:,} of {len(books):,} books; the others have no "
-            "negatives of the same period (--catalogue gives years)"
+            f"the author's years are known for {with_years:,} of {len(books):,} books; the others get no negatives "
+            "of the same period (--catalogue gives years)"
         )
     crossing = {
         "authors": [author_keys(books[number].author_key) for number in used],

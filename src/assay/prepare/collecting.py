@@ -118,9 +118,7 @@ def _check(rows: pa.Table, split: str, split_of: Mapping[str, str | None]) -> No
     for side in ("book1", "book2"):
         for book in rows.column(side).unique().to_pylist():
             if split_of[book] != split:
-                msg = (
-                    f"a pair of {split} has {book} of {split_of[book]}; this must not be: report it as a bug"
-                )
+                msg = f"a pair of {split} has {book} of {split_of[book]}; please report this bug"
                 raise CheckError(msg)
 
 

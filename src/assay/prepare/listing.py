@@ -98,12 +98,14 @@ def list_index(index: Path) -> Listing:
     """The books of an index; raises SourceError where a text of it is gone, and as `read_index` does."""
     records = read_index(index)
     if not records:
-        raise SourceError(f"{index} has no book; fetch some, or give a folder of {ENDING} files")
+        raise SourceError(f"{index} lists no books; fetch some, or give a folder of {ENDING} files")
     books = sorted((_indexed(index.parent, record) for record in records), key=lambda book: book.book_id)
     for one, other in itertools.pairwise(books):
         if one.book_id == other.book_id:
             raise SourceError(f"{index} has {one.book_id} twice; make the index again in an empty folder")
-    notes = [f"authors and titles of {len(books):,} books are those of {index.name}; their texts are clean"]
+    notes = [
+        f"authors and titles of {len(books):,} books come from {index.name}; the texts are clean already"
+    ]
     return Listing(books=tuple(books), notes=(*notes, *_without_author(books)), is_cleaned=True)
 
 
@@ -111,7 +113,7 @@ def with_years(listing: Listing, entries: Mapping[int, CatalogueEntry]) -> Listi
     """The books with the years of their authors, by number; and authors and titles that nothing else tells."""
     books = tuple(_catalogued(book, entries) for book in listing.books)
     with_year = sum(book.birth_year is not None or book.death_year is not None for book in books)
-    note = f"the catalogue gives years of the authors of {with_year:,} of {len(books):,} books"
+    note = f"the catalogue gives the author's years for {with_year:,} of {len(books):,} books"
     return replace(listing, books=books, notes=(*listing.notes, note))
 
 
@@ -264,13 +266,13 @@ def _catalogued(book: Book, entries: Mapping[int, CatalogueEntry]) -> Book:
 def _notes(books: Sequence[Book]) -> Iterator[str]:
     with_header = sum(book.has_header for book in books)
     if with_header:
-        yield f"authors and titles of {with_header:,} of {len(books):,} books are those of their headers"
+        yield f"authors and titles of {with_header:,} of {len(books):,} books come from their headers"
     named = [book for book in books if book.author is not None and not book.has_header]
     if named:
         first = named[0]
         yield (
-            f"authors and titles of {len(named):,} of {len(books):,} books are read off their file names, "
-            f"as {first.book_id}: {first.title!r} by {first.author!r}"
+            f"authors and titles of {len(named):,} of {len(books):,} books come from their file names, "
+            f"for example {first.book_id}: {first.title!r} by {first.author!r}"
         )
     yield from _without_author(books)
 

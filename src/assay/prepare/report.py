@@ -123,7 +123,7 @@ class BooksReport:
             lines.append(f"negatives {name}: {kinds or 'none'}; {each.easy:,} easy, {each.hard:,} hard")
         if self.not_had:
             missing = ", ".join(f"{kind} {number:,}" for kind, number in self.not_had.items())
-            lines.append(f"not had   {missing}; negatives of these kinds went to the others by weight")
+            lines.append(f"missing   {missing}; other kinds took their share, by weight")
         counted = [each for each in self.splits.values() if each.pairs_cut is not None and each.pairs]
         if counted:
             cut = sum(each.pairs_cut or 0 for each in counted)
@@ -134,7 +134,7 @@ class BooksReport:
                 f"the model would not see {share / pairs:.2%} of the tokens"
             )
         else:
-            lines.append("length    tokens are not counted without a tokenizer; how much is cut is not known")
+            lines.append("length    unknown: without a tokenizer tokens are not counted")
         return lines
 
     def _leaks(self) -> list[str]:

@@ -145,7 +145,9 @@ class BooksSettings(BooksOut, PairRules, BookSplits, ChunkRules):
         BookSplits.check(self)
         ChunkRules.check(self)
         if self.chunk_by == "tokens" and self.bundle is None:
-            raise UsageError("chunk_by is tokens; a tokenizer counts them; add --bundle, or use sentences")
+            raise UsageError(
+                "chunk_by is tokens, and there is no tokenizer to count them; add --bundle, or set --chunk-by sentences"
+            )
         if self.chunk_by == "sentences" and self.chunk_tokens is not None:
             raise UsageError(
                 f"chunk_by is sentences and chunk_tokens {self.chunk_tokens}; leave one of them out"

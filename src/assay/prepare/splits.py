@@ -41,7 +41,7 @@ def split_books(
         num_authors = len({key for key in authors if key is not None})
         raise InputError(
             f"{len(book_ids)} books of {num_authors} author{'' if num_authors == 1 else 's'} make {num_groups} "
-            f"group{'' if num_groups == 1 else 's'} that must not be cut, and there are {len(shares)} splits; "
+            f"group{'' if num_groups == 1 else 's'} that must stay whole, fewer than the {len(shares)} splits; "
             + ("set --split-by book, or add books of other authors" if by == "author" else "add books")
         )
     keys = [_key(book_id) for book_id in book_ids]

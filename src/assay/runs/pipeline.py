@@ -17,6 +17,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import pyarrow as pa
 
+from assay.errors import InputError
 from assay.runs.plan import Unit
 from assay.runs.run import Published, Run
 from assay.telemetry import Counters
@@ -34,6 +35,14 @@ DEVICE_SECONDS = 60.0
 
 class StopRequestedError(Exception):
     """The worker was told to stop; never leaves this module and the works that check for it."""
+
+
+def strict_error(what: str, code: str) -> InputError:
+    """The error that `--strict` stops with, at a row such as `row 7 of source a`."""
+    return InputError(
+        f"{what} is bad ({code}); --strict stops here; fix it, or leave --strict out to give it an error code; "
+        "both need another --run"
+    )
 
 
 class Work(Protocol[PreparedT, ComputedT]):

@@ -272,8 +272,8 @@ def test_two_books_without_an_end_between():
     [
         (marked(""), "only 0 characters would be left"),
         (marked("A line."), "only 7 characters would be left"),
-        (marked(WORK, behind=PROSE * 10), "lie outside its markers"),
-        (f"{PROSE * 10}\n\n{MARKED}", "lie outside its markers"),
+        (marked(WORK, behind=PROSE * 10), "is outside its markers"),
+        (f"{PROSE * 10}\n\n{MARKED}", "is outside its markers"),
         (MARKED.partition("Produced by")[0] + "\n\n", "only 0 characters would be left"),
         ("<!DOCTYPE html>\n<html><body><p>A tale.</p></body></html>", "it is HTML"),
         ('<?xml version="1.0"?>\n<html><head></head></html>', "it is HTML"),

@@ -204,7 +204,7 @@ def test_a_folder_that_cannot_be_one_is_refused(tmp_path):
     from support.scoring import write_parquet
 
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="give a folder that can be written to"):
+    with pytest.raises(StorageError, match="give a writable folder"):
         open_cache(tmp_path / "file")
     encoder = make_encoder_folder(tmp_path / "encoder")
     source = write_parquet(tmp_path / "a.parquet", ["a"])

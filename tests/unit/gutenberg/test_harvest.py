@@ -100,7 +100,7 @@ def test_a_limit_says_where_to_go_on(tmp_path, clock):
     with FaultyServer(PAGES) as server:
         gathered = list_of(server, clock, tmp_path, limit=1)
         assert gathered.counts["new"] == 1
-        assert "go on with --url 'http://127.0.0.1" in gathered.notes[0]
+        assert "continue with --url 'http://127.0.0.1" in gathered.notes[0]
 
 
 def test_a_page_that_does_not_come_keeps_what_has_come(tmp_path, clock):

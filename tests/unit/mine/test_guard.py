@@ -67,7 +67,7 @@ def test_a_model_that_cannot_guard_is_refused(tmp_path, vectors):
     three = str(write_model(tmp_path / "three", labels=("a", "b", "c")))
     with pytest.raises(BundleError, match=r"has 3 labels; say with --guard-label"):
         plan_here(tmp_path, sources, (corpus.url,), guard_bundle=three)
-    with pytest.raises(BundleError, match=r"guard_label 'd'; .* knows a, b, c; give one of these"):
+    with pytest.raises(BundleError, match=r"guard_label 'd'; .* has the labels a, b, c; give one of these"):
         plan_here(tmp_path, sources, (corpus.url,), guard_bundle=three, guard_label="d")
 
 

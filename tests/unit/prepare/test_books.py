@@ -107,7 +107,7 @@ def test_the_report_adds_up(made):
         )
     assert report.books_unused == {"f_short": "too_short"}
     assert report.not_had["same_period"] > 0
-    assert any("years of birth or death are known of 0 of 14" in note for note in report.notes)
+    assert any("the author's years are known for 0 of 14" in note for note in report.notes)
     assert report.leaks["names as written"].same_book_or_other_author > 0.9
     assert report.splits["train"].pairs_cut == 0
     assert json.loads((out / "report.json").read_text(encoding="utf-8"))["runs"] == report.runs
@@ -137,10 +137,10 @@ def test_same_author_pairs_are_of_two_books(novels, chunks, tmp_path):
 
 def test_what_cannot_be_had_at_all_is_one_line(novels, chunks, tmp_path):
     """A gap longer than the books, kinds that no book can have, and no kind at all."""
-    with pytest.raises(InputError, match=r"no positive pair can be had .*--min-gap-sentences 5000"):
+    with pytest.raises(InputError, match=r"give no positive pair .*--min-gap-sentences 5000"):
         make(novels, chunks, tmp_path / "a", min_gap_sentences=5000)
     only = {"weight_random": 0, "weight_same_author": 0, "weight_metadata": 0}
-    with pytest.raises(InputError, match=r"no negative pair can be had .*same_period \d+"):
+    with pytest.raises(InputError, match=r"give no negative pair .*same_period \d+"):
         make(novels, chunks, tmp_path / "b", **only)
     with pytest.raises(UsageError, match="all weights of negatives are 0"):
         make(novels, chunks, tmp_path / "c", **only, weight_same_period=0)

@@ -204,7 +204,7 @@ def test_models_that_cannot_do_it_are_refused_at_once(novels, bundle, tmp_path):
         return describe_books(BooksSettings(source=source, out=str(tmp_path / "out"), **changes))
 
     assert "16 candidates a book, up to 224, scored by" in described(mine_with=bundle, mine_trials=TRIALS)
-    with pytest.raises(BundleError, match=r"mine_label 'equal'; .* knows other, same; give one of these"):
+    with pytest.raises(BundleError, match=r"mine_label 'equal'; .* has the labels other, same; give one of these"):
         described(mine_with=bundle, mine_label="equal")
     three = str(make_classifier(tmp_path / "three", labels=("a", "b", "c")))
     with pytest.raises(BundleError, match=r"has 3 labels; say with --mine-label"):

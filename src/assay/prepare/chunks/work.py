@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from assay.data.reading import RowReader
 from assay.data.sources import SOURCE_ROW
-from assay.errors import InputError
 from assay.prepare.chunks.book import ChunkedBook, CountTokens, chunk_book
 from assay.prepare.chunks.kind import CHUNKS
 from assay.prepare.chunks.plan import rules_of
 from assay.runs.manifest import Manifest
+from assay.runs.pipeline import strict_error
 from assay.runs.plan import Unit
 from assay.telemetry import Counters
 from assay.tokenize.encode import Encoder
@@ -106,12 +106,8 @@ class ChunksWork:
         for result in computed:
             error = result.chunked.error
             if error is not None and self._strict:
-                msg = (
-                    f"book {result.book_id} (row {result.source_row} of source {unit.source_name}) has no chunk "
-                    f"({error}); --strict stops here; with another --run fix the file, or leave --strict out to "
-                    "give it an error code"
-                )
-                raise InputError(msg)
+                row = f"row {result.source_row} of source {unit.source_name}"
+                raise strict_error(f"book {result.book_id} ({row})", error)
             self._count(result.chunked)
             yield self._batch(result)
 
