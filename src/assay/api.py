@@ -9,8 +9,9 @@ merge("run/", "scored/")
 
 from assay.calibrate.calibrate import CalibrateReport, calibrate
 from assay.calibrate.settings import CalibrateSettings
+from assay.embed.drive import EngineRunResult
 from assay.embed.settings import EmbedSettings
-from assay.embed.verb import EmbedResult, embed
+from assay.embed.verb import embed
 from assay.errors import AssayError
 from assay.evaluate.evaluate import evaluate
 from assay.evaluate.findings import EvaluateReport
@@ -33,7 +34,7 @@ from assay.score.merge.merge import MergeReport, merge
 from assay.score.report.report import report
 from assay.score.report.summary import ReportSummary
 from assay.score.settings import ScoreSettings
-from assay.score.verb import ScoreResult, score
+from assay.score.verb import score
 from assay.serve.settings import ServeSettings
 from assay.serve.verb import serve
 from assay.tokenize.settings import TokenizeSettings
@@ -50,8 +51,8 @@ __all__ = [
     "CalibrateReport",
     "CalibrateSettings",
     "Classifier",
-    "EmbedResult",
     "EmbedSettings",
+    "EngineRunResult",
     "EvaluateReport",
     "EvaluateSettings",
     "LabelledSettings",
@@ -62,7 +63,6 @@ __all__ = [
     "Proof",
     "QuickstartResult",
     "ReportSummary",
-    "ScoreResult",
     "ScoreSettings",
     "ServeSettings",
     "Status",

@@ -11,13 +11,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from support.fake_runs import fake_workers, hosted_workers
 
 from assay.__main__ import main
-from assay.score import verb
+from assay.runs import drive
 
 
 def use_fake_workers(set_attribute, *, host=None):
     """Have `assay score` in this process start fake workers; `set_attribute` is like setattr."""
     set_attribute(
-        verb,
+        drive,
         "place_processes",
         lambda _, run, placement: fake_workers(run, placement.num_workers, host=host),
     )
@@ -26,7 +26,7 @@ def use_fake_workers(set_attribute, *, host=None):
 def use_score_workers(set_attribute, *, host):
     """Have `assay score` in this process take its real workers from their host."""
     set_attribute(
-        verb,
+        drive,
         "place_processes",
         lambda _, run, placement: hosted_workers(run, host, placement.num_workers),
     )

@@ -15,6 +15,7 @@ from support.fake_worker import draw_death
 from assay.errors import WorkError
 from assay.runs.drive import drive_run
 from assay.runs.placement import static_place
+from assay.runs.settings import RunSettings
 
 
 def main() -> int:
@@ -23,7 +24,8 @@ def main() -> int:
     deaths = os.environ.pop("DRIVER_DEATHS", None)
     if deaths:
         draw_death(Path(deaths))
-    rank, world_size = static_place("static" if "POD_ID" in os.environ else "local", None, None)
+    executor = "static" if "POD_ID" in os.environ else "local"
+    rank, world_size = static_place(RunSettings(run=url, executor=executor))
     try:
         drive_run(
             url,

@@ -34,7 +34,7 @@ def run() -> None:
         world_size=4,
     )
     scored = api.score(settings, on_progress=lambda progress: None, on_message=print)
-    assert_type(scored, api.ScoreResult)
+    assert_type(scored, api.EngineRunResult)
     assert_type(scored.run_url, str)
     assert_type(api.status("run/"), api.Status)
     proof = api.verify("run/", sources=True, duplicates=True)

@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING
 from assay.telemetry import format_count, format_duration, format_number_of, format_rate
 
 if TYPE_CHECKING:
+    from assay.embed.drive import EngineRunResult
     from assay.runs.driver import Outcome
+
+
+def describe_engine_run(result: "EngineRunResult", done: str) -> str:
+    """The plan of a dry run; else what was done (`scored`), how fast and on which engines."""
+    if result.outcome is None:
+        from assay.runs.placement import describe_plan
+
+        plan = describe_plan(result.manifest, result.run_url, result.placement)
+        return f"{plan}\nnumbers  {result.precision}"
+    lines = [f"{done} into {result.run_url}: {describe_outcome(result.outcome)}"]
+    return "\n".join([*lines, *(f"engine: {description}" for description in result.outcome.descriptions)])
 
 
 def describe_outcome(outcome: "Outcome") -> str:

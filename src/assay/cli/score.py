@@ -1,7 +1,7 @@
 """`assay score`: every row of the sources into a run."""
 
 from assay.cli.flags import stdout
-from assay.cli.outcome import describe_outcome
+from assay.cli.outcome import describe_engine_run
 from assay.cli.verb import Verb, say
 from assay.score.settings import ScoreSettings
 from assay.telemetry import ProgressDisplay
@@ -9,21 +9,15 @@ from assay.telemetry import ProgressDisplay
 
 def run(settings: ScoreSettings) -> int:
     """Score, with progress on stderr, and say what came of it and what comes next."""
-    from assay.runs.placement import describe_plan
     from assay.score.verb import score
 
     with ProgressDisplay("score") as display:
         result = score(settings, on_progress=display.update, on_message=say)
-    if result.outcome is None:
-        stdout(describe_plan(result.manifest, result.run_url, result.placement))
-        stdout(f"numbers  {result.precision}")
-        return 0
-    stdout(f"scored into {result.run_url}: {describe_outcome(result.outcome)}")
-    for description in result.outcome.descriptions:
-        stdout(f"engine: {description}")
-    stdout(
-        f"next: assay verify {settings.run}; assay merge {settings.run} --out DIR; assay report {settings.run}"
-    )
+    stdout(describe_engine_run(result, "scored"))
+    if result.outcome is not None:
+        stdout(
+            f"next: assay verify {settings.run}; assay merge {settings.run} --out DIR; assay report {settings.run}"
+        )
     return 0
 
 

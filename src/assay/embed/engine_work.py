@@ -8,9 +8,10 @@ What is made of outputs a `Finisher` knows: scores or vectors. Imports no torch:
 unit while the engine and its libraries are loaded.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
@@ -20,6 +21,9 @@ from assay.engine.sequences import Stopped
 from assay.runs.manifest import Manifest
 from assay.runs.pipeline import StopRequestedError, strict_error
 from assay.runs.plan import Unit
+from assay.runs.protocol import Phase
+from assay.runs.run import Run
+from assay.runs.worker import worker_command
 from assay.telemetry import Counters
 from assay.tokenize.chunks import CHUNK_ROWS, Chunk, ChunkRows, chunks, max_row_tokens, read_unit
 from assay.tokenize.encode import Encoder
@@ -28,6 +32,22 @@ if TYPE_CHECKING:
     from assay.embed.forward import FinishedChunk, Finisher, ForwardedChunk
 
 EXAMPLES_PER_ERROR = 5
+
+
+class OpenEngineWork(Protocol):
+    """Gives the work of a run on one device."""
+
+    def __call__(
+        self,
+        run: Run,
+        *,
+        device: str,
+        num_threads: int | None,
+        should_stop: Callable[[], bool],
+        say_phase: Callable[[Phase], None],
+    ) -> "EngineWork":
+        """`should_stop` is asked between batches, `say_phase` told what is being done before the first."""
+        ...
 
 
 class EngineWork:
@@ -134,3 +154,18 @@ class EngineWork:
 def _refuse(unit: Unit, chunk: Chunk, errors: dict[int, str]) -> None:
     row, code = min(errors.items())
     raise strict_error(f"row {chunk.start + row} of source {unit.source_name}", code)
+
+
+def engine_worker_command(documentation: str | None, open_work: "OpenEngineWork") -> int:
+    """The command of a worker process with an engine; returns the exit status."""
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    return worker_command(
+        documentation,
+        lambda run, mailbox, device, num_threads: open_work(
+            run,
+            device=device,
+            num_threads=num_threads,
+            should_stop=mailbox.should_stop,
+            say_phase=mailbox.say_phase,
+        ),
+    )

@@ -4,7 +4,6 @@ Everything it needs stands in the run's manifest; the driver adds only the place
 transformers take seconds to import, so that only `load_vectors` does.
 """
 
-import logging
 import os
 import socket
 import sys
@@ -13,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay.bundle.embedder import Embedder, load_embedder
-from assay.embed.engine_work import EngineWork
+from assay.embed.engine_work import EngineWork, engine_worker_command
 from assay.embed.kind import EMBED
 from assay.embed.plan import make_encoder
 from assay.errors import RefusedError
 from assay.runs.protocol import Phase
 from assay.runs.run import Run
-from assay.runs.worker import Mailbox, worker_command
 from assay.tokenize.encode import Encoder
 
 if TYPE_CHECKING:
@@ -139,18 +137,7 @@ def load_vectors(
 
 def main() -> int:
     """Parse the driver's arguments and serve units until told to stop."""
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-
-    def open_work(run: Run, mailbox: Mailbox, device: str, num_threads: int | None) -> EngineWork:
-        return open_embed_work(
-            run,
-            device=device,
-            num_threads=num_threads,
-            should_stop=mailbox.should_stop,
-            say_phase=mailbox.say_phase,
-        )
-
-    return worker_command(__doc__, open_work)
+    return engine_worker_command(__doc__, open_embed_work)
 
 
 if __name__ == "__main__":

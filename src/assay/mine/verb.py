@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from assay.embed.place import find_gpus
 from assay.mine.plan import plan_mine
 from assay.mine.settings import MineSettings
-from assay.runs.drive import drive_run
+from assay.runs.drive import drive_workers
 from assay.runs.driver import Outcome
 from assay.runs.manifest import Manifest
 from assay.runs.parts import published_stats
-from assay.runs.placement import Placement, place_processes, place_workers, static_place
+from assay.runs.placement import Placement, place_workers, static_place
 from assay.runs.run import Run
 from assay.telemetry import Progress, format_number_of
 
@@ -71,20 +71,17 @@ def mine(
     """
     num_gpus = 0 if settings.index == "faiss" else len(find_gpus())
     placement = place_workers(settings.devices, num_gpus=num_gpus, num_threads=settings.num_threads)
-    rank, world_size = static_place(settings.executor, settings.rank, settings.world_size)
+    static_place(settings)
     manifest = plan_mine(settings)
     if settings.dry_run:
         return MineResult(
             run_url=settings.run, manifest=manifest, placement=placement, outcome=None, found=None
         )
-    run, outcome = drive_run(
-        settings.run,
+    run, outcome = drive_workers(
+        settings,
         manifest,
-        lambda run: place_processes("assay.mine.worker", run, placement),
-        rank=rank,
-        world_size=world_size,
-        workers_note=f"workers: {placement}",
-        unit_rows=settings.unit_rows,
+        "assay.mine.worker",
+        placement,
         on_progress=on_progress,
         on_message=on_message,
     )

@@ -7,8 +7,34 @@ from assay.errors import CheckError, StorageError
 from assay.runs.driver import Driver, Outcome, WorkerSpec
 from assay.runs.manifest import Manifest, short
 from assay.runs.parts import find_damaged, find_obstacles, published_parts
+from assay.runs.placement import Placement, place_processes, static_place
 from assay.runs.run import Run, create_or_join
+from assay.runs.settings import RunSettings
 from assay.telemetry import Progress, format_number_of
+
+
+def drive_workers(
+    settings: RunSettings,
+    manifest: Manifest,
+    module: str,
+    placement: Placement,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
+) -> tuple[Run, Outcome]:
+    """`drive_run` as a command's settings ask, with processes of the worker `module` where `placement` says."""
+    rank, world_size = static_place(settings)
+    return drive_run(
+        settings.run,
+        manifest,
+        lambda run: place_processes(module, run, placement),
+        rank=rank,
+        world_size=world_size,
+        workers_note=f"workers: {placement}",
+        unit_rows=settings.unit_rows,
+        on_progress=on_progress,
+        on_message=on_message,
+    )
 
 
 def drive_run(

@@ -11,6 +11,7 @@ from assay.runs.local import python_worker
 from assay.runs.manifest import Manifest
 from assay.runs.ranks import find_rank
 from assay.runs.run import Run
+from assay.runs.settings import RunSettings
 from assay.settings import count_of
 from assay.telemetry import format_count
 
@@ -48,11 +49,11 @@ def place_workers(devices: str, *, num_gpus: int, num_threads: int | None = None
     return Placement(kind="cuda", num_workers=num_workers, threads=threads)
 
 
-def static_place(executor: str, rank: int | None, world_size: int | None) -> tuple[int, int]:
+def static_place(settings: RunSettings) -> tuple[int, int]:
     """Rank and world size of this driver: from flags or environment, or 0 of 1 for the local executor."""
-    if executor == "static":
-        return find_rank(os.environ, rank=rank, world_size=world_size)
-    if rank is not None or world_size is not None:
+    if settings.executor == "static":
+        return find_rank(os.environ, rank=settings.rank, world_size=settings.world_size)
+    if settings.rank is not None or settings.world_size is not None:
         msg = "rank and world size are for the static executor; add --executor static"
         raise UsageError(msg)
     return 0, 1

@@ -4,7 +4,6 @@ Everything it needs stands in the run's manifest; the driver adds only the place
 transformers take seconds to import, so that only `load_scorer` does.
 """
 
-import logging
 import os
 import socket
 import sys
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from assay.bundle.bundle import Bundle
 from assay.bundle.load import load_bundle
+from assay.embed.engine_work import engine_worker_command
 from assay.errors import RefusedError
 from assay.runs.protocol import Phase
 from assay.runs.run import Run
-from assay.runs.worker import Mailbox, worker_command
 from assay.score.kind import SCORE
 from assay.score.work import ScoreWork
 from assay.tokenize.encode import Encoder
@@ -54,9 +53,7 @@ def open_score_work(
         stride=identity.stride,
         fingerprint=bundle.tokenizer_fingerprint,
     )
-    if encoder.fingerprint != identity.tokenizer:
-        msg = f"the tokenizer in {bundle.path} changed since the run was planned; put it back, or use another --run"
-        raise RefusedError(msg)
+    encoder.refuse_changed(identity.tokenizer, bundle.path)
 
     def load() -> "Scorer":
         return load_scorer(
@@ -129,18 +126,7 @@ def _load_engine(run: Run, bundle: Bundle, device: str, num_threads: int | None)
 
 def main() -> int:
     """Parse the driver's arguments and serve units until told to stop."""
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-
-    def open_work(run: Run, mailbox: Mailbox, device: str, num_threads: int | None) -> ScoreWork:
-        return open_score_work(
-            run,
-            device=device,
-            num_threads=num_threads,
-            should_stop=mailbox.should_stop,
-            say_phase=mailbox.say_phase,
-        )
-
-    return worker_command(__doc__, open_work)
+    return engine_worker_command(__doc__, open_score_work)
 
 
 if __name__ == "__main__":

@@ -103,6 +103,15 @@ class Encoder:
             stride=stride,
         )
 
+    def refuse_changed(self, planned: str | None, bundle: str | os.PathLike[str]) -> None:
+        """Raise RefusedError where the tokenizer in `bundle` is no longer the one that a run was planned with."""
+        if self.fingerprint != planned:
+            msg = (
+                f"the tokenizer in {os.fspath(bundle)} changed since the run was planned; "
+                "put it back, or use another --run"
+            )
+            raise RefusedError(msg)
+
     def __init__(
         self,
         tokenizer: Tokenizer,

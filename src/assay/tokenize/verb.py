@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from assay.runs.drive import drive_run
+from assay.runs.drive import drive_workers
 from assay.runs.driver import Outcome
 from assay.runs.manifest import Manifest
-from assay.runs.placement import Placement, place_processes, place_workers, static_place
+from assay.runs.placement import Placement, place_workers, static_place
 from assay.telemetry import Progress
 from assay.tokenize.plan import plan_tokenize
 from assay.tokenize.settings import TokenizeSettings
@@ -34,18 +34,15 @@ def tokenize(
     Raises the same errors as `score`, save those of a model.
     """
     placement = place_workers(settings.devices, num_gpus=0, num_threads=settings.num_threads)
-    rank, world_size = static_place(settings.executor, settings.rank, settings.world_size)
+    static_place(settings)
     manifest = plan_tokenize(settings)
     if settings.dry_run:
         return TokenizeResult(run_url=settings.run, manifest=manifest, placement=placement, outcome=None)
-    run, outcome = drive_run(
-        settings.run,
+    run, outcome = drive_workers(
+        settings,
         manifest,
-        lambda run: place_processes("assay.tokenize.worker", run, placement),
-        rank=rank,
-        world_size=world_size,
-        workers_note=f"workers: {placement}",
-        unit_rows=settings.unit_rows,
+        "assay.tokenize.worker",
+        placement,
         on_progress=on_progress,
         on_message=on_message,
     )

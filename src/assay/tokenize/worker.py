@@ -2,7 +2,6 @@
 
 import sys
 
-from assay.errors import RefusedError
 from assay.runs.run import Run
 from assay.runs.worker import worker_command
 from assay.tokenize.encode import Encoder
@@ -22,12 +21,7 @@ def open_tokenize_work(run: Run) -> TokenizeWork:
         on_long=identity.on_long,
         stride=identity.stride,
     )
-    if encoder.fingerprint != identity.tokenizer:
-        msg = (
-            f"the tokenizer in {settings.bundle} changed since the run was planned; "
-            "put it back, or use another --run"
-        )
-        raise RefusedError(msg)
+    encoder.refuse_changed(identity.tokenizer, settings.bundle)
     return TokenizeWork(run.manifest, encoder)
 
 

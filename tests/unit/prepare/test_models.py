@@ -11,15 +11,14 @@ from support.novels import chunks_run, work_here
 from support.scoring import make_classifier
 
 import assay
-from assay.embed import verb as embed_verb
 from assay.errors import BundleError, UsageError
 from assay.prepare import drawing
 from assay.prepare.books import Clock, describe_books, pair_books, unwatched
 from assay.prepare.mined import best_of_each
 from assay.prepare.neighbours import book_neighbours
 from assay.prepare.settings import BooksSettings
+from assay.runs import drive
 from assay.runs.run import open_run
-from assay.score import verb as score_verb
 
 SPLITS = ("train", "validation", "test")
 TRIALS = 16
@@ -45,7 +44,7 @@ def make(novels, chunks, out, *, in_processes=False, **changes):
     said = []
     with pytest.MonkeyPatch.context() as patch:
         if not in_processes:
-            for module in (drawing, score_verb, embed_verb):
+            for module in (drawing, drive):
                 patch.setattr(module, "place_processes", work_here)
         report = pair_books(settings, novels, chunks, clock=Clock(), watch=unwatched, say=said.append)
     return report, said
@@ -204,7 +203,9 @@ def test_models_that_cannot_do_it_are_refused_at_once(novels, bundle, tmp_path):
         return describe_books(BooksSettings(source=source, out=str(tmp_path / "out"), **changes))
 
     assert "16 candidates a book, up to 224, scored by" in described(mine_with=bundle, mine_trials=TRIALS)
-    with pytest.raises(BundleError, match=r"mine_label 'equal'; .* has the labels other, same; give one of these"):
+    with pytest.raises(
+        BundleError, match=r"mine_label 'equal'; .* has the labels other, same; give one of these"
+    ):
         described(mine_with=bundle, mine_label="equal")
     three = str(make_classifier(tmp_path / "three", labels=("a", "b", "c")))
     with pytest.raises(BundleError, match=r"has 3 labels; say with --mine-label"):

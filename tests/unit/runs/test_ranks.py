@@ -5,6 +5,7 @@ import pytest
 from assay.errors import UsageError
 from assay.runs.placement import place_workers, static_place
 from assay.runs.ranks import LAUNCHERS, find_rank
+from assay.runs.settings import RunSettings
 
 
 @pytest.mark.parametrize(
@@ -72,10 +73,10 @@ def test_a_place_is_for_the_static_executor(monkeypatch):
     """The local executor takes no rank: a flag is refused, the environment is left alone."""
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert static_place("local", None, None) == (0, 1)
-    assert static_place("static", None, None) == (3, 4)
+    assert static_place(RunSettings(run="run")) == (0, 1)
+    assert static_place(RunSettings(run="run", executor="static")) == (3, 4)
     with pytest.raises(UsageError, match="--executor static"):
-        static_place("local", 0, None)
+        static_place(RunSettings(run="run", rank=0))
 
 
 def test_devices():

@@ -403,7 +403,7 @@ def test_a_run_that_another_machine_creates_meanwhile(place_of, tmp_path, monkey
         create_or_join(run, theirs)
         return drive_run(*arguments, **options)
 
-    monkeypatch.setattr("assay.score.verb.drive_run", create_first)
+    monkeypatch.setattr("assay.runs.drive.drive_run", create_first)
     result = score(settings_of(place_of, run=run))
     assert result.manifest.run_id == theirs.run_id
     assert result.outcome.units_published == result.outcome.units_total

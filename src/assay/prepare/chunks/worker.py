@@ -2,7 +2,6 @@
 
 import sys
 
-from assay.errors import RefusedError
 from assay.prepare.chunks.kind import CHUNKS
 from assay.prepare.chunks.plan import open_encoder
 from assay.prepare.chunks.work import ChunksWork
@@ -16,13 +15,10 @@ def open_chunks_work(run: Run) -> ChunksWork:
     Raises RefusedError where the tokenizer on disk is no longer the one of the plan.
     """
     identity, settings = run.manifest.read(CHUNKS)
-    encoder = None if settings.bundle is None else open_encoder(settings.bundle)
-    if encoder is not None and encoder.fingerprint != identity.tokenizer:
-        msg = (
-            f"the tokenizer in {settings.bundle} changed since the run was planned; "
-            "put it back, or use another --run"
-        )
-        raise RefusedError(msg)
+    if settings.bundle is None:
+        return ChunksWork(run.manifest, None)
+    encoder = open_encoder(settings.bundle)
+    encoder.refuse_changed(identity.tokenizer, settings.bundle)
     return ChunksWork(run.manifest, encoder)
 
 

@@ -1,0 +1,81 @@
+"""The command of a run with an engine: planned, created or joined, its workers driven; scoring and embedding alike."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from assay.embed.place import Place, place
+from assay.embed.settings import EngineRunSettings
+from assay.engine.precision import Computed
+from assay.errors import RefusedError
+from assay.runs.drive import drive_workers
+from assay.runs.driver import Outcome
+from assay.runs.figures import read_figures
+from assay.runs.kinds import RunKind
+from assay.runs.manifest import Manifest
+from assay.runs.placement import Placement, static_place
+from assay.telemetry import Progress
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineRunResult:
+    """What `score` or `embed` did, or with `dry_run` would do."""
+
+    run_url: str
+    manifest: Manifest
+    placement: Placement
+    precision: Computed
+    """What its numbers are computed in."""
+    outcome: Outcome | None
+    """None for a dry run."""
+    parity: dict[str, Any] | None
+    """What the parity gate measured, of the latest kind of worker; None where it did not."""
+
+
+def drive_engine_run(
+    settings: EngineRunSettings,
+    kind: RunKind[Any, Any],
+    module: str,
+    plan: Callable[[Place], tuple[Manifest, Sequence[str]]],
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
+) -> EngineRunResult:
+    """Do the work that `settings` ask for with processes of the worker `module`.
+
+    `plan` gives the manifest for a place, and what a person should know of it. Raises RefusedError where the run
+    directory holds another run, InputError for what cannot be used, CheckError where the parity gate does not
+    hold, WorkError where units failed. A KeyboardInterrupt stops the workers first; nothing half is published.
+    """
+    static_place(settings)
+    here = place(settings, kind)
+    manifest, notes = plan(here)
+    for note in (*notes, here.note):
+        if on_message and note:
+            on_message(note)
+    if settings.dry_run:
+        return EngineRunResult(
+            run_url=settings.run,
+            manifest=manifest,
+            placement=here.placement,
+            precision=here.precision,
+            outcome=None,
+            parity=None,
+        )
+    try:
+        run, outcome = drive_workers(
+            settings, manifest, module, here.placement, on_progress=on_progress, on_message=on_message
+        )
+    except RefusedError:
+        if place(settings, kind).precision == here.precision:
+            raise
+        # another machine, where `auto` means something else, created the run in the meantime
+        return drive_engine_run(settings, kind, module, plan, on_progress=on_progress, on_message=on_message)
+    return EngineRunResult(
+        run_url=run.url,
+        manifest=run.manifest,
+        placement=here.placement,
+        precision=here.precision,
+        outcome=outcome,
+        parity=next(iter(read_figures(run)), None),
+    )
