@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assay import errors
-from assay.data import storage
+from assay.data import object_store, storage
 from assay.data.reading import read_rows
 from assay.errors import RefusedError
 from assay.runs.pipeline import StopRequestedError
@@ -48,7 +48,7 @@ STEPS: dict[str, tuple[object, str]] = {
     "syncfolder": (storage, "sync_folder"),
     "unlink": (Path, "unlink"),
     "send": (Mailbox, "send"),
-    "put": (storage.ObjectStore, "create"),
+    "put": (object_store.ObjectStore, "create"),
 }
 LOCAL_STEPS = [name for name in STEPS if name != "put"]
 

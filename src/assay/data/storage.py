@@ -6,26 +6,16 @@ Assay is built on: of any number of callers, on any number of machines, one gets
 
 - On disk: the content lies complete and synced under a temporary name before `link(2)` gives it its
   own, which fails where the name is taken. A reader never sees half a file, a power cut leaves none.
-- On an object store: a conditional put (`If-None-Match: *`) through obstore, which is imported when
-  the first such URL is opened. The object carries a mark of the call as metadata. Where the answer
-  was lost (a reset, a timeout, an error of the server) or was a conflict of two puts at once (S3: 409),
-  one look at the object decides: the call's own mark means True, another's False, no object that the
-  put is tried again. Only a service that keeps no metadata may give False to the one that published.
+- On an object store (`object_store`, imported when the first such URL is opened): a conditional put.
 
-Not covered: permissions of new files beyond the umask, links that lead out of the root, objects
-above the single-put limit of the service (5 GB on S3) in `create`; `replace` takes those too.
+Not covered: permissions of new files beyond the umask, links that lead out of the root.
 """
 
-import atexit
 import ctypes
 import errno
 import functools
-import io
 import os
-import random
 import shutil
-import tempfile
-import time
 import urllib.parse
 import uuid
 from collections.abc import Iterator
@@ -40,8 +30,7 @@ from assay.data.syncing import replace_local, sync_file, sync_folder
 from assay.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta
-    from obstore.store import ObjectStore as ObstoreStore
+    from assay.data.object_store import ObjectStore
 
 OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl", "azure")
 """Schemes that obstore opens; `file://` is read as a local path."""
@@ -49,10 +38,6 @@ OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl", "azure")
 FOOTER_READ_BYTES = 64 * 1024
 READ_AHEAD_BYTES = 1024 * 1024
 MAX_READ_AHEAD_BYTES = 8 * 1024 * 1024
-PUT_TRIES = 7
-FIRST_PAUSE_SECONDS = 0.2
-
-_MARK = "assayput"  # letters alone: a name that S3, Google and Azure all take for metadata
 
 _WAY_OUT = {
     errno.ENOSPC: "free space on that disk, or put the run on another, and rerun the same command",
@@ -140,7 +125,7 @@ def open_store(url: str | os.PathLike[str]) -> Store:
     if "://" not in text:
         return LocalStore(text)
     _check_scheme(text)
-    return ObjectStore(text)
+    return _object_store(text)
 
 
 def split_url(uri: str) -> tuple[Store, str]:
@@ -177,6 +162,12 @@ def _check_scheme(url: str) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _bucket_store(url: str) -> "ObjectStore":
+    return _object_store(url)
+
+
+def _object_store(url: str) -> "ObjectStore":
+    from assay.data.object_store import ObjectStore
+
     return ObjectStore(url)
 
 
@@ -414,266 +405,3 @@ def _storage_error(path: Path | str, error: OSError, verb: str) -> StorageError:
     else:
         way_out = _WAY_OUT.get(error.errno or 0, "check the disk and the path, and rerun the same command")
     return StorageError(f"{path}: could not be {verb} ({reason}); {way_out}")
-
-
-class ObjectStore:
-    """A bucket prefix, reached through obstore; credentials and endpoint from the usual variables.
-
-    S3 reads `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL` and
-    `AWS_ALLOW_HTTP`, and `AWS_TIMEOUT` for one request (30s); Google and Azure read their own
-    (obstore's documentation lists them).
-    """
-
-    def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
-        self._opened: ObstoreStore | None = None
-
-    @property
-    def url(self) -> str:
-        """The URL as typed, without a slash at its end."""
-        return self._url
-
-    def list(self, prefix: str = "") -> Iterator[FileInfo]:
-        """Every object below `prefix`, sorted by path; one request for each 1,000."""
-        import obstore
-
-        found: list[FileInfo] = []
-        with _object_errors(self._url, "listed"):
-            for chunk in obstore.list(self._store(), prefix.strip("/") or None, chunk_size=1000):
-                found.extend(_object_info(meta) for meta in chunk)
-        yield from sorted(found, key=lambda info: info.path)
-
-    def info(self, path: str) -> FileInfo | None:
-        """The object at `path`, None where there is none."""
-        import obstore
-
-        with _object_errors(self._name(path), "read"):
-            try:
-                return _object_info(obstore.head(self._store(), path))
-            except FileNotFoundError:
-                return None
-
-    def obstacles(self, prefix: str) -> dict[str, str]:  # noqa: ARG002
-        """Nothing: a bucket holds objects alone."""
-        return {}
-
-    def read_bytes(self, path: str, start: int = 0, length: int | None = None) -> bytes:
-        """Up to `length` bytes from `start` on, in one request."""
-        import obstore
-
-        if length is not None and length <= 0:
-            return b""
-        with _object_errors(self._name(path), "read"):
-            try:
-                if length is not None:
-                    return bytes(obstore.get_range(self._store(), path, start=start, length=length))
-                if start == 0:
-                    return bytes(obstore.get(self._store(), path).bytes())
-                options: obstore.GetOptions = {"range": {"offset": start}}
-                return bytes(obstore.get(self._store(), path, options=options).bytes())
-            except obstore.exceptions.GenericError as error:
-                # 416: the object ends before `start`.
-                if "416 Range Not Satisfiable" in str(error):
-                    return b""
-                raise
-
-    def open_input(self, path: str) -> pa.NativeFile:
-        """A seekable file for pyarrow's readers; a footer costs one request, reads in order are batched."""
-        info = self.info(path)
-        if info is None:
-            msg = f"{self._name(path)}: could not be read (no such object); check the path"
-            raise StorageError(msg)
-        return pa.PythonFile(_RangeFile(self, path, info.size_bytes), mode="r")
-
-    def create(self, path: str, content: Path | bytes) -> bool:
-        """Publish `content` unless `path` exists, by a conditional put; True = this call did.
-
-        Raises StorageError where after some tries it is still open whether the object can be there.
-        """
-        import obstore
-        from obstore.exceptions import AlreadyExistsError, GenericError
-
-        mark = uuid.uuid4().hex
-        with _object_errors(self._name(path), "written"), _taken_over(content):
-            for pause in _pauses():
-                try:
-                    obstore.put(
-                        self._store(),
-                        path,
-                        content,
-                        mode="create",
-                        use_multipart=False,
-                        attributes={_MARK: mark},
-                    )
-                except (AlreadyExistsError, GenericError):
-                    # obstore says AlreadyExists for S3's 409 too, when two puts met and neither may have won.
-                    owner = self._mark_of(path)
-                    if owner is not None:
-                        return owner == mark
-                    if pause is None:
-                        raise
-                    time.sleep(pause)
-                else:
-                    return True
-        raise AssertionError("the last pause is None")
-
-    def _mark_of(self, path: str) -> str | None:
-        """The mark of the call that created the object, "" where it has none; None where there is no object."""
-        import obstore
-
-        try:
-            found = obstore.get(self._store(), path, options={"head": True})
-        except FileNotFoundError:
-            return None
-        return found.attributes.get(_MARK, "")
-
-    def replace(self, path: str, content: Path | bytes) -> None:
-        """Put `content` at `path` over what is there; large files in several requests, still atomic."""
-        import obstore
-        from obstore.exceptions import AlreadyExistsError
-
-        with _object_errors(self._name(path), "written"), _taken_over(content):
-            for pause in _pauses():
-                try:
-                    obstore.put(self._store(), path, content)
-                except (
-                    AlreadyExistsError
-                ):  # S3's 409: two puts met; obstore repeats all other failures itself
-                    if pause is None:
-                        raise
-                    time.sleep(pause)
-                else:
-                    return
-
-    def delete(self, path: str) -> None:
-        """Remove the object at `path`; a missing one is fine."""
-        import obstore
-
-        with _object_errors(self._name(path), "deleted"), suppress(FileNotFoundError):
-            obstore.delete(self._store(), path)
-
-    def scratch(self) -> Path:
-        """A folder of this process below the system's temporary folder, removed when it ends."""
-        return Path(_process_scratch(os.getpid()).name)
-
-    def _name(self, path: str) -> str:
-        return f"{self._url}/{path}"
-
-    def _store(self) -> "ObstoreStore":
-        if self._opened is None:
-            from obstore.store import from_url
-
-            with _object_errors(self._url, "opened"):
-                self._opened = from_url(self._url)
-        return self._opened
-
-
-def _pauses() -> Iterator[float | None]:
-    """Seconds to wait after each failed try, drawn at random so that callers that met part; None after the last."""
-    for number in range(PUT_TRIES - 1):
-        yield FIRST_PAUSE_SECONDS * 2**number * random.uniform(0.5, 1.5)
-    yield None
-
-
-def _object_info(meta: "ObjectMeta") -> FileInfo:
-    modified = meta["last_modified"].timestamp()
-    version = (meta["e_tag"] or "").strip('"') or str(modified)
-    return FileInfo(path=meta["path"], size_bytes=meta["size"], version=version, modified=modified)
-
-
-@contextmanager
-def _taken_over(content: Path | bytes) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        if isinstance(content, Path):
-            with suppress(OSError):
-                content.unlink(missing_ok=True)
-
-
-@contextmanager
-def _object_errors(name: str, verb: str) -> Iterator[None]:
-    """Turn what obstore raises into one line that names the object and a way out."""
-    from obstore.exceptions import (
-        BaseError,
-        PermissionDeniedError,
-        UnauthenticatedError,
-    )
-
-    try:
-        yield
-    except (PermissionDeniedError, UnauthenticatedError) as error:
-        msg = f"{name}: could not be {verb} (permission denied); check the credentials in the environment"
-        raise StorageError(msg) from error
-    except FileNotFoundError as error:
-        msg = f"{name}: could not be {verb} (no such bucket or object); check the URL"
-        raise StorageError(msg) from error
-    except (BaseError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split("\n", 1)[0].split())[:300]
-        msg = f"{name}: could not be {verb} ({reason}); check the URL, the endpoint and the credentials"
-        raise StorageError(msg) from error
-
-
-@functools.lru_cache(maxsize=1)
-def _process_scratch(pid: int) -> "tempfile.TemporaryDirectory[str]":
-    folder = tempfile.TemporaryDirectory(prefix=f"assay-{pid}-", ignore_cleanup_errors=True)
-    atexit.register(folder.cleanup)
-    return folder
-
-
-class _RangeFile(io.RawIOBase):
-    """Random access to one object, by range requests through a window that grows while read in order.
-
-    Large reads (a column chunk) are one request of just their size. Not thread-safe: pyarrow
-    serialises its calls to a Python file.
-    """
-
-    def __init__(self, store: ObjectStore, path: str, size_bytes: int) -> None:
-        super().__init__()
-        self._store = store
-        self._path = path
-        self._size = size_bytes
-        self._position = 0
-        self._window = b""
-        self._window_start = 0
-        self._ahead = READ_AHEAD_BYTES
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def size(self) -> int:
-        return self._size
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = max(0, origin + offset)
-        return self._position
-
-    def read(self, size: int | None = -1) -> bytes:
-        remaining = max(0, self._size - self._position)
-        length = remaining if size is None or size < 0 else min(size, remaining)
-        begin = self._position - self._window_start
-        if begin < 0 or begin + length > len(self._window):
-            self._fetch(length)
-            begin = self._position - self._window_start
-        piece = self._window[begin : begin + length]
-        self._position += len(piece)
-        return piece
-
-    def _fetch(self, length: int) -> None:
-        window_stop = self._window_start + len(self._window)
-        in_order = bool(self._window) and self._window_start <= self._position <= window_stop
-        self._ahead = min(self._ahead * 2, MAX_READ_AHEAD_BYTES) if in_order else READ_AHEAD_BYTES
-        start = self._position
-        # A first read near the end is a footer: take as much before it as pyarrow may want next.
-        if not self._window and self._size - start <= FOOTER_READ_BYTES:
-            start = max(0, self._size - FOOTER_READ_BYTES)
-        wanted = max(length + self._position - start, self._ahead)
-        self._window = self._store.read_bytes(self._path, start, min(wanted, self._size - start))
-        self._window_start = start

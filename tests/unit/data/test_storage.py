@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from support.faulty_s3 import FaultyS3
 
-from assay.data import storage
-from assay.data.storage import LocalStore, ObjectStore, open_store, split_url
+from assay.data import object_store, storage
+from assay.data.object_store import ObjectStore
+from assay.data.storage import LocalStore, open_store, split_url
 from assay.errors import StorageError, UsageError
 
 
@@ -170,7 +171,7 @@ def test_a_seekable_file_reads_like_its_bytes(s3_url):
     content = os.urandom(3_000_000)
     store = open_store(s3_url)
     store.create("f", content)
-    remote = storage._RangeFile(store, "f", len(content))
+    remote = object_store._RangeFile(store, "f", len(content))
     local = io.BytesIO(content)
     for offset, length in [
         (2_999_000, 2000),
@@ -332,8 +333,8 @@ def faulty_s3(monkeypatch):
         "AWS_TIMEOUT": "1s",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(storage, "FIRST_PAUSE_SECONDS", 0.001)
-    yield server, storage.ObjectStore("s3://bucket/run")
+    monkeypatch.setattr(object_store, "FIRST_PAUSE_SECONDS", 0.001)
+    yield server, object_store.ObjectStore("s3://bucket/run")
     server.close()
 
 
@@ -385,7 +386,7 @@ def test_a_create_that_never_succeeds(faulty_s3, order):
     server.orders = [order] * 100
     with pytest.raises(StorageError, match="s3://bucket/run/parts/a: could not be written"):
         store.create("parts/a", b"x")
-    assert server.puts == storage.PUT_TRIES
+    assert server.puts == object_store.PUT_TRIES
 
 
 def test_one_of_many_creators_wins_where_requests_fail(faulty_s3):
