@@ -9,7 +9,7 @@ from assay.bundle.publish import storage_errors
 from assay.data.syncing import replace_local
 from assay.errors import BundleError
 from assay.model.checkpoint import JsonObject, brief, is_number, read_json
-from assay.outcome.calibration import Calibration, Steps
+from assay.outcome.calibration import Calibration, Curve
 from assay.tasks import Method, Task
 
 CALIBRATION_FILE = "calibration.json"
@@ -159,7 +159,7 @@ def _flat_numbers(file: Path, name: str, value: object) -> tuple[float, ...]:
     return numbers
 
 
-def _steps(file: Path, value: object) -> tuple[Steps, ...]:
+def _steps(file: Path, value: object) -> tuple[Curve, ...]:
     found = []
     for entry in value if isinstance(value, list) else [value]:
         x, y = (entry.get("x"), entry.get("y")) if isinstance(entry, dict) else (None, None)
@@ -171,7 +171,7 @@ def _steps(file: Path, value: object) -> tuple[Steps, ...]:
                 " from 0 to 1; run assay calibrate again"
             )
             raise BundleError(msg)
-        found.append(Steps(x=xs, y=ys))
+        found.append(Curve(x=xs, y=ys))
     return tuple(found)
 
 

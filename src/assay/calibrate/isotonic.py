@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.metrics import FloatArray
-from assay.outcome.calibration import Steps
+from assay.outcome.calibration import Curve
 
 
-def fit_isotonic(probability_N: FloatArray, holds_N: NDArray[np.generic]) -> Steps:
+def fit_isotonic(probability_N: FloatArray, holds_N: NDArray[np.generic]) -> Curve:
     """The rising curve that is nearest to the truth in squared error, for rows of both kinds.
 
     Kept within 1 / (N + 2) and (N + 1) / (N + 2), Laplace's rule: N rows show no probability of 0 or
@@ -21,7 +21,7 @@ def fit_isotonic(probability_N: FloatArray, holds_N: NDArray[np.generic]) -> Ste
     num_rows = len(holds_N)
     regression = IsotonicRegression(y_min=1 / (num_rows + 2), y_max=(num_rows + 1) / (num_rows + 2))
     regression.fit(probability_N, holds_N.astype(np.float64))
-    return Steps(
+    return Curve(
         x=tuple(float(value) for value in regression.X_thresholds_),
         # scikit-learn's averages of equal values may differ in the last digit.
         y=tuple(float(value) for value in np.maximum.accumulate(regression.y_thresholds_)),

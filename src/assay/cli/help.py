@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from assay.cli import flags
 from assay.cli.verb import Group, Listed, Verb
 
-Words = tuple[str, ...]
+VerbWords = tuple[str, ...]
 
 _LAST_LINES = (
     "`--debug` after any command adds the traceback to an error; `--version` prints the version.",
@@ -14,13 +14,13 @@ _LAST_LINES = (
 )
 
 
-def find(root: Group, given: Sequence[str]) -> tuple[Words, Listed | Group, Sequence[str]]:
+def find(root: Group, given: Sequence[str]) -> tuple[VerbWords, Listed | Group, Sequence[str]]:
     """The command or group that the given words begin with, the words that name it, and the words left over.
 
     A group is found where it is given alone or with `--help`; raises UsageError for a word that it
     does not have, with the nearest one that it has.
     """
-    words: Words = ()
+    words: VerbWords = ()
     node: Listed | Group = root
     while isinstance(node, Group):
         rest = given[len(words) :]
@@ -33,12 +33,12 @@ def find(root: Group, given: Sequence[str]) -> tuple[Words, Listed | Group, Sequ
     return words, node, given[len(words) :]
 
 
-def spelled(words: Words) -> str:
+def spelled(words: VerbWords) -> str:
     """The command as it is typed."""
     return " ".join(("assay", *words))
 
 
-def parser_of(words: Words, summary: str, verb: Verb) -> flags.Parser:
+def parser_of(words: VerbWords, summary: str, verb: Verb) -> flags.Parser:
     """The parser of one command, made from its settings class."""
     command = spelled(words)
     parser = flags.Parser(
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: Verb) -> None:
         )
 
 
-def overview(words: Words, group: Group) -> str:
+def overview(words: VerbWords, group: Group) -> str:
     """The help of `assay` itself or of a group: what it is, and a line for each command below it."""
     width = max(len(name) for name in group.commands)
     command = spelled(words)

@@ -1,7 +1,7 @@
 """Prints docs/reference/cli.md, the help of every command: `python -m assay.cli.reference`."""
 
 from assay.cli.flags import stdout
-from assay.cli.help import Words, overview, parser_of, spelled
+from assay.cli.help import VerbWords, overview, parser_of, spelled
 from assay.cli.main import EXIT_CODES
 from assay.cli.verb import INTERRUPTED, Group, Listed
 from assay.cli.verbs import ASSAY
@@ -24,7 +24,7 @@ def reference(root: Group = ASSAY) -> str:
     return "\n".join(sections)
 
 
-def _help(words: Words, node: Listed | Group) -> str:
+def _help(words: VerbWords, node: Listed | Group) -> str:
     if isinstance(node, Group):
         return overview(words, node)
     return parser_of(words, node.summary, node.load()).format_help()

@@ -40,7 +40,7 @@ _MERGE_SEGMENTS = 32
 """New segments that are searched one by one before they join the index."""
 
 Floats = npt.NDArray[np.float32]
-Keys = npt.NDArray[np.uint64]
+CacheKeys = npt.NDArray[np.uint64]
 """[S, 2]: the halves of each key; the first one sorts."""
 
 
@@ -81,7 +81,7 @@ class VectorCache:
 
         return run_missing
 
-    def take(self, keys: Keys, out_SD: Floats) -> npt.NDArray[np.bool_]:
+    def take(self, keys: CacheKeys, out_SD: Floats) -> npt.NDArray[np.bool_]:
         """Write the vectors that are there into their rows; which ones are, [S]."""
         self._look_for_new()
         segment_S, row_S = self._index.find(keys)
@@ -91,7 +91,7 @@ class VectorCache:
             out_SD[wanted] = self._segments[number].vectors_ND[row_S[wanted]]
         return is_there_S
 
-    def add(self, keys: Keys, vectors_SD: Floats) -> None:
+    def add(self, keys: CacheKeys, vectors_SD: Floats) -> None:
         """Keep these vectors, as one segment; those that are not finite are not kept."""
         usable = np.flatnonzero(np.isfinite(vectors_SD).all(axis=1))
         _, first = np.unique(keys[usable], axis=0, return_index=True)
@@ -157,7 +157,7 @@ class _Segment:
             msg = f"its columns are {table.schema.names}, not keys and vectors of {dimension} numbers"
             raise ValueError(msg)
         column = table["key"].combine_chunks()
-        self.keys: Keys = np.frombuffer(column.buffers()[1], dtype=np.uint64).reshape(-1, 2)
+        self.keys: CacheKeys = np.frombuffer(column.buffers()[1], dtype=np.uint64).reshape(-1, 2)
         numbers = table["vector"].combine_chunks().flatten()
         self.vectors_ND: Floats = numbers.to_numpy().reshape(-1, dimension)
         if len(self.keys) != len(self.vectors_ND) or (self.keys[1:, 0] < self.keys[:-1, 0]).any():
@@ -169,9 +169,9 @@ class _Index:
     """Where each key is: sorted halves of keys, those of new segments apart until there are some."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[Keys, npt.NDArray[np.int64]]] = []
+        self._parts: list[tuple[CacheKeys, npt.NDArray[np.int64]]] = []
 
-    def add(self, keys: Keys, segment: int) -> None:
+    def add(self, keys: CacheKeys, segment: int) -> None:
         """Take in the keys of a segment, in order; row k is at k."""
         places = (np.int64(segment) << 32) | np.arange(len(keys), dtype=np.int64)
         self._parts.append((keys, places))
@@ -181,7 +181,7 @@ class _Index:
             order = np.argsort(keys[:, 0], kind="stable")
             self._parts = [(keys[order], places[order])]
 
-    def find(self, keys: Keys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def find(self, keys: CacheKeys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Segment and row of each key, [S] each; segment -1 for one that is not there.
 
         Of two keys with one first half, which nobody will meet, the second counts as not there.
@@ -195,7 +195,7 @@ class _Index:
         return np.where(found < 0, -1, found >> 32), found & 0xFFFF_FFFF
 
 
-def keys_of(sequences: Sequences) -> Keys:
+def keys_of(sequences: Sequences) -> CacheKeys:
     """[pure] The key of each sequence: a hash of its ids as int32, and of where its second segment begins."""
     flat = np.ascontiguousarray(sequences.flat_ids, dtype=np.dtype("<i4"))
     starts = sequences.second_starts

@@ -25,7 +25,7 @@ from assay.runs.protocol import Phase
 from assay.runs.run import Run
 from assay.runs.worker import worker_command
 from assay.telemetry import Counters
-from assay.tokenize.chunks import CHUNK_ROWS, Chunk, ChunkRows, chunks, max_row_tokens, read_unit
+from assay.tokenize.chunks import CHUNK_ROWS, ChunkRows, EncodedChunk, chunks, max_row_tokens, read_unit
 from assay.tokenize.encode import Encoder
 
 if TYPE_CHECKING:
@@ -85,14 +85,14 @@ class EngineWork:
         self._loaded = self._load()
         return self._loaded.engine.description()
 
-    def prepare(self, unit: Unit) -> Iterator[Chunk]:
+    def prepare(self, unit: Unit) -> Iterator[EncodedChunk]:
         """The unit's rows as token ids, in order, a chunk at a time."""
         rows = read_unit(self._manifest, self._reader, unit)
         return chunks(
             rows, self._encoder, max_tokens=max_row_tokens(self._encoder), chunk_rows=self._chunk_rows
         )
 
-    def compute(self, chunk: Chunk) -> "ForwardedChunk":
+    def compute(self, chunk: EncodedChunk) -> "ForwardedChunk":
         """The outputs of a chunk."""
         try:
             return self._finisher().forward(chunk)
@@ -126,7 +126,7 @@ class EngineWork:
         assert self._loaded is not None, "load() comes before compute()"
         return self._loaded
 
-    def _count(self, chunk: Chunk, finished: "FinishedChunk") -> None:
+    def _count(self, chunk: EncodedChunk, finished: "FinishedChunk") -> None:
         cost = finished.stats
         self._stats["num_rows"] += chunk.num_rows
         self._stats["num_tokens"] += int(chunk.tokens.offsets[-1] - chunk.tokens.offsets[0])
@@ -151,7 +151,7 @@ class EngineWork:
         self.counters.device_seconds += cost.forward_seconds
 
 
-def _refuse(unit: Unit, chunk: Chunk, errors: dict[int, str]) -> None:
+def _refuse(unit: Unit, chunk: EncodedChunk, errors: dict[int, str]) -> None:
     row, code = min(errors.items())
     raise strict_error(f"row {chunk.start + row} of source {unit.source_name}", code)
 

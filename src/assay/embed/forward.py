@@ -20,7 +20,7 @@ import pyarrow as pa
 from assay.engine.engine import Engine
 from assay.engine.run import run_sequences
 from assay.engine.sequences import ForwardStats, Sequences
-from assay.tokenize.chunks import Chunk, max_row_tokens
+from assay.tokenize.chunks import EncodedChunk, max_row_tokens
 from assay.tokenize.encode import Encoder
 
 NOT_FINITE = "not_finite"
@@ -34,7 +34,7 @@ RunSequences = Callable[[Sequences], tuple[npt.NDArray[np.float32], ForwardStats
 class ForwardedChunk:
     """A chunk and what the engine gave for it."""
 
-    chunk: Chunk
+    chunk: EncodedChunk
     outputs_SC: npt.NDArray[np.float32]
     """The engine's outputs, a row for each sequence."""
     row_S: npt.NDArray[np.int64]
@@ -65,7 +65,7 @@ class Finisher(Protocol):
         """Gives the outputs."""
         ...
 
-    def forward(self, chunk: Chunk) -> ForwardedChunk:
+    def forward(self, chunk: EncodedChunk) -> ForwardedChunk:
         """The outputs of a chunk's sequences; raises Stopped where it is told to stop."""
         ...
 
@@ -111,7 +111,7 @@ class Forwarder:
             should_stop=self._should_stop,
         )
 
-    def forward(self, chunk: Chunk, run: RunSequences | None = None) -> ForwardedChunk:
+    def forward(self, chunk: EncodedChunk, run: RunSequences | None = None) -> ForwardedChunk:
         """The outputs of a chunk's sequences, of `run` where it is given, which may ask `self.run`."""
         expanded = self.views.expand(chunk.tokens.rows)
         outputs_SC, stats = (run or self.run)(expanded.sequences)
@@ -134,7 +134,7 @@ def with_not_finite(errors: dict[int, str], is_finite_N: npt.NDArray[np.bool_]) 
 
 
 def row_columns(
-    chunk: Chunk, errors: Mapping[int, str]
+    chunk: EncodedChunk, errors: Mapping[int, str]
 ) -> tuple[dict[str, pa.Array], npt.NDArray[np.bool_] | None]:
     """The columns that every run of an engine has, and which rows are bad; None where none is."""
     is_bad_N, error_column = None, pa.nulls(chunk.num_rows, pa.string())

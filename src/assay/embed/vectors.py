@@ -18,7 +18,7 @@ from assay.embed.forward import (
 from assay.embed.kind import VectorType
 from assay.embed.plan import EMBEDDING
 from assay.engine.engine import Engine
-from assay.tokenize.chunks import Chunk
+from assay.tokenize.chunks import EncodedChunk
 
 _LEAST_LENGTH = 1e-12
 """A shorter vector stays as it is: it has no direction."""
@@ -50,7 +50,7 @@ class Vectors:
         """Gives the vectors."""
         return self.forwarder.engine
 
-    def forward(self, chunk: Chunk) -> ForwardedChunk:
+    def forward(self, chunk: EncodedChunk) -> ForwardedChunk:
         """The vectors of a chunk's sequences; raises Stopped where it is told to stop."""
         return self.forwarder.forward(chunk, self._run)
 

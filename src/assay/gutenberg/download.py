@@ -22,7 +22,7 @@ Kind = Literal["ok", "missing", "not_text", "too_large", "out_of_scope", "failed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class Fetched:
     """What a server gave for one address."""
 
     kind: Kind
@@ -109,7 +109,7 @@ class Downloader:
         self._one_queue = one_queue
         self._hosts: dict[str, _Host] = {}
 
-    async def get(self, url: str, *, html: bool = False) -> Answer:
+    async def get(self, url: str, *, html: bool = False) -> Fetched:
         """The body at an address, or why there is none; pages of HTML are taken where `html` says so.
 
         Raises WorkError where the host cannot be reached or does not want the program: no book of it would come.
@@ -133,9 +133,9 @@ class Downloader:
                         "run the same command later, or use another mirror"
                     )
                     raise WorkError(msg) from failed
-                return Answer(kind="failed", url=url, detail=f"{failed}, after {tries} tries")
+                return Fetched(kind="failed", url=url, detail=f"{failed}, after {tries} tries")
 
-    async def _follow(self, url: str, *, html: bool) -> Answer:
+    async def _follow(self, url: str, *, html: bool) -> Fetched:
         at = url
         for _ in range(rules.MOST_REDIRECTS + 1):
             answer, target = await self._ask(at, html=html)
@@ -143,11 +143,11 @@ class Downloader:
                 return answer
             following = urljoin(at, target)
             if not rules.is_in_scope(url, following):
-                return Answer(kind="out_of_scope", url=at, detail=f"a redirect to {following}, another site")
+                return Fetched(kind="out_of_scope", url=at, detail=f"a redirect to {following}, another site")
             at = following
-        return Answer(kind="failed", url=url, detail=f"more than {rules.MOST_REDIRECTS} redirects")
+        return Fetched(kind="failed", url=url, detail=f"more than {rules.MOST_REDIRECTS} redirects")
 
-    async def _ask(self, url: str, *, html: bool) -> tuple[Answer, str | None]:
+    async def _ask(self, url: str, *, html: bool) -> tuple[Fetched, str | None]:
         """One request; the answer, or where it leads."""
         import httpx
 
@@ -162,14 +162,14 @@ class Downloader:
                 self._heed(host, reply)
                 target = reply.headers.get("location")
                 if reply.status_code in rules.REDIRECTS and target:
-                    return Answer(kind="failed", url=url), target
+                    return Fetched(kind="failed", url=url), target
                 return await self._read(url, reply, html=html), None
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise _Failed(_said(error), unreachable=True) from error
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise _Failed(_said(error)) from error
         except httpx.InvalidURL as error:
-            return Answer(kind="out_of_scope", url=url, detail=f"an invalid address ({error})"), None
+            return Fetched(kind="out_of_scope", url=url, detail=f"an invalid address ({error})"), None
         except TimeoutError as error:
             raise _Failed(f"not complete after {self._bounds.timeout_seconds:g} seconds") from error
 
@@ -191,14 +191,14 @@ class Downloader:
         asked = "" if wait is None else f", with a request to wait {wait:,.0f} seconds"
         raise _Failed(f"status {status}{asked}", wait_seconds=wait)
 
-    async def _read(self, url: str, reply: "httpx.Response", *, html: bool) -> Answer:
+    async def _read(self, url: str, reply: "httpx.Response", *, html: bool) -> Fetched:
         if reply.status_code != 200:
-            return Answer(kind="missing", url=url, detail=f"status {reply.status_code}")
+            return Fetched(kind="missing", url=url, detail=f"status {reply.status_code}")
         kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind in rules.HTML and not html:
-            return Answer(kind="not_text", url=url, detail=f"a page of {kind}")
+            return Fetched(kind="not_text", url=url, detail=f"a page of {kind}")
         most = self._bounds.max_bytes
-        too_large = Answer(kind="too_large", url=url, detail=f"more than {most:,} bytes")
+        too_large = Fetched(kind="too_large", url=url, detail=f"more than {most:,} bytes")
         stated = reply.headers.get("content-length", "")
         if stated.isdecimal() and int(stated) > most:
             return too_large
@@ -207,7 +207,7 @@ class Downloader:
             body += piece
             if len(body) > most:
                 return too_large
-        return Answer(kind="ok", url=url, body=bytes(body))
+        return Fetched(kind="ok", url=url, body=bytes(body))
 
 
 def open_client(contact: str | None, timeout_seconds: float) -> "httpx.AsyncClient":

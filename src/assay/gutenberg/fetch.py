@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from assay.extras import need_packages
 from assay.gutenberg import rules
-from assay.gutenberg.download import Answer, Bounds, Clock, Downloader, open_client
+from assay.gutenberg.download import Bounds, Clock, Downloader, Fetched, open_client
 from assay.gutenberg.ingest import Arrival, Gathered, Ingest
 from assay.gutenberg.markers import is_cut_short
 from assay.gutenberg.names import book_key
 from assay.gutenberg.settings import FetchSettings, Patience, ShelfSettings
-from assay.gutenberg.shelf import Shelf
+from assay.gutenberg.shelf import TextShelf
 
 MOST_FAILURES_IN_A_ROW = 5
 AHEAD = 4
@@ -55,7 +55,7 @@ def wishes(settings: FetchSettings) -> list[Wish]:
 def open_ingest(settings: ShelfSettings) -> Ingest:
     """The folder of the settings, ready for filing."""
     return Ingest(
-        Shelf(settings.out),
+        TextShelf(settings.out),
         languages=settings.languages,
         catalogue=settings.catalogue,
         keep_raw=settings.keep_raw,
@@ -98,7 +98,7 @@ async def _file_in_order(
     asked: Sequence[Wish], ahead: int, downloader: Downloader, ingest: Ingest, gathered: Gathered, say: Say
 ) -> None:
     """Ask for some books ahead, and file them in order, so that names never depend on who answers first."""
-    tasks: list[asyncio.Task[Answer]] = []
+    tasks: list[asyncio.Task[Fetched]] = []
     failures = 0
     try:
         for at, wish in enumerate(asked):
@@ -119,19 +119,19 @@ async def _file_in_order(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def obtain(wish: Wish, downloader: Downloader, shelf: Shelf) -> Answer:
+async def obtain(wish: Wish, downloader: Downloader, shelf: TextShelf) -> Fetched:
     """The body of a book from the first address that gives one, or what the addresses gave instead.
 
     A body that an earlier command left is taken from the folder; a new one is kept there until it is filed.
     """
     kept = shelf.incoming(wish.key)
     if kept is not None:
-        return Answer(kind="ok", url=kept[0], body=kept[1])
-    others: list[Answer] = []
+        return Fetched(kind="ok", url=kept[0], body=kept[1])
+    others: list[Fetched] = []
     for url in wish.urls:
         answer = await downloader.get(url)
         if answer.kind == "ok" and is_cut_short(answer.body):
-            answer = Answer(kind="failed", url=url, detail="cut short: its closing line is missing")
+            answer = Fetched(kind="failed", url=url, detail="cut short: its closing line is missing")
         if answer.kind == "ok":
             shelf.keep_incoming(wish.key, answer.url, answer.body)
             return answer
@@ -141,7 +141,7 @@ async def obtain(wish: Wish, downloader: Downloader, shelf: Shelf) -> Answer:
     return min(others, key=lambda answer: order.index(answer.kind))
 
 
-def file_answer(wish: Wish, answer: Answer, source: str, ingest: Ingest, gathered: Gathered) -> str:
+def file_answer(wish: Wish, answer: Fetched, source: str, ingest: Ingest, gathered: Gathered) -> str:
     """File what came for a wish, or remember why nothing did; returns what is counted."""
     arrival = Arrival(source=source, url=answer.url, gutenberg_id=wish.gutenberg_id, content=answer.body)
     if answer.kind == "ok":

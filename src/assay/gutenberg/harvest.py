@@ -6,7 +6,7 @@ from dataclasses import replace
 from assay.errors import WorkError
 from assay.extras import need_packages
 from assay.gutenberg import rules
-from assay.gutenberg.download import Answer, Clock, Downloader, open_client
+from assay.gutenberg.download import Clock, Downloader, Fetched, open_client
 from assay.gutenberg.fetch import (
     MOST_FAILURES_IN_A_ROW,
     Say,
@@ -98,7 +98,7 @@ async def _walk(
         page_url = page.next_url
 
 
-def _unpacked(answer: Answer, settings: HarvestSettings) -> Answer:
+def _unpacked(answer: Fetched, settings: HarvestSettings) -> Fetched:
     """The text inside a ZIP file; other answers as they are."""
     if answer.kind != "ok" or not answer.body.startswith(b"PK\x03\x04"):
         return answer

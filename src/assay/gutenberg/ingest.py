@@ -12,7 +12,7 @@ from assay.books.catalogue import CatalogueEntry, read_catalogue
 from assay.books.cleaning import clean_book, decode_book
 from assay.books.index import INDEX_NAME, BookAuthor, BookRecord
 from assay.gutenberg.names import author_slug, book_key, title_slug
-from assay.gutenberg.shelf import Shelf, Skip, speaks
+from assay.gutenberg.shelf import Skip, TextShelf, speaks
 
 if TYPE_CHECKING:
     from assay.books.headers import Header
@@ -68,7 +68,13 @@ class Ingest:
     """Files arrivals on a shelf, by one set of wishes."""
 
     def __init__(
-        self, shelf: Shelf, *, languages: tuple[str, ...], catalogue: str | None, keep_raw: bool, again: bool
+        self,
+        shelf: TextShelf,
+        *,
+        languages: tuple[str, ...],
+        catalogue: str | None,
+        keep_raw: bool,
+        again: bool,
     ) -> None:
         self.shelf = shelf
         self._languages = languages

@@ -58,7 +58,7 @@ class Skip(BaseModel):
     languages: tuple[str, ...] = ()
 
 
-class Shelf:
+class TextShelf:
     """One such folder, open for filing. One thread; other processes may have it open too."""
 
     def __init__(self, out: str | os.PathLike[str]) -> None:

@@ -1,6 +1,6 @@
 """The mine run as a kind: what makes its negatives, and what its workers need."""
 
-from assay.mine.settings import Index, Keys, OutputFormat, Sampling
+from assay.mine.settings import Index, KeyKind, OutputFormat, Sampling
 from assay.runs.kinds import RunKind, RunRecord
 
 
@@ -22,7 +22,7 @@ class MineIdentity(RunRecord):
     """Run ids."""
     anchor_column: str
     positive_column: str
-    keys: Keys
+    keys: KeyKind
     exclude_same: str | None
     num_negatives: int
     range_min: int

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.mine.pairs import Pairs
+from assay.mine.pairs import PairRows
 from assay.mine.search import Searcher
-from assay.mine.select import GUARD, KEPT, Rules, judge, main_reason, order_of
-from assay.mine.store import Floats, Ints, Store
+from assay.mine.select import GUARD, KEPT, SelectionRules, judge, main_reason, order_of
+from assay.mine.store import Floats, Ints, VectorStore
 
 Guarding = Callable[[list[str], list[str]], Floats]
 """Anchors and candidates to probabilities of being positive; NaN for none."""
@@ -41,11 +41,11 @@ class Miner:
     def __init__(
         self,
         *,
-        anchors: Store,
-        corpus: Store,
-        pairs: Pairs,
+        anchors: VectorStore,
+        corpus: VectorStore,
+        pairs: PairRows,
         searcher: Searcher,
-        rules: Rules,
+        rules: SelectionRules,
         max_positives: int,
         guard: Guarding | None = None,
         guard_max: float = 1.0,

@@ -11,21 +11,23 @@ from assay.data.reading import RowReader, read_rows
 from assay.data.rows import NULL, SourceRows
 from assay.data.sources import Columns, Source
 from assay.errors import SourceError
-from assay.mine.settings import Keys
-from assay.mine.store import Hashes, Ints, Places, Store
+from assay.mine.settings import KeyKind
+from assay.mine.store import Hashes, Ints, KeyPlaces, VectorStore
 
 REPEATED = "repeated_pair"
 """Code of a row whose pair an earlier row has too."""
 
 
-def pair_columns(keys: Keys, anchor_column: str, positive_column: str, id_column: str | None) -> Columns:
+def pair_columns(keys: KeyKind, anchor_column: str, positive_column: str, id_column: str | None) -> Columns:
     """The columns to read: texts as texts, ids in their own types."""
     if keys == "text":
         return Columns(text=anchor_column, text_pair=positive_column, id=id_column)
     return Columns(text=None, label=anchor_column, group=positive_column, id=id_column)
 
 
-def pair_keys(rows: SourceRows, keys: Keys, kinds: tuple[pa.DataType, pa.DataType]) -> tuple[Hashes, Hashes]:
+def pair_keys(
+    rows: SourceRows, keys: KeyKind, kinds: tuple[pa.DataType, pa.DataType]
+) -> tuple[Hashes, Hashes]:
     """The hashes of the anchors and of the positives; `kinds` are the types of the stores' ids."""
     if keys == "text":
         assert rows.texts is not None
@@ -42,7 +44,7 @@ def pair_keys(rows: SourceRows, keys: Keys, kinds: tuple[pa.DataType, pa.DataTyp
         ) from error
 
 
-def row_errors(rows: SourceRows, keys: Keys) -> dict[int, str]:
+def row_errors(rows: SourceRows, keys: KeyKind) -> dict[int, str]:
     """Error codes of rows that hold no pair, by place in the batch."""
     if keys == "text":
         return rows.errors
@@ -52,7 +54,7 @@ def row_errors(rows: SourceRows, keys: Keys) -> dict[int, str]:
     return rows.errors | {int(row): NULL for row in np.flatnonzero(missing)}
 
 
-def most_positives(sources: Sequence[Source], columns: Columns, keys: Keys) -> int:
+def most_positives(sources: Sequence[Source], columns: Columns, keys: KeyKind) -> int:
     """The most rows that one anchor has; 1 where there are none."""
     found = []
     for rows in _all_rows(sources, columns):
@@ -69,7 +71,7 @@ def _all_rows(sources: Sequence[Source], columns: Columns) -> Iterator[SourceRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pairs:
+class PairRows:
     """All rows of the run's sources, numbered through."""
 
     first_rows: Ints
@@ -99,12 +101,12 @@ class Pairs:
 
 
 def read_pairs(
-    sources: Sequence[Source], columns: Columns, keys: Keys, anchors: Store, corpus: Store
-) -> Pairs:
+    sources: Sequence[Source], columns: Columns, keys: KeyKind, anchors: VectorStore, corpus: VectorStore
+) -> PairRows:
     """Read all rows and find their anchors and positives."""
     kinds = (anchors.ids.type, corpus.ids.type)
-    of_anchors: Places = anchors.by_text if keys == "text" else anchors.by_id
-    of_positives: Places = corpus.by_text if keys == "text" else corpus.by_id
+    of_anchors: KeyPlaces = anchors.by_text if keys == "text" else anchors.by_id
+    of_positives: KeyPlaces = corpus.by_text if keys == "text" else corpus.by_id
     anchor_parts, positive_parts, bad = [], [], []
     first_rows = [0]
     row = 0
@@ -134,7 +136,7 @@ def read_pairs(
     by_anchor, starts = np.unique(anchor_N[distinct], return_index=True)
     is_first_N = np.zeros(row, dtype=bool)
     is_first_N[usable[np.unique(anchor_N[usable], return_index=True)[1]]] = True
-    return Pairs(
+    return PairRows(
         first_rows=np.array(first_rows, dtype=np.int64),
         anchor_N=anchor_N,
         positive_N=positive_N,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from assay.errors import UsageError
 from assay.extras import need_packages
 from assay.mine.settings import Index
-from assay.mine.store import Floats, Ints, Store, VectorFile
+from assay.mine.store import Floats, Ints, VectorFile, VectorStore
 
 SPARE = 16
 """How many more neighbours the first look keeps."""
@@ -42,7 +42,7 @@ class Neighbours:
     """Cosine similarities; minus infinity where there are no more."""
 
 
-class Corpus(Protocol):
+class SearchedVectors(Protocol):
     """Vectors that blocks and single rows are taken of, on the device that computes."""
 
     num_rows: int
@@ -96,7 +96,7 @@ class StreamedCorpus:
         return torch.from_numpy(self._file.take(rows)).to(self._device)
 
 
-def place_corpus(file: VectorFile, device: torch.device) -> Corpus:
+def place_corpus(file: VectorFile, device: torch.device) -> SearchedVectors:
     """In the device's memory where it fits, else in its file."""
     size_bytes = file.num_rows * file.dimension * 4
     if device.type == "cuda":
@@ -130,7 +130,7 @@ class ExactLook:
     """Products with every vector, block by block."""
 
     def __init__(
-        self, corpus: Corpus, groups: torch.Tensor | None, *, block_rows: int, dimension: int
+        self, corpus: SearchedVectors, groups: torch.Tensor | None, *, block_rows: int, dimension: int
     ) -> None:
         """Look through `corpus`; `groups` are its groups, on the same device."""
         self._corpus, self._groups, self._block_rows = corpus, groups, block_rows
@@ -229,7 +229,7 @@ class Searcher:
     """The nearest rows of anchors, from a first look made exact."""
 
     def __init__(
-        self, corpus: Corpus, look: FirstLook, device: torch.device, *, anchors_at_once: int
+        self, corpus: SearchedVectors, look: FirstLook, device: torch.device, *, anchors_at_once: int
     ) -> None:
         """Search `corpus` by `look`."""
         self._corpus, self._look, self._device = corpus, look, device
@@ -361,7 +361,7 @@ def use_threads(num_threads: int) -> None:
 
 
 def open_searcher(
-    corpus: Store, device: torch.device, *, index: Index, block_rows: int | None, num_threads: int
+    corpus: VectorStore, device: torch.device, *, index: Index, block_rows: int | None, num_threads: int
 ) -> Searcher:
     """The search of a store on a device."""
     groups = None if corpus.groups is None else torch.from_numpy(corpus.groups).to(device)

@@ -36,7 +36,7 @@ TOO_FEW = "corpus"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rules:
+class SelectionRules:
     """The rules of one run, as `NegativeRules` describes them."""
 
     num_negatives: int
@@ -74,7 +74,7 @@ def judge(
     scores_BK: Floats,
     is_positive_BK: NDArray[np.bool_],
     least_positive_B: Floats,
-    rules: Rules,
+    rules: SelectionRules,
 ) -> Codes:
     """What becomes of each neighbour: KEPT for candidates, else why not; a row below 0 is ABSENT.
 
@@ -113,7 +113,7 @@ def _percentile(scores_BK: Floats, is_kept_BK: NDArray[np.bool_], percentile: fl
     return found_B
 
 
-def order_of(codes_K: Codes, rules: Rules, anchor_key: int) -> Ints:
+def order_of(codes_K: Codes, rules: SelectionRules, anchor_key: int) -> Ints:
     """Places of the candidates of one anchor in the order in which they are taken.
 
     The random draw depends on the seed and the anchor's key alone, so neither on units nor on blocks.

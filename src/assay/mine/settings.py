@@ -9,7 +9,7 @@ from assay.errors import UsageError
 from assay.runs.settings import RunSettings
 from assay.settings import AUTO_OR_COUNT, COUNT, Settings, positional, within
 
-Keys = Literal["text", "id"]
+KeyKind = Literal["text", "id"]
 Sampling = Literal["top", "random"]
 OutputFormat = Literal["triplets", "pairs"]
 Index = Literal["exact", "faiss"]
@@ -68,7 +68,7 @@ class MineSettings(NegativeRules, GuardSettings, RunSettings, SourceFormat, CpuT
     """Column of the anchors."""
     positive_column: str = "positive"
     """Column of the positives; rows with the same anchor give it several."""
-    keys: Keys = "text"
+    keys: KeyKind = "text"
     """Whether these columns hold texts or ids of the embed runs."""
     exclude_same: str | None = None
     """Column (author, book) of the embedded sources; a candidate with the anchor's value is not a negative."""

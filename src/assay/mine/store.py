@@ -38,7 +38,7 @@ CODES = {NO_VECTOR: "no_vector", ZERO_VECTOR: "zero_vector", NOT_FINITE: "not_fi
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Places:
+class KeyPlaces:
     """Hashes of keys and the place of each in a store."""
 
     keys: Hashes
@@ -150,7 +150,7 @@ class TextFile:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Store:
+class VectorStore:
     """The distinct texts of some embed runs that have a vector, numbered as they come."""
 
     vectors: VectorFile
@@ -161,8 +161,8 @@ class Store:
     """Hash of each text."""
     groups: Ints | None
     """Hash of each text's group, 0 for none; None where no group column was asked for."""
-    by_text: Places
-    by_id: Places
+    by_text: KeyPlaces
+    by_id: KeyPlaces
     num_read: int
     """Rows of the runs."""
 
@@ -178,7 +178,7 @@ def build_store(
     group: str | None = None,
     folder: str | None = None,
     on_batch: Callable[[], None] = lambda: None,
-) -> Store:
+) -> VectorStore:
     """Read the runs and their sources, twice: for the keys, then for all else. `on_batch` is called often.
 
     Raises RefusedError where a source changed since it was embedded, SourceError where it lacks the group column.
@@ -220,13 +220,13 @@ def build_store(
         on_batch()
     if texts is not None:
         texts.seal()
-    by_text = Places(keys=unique_keys, places=place_of_lead[first_N])
+    by_text = KeyPlaces(keys=unique_keys, places=place_of_lead[first_N])
     unique_ids, first_ids = np.unique(id_keys, return_index=True)
-    by_id = Places(keys=unique_ids, places=by_text.find(text_keys[first_ids]))
+    by_id = KeyPlaces(keys=unique_ids, places=by_text.find(text_keys[first_ids]))
     keys_of_places = np.zeros(vectors.num_rows, dtype=np.uint64)
     is_there = by_text.places >= 0
     keys_of_places[by_text.places[is_there]] = by_text.keys[is_there]
-    return Store(
+    return VectorStore(
         vectors=vectors,
         texts=texts,
         ids=pa.concat_arrays(ids) if ids else pa.array([], kind),

@@ -17,7 +17,7 @@ from assay.data.sources import SOURCE_ROW, Columns
 from assay.mine.kind import MINE
 from assay.mine.miner import Miner, Negatives
 from assay.mine.pairs import REPEATED, pair_columns, row_errors
-from assay.mine.store import CODES, Ints, Store
+from assay.mine.store import CODES, Ints, VectorStore
 from assay.runs.manifest import Manifest
 from assay.runs.pipeline import strict_error
 from assay.runs.plan import Unit
@@ -275,11 +275,11 @@ def _floats(values_R: NDArray[np.float32]) -> pa.Array:
     return pa.array(values_R, mask=np.isnan(values_R))
 
 
-def _ids(store: Store, places_R: Ints) -> pa.Array:
+def _ids(store: VectorStore, places_R: Ints) -> pa.Array:
     return store.ids.take(pa.array(places_R, mask=places_R < 0))
 
 
-def _texts(store: Store, places_R: Ints) -> pa.Array:
+def _texts(store: VectorStore, places_R: Ints) -> pa.Array:
     assert store.texts is not None, "the plan refuses runs without texts"
     is_there = places_R >= 0
     texts = np.full(len(places_R), None, dtype=object)

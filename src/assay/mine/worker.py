@@ -8,8 +8,8 @@ from assay.errors import RefusedError
 from assay.mine.kind import MINE, MineIdentity
 from assay.mine.miner import Guarding, Miner
 from assay.mine.pairs import read_pairs
-from assay.mine.select import Rules
-from assay.mine.store import Store, build_store
+from assay.mine.select import SelectionRules
+from assay.mine.store import VectorStore, build_store
 from assay.mine.vectors import open_vectors
 from assay.mine.work import MineWork, columns_of
 from assay.runs.pipeline import StopRequestedError
@@ -70,7 +70,7 @@ def load_miner(
         if should_stop():
             raise StopRequestedError
 
-    def store_of(runs: Sequence[Run]) -> Store:
+    def store_of(runs: Sequence[Run]) -> VectorStore:
         return build_store(runs, group=identity.exclude_same, folder=settings.scratch, on_batch=check)
 
     corpus = store_of(corpus_runs)
@@ -94,9 +94,9 @@ def load_miner(
     )
 
 
-def rules_of(identity: MineIdentity) -> Rules:
+def rules_of(identity: MineIdentity) -> SelectionRules:
     """The rules of a run."""
-    return Rules(
+    return SelectionRules(
         num_negatives=identity.num_negatives,
         range_min=identity.range_min,
         range_max=identity.range_max,

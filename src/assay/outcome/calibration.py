@@ -7,7 +7,7 @@ from assay.tasks import Method
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Steps:
+class Curve:
     """A rising curve through points, straight between them and flat beyond: one map of an isotonic fit."""
 
     x: tuple[float, ...]
@@ -37,7 +37,7 @@ class Calibration:
     """Factors of the logits."""
     bias: tuple[float, ...] = ()
     """What is added to the scaled logits."""
-    steps: tuple[Steps, ...] = ()
+    steps: tuple[Curve, ...] = ()
     """Curves from uncalibrated to calibrated probability."""
     half_width: float | None = None
     """Half of the width of a regression's intervals, in the unit of its targets; 0 or more."""

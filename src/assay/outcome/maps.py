@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from assay.metrics import FloatArray, sigmoid, softmax
-from assay.outcome.calibration import Calibration, Steps
+from assay.outcome.calibration import Calibration, Curve
 from assay.tasks import TWO_LABELS, Task
 
 
@@ -86,10 +86,10 @@ def _single_label(logits_NC: FloatArray, calibration: Calibration) -> FloatArray
     return softmax(logits_NC / calibration.temperature)
 
 
-def _climb_each(probabilities_NC: FloatArray, steps_C: tuple[Steps, ...]) -> FloatArray:
+def _climb_each(probabilities_NC: FloatArray, steps_C: tuple[Curve, ...]) -> FloatArray:
     return np.stack([_climb(probabilities_NC[:, c], steps) for c, steps in enumerate(steps_C)], axis=1)
 
 
-def _climb(values_N: FloatArray, steps: Steps) -> FloatArray:
+def _climb(values_N: FloatArray, steps: Curve) -> FloatArray:
     climbed: FloatArray = np.interp(values_N, steps.x, steps.y)
     return climbed

@@ -17,7 +17,7 @@ from assay.bundle.bundle import Bundle
 from assay.embed.forward import FinishedChunk, ForwardedChunk, Forwarder, row_columns, with_not_finite
 from assay.engine.engine import Engine
 from assay.score.schema import score_arrays
-from assay.tokenize.chunks import Chunk
+from assay.tokenize.chunks import EncodedChunk
 from assay.tokenize.encode import Encoder
 
 
@@ -55,11 +55,11 @@ class Scorer:
         """Made the token ids."""
         return self.forwarder.encoder
 
-    def score(self, chunk: Chunk) -> FinishedChunk:
+    def score(self, chunk: EncodedChunk) -> FinishedChunk:
         """The scores of a chunk's rows, in order."""
         return self.finish(self.forward(chunk))
 
-    def forward(self, chunk: Chunk) -> ForwardedChunk:
+    def forward(self, chunk: EncodedChunk) -> ForwardedChunk:
         """The logits of a chunk's sequences; raises Stopped where `should_stop` says so."""
         return self.forwarder.forward(chunk)
 

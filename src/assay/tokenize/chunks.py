@@ -32,7 +32,7 @@ NO_IDS = "no_ids"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Chunk:
+class EncodedChunk:
     """Consecutive rows of a unit, ready for the engine."""
 
     start: int
@@ -73,12 +73,12 @@ def chunks(
     *,
     max_tokens: int | None,
     chunk_rows: ChunkRows | None = None,
-) -> Iterator[Chunk]:
+) -> Iterator[EncodedChunk]:
     """The rows of `batches` as chunks of up to `chunk_rows` (65,536) rows or 32M tokens, in order.
 
     Rows of stored ids that have more than `max_tokens` get an error code, see `max_row_tokens`.
     """
-    held: list[Chunk] = []
+    held: list[EncodedChunk] = []
     num_rows = num_tokens = 0
     for chunk in ahead(partial(to_chunk, encoder=encoder, max_tokens=max_tokens), batches):
         held.append(chunk)
@@ -100,7 +100,7 @@ def read_unit(manifest: Manifest, reader: RowReader, unit: Unit) -> Iterator[Sou
     return reader.read(manifest.source(unit.source), unit.start, unit.stop, batch_rows=batch_rows)
 
 
-def to_chunk(rows: SourceRows, encoder: Encoder, *, max_tokens: int | None) -> Chunk:
+def to_chunk(rows: SourceRows, encoder: Encoder, *, max_tokens: int | None) -> EncodedChunk:
     """One batch of rows with its token ids, tokenized here or taken as stored."""
     ids = rows.ids
     if ids is None:
@@ -118,7 +118,7 @@ def to_chunk(rows: SourceRows, encoder: Encoder, *, max_tokens: int | None) -> C
         if max_tokens is not None:
             tokens = tokens.without_rows(np.flatnonzero(tokens.num_tokens > max_tokens), TOO_LONG)
         errors = {**tokens.errors, **errors}
-    return Chunk(start=rows.start, ids=ids, tokens=tokens, errors=errors)
+    return EncodedChunk(start=rows.start, ids=ids, tokens=tokens, errors=errors)
 
 
 def stored_tokens(
@@ -164,7 +164,7 @@ def _within(flat: pa.Array, encoder: Encoder) -> TokenIds:
     return np.where(is_out, np.int64(encoder.vocab_size), wide).astype(np.int32)
 
 
-def join(held: Sequence[Chunk]) -> Chunk:
+def join(held: Sequence[EncodedChunk]) -> EncodedChunk:
     """Consecutive chunks as one; a single one as it is."""
     if len(held) == 1:
         return held[0]
@@ -182,7 +182,7 @@ def join(held: Sequence[Chunk]) -> Chunk:
         truncated=np.concatenate([chunk.tokens.truncated for chunk in held]),
         errors={},
     )
-    return Chunk(
+    return EncodedChunk(
         start=held[0].start,
         ids=pa.concat_arrays([chunk.ids for chunk in held]),
         tokens=tokens,
@@ -194,6 +194,6 @@ def join(held: Sequence[Chunk]) -> Chunk:
     )
 
 
-def _second_starts(chunk: Chunk) -> npt.NDArray[np.int32]:
+def _second_starts(chunk: EncodedChunk) -> npt.NDArray[np.int32]:
     starts = chunk.tokens.second_starts
     return np.zeros(chunk.num_rows, dtype=np.int32) if starts is None else starts

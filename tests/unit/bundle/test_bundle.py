@@ -16,7 +16,7 @@ from assay.bundle.load import load_bundle
 from assay.bundle.publish import publish_folder
 from assay.errors import BundleError, StorageError, UsageError
 from assay.model.tokenizer_files import read_tokenizer, tokenizer_fingerprint
-from assay.outcome.calibration import Calibration, Steps
+from assay.outcome.calibration import Calibration, Curve
 
 CONFIG = {
     "architectures": ["BertForSequenceClassification"],
@@ -410,7 +410,7 @@ def test_a_calibration_that_cannot_be_applied_is_refused(tmp_path, content, matc
     [
         Calibration(method="vector", scale=(0.1 + 0.2, 2.0), bias=(1e-17, -3.0), opt_metric="nll"),
         Calibration(method="logistic", scale=(1.5,), bias=(0.25,), threshold=0.1 + 0.2),
-        Calibration(method="isotonic", steps=(Steps(x=(0.0, 1 / 3), y=(0.1, 2 / 3)),)),
+        Calibration(method="isotonic", steps=(Curve(x=(0.0, 1 / 3), y=(0.1, 2 / 3)),)),
         Calibration(temperature=2.0, provenance={"text_hashes": {"calibration": "AAAA"}}),
     ],
 )
@@ -483,7 +483,7 @@ def test_the_calibration_of_a_bundle_is_not_that_of_the_checkpoints_in_it(tmp_pa
         ),
         (
             {"method": "isotonic", "x_thresholds": [-0.2, 0.9], "y_values": [0.0, 1.0]},
-            {"method": "isotonic", "steps": (Steps(x=(-0.2, 0.9), y=(0.0, 1.0)),)},
+            {"method": "isotonic", "steps": (Curve(x=(-0.2, 0.9), y=(0.0, 1.0)),)},
         ),
     ],
 )

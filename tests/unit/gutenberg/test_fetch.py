@@ -11,7 +11,7 @@ from assay.cli.main import main
 from assay.errors import SourceError, UsageError, WorkError
 from assay.gutenberg.fetch import fetch
 from assay.gutenberg.settings import FetchSettings
-from assay.gutenberg.shelf import Shelf
+from assay.gutenberg.shelf import TextShelf
 
 
 def path(number, suffix=".txt"):
@@ -294,7 +294,7 @@ def test_a_single_address_is_fetched_once(tmp_path, clock):
 
 def test_a_body_that_came_before_a_kill_is_not_asked_for_again(tmp_path, clock):
     """It lies in incoming/ until its book is filed."""
-    Shelf(tmp_path).keep_incoming("pg7", "http://127.0.0.1/7.txt", book(7))
+    TextShelf(tmp_path).keep_incoming("pg7", "http://127.0.0.1/7.txt", book(7))
     gathered, server = run({}, tmp_path, clock)
     assert dict(gathered.counts) == {"new": 1}
     assert server.asked == []

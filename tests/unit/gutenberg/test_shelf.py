@@ -12,7 +12,7 @@ from support.faulty_http import FaultyServer, reply
 
 from assay.books.index import BookRecord, read_index
 from assay.cli.main import main
-from assay.gutenberg.shelf import Shelf, Skip, speaks
+from assay.gutenberg.shelf import Skip, TextShelf, speaks
 
 
 def record(number, title="rain"):
@@ -35,7 +35,7 @@ def file(shelf, number, text, title="rain"):
 
 def test_two_commands_on_one_folder_lose_nothing(tmp_path):
     """Each merges what the other filed; names taken in between are not given twice."""
-    one, two = Shelf(tmp_path), Shelf(tmp_path)
+    one, two = TextShelf(tmp_path), TextShelf(tmp_path)
     assert file(one, 1, "first") == "new"
     assert file(two, 2, "second") == "new"
     one.merge()
@@ -63,7 +63,7 @@ def test_a_kill_at_any_step_is_made_good(tmp_path, monkeypatch, method, step):
         shelf.skip(Skip(key="pg3", reason="missing"))
         shelf.merge()
 
-    shelf = Shelf(tmp_path)
+    shelf = TextShelf(tmp_path)
     real = getattr(type(shelf._store), method)
     left = [step]
 
@@ -77,7 +77,7 @@ def test_a_kill_at_any_step_is_made_good(tmp_path, monkeypatch, method, step):
         patched.setattr(type(shelf._store), method, dies)
         with contextlib.suppress(Killed):
             do_all(shelf)
-    do_all(Shelf(tmp_path))
+    do_all(TextShelf(tmp_path))
     found = [(each.gutenberg_id, each.processed_path) for each in read_index(tmp_path / "index.jsonl")]
     assert found == [(1, "texts/ann/rain.txt"), (2, "texts/ann/rain__pg2.txt")]
     assert sorted(each.name for each in (tmp_path / "texts" / "ann").iterdir()) == [
@@ -86,12 +86,12 @@ def test_a_kill_at_any_step_is_made_good(tmp_path, monkeypatch, method, step):
     ]
     assert (tmp_path / "texts/ann/rain.txt").read_text(encoding="utf-8") == "first"
     assert (tmp_path / "texts/ann/rain__pg2.txt").read_text(encoding="utf-8") == "second"
-    assert set(Shelf(tmp_path).skips) == {"pg3"}
+    assert set(TextShelf(tmp_path).skips) == {"pg3"}
 
 
 def test_a_changed_text_stays_in_its_place(tmp_path):
     """The record tells the new text; the name is the old one."""
-    shelf = Shelf(tmp_path)
+    shelf = TextShelf(tmp_path)
     file(shelf, 1, "first", "rain")
     assert file(shelf, 1, "first", "rain") == "unchanged"
     assert file(shelf, 1, "corrected", "rain_and_snow") == "changed"
@@ -103,7 +103,7 @@ def test_a_changed_text_stays_in_its_place(tmp_path):
 
 def test_a_text_that_a_kill_left_behind_its_record_is_written(tmp_path):
     """The record was changed and the text was not: filing the book again puts it right."""
-    shelf = Shelf(tmp_path)
+    shelf = TextShelf(tmp_path)
     file(shelf, 1, "first")
     file(shelf, 1, "corrected")
     (tmp_path / "texts/ann/rain.txt").write_text("first", encoding="utf-8")

@@ -16,7 +16,7 @@ from assay.mine.select import (
     RANGE,
     RELATIVE_MARGIN,
     TOO_FEW,
-    Rules,
+    SelectionRules,
     choose_range_max,
     judge,
     main_reason,
@@ -47,20 +47,22 @@ LEAST = np.array([0.8], dtype=np.float32)
 )
 def test_what_becomes_of_each_neighbour(rules, expected):
     """Positives go first, then margins and scores; the range counts what is left."""
-    made = Rules(**{"num_negatives": 3, "range_min": 0, "range_max": 10} | rules)
+    made = SelectionRules(**{"num_negatives": 3, "range_min": 0, "range_max": 10} | rules)
     assert judge(ROWS, SCORES, IS_POSITIVE, LEAST, made).tolist() == [expected]
 
 
 def test_a_negative_as_similar_as_the_positive_stays_under_a_margin_of_zero():
     """The margin takes what is closer than the positive, not what is as close."""
-    rules = Rules(num_negatives=1, range_min=0, range_max=9, absolute_margin=0.0, relative_margin=0.0)
+    rules = SelectionRules(
+        num_negatives=1, range_min=0, range_max=9, absolute_margin=0.0, relative_margin=0.0
+    )
     codes = judge(np.array([[3]]), np.array([[0.8]], np.float32), np.array([[False]]), LEAST, rules)
     assert codes.tolist() == [[KEPT]]
 
 
 def test_the_margin_of_a_positive_below_zero():
     """A share of the magnitude is taken off, so that a negative margin does not turn round."""
-    rules = Rules(num_negatives=1, range_min=0, range_max=9, relative_margin=0.5)
+    rules = SelectionRules(num_negatives=1, range_min=0, range_max=9, relative_margin=0.5)
     scores = np.array([[-0.25, -0.5, -0.7]], dtype=np.float32)
     least = np.array([-0.4], dtype=np.float32)
     codes = judge(np.array([[0, 1, 2]]), scores, np.zeros((1, 3), bool), least, rules)
@@ -79,7 +81,7 @@ def test_the_reason_is_the_rule_that_dropped_most():
 def test_a_draw_depends_on_seed_and_anchor_alone():
     """The same for the same anchor, another for another; all candidates, none else."""
     codes = np.array([KEPT] * 20 + [MAX_SCORE], np.uint8)
-    rules = Rules(num_negatives=3, range_min=0, range_max=20, sampling_strategy="random", seed=5)
+    rules = SelectionRules(num_negatives=3, range_min=0, range_max=20, sampling_strategy="random", seed=5)
     first = order_of(codes, rules, 77).tolist()
     assert first == order_of(codes, rules, 77).tolist()
     assert first != order_of(codes, rules, 78).tolist()

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from assay.metrics import sigmoid, softmax
-from assay.outcome.calibration import Calibration, Steps
+from assay.outcome.calibration import Calibration, Curve
 from assay.outcome.maps import apply_calibration, log_odds, map_scores
 from assay.tasks import Task
 
 LOGITS_N2 = np.array([[0.0, 0.0], [1.0, -1.0], [-2.0, 3.0]])
 LOGITS_N3 = np.array([[0.0, 1.0, -1.0], [2.0, 0.5, 0.0]])
-CURVE = Steps(x=(0.2, 0.5, 0.9), y=(0.1, 0.3, 0.8))
+CURVE = Curve(x=(0.2, 0.5, 0.9), y=(0.1, 0.3, 0.8))
 
 
 def test_a_vector_scales_and_shifts_each_label():
@@ -35,7 +35,7 @@ def test_each_label_of_a_multi_label_head_has_its_own_map():
     logistic = Calibration(method="logistic", scale=(1.0, 2.0, 3.0), bias=(0.0, 0.5, 1.0))
     found = apply_calibration(LOGITS_N3, logistic, Task.MULTI_LABEL)
     np.testing.assert_allclose(found[:, 2], sigmoid(3.0 * LOGITS_N3[:, 2] + 1.0))
-    other = Steps(x=(0.0, 1.0), y=(0.0, 0.5))
+    other = Curve(x=(0.0, 1.0), y=(0.0, 0.5))
     isotonic = Calibration(method="isotonic", steps=(CURVE, other, other))
     found = apply_calibration(LOGITS_N3, isotonic, Task.MULTI_LABEL)
     np.testing.assert_allclose(found[:, 1], sigmoid(LOGITS_N3[:, 1]) / 2)
@@ -54,7 +54,7 @@ def test_isotonic_maps_of_many_labels_are_brought_to_sum_1():
     found = apply_calibration(LOGITS_N3, calibration, Task.SINGLE_LABEL)
     climbed = np.interp(softmax(LOGITS_N3), CURVE.x, CURVE.y)
     np.testing.assert_allclose(found, climbed / climbed.sum(axis=1, keepdims=True))
-    nothing = Calibration(method="isotonic", steps=(Steps(x=(0.0,), y=(0.0,)),) * 3)
+    nothing = Calibration(method="isotonic", steps=(Curve(x=(0.0,), y=(0.0,)),) * 3)
     np.testing.assert_allclose(apply_calibration(LOGITS_N3, nothing, Task.SINGLE_LABEL), 1 / 3)
 
 

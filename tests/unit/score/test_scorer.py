@@ -16,7 +16,7 @@ from assay.embed.forward import NOT_FINITE
 from assay.engine.fake import FakeEngine
 from assay.engine.sequences import Stopped
 from assay.errors import InputError
-from assay.outcome.calibration import Calibration, Steps
+from assay.outcome.calibration import Calibration, Curve
 from assay.outcome.maps import apply_calibration
 from assay.score.schema import score_fields
 from assay.score.scorer import Scorer
@@ -211,7 +211,7 @@ def test_a_regression_without_has_neither(regression):
     [
         Calibration(method="vector", scale=(0.5, 2.0), bias=(0.0, 1.0)),
         Calibration(method="logistic", scale=(3.0,), bias=(-0.5,), threshold=0.2),
-        Calibration(method="isotonic", steps=(Steps(x=(0.0, 0.5, 1.0), y=(0.1, 0.2, 0.9)),)),
+        Calibration(method="isotonic", steps=(Curve(x=(0.0, 0.5, 1.0), y=(0.1, 0.2, 0.9)),)),
     ],
 )
 def test_every_method_is_applied(folder, tmp_path, calibration):

@@ -15,7 +15,12 @@ from assay.books.sentences import Spans, split_sentences
 from assay.prepare.chunks.languages import language_of, language_of_book
 from assay.prepare.chunks.quality import FLAWS, Flaw, flaw_of, hash_of
 from assay.prepare.chunks.settings import ChunkRules
-from assay.prepare.chunks.windows import Windows, sample_order, windows_of_sentences, windows_of_tokens
+from assay.prepare.chunks.windows import (
+    SentenceWindows,
+    sample_order,
+    windows_of_sentences,
+    windows_of_tokens,
+)
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 """Tokens of each text, without special tokens."""
@@ -140,7 +145,7 @@ class _Chunker:
     def _failed(self, code: str) -> ChunkedBook:
         return ChunkedBook(error=code, language=self._language, counts=self._counts)
 
-    def _windows(self) -> Windows:
+    def _windows(self) -> SentenceWindows:
         rules = self._rules
         if rules.chunk_tokens is None:
             return windows_of_sentences(
@@ -162,7 +167,7 @@ class _Chunker:
             text = mask_names(text, self._language or "", self._names)
         return normalise_typography(text) if self._rules.typography == "normal" else text
 
-    def _good(self, windows: Windows) -> Iterator[tuple[int, str]]:
+    def _good(self, windows: SentenceWindows) -> Iterator[tuple[int, str]]:
         """The chunks that are kept: number and text, in the order in which the sample takes them."""
         order = sample_order(len(windows), seed=self._rules.seed, book_id=self._book_id)
         num_kept = 0
@@ -173,7 +178,7 @@ class _Chunker:
                 break
         self._counts["not_sampled"] = len(windows) - num_kept - sum(self._counts[flaw] for flaw in FLAWS)
 
-    def _without_flaws(self, order: Sequence[int], windows: Windows) -> Iterator[tuple[int, str]]:
+    def _without_flaws(self, order: Sequence[int], windows: SentenceWindows) -> Iterator[tuple[int, str]]:
         rules = self._rules
         for number in order:
             first, stop = windows[number].tolist()
@@ -197,7 +202,7 @@ class _Chunker:
                 yield number, text
 
     def _tokens_of(
-        self, windows: Windows, numbers: Sequence[int], texts: Sequence[str]
+        self, windows: SentenceWindows, numbers: Sequence[int], texts: Sequence[str]
     ) -> Sequence[int | None]:
         """Tokens of the kept chunks; those of its sentences together, where the tokenizer counts so."""
         if self._count_tokens is None:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-Windows = npt.NDArray[np.int64]
+SentenceWindows = npt.NDArray[np.int64]
 """First sentence of each window and one past its last: [W, 2], in the order of the book."""
 
 
-def windows_of_sentences(num_sentences: int, *, size: int, overlap: int) -> Windows:
+def windows_of_sentences(num_sentences: int, *, size: int, overlap: int) -> SentenceWindows:
     """All windows of `size` sentences, neighbours sharing `overlap`; none where the book is shorter than one.
 
     Ten sentences, size 4, overlap 1: [0, 4], [3, 7], [6, 10].
@@ -22,7 +22,7 @@ def windows_of_sentences(num_sentences: int, *, size: int, overlap: int) -> Wind
     return np.stack([first_W, first_W + size], axis=1)
 
 
-def windows_of_tokens(tokens_N: Sequence[int], *, budget: int, overlap: int) -> Windows:
+def windows_of_tokens(tokens_N: Sequence[int], *, budget: int, overlap: int) -> SentenceWindows:
     """Windows of as many whole sentences as `budget` tokens hold, neighbours sharing `overlap` sentences.
 
     A sentence over the budget is in no window. The end of the book is a window only where it fills half the

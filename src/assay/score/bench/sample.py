@@ -13,7 +13,7 @@ from assay.engine.sequences import Sequences
 from assay.errors import InputError
 from assay.runs.manifest import Manifest
 from assay.score.scorer import Scorer
-from assay.tokenize.chunks import Chunk, join, to_chunk
+from assay.tokenize.chunks import EncodedChunk, join, to_chunk
 from assay.tokenize.encode import Encoder
 
 SLICES = 8
@@ -47,7 +47,9 @@ def take_sample(manifest: Manifest, scorer: Scorer, encoder: Encoder, *, num_doc
     for source, start, stop in spread(sources, num_documents):
         batches += read_rows(source, manifest.source_columns(), start, stop)
     began = time.perf_counter()
-    held: list[Chunk] = [to_chunk(rows, encoder, max_tokens=scorer.forwarder.max_tokens) for rows in batches]
+    held: list[EncodedChunk] = [
+        to_chunk(rows, encoder, max_tokens=scorer.forwarder.max_tokens) for rows in batches
+    ]
     seconds = time.perf_counter() - began
     num_rows = sum(rows.num_rows for rows in batches)
     if not held or not any(len(chunk.tokens.flat_ids) for chunk in held):

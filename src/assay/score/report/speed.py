@@ -6,7 +6,7 @@ from assay import charts
 from assay.pages import Facts, Figure, Section, Table
 from assay.score.report.summary import HOUR_SECONDS, ReportSummary, spans_of
 from assay.score.report.tally import Tally
-from assay.score.report.timeline import throughput
+from assay.score.report.timeline import throughput_curve
 from assay.score.report.words import when
 from assay.telemetry import format_duration, format_number_of, format_rate
 
@@ -16,7 +16,7 @@ MILLION = 1e6
 def speed_section(tally: Tally, summary: ReportSummary) -> Section:
     """Documents a second over working time; without figures where no part says when it was made."""
     spans = spans_of(tally)
-    speed = throughput(spans)
+    speed = throughput_curve(spans)
     if speed is None:
         return Section(title="Throughput")
     scale, unit = _time_unit(speed.active_seconds)

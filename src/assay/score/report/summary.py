@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from assay.runs.status import Status
 from assay.score.report.tally import Tally
-from assay.score.report.timeline import Span, ThroughputCurve, throughput, worker_seconds
+from assay.score.report.timeline import PartSpan, ThroughputCurve, throughput_curve, worker_seconds
 from assay.score.report.words import number_of
 from assay.telemetry import format_count, format_rate
 
@@ -54,7 +54,7 @@ def summarize(
 ) -> ReportSummary:
     """The main figures of the parts that `tally` counted."""
     spans = spans_of(tally)
-    speed = throughput(spans)
+    speed = throughput_curve(spans)
     worker_hours = worker_seconds(spans) / HOUR_SECONDS
     device_seconds = _device_seconds(tally)
     return ReportSummary(
@@ -75,7 +75,7 @@ def summarize(
     )
 
 
-def spans_of(tally: Tally) -> list[Span]:
+def spans_of(tally: Tally) -> list[PartSpan]:
     """When each part that says so was made."""
     spans = []
     for unit, stats in tally.stats:
@@ -83,7 +83,7 @@ def spans_of(tally: Tally) -> list[Span]:
         worker = stats.get("worker")
         if started is not None and finished is not None and finished >= started:
             spans.append(
-                Span(
+                PartSpan(
                     started_at=started,
                     finished_at=finished,
                     num_rows=unit.num_rows,
@@ -93,7 +93,7 @@ def spans_of(tally: Tally) -> list[Span]:
     return spans
 
 
-def _rate(spans: Sequence[Span], speed: ThroughputCurve | None) -> float:
+def _rate(spans: Sequence[PartSpan], speed: ThroughputCurve | None) -> float:
     return sum(span.num_rows for span in spans) / speed.active_seconds if speed else 0.0
 
 

@@ -19,7 +19,7 @@ SHORTEST_SPAN_SECONDS = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Span:
+class PartSpan:
     """One part: `num_rows` rows made between two times (unix seconds)."""
 
     started_at: float
@@ -50,7 +50,7 @@ class ThroughputCurve:
     """Working time: the time in which at least one part was being made, and short pauses."""
 
 
-def throughput(spans: Sequence[Span]) -> ThroughputCurve | None:
+def throughput_curve(spans: Sequence[PartSpan]) -> ThroughputCurve | None:
     """Throughput in up to sixty bins, None without spans; a part's rows are spread evenly over its span."""
     if not spans:
         return None
@@ -87,7 +87,7 @@ def throughput(spans: Sequence[Span]) -> ThroughputCurve | None:
     )
 
 
-def worker_seconds(spans: Iterable[Span]) -> float:
+def worker_seconds(spans: Iterable[PartSpan]) -> float:
     """Seconds in which a worker had a part under way, summed over workers.
 
     Parts of one worker may overlap (it reads ahead); such time counts once. Without names of workers
