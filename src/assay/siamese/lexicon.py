@@ -210,7 +210,7 @@ def _sparse_products(rows: _SparseRows, first_M: Ints, second_M: Ints) -> npt.ND
         rows.weights[entry_E].astype(np.float64) * rows.weights[place_E],
         0.0,
     )
-    return np.bincount(pair_E, weights=product_E, minlength=len(first_M))
+    return np.bincount(pair_E, weights=product_E, minlength=len(first_M)).astype(np.float64)
 
 
 def _rarity(counts: Sequence[Counter[str]], documents: Iterable[object], num_documents: int) -> Rarity:
@@ -244,7 +244,8 @@ def _shares(counts: Mapping[str, int], numbers: Mapping[str, int]) -> npt.NDArra
     for token, count in counts.items():
         if token in numbers:
             shares_K[numbers[token]] = count
-    return shares_K / max(shares_K.sum(), 1.0)
+    shares_K /= max(float(shares_K.sum()), 1.0)
+    return shares_K
 
 
 def _row(counts: Mapping[str, int], weight: Callable[[str], float]) -> tuple[Ints, Floats]:
