@@ -10,15 +10,26 @@ meaning it has (`tokenize.settings.LongDocuments`), so one setting has one name,
 for flags, config files and Python. No `slots`: Python cannot inherit from two classes that have them.
 """
 
+import functools
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from assay.errors import UsageError
 
 Metadata = Mapping[str, object]
 AUTO = "auto"
+_INT64 = range(-(2**63), 2**63)
+_KINDS = {
+    tuple: "a list of strings",
+    float: "a number",
+    int: "a whole number",
+    str: "a string",
+    bool: "true or false",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,17 +112,57 @@ def shared(settings: "Settings", other: "type[Settings]") -> dict[str, Any]:
     return {field.name: getattr(settings, field.name) for field in fields(settings) if field.name in names}
 
 
+def plain_type(hint: Any) -> tuple[type, tuple[str, ...]]:  # noqa: ANN401  a type hint has no better type
+    """`int | None` -> int; `Literal["a", "b"]` -> str and its choices; `tuple[str, ...]` -> tuple."""
+    if get_origin(hint) in (UnionType, Union):
+        hint = next(part for part in get_args(hint) if part is not NoneType)
+    if get_origin(hint) is Literal:
+        return str, tuple(str(choice) for choice in get_args(hint))
+    if get_origin(hint) is tuple:
+        return tuple, ()
+    return hint, ()
+
+
+def wanted_instead(value: object, hint: Any) -> str | None:  # noqa: ANN401
+    """What a setting of this type must be, in words, where the value is not that; None where it is."""
+    kind, choices = plain_type(hint)
+    if choices:
+        return None if value in choices else f"one of {', '.join(choices)}"
+    if kind is tuple:
+        fits = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+    elif kind is float:
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+    else:
+        fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    if not fits:
+        return _KINDS.get(kind, kind.__name__)
+    if isinstance(value, int) and value not in _INT64:
+        return "a number of at most 63 bits"
+    return None
+
+
+@functools.cache
+def _hints(settings: type) -> dict[str, Any]:
+    return get_type_hints(settings)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Base of the settings classes and of their groups: checks each range where a value is made."""
+    """Base of the settings classes and of their groups: checks each type and range where a value is made."""
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` for a value outside its range, then for values that do not go together."""
+        """Raise `UsageError` for a value of another type or out of its range, then for those that do not go together.
+
+        A path stands for its text, a list for a tuple.
+        """
         for field in fields(self):
             rule = field.metadata.get("rule")
             value = getattr(self, field.name)
-            is_left_out = value is None and field.default is None
-            if rule is None or is_left_out or rule.holds(value):
+            if value is None and field.default is None:
+                continue
+            if not isinstance(rule, AutoOrCount):
+                value = self._in_its_type(field.name, value)
+            if rule is None or rule.holds(value):
                 continue
             way_out = (
                 "change it or leave it out" if field.default is None else f"set for example {field.default}"
@@ -120,6 +171,22 @@ class Settings:
             kind = "a finite number, " if is_endless else ""
             raise UsageError(f"{field.name} is {value!r}; it must be {kind}{rule}; {way_out}")
         self.check()
+
+    def _in_its_type(self, name: str, value: object) -> object:
+        """The value as the field's type has it; `UsageError` where it cannot be one."""
+        own: type = type(self)
+        hint = _hints(own)[name]
+        kind, _ = plain_type(hint)
+        given = value
+        if kind is str and isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        elif kind is tuple and isinstance(value, list | tuple):
+            value = tuple(os.fspath(item) if isinstance(item, os.PathLike) else item for item in value)
+        if wanted := wanted_instead(value, hint):
+            raise UsageError(f"{name} is {given!r}; it must be {wanted}")
+        if value is not given:
+            object.__setattr__(self, name, value)
+        return value
 
     def check(self) -> None:
         """Raise `UsageError` where values do not go together; a class overrides it with its own rules."""

@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import get_type_hints
+from pathlib import Path
+from typing import Literal, get_type_hints
 
 import pytest
 from support import commands
@@ -48,6 +49,10 @@ class Sampling(Lengths, Places):
     """Share of rows."""
     name: str = field(metadata=positional("NAME"))
     """Which."""
+    many: tuple[str, ...] = ()
+    """Some."""
+    how: Literal["first", "last"] = "first"
+    """Which end."""
 
     def check(self):
         """A rule of two fields."""
@@ -70,6 +75,8 @@ def test_groups_compose_into_flat_settings():
         "name",
         "where",
         "share",
+        "many",
+        "how",
         "length",
         "devices",
     ]
@@ -79,14 +86,23 @@ def test_groups_compose_into_flat_settings():
     ("wrong", "said"),
     [
         ({"length": 0}, "length is 0; it must be at least 1; change it or leave it out"),
-        ({"length": True}, "length is True; it must be at least 1; change it or leave it out"),
-        ({"length": "3"}, "length is '3'; it must be at least 1; change it or leave it out"),
+        ({"length": True}, "length is True; it must be a whole number"),
+        ({"length": "3"}, "length is '3'; it must be a whole number"),
+        ({"length": 3.0}, "length is 3.0; it must be a whole number"),
+        ({"length": 2**63}, "length is 9223372036854775808; it must be a number of at most 63 bits"),
+        ({"share": True}, "share is True; it must be a number"),
+        ({"where": 3}, "where is 3; it must be a string"),
+        ({"where": None}, "where is None; it must be a string"),
+        ({"many": "ab"}, "many is 'ab'; it must be a list of strings"),
+        ({"many": ["ab", 3]}, "many is ['ab', 3]; it must be a list of strings"),
+        ({"how": "most"}, "how is 'most'; it must be one of first, last"),
+        ({"how": ["first"]}, "how is ['first']; it must be one of first, last"),
         ({"share": 1.0}, "share is 1.0; it must be above 0 and below 1; set for example 0.5"),
         (
             {"share": math.nan},
             "share is nan; it must be a finite number, above 0 and below 1; set for example 0.5",
         ),
-        ({"share": None}, "share is None; it must be above 0 and below 1; set for example 0.5"),
+        ({"share": None}, "share is None; it must be a number"),
         (
             {"devices": "0"},
             "devices is '0'; it must be auto or a whole number from 1 on; set for example auto",
@@ -101,8 +117,39 @@ def test_groups_compose_into_flat_settings():
 def test_a_wrong_value_is_refused_where_it_is_made(wrong, said):
     """The message has the setting, its value, the rule and the way out; rules of two fields come last."""
     with pytest.raises(UsageError) as caught:
-        Sampling(**REQUIRED, **wrong)
+        Sampling(**{**REQUIRED, **wrong})
     assert str(caught.value) == said
+
+
+def test_a_path_stands_for_its_text():
+    """Who has paths in Python need not convert them; a list is as good as a tuple."""
+    made = Sampling(where=Path("a") / "b", name="n", many=[Path("c"), "d"])
+    assert (made.where, made.many) == ("a/b", ("c", "d"))
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        ("many", "a whole number"),
+        ("1.5", "a whole number"),
+        ("", "a whole number"),
+        ("nan", "a whole number"),
+    ],
+)
+def test_another_type_is_refused_in_the_same_words_everywhere(value, wanted, tmp_path):
+    """As a flag, in a file, which is named, and in Python."""
+    said = f"is {value!r}; it must be {wanted}"
+    file = tmp_path / "c.toml"
+    file.write_text(f"unit_rows = {value!r}")
+    ways = (
+        lambda: commands.parse("score", ["x", "--bundle", "b", "--run", "r", "--unit-rows", value]),
+        lambda: commands.parse("score", ["x", "--bundle", "b", "--run", "r", "--config", file]),
+        lambda: VERBS["score"].settings(sources=("x",), bundle="b", run="r", unit_rows=value),
+    )
+    for way, where in zip(ways, ("", f" in {file}", ""), strict=True):
+        with pytest.raises(UsageError) as caught:
+            way()
+        assert str(caught.value) == f"unit_rows{where} {said}"
 
 
 def test_a_range_has_ends():

@@ -6,6 +6,7 @@ A flag wins over the file, the file over the default. The help text is the field
 
 import argparse
 import ast
+import contextlib
 import difflib
 import inspect
 import itertools
@@ -17,10 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, is_dataclass
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from assay.errors import UsageError
+from assay.settings import plain_type, wanted_instead
 
 S = TypeVar("S")
 
@@ -32,13 +33,6 @@ _YAML_NUMBERS = {
     "tag:yaml.org,2002:float": re.compile(
         r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
     ),
-}
-_KINDS = {
-    tuple: "a list of strings",
-    float: "a number",
-    int: "a whole number",
-    str: "a string",
-    bool: "true or false",
 }
 
 
@@ -79,7 +73,7 @@ def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
     documents = field_docs(settings)
     hints = get_type_hints(settings)
     for field in fields(settings):
-        kind, choices = _plain_type(hints[field.name])
+        kind, choices = plain_type(hints[field.name])
         text = documents.get(field.name, "").replace("%", "%%")
         if is_positional(field):
             many = kind is tuple
@@ -105,8 +99,7 @@ def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
         metavar = "|".join(choices) if choices else _type_metavar(kind)
         parser.add_argument(
             flag,
-            type=_as_written(kind),
-            choices=choices,
+            type=_as_written(field.name, hints[field.name]),
             default=NOT_GIVEN,
             metavar=metavar,
             help=text + default,
@@ -245,48 +238,33 @@ def _own_field_docs(settings: type) -> dict[str, str]:
     return found
 
 
-def _plain_type(hint: Any) -> tuple[type, list[str] | None]:  # noqa: ANN401  a type hint has no better type
-    """`int | None` -> int; `Literal["a", "b"]` -> str and its choices; `tuple[str, ...]` -> tuple."""
-    if get_origin(hint) in (UnionType, Union):
-        hint = next(part for part in get_args(hint) if part is not NoneType)
-    if get_origin(hint) is Literal:
-        return str, [str(choice) for choice in get_args(hint)]
-    if get_origin(hint) is tuple:
-        return tuple, None
-    return hint, None
-
-
 def _check_type(path: Path, key: str, value: object, hint: object) -> None:
-    kind, choices = _plain_type(hint)
-    if kind is tuple:
-        fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
-    elif kind is float:
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-    else:
-        fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-    if not fits or (choices and value not in choices):
-        wanted = _KINDS.get(kind, kind.__name__)
-        if choices:
-            wanted = f"one of {', '.join(choices)}"
-        elif kind is float and isinstance(value, str):
-            wanted += ", written as 5.0e-4"
-        elif kind is str and isinstance(value, int | float):
-            wanted += f', written as "{value}"'
-        msg = f"{key} in {path} is {value!r}; it must be {wanted}"
-        raise UsageError(msg)
+    wanted = wanted_instead(value, hint)
+    if wanted is None:
+        return
+    kind, choices = plain_type(hint)
+    if kind is float and isinstance(value, str):
+        wanted += ", written as 5.0e-4"
+    elif kind is str and not choices and isinstance(value, int | float):
+        wanted += f', written as "{value}"'
+    msg = f"{key} in {path} is {value!r}; it must be {wanted}"
+    raise UsageError(msg)
 
 
-def _as_written(kind: type) -> Callable[[str], Any]:
+def _as_written(name: str, hint: object) -> Callable[[str], Any]:
     """Reads a flag's value; a number is what people write: not `1_0` and no digits but 0 to 9."""
-    if kind not in (int, float):
-        return kind
+    kind, _ = plain_type(hint)
 
     def parse(text: str) -> Any:  # noqa: ANN401  what argparse takes
-        if not text.isascii() or "_" in text:
-            raise ValueError(text)
-        return kind(text)
+        value: object = text
+        if kind in (int, float) and text.isascii() and "_" not in text:
+            with contextlib.suppress(ValueError):
+                value = kind(text)
+        if wanted := wanted_instead(value, hint):
+            msg = f"{name} is {value!r}; it must be {wanted}"
+            raise UsageError(msg)
+        return value
 
-    parse.__name__ = kind.__name__  # argparse names it
     return parse
 
 

@@ -60,7 +60,7 @@ def test_json_is_one_object(bench):
         (["--device", "tpu"], "device 'tpu' is not known; use cpu, cuda or cuda:K"),
         (["--documents", "0"], "documents is 0; it must be at least 1"),
         (["--text-column", "body"], "no column 'body'"),
-        (["--documents", "many"], "--documents: invalid int value: 'many'"),
+        (["--documents", "many"], "documents is 'many'; it must be a whole number"),
     ],
 )
 def test_an_error_is_one_line(bench, words, shown):
