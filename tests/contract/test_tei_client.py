@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from support.bundles import write_encoder
 from support.models import change_json, write_model
 from support.serving import served
 
@@ -65,6 +66,51 @@ class Reranker(Strict):
     reranker: ClassifierModel
 
 
+class EmbeddingModel(Strict):
+    """`EmbeddingModel`."""
+
+    pooling: str
+
+
+class Embedder(Strict):
+    """`ModelType` of an encoder."""
+
+    embedding: EmbeddingModel
+
+
+class OpenAIEmbedding(Strict):
+    """`OpenAICompatEmbedding`."""
+
+    object: Literal["embedding"]
+    embedding: list[float] | str
+    index: Count
+
+
+class Usage(Strict):
+    """`OpenAICompatUsage`."""
+
+    prompt_tokens: Count
+    total_tokens: Count
+
+
+class OpenAIResponse(Strict):
+    """`OpenAICompatResponse`."""
+
+    object: Literal["list"]
+    data: list[OpenAIEmbedding]
+    model: str
+    usage: Usage
+
+
+class OpenAIErrorResponse(BaseModel):
+    """`OpenAICompatErrorResponse`, as the server writes it: the document has another name for `type`."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    message: str
+    code: Count
+    type: str
+
+
 class Info(BaseModel):
     """`Info`; members that TEI does not know are welcome."""
 
@@ -72,7 +118,7 @@ class Info(BaseModel):
     model_id: str
     model_sha: str | None = None
     model_dtype: str
-    model_type: Classifier | Reranker
+    model_type: Classifier | Reranker | Embedder
     max_concurrent_requests: Count
     max_input_length: Count
     max_batch_tokens: Count
@@ -98,6 +144,7 @@ class ErrorResponse(BaseModel):
 SINGLE = TypeAdapter(list[Prediction])
 BATCH = TypeAdapter(list[list[Prediction]])
 RANKS = TypeAdapter(list[Rank])
+VECTORS = TypeAdapter(list[list[float]])
 HEADERS = ("x-compute-tokens", "x-total-time", "x-tokenization-time", "x-queue-time", "x-inference-time")
 
 
@@ -123,6 +170,14 @@ def reranker(tmp_path_factory):
     (folder / "assay.json").write_text("{}")
     change_json(folder / "assay.json", format_version=1, is_pair=True)
     with served(folder, environment={"ASSAY_API_KEYS": "tests:open-sesame"}) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """The address of a server of an encoder, of made-up vectors."""
+    folder = write_encoder(tmp_path_factory.mktemp("tei") / "encoder", prompts={"query": "document of "})
+    with served(folder, "--engine", "fake", "--max-client-batch-size", str(CLIENT_BATCH)) as server:
         yield server.url
 
 
@@ -355,6 +410,49 @@ def test_asynchronous_inference_client(classifier):
             return await client.text_classification(TEXT)
 
     assert asyncio.run(ask()).label in {"world", "sports", "business"}
+
+
+def test_vectors_have_their_shapes(encoder, classifier):
+    """`/embed` always gives a list of vectors, `/v1/embeddings` OpenAI's object; what is wrong has each one's error."""
+    (one,) = VECTORS.validate_json(post(encoder, "/embed", {"inputs": TEXT, "truncate": True}).content)
+    two = VECTORS.validate_json(
+        post(encoder, "/embed", {"inputs": [TEXT, SECOND], "normalize": True}).content
+    )
+    assert one == two[0] != two[1]
+    answer = post(
+        encoder, "/v1/embeddings", {"input": [TEXT, SECOND], "model": "m", "encoding_format": "float"}
+    )
+    said = OpenAIResponse.model_validate_json(answer.content)
+    assert [each.embedding for each in said.data] == two
+    assert all(name in answer.headers for name in HEADERS)
+    info = Info.model_validate_json(httpx.get(f"{encoder}/info").content)
+    assert info.model_type == Embedder(embedding=EmbeddingModel(pooling="mean"))
+    wrong = post(encoder, "/embed", {"inputs": []})
+    assert ErrorResponse.model_validate_json(wrong.content).error_type == "empty"
+    wrong = post(encoder, "/v1/embeddings", {"input": "document " * 500, "truncate": False})
+    assert OpenAIErrorResponse.model_validate_json(wrong.content).code == wrong.status_code == 422
+    for url, path, body in (
+        (classifier, "/embed", {"inputs": TEXT}),
+        (encoder, "/predict", {"inputs": TEXT}),
+    ):
+        answer = post(url, path, body)
+        assert answer.status_code == 424
+        assert ErrorResponse.model_validate_json(answer.content).error_type == "backend"
+
+
+def test_inference_client_extracts_features(encoder):
+    """`feature_extraction` with nothing but the address, its options included."""
+    for url in (encoder, f"{encoder}/embed"):
+        client = huggingface_hub.InferenceClient(url)
+        found = client.feature_extraction(TEXT)
+        assert (found.dtype, found.shape) == (np.float32, (1, 8))
+        prompted = client.feature_extraction(
+            "5", prompt_name="query", truncate=True, truncation_direction="left"
+        )
+        np.testing.assert_array_equal(prompted, found)
+        raw = client.feature_extraction(TEXT, normalize=False)
+        np.testing.assert_allclose(raw / np.linalg.norm(raw), found, rtol=1e-5)
+        assert np.linalg.norm(raw) != pytest.approx(1)
 
 
 def test_the_shapes_are_not_empty_promises():

@@ -1,5 +1,7 @@
-"""Vectors of every engine equal transformers' and sentence-transformers', whatever they are batched with."""
+"""Vectors of every engine equal transformers' and sentence-transformers', served or not, whatever their company."""
 
+import asyncio
+import base64
 import itertools
 
 import numpy as np
@@ -9,10 +11,12 @@ from support.configs import PACKED_CONFIGS, VOCABULARY
 from support.encoders import MINILM, embed_here, make_encoder_folder
 from support.interpreter import DEVICE, WHY_NOT
 from support.scoring import make_texts, read_parts, write_parquet
+from support.serving import client_of, open_service
 from transformers import AutoModel
 
 from assay.engine.cpu import CpuPackedEngine
 from assay.engine.gpu import GpuPackedEngine
+from assay.engine.load import load_engine
 from assay.engine.padded import PaddedEngine
 from assay.engine.run import run_sequences
 from assay.engine.sequences import Sequences
@@ -206,3 +210,81 @@ def test_minilm_equals_sentence_transformers(tmp_path):
     expected = peer.encode(texts, normalize_embeddings=True, show_progress_bar=False)
     found = np.array(read_parts(run)["embedding"].to_pylist(), np.float32)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def served_vectors(folder, requests, *, deterministic=False, **settings):
+    """The vectors that `assay serve` answers to (path, body) requests, all at once, with the model's own engine."""
+
+    async def run():
+        service, (function,) = open_service(folder, budget=256, **settings)
+        model = service.deployment.model
+        function.engine = load_engine(
+            model.checkpoint, num_threads=1, deterministic=deterministic, head=model.head()
+        )
+        async with client_of(service) as client:
+            sent = [client.post(path, json=body) for path, body in requests]
+            return [answer.json() for answer in await asyncio.gather(*sent)]
+
+    return [
+        np.array([_vector(each["embedding"]) for each in answer["data"]])
+        if isinstance(answer, dict)
+        else np.array(answer, np.float32)
+        for answer in asyncio.run(run())
+    ]
+
+
+def _vector(embedding):
+    if isinstance(embedding, str):
+        return np.frombuffer(base64.b64decode(embedding), "<f4")
+    return np.array(embedding, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "normalize", "on_long"),
+    [
+        ("mean", True, "truncate"),
+        ("cls", False, "truncate"),
+        ("attention", True, "window-mean"),
+        ("mean", False, "window-mean"),
+    ],
+)
+def test_served_vectors_are_those_of_a_run(tmp_path, pooling, normalize, on_long):
+    """In every shape, alone and in company, projections and long texts included; to the bit if deterministic."""
+    folder = make_encoder_folder(tmp_path / "encoder", pooling=pooling, normalize=normalize, dense=12)
+    texts = [text for text in make_texts(12, longest=80) if text]
+    source = write_parquet(tmp_path / "texts.parquet", texts)
+    policy = {"on_long": on_long, "stride": 5 if on_long == "window-mean" else 0}
+    for deterministic in (False, True):
+        run = embed_here(
+            source, folder, tmp_path / f"run {deterministic}", deterministic=deterministic, **policy
+        )
+        expected = np.array(read_parts(run)["embedding"].to_pylist(), np.float32)
+        assert any(read_parts(run)["truncated"].to_pylist()) is (on_long == "truncate")
+        listed, plain, coded, *alone = served_vectors(
+            folder,
+            [
+                ("/embed", {"inputs": texts}),
+                ("/v1/embeddings", {"input": texts}),
+                ("/v1/embeddings", {"input": texts, "encoding_format": "base64"}),
+                *(("/embed", {"inputs": text}) for text in texts),
+            ],
+            deterministic=deterministic,
+            **policy,
+        )
+        for found in (listed, plain, coded, np.concatenate(alone)):
+            assert found.dtype == np.float32
+            if deterministic and on_long == "truncate":
+                np.testing.assert_array_equal(found, expected)
+            else:
+                np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_request_may_ask_for_other_lengths(tmp_path):
+    """With `normalize` a model's raw vectors come at length 1, or a normalising model's raw: those of such a run."""
+    folder = make_encoder_folder(tmp_path / "encoder")
+    texts = make_texts(8, longest=40)[:6]
+    source = write_parquet(tmp_path / "texts.parquet", texts)
+    asked = [("/embed", {"inputs": texts, "normalize": said}) for said in (True, False)]
+    for found, flag in zip(served_vectors(folder, asked, deterministic=True), ("yes", "no"), strict=True):
+        run = embed_here(source, folder, tmp_path / flag, normalize=flag, deterministic=True)
+        np.testing.assert_array_equal(found, np.array(read_parts(run)["embedding"].to_pylist(), np.float32))

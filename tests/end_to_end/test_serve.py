@@ -16,9 +16,12 @@ import httpx
 import numpy as np
 import pytest
 from support.bundles import write_bundle
+from support.encoders import embed_here, make_encoder_folder
 from support.models import write_model
+from support.scoring import read_parts, write_parquet
 from support.serving import served
 
+import assay
 from assay.score.classifier import load
 
 FAKE = ("--engine", "fake")
@@ -129,6 +132,33 @@ def test_a_real_model(tmp_path):
         running.kill(signal.SIGHUP)
         until(lambda: str(other) in running.get("/info").json()["model_id"])
         np.testing.assert_allclose(served_scores(), load(other).predict(TEXTS)["prob_spam"], atol=1e-5)
+
+
+def test_an_encoder(tmp_path):
+    """Behind a key, from two engine processes: the vectors of an embed run; what is wrong is refused."""
+    folder = make_encoder_folder(tmp_path / "encoder", dense=6)
+    run = embed_here(write_parquet(tmp_path / "texts.parquet", TEXTS[:50]), folder, tmp_path / "run")
+    expected = np.array(read_parts(run)["embedding"].to_pylist(), np.float32)
+    flags = ("--devices", "2", "--max-client-batch-size", "20")
+    with served(folder, *flags, environment={"ASSAY_API_KEYS": "tests:open-sesame"}) as running:
+        key = {"Authorization": "Bearer open-sesame"}
+        assert len(running.get("/info", **key).json()["engines"]) == 2
+        for path, body, kind in (
+            ("/embed", {"inputs": []}, "empty"),
+            ("/embed", {"inputs": ["of", ""]}, "empty"),
+            ("/embed", {"inputs": [3]}, "validation"),
+            ("/embed", {"inputs": ["of"] * 21}, "validation"),
+            ("/embed", {"inputs": "of " * 100, "truncate": False}, "tokenizer"),
+            ("/v1/embeddings", {"input": ""}, "empty"),
+        ):
+            assert running.post(path, body).status_code == 401
+            answer = running.post(path, body, **key)
+            assert answer.status_code == 422
+            assert kind in answer.json().values()
+        assert running.post("/predict", {"text": "of"}, **key).status_code == 424
+        with assay.Client(running.url, "open-sesame") as client:
+            np.testing.assert_allclose(client.embed(TEXTS[:50]), expected, atol=1e-5)
+        assert running.stop() == 0
 
 
 def test_a_thousand_connections_at_once(server):

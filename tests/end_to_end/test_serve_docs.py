@@ -6,21 +6,30 @@ import json
 import re
 
 import pytest
+from support.encoders import make_encoder_folder
 from support.models import write_model
 from support.pages import ROOT, commands, read_blocks
 from support.serving import served
 
 PAGE = ROOT / "docs" / "how-to" / "serve.md"
 ADDRESS = "http://127.0.0.1:8000"
+OF_AN_ENCODER = "Vectors of an encoder"
 BLOCKS = [block for block in read_blocks(PAGE) if block.language in {"console", "python", "json"}]
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    """The address of a server of a classifier of the page's two labels."""
-    folder = write_model(tmp_path_factory.mktemp("docs") / "model", labels=("Business", "Sports"))
-    with served(folder) as server:
-        yield server.url
+def urls(tmp_path_factory):
+    """The addresses of servers: of a classifier of the page's two labels, and of an encoder."""
+    place = tmp_path_factory.mktemp("docs")
+    classifier = write_model(place / "model", labels=("Business", "Sports"))
+    with served(classifier) as server, served(make_encoder_folder(place / "encoder", dense=3)) as other:
+        yield {False: server.url, True: other.url}
+
+
+def is_of_an_encoder(block):
+    """Whether a block stands in the section on encoders."""
+    above = PAGE.read_text(encoding="utf-8").splitlines()[: block.line]
+    return [line for line in above if line.startswith("## ")][-1:] == [f"## {OF_AN_ENCODER}"]
 
 
 def shape(value):
@@ -32,14 +41,14 @@ def shape(value):
     return float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)
 
 
-def test_the_page_runs_as_written(url, monkeypatch):
+def test_the_page_runs_as_written(urls, monkeypatch):
     """Each curl line answers in the shape that the page shows; each Python block runs, in order, and prints."""
     import subprocess
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     names, said = {"__name__": "__main__"}, ""
     for block in BLOCKS:
-        text = block.text.replace(ADDRESS, url)
+        text = block.text.replace(ADDRESS, urls[is_of_an_encoder(block)])
         if "not run" in block.marks:
             assert "assay serve" in text, block.where
         elif block.language == "console":
@@ -55,6 +64,12 @@ def test_the_page_runs_as_written(url, monkeypatch):
             with contextlib.redirect_stdout(printed):
                 exec(compile(text, block.where, "exec"), names)  # noqa: S102  our own page
             assert printed.getvalue().strip(), block.where
+
+
+def test_the_section_on_encoders_is_found():
+    """Some blocks are for a server of an encoder, and most are not."""
+    of_encoder = sum(map(is_of_an_encoder, BLOCKS))
+    assert 5 <= of_encoder < len(BLOCKS) / 2
 
 
 def test_every_address_of_the_page_is_the_default_one():

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.fake_server import LABELS, FakeServer, Fault, answer_to
+from support.fake_server import LABELS, MAX_TOKENS, FakeServer, Fault, answer_to
 from support.models import write_model
 from support.serving import served
 
@@ -164,6 +164,18 @@ def test_pairs_scores_and_many_labels(open_page):
         assert page.locator("#bars li:visible").count() == 10
         page.get_by_role("button", name="Show all 30 labels").click()
         assert page.locator("#bars li:visible").count() == 30
+
+
+def test_an_encoder_has_no_text_to_score(open_page):
+    """The page of a server that gives vectors says so, and where to ask; it shows no form that would fail."""
+    with FakeServer(task=None) as server:
+        page = open_page(server)
+        page.wait_for_function("document.getElementById('model').textContent.startsWith('Gives')")
+        said = page.locator("#model").inner_text()
+        assert (
+            said == f"Gives each text a vector of 3 numbers, from up to {MAX_TOKENS} tokens: ask POST /embed."
+        )
+        assert page.locator("form:visible").count() == 0
 
 
 def test_a_csv_file_comes_back_with_scores(server, open_page):

@@ -38,3 +38,29 @@ def write_bundle(folder, *, weight=0.0):
     (folder / "config.json").write_text(json.dumps({**CONFIG, "vocab_size": len(vocab)}))
     save_file({"classifier.bias": np.full(2, weight, np.float32)}, folder / "model.safetensors")
     return folder
+
+
+def write_encoder(folder, *, normalize=True, prompts=None):
+    """A folder of sentence-transformers' making for runs whose engine is fake: vectors of 8 numbers, means."""
+    write_bundle(folder)
+    config = {name: value for name, value in CONFIG.items() if name not in {"id2label", "label2id"}}
+    vocab_size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    (folder / "config.json").write_text(
+        json.dumps({**config, "architectures": ["BertModel"], "vocab_size": vocab_size})
+    )
+    kinds = ("Transformer", "Pooling", *(("Normalize",) if normalize else ()))
+    modules = [
+        {
+            "idx": index,
+            "name": str(index),
+            "path": "" if index == 0 else f"{index}_{kind}",
+            "type": f"s.{kind}",
+        }
+        for index, kind in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": "mean"}))
+    if prompts is not None:
+        (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+    return folder

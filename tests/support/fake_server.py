@@ -11,9 +11,12 @@ The score of a text depends on its characters alone, so a mix-up of rows shows.
 import json
 import threading
 import zlib
+from base64 import b64encode
 from collections import deque
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
 
 from assay.serve.page import CONTENT_SECURITY_POLICY, read_page_files
 
@@ -34,6 +37,11 @@ def made_up(text, labels=LABELS):
     """A probability for each label, which sum to 1."""
     weights = [1 + zlib.crc32(f"{label}{text}".encode("utf-8", "surrogatepass")) % 997 for label in labels]
     return {label: weight / sum(weights) for label, weight in zip(labels, weights, strict=True)}
+
+
+def made_up_vector(text):
+    """A vector of three numbers of either sign, float32."""
+    return np.array([zlib.crc32(f"{axis}{text}".encode()) / 2**31 - 1 for axis in range(3)], "<f4")
 
 
 def answer_to(text, *, labels=LABELS, task="single_label", details=False):
@@ -76,6 +84,10 @@ class FakeServer:
             "max_text_chars": 50_000,
             "max_input_length": MAX_TOKENS,
         }
+        if task is None:  # an encoder
+            self.info |= {"dimension": 3, "model_type": {"embedding": {"pooling": "mean"}}}
+            for name in ("task", "labels", "calibrated"):
+                del self.info[name]
         self.faults = deque()
         self.requests = []
         self.refused = "refuse me"
@@ -124,6 +136,8 @@ class FakeServer:
             return _json(self.info)
         if path == "/predict/batch":
             return self._predict(json.loads(body))
+        if path == "/v1/embeddings":
+            return self._embed(json.loads(body))
         if path == "/rerank":
             given = json.loads(body)
             scores = [made_up(given["query"] + text)["World"] for text in given["texts"]]
@@ -133,13 +147,31 @@ class FakeServer:
             return _json(sorted(ranks, key=lambda rank: -rank["score"]))
         return _error(404, "no such route")
 
-    def _predict(self, given):
+    def _embed(self, given):
+        fault = self._next_fault(given)
+        if fault is not None or self.task is not None:
+            fault = fault or Fault(424, error="a classifier gives no vectors")
+            content = json.dumps({"message": fault.error, "code": fault.status, "type": "backend"}).encode()
+            return fault.status, {"Content-Type": "application/json", **fault.headers}, content
+        vectors = [made_up_vector(given.get("prompt_name", "") + text) for text in given["input"]]
+        assert given["encoding_format"] == "base64"
+        data = [
+            {"object": "embedding", "embedding": b64encode(vector.tobytes()).decode(), "index": index}
+            for index, vector in enumerate(vectors)
+        ]
+        return _json({"object": "list", "data": data, "model": "m", "usage": {}})
+
+    def _next_fault(self, given):
         with self.lock:
             self.requests.append(given)
             fault = self.faults.popleft() if self.faults else None
         permits = self.permits
         if permits is not None:
             permits.acquire(timeout=20)
+        return fault
+
+    def _predict(self, given):
+        fault = self._next_fault(given)
         if fault is not None:
             return _error(fault.status, fault.error, fault.headers)
         if any(self.breaking in text for text in given["texts"]):

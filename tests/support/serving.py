@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
+from assay.embed.unit_length import unit_length
 from assay.serve import frames
 from assay.serve.deployment import load_here
 from assay.serve.edge import Edge
@@ -86,13 +87,16 @@ class FunctionEngine:
             return
         self.in_flight.remove(item)
         if self.engine is None:
-            logits_SC = logits_of(frame, self.num_outputs)
+            outputs_SC = logits_of(frame, self.num_outputs)
+            if frame.normalize is not None:
+                rows = np.flatnonzero(frame.normalize)
+                outputs_SC[rows] = unit_length(outputs_SC[rows])
         else:
             packed = frames.pack_batch(1, frame)
             head = frames.read_head(packed[: frames.HEAD.size])
             received = frames.unpack_batch(head, packed[frames.HEAD.size :])
-            logits_SC, _ = run_batch(self.engine, received, max_batch_tokens=None)
-        self.owner.engine_answered(item.batch, logits_SC, self.seconds)
+            outputs_SC, _ = run_batch(self.engine, received, max_batch_tokens=None)
+        self.owner.engine_answered(item.batch, outputs_SC, self.seconds)
 
 
 class _InFlight:
@@ -112,7 +116,7 @@ def logits_of(frame, num_outputs):
 def open_service(folder, *, seconds=0.0, budget=2048, num_engines=1, engine=None, **settings):
     """A service in the running loop, on function engines; the service and these.
 
-    With `engine`, a loaded one, they give its logits, by the steps of an engine process.
+    With `engine`, a loaded one, they give its outputs, by the steps of an engine process.
     """
     chosen = ServeSettings(bundle=str(folder), **settings)
     service = Service(chosen, Metrics(), RequestLog())
@@ -121,7 +125,7 @@ def open_service(folder, *, seconds=0.0, budget=2048, num_engines=1, engine=None
     for _ in range(num_engines):
         made = FunctionEngine(
             deployment.dispatcher,
-            num_outputs=len(deployment.bundle.labels),
+            num_outputs=deployment.model.num_outputs,
             seconds=seconds,
             budget=budget,
             engine=engine,

@@ -7,6 +7,7 @@ head is then left out.
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from assay.errors import UsageError
 from assay.model.checkpoint import Checkpoint, canonical_digest, hash_file, read_checkpoint
@@ -46,8 +47,8 @@ class Embedder:
         """D, the length of its vectors."""
         return self.files.dense[-1].num_outputs if self.files.dense else hidden_size_of(self.checkpoint)
 
-    def pooling(self, asked: PoolingName | None) -> PoolingName:
-        """How hidden states are pooled: as asked, else as the files say, else their mean.
+    def pooling(self, asked: PoolingName | Literal["auto"]) -> PoolingName:
+        """How hidden states are pooled: as asked, for `auto` as the files say, else their mean.
 
         Raises UsageError for attention, which is trained, where the model has none.
         """
@@ -57,12 +58,12 @@ class Embedder:
                 "use --pooling mean or first_token, or a model that was trained with it"
             )
             raise UsageError(msg)
-        return asked or self.files.pooling or "mean"
+        return (self.files.pooling or "mean") if asked == "auto" else asked
 
-    def normalized(self, *, asked: bool | None) -> bool:
-        """Whether vectors have length 1: as asked, else as the files say, else they do."""
-        if asked is not None:
-            return asked
+    def normalized(self, asked: Literal["auto", "yes", "no"]) -> bool:
+        """Whether vectors have length 1: as asked, for `auto` as the files say, else they do."""
+        if asked != "auto":
+            return asked == "yes"
         return True if self.files.normalized is None else self.files.normalized
 
 

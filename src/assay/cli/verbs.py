@@ -93,7 +93,7 @@ ASSAY = Group(
         ),
         "serve": Listed(
             module="assay.cli.serve",
-            summary="Serve a bundle over HTTP: the same scores, batched and bounded; TEI clients too.",
+            summary="Serve a model over HTTP: the same scores or vectors, batched and bounded; TEI clients too.",
         ),
         "doctor": Listed(
             module="assay.cli.doctor",

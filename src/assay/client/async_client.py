@@ -16,7 +16,19 @@ from collections.abc import (
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from assay.client.calls import HEALTH, INFO, Item, batch_call, one_call, pack, quote_all, rerank_call
+from assay.client.calls import (
+    HEALTH,
+    INFO,
+    Item,
+    batch_call,
+    embed_call,
+    embed_tail,
+    one_call,
+    pack,
+    quote_all,
+    quote_for_vectors,
+    rerank_call,
+)
 from assay.client.connection import check_settings, headers_of, lost
 from assay.client.replies import (
     Health,
@@ -24,10 +36,12 @@ from assay.client.replies import (
     JsonObject,
     Prediction,
     Rank,
+    joined_vectors,
     read_health,
     read_info,
     read_predictions,
     read_ranks,
+    read_vectors,
 )
 from assay.client.rows import (
     Row,
@@ -44,6 +58,8 @@ from assay.extras import need_packages
 
 if TYPE_CHECKING:
     import httpx
+    import numpy as np
+    import numpy.typing as npt
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -143,6 +159,25 @@ class AsyncClient:
             async for batch in spread:
                 for row in scored_rows(batch, columns.learn(batch), details=details):
                     yield row
+
+    async def embed(
+        self,
+        texts: Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        normalize: bool | None = None,
+        truncate: bool | None = None,
+    ) -> "npt.NDArray[np.float32]":
+        """As `Client.embed`."""
+        items = quote_for_vectors(texts)
+        tail = embed_tail(prompt_name=prompt_name, normalize=normalize, truncate=truncate)
+        info = self._info or await self.info()
+        batches = pack(items, info, envelope_bytes=len(embed_call([], tail).body or b""))
+
+        async def work(batch: list[Item]) -> "npt.NDArray[np.float32]":
+            return read_vectors(await self._send(embed_call(batch, tail)), len(batch))
+
+        return joined_vectors([part async for part in self._spread(work, _each(batches))], info.dimension)
 
     async def rerank(
         self, query: str, texts: Sequence[str], *, raw_scores: bool = False, return_text: bool = False

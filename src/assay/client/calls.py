@@ -42,6 +42,19 @@ ENVELOPE_BYTES = len(b'{"texts":[],"text_pairs":[],"details":false}')
 """Bytes of a body beside its texts, at the most."""
 
 
+def embed_call(items: Sequence[Item], tail: bytes) -> Call:
+    """`POST /v1/embeddings` for quoted texts, `tail` of `embed_tail` behind them."""
+    body = b'{"input":[' + b",".join(text for text, _ in items) + b"]" + tail
+    return Call(method="POST", path="/v1/embeddings", body=body)
+
+
+def embed_tail(*, prompt_name: str | None, normalize: bool | None, truncate: bool | None) -> bytes:
+    """What stands behind the texts in a body that asks for vectors; what is None is left to the server."""
+    asked = {"prompt_name": prompt_name, "normalize": normalize, "truncate": truncate}
+    said = {name: value for name, value in asked.items() if value is not None}
+    return b"," + json.dumps({"encoding_format": "base64", **said}).encode()[1:]
+
+
 def item_bytes(item: Item) -> int:
     """Bytes that a quoted text and its pair take in a body, commas included."""
     return len(item[0]) + 1 + (len(item[1]) + 1 if item[1] is not None else 0)
@@ -74,10 +87,10 @@ class Packer(Generic[T]):
         return batch
 
 
-def pack(items: Iterable[Item], info: Info) -> Iterator[list[Item]]:
+def pack(items: Iterable[Item], info: Info, *, envelope_bytes: int = ENVELOPE_BYTES) -> Iterator[list[Item]]:
     """Quoted texts in as few calls as the limits of a server allow, order kept."""
     packer: Packer[Item] = Packer(
-        max_batch=info.max_client_batch_size, max_bytes=info.max_body_bytes - ENVELOPE_BYTES
+        max_batch=info.max_client_batch_size, max_bytes=info.max_body_bytes - envelope_bytes
     )
     for item in items:
         full = packer.add(item, item_bytes(item))
@@ -100,6 +113,18 @@ def rerank_call(query: str, texts: Sequence[str], *, raw_scores: bool, return_te
     flags = json.dumps({"raw_scores": raw_scores, "return_text": return_text}).encode()[1:]
     body = b'{"query":' + quote(query, "query") + b',"texts":[' + quoted + b"]," + flags
     return Call(method="POST", path="/rerank", body=body)
+
+
+def quote_for_vectors(texts: Iterable[str]) -> list[Item]:
+    """Texts as JSON; raises InputError unless they are a list of texts, none of them empty."""
+    if isinstance(texts, str):
+        msg = "texts is one string; embed takes a list of them; pass [text]"
+        raise InputError(msg)
+    given = list(texts)
+    if "" in given:
+        msg = f"text {given.index('')} is empty; the server gives no vector for it; leave it out"
+        raise InputError(msg)
+    return quote_all(given, None)
 
 
 def quote_all(texts: Iterable[str], text_pairs: Iterable[str] | None) -> list[Item]:

@@ -1,13 +1,18 @@
 """[pure] What the server says, as values, read from its JSON."""
 
 import json
-from collections.abc import Mapping
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from assay.client.wire import OK, Reply, error_text
 from assay.errors import WorkError
 from assay.tasks import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 T = TypeVar("T")
 JsonObject = Mapping[str, Any]
@@ -76,9 +81,12 @@ class Info:
     model_id: str
     fingerprint: str
     """Hash of all of the bundle that can change a score."""
-    task: Task
-    """single_label, multi_label or regression."""
+    task: Task | None
+    """single_label, multi_label or regression; None for an encoder."""
     labels: tuple[str, ...]
+    """Empty for an encoder."""
+    dimension: int | None
+    """D, numbers of a vector; None for a classifier."""
     is_pair: bool | None
     """Whether the model takes two texts; None where the bundle does not say."""
     version: str
@@ -160,12 +168,14 @@ def read_health(reply: Reply) -> Health:
 def read_info(reply: Reply) -> Info:
     """What the server serves; raises WorkError for an answer that is not of `assay serve`."""
     content = read_json(reply, dict, "/info")
+    dimension = content.get("dimension")
     try:
         return Info(
             model_id=str(content["model_id"]),
             fingerprint=str(content["fingerprint"]),
-            task=Task(content["task"]),
-            labels=tuple(map(str, content["labels"])),
+            task=None if dimension is not None else Task(content["task"]),
+            labels=() if dimension is not None else tuple(map(str, content["labels"])),
+            dimension=None if dimension is None else int(dimension),
             is_pair=content["is_pair"],
             version=str(content["version"]),
             max_client_batch_size=int(content["max_client_batch_size"]),
@@ -190,3 +200,31 @@ def read_ranks(reply: Reply) -> list[Rank]:
     except (AttributeError, KeyError, TypeError, ValueError):
         msg = "/rerank: an item has no index and score; a rank has both; check the server's version"
         raise WorkError(msg) from None
+
+
+def read_vectors(reply: Reply, num_texts: int) -> "npt.NDArray[np.float32]":
+    """The vectors of a batch, float32 [num_texts, D]; raises WorkError unless there is one for each text."""
+    import numpy as np
+
+    content = read_json(reply, dict, "/v1/embeddings")
+    try:
+        found = {
+            item["index"]: np.frombuffer(b64decode(item["embedding"], validate=True), "<f4")
+            for item, _ in zip(content["data"], range(num_texts), strict=True)
+        }
+        return np.stack([found[index] for index in range(num_texts)]).astype(np.float32, copy=False)
+    except (KeyError, TypeError, ValueError):
+        msg = (
+            f"/v1/embeddings: the answer does not hold {num_texts} vectors in base64; each text has one; "
+            "check the server's version"
+        )
+        raise WorkError(msg) from None
+
+
+def joined_vectors(
+    parts: "Sequence[npt.NDArray[np.float32]]", dimension: int | None
+) -> "npt.NDArray[np.float32]":
+    """The vectors of all batches, float32 [N, D]."""
+    import numpy as np
+
+    return np.concatenate(parts) if parts else np.empty((0, dimension or 0), np.float32)

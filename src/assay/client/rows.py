@@ -7,8 +7,8 @@ from typing import Any, Self
 from assay.client.calls import ENVELOPE_BYTES, Item, Packer, batch_call, item_bytes, quote
 from assay.client.replies import Info, JsonObject, Prediction, read_predictions
 from assay.client.wire import OK, Steps, error_text, exchange
-from assay.errors import InputError
-from assay.tasks import INT_SCORE, INTERVAL, LABELS, PREDICTION, PROBABILITY, probability_column
+from assay.errors import InputError, UsageError
+from assay.tasks import INT_SCORE, INTERVAL, LABELS, PREDICTION, PROBABILITY, Task, probability_column
 
 REFUSED_STATUSES = frozenset({413, 422, 424})
 """The texts cannot be used, or not together."""
@@ -36,7 +36,7 @@ class StreamColumns:
 
     def __init__(self, info: Info, *, details: bool) -> None:
         first = ("num_tokens", "truncated", "error") if details else ("error",)
-        self.names = (*first, *info.task.score_columns(info.labels))
+        self.names = (*first, *_task(info).score_columns(info.labels))
 
     def learn(self, batch: Sequence[Row]) -> Self:
         """Add the columns that the predictions of a batch have beyond these."""
@@ -48,6 +48,14 @@ class StreamColumns:
                 self.names = (*self.names, *more)
                 break
         return self
+
+
+def _task(info: Info) -> Task:
+    """What the model predicts; raises UsageError where it is an encoder."""
+    if info.task is None:
+        msg = f"the server's model {info.model_id} is an encoder; it gives vectors, not scores; use embed"
+        raise UsageError(msg)
+    return info.task
 
 
 def check_columns(info: Info, text_pair_column: str | None) -> None:

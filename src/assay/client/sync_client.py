@@ -8,7 +8,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from assay.client.calls import HEALTH, INFO, Item, batch_call, one_call, pack, quote_all, rerank_call
+from assay.client.calls import (
+    HEALTH,
+    INFO,
+    Item,
+    batch_call,
+    embed_call,
+    embed_tail,
+    one_call,
+    pack,
+    quote_all,
+    quote_for_vectors,
+    rerank_call,
+)
 from assay.client.connection import check_settings, headers_of, lost
 from assay.client.replies import (
     Health,
@@ -16,10 +28,12 @@ from assay.client.replies import (
     JsonObject,
     Prediction,
     Rank,
+    joined_vectors,
     read_health,
     read_info,
     read_predictions,
     read_ranks,
+    read_vectors,
 )
 from assay.client.rows import (
     Row,
@@ -36,6 +50,8 @@ from assay.extras import need_packages
 
 if TYPE_CHECKING:
     import httpx
+    import numpy as np
+    import numpy.typing as npt
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -144,6 +160,29 @@ class Client:
 
         for batch in self._spread(work, batches()):
             yield from scored_rows(batch, columns.learn(batch), details=details)
+
+    def embed(
+        self,
+        texts: Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        normalize: bool | None = None,
+        truncate: bool | None = None,
+    ) -> "npt.NDArray[np.float32]":
+        """The vectors of texts, in order, float32 [N, D]; in as many requests as the server's limits ask for.
+
+        `prompt_name` puts one of the model's prompts before each text; `normalize` and `truncate` are as the
+        server was told unless they are set. Raises InputError for an empty text.
+        """
+        items = quote_for_vectors(texts)
+        tail = embed_tail(prompt_name=prompt_name, normalize=normalize, truncate=truncate)
+        info = self._info or self.info()
+        batches = pack(items, info, envelope_bytes=len(embed_call([], tail).body or b""))
+
+        def work(batch: list[Item]) -> "npt.NDArray[np.float32]":
+            return read_vectors(self._send(embed_call(batch, tail)), len(batch))
+
+        return joined_vectors(list(self._spread(work, batches)), info.dimension)
 
     def rerank(
         self, query: str, texts: Sequence[str], *, raw_scores: bool = False, return_text: bool = False

@@ -151,5 +151,5 @@ def error_text(body: bytes) -> str:
         content = json.loads(body)
     except ValueError:
         return ""
-    said = content.get("error") if isinstance(content, dict) else None
+    said = content.get("error", content.get("message")) if isinstance(content, dict) else None
     return " ".join(said.split())[:500] if isinstance(said, str) else ""

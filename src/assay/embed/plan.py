@@ -30,12 +30,6 @@ def plan_embed(
 ) -> tuple[Manifest, Embedder]:
     """The manifest of the run that `settings` ask for, and its encoder; reads the sources' footers."""
     embedder = load_embedder(settings.bundle)
-    if settings.on_long == "window-max":
-        msg = (
-            "on_long window-max; the largest numbers of several vectors are not a vector of the model; "
-            "use window-mean, truncate, head-tail or error"
-        )
-        raise UsageError(msg)
     max_length = choose_max_length(embedder, settings.max_length)
     encoder = make_encoder(embedder, max_length=max_length, on_long=settings.on_long, stride=settings.stride)
     identity = EmbedIdentity(
@@ -44,10 +38,8 @@ def plan_embed(
         on_long=settings.on_long,
         stride=settings.stride,
         bundle=embedder.fingerprint,
-        pooling=embedder.pooling(None if settings.pooling == "auto" else settings.pooling),
-        normalized=embedder.normalized(
-            asked=None if settings.normalize == "auto" else settings.normalize == "yes"
-        ),
+        pooling=embedder.pooling(settings.pooling),
+        normalized=embedder.normalized(settings.normalize),
         precision=precision,
         engine=settings.engine,
         deterministic=settings.deterministic,
@@ -107,14 +99,30 @@ def _cache(asked: str | None) -> str | None:
 
 
 def make_encoder(embedder: Embedder, *, max_length: int, on_long: OnLong, stride: int) -> Encoder:
-    """The encoder of texts for a model; BundleError where the model wants a prompt before every text."""
+    """The encoder of texts for a model.
+
+    Raises UsageError for windows whose vectors cannot be brought together, BundleError where the model wants
+    a prompt before every text.
+    """
+    if on_long == "window-max":
+        msg = (
+            "on_long window-max; the largest numbers of several vectors are not a vector of the model; "
+            "use window-mean, truncate, head-tail or error"
+        )
+        raise UsageError(msg)
     if embedder.files.prompt:
         msg = (
             f"{embedder.path}: default_prompt_name puts {embedder.files.prompt!r} before every text, which is not "
             "done here; put it into the texts and remove default_prompt_name from config_sentence_transformers.json"
         )
         raise BundleError(msg)
-    return Encoder.from_bundle(embedder.path, max_length=max_length, on_long=on_long, stride=stride)
+    return Encoder.from_bundle(
+        embedder.path,
+        max_length=max_length,
+        on_long=on_long,
+        stride=stride,
+        fingerprint=embedder.tokenizer_fingerprint,
+    )
 
 
 def part_schema(id_: pa.Field, identity: EmbedIdentity, dimension: int) -> pa.Schema:

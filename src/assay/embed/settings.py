@@ -7,7 +7,7 @@ from assay.data.settings import SourceFormat
 from assay.engine.precision import DeviceKind, Precision
 from assay.engine.settings import CpuThreads, EngineSettings
 from assay.runs.settings import RunSettings
-from assay.settings import AUTO_OR_COUNT, positional, within
+from assay.settings import AUTO_OR_COUNT, Settings, positional, within
 from assay.tokenize.settings import LongDocuments
 
 
@@ -26,7 +26,17 @@ class EngineRunSettings(RunSettings, EngineSettings, CpuThreads):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedSettings(EngineRunSettings, SourceFormat, LongDocuments):
+class Pooled(Settings):
+    """How an encoder makes a vector of a text."""
+
+    pooling: Literal["auto", "mean", "first_token", "attention"] = "auto"
+    """What of the hidden states a vector is; auto: as the model's files say, else their mean."""
+    normalize: Literal["auto", "yes", "no"] = "auto"
+    """Whether vectors have length 1; auto: as the model's files say, else yes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedSettings(EngineRunSettings, SourceFormat, LongDocuments, Pooled):
     """Make a vector of every row of the sources with a sentence encoder, into a run."""
 
     sources: tuple[str, ...] = field(metadata=positional("SOURCE"))
@@ -37,10 +47,6 @@ class EmbedSettings(EngineRunSettings, SourceFormat, LongDocuments):
     """Column that holds the text; a dotted path reaches into structs."""
     input_ids_column: str | None = None
     """Column of token ids made elsewhere, special tokens included, instead of text."""
-    pooling: Literal["auto", "mean", "first_token", "attention"] = "auto"
-    """What of the hidden states a vector is; auto: as the model's files say, else their mean."""
-    normalize: Literal["auto", "yes", "no"] = "auto"
-    """Whether vectors have length 1; auto: as the model's files say, else yes."""
     dtype: Literal["float32", "float16"] = "float32"
     """Type of the numbers in the parts."""
     cache: str | None = None

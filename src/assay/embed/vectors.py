@@ -17,11 +17,9 @@ from assay.embed.forward import (
 )
 from assay.embed.kind import VectorType
 from assay.embed.plan import EMBEDDING
+from assay.embed.unit_length import unit_length
 from assay.engine.engine import Engine
 from assay.tokenize.chunks import EncodedChunk
-
-_LEAST_LENGTH = 1e-12
-"""A shorter vector stays as it is: it has no direction."""
 
 
 class Vectors:
@@ -62,8 +60,7 @@ class Vectors:
         vectors_ND = self.forwarder.outputs(forwarded)
         if not self._normalized or len(forwarded.row_S) == 0 or not forwarded.view_S.any():
             return vectors_ND
-        lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-        return np.where(lengths_N1 < _LEAST_LENGTH, vectors_ND, vectors_ND / lengths_N1)
+        return unit_length(vectors_ND)
 
     def finish(self, forwarded: ForwardedChunk) -> FinishedChunk:
         """The rows of a chunk, in order, from the vectors of its sequences."""

@@ -453,13 +453,22 @@ def _whole(value: object) -> int | None:
     return int(value) if is_number(value) and float(value).is_integer() else None
 
 
+def architectures(config: JsonObject) -> tuple[str, ...]:
+    """The classes of transformers that a config names; empty where it names none."""
+    names = config.get("architectures")
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def is_headless(config: JsonObject) -> bool:
+    """Whether a config names architectures, and none that has a classification head."""
+    names = architectures(config)
+    return bool(names) and not any(name.endswith("ForSequenceClassification") for name in names)
+
+
 def refuse_headless(checkpoint: Checkpoint) -> None:
     """Raise `BundleError` for a checkpoint that names an architecture without a classification head."""
-    architectures = checkpoint.config.get("architectures")
-    if not isinstance(architectures, list) or not architectures:
-        return
-    names = [str(name) for name in architectures]
-    if not any(name.endswith("ForSequenceClassification") for name in names):
+    names = architectures(checkpoint.config)
+    if is_headless(checkpoint.config):
         msg = (
             f"{checkpoint.path}: architecture {', '.join(names)} has no classification head; a bundle needs one; "
             "run assay train first"

@@ -10,8 +10,8 @@ vectors than are computed here are refused, never left out. Reads JSON alone and
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,8 @@ DenseActivation = Literal["gelu", "relu", "silu", "tanh"]
 PoolingName = Literal["mean", "first_token", "attention"]
 """A pooling as users name it."""
 
-_MODULES = "modules.json"
+MODULES = "modules.json"
+"""The file that a folder of sentence-transformers has."""
 _LENGTHS = "sentence_bert_config.json"
 _PROMPTS = "config_sentence_transformers.json"
 _POOLINGS: dict[str, PoolingName] = {"mean": "mean", "cls": "first_token", "attention": "attention"}
@@ -70,13 +71,15 @@ class SentenceFiles:
     """Tokens of a text; None where they say nothing."""
     prompt: str
     """What stands before every text."""
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    """What may be asked to stand before a text, by name."""
     files: tuple[Path, ...]
     """What was read and can change a vector."""
 
 
 def read_sentence_files(folder: Path) -> SentenceFiles:
     """What the module files of a folder say; `BundleError` for what is damaged or not computed here."""
-    file = folder / _MODULES
+    file = folder / MODULES
     lengths = read_optional_json(folder / _LENGTHS)
     stated = lengths.get("max_seq_length")
     found = SentenceFiles(
@@ -86,6 +89,7 @@ def read_sentence_files(folder: Path) -> SentenceFiles:
         normalized=None,
         max_length=stated if isinstance(stated, int) and stated >= 1 else None,
         prompt=_prompt(folder),
+        prompts=_prompts(folder),
         files=(),
     )
     _refuse_lower_case(folder, lengths)
@@ -114,6 +118,7 @@ def read_sentence_files(folder: Path) -> SentenceFiles:
         normalized=names[-1] == "Normalize",
         max_length=found.max_length,
         prompt=found.prompt,
+        prompts=found.prompts,
         files=tuple(dict.fromkeys(files)),
     )
 
@@ -202,15 +207,21 @@ def _dense(folder: Path) -> DenseFiles:
     return DenseFiles(folder=folder, num_outputs=num_outputs, activation=_ACTIVATIONS[name])
 
 
+def _prompts(folder: Path) -> dict[str, str]:
+    """The prompts of a model by name."""
+    prompts = read_optional_json(folder / _PROMPTS).get("prompts")
+    found = prompts if isinstance(prompts, dict) else {}
+    return {name: prompt for name, prompt in found.items() if isinstance(prompt, str)}
+
+
 def _prompt(folder: Path) -> str:
     """The prompt that the model puts before every text unless told otherwise."""
     file = folder / _PROMPTS
-    config = read_optional_json(file)
-    name, prompts = config.get("default_prompt_name"), config.get("prompts")
+    name = read_optional_json(file).get("default_prompt_name")
     if name is None:
         return ""
-    prompt = prompts.get(name) if isinstance(prompts, dict) else None
-    if not isinstance(prompt, str):
+    prompt = _prompts(folder).get(name) if isinstance(name, str) else None
+    if prompt is None:
         msg = f"{file}: default_prompt_name {name!r} is not among its prompts; correct one of them"
         raise BundleError(msg)
     return prompt

@@ -7,15 +7,17 @@ server.py          the event loop: uvicorn, signals, drain
 protocol.py        one connection: bytes to requests, within limits
 edge.py            the outermost layer: request ids, keys, headers, log, errors as answers
 routes.py          what each address does; models.py and bodies.py check what comes in
-answers.py         scores -> JSON; docs.py the OpenAPI document and its page
+answers.py         scores and vectors -> JSON; docs.py the OpenAPI document and its page
 service.py         which deployment answers now: admit, start, reload, end
-deployment.py      one bundle with its tokenizer, queue and engines; tickets.py a request on its way
+kinds.py           what is served: a classifier or an encoder
+deployment.py      one model with its tokenizer, queue and engines; tickets.py a request on its way
 tokenizing.py      texts -> documents of token ids, in threads
-dispatcher.py      documents -> batches -> engines -> scores
+dispatcher.py      documents -> batches -> engines -> answers
 policy.py          which documents the device gets next (pure)
 engines.py         engine processes, from the server's side
 engine_process.py  the process that computes; frames.py what goes between (pure)
 scores.py          logits -> probabilities -> decisions, as a scored row
+vectors.py         vectors of windows -> vectors of documents, as an embed run
 keys.py            API keys and rate limits
 refusals.py        one table from reasons to HTTP statuses
 metrics.py, log.py what operators see; page/ what people see

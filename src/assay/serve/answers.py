@@ -1,14 +1,19 @@
-"""Scores to the JSON of answers, in the shapes of `models`."""
+"""Scores and vectors to the JSON of answers, in the shapes of `models`."""
 
 from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from assay.bundle.bundle import Bundle
 from assay.metrics import sigmoid
-from assay.serve.tickets import ScoredText, Ticket
+from assay.serve.tickets import AnsweredText, Ticket
+from assay.serve.vectors import base64_of
 from assay.tasks import Task
 
 
-def prediction(bundle: Bundle, scored: ScoredText) -> dict[str, object]:
+def prediction(bundle: Bundle, scored: AnsweredText) -> dict[str, object]:
     """A text's `PredictResponse`."""
     score = scored.score
     if bundle.task is Task.REGRESSION:
@@ -29,7 +34,7 @@ def prediction(bundle: Bundle, scored: ScoredText) -> dict[str, object]:
     }
 
 
-def with_details(answer: dict[str, object], scored: ScoredText, ticket: Ticket) -> dict[str, object]:
+def with_details(answer: dict[str, object], scored: AnsweredText, ticket: Ticket) -> dict[str, object]:
     """The same with what there is to know of how it was made."""
     tokenize, queue, forward = seconds(ticket)
     answer["num_tokens"] = scored.num_tokens
@@ -51,7 +56,7 @@ def seconds(ticket: Ticket) -> tuple[float, float, float]:
     )
 
 
-def label_scores(bundle: Bundle, scored: ScoredText, *, raw_scores: bool) -> list[dict[str, object]]:
+def label_scores(bundle: Bundle, scored: AnsweredText, *, raw_scores: bool) -> list[dict[str, object]]:
     """TEI's answer to one text: every label, the likeliest first.
 
     Probabilities are calibrated as everywhere. A single output goes through a sigmoid as in TEI; its
@@ -66,7 +71,12 @@ def label_scores(bundle: Bundle, scored: ScoredText, *, raw_scores: bool) -> lis
 
 
 def ranks(
-    bundle: Bundle, found: Sequence[ScoredText], texts: Sequence[str], *, raw_scores: bool, return_text: bool
+    bundle: Bundle,
+    found: Sequence[AnsweredText],
+    texts: Sequence[str],
+    *,
+    raw_scores: bool,
+    return_text: bool,
 ) -> list[dict[str, object]]:
     """TEI's answer to a rerank: the texts' places and scores, best first.
 
@@ -85,3 +95,23 @@ def ranks(
         {"index": index, "score": value, **({"text": texts[index]} if return_text else {})}
         for value, index in ranked
     ]
+
+
+def embeddings(
+    vectors_ND: npt.NDArray[np.float32],
+    *,
+    model_id: str,
+    num_tokens: int,
+    encoding_format: Literal["float", "base64"],
+) -> dict[str, object]:
+    """OpenAI's answer to texts: their vectors in order, as lists of numbers or in base64."""
+    listed = vectors_ND if encoding_format == "float" else [base64_of(vector) for vector in vectors_ND]
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "embedding": vector, "index": index}
+            for index, vector in enumerate(listed)
+        ],
+        "model": model_id,
+        "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
+    }

@@ -1,6 +1,6 @@
-"""One bundle with all that answers for it: tokenizer, queue and engines.
+"""One model with all that answers for it: tokenizer, queue and engines.
 
-texts of a request -> stage (token ids) -> dispatcher (queue) -> engines -> scores of its ticket
+texts of a request -> stage (token ids) -> dispatcher (queue) -> engines -> answers of its ticket
 """
 
 import asyncio
@@ -9,22 +9,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from assay.bundle.bundle import Bundle
-from assay.bundle.load import load_bundle
 from assay.errors import RefusedError, UsageError, WorkError
 from assay.serve.dispatcher import Dispatcher
 from assay.serve.edge import Receive
 from assay.serve.engines import Child, DeviceEngine, EngineSpec
+from assay.serve.kinds import ServedModel, open_model
 from assay.serve.log import RequestLog
 from assay.serve.metrics import Metrics
 from assay.serve.placement import further_specs
 from assay.serve.refusals import Refusal
-from assay.serve.scores import Scoring
 from assay.serve.settings import ServeSettings
-from assay.serve.tickets import ClientGoneError, Document, RequestTexts, ScoredText, Side, Text, Ticket
+from assay.serve.tickets import AnsweredText, ClientGoneError, Document, How, RequestTexts, Text, Ticket
 from assay.serve.tokenizing import Tokenizer, TokenizingStage
-from assay.tokenize.encode import Encoder
-from assay.tokenize.plan import choose_max_length, other_lengths
 from assay.tokenize.settings import WINDOWS
 
 CHARS_PER_TOKEN = 3
@@ -35,20 +31,15 @@ BUSY_HEADERS = {"Retry-After": "1"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OpenedBundle:
-    """The server's own half of a bundle: labels, calibration, tokenizer."""
+class Opened:
+    """The server's own half of a model: what its outputs mean, and its tokenizer."""
 
-    bundle: Bundle
+    model: ServedModel
     tokenizer: Tokenizer
 
     def notes(self) -> list[str]:
-        """What the user should hear of the bundle and of how it is served."""
-        encoder = self.tokenizer.encoder
-        meta = None if self.bundle.calibration is None else self.bundle.calibration.meta
-        lengths = other_lengths(
-            meta, max_length=encoder.max_length, on_long=encoder.on_long, stride=encoder.stride
-        )
-        return [*self.bundle.notes, *([lengths] if lengths else [])]
+        """What the user should hear of the model and of how it is served."""
+        return self.model.notes(self.tokenizer.encoder)
 
 
 class Deployment:
@@ -57,14 +48,14 @@ class Deployment:
     def __init__(
         self,
         settings: ServeSettings,
-        opened: OpenedBundle,
+        opened: Opened,
         metrics: Metrics,
         log: RequestLog,
         *,
         on_stale: Callable[[], object],
     ) -> None:
-        """Serve what `load_here` opened; `on_stale` hears of a bundle that has changed on disk."""
-        self.bundle, self.encoder = opened.bundle, opened.tokenizer.encoder
+        """Serve what `load_here` opened; `on_stale` hears of a model that has changed on disk."""
+        self.model, self.encoder = opened.model, opened.tokenizer.encoder
         self._settings = settings
         self._metrics = metrics
         self._log = log
@@ -73,7 +64,7 @@ class Deployment:
             opened.tokenizer, self._queue_documents, num_threads=settings.num_threads
         )
         self.dispatcher = Dispatcher(
-            Scoring(self.bundle.decider, self.encoder.views),
+            self.model.answering(self.encoder.views),
             metrics,
             max_batch_tokens=settings.max_batch_tokens,
             on_ready=self._engine_is_ready,
@@ -120,18 +111,12 @@ class Deployment:
 
     # ------------------------------------------------------------ a request
 
-    async def score(
-        self,
-        texts: RequestTexts,
-        *,
-        truncate: bool | None,
-        truncation_side: Side,
-        request_id: str,
-        receive: Receive,
-    ) -> tuple[Ticket, list[ScoredText]]:
-        """The scores of texts, in order.
+    async def answer(
+        self, texts: RequestTexts, how: How, *, request_id: str, receive: Receive
+    ) -> tuple[Ticket, list[AnsweredText]]:
+        """What the model says of texts, in order.
 
-        Raises Refusal where they take too long or cannot be scored; ClientGoneError once `receive` says
+        Raises Refusal where they take too long or cannot be read; ClientGoneError once `receive` says
         that nobody waits any more.
         """
         loop = asyncio.get_running_loop()
@@ -140,8 +125,7 @@ class Deployment:
             request_id=request_id,
             num_documents=len(texts),
             deadline=loop.time() + timeout,
-            truncate=truncate,
-            truncation_side=truncation_side,
+            how=how,
             done=loop.create_future(),
             arrived_at=time.perf_counter(),
             estimated_tokens=self._estimate(texts),
@@ -228,16 +212,18 @@ class Deployment:
         if engine.num_starts > 1:
             self._metrics.restart()
         self._log.write("engine_ready", engine=engine.ready.description)
-        if engine.ready.fingerprint != self.bundle.fingerprint:
+        if engine.ready.fingerprint != self.model.fingerprint:
             self._refuse_stale(engine)
-        elif engine.ready.num_outputs != len(self.bundle.labels):
-            msg = f"the model has {engine.ready.num_outputs} outputs, the bundle {len(self.bundle.labels)}"
+        elif engine.ready.num_outputs != self.model.num_outputs:
+            msg = (
+                f"the model has {engine.ready.num_outputs} outputs, its folder says {self.model.num_outputs}"
+            )
             self._fail(WorkError(msg))
         elif not self._warm.done() and all(each.ready for each in self.engines):
             self._warm.set_result(None)
 
     def _refuse_stale(self, engine: DeviceEngine) -> None:
-        """An engine has loaded another model than the bundle that is served here."""
+        """An engine has loaded another model than the one that is served here."""
         engine.ready = None
         engine.stop()
         engine.reason = "the bundle changed on disk; it is being loaded again"
@@ -245,7 +231,9 @@ class Deployment:
         if self._warm.done():
             self._on_stale()
         else:
-            self._fail(RefusedError(f"{self.bundle.path} changed while it was being loaded; try again"))
+            self._fail(
+                RefusedError(f"{self.model.checkpoint.path} changed while it was being loaded; try again")
+            )
 
     def _fail(self, error: Exception) -> None:
         """The start failed, unless it is over."""
@@ -253,22 +241,14 @@ class Deployment:
             self._warm.set_exception(error)
 
 
-def load_here(settings: ServeSettings, folder: str) -> OpenedBundle:
-    """The server's half of a bundle; takes a moment, in any thread."""
-    bundle = load_bundle(folder)
-    max_length = choose_max_length(bundle, settings.max_length)
-    encoder = Encoder.from_bundle(
-        bundle.path,
-        max_length=max_length,
-        on_long=settings.on_long,
-        stride=settings.stride,
-        fingerprint=bundle.tokenizer_fingerprint,
+def load_here(settings: ServeSettings, folder: str) -> Opened:
+    """The server's half of a model; takes a moment, in any thread."""
+    model = open_model(
+        folder, kind=settings.model_kind, pooling=settings.pooling, normalize=settings.normalize
     )
-    if bundle.is_pair:
-        encoder.check_pairs()
-    tokenizer = Tokenizer(encoder)
+    tokenizer = Tokenizer(model.make_encoder(settings))
     tokenizer.warm_up()
-    return OpenedBundle(bundle=bundle, tokenizer=tokenizer)
+    return Opened(model=model, tokenizer=tokenizer)
 
 
 async def _watch(receive: Receive, ticket: Ticket) -> None:

@@ -1,4 +1,4 @@
-"""Documents of many requests to the engines of one bundle, and the scores back.
+"""Documents of many requests to the engines of one model, and the answers back.
 
 A batch is closed when an engine is free, or so shortly before that the device does not wait for the
 next one. An engine that dies has its batch tried once more: each document of it alone, so that one
@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from itertools import accumulate
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,7 @@ from assay.serve.frames import BatchFrame
 from assay.serve.metrics import Metrics
 from assay.serve.policy import Queue, Waiting
 from assay.serve.refusals import Refusal
-from assay.serve.scores import Scoring
-from assay.serve.tickets import Document, Ticket
+from assay.serve.tickets import Answer, Document, Ticket
 
 _log = logging.getLogger(__name__)
 
@@ -33,12 +33,20 @@ MOST_TRIES = 2
 """Engines that may die of a document before it is given up."""
 
 
+class Answering(Protocol):
+    """What makes answers of outputs."""
+
+    def answers(self, outputs_SC: npt.NDArray[np.float32], num_views_N: list[int]) -> Sequence[Answer | None]:
+        """An answer a document that has so many views; None where there is none to give."""
+        ...
+
+
 class Dispatcher:
     """The queue before the engines. Lives in the event loop; owns no process."""
 
     def __init__(
         self,
-        scoring: Scoring,
+        answering: Answering,
         metrics: Metrics,
         *,
         max_batch_tokens: int | None,
@@ -47,7 +55,7 @@ class Dispatcher:
     ) -> None:
         """`on_ready` and `on_hello` hear of engines that are loaded, and of the GPUs that one sees."""
         self.engines: list[DeviceEngine] = []
-        self._scoring = scoring
+        self._answering = answering
         self._metrics = metrics
         self._max_batch_tokens = max_batch_tokens
         self._on_ready = on_ready
@@ -141,20 +149,20 @@ class Dispatcher:
     def engine_answered(
         self,
         batch: list[Document],
-        logits_SC: npt.NDArray[np.float32],
+        outputs_SC: npt.NDArray[np.float32],
         seconds: float,
     ) -> None:
-        """Logits of a batch came: on to the next one, then its scores to the requests."""
+        """Outputs of a batch came: on to the next one, then what they say to the requests."""
         self.send_batches()
-        scores = self._scoring.score(logits_SC, [len(document.lengths) for document in batch])
-        for document, score in zip(batch, scores, strict=True):
+        answers = self._answering.answers(outputs_SC, [len(document.lengths) for document in batch])
+        for document, answer in zip(batch, answers, strict=True):
             ticket = document.ticket
             ticket.forward_seconds = max(ticket.forward_seconds, seconds)
-            if score is None:
+            if answer is None:
                 where = "" if ticket.num_documents == 1 else f" for text {document.index}"
-                ticket.fail(Refusal("backend", f"the model gave no finite score{where}"))
+                ticket.fail(Refusal("backend", f"the model gave no finite numbers{where}"))
             else:
-                ticket.take(document.index, score)
+                ticket.take(document.index, answer)
 
     def engine_refused(self, batch: list[Document], message: str) -> None:
         """An engine could not compute a batch: each document of it once more, alone."""
@@ -201,7 +209,11 @@ def _readiness(engine: DeviceEngine) -> float:
 def _frame(documents: list[Document]) -> BatchFrame:
     lengths = [length for document in documents for length in document.lengths]
     offsets = np.fromiter(accumulate(lengths, initial=0), np.int32, len(lengths) + 1)
-    starts = None
+    starts = normalize = None
     if any(document.second_start for document in documents):
         starts = np.array([document.second_start for document in documents], dtype=np.int32)
-    return BatchFrame(np.concatenate([document.flat_ids for document in documents]), offsets, starts)
+    if any(document.ticket.how.normalize for document in documents):
+        asked = [document.ticket.how.normalize for document in documents for _ in document.lengths]
+        normalize = np.array(asked, dtype=np.int32)
+    flat_ids = np.concatenate([document.flat_ids for document in documents])
+    return BatchFrame(flat_ids, offsets, starts, normalize)

@@ -10,9 +10,13 @@ from pydantic.json_schema import models_json_schema
 from assay._version import __version__
 from assay.serve.models import (
     BatchRequest,
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    EmbedRequest,
     Error,
     InputsRequest,
     LabelScore,
+    OpenAIError,
     PredictRequest,
     PredictResponse,
     RankedText,
@@ -43,6 +47,7 @@ _RERANK: Json = {
     }
 }
 _RANKS: Json = {"a query and texts": [{"index": 0, "score": 0.97}, {"index": 1, "score": 0.02}]}
+_VECTORS = [[0.0312, -0.1177, 0.0894], [0.0461, -0.0390, -0.0224]]
 _OF_HOST: Json = {"TEI": {"inputs": _TEXT}, **_RERANK}
 
 REQUEST_EXAMPLES: Mapping[str, Json] = {
@@ -57,6 +62,14 @@ REQUEST_EXAMPLES: Mapping[str, Json] = {
     "rerank": _RERANK,
     "root": _OF_HOST,
     "invocations": _OF_HOST,
+    "embed": {
+        "one text": {"inputs": _TEXT},
+        "several": {"inputs": [_TEXT, _SECOND], "normalize": True, "truncate": True},
+    },
+    "embeddings": {
+        "several": {"input": [_TEXT, _SECOND], "model": "any"},
+        "in base64": {"input": _TEXT, "encoding_format": "base64"},
+    },
 }
 _SCORES_OR_LIST = [_ref("LabelScores"), {"type": "array", "items": _ref("LabelScores")}]
 _RANK_LIST: Json = {"type": "array", "items": _ref("RankedText")}
@@ -64,15 +77,19 @@ _BODIES: Mapping[str, tuple[str, ...]] = {
     "predict": ("PredictRequest", "InputsRequest"),
     "predict_batch": ("BatchRequest",),
     "rerank": ("RerankRequest",),
-    "root": ("InputsRequest", "RerankRequest"),
-    "invocations": ("InputsRequest", "RerankRequest"),
+    "root": ("InputsRequest", "RerankRequest", "EmbedRequest"),
+    "invocations": ("InputsRequest", "RerankRequest", "EmbedRequest"),
+    "embed": ("EmbedRequest",),
+    "embeddings": ("EmbeddingsRequest",),
 }
 _ANSWERS: Mapping[str, Json] = {
     "predict": {"anyOf": [_ref("PredictResponse"), *_SCORES_OR_LIST]},
     "predict_batch": {"type": "array", "items": _ref("PredictResponse")},
     "rerank": _RANK_LIST,
-    "root": {"anyOf": [*_SCORES_OR_LIST, _RANK_LIST]},
-    "invocations": {"anyOf": [*_SCORES_OR_LIST, _RANK_LIST]},
+    "root": {"anyOf": [*_SCORES_OR_LIST, _RANK_LIST, _ref("Vectors")]},
+    "invocations": {"anyOf": [*_SCORES_OR_LIST, _RANK_LIST, _ref("Vectors")]},
+    "embed": _ref("Vectors"),
+    "embeddings": _ref("EmbeddingsResponse"),
     "metrics": {"type": "string"},
 }
 ANSWER_EXAMPLES: Mapping[str, Json] = {
@@ -81,6 +98,18 @@ ANSWER_EXAMPLES: Mapping[str, Json] = {
     "rerank": _RANKS,
     "root": {"TEI": _SCORES, **_RANKS},
     "invocations": {"TEI": _SCORES, **_RANKS},
+    "embed": {"one text": _VECTORS[:1], "several": _VECTORS},
+    "embeddings": {
+        "several": {
+            "object": "list",
+            "data": [
+                {"object": "embedding", "embedding": vector, "index": index}
+                for index, vector in enumerate(_VECTORS)
+            ],
+            "model": "/models/encoder",
+            "usage": {"prompt_tokens": 19, "total_tokens": 19},
+        }
+    },
 }
 _ERRORS = {
     "401": "No API key, or one that is not known.",
@@ -95,7 +124,8 @@ _ERRORS = {
 }
 _UNREADY = {"401", "503"}
 _DESCRIPTION = (
-    "Calibrated predictions of one text classifier. Numbers are not rounded: they are those of `assay score`. "
+    "Calibrated predictions of one text classifier, or the vectors of one encoder. Numbers are not rounded: they are "
+    "those of `assay score` and `assay embed`. "
     "Requests of text-embeddings-inference are answered in its shapes."
 )
 
@@ -110,12 +140,17 @@ def document(table: Mapping[str, Mapping[str, Callable[..., Any]]]) -> Json:
         PredictResponse,
         LabelScore,
         RankedText,
+        EmbedRequest,
+        EmbeddingsRequest,
+        EmbeddingsResponse,
+        OpenAIError,
         Error,
     )
     _, found = models_json_schema(
         [(shape, "validation") for shape in shapes], ref_template="#/components/schemas/{model}"
     )
     schemas = found["$defs"]
+    schemas["Vectors"] = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
     schemas["LabelScores"] = {"type": "array", "items": _ref("LabelScore")}
     return {
         "openapi": "3.1.0",
@@ -141,7 +176,8 @@ def operation(handler: Callable[..., Any]) -> Json:
     errors = _ERRORS if bodies else {code: text for code, text in _ERRORS.items() if code in _UNREADY}
     responses: Json = {"200": {"description": "The answer."}}
     for code, text in errors.items():
-        content = {"application/json": {"schema": _ref("Error")}}
+        shape = _ref("OpenAIError" if name == "embeddings" else "Error")
+        content = {"application/json": {"schema": shape}}
         responses[code] = {"description": text, "content": content}
     made: Json = {
         "operationId": name,

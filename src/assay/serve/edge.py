@@ -42,7 +42,11 @@ POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'non
 STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
 QUIET_PATHS = frozenset({"/health", "/ping", "/live", "/metrics"})
 """Asked every few seconds by probes; not logged."""
-PREDICTING = frozenset({"/", "/invocations", "/predict", "/predict/batch", "/rerank"})
+PREDICTING = frozenset(
+    {"/", "/invocations", "/predict", "/predict/batch", "/rerank", "/embed", "/v1/embeddings"}
+)
+OPENAI = "/v1/"
+"""Addresses under which errors have the shape that clients of OpenAI read."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:/-]{1,128}")
 _START = secrets.token_hex(8)
 """The first half of the ids made here; the second counts. Asking for randomness costs a system call."""
@@ -172,8 +176,10 @@ class Edge:
         exchange.error, exchange.when_answered = refusal.message, None
         if scope["path"] in PREDICTING:
             self._metrics.failure(refusal.error_type)
-        body = orjson.dumps(refusal.body(exchange.request_id))
-        return Answer(body, status=refusal.status, headers=refusal.headers)
+        shape = refusal.openai_body if scope["path"].startswith(OPENAI) else refusal.body
+        return Answer(
+            orjson.dumps(shape(exchange.request_id)), status=refusal.status, headers=refusal.headers
+        )
 
     def _write(self, scope: Scope, exchange: Exchange) -> None:
         if scope["path"] in QUIET_PATHS:

@@ -1,7 +1,7 @@
 """The process that computes: `python -m assay.serve.engine_process BUNDLE --socket FD --device cuda:0`.
 
-Batches of token ids come in over a socket, logits go back (`frames`). On a GPU two threads take turns: one waits for
-its logits while the other's batch is already queued on the device. The process ends when its server
+Batches of token ids come in over a socket, outputs go back (`frames`). On a GPU two threads take turns: one waits for
+its outputs while the other's batch is already queued on the device. The process ends when its server
 does.
 
 Signals are the server's business and are ignored here, so that a terminal's Ctrl-C drains too.
@@ -29,9 +29,9 @@ from assay.serve.settings import is_fake
 if TYPE_CHECKING:
     import torch
 
-    from assay.bundle.bundle import Bundle
     from assay.engine.engine import Engine
     from assay.model.packing import PackedBatch
+    from assay.serve.kinds import ServedModel
 
 WARM_UP_TOKENS = 64
 BATCH_TOKENS_PER_PROCESSOR = 1024
@@ -94,17 +94,17 @@ class Overlapped:
         return None
 
     def forward(self, batch: "PackedBatch") -> "torch.Tensor":
-        """The logits, on the host."""
+        """The outputs, on the host."""
         import torch
 
         with self._lock:
-            logits_NC = self._engine.forward(batch)
-            if logits_NC.device.type != "cuda":
-                return logits_NC
-            host_NC = torch.empty(logits_NC.shape, dtype=logits_NC.dtype, pin_memory=True)
-            host_NC.copy_(logits_NC, non_blocking=True)
+            outputs_NC = self._engine.forward(batch)
+            if outputs_NC.device.type != "cuda":
+                return outputs_NC
+            host_NC = torch.empty(outputs_NC.shape, dtype=outputs_NC.dtype, pin_memory=True)
+            host_NC.copy_(outputs_NC, non_blocking=True)
             copied = torch.cuda.Event()
-            copied.record(torch.cuda.current_stream(logits_NC.device))
+            copied.record(torch.cuda.current_stream(outputs_NC.device))
         copied.synchronize()
         return host_NC
 
@@ -142,7 +142,7 @@ class Computing:
     def _answer(self, head: FrameHead, payload: bytes) -> bytes:
         """The frame that answers a batch; a failure that may have harmed the device ends the process."""
         try:
-            logits_NC, seconds = run_batch(
+            outputs_NC, seconds = run_batch(
                 self._engine, frames.unpack_batch(head, payload), max_batch_tokens=self._max_batch_tokens
             )
         except (InputError, WorkError) as error:
@@ -152,12 +152,13 @@ class Computing:
             content = {"message": f"{type(error).__name__}: {error}"[:500], "is_fatal": True}
             self._link.send(frames.pack_json(FrameKind.FAILED, content, number=head.number))
             os._exit(1)
-        return frames.pack_logits(head.number, logits_NC, seconds)
+        return frames.pack_outputs(head.number, outputs_NC, seconds)
 
 
 def run_batch(engine: "Engine", batch: BatchFrame, *, max_batch_tokens: int | None) -> tuple[Any, float]:
-    """The logits [N, C] of a batch and the seconds that they took."""
+    """The outputs [N, C] of a batch, at length 1 where it says so, and the seconds that they took."""
     import numpy as np
+    import torch
 
     from assay.engine.run import run_sequences
     from assay.engine.sequences import Sequences
@@ -166,25 +167,30 @@ def run_batch(engine: "Engine", batch: BatchFrame, *, max_batch_tokens: int | No
     sequences = Sequences(
         flat_ids=batch.flat_ids, offsets=batch.offsets.astype(np.int64), second_starts=batch.second_starts
     )
-    logits_NC, _ = run_sequences(engine, sequences, max_batch_tokens=max_batch_tokens)
-    return logits_NC, time.perf_counter() - began
+    outputs_NC, _ = run_sequences(engine, sequences, max_batch_tokens=max_batch_tokens)
+    if batch.normalize is not None:
+        rows = np.flatnonzero(batch.normalize)
+        # as the head of an embed run does it, to the bit
+        outputs_NC[rows] = torch.nn.functional.normalize(torch.from_numpy(outputs_NC[rows]), dim=1).numpy()
+    return outputs_NC, time.perf_counter() - began
 
 
-def load(arguments: argparse.Namespace, bundle: "Bundle") -> "Engine":
+def load(arguments: argparse.Namespace, model: "ServedModel") -> "Engine":
     """The engine that the server asked for."""
     from assay.engine.load import load_engine
 
     if is_fake(arguments.engine):
         return load_engine(
-            arguments.engine if ":" in arguments.engine else f"{arguments.engine}:{len(bundle.labels)}"
+            arguments.engine if ":" in arguments.engine else f"{arguments.engine}:{model.num_outputs}"
         )
     engine = load_engine(
-        bundle.checkpoint,
+        model.checkpoint,
         device=arguments.device,
         precision=arguments.precision,
         num_threads=arguments.threads,
         packed=arguments.engine != "padded",
         deterministic=arguments.deterministic,
+        head=model.head(),
     )
     if not arguments.device.startswith("cuda"):
         return engine
@@ -219,9 +225,9 @@ def warm_up(engine: "Engine", *, max_batch_tokens: int | None) -> float:
     ids = (np.arange(int(offsets[-1])) % min(engine.vocab_size, 1000)).astype(np.int32)
     batch, seconds = BatchFrame(ids, offsets, None), 1.0
     for _ in range(2):
-        logits_NC, seconds = run_batch(engine, batch, max_batch_tokens=max_batch_tokens)
-        if logits_NC.shape != (num_sequences, *engine.output_shape):
-            msg = f"the warm-up gave logits {logits_NC.shape}; an engine gives a row a sequence"
+        outputs_NC, seconds = run_batch(engine, batch, max_batch_tokens=max_batch_tokens)
+        if outputs_NC.shape != (num_sequences, *engine.output_shape):
+            msg = f"the warm-up gave outputs {outputs_NC.shape}; an engine gives a row a sequence"
             raise WorkError(msg)
     return len(ids) / max(seconds, 1e-6)
 
@@ -240,10 +246,10 @@ def start(link: ServerLink, arguments: argparse.Namespace) -> None:
             num_gpus = count_gpus()
             link.send(frames.pack_json(FrameKind.HELLO, {"num_gpus": num_gpus}))
             arguments.device = "cuda:0" if num_gpus else "cpu"
-        from assay.bundle.load import load_bundle
+        from assay.serve.kinds import open_model
 
-        bundle = load_bundle(arguments.bundle)
-        engine = load(arguments, bundle)
+        model = open_model(arguments.bundle, kind=arguments.model_kind, pooling=arguments.pooling)
+        engine = load(arguments, model)
         tokens_per_second = warm_up(engine, max_batch_tokens=arguments.max_batch_tokens)
     except Exception as error:  # noqa: BLE001  whatever it is, the server decides what follows
         kind = errors.kind_of(error)
@@ -254,7 +260,7 @@ def start(link: ServerLink, arguments: argparse.Namespace) -> None:
         os._exit(1)
     ready = {
         "description": engine.description(),
-        "fingerprint": bundle.fingerprint,
+        "fingerprint": model.fingerprint,
         "num_outputs": math.prod(engine.output_shape),
         "is_padded": not engine.packed,
         "default_batch_tokens": engine.default_batch_tokens,
@@ -276,6 +282,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="assay.serve.engine_process", description=__doc__)
     parser.add_argument("bundle")
     parser.add_argument("--socket", type=int, required=True)
+    parser.add_argument("--model-kind", default="auto")
+    parser.add_argument("--pooling", default="auto")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--engine", default="auto")

@@ -9,15 +9,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import numpy.typing as npt
 
 from assay import errors, machine
 from assay.errors import AssayError, WorkError
+from assay.model.sentence_files import PoolingName
 from assay.processes import describe_end, spawn
 from assay.serve import frames
 from assay.serve.frames import BatchFrame, FrameHead, FrameKind
+from assay.serve.settings import ModelKind
 
 _log = logging.getLogger(__name__)
 
@@ -41,10 +43,14 @@ class EngineSpec:
     max_batch_tokens: int | None
     num_threads: int | None
     """CPU threads; None for all."""
+    model_kind: ModelKind = "auto"
+    pooling: PoolingName | Literal["auto"] = "auto"
+    """Of an encoder."""
 
     def command(self, descriptor: int) -> list[str]:
         """The command line of the process."""
         words = [sys.executable, "-m", "assay.serve.engine_process", self.bundle, "--socket", str(descriptor)]
+        words += ["--model-kind", self.model_kind, "--pooling", self.pooling]
         words += ["--device", self.device, "--engine", self.engine, "--precision", self.precision]
         if self.num_threads is not None:
             words += ["--threads", str(self.num_threads)]
@@ -120,7 +126,7 @@ class Owner(Protocol):
     def engine_answered(
         self,
         batch: Any,  # noqa: ANN401  the owner's own
-        logits_SC: npt.NDArray[Any],
+        outputs_SC: npt.NDArray[Any],
         seconds: float,
     ) -> None:
         """One computed a batch."""
@@ -279,11 +285,11 @@ class DeviceEngine:
 
     def _take(self, head: FrameHead, payload: bytes) -> str | None:
         """Act on a frame; what the process says it will die of."""
-        if head.kind == FrameKind.LOGITS:
+        if head.kind == FrameKind.OUTPUTS:
             done = self._done(head.number)
             self._measure(done)
             try:
-                self.owner.engine_answered(done.batch, frames.unpack_logits(head, payload), head.seconds)
+                self.owner.engine_answered(done.batch, frames.unpack_outputs(head, payload), head.seconds)
             except BaseException:
                 # the connection is given up, and what is in flight is tried again
                 self.in_flight.insert(0, done)

@@ -2,8 +2,8 @@
 
 A frame is a head of 32 bytes and a payload of as many bytes as the head says.
 
-    server -> engine   BATCH    N + 1 offsets int32, [N second starts int32], T ids int32
-    engine -> server   LOGITS   N x C logits float32
+    server -> engine   BATCH    N + 1 offsets int32, [N second starts int32], [N normalize int32], T ids int32
+    engine -> server   OUTPUTS  N x C outputs float32
                        HELLO    JSON: what the process runs on; said before the model is loaded
                        READY    JSON: the engine, loaded and warm
                        FAILED   JSON: what a batch (number above 0) or the start failed of
@@ -22,13 +22,14 @@ import numpy.typing as npt
 HEAD = struct.Struct("<IBBxxQIId")
 """Bytes of the payload, kind, flags, number of the batch, N, T or C, seconds."""
 _HAS_SECOND_STARTS = 1
+_HAS_NORMALIZE = 2
 
 
 class FrameKind(IntEnum):
     """What a frame holds."""
 
     BATCH = 1
-    LOGITS = 2
+    OUTPUTS = 2
     HELLO = 3
     READY = 4
     FAILED = 5
@@ -45,9 +46,9 @@ class FrameHead(NamedTuple):
     """Number of the batch; 0 for frames of no batch."""
     num_sequences: int
     width: int
-    """Tokens of a batch, outputs of logits."""
+    """Tokens of a batch; numbers of one output."""
     seconds: float
-    """Wall time of the forward passes, for logits."""
+    """Wall time of the forward passes, for outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,9 @@ class BatchFrame:
 
     flat_ids: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int32]
-    second_starts: npt.NDArray[np.int32] | None
+    second_starts: npt.NDArray[np.int32] | None = None
+    normalize: npt.NDArray[np.int32] | None = None
+    """1 for a sequence whose output is to have length 1, 0 for any other; None for none."""
 
 
 def read_head(data: bytes | bytearray) -> FrameHead:
@@ -66,12 +69,12 @@ def read_head(data: bytes | bytearray) -> FrameHead:
 
 def pack_batch(number: int, batch: BatchFrame) -> bytes:
     """A BATCH frame."""
-    seconds = batch.second_starts
-    payload = batch.offsets.astype("<i4", copy=False).tobytes()
-    if seconds is not None:
-        payload += seconds.astype("<i4", copy=False).tobytes()
+    payload, flags = batch.offsets.astype("<i4", copy=False).tobytes(), 0
+    for flag, numbers in ((_HAS_SECOND_STARTS, batch.second_starts), (_HAS_NORMALIZE, batch.normalize)):
+        if numbers is not None:
+            payload += numbers.astype("<i4", copy=False).tobytes()
+            flags |= flag
     payload += batch.flat_ids.astype("<i4", copy=False).tobytes()
-    flags = 0 if seconds is None else _HAS_SECOND_STARTS
     head = HEAD.pack(
         len(payload), FrameKind.BATCH, flags, number, len(batch.offsets) - 1, len(batch.flat_ids), 0.0
     )
@@ -83,19 +86,21 @@ def unpack_batch(head: FrameHead, payload: bytes) -> BatchFrame:
     numbers = np.frombuffer(payload, dtype="<i4")
     stop = head.num_sequences + 1
     offsets, rest = numbers[:stop], numbers[stop:]
-    if not head.flags & _HAS_SECOND_STARTS:
-        return BatchFrame(rest, offsets, None)
-    return BatchFrame(rest[head.num_sequences :], offsets, rest[: head.num_sequences])
+    found: dict[int, npt.NDArray[np.int32]] = {}
+    for flag in (_HAS_SECOND_STARTS, _HAS_NORMALIZE):
+        if head.flags & flag:
+            found[flag], rest = rest[: head.num_sequences], rest[head.num_sequences :]
+    return BatchFrame(rest, offsets, found.get(_HAS_SECOND_STARTS), found.get(_HAS_NORMALIZE))
 
 
-def pack_logits(number: int, logits_NC: npt.NDArray[np.float32], seconds: float) -> bytes:
-    """A LOGITS frame."""
-    payload = logits_NC.astype("<f4", copy=False).tobytes()
-    return HEAD.pack(len(payload), FrameKind.LOGITS, 0, number, *logits_NC.shape, seconds) + payload
+def pack_outputs(number: int, outputs_NC: npt.NDArray[np.float32], seconds: float) -> bytes:
+    """An OUTPUTS frame."""
+    payload = outputs_NC.astype("<f4", copy=False).tobytes()
+    return HEAD.pack(len(payload), FrameKind.OUTPUTS, 0, number, *outputs_NC.shape, seconds) + payload
 
 
-def unpack_logits(head: FrameHead, payload: bytes) -> npt.NDArray[np.float32]:
-    """The logits [N, C] of a LOGITS frame."""
+def unpack_outputs(head: FrameHead, payload: bytes) -> npt.NDArray[np.float32]:
+    """The outputs [N, C] of an OUTPUTS frame."""
     return np.frombuffer(payload, dtype="<f4").reshape(head.num_sequences, head.width)
 
 

@@ -6,6 +6,7 @@ they are handed over as they are, untyped.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -13,15 +14,19 @@ from prometheus_client.metrics_core import Metric
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 DOCUMENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 TOKENS = (64, 256, 1024, 4096, 16_384, 65_536, 262_144)
+Work = Literal["predict", "rerank", "embed"]
+"""What is asked of texts."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _COUNTERS = {
-    "te_request_count": "Requests for predictions.",
-    "te_request_success": "Requests for predictions that were answered.",
+    "te_request_count": "Requests for predictions or vectors.",
+    "te_request_success": "Requests for predictions or vectors that were answered.",
     "te_request_failure": "Requests that got an error for an answer, by its type.",
     "te_predict_count": "Texts to predict.",
     "te_predict_success": "Texts predicted.",
     "te_rerank_count": "Texts to rerank.",
+    "te_embed_count": "Texts to embed.",
+    "te_embed_success": "Texts embedded.",
     "assay_tokens": "Tokens of texts that were answered.",
     "assay_retried_documents": "Documents tried again after an engine died.",
     "assay_engine_restarts": "Engine processes that were started again.",
@@ -56,15 +61,16 @@ class Metrics:
         """Show what `read` gives under `name`."""
         self._gauges[name] = (text, read)
 
-    def request(self, *, is_batch: bool, num_documents: int, is_rerank: bool) -> None:
-        """A request for predictions was accepted for reading."""
+    def request(self, work: Work, *, is_batch: bool, num_documents: int) -> None:
+        """A request to do this was accepted for reading."""
         self._counts["te_request_count", "method", "batch" if is_batch else "single"] += 1
-        self._counts["te_rerank_count" if is_rerank else "te_predict_count", "", ""] += num_documents
+        self._counts[f"te_{work}_count", "", ""] += num_documents
 
-    def success(self, *, is_batch: bool, num_documents: int, num_tokens: int) -> None:
+    def success(self, work: Work, *, is_batch: bool, num_documents: int, num_tokens: int) -> None:
         """It was answered."""
         self._counts["te_request_success", "method", "batch" if is_batch else "single"] += 1
-        self._counts["te_predict_success", "", ""] += num_documents
+        done = "te_embed_success" if work == "embed" else "te_predict_success"
+        self._counts[done, "", ""] += num_documents
         self._counts["assay_tokens", "", ""] += num_tokens
 
     def times(self, *, total: float, tokenize: float, queue: float, forward: float) -> None:

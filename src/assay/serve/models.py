@@ -19,6 +19,13 @@ _INPUTS = {
     ]
 }
 """What `sequences` takes apart."""
+_TEXTS = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+    ]
+}
+"""What `texts_of` takes."""
 _WANTED = "a text, a pair [text, text] or a batch [[text], [text, text], ...]"
 _EMPTY = {"string_too_short": "character", "too_short": "text"}
 """What is missing, by pydantic's types of error: the shortest that is taken has one."""
@@ -84,6 +91,44 @@ class RerankRequest(BaseModel):
     return_text: bool = False
 
 
+class _VectorRequest(BaseModel):
+    """What may be asked of vectors."""
+
+    model_config = _LENIENT
+    truncate: bool | None = None
+    truncation_direction: TruncationDirection = None
+    normalize: Annotated[
+        bool | None, Field(description="Give vectors of length 1 (true) or as they are (false).")
+    ] = None
+    prompt_name: Annotated[
+        str | None, Field(description="Name of the model's prompt to put before each text.")
+    ] = None
+    dimensions: Annotated[
+        int | None, Field(description="Length of the vectors; that of the model alone is given.")
+    ] = None
+
+
+class EmbedRequest(_VectorRequest):
+    """A request of text-embeddings-inference, for encoders."""
+
+    inputs: Annotated[
+        Any, Field(description="A text, or a list of texts.", examples=[EXAMPLE]), WithJsonSchema(_TEXTS)
+    ]
+
+
+class EmbeddingsRequest(_VectorRequest):
+    """A request in OpenAI's shape, for encoders; beyond it, what `/embed` takes too."""
+
+    input: Annotated[
+        Any, Field(description="A text, or a list of texts.", examples=[EXAMPLE]), WithJsonSchema(_TEXTS)
+    ]
+    model: Annotated[str | None, Field(description="Not read: there is one model.")] = None
+    encoding_format: Annotated[
+        Literal["float", "base64"] | None,
+        Field(description="Numbers, or float32 with the least significant byte first in base64."),
+    ] = None
+
+
 class RequestTimings(BaseModel):
     """Where the time of a request went, milliseconds."""
 
@@ -120,6 +165,39 @@ class RankedText(BaseModel):
     index: int
     score: float
     text: str | None = None
+
+
+class Embedding(BaseModel):
+    """The vector of a text, as OpenAI has it."""
+
+    object: Literal["embedding"]
+    embedding: list[float] | str
+    index: int
+
+
+class Usage(BaseModel):
+    """Tokens of a request."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsResponse(BaseModel):
+    """The vectors of texts in order, as OpenAI has it."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: Usage
+
+
+class OpenAIError(BaseModel):
+    """An answer that says why there is no vector, under `/v1/`."""
+
+    message: str
+    code: int
+    type: str
+    request_id: str
 
 
 class Error(BaseModel):
@@ -169,3 +247,19 @@ def _sequence(texts: list[object], where: str) -> tuple[str, str | None]:
         case [str() as first, str() as second]:
             return first, second
     raise Refusal("invalid", f"{where}: one text, or a pair of texts, is needed")
+
+
+def texts_of(inputs: object, where: str) -> list[str]:
+    """The texts of a request for vectors; raises Refusal for an empty one, and for what is not a text."""
+    texts = [inputs] if isinstance(inputs, str) else inputs
+    if not isinstance(texts, list):
+        raise Refusal("invalid", f"{where}: a text or a list of texts is needed")
+    if not texts:
+        raise Refusal("empty", f"{where}: empty; send at least one text")
+    for index, text in enumerate(texts):
+        place = where if isinstance(inputs, str) else f"{where}.{index}"
+        if not isinstance(text, str):
+            raise Refusal("invalid", f"{place}: not a text; token ids are not taken, send the text itself")
+        if not text:
+            raise Refusal("empty", f"{place}: empty; send at least one character")
+    return texts

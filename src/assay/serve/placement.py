@@ -23,6 +23,8 @@ def first_specs(settings: ServeSettings) -> list[EngineSpec]:
     spec = EngineSpec(
         # links resolved, so that server and engines load the same folder
         bundle=str(Path(settings.bundle).resolve()),
+        model_kind=settings.model_kind,
+        pooling=settings.pooling,
         device="cuda:0" if has_driver else "cpu",
         engine=settings.engine,
         precision=settings.precision,

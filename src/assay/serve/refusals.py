@@ -61,6 +61,15 @@ class Refusal(Exception):  # noqa: N818  it answers a request; few are errors of
         """The answer, as TEI has it, and the request's id."""
         return {"error": self.message, "error_type": self.error_type, "request_id": request_id}
 
+    def openai_body(self, request_id: str) -> dict[str, str | int]:
+        """The same in the shape of TEI's routes for clients of OpenAI."""
+        return {
+            "message": self.message,
+            "code": self.status,
+            "type": self.error_type,
+            "request_id": request_id,
+        }
+
 
 def refusal_of(error: Exception) -> Refusal:
     """What a client hears of an error: an input that cannot be used, or that something failed here."""
@@ -69,5 +78,5 @@ def refusal_of(error: Exception) -> Refusal:
     if isinstance(error, InputError):
         return Refusal("invalid", "the model cannot take this input")
     if isinstance(error, AssayError):
-        return Refusal("backend", "the model could not score this")
+        return Refusal("backend", "the model could not answer this")
     return Refusal("internal", "the server failed; its log has the request's id")

@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
 from assay._version import __version__
@@ -18,15 +20,24 @@ from assay.serve.deployment import Deployment
 from assay.serve.docs import docs_page, document
 from assay.serve.edge import EXCHANGE, Answer, App, Exchange, Receive, Scope
 from assay.serve.keys import RateLimit
-from assay.serve.metrics import CONTENT_TYPE, Metrics
-from assay.serve.models import BatchRequest, InputsRequest, PredictRequest, RerankRequest
+from assay.serve.kinds import ServedClassifier, ServedEncoder
+from assay.serve.metrics import CONTENT_TYPE, Metrics, Work
+from assay.serve.models import (
+    BatchRequest,
+    EmbeddingsRequest,
+    EmbedRequest,
+    InputsRequest,
+    PredictRequest,
+    RerankRequest,
+)
 from assay.serve.page import CONTENT_SECURITY_POLICY, read_page_files
 from assay.serve.refusals import Refusal
 from assay.serve.service import Service
 from assay.serve.settings import ServeSettings
-from assay.serve.tickets import RequestTexts, ScoredText, Side, Ticket
+from assay.serve.tickets import AnsweredText, How, RequestTexts, Side, Ticket
+from assay.serve.vectors import stacked
 from assay.tasks import Task
-from assay.tokenize.settings import ONE_PIECE
+from assay.tokenize.settings import ONE_PIECE, WINDOWS
 
 DOCS_PATHS = ("/docs", "/openapi.json")
 PROBE_PATHS = ("/health", "/ping", "/live")
@@ -40,6 +51,9 @@ class Request:
     receive: Receive
 
 
+TeiRequest = InputsRequest | RerankRequest | EmbedRequest | EmbeddingsRequest
+AS_TOLD = How()
+"""Read as the server was told."""
 Handler = Callable[[Request], Awaitable[Answer]]
 
 
@@ -63,17 +77,19 @@ class Routes:
         if isinstance(content, dict) and "inputs" in content:
             return await self._predict_inputs(request, models.check(InputsRequest, content))
         asked: PredictRequest = models.check(PredictRequest, content)
-        deployment, ticket, found = await self._score(request, [(asked.text, asked.text_pair)])
-        answer = answers.prediction(deployment.bundle, found[0])
+        bundle, ticket, found = await self._score(request, [(asked.text, asked.text_pair)])
+        answer = answers.prediction(bundle, found[0])
         if wants_details or asked.details:
             answers.with_details(answer, found[0], ticket)
         return _json(answer)
 
     async def root(self, request: Request) -> Answer:
-        """What text-embeddings-inference answers by its host alone: `inputs` as /predict, a `query` as /rerank."""
+        """What text-embeddings-inference answers by its host alone: as /predict or /embed, a `query` as /rerank."""
         content = await self._body(request)
         if isinstance(content, dict) and "query" in content and "inputs" not in content:
             return await self._rerank(request, models.check(RerankRequest, content))
+        if isinstance(self._deployment().model, ServedEncoder):
+            return await self._embed(request, models.check(EmbedRequest, content))
         return await self._predict_inputs(request, models.check(InputsRequest, content))
 
     async def invocations(self, request: Request) -> Answer:
@@ -82,12 +98,8 @@ class Routes:
 
     async def _predict_inputs(self, request: Request, asked: InputsRequest) -> Answer:
         texts, is_batch = models.sequences(asked.inputs)
-        deployment, ticket, found = await self._score(
-            request, texts, truncate=asked.truncate, side=self._side(asked), is_batch=is_batch
-        )
-        scores = [
-            answers.label_scores(deployment.bundle, scored, raw_scores=asked.raw_scores) for scored in found
-        ]
+        bundle, ticket, found = await self._score(request, texts, self._how(asked), is_batch=is_batch)
+        scores = [answers.label_scores(bundle, scored, raw_scores=asked.raw_scores) for scored in found]
         return _json(scores if is_batch else scores[0], _times(ticket, found))
 
     async def predict_batch(self, request: Request) -> Answer:
@@ -101,8 +113,8 @@ class Routes:
             message = f"text_pairs: {len(pairs)} second texts for {len(asked.texts)} texts; a pair needs both"
             raise Refusal("invalid", message)
         texts = list(zip(asked.texts, pairs, strict=True))
-        deployment, ticket, found = await self._score(request, texts, is_batch=True)
-        predictions = [answers.prediction(deployment.bundle, scored) for scored in found]
+        bundle, ticket, found = await self._score(request, texts, is_batch=True)
+        predictions = [answers.prediction(bundle, scored) for scored in found]
         if wants_details:
             for answer, scored in zip(predictions, found, strict=True):
                 answers.with_details(answer, scored, ticket)
@@ -113,23 +125,66 @@ class Routes:
         return await self._rerank(request, models.check(RerankRequest, await self._body(request)))
 
     async def _rerank(self, request: Request, asked: RerankRequest) -> Answer:
-        bundle = self._bundle()
+        bundle = self._classifier().bundle
         if bundle.is_pair is False or len(bundle.labels) > 2 or bundle.task is Task.MULTI_LABEL:
             message = "this model does not rerank; that needs a pair model of one output or two labels"
             raise Refusal("not_this_model", message)
         pairs = [(asked.query, text) for text in asked.texts]
-        deployment, ticket, found = await self._score(
-            request,
-            pairs,
-            truncate=asked.truncate,
-            side=self._side(asked),
-            is_batch=True,
-            is_rerank=True,
+        bundle, ticket, found = await self._score(
+            request, pairs, self._how(asked), work="rerank", is_batch=True
         )
         ranked = answers.ranks(
-            deployment.bundle, found, asked.texts, raw_scores=asked.raw_scores, return_text=asked.return_text
+            bundle, found, asked.texts, raw_scores=asked.raw_scores, return_text=asked.return_text
         )
         return _json(ranked, _times(ticket, found))
+
+    # ------------------------------------------------------------ vectors
+
+    async def embed(self, request: Request) -> Answer:
+        """A vector for each text, in order, as text-embeddings-inference gives them; for encoders."""
+        return await self._embed(request, models.check(EmbedRequest, await self._body(request)))
+
+    async def _embed(self, request: Request, asked: EmbedRequest) -> Answer:
+        _, ticket, found, vectors_ND = await self._vectors(request, asked, asked.inputs, "inputs")
+        return _json(vectors_ND, _times(ticket, found))
+
+    async def embeddings(self, request: Request) -> Answer:
+        """The same in the shape of OpenAI's interface; for encoders."""
+        asked: EmbeddingsRequest = models.check(EmbeddingsRequest, await self._body(request))
+        model, ticket, found, vectors_ND = await self._vectors(request, asked, asked.input, "input")
+        answer = answers.embeddings(
+            vectors_ND,
+            model_id=str(model.checkpoint.path),
+            num_tokens=sum(each.num_tokens for each in found),
+            encoding_format=asked.encoding_format or "float",
+        )
+        return _json(answer, _times(ticket, found))
+
+    async def _vectors(
+        self, request: Request, asked: EmbedRequest | EmbeddingsRequest, inputs: object, where: str
+    ) -> tuple[ServedEncoder, Ticket, list[AnsweredText], npt.NDArray[np.float32]]:
+        """The vectors [N, D] of a request's texts; raises Refusal where the model is a classifier."""
+        texts = models.texts_of(inputs, where)
+        deployment = self._deployment()
+        model = deployment.model
+        if not isinstance(model, ServedEncoder):
+            message = "this server's model is a classifier and gives no vectors; ask /predict, or an encoder's server"
+            raise Refusal("not_this_model", message)
+        if asked.dimensions not in {None, model.num_outputs}:
+            message = f"dimensions: {asked.dimensions}; this model gives {model.num_outputs}; leave it out"
+            raise Refusal("invalid", message)
+        prompt = _prompt(model, asked.prompt_name)
+        how = self._how(asked, normalize=model.normalized if asked.normalize is None else asked.normalize)
+        ticket, found = await self._answer(
+            request,
+            [(prompt + text, None) for text in texts],
+            how,
+            work="embed",
+            is_batch=not isinstance(inputs, str),
+        )
+        vectors = [each.vector for each in found]
+        is_mean = deployment.encoder.on_long in WINDOWS
+        return model, ticket, found, stacked(vectors, normalize=how.normalize and is_mean)
 
     # ------------------------------------------------------------ the server itself
 
@@ -154,23 +209,13 @@ class Routes:
         """What is served, and within which limits."""
         del request
         deployment = self._deployment()
-        bundle, encoder = deployment.bundle, deployment.encoder
-        labels = bundle.labels
+        model, encoder = deployment.model, deployment.encoder
         ready = [engine.ready for engine in deployment.engines if engine.ready is not None]
-        kind = "classifier"
-        if bundle.is_pair and len(labels) == 1:
-            kind = "reranker"
         return _json(
             {
-                "model_id": str(bundle.path),
-                "model_sha": bundle.fingerprint,
+                "model_id": str(model.checkpoint.path),
+                "model_sha": model.fingerprint,
                 "model_dtype": next((each.dtype for each in ready), self._settings.precision),
-                "model_type": {
-                    kind: {
-                        "id2label": {str(index): label for index, label in enumerate(labels)},
-                        "label2id": {label: index for index, label in enumerate(labels)},
-                    }
-                },
                 "max_concurrent_requests": self._settings.max_queue,
                 "max_input_length": encoder.max_length,
                 "max_batch_tokens": self._settings.max_batch_tokens
@@ -180,11 +225,9 @@ class Routes:
                 "auto_truncate": self._settings.on_long != "error",
                 "tokenization_workers": deployment.stage.num_threads,
                 "version": __version__,
-                "fingerprint": bundle.fingerprint,
-                "task": bundle.task,
-                "labels": list(labels),
-                "is_pair": bundle.is_pair,
-                "calibrated": bundle.calibration is not None,
+                "fingerprint": model.fingerprint,
+                "is_pair": model.is_pair,
+                **model.info(),
                 "on_long": self._settings.on_long,
                 "max_queue": self._settings.max_queue,
                 "max_body_bytes": self._settings.max_body_bytes,
@@ -216,49 +259,61 @@ class Routes:
             raise Refusal("unhealthy", f"not ready: {self._service.trouble()}", {"Retry-After": "1"})
         return deployment
 
-    def _bundle(self) -> Bundle:
-        return self._deployment().bundle
+    def _classifier(self) -> ServedClassifier:
+        model = self._deployment().model
+        if not isinstance(model, ServedClassifier):
+            message = "this server's model is an encoder and gives vectors, not predictions; ask /embed"
+            raise Refusal("not_this_model", message)
+        return model
 
     async def _score(
         self,
         request: Request,
         texts: RequestTexts,
+        how: How = AS_TOLD,
         *,
-        truncate: bool | None = None,
-        side: Side = "right",
+        work: Work = "predict",
         is_batch: bool = False,
-        is_rerank: bool = False,
-    ) -> tuple[Deployment, Ticket, list[ScoredText]]:
-        """The scores of texts within every limit; counts the request, and its answer once that is written."""
+    ) -> tuple[Bundle, Ticket, list[AnsweredText]]:
+        """The scores of texts, and the bundle that they are of; raises Refusal where the model is an encoder."""
+        # until it is admitted, nothing is awaited: what answers is this model
+        bundle = self._classifier().bundle
+        return bundle, *await self._answer(request, texts, how, work=work, is_batch=is_batch)
+
+    async def _answer(
+        self, request: Request, texts: RequestTexts, how: How, *, work: Work, is_batch: bool
+    ) -> tuple[Ticket, list[AnsweredText]]:
+        """What the model says of texts within every limit; counts the request, and its answer once written."""
         exchange: Exchange = request.scope[EXCHANGE]
         exchange.documents = len(texts)
         if self._settings.log_texts:
             exchange.texts = texts
-        self._metrics.request(is_batch=is_batch, num_documents=len(texts), is_rerank=is_rerank)
+        self._metrics.request(work, is_batch=is_batch, num_documents=len(texts))
         self._check(texts)
         self._check_rate(exchange, len(texts))
         deployment = self._service.admit(len(texts))
-        ticket, found = await deployment.score(
-            texts,
-            truncate=truncate,
-            truncation_side=side,
-            request_id=exchange.request_id,
-            receive=request.receive,
+        ticket, found = await deployment.answer(
+            texts, how, request_id=exchange.request_id, receive=request.receive
         )
-        exchange.tokens = sum(scored.num_tokens for scored in found)
+        exchange.tokens = sum(each.num_tokens for each in found)
         total = time.perf_counter() - ticket.arrived_at
         exchange.when_answered = partial(
-            self._count, ticket, total, is_batch=is_batch, num_tokens=exchange.tokens
+            self._count, ticket, total, work=work, is_batch=is_batch, num_tokens=exchange.tokens
         )
-        return deployment, ticket, found
+        return ticket, found
 
-    def _count(self, ticket: Ticket, total: float, *, is_batch: bool, num_tokens: int) -> None:
+    def _count(self, ticket: Ticket, total: float, *, work: Work, is_batch: bool, num_tokens: int) -> None:
         """Count a request that was answered, and its times."""
-        self._metrics.success(is_batch=is_batch, num_documents=ticket.num_documents, num_tokens=num_tokens)
+        self._metrics.success(
+            work, is_batch=is_batch, num_documents=ticket.num_documents, num_tokens=num_tokens
+        )
         tokenize, queue, forward = answers.seconds(ticket)
         self._metrics.times(total=total, tokenize=tokenize, queue=queue, forward=forward)
 
-    def _side(self, asked: InputsRequest | RerankRequest) -> Side:
+    def _how(self, asked: TeiRequest, *, normalize: bool = False) -> How:
+        return How(truncate=asked.truncate, truncation_side=self._side(asked), normalize=normalize)
+
+    def _side(self, asked: TeiRequest) -> Side:
         """Where over-long texts are cut; raises Refusal where this server does not cut them on the left."""
         if (asked.truncation_direction or "right").lower() == "right":
             return "right"
@@ -273,15 +328,15 @@ class Routes:
         most, most_chars = self._settings.max_client_batch_size, self._settings.max_text_chars
         if len(texts) > most:
             raise Refusal("invalid", f"{len(texts)} texts in one request; at most {most} are taken")
-        bundle = self._bundle()
+        is_pair = self._deployment().model.is_pair
         for index, (first, second) in enumerate(texts):
             where = "" if len(texts) == 1 else f"text {index}: "
             num_chars = max(len(first), len(second or ""))
             if num_chars > most_chars:
                 raise Refusal("invalid", f"{where}{num_chars} characters; at most {most_chars} are taken")
-            if bundle.is_pair and second is None:
+            if is_pair and second is None:
                 raise Refusal("invalid", f"{where}this model takes pairs of texts; send a second text too")
-            if bundle.is_pair is False and second is not None:
+            if is_pair is False and second is not None:
                 raise Refusal("invalid", f"{where}this model takes single texts, not pairs")
             if second is not None and self._settings.on_long not in ONE_PIECE:
                 raise Refusal(
@@ -305,6 +360,8 @@ def make_app(service: Service, settings: ServeSettings, metrics: Metrics) -> App
         "/predict": {"POST": routes.predict},
         "/predict/batch": {"POST": routes.predict_batch},
         "/rerank": {"POST": routes.rerank},
+        "/embed": {"POST": routes.embed},
+        "/v1/embeddings": {"POST": routes.embeddings},
         "/": {"POST": routes.root},
         "/invocations": {"POST": routes.invocations},
         "/health": {"GET": routes.health},
@@ -350,6 +407,17 @@ def _file(content: bytes, media: str) -> Handler:
     return answer
 
 
+def _prompt(model: ServedEncoder, name: str | None) -> str:
+    """What the model's files put before a text under a name; raises Refusal for one that they do not have."""
+    if name is None:
+        return ""
+    prompts = model.embedder.files.prompts
+    if name not in prompts:
+        known = ", ".join(prompts) or "none"
+        raise Refusal("invalid", f"prompt_name: the model has no prompt of this name; it has {known[:200]}")
+    return prompts[name]
+
+
 def _wants_details(request: Request) -> bool:
     """Whether the query asks for details; raises Refusal where it says neither true nor false."""
     query: bytes = request.scope["query_string"]
@@ -362,15 +430,15 @@ def _wants_details(request: Request) -> bool:
 
 
 def _json(content: object, headers: dict[str, str] | None = None) -> Answer:
-    return Answer(orjson.dumps(content), headers=headers or {})
+    return Answer(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), headers=headers or {})
 
 
-def _times(ticket: Ticket, found: Sequence[ScoredText]) -> dict[str, str]:
+def _times(ticket: Ticket, found: Sequence[AnsweredText]) -> dict[str, str]:
     """TEI's headers of a request's times, milliseconds."""
     tokenize, queue, forward = (str(round(1000 * part)) for part in answers.seconds(ticket))
     total = time.perf_counter() - ticket.arrived_at
     return {
-        "x-compute-tokens": str(sum(scored.num_tokens for scored in found)),
+        "x-compute-tokens": str(sum(each.num_tokens for each in found)),
         "x-total-time": str(round(1000 * total)),
         "x-tokenization-time": tokenize,
         "x-queue-time": queue,

@@ -41,17 +41,24 @@ class Scoring:
         self._decider = decider
         self._views = views
 
-    def score(self, logits_SC: npt.NDArray[np.float32], num_views_N: list[int]) -> list[Score | None]:
+    def answers(self, outputs_SC: npt.NDArray[np.float32], num_views_N: list[int]) -> list[Score | None]:
         """A score a document; None where it has no view, or the model gave no finite one."""
-        num_documents = len(num_views_N)
-        row_S = np.repeat(np.arange(num_documents), num_views_N)
-        logits_NC = self._views.reduce(logits_SC, row_S, number_views(np.array(num_views_N)), num_documents)
+        logits_NC = reduce_views(self._views, outputs_SC, num_views_N)
         decisions = self._decider.decide(logits_NC)
         found = _scores(logits_NC.tolist(), decisions)
         return [
             score if is_finite else None
             for score, is_finite in zip(found, decisions.is_finite_N.tolist(), strict=True)
         ]
+
+
+def reduce_views(
+    views: Views, outputs_SC: npt.NDArray[np.float32], num_views_N: list[int]
+) -> npt.NDArray[np.float32]:
+    """The outputs [N, C] of documents that have so many views each; NaN for one without."""
+    num_documents = len(num_views_N)
+    row_S = np.repeat(np.arange(num_documents), num_views_N)
+    return views.reduce(outputs_SC, row_S, number_views(np.array(num_views_N)), num_documents)
 
 
 def _scores(logits: list[list[float]], decisions: Decisions) -> list[Score]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from assay.errors import AssayError
-from assay.serve.deployment import BUSY_HEADERS, Deployment, OpenedBundle, load_here
+from assay.serve.deployment import BUSY_HEADERS, Deployment, Opened, load_here
 from assay.serve.engines import Child, EngineSpec
 from assay.serve.log import RequestLog
 from assay.serve.metrics import Metrics
@@ -116,7 +116,9 @@ class Service:
                 return
             self.deployment = made
             self.metrics.reload("done")
-            self._events.write("serving", bundle=str(made.bundle.path), fingerprint=made.bundle.fingerprint)
+            self._events.write(
+                "serving", bundle=str(made.model.checkpoint.path), fingerprint=made.model.fingerprint
+            )
         if old is not None:
             self._retiring.add(old)
             # one without an engine has nothing to wait for
@@ -138,6 +140,6 @@ class Service:
         await deployment.start(children)
         return deployment
 
-    def deploy(self, opened: OpenedBundle) -> Deployment:
-        """A deployment of an opened bundle, not started."""
+    def deploy(self, opened: Opened) -> Deployment:
+        """A deployment of an opened model, not started."""
         return Deployment(self.settings, opened, self.metrics, self._events, on_stale=self.reload)

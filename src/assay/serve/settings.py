@@ -1,21 +1,26 @@
 """What a user may set for `assay serve`. Imports nothing heavy: the command line is made from it."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
+from assay.embed.settings import Pooled
 from assay.engine.settings import CpuThreads, EngineSettings
 from assay.errors import UsageError
 from assay.settings import AUTO_OR_COUNT, COUNT, positional, within
 from assay.tokenize.settings import LongDocuments
 
+ModelKind = Literal["auto", "classifier", "encoder"]
 _UP_TO_AN_HOUR = 3_600
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeSettings(LongDocuments, EngineSettings, CpuThreads):
-    """Serve a bundle over HTTP."""
+class ServeSettings(LongDocuments, EngineSettings, CpuThreads, Pooled):
+    """Serve a classifier or a sentence encoder over HTTP."""
 
     bundle: str = field(metadata=positional("BUNDLE"))
-    """Directory of the classifier; any transformers sequence classification directory."""
+    """Directory of a classifier, or of an encoder as `assay embed` takes it."""
+    model_kind: ModelKind = "auto"
+    """What it is; auto: as its config says; `encoder` leaves a classifier's head out."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for every network; set API keys then."""
     port: int = field(default=8000, metadata=within(at_least=0, at_most=65_535))

@@ -1,4 +1,4 @@
-"""A request on its way through the server: texts, documents of token ids, scores."""
+"""A request on its way through the server: texts, documents of token ids, scores or vectors."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,11 +9,25 @@ import numpy as np
 import numpy.typing as npt
 
 from assay.serve.scores import Score
+from assay.serve.vectors import Vector
 
 RequestTexts = Sequence[tuple[str, str | None]]
 """The texts of a request in order, each with its second text where it is a pair."""
 Side = Literal["right", "left"]
 """Where over-long texts are cut."""
+Answer = Score | Vector
+"""What the model says of one text: a classifier a score, an encoder a vector."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class How:
+    """How the texts of a request are to be read, and their vectors given."""
+
+    truncate: bool | None = None
+    """Whether over-long texts are cut; None: as the server was told."""
+    truncation_side: Side = "right"
+    normalize: bool = False
+    """Whether vectors are to have length 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +57,24 @@ class Document:
 
 
 @dataclass(slots=True)
-class ScoredText:
+class AnsweredText:
     """What became of one text."""
 
-    score: Score
+    answer: Answer
     num_tokens: int
     truncated: bool
+
+    @property
+    def score(self) -> Score:
+        """Of a text that a classifier was asked about."""
+        assert isinstance(self.answer, Score), "scores are asked of a classifier"
+        return self.answer
+
+    @property
+    def vector(self) -> Vector:
+        """Of a text that an encoder was asked about."""
+        assert not isinstance(self.answer, Score), "vectors are asked of an encoder"
+        return self.answer
 
 
 @dataclass(slots=True, eq=False)
@@ -59,16 +85,14 @@ class Ticket:
     num_documents: int
     deadline: float
     """Event loop time after which nobody waits for the answer."""
-    truncate: bool | None
-    """Whether over-long texts are cut; None: as the server was told."""
-    truncation_side: Side
-    done: "asyncio.Future[list[ScoredText]]"
+    how: How
+    done: "asyncio.Future[list[AnsweredText]]"
     arrived_at: float
     """By `time.perf_counter`, as the times below: uvloop counts whole milliseconds."""
     num_tokens: list[int] = field(default_factory=list)
     """Tokens of each text."""
     truncated: list[bool] = field(default_factory=list)
-    scores: list[Score | None] = field(default_factory=list)
+    answers: list[Answer | None] = field(default_factory=list)
     num_left: int = 0
     estimated_tokens: int = 0
     """Tokens it counts for until it is tokenized."""
@@ -83,17 +107,17 @@ class Ticket:
         self.num_left = self.num_documents
         self.num_tokens = [0] * self.num_documents
         self.truncated = [False] * self.num_documents
-        self.scores = [None] * self.num_documents
+        self.answers = [None] * self.num_documents
 
-    def take(self, index: int, score: Score) -> None:
-        """Note a text's score; the last one completes the request."""
-        self.scores[index] = score
+    def take(self, index: int, answer: Answer) -> None:
+        """Note a text's answer; the last one completes the request."""
+        self.answers[index] = answer
         self.num_left -= 1
         if self.num_left == 0 and not self.done.done():
             self.done.set_result(
                 [
-                    ScoredText(found, self.num_tokens[index], self.truncated[index])
-                    for index, found in enumerate(self.scores)
+                    AnsweredText(found, self.num_tokens[index], self.truncated[index])
+                    for index, found in enumerate(self.answers)
                     if found is not None
                 ]
             )

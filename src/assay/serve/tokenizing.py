@@ -58,8 +58,8 @@ class Tokenizer:
 
     def _encoder(self, ticket: Ticket) -> Encoder:
         policy = self.encoder.on_long
-        if policy == "truncate" or (policy == "error" and ticket.truncate is True):
-            return self._cutting[ticket.truncation_side]
+        if policy == "truncate" or (policy == "error" and ticket.how.truncate is True):
+            return self._cutting[ticket.how.truncation_side]
         return self.encoder
 
     def _split(self, texts: Sequence[Text], tokens: Tokens, encoder: Encoder) -> list[Document | Refusal]:
@@ -78,7 +78,7 @@ class Tokenizer:
                     f"{where}holds a token that the model has no embedding for; leave the token out".strip()
                 )
                 documents.append(Refusal("invalid", message))
-            elif row in tokens.errors or (truncated[row] and ticket.truncate is False):
+            elif row in tokens.errors or (truncated[row] and ticket.how.truncate is False):
                 limit = encoder.max_length
                 message = f"{where}has more than {limit} tokens; shorten it, or send truncate: true".strip()
                 documents.append(Refusal("too_long", message))

@@ -81,7 +81,7 @@ class SiameseModel:
         self._encoder = encoder
         self._device = devices.parse_device(device)
         self._head = head.to(self._device)
-        self._vectors = Vectors(Forwarder(engine, encoder), normalized=bundle.embedder.normalized(asked=None))
+        self._vectors = Vectors(Forwarder(engine, encoder), normalized=bundle.embedder.normalized("auto"))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -179,8 +179,8 @@ def load_siamese(
         head=embedding_head(
             embedder.checkpoint,
             embedder.files,
-            pooling=embedder.pooling(None),
-            normalized=embedder.normalized(asked=None),
+            pooling=embedder.pooling("auto"),
+            normalized=embedder.normalized("auto"),
         ),
     )
     encoder = make_encoder(embedder, max_length=length, on_long=on_long, stride=stride)

@@ -1,19 +1,22 @@
 """Both clients, through a socket: predictions, streams, errors."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
 import time
 
 import httpx
+import numpy as np
 import pytest
-from support.fake_server import LABELS, FakeServer, Fault, answer_to, made_up
+from support.fake_server import LABELS, FakeServer, Fault, answer_to, made_up, made_up_vector
 
 import assay
 from assay.client import wire
-from assay.client.replies import Health, Timings
-from assay.errors import InputError, WorkError
+from assay.client.replies import Health, Timings, read_vectors
+from assay.client.wire import Reply
+from assay.errors import InputError, UsageError, WorkError
 from assay.extras import missing_line
 
 
@@ -131,6 +134,51 @@ def test_a_server_that_is_not_there(use, quick):
     """A refused connection is tried again and then said in one line."""
     with pytest.raises(WorkError, match=r"GET /info: ConnectError.*\(3 tries\); no answer came"):
         use(lambda client: client.info(), "http://127.0.0.1:9", retries=2)
+
+
+def test_embed_gives_an_array(use, quick):
+    """Vectors to the bit, in order over many requests, through refusals for load; a prompt's name goes along."""
+    texts = [f"text {number}" for number in range(30)]
+    with FakeServer(task=None) as server:
+        server.faults.extend([Fault(429, {"Retry-After": "0"}), Fault(503)])
+        got = use(lambda client: client.embed(texts), server.url)
+        assert (got.dtype, got.shape) == (np.float32, (30, 3))
+        np.testing.assert_array_equal(got, [made_up_vector(text) for text in texts])
+        assert max(len(request["input"]) for request in server.requests) == 8
+        asked = {"prompt_name": "query: ", "normalize": False, "truncate": True}
+        got = use(lambda client: client.embed(iter(["a"]), **asked), server.url)
+        np.testing.assert_array_equal(got, [made_up_vector("query: a")])
+        assert server.requests[-1] == {"input": ["a"], "encoding_format": "base64", **asked}
+        got = use(lambda client: client.embed([]), server.url)
+        assert (got.dtype, got.shape) == (np.float32, (0, 3))
+
+
+def test_embed_says_what_is_wrong(server, use):
+    """Texts before they are sent, and a server's own words where its model gives no vectors."""
+    for texts, said in (
+        ("one", "embed takes a list"),
+        (["a", ""], "text 1 is empty"),
+        ([3], "text 0 is int"),
+    ):
+        with pytest.raises(InputError, match=said):
+            use(lambda client, texts=texts: client.embed(texts), server.url)
+    with pytest.raises(WorkError, match=r"/v1/embeddings: 424 a classifier gives no vectors; see"):
+        use(lambda client: client.embed(["a"]), server.url)
+
+    async def stream(client):
+        return [row async for row in client.stream([{"text": "a"}])]
+
+    with FakeServer(task=None) as encoder, pytest.raises(UsageError, match="vectors, not scores; use embed"):
+        use(stream, encoder.url)
+
+
+@pytest.mark.parametrize(
+    "data", [[], [{"index": 1, "embedding": "AAAAAA=="}], [{"index": 0, "embedding": "AAA"}], 3]
+)
+def test_an_answer_without_its_vectors_is_an_error(data):
+    """Too few, of another place, cut short, or none: no array is made of them."""
+    with pytest.raises(WorkError, match="does not hold 1 vectors in base64"):
+        read_vectors(Reply(status=200, body=json.dumps({"data": data}).encode()), 1)
 
 
 def test_health_says_ready_or_why_not(server, use):

@@ -291,7 +291,7 @@ def test_the_old_names_of_poolings_are_known(tmp_path):
     """What sentence-transformers wrote before it had one word for the pooling."""
     made = make_encoder_folder(tmp_path / "encoder")
     write(made / "1_Pooling/config.json", {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False})
-    assert load_embedder(made).pooling(None) == "first_token"
+    assert load_embedder(made).pooling("auto") == "first_token"
 
 
 def test_the_fingerprint_is_of_all_that_changes_a_vector(tmp_path):

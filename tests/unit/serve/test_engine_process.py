@@ -40,4 +40,6 @@ def test_batches_are_bounded_by_the_card_unless_asked_for(monkeypatch, processor
         bundle="b", device="cuda:0", precision="bf16", engine="auto", threads=None, deterministic=False
     )
     arguments.max_batch_tokens = asked
-    assert load(arguments, SimpleNamespace(checkpoint="b")).default_batch_tokens == expected
+    assert (
+        load(arguments, SimpleNamespace(checkpoint="b", head=lambda: None)).default_batch_tokens == expected
+    )

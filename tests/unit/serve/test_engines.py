@@ -27,7 +27,7 @@ LOGITS = np.array([[0.5, 1.5]], np.float32)
 @pytest.mark.parametrize("sizes", [[1], [7, 50], [10_000]])
 def test_frames_come_in_pieces_of_any_size(sizes):
     """Each frame is handed on once, whole, in order; half a frame at the end is not one."""
-    sent = frames.pack_json(FrameKind.READY, READY) + frames.pack_logits(3, LOGITS, 0.5) + b"\x05" * 20
+    sent = frames.pack_json(FrameKind.READY, READY) + frames.pack_outputs(3, LOGITS, 0.5) + b"\x05" * 20
     taken, begun = [], []
 
     async def talk():
@@ -46,9 +46,9 @@ def test_frames_come_in_pieces_of_any_size(sizes):
 
     asyncio.run(talk())
     assert begun == ["transport"]
-    assert [head.kind for head, _ in taken] == [FrameKind.READY, FrameKind.LOGITS]
+    assert [head.kind for head, _ in taken] == [FrameKind.READY, FrameKind.OUTPUTS]
     assert frames.unpack_json(taken[0][1]) == READY
-    assert frames.unpack_logits(*taken[1]).tolist() == LOGITS.tolist()
+    assert frames.unpack_outputs(*taken[1]).tolist() == LOGITS.tolist()
 
 
 class Owner:
@@ -90,7 +90,7 @@ def test_what_an_engine_said_before_anyone_listened(loop_factory, fails):
     """It is answered at once; where taking in an answer fails, the batch is not lost but tried again."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    theirs.sendall(frames.pack_json(FrameKind.READY, READY) + frames.pack_logits(1, LOGITS, 0.5))
+    theirs.sendall(frames.pack_json(FrameKind.READY, READY) + frames.pack_outputs(1, LOGITS, 0.5))
     owner = Owner(fails=fails)
     spec = EngineSpec(
         bundle="b",

@@ -15,27 +15,28 @@ def split(frame):
     return head, payload
 
 
+@pytest.mark.parametrize("normalize", [None, np.array([1, 0], np.int32)])
 @pytest.mark.parametrize("starts", [None, np.array([0, 2], np.int32)])
-def test_batches(starts):
-    """Ids, offsets and second starts come back as they were."""
-    sent = BatchFrame(np.array([5, 6, 7, 8, 9], np.int32), np.array([0, 2, 5], np.int32), starts)
+def test_batches(starts, normalize):
+    """Ids, offsets, second starts and what is to have length 1 come back as they were."""
+    sent = BatchFrame(np.array([5, 6, 7, 8, 9], np.int32), np.array([0, 2, 5], np.int32), starts, normalize)
     head, payload = split(frames.pack_batch(7, sent))
     assert (head.kind, head.number) == (FrameKind.BATCH, 7)
     received = frames.unpack_batch(head, payload)
     np.testing.assert_array_equal(received.flat_ids, sent.flat_ids)
     np.testing.assert_array_equal(received.offsets, sent.offsets)
-    if starts is None:
-        assert received.second_starts is None
-    else:
-        np.testing.assert_array_equal(received.second_starts, starts)
+    for found, wanted in ((received.second_starts, starts), (received.normalize, normalize)):
+        assert (found is None) is (wanted is None)
+        if wanted is not None:
+            np.testing.assert_array_equal(found, wanted)
 
 
-def test_logits():
-    """Logits keep their bits."""
+def test_outputs():
+    """Outputs keep their bits."""
     logits_NC = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
-    head, payload = split(frames.pack_logits(9, logits_NC, 0.25))
-    assert (head.kind, head.number, head.seconds) == (FrameKind.LOGITS, 9, 0.25)
-    np.testing.assert_array_equal(frames.unpack_logits(head, payload), logits_NC)
+    head, payload = split(frames.pack_outputs(9, logits_NC, 0.25))
+    assert (head.kind, head.number, head.seconds) == (FrameKind.OUTPUTS, 9, 0.25)
+    np.testing.assert_array_equal(frames.unpack_outputs(head, payload), logits_NC)
 
 
 def test_json():

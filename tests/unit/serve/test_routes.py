@@ -1,20 +1,24 @@
 """What each address answers, through the whole application, with an engine that is a function."""
 
 import asyncio
+import base64
 import gzip
 import json
 
 import httpx
+import numpy as np
 import orjson
 import pytest
-from support.bundles import write_bundle
+from support.bundles import write_bundle, write_encoder
 from support.models import change_json
 from support.serving import JSON, client_of, logits_of, open_service
 
+from assay.errors import BundleError, UsageError
 from assay.serve import bodies
 from assay.serve.frames import BatchFrame
 
 LABELS = ("ham", "spam")
+VECTOR_PATHS = ("/embed", "/v1/embeddings")
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +40,8 @@ def bundles(tmp_path_factory):
     (folder / "pair" / "assay.json").write_text(json.dumps({"format_version": 1, "is_pair": True}))
     write_bundle(folder / "alone")
     (folder / "alone" / "assay.json").write_text(json.dumps({"format_version": 1, "is_pair": False}))
+    write_encoder(folder / "encoder", prompts={"query": "document of ", "passage": ""})
+    write_encoder(folder / "raw", normalize=False)
     return folder
 
 
@@ -475,9 +481,12 @@ def test_examples_of_the_document(bundles):
         if "post" in methods
         for example in methods["post"]["requestBody"]["content"]["application/json"]["examples"].values()
     ]
-    assert len(asked) >= 8
-    for (path, body), answer in zip(asked, ask(bundles / "single", *asked), strict=True):
-        assert answer.status_code == 200, (path, body, answer.text)
+    assert len(asked) >= 12
+    for name in ("single", "encoder"):
+        of_kind = [one for one in asked if (one[0] in VECTOR_PATHS) is (name == "encoder")]
+        assert len(of_kind) >= 4
+        for (path, body), answer in zip(of_kind, ask(bundles / name, *of_kind), strict=True):
+            assert answer.status_code == 200, (path, body, answer.text)
 
 
 def test_answers_fit_the_document(bundles):
@@ -490,13 +499,209 @@ def test_answers_fit_the_document(bundles):
         ("/rerank", {"query": "a", "texts": ["b"], "return_text": True}),
         ("/invocations", {"query": "a", "texts": ["b"]}),
     ]
-    for name in ("single", "score"):
-        document, *found = ask(bundles / name, ("/openapi.json", None), *requests)
+    vectors = [
+        ("/embed", {"inputs": ["a", "b"]}),
+        ("/v1/embeddings", {"input": "a"}),
+        ("/v1/embeddings", {"input": ["a", "b"], "encoding_format": "base64"}),
+        ("/", {"inputs": "a"}),
+    ]
+    for name, asked in (("single", requests), ("score", requests), ("encoder", vectors)):
+        document, *found = ask(bundles / name, ("/openapi.json", None), *asked)
         made = document.json()
-        for (path, _), answer in zip(requests, found, strict=True):
+        for (path, _), answer in zip(asked, found, strict=True):
             content = made["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]
             schema = {**content["schema"], "components": made["components"]}
             jsonschema.Draft202012Validator(schema).validate(answer.json())
+
+
+def test_embed(bundles):
+    """A vector for each text in order, of length 1 as the model says; the same in every shape, and at the host."""
+    texts = ["document of 3", "of 9 1", "document of 3"]
+    one, listed, plain, coded, root, invocations, metrics = ask(
+        bundles / "encoder",
+        ("/embed", {"inputs": texts[0]}),
+        ("/embed", {"inputs": texts, "truncate": True, "parameters": {}}),
+        ("/v1/embeddings", {"input": texts, "model": "any", "user": "me"}),
+        ("/v1/embeddings", {"input": texts, "encoding_format": "base64"}),
+        ("/", {"inputs": texts}),
+        ("/invocations", {"inputs": texts}),
+        ("/metrics", None),
+    )
+    vectors = np.array(listed.json(), np.float32)
+    assert vectors.shape == (3, 8)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+    assert one.json() == [listed.json()[0]] == [listed.json()[2]] != [listed.json()[1]]
+    assert root.json() == invocations.json() == listed.json()
+    said = plain.json()
+    assert [each["embedding"] for each in said["data"]] == listed.json()
+    assert [(each["object"], each["index"]) for each in said["data"]] == [("embedding", n) for n in range(3)]
+    assert (said["object"], said["model"]) == ("list", str(bundles / "encoder"))
+    assert said["usage"] == {"prompt_tokens": 15, "total_tokens": 15}
+    assert listed.headers["x-compute-tokens"] == plain.headers["x-compute-tokens"] == "15"
+    found = [np.frombuffer(base64.b64decode(each["embedding"]), "<f4") for each in coded.json()["data"]]
+    np.testing.assert_array_equal(found, vectors)
+    lines = metrics.text.splitlines()
+    assert "te_embed_count 16.0" in lines
+    assert "te_embed_success 16.0" in lines
+    assert "te_predict_count 0.0" in lines
+    assert 'te_request_count{method="single"} 1.0' in lines
+
+
+def test_vectors_are_written_as_the_shortest_float32(bundles):
+    """Numbers in JSON are the shortest that read back to the same float32, not those of a float64."""
+    (answer,) = ask(bundles / "encoder", ("/embed", {"inputs": "document of 3"}))
+    numbers = json.loads(answer.content, parse_float=str)[0]
+    assert [number for number in numbers if number != str(np.float32(number))] == []
+
+
+@pytest.mark.parametrize(("bundle", "flag", "default"), [
+    ("encoder", "auto", 1), ("encoder", "no", None), ("raw", "auto", None), ("raw", "yes", 1),
+])  # fmt: skip
+def test_normalize(bundles, bundle, flag, default):
+    """As the request says, else as the server was told, else as the model's files say; windows included."""
+    text = " ".join(str(number) for number in range(100))
+    for policy in ("truncate", "window-mean"):
+        asked, yes, no = ask(
+            bundles / bundle,
+            *(("/embed", {"inputs": [text, "of 1"], "normalize": said}) for said in (None, True, False)),
+            normalize=flag,
+            on_long=policy,
+        )
+        lengths = np.linalg.norm(np.array(yes.json()), axis=1)
+        np.testing.assert_allclose(lengths, 1, rtol=1e-6)
+        assert (np.linalg.norm(np.array(no.json()), axis=1) > 1.5).all()
+        assert asked.json() == (no if default is None else yes).json()
+
+
+def test_prompts(bundles):
+    """A prompt of the model's files stands before each text where its name is asked for; none does unasked."""
+    prompted, same, empty, plain, unknown = ask(
+        bundles / "encoder",
+        ("/embed", {"inputs": ["3", "7 of 9"], "prompt_name": "query"}),
+        ("/v1/embeddings", {"input": ["document of 3", "document of 7 of 9"]}),
+        ("/embed", {"inputs": "3", "prompt_name": "passage"}),
+        ("/embed", {"inputs": "3"}),
+        ("/embed", {"inputs": "3", "prompt_name": "nothing"}),
+    )
+    assert prompted.json() == [each["embedding"] for each in same.json()["data"]]
+    assert empty.json() == plain.json() != prompted.json()[:1]
+    assert unknown.status_code == 422
+    assert (
+        unknown.json()["error"] == "prompt_name: the model has no prompt of this name; it has query, passage"
+    )
+
+
+def test_lengths_of_texts_to_embed(bundles):
+    """Cut by default and by `truncate: true`, on the side asked for; refused with false, and by a server told so."""
+    text, start, end = f"{'first ' * 100}document of 3", "first " * 62, f"{'first ' * 59}document of 3"
+    cut, as_start, left, as_end, refused = ask(
+        bundles / "encoder",
+        ("/embed", {"inputs": text}),
+        ("/embed", {"inputs": start}),
+        ("/embed", {"inputs": text, "truncation_direction": "Left"}),
+        ("/embed", {"inputs": end}),
+        ("/embed", {"inputs": ["of", text], "truncate": False}),
+    )
+    assert cut.json() == as_start.json() != left.json() == as_end.json()
+    assert (refused.status_code, refused.json()["error_type"]) == (422, "tokenizer")
+    assert refused.json()["error"] == "text 1 has more than 64 tokens; shorten it, or send truncate: true"
+    strict, asked = ask(
+        bundles / "encoder",
+        ("/v1/embeddings", {"input": text}),
+        ("/embed", {"inputs": text, "truncate": True}),
+        on_long="error",
+    )
+    assert (strict.status_code, strict.json()["type"], asked.status_code) == (422, "tokenizer", 200)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "said"),
+    [
+        ({"inputs": ""}, "empty", "inputs: empty; send at least one character"),
+        ({"inputs": []}, "empty", "inputs: empty; send at least one text"),
+        ({"inputs": ["a", ""]}, "empty", "inputs.1: empty; send at least one character"),
+        ({"inputs": ["a"] * 9}, "validation", "9 texts in one request; at most 8 are taken"),
+        ({"inputs": "a" * 101}, "validation", "101 characters; at most 100 are taken"),
+        ({"inputs": 3}, "validation", "inputs: a text or a list of texts is needed"),
+        ({"inputs": None}, "validation", "inputs: a text or a list of texts is needed"),
+        ({"inputs": ["a", None]}, "validation", "inputs.1: not a text; token ids are not taken"),
+        ({"inputs": [[1, 2]]}, "validation", "inputs.0: not a text; token ids are not taken"),
+        ({}, "validation", "inputs: Field required"),
+        ({"inputs": "a", "truncate": "yes"}, "validation", "truncate: "),
+        ({"inputs": "a", "normalize": 1}, "validation", "normalize: "),
+        ({"inputs": "a", "dimensions": 4}, "validation", "dimensions: 4; this model gives 8; leave it out"),
+    ],
+)
+def test_what_is_refused_of_vectors(bundles, body, kind, said):
+    """Each in one sentence, in TEI's shape and, under /v1/, in that of its routes for clients of OpenAI."""
+    renamed = {"input" if name == "inputs" else name: value for name, value in body.items()}
+    ours, openai = ask(
+        bundles / "encoder",
+        ("/embed", body),
+        ("/v1/embeddings", renamed, {"X-Request-Id": "me.1"}),
+        max_client_batch_size=8,
+        max_text_chars=100,
+    )
+    assert (ours.status_code, ours.json()["error_type"]) == (422, kind)
+    assert ours.json()["error"].startswith(said)
+    assert openai.json() == {
+        "message": ours.json()["error"].replace("inputs", "input"),
+        "code": 422,
+        "type": kind,
+        "request_id": "me.1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("bundle", "path", "body", "way_out"),
+    [
+        ("single", "/embed", {"inputs": "a"}, "ask /predict"),
+        ("single", "/v1/embeddings", {"input": "a"}, "ask /predict"),
+        ("encoder", "/predict", {"text": "a"}, "ask /embed"),
+        ("encoder", "/predict", {"inputs": "a"}, "ask /embed"),
+        ("encoder", "/predict/batch", {"texts": ["a"]}, "ask /embed"),
+        ("encoder", "/rerank", {"query": "a", "texts": ["b"]}, "ask /embed"),
+        ("encoder", "/", {"query": "a", "texts": ["b"]}, "ask /embed"),
+    ],
+)
+def test_the_other_kinds_routes_are_refused(bundles, bundle, path, body, way_out):
+    """424 of type backend as TEI has it, with the route that this model answers."""
+    (answer,) = ask(bundles / bundle, (path, body))
+    said = answer.json()
+    assert (answer.status_code, said.get("error_type", said.get("type"))) == (424, "backend")
+    assert way_out in said.get("error", said.get("message"))
+
+
+def test_a_classifier_served_as_an_encoder(bundles):
+    """With `model_kind` encoder its head is left out; what has no head is an encoder unless told otherwise."""
+    info, answer = ask(
+        bundles / "single", ("/info", None), ("/embed", {"inputs": "a"}), model_kind="encoder",
+        pooling="first_token",
+    )  # fmt: skip
+    assert info.json()["model_type"] == {"embedding": {"pooling": "cls"}}
+    assert len(answer.json()[0]) == info.json()["dimension"] == 8
+    with pytest.raises(BundleError, match="has no classification head"):
+        ask(bundles / "encoder", model_kind="classifier")
+
+
+def test_info_of_an_encoder(bundles):
+    """TEI's names, and the length of vectors, whether they have length 1, and the prompts."""
+    (answer,) = ask(bundles / "encoder", ("/info", None))
+    found = answer.json()
+    assert found["model_type"] == {"embedding": {"pooling": "mean"}}
+    assert (found["dimension"], found["normalized"], found["is_pair"]) == (8, True, False)
+    assert found["prompts"] == {"query": "document of ", "passage": ""}
+    assert not found.keys() & {"task", "labels", "calibrated"}
+
+
+def test_what_cannot_be_embedded_is_not_served(bundles, tmp_path):
+    """Windows whose largest numbers are not a vector, and a model that wants a prompt before every text."""
+    with pytest.raises(UsageError, match="on_long window-max"):
+        ask(bundles / "encoder", on_long="window-max")
+    folder = write_encoder(tmp_path / "prompted", prompts={"query": "q: "})
+    change_json(folder / "config_sentence_transformers.json", default_prompt_name="query")
+    with pytest.raises(BundleError, match="default_prompt_name puts 'q: ' before every text"):
+        ask(folder)
 
 
 def test_full_precision(bundles):

@@ -14,7 +14,7 @@ from assay.outcome.calibration import Calibration
 from assay.serve.deployment import load_here
 from assay.serve.refusals import Refusal
 from assay.serve.settings import ServeSettings
-from assay.serve.tickets import ClientGoneError
+from assay.serve.tickets import ClientGoneError, How
 
 POISON = "77"
 
@@ -35,12 +35,8 @@ def score(service, texts, receive=never):
 
     async def run():
         deployment = service.admit(len(texts))
-        ticket, found = await deployment.score(
-            [(text, None) for text in texts],
-            truncate=None,
-            truncation_side="right",
-            request_id="id",
-            receive=receive,
+        ticket, found = await deployment.answer(
+            [(text, None) for text in texts], How(), request_id="id", receive=receive
         )
         return deployment, ticket, found
 

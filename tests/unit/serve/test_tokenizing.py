@@ -7,7 +7,7 @@ import json
 from support.bundles import write_bundle
 
 from assay.serve.refusals import Refusal
-from assay.serve.tickets import Document, Text, Ticket
+from assay.serve.tickets import Document, How, Text, Ticket
 from assay.serve.tokenizing import Tokenizer
 from assay.tokenize.encode import Encoder
 
@@ -25,8 +25,7 @@ def test_a_text_with_a_token_that_has_no_embedding_is_refused_alone(tmp_path):
             request_id="r",
             num_documents=2,
             deadline=0.0,
-            truncate=None,
-            truncation_side="right",
+            how=How(),
             done=loop.create_future(),
             arrived_at=0.0,
         )

@@ -37,7 +37,7 @@ def test_a_trained_bundle_gives_what_training_measured(pooling, base, sides, tmp
     assert found["nll"] == pytest.approx(report.validation["nll"], rel=1e-4)
     if pooling == "mean":
         assert found["auc"] > 0.8, found
-    assert model.bundle.embedder.pooling(None) == pooling
+    assert model.bundle.embedder.pooling("auto") == pooling
     assert np.mean(report.history.losses[-5:]) < np.mean(report.history.losses[:5])
 
 

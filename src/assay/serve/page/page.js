@@ -157,13 +157,20 @@ async function start() {
   const name = String(info.model_id ?? "").split("/").filter(Boolean).pop() ?? "";
   if (name) $("title").textContent = name;
   document.title = name ? `${name} | Assay` : "Assay";
+  show("info-link", key === null); // a link carries no key
+  $("version").textContent = `Assay ${info.version}`;
+  if (info.dimension !== undefined) {
+    $("model").textContent =
+      `Gives each text a vector of ${count(info.dimension, "number")}, from up to ` +
+      `${count(info.max_input_length, "token")}: ask POST /embed.`;
+    for (const section of ["text-section", "file-section"]) show(section, false);
+    return;
+  }
   const gives = { single_label: `one of ${info.labels.length} labels`, multi_label: `any of ${info.labels.length} labels` };
   const calibrated = info.task in gives && info.calibrated === false ? " Its probabilities are not calibrated." : "";
   $("model").textContent =
     `Gives each ${info.is_pair === true ? "pair of texts" : "text"} ${gives[info.task] ?? "a score"}, from up to ` +
     `${count(info.max_input_length, "token")}.${calibrated}`;
-  show("info-link", key === null); // a link carries no key
-  $("version").textContent = `Assay ${info.version}`;
   if (info.is_pair !== false) {
     const optional = info.is_pair === true ? "" : " (for pair models)";
     $("text-label").textContent = info.is_pair === true ? "First text" : "Text";
