@@ -4,7 +4,6 @@ import random
 from functools import cached_property
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from support.fake_handles import FakeHandle
 
 from assay.data.finding import find_sources
@@ -67,9 +66,8 @@ def chunk_rows(row, book):
 def chunks_run(listing, folder, *, unit_rows=3):
     """A finished chunks run over a listing, in the schema that chunks runs have."""
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(listing.table(), folder / "books.parquet")
     columns = Columns(text="path")
-    sources = find_sources((str(folder / "books.parquet"),), columns=columns)
+    sources = find_sources((str(listing.path),), columns=columns)
     num = len(listing.books)
     manifest = new_manifest(
         kind=RunKind(name="chunks", identity=ChunkRecord, settings=ChunkRecord, rows_out="any_number"),

@@ -5,7 +5,7 @@ record is clean already.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -57,16 +57,21 @@ class BookRecord(BaseModel):
 
 def read_index(path: str | Path) -> list[BookRecord]:
     """The records of an index in its order; raises SourceError for a bad line or an index of another version."""
+    return list(each_record(path))
+
+
+def each_record(path: str | Path) -> Iterator[BookRecord]:
+    """What `read_index` gives, a record at a time."""
     place = Path(path)
     try:
-        lines = place.read_text(encoding="utf-8").split("\n")
+        with place.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield read_record(line, f"{place}:{number}")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         msg = f"index {place} cannot be read ({reason}); give the {INDEX_NAME} that `assay gutenberg` wrote"
         raise SourceError(msg) from error
-    return [
-        read_record(line, f"{place}:{number}") for number, line in enumerate(lines, start=1) if line.strip()
-    ]
 
 
 def read_record(line: str | bytes, place: str) -> BookRecord:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from assay.data.ids import hash_ids
 from assay.extras import need_packages
 from assay.labelled.provenance import HashArray, text_hashes
-from assay.labelled.splits import unite
+from assay.labelled.splits import roots_of, unite
 
 THRESHOLD = 0.5
 """Share of equal places in two signatures from which on the texts are near-duplicates."""
@@ -36,6 +36,9 @@ _CHUNK_TEXTS = 16_384
 """Words and signatures are in memory as Python knows them for so much at a time."""
 _COMPARED = 8
 """Rows of a band are compared with so many neighbours: with all in a small band, some in a large one."""
+
+_COMPARED_AT_ONCE = 4_096
+"""Signatures in memory, however many there are: two megabytes."""
 
 # Written without spaces: every character is a word.
 _NO_SPACES = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])"
@@ -61,40 +64,49 @@ def group_near_duplicates(texts: Sequence[str], text_pairs: Sequence[str] | None
     hashes = text_hashes(texts, text_pairs)
     _, first_rows, unique_of_row = np.unique(hashes, return_index=True, return_inverse=True)
     uniques = [texts[row] if text_pairs is None else f"{texts[row]}\n{text_pairs[row]}" for row in first_rows]
-    return _first_rows(_group(signatures_of(uniques)), unique_of_row)
+    group_of_unique = _group(signatures_of(uniques), np.arange(len(uniques), dtype=np.int64))
+    return [int(row) for row in _first_rows(group_of_unique, unique_of_row)]
 
 
-def group_by_signatures(hashes: HashArray, signatures: Signatures) -> list[int]:
+def group_by_signatures(hashes: HashArray, signatures: Signatures) -> Indices:
     """What `group_near_duplicates` gives for the texts with these `text_hashes` and `signatures_of`, row by row.
 
-    For texts that are read a batch at a time: 520 bytes a row are kept instead of the text.
+    For texts that are read a batch at a time: 520 bytes a row are kept instead of the text, and those of
+    signatures that lie in a mapped file are not in memory.
     """
     _, first_rows, unique_of_row = np.unique(hashes, return_index=True, return_inverse=True)
-    return _first_rows(_group(signatures[first_rows]), unique_of_row)
+    return _first_rows(_group(signatures, first_rows), unique_of_row)
 
 
-def _first_rows(group_of_unique: Indices, unique_of_row: Indices) -> list[int]:
+def _first_rows(group_of_unique: Indices, unique_of_row: Indices) -> Indices:
     """For each row the first row of its group, given the group of each unique text."""
     num_rows = len(unique_of_row)
     first_row_of_group = np.full(len(group_of_unique), num_rows, dtype=np.int64)
     group_of_row = group_of_unique[unique_of_row]
     np.minimum.at(first_row_of_group, group_of_row, np.arange(num_rows))
-    return [int(row) for row in first_row_of_group[group_of_row]]
+    return first_row_of_group[group_of_row]
 
 
-def _group(signatures: Signatures) -> Indices:
-    """The group of each text, as the least index in it."""
-    parents = np.arange(len(signatures), dtype=np.int64)
+def _group(signatures: Signatures, rows: Indices) -> Indices:
+    """The group of each text, as the least index in it; `rows` says where the signature of each lies."""
+    parents = np.arange(len(rows), dtype=np.int64)
     width = NUM_PERMUTATIONS // NUM_BANDS
-    has_words = np.flatnonzero(signatures.any(axis=1))
+    has_words = np.flatnonzero(_has_words(signatures)[rows])
     for band in range(NUM_BANDS):
-        columns = np.ascontiguousarray(signatures[has_words, band * width : (band + 1) * width])
-        roots = _roots(parents)
+        columns = np.ascontiguousarray(signatures[rows[has_words], band * width : (band + 1) * width])
+        roots = roots_of(parents)
         pairs = _band_pairs(columns, has_words)
         pairs = pairs[roots[pairs[:, 0]] != roots[pairs[:, 1]]]
-        for first, second in pairs[_are_near(signatures, pairs)].tolist():
+        for first, second in pairs[_are_near(signatures, rows[pairs])].tolist():
             unite(parents, first, second)
-    return _roots(parents)
+    return roots_of(parents)
+
+
+def _has_words(signatures: Signatures) -> NDArray[np.bool_]:
+    found = np.zeros(len(signatures), dtype=np.bool_)
+    for begin in range(0, len(signatures), _COMPARED_AT_ONCE):
+        found[begin : begin + _COMPARED_AT_ONCE] = signatures[begin : begin + _COMPARED_AT_ONCE].any(axis=1)
+    return found
 
 
 def _band_pairs(columns: Signatures, rows: Indices) -> Indices:
@@ -115,19 +127,12 @@ def _band_pairs(columns: Signatures, rows: Indices) -> Indices:
 
 def _are_near(signatures: Signatures, pairs: Indices) -> NDArray[np.bool_]:
     near = np.zeros(len(pairs), dtype=np.bool_)
-    step = 65_536
-    for begin in range(0, len(pairs), step):
-        first, second = pairs[begin : begin + step].T
-        near[begin : begin + step] = (signatures[first] == signatures[second]).mean(axis=1) >= THRESHOLD
+    for begin in range(0, len(pairs), _COMPARED_AT_ONCE):
+        first, second = pairs[begin : begin + _COMPARED_AT_ONCE].T
+        near[begin : begin + _COMPARED_AT_ONCE] = (signatures[first] == signatures[second]).mean(
+            axis=1
+        ) >= THRESHOLD
     return near
-
-
-def _roots(parents: Indices) -> Indices:
-    """The root of every row: the way to it is halved until nothing moves."""
-    roots = parents
-    while not np.array_equal(further := roots[roots], roots):
-        roots = further
-    return roots
 
 
 # ---------------------------------------------------------------- texts to signatures

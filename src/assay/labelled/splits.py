@@ -53,6 +53,14 @@ def root(parents: Parents, row: int) -> int:
     return row
 
 
+def roots_of(parents: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The root of every row: the way to it is halved until nothing moves."""
+    roots = parents
+    while not np.array_equal(further := roots[roots], roots):
+        roots = further
+    return roots
+
+
 def strata(labels: Sequence[Label], task: Task) -> list[str]:
     """What each row counts as when shares are kept: its label, its rarest label, or its quantile."""
     if task == Task.SINGLE_LABEL:

@@ -12,17 +12,22 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from assay.data.storage import writing
 from assay.data.syncing import replace_local
 from assay.errors import InputError, RefusedError
 from assay.prepare.chunks.plan import plan_chunks
 from assay.prepare.chunks.verb import run_chunks
-from assay.prepare.collecting import SplitCounts, collect
+from assay.prepare.collecting import SplitCounts, SplitOf, collect
 from assay.prepare.drawing import (
     PAIR_BOOKS_FILE,
     WORK,
@@ -31,10 +36,8 @@ from assay.prepare.drawing import (
     Say,
     Update,
     open_models,
-    pairs_source,
-    write_table,
 )
-from assay.prepare.listing import Book, Listing, list_books
+from assay.prepare.listing import Listing, list_books
 from assay.prepare.mined import open_miner
 from assay.prepare.neighbours import NUM_SAMPLED
 from assay.prepare.place import worker_placement
@@ -43,6 +46,7 @@ from assay.prepare.samples import measure_leaks
 from assay.prepare.settings import BooksSettings
 from assay.prepare.shelving import Shelved, shelve
 from assay.prepare.splits import author_keys, crossings, split_books
+from assay.prepare.tables import Column
 from assay.runs.parts import published_stats
 from assay.runs.run import Run
 
@@ -86,16 +90,14 @@ def prepare_books(
     with writing(str(folder)):
         (folder / WORK).mkdir(parents=True, exist_ok=True)
     with clock.step("listing"):
-        listing = list_books(settings.source, settings.catalogue)
+        listing = list_books(settings.source, settings.catalogue, folder / WORK / "books.arrow")
         settings = replace(settings, cleaned=settings.cleaned or listing.is_cleaned)
-        books = folder / WORK / "books.parquet"
-        write_table(listing.table(), books)
     with clock.step("chunks"), watch("chunks") as update:
         rules = settings.chunk_rules()
-        manifest = plan_chunks(rules, books, bundle=settings.bundle, unit_rows=settings.unit_rows)
+        manifest = plan_chunks(rules, listing.path, bundle=settings.bundle, unit_rows=settings.unit_rows)
         made = run_chunks(
             rules,
-            books,
+            listing.path,
             str(folder / WORK / f"chunks-{manifest.run_id[:12]}"),
             bundle=settings.bundle,
             devices=str(worker_placement(settings.devices).num_workers),
@@ -124,7 +126,7 @@ def pair_books(
         splits = _split(settings, listing, shelved)
     maker = PairsMaker(settings=settings, listing=listing, chunks=chunks, shelved=shelved, splits=splits)
     models = Models(runs={}, notes=[])
-    neighbours: list[list[int]] = [[] for _ in listing.books]
+    neighbours = None
     if settings.embed_with is not None:
         with clock.step("vectors"), watch("vectors") as update:
             neighbours = maker.neighbours(settings.embed_with, models, update, say)
@@ -135,14 +137,18 @@ def pair_books(
         with clock.step("scores"), watch("scores") as update:
             chosen = maker.choose(candidates, *miner, models, update, say)
     with clock.step("pairs"), watch("pairs") as update:
-        table = pairs_source(listing, shelved, splits, neighbours, chosen)
-        manifest = maker.plan(table, PAIR_BOOKS_FILE, maker.rules(), miner and miner[1])
+        manifest = maker.plan(
+            PAIR_BOOKS_FILE, maker.rules(), neighbours=neighbours, chosen=chosen, mined=miner and miner[1]
+        )
         _refuse_other(folder, manifest.run_id)
         run = maker.run(manifest, f"pairs-{manifest.run_id[:12]}", update, say)
     with clock.step("files"):
-        split_of = dict(zip((book.book_id for book in listing.books), splits, strict=True))
         counts = collect(
-            run, folder, splits=list(settings.shares()), split_of=split_of, max_length=settings.max_length
+            run,
+            folder,
+            splits=list(settings.shares()),
+            split_of=SplitOf(listing.table.column("book_id"), splits),
+            max_length=settings.max_length,
         )
         _refuse_nothing(counts["train"], not_had(run), settings)
     with clock.step("leaks"):
@@ -155,7 +161,13 @@ def pair_books(
 
 def describe_books(settings: BooksSettings) -> str:
     """The books in a few lines, for `--dry-run`; no text is read whole."""
-    listing = list_books(settings.source, settings.catalogue)
+    with TemporaryDirectory() as scratch:
+        return _described(
+            settings, list_books(settings.source, settings.catalogue, Path(scratch) / "books.arrow")
+        )
+
+
+def _described(settings: BooksSettings, listing: Listing) -> str:
     books = listing.books
     rules = settings.chunk_rules()
     size = (
@@ -164,8 +176,8 @@ def describe_books(settings: BooksSettings) -> str:
     return "\n".join(
         [
             (
-                f"books     {len(books):,} by {len({book.author_key for book in books} - {None}):,} authors, "
-                f"{sum(book.size_bytes for book in books) / 1e6:,.1f} MB, the first is {books[0].book_id}"
+                f"books     {len(books):,} by {_num_authors(listing):,} authors, "
+                f"{_num_bytes(listing) / 1e6:,.1f} MB, the first is {books[0].book_id}"
             ),
             *(f"          {note}" for note in listing.notes),
             f"chunks    of {size} at most" if rules.chunk_tokens else f"chunks    of {size}",
@@ -178,6 +190,14 @@ def describe_books(settings: BooksSettings) -> str:
             f"workers   {worker_placement(settings.devices)}",
         ]
     )
+
+
+def _num_authors(listing: Listing) -> int:
+    return int(pc.count_distinct(listing.table.column("author_key")).as_py())
+
+
+def _num_bytes(listing: Listing) -> int:
+    return int(pc.sum(listing.table.column("size_bytes")).as_py())
 
 
 def _describe_models(settings: BooksSettings, num_books: int) -> list[str]:
@@ -217,26 +237,27 @@ def recipe(settings: BooksSettings, splits: list[str]) -> str:
 
 def _split(settings: BooksSettings, listing: Listing, shelved: Shelved) -> list[str | None]:
     """The split of each book; None for one without chunks."""
-    kept = [book for book, number in enumerate(shelved.books.column("num_kept").to_pylist()) if number]
-    if not kept:
-        errors = Counter(shelved.books.column("error").to_pylist())
+    kept = np.flatnonzero(shelved.books.column("num_kept").to_numpy())
+    if not len(kept):
+        errors = Counter(Column[str | None](shelved.books.column("error")))
         shown = ", ".join(f"{code or 'too short'} {number:,}" for code, number in errors.most_common(3))
         raise InputError(
             f"none of {len(listing.books):,} books has a chunk ({shown}); give longer texts, or other chunk settings"
         )
-    splits: list[str | None] = [None] * len(listing.books)
-    ties = shelved.books.column("tie").to_pylist()
-    place = {book: row for row, book in enumerate(kept)}
-    first_of: dict[int, int] = {}
+    # the first of each group that has chunks, as its place among those
+    _, firsts, groups = np.unique(
+        shelved.books.column("tie").to_numpy()[kept], return_index=True, return_inverse=True
+    )
     found = split_books(
-        [listing.books[book].book_id for book in kept],
-        [listing.books[book].author_key for book in kept],
-        [first_of.setdefault(ties[book], place[book]) for book in kept],
+        Column[str](listing.table.column("book_id"), kept),
+        Column[str | None](listing.table.column("author_key"), kept),
+        firsts[groups],
         by=settings.split_by,
         shares=settings.shares(),
         seed=settings.seed,
     )
-    for book, split in zip(kept, found, strict=True):
+    splits: list[str | None] = [None] * len(listing.books)
+    for book, split in zip(kept.tolist(), found, strict=True):
         splits[book] = split
     return splits
 
@@ -284,37 +305,33 @@ def _report(
     run: Run,
     models: Models,
 ) -> BooksReport:
-    books, found = listing.books, shelved.found
-    ids = [book.book_id for book in books]
-    used = [number for number, split in enumerate(splits) if split is not None]
+    table, found = listing.table, shelved.found
+    ids = Column[str](table.column("book_id"))
+    used = np.flatnonzero([split is not None for split in splits])
     used_splits = [splits[number] or "" for number in used]
-    editions = shelved.books.column("edition").to_pylist()
-    ties = shelved.books.column("tie").to_pylist()
-    shares = {(one, other): share for one, other, share in found.shares}
-    kept = shelved.books.column("num_kept").to_pylist()
-    errors = shelved.books.column("error").to_pylist()
+    keys = Column[str | None](table.column("author_key"), used)
+    editions = shelved.books.column("edition").to_numpy()[used]
+    kept = shelved.books.column("num_kept").to_numpy()
+    errors = Column[str | None](shelved.books.column("error"))
     notes = [*listing.notes, *found.notes, *models.notes]
-    with_years = sum(book.birth_year is not None or book.death_year is not None for book in books)
-    if "same_period" in settings.weights() and with_years < len(books):
+    with_years = int(
+        pc.sum(pc.or_(table.column("birth_year").is_valid(), table.column("death_year").is_valid())).as_py()
+    )
+    if "same_period" in settings.weights() and with_years < len(ids):
         notes.append(
-            f"the author's years are known for {with_years:,} of {len(books):,} books; the others get no negatives "
+            f"the author's years are known for {with_years:,} of {len(ids):,} books; the others get no negatives "
             "of the same period (--catalogue gives years)"
         )
-    crossing = {
-        "authors": [author_keys(books[number].author_key) for number in used],
-        "editions": [[editions[number]] for number in used],
-        "books that share passages": [[ties[number]] for number in used],
-    }
     return BooksReport(
         source=settings.source,
         task=settings.task,
         seed=settings.seed,
         split_by=settings.split_by,
-        books=len(books),
-        authors=len({book.author_key for book in books} - {None}),
-        size_bytes=sum(book.size_bytes for book in books),
+        books=len(ids),
+        authors=_num_authors(listing),
+        size_bytes=_num_bytes(listing),
         notes=notes,
-        books_unused={ids[n]: errors[n] or "no chunk left" for n in range(len(books)) if not kept[n]},
+        books_unused={ids[n]: errors[n] or "no chunk left" for n in np.flatnonzero(kept == 0).tolist()},
         chunks=found.num_chunks,
         chunks_dropped={
             "twice in a book": found.num_within,
@@ -324,46 +341,68 @@ def _report(
         near_duplicate_chunks=found.num_near,
         editions=[[ids[number] for number in group] for group in found.editions],
         shared_passages=sorted(
-            ((ids[one], ids[other], share) for (one, other), share in shares.items()),
+            ((ids[one], ids[other], share) for one, other, share in found.shares),
             key=lambda each: (-each[2], each[0], each[1]),
         ),
         splits={
-            name: _figures(each, [books[n] for n in used if splits[n] == name])
+            name: _figures(
+                each,
+                used_splits.count(name),
+                {key for key, split in zip(keys, used_splits, strict=True) if split == name},
+            )
             for name, each in counts.items()
         },
-        crossings={
-            name: len(crossings(values, used_splits))
-            for name, values in crossing.items()
-            if name != "authors" or settings.split_by == "author"
-        },
-        not_had=not_had(run),
-        leaks=measure_leaks(listing, shelved, used, seed=settings.seed, is_cleaned=settings.cleaned),
-        same_author_pairs_of_editions=_share_of_editions(
-            [books[n] for n in used], [editions[n] for n in used]
+        crossings=_crossings(
+            {"editions": editions, "books that share passages": shelved.books.column("tie").to_numpy()[used]},
+            map(author_keys, keys) if settings.split_by == "author" else None,
+            used_splits,
         ),
+        not_had=not_had(run),
+        leaks=measure_leaks(listing, shelved, used.tolist(), seed=settings.seed, is_cleaned=settings.cleaned),
+        same_author_pairs_of_editions=_share_of_editions(keys, editions),
         max_length=settings.max_length,
         seconds={},
         runs={"chunks": found.chunks_run, **models.runs, "pairs": run.manifest.run_id},
     )
 
 
-def _share_of_editions(books: list[Book], editions: list[int]) -> float | None:
+def _crossings(
+    groups: Mapping[str, NDArray[np.int64]], authors: Iterable[list[str]] | None, splits: Sequence[str]
+) -> dict[str, int]:
+    """How many authors and groups of books lie in two splits, by kind; a book that is its own group cannot."""
+    found = {} if authors is None else {"authors": len(crossings(authors, splits))}
+    for name, values in groups.items():
+        shared = np.flatnonzero(_is_shared(values)).tolist()
+        found[name] = len(crossings(([int(values[book])] for book in shared), [splits[n] for n in shared]))
+    return found
+
+
+def _is_shared(groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which books share their group with another."""
+    _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    shared: NDArray[np.bool_] = sizes[group_of] > 1
+    return shared
+
+
+def _share_of_editions(keys: Sequence[str | None], editions: NDArray[np.int64]) -> float | None:
     """Of the pairs of books by one author, the share that is one work; None where no author has two books."""
     by_author: Counter[str] = Counter()
     by_work: Counter[tuple[str, int]] = Counter()
-    for book, edition in zip(books, editions, strict=True):
-        for author in author_keys(book.author_key):
+    is_one_of_several = _is_shared(editions)
+    for key, edition, is_counted in zip(keys, editions, is_one_of_several, strict=True):
+        for author in author_keys(key):
             by_author[author] += 1
-            by_work[author, edition] += 1
+            if is_counted:
+                by_work[author, int(edition)] += 1
     pairs = sum(math.comb(number, 2) for number in by_author.values())
     return sum(math.comb(number, 2) for number in by_work.values()) / pairs if pairs else None
 
 
-def _figures(counts: SplitCounts, books: list[Book]) -> SplitFigures:
+def _figures(counts: SplitCounts, num_books: int, authors: set[str | None]) -> SplitFigures:
     counted = counts.with_tokens > 0
     return SplitFigures(
-        books=len(books),
-        authors=len({book.author_key for book in books} - {None}),
+        books=num_books,
+        authors=len(authors - {None}),
         pairs=counts.pairs,
         positives=counts.positives,
         negatives_by_kind=dict(sorted(counts.by_kind.items())),

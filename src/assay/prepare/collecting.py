@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from assay.data.syncing import sync_file, sync_folder
 from assay.errors import CheckError
 from assay.prepare.pairs.plan import PART_SCHEMA
 from assay.prepare.settings import SPECIAL_TOKENS
+from assay.prepare.tables import RowsById
 from assay.runs.parts import open_part, published_parts
 from assay.runs.run import Run
 
@@ -44,7 +45,7 @@ class SplitCounts:
 
 
 def collect(
-    run: Run, folder: Path, *, splits: Sequence[str], split_of: Mapping[str, str | None], max_length: int
+    run: Run, folder: Path, *, splits: Sequence[str], split_of: "SplitOf", max_length: int
 ) -> dict[str, SplitCounts]:
     """Write `<split>.parquet` for each split, each in one step; returns what they hold.
 
@@ -75,7 +76,11 @@ class _SplitFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._staged = path.with_name(f".{path.name}.writing")
-        self._writer = pq.ParquetWriter(self._staged, SCHEMA, compression="zstd", compression_level=1)
+        # Least and greatest passage of a row group say nothing, and are in memory until the file is closed.
+        figured = [field.name for field in SCHEMA if field.name not in {"text1", "text2"}]
+        self._writer = pq.ParquetWriter(
+            self._staged, SCHEMA, compression="zstd", compression_level=1, write_statistics=figured
+        )
         self._held: list[pa.Table] = []
         self._num_held = 0
 
@@ -114,12 +119,26 @@ def _tables(run: Run) -> Iterator[pa.Table]:
                 yield pa.Table.from_batches([batch])
 
 
-def _check(rows: pa.Table, split: str, split_of: Mapping[str, str | None]) -> None:
+class SplitOf:
+    """The split of a book by its id."""
+
+    def __init__(self, book_ids: pa.ChunkedArray, splits: Sequence[str | None]) -> None:
+        """`splits` has a value an id."""
+        self._rows = RowsById(book_ids)
+        self._splits = splits
+
+    def elsewhere(self, book_ids: pa.ChunkedArray, split: str) -> list[tuple[str, str | None]]:
+        """Those of the books that are not in this split, with theirs."""
+        books = book_ids.unique()
+        found = [None if row < 0 else self._splits[row] for row in self._rows.find(books).tolist()]
+        return [(books[place].as_py(), other) for place, other in enumerate(found) if other != split]
+
+
+def _check(rows: pa.Table, split: str, split_of: SplitOf) -> None:
     for side in ("book1", "book2"):
-        for book in rows.column(side).unique().to_pylist():
-            if split_of[book] != split:
-                msg = f"a pair of {split} has {book} of {split_of[book]}; please report this bug"
-                raise CheckError(msg)
+        for book, other in split_of.elsewhere(rows.column(side), split):
+            msg = f"a pair of {split} has {book} of {other}; please report this bug"
+            raise CheckError(msg)
 
 
 def _count(counts: SplitCounts, rows: pa.Table, max_length: int) -> None:

@@ -1,16 +1,14 @@
 """The runs between splits and files: which books are near, which candidates a model chooses, the pairs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from assay.bundle.bundle import Bundle
 from assay.bundle.embedder import load_embedder
-from assay.data.storage import writing
 from assay.prepare.listing import Listing
 from assay.prepare.mined import Chosen, likeliest, open_miner, score_candidates
 from assay.prepare.neighbours import book_neighbours, embed_sample, write_sample
@@ -22,6 +20,7 @@ from assay.prepare.place import worker_placement
 from assay.prepare.settings import BooksSettings
 from assay.prepare.shelf import Shelf
 from assay.prepare.shelving import Shelved
+from assay.prepare.tables import BATCH_BOOKS, Column, write_table
 from assay.runs.drive import drive_run
 from assay.runs.manifest import Manifest
 from assay.runs.parts import published_stats
@@ -31,7 +30,7 @@ from assay.telemetry import Progress
 
 WORK = "work"
 """Folder of what is made on the way, within the data set's."""
-PAIR_BOOKS_FILE = "pair_books.parquet"
+PAIR_BOOKS_FILE = "pair_books.arrow"
 Say = Callable[[str], None]
 Update = Callable[[Progress], None] | None
 
@@ -82,9 +81,9 @@ class PairsMaker:
 
     def neighbours(self, encoder: str, models: Models, update: Update, say: Say) -> list[list[int]]:
         """For each book those that are near by the vectors of an encoder."""
-        ids = [book.book_id for book in self.listing.books]
+        ids = Column[str](self.listing.table.column("book_id"))
         sample = self.work / "sample.parquet"
-        dropped = self.shelved.books.column("dropped").to_pylist()
+        dropped = Column[list[int]](self.shelved.books.column("dropped"))
         content = write_sample(Shelf(self.shelved.chunks), ids, dropped, sample)
         fingerprint = load_embedder(encoder).fingerprint
         run = embed_sample(
@@ -103,9 +102,7 @@ class PairsMaker:
 
     def candidates(self, mined: MinedIdentity, update: Update, say: Say) -> Run:
         """The finished run of the candidates, of which a model chooses; those of a book lie in its split."""
-        table = pairs_source(self.listing, self.shelved, self.splits, [[] for _ in self.listing.books])
-        rules = candidate_rules(self.rules(), mined.trials)
-        manifest = self.plan(table, "candidate_books.parquet", rules)
+        manifest = self.plan("candidate_books.arrow", candidate_rules(self.rules(), mined.trials))
         return self.run(manifest, f"candidates-{manifest.run_id[:12]}", update, say)
 
     def choose(
@@ -134,10 +131,22 @@ class PairsMaker:
         )
         return chosen
 
-    def plan(self, books: pa.Table, name: str, rules: Rules, mined: MinedIdentity | None = None) -> Manifest:
-        """The plan of a pairs run over a table of books, which is kept under a name."""
+    def plan(
+        self,
+        name: str,
+        rules: Rules,
+        *,
+        neighbours: Sequence[Sequence[int]] | None = None,
+        chosen: Chosen | None = None,
+        mined: MinedIdentity | None = None,
+    ) -> Manifest:
+        """The plan of a pairs run over a table of the books, which is kept under a name."""
         path = self.work / name
-        write_table(books, path)
+        write_table(
+            path,
+            BOOKS_SCHEMA,
+            lambda: pairs_source(self.listing, self.shelved, self.splits, neighbours, chosen),
+        )
         return plan_pairs(
             path,
             self.shelved.chunks,
@@ -165,45 +174,27 @@ class PairsMaker:
 def pairs_source(
     listing: Listing,
     shelved: Shelved,
-    splits: list[str | None],
-    neighbours: list[list[int]],
+    splits: Sequence[str | None],
+    neighbours: Sequence[Sequence[int]] | None = None,
     chosen: Chosen | None = None,
-) -> pa.Table:
-    """The table of books that the pairs run reads."""
-    nothing: list[list[int]] = [[] for _ in listing.books]
-    books = listing.books
-    columns = {
-        "book_id": [book.book_id for book in books],
-        "split": splits,
-        "author": [book.author for book in books],
-        "author_key": [book.author_key for book in books],
-        "language": shelved.books.column("language"),
-        "birth_year": [book.birth_year for book in books],
-        "death_year": [book.death_year for book in books],
-        "size_bytes": [book.size_bytes for book in books],
-        "edition": shelved.books.column("edition"),
-        "dropped": shelved.books.column("dropped"),
-        "neighbours": neighbours,
-        "mined": nothing if chosen is None else chosen.numbers,
-        "mined_probability": nothing if chosen is None else chosen.probabilities,
+) -> Iterator[pa.RecordBatch]:
+    """The rows of the table of books that the pairs run reads."""
+    tables = {
+        name: table.column(name) for table in (listing.table, shelved.books) for name in table.column_names
     }
-    arrays = [
-        column.combine_chunks()
-        if isinstance(column, pa.ChunkedArray)
-        else column.cast(field.type)
-        if isinstance(column, pa.Array)
-        else pa.array(column, field.type)
-        for field in BOOKS_SCHEMA
-        for column in [columns[field.name]]
-    ]
-    return pa.Table.from_arrays(arrays, schema=BOOKS_SCHEMA)
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write a table unless the same one is there: a run goes on where its source did not change."""
-    with writing(str(path)):
-        if path.is_file() and pq.read_table(path).equals(table):
-            return
-        staged = path.with_name(f".{path.name}.writing")
-        pq.write_table(table, staged)
-        staged.replace(path)
+    for begin in range(0, len(splits), BATCH_BOOKS):
+        count = min(len(splits) - begin, BATCH_BOOKS)
+        nothing: list[tuple[int, ...]] = [()] * count
+        columns = {
+            **{name: column.slice(begin, count).combine_chunks() for name, column in tables.items()},
+            "split": splits[begin : begin + count],
+            "neighbours": nothing if neighbours is None else neighbours[begin : begin + count],
+            "mined": nothing if chosen is None else chosen.numbers.slice(begin, count),
+            "mined_probability": nothing if chosen is None else chosen.probabilities.slice(begin, count),
+        }
+        arrays = [
+            column.cast(field.type) if isinstance(column, pa.Array) else pa.array(column, field.type)
+            for field in BOOKS_SCHEMA
+            for column in [columns[field.name]]
+        ]
+        yield pa.RecordBatch.from_arrays(arrays, schema=BOOKS_SCHEMA)

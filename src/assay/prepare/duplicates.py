@@ -4,21 +4,18 @@ Records are (hash, book, position): `book` is the number of a book in the listin
 chunk among those of its book.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.labelled.splits import root, unite
+from assay.labelled.splits import roots_of, unite
 
 RECORD = np.dtype([("hash", "<u8"), ("book", "<i4"), ("position", "<i4")])
+PLACE = np.dtype([("book", "<i4"), ("position", "<i4")])
 Records = NDArray[np.void]
-Pairs = Counter[tuple[int, int]]
-"""How much two books share, the lower number first."""
-
+Numbers = NDArray[np.int64]
 MAX_BOOKS_OF_CHUNK = 3
 """A chunk that stands in more books is boilerplate, and dropped from all."""
 MAX_BOOKS_OF_PASSAGE = 20
@@ -33,20 +30,56 @@ TIED_PASSAGES = 3
 class ChunkDuplicates:
     """What equal chunks there are."""
 
-    dropped: dict[int, list[int]] = field(default_factory=dict)
-    """Positions by book."""
     num_within: int = 0
     """Dropped because the same chunk stands earlier in its book."""
     num_boilerplate: int = 0
     """Dropped because the chunk stands in more than three books."""
     num_across: int = 0
     """Dropped because the chunk stands in an earlier book too."""
-    shared: Pairs = field(default_factory=Counter)
-    """Equal chunks of two books."""
+    _dropped: list[Records] = field(default_factory=list)
 
-    def drop(self, book: int, position: int) -> None:
-        """Leave a chunk out."""
-        self.dropped.setdefault(book, []).append(position)
+    def drop(self, records: Records) -> None:
+        """Leave chunks out."""
+        self._dropped.append(records[["book", "position"]].astype(PLACE))
+
+    def dropped(self) -> NDArray[np.void]:
+        """The chunks that are left out, by `book` and `position`."""
+        return np.sort(np.concatenate([np.zeros(0, dtype=PLACE), *self._dropped]), order=["book", "position"])
+
+
+@dataclass(kw_only=True, slots=True)
+class SharedPassages:
+    """How many passages two books share: 16 bytes for each two that share any."""
+
+    _pairs: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """The lower number in the upper half, the other in the lower one; ascending."""
+    _counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def add(self, records: Records) -> None:
+        """Count those of some records; those of one hash come together."""
+        records = np.unique(records[["hash", "book"]])
+        starts = runs_of(records["hash"])
+        num_books = np.diff(starts)
+        run_of = np.repeat(np.arange(len(num_books)), num_books)
+        is_counted = (num_books > 1) & (num_books <= MAX_BOOKS_OF_PASSAGE)
+        records, run_of = records[is_counted[run_of]], run_of[is_counted[run_of]]
+        books = records["book"].astype(np.int64)
+        found = [self._pairs]
+        for distance in range(1, min(MAX_BOOKS_OF_PASSAGE, len(books))):
+            same = np.flatnonzero(run_of[distance:] == run_of[:-distance])
+            found.append(books[same] << 32 | books[same + distance])
+        pairs = np.concatenate(found)
+        weights = np.ones(len(pairs), dtype=np.int64)
+        weights[: len(self._counts)] = self._counts
+        self._pairs, place = np.unique(pairs, return_inverse=True)
+        self._counts = np.zeros(len(self._pairs), dtype=np.int64)
+        np.add.at(self._counts, place, weights)
+
+    def at_least(self, count: int) -> Iterator[tuple[int, int, int]]:
+        """Two books that share so many, the lower number first, and how many these are; ascending."""
+        there = self._counts >= count
+        for pair, shared in zip(self._pairs[there].tolist(), self._counts[there].tolist(), strict=True):
+            yield pair >> 32, pair & 0xFFFFFFFF, shared
 
 
 def runs_of(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -60,49 +93,26 @@ def runs_of(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
 def find_equal_chunks(records: Records, found: ChunkDuplicates) -> None:
     """Add to `found` what equal chunks some records show; those of one hash come together."""
     records = np.sort(records, order=["hash", "book", "position"])
-    starts = runs_of(records["hash"])
-    sizes = np.diff(starts)
-    for run in np.flatnonzero(sizes > 1).tolist():
-        same = records[starts[run] : starts[run + 1]]
-        firsts: dict[int, int] = {}
-        for book, position in zip(same["book"].tolist(), same["position"].tolist(), strict=True):
-            if book in firsts:
-                found.num_within += 1
-                found.drop(book, position)
-            else:
-                firsts[book] = position
-        books = list(firsts)
-        if len(books) > MAX_BOOKS_OF_CHUNK:
-            found.num_boilerplate += len(books)
-            for book, position in firsts.items():
-                found.drop(book, position)
-            continue
-        for book in books[1:]:
-            found.num_across += 1
-            found.drop(book, firsts[book])
-        for pair in combinations(books, 2):
-            found.shared[pair] += 1
-
-
-def count_shared(records: Records) -> Pairs:
-    """How many passages two books share, of records of which those of one hash come together."""
-    records = np.sort(records, order=["hash", "book"])
-    starts = runs_of(records["hash"])
-    shared: Pairs = Counter()
-    for run in np.flatnonzero(np.diff(starts) > 1).tolist():
-        books = np.unique(records["book"][starts[run] : starts[run + 1]]).tolist()
-        if 1 < len(books) <= MAX_BOOKS_OF_PASSAGE:
-            shared.update(combinations(books, 2))
-    return shared
+    starts = runs_of(records["hash"])[:-1]
+    opens_run = np.zeros(len(records), dtype=np.bool_)
+    opens_run[starts] = True
+    opens_book = opens_run.copy()
+    opens_book[1:] |= records["book"][1:] != records["book"][:-1]
+    num_books = np.add.reduceat(opens_book.astype(np.int64), starts) if len(records) else starts
+    is_boilerplate = (num_books > MAX_BOOKS_OF_CHUNK)[np.cumsum(opens_run) - 1]
+    found.num_within += int((~opens_book).sum())
+    found.num_boilerplate += int((opens_book & is_boilerplate).sum())
+    found.num_across += int((opens_book & ~opens_run & ~is_boilerplate).sum())
+    found.drop(records[~opens_run | is_boilerplate])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kinship:
     """Which books belong together."""
 
-    editions: tuple[int, ...]
+    editions: Numbers
     """The number of the first book of the editions that a book is one of; its own where it is the only one."""
-    ties: tuple[int, ...]
+    ties: Numbers
     """The same for books that lie in one split: editions, and books that share passages."""
     shares: Mapping[tuple[int, int], float]
     """Share of the smaller book that is in the other, of tied books."""
@@ -113,15 +123,17 @@ class Kinship:
         return groups_of_several(self.editions)
 
 
-def find_kinship(num_passages: Sequence[int], shared: Pairs, near: Iterable[tuple[int, int]] = ()) -> Kinship:
+def find_kinship(
+    num_passages: Sequence[int] | NDArray[np.int32],
+    shared: SharedPassages,
+    near: Iterable[tuple[int, int]] = (),
+) -> Kinship:
     """Who belongs together, of the passages that books have and share; `near` are tied too."""
-    editions = list(range(len(num_passages)))
-    ties = list(range(len(num_passages)))
+    editions = np.arange(len(num_passages), dtype=np.int64)
+    ties = editions.copy()
     shares: dict[tuple[int, int], float] = {}
-    for (one, other), count in sorted(shared.items()):
-        share = count / max(1, min(num_passages[one], num_passages[other]))
-        if count < TIED_PASSAGES:
-            continue
+    for one, other, count in shared.at_least(TIED_PASSAGES):
+        share = count / max(1, min(int(num_passages[one]), int(num_passages[other])))
         shares[one, other] = share
         unite(ties, one, other)
         if share >= EDITION_SHARE:
@@ -129,15 +141,13 @@ def find_kinship(num_passages: Sequence[int], shared: Pairs, near: Iterable[tupl
     for one, other in near:
         unite(ties, one, other)
     return Kinship(
-        editions=tuple(root(editions, book) for book in range(len(editions))),
-        ties=tuple(root(ties, book) for book in range(len(ties))),
+        editions=roots_of(editions),
+        ties=roots_of(ties),
         shares=shares,
     )
 
 
-def groups_of_several(roots: Sequence[int]) -> list[list[int]]:
+def groups_of_several(roots: Numbers) -> list[list[int]]:
     """The groups with more than one member, by their first."""
-    members: dict[int, list[int]] = {}
-    for book, first in enumerate(roots):
-        members.setdefault(first, []).append(book)
-    return [group for group in members.values() if len(group) > 1]
+    firsts, sizes = np.unique(roots, return_counts=True)
+    return [np.flatnonzero(roots == first).tolist() for first in firsts[sizes > 1]]

@@ -1,20 +1,25 @@
 """The books of a folder or an index, sorted, with what is known of their authors and titles."""
 
 import hashlib
-import itertools
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, overload
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from assay.books.catalogue import CatalogueEntry, read_catalogue
 from assay.books.cleaning import decode_book
 from assay.books.headers import read_header
-from assay.books.index import INDEX_NAME, BookRecord, read_index
+from assay.books.index import INDEX_NAME, BookRecord, each_record
+from assay.data.storage import writing
 from assay.errors import SourceError
 from assay.prepare.splits import KEY_SEPARATOR
+from assay.prepare.tables import BATCH_BOOKS, in_batches, map_table, take_rows, write_table
 
 ENDING = ".txt"
 HTML_ENDINGS = frozenset({".html", ".htm", ".xhtml"})
@@ -65,71 +70,97 @@ class Book:
     """Whether author or title come from the text itself."""
 
 
+class Books(Sequence[Book]):
+    """The rows of a table as books, each made as it is asked for."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    @overload
+    def __getitem__(self, row: int) -> Book: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[Book]: ...
+    def __getitem__(self, row: int | slice) -> Book | Sequence[Book]:
+        """The book of a row."""
+        if isinstance(row, slice):
+            return [self[each] for each in range(*row.indices(len(self)))]
+        return next(_books_of(self._table.slice(range(len(self))[row], 1)))
+
+    def __iter__(self) -> Iterator[Book]:
+        for begin in range(0, len(self), BATCH_BOOKS):
+            yield from _books_of(self._table.slice(begin, BATCH_BOOKS))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listing:
     """The books of a source, by `book_id`."""
 
-    books: tuple[Book, ...]
+    path: Path
+    """File of the table."""
+    table: pa.Table
+    """A row a book, as SCHEMA; mapped."""
     notes: tuple[str, ...]
     """For people: where authors and titles come from, a line each."""
     is_cleaned: bool = False
     """Whether the texts are clean already."""
 
-    def table(self) -> pa.Table:
-        """A row a book, as `books.parquet` has it."""
-        columns = [
-            pa.array([getattr(book, field.name) for book in self.books], field.type) for field in SCHEMA
-        ]
-        return pa.Table.from_arrays(columns, schema=SCHEMA)
+    @property
+    def books(self) -> Books:
+        """The rows as books."""
+        return Books(self.table)
 
 
-def list_books(source: str, catalogue: str | None = None) -> Listing:
-    """The books of a folder of texts, or of an index of cleaned ones; `catalogue` gives years of their authors.
+def list_books(source: str, catalogue: str | None, out: Path) -> Listing:
+    """The books of a folder of texts, or of an index of cleaned ones, as a table in the file `out`.
 
-    Raises SourceError for what is neither, and as `list_folder` and `read_index` do.
+    `catalogue` gives years of their authors, and authors and titles that nothing else tells. Of a folder, these
+    are read off headers and names: `Austen_Emma.txt` and `Austen/Emma.txt` are Emma by Austen; `pg158.txt` is
+    number 158 of Project Gutenberg. Raises SourceError for what is neither, where there is no text, where a text
+    of the index is gone or what is named `.txt` is HTML, and as `each_record` does.
     """
     path = Path(source)
     index = path / INDEX_NAME if path.is_dir() else path
-    listing = list_index(index) if index.is_file() else list_folder(path)
-    return listing if catalogue is None else with_years(listing, read_catalogue(catalogue))
+    entries = None if catalogue is None else read_catalogue(catalogue)
+    counts = _Counts(index=index if index.is_file() else None)
+    found = list_index(index) if index.is_file() else list_folder(path)
+    unsorted = out.with_name(f".{out.name}.unsorted")
+    try:
+        with (
+            writing(str(out)),
+            pa.OSFile(str(unsorted), "wb") as sink,
+            pa.ipc.new_file(sink, SCHEMA) as writer,
+        ):
+            for batch in in_batches(map(_row, _known(found, entries, counts)), SCHEMA):
+                writer.write_batch(batch)
+        table = write_table(out, SCHEMA, lambda: _sorted(unsorted, index))
+    finally:
+        unsorted.unlink(missing_ok=True)
+    return Listing(
+        path=out, table=table, notes=tuple(counts.notes(entries)), is_cleaned=counts.index is not None
+    )
 
 
-def list_index(index: Path) -> Listing:
-    """The books of an index; raises SourceError where a text of it is gone, and as `read_index` does."""
-    records = read_index(index)
-    if not records:
+def list_index(index: Path) -> Iterator[Book]:
+    """The books of an index, in its order."""
+    record = None
+    for record in each_record(index):
+        yield _indexed(index.parent, record)
+    if record is None:
         raise SourceError(f"{index} lists no books; fetch some, or give a folder of {ENDING} files")
-    books = sorted((_indexed(index.parent, record) for record in records), key=lambda book: book.book_id)
-    for one, other in itertools.pairwise(books):
-        if one.book_id == other.book_id:
-            raise SourceError(f"{index} has {one.book_id} twice; make the index again in an empty folder")
-    notes = [
-        f"authors and titles of {len(books):,} books come from {index.name}; the texts are clean already"
-    ]
-    return Listing(books=tuple(books), notes=(*notes, *_without_author(books)), is_cleaned=True)
 
 
-def with_years(listing: Listing, entries: Mapping[int, CatalogueEntry]) -> Listing:
-    """The books with the years of their authors, by number; and authors and titles that nothing else tells."""
-    books = tuple(_catalogued(book, entries) for book in listing.books)
-    with_year = sum(book.birth_year is not None or book.death_year is not None for book in books)
-    note = f"the catalogue gives the author's years for {with_year:,} of {len(books):,} books"
-    return replace(listing, books=books, notes=(*listing.notes, note))
-
-
-def list_folder(folder: Path) -> Listing:
-    """The `.txt` files below a folder as books; authors and titles are read off their names.
-
-    `Austen_Emma.txt` and `Austen/Emma.txt` are Emma by Austen; `pg158.txt` is number 158 of Project
-    Gutenberg. Raises SourceError where there is no text, or what is named `.txt` is HTML.
-    """
+def list_folder(folder: Path) -> Iterator[Book]:
+    """The `.txt` files below a folder as books, a folder at a time."""
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder; give a folder of {ENDING} files, a book each")
-    paths = sorted(_text_files(folder))
-    if not paths:
+    path = None
+    for path in _text_files(folder):
+        yield _book(folder, path)
+    if path is None:
         raise SourceError(_no_books(folder))
-    books = sorted((_book(folder, path) for path in paths), key=lambda book: book.book_id)
-    return Listing(books=tuple(books), notes=tuple(_notes(books)))
 
 
 def author_key(author: str | None) -> str | None:
@@ -172,10 +203,12 @@ def name_parts(relative: str) -> tuple[str | None, str, int | None]:
 
 
 def _text_files(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob(f"*{ENDING}"):
-        is_hidden = any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
-        if path.is_file() and not is_hidden:
-            yield path
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+        for name in sorted(names):
+            path = Path(place, name)
+            if name.endswith(ENDING) and not name.startswith((".", "_")) and path.is_file():
+                yield path
 
 
 def _no_books(folder: Path) -> str:
@@ -263,21 +296,87 @@ def _catalogued(book: Book, entries: Mapping[int, CatalogueEntry]) -> Book:
     )
 
 
-def _notes(books: Sequence[Book]) -> Iterator[str]:
-    with_header = sum(book.has_header for book in books)
-    if with_header:
-        yield f"authors and titles of {with_header:,} of {len(books):,} books come from their headers"
-    named = [book for book in books if book.author is not None and not book.has_header]
-    if named:
-        first = named[0]
-        yield (
-            f"authors and titles of {len(named):,} of {len(books):,} books come from their file names, "
-            f"for example {first.book_id}: {first.title!r} by {first.author!r}"
-        )
-    yield from _without_author(books)
+def _known(
+    found: Iterable[Book], entries: Mapping[int, CatalogueEntry] | None, counts: "_Counts"
+) -> Iterator[Book]:
+    """The books with what a catalogue knows of them; all are counted."""
+    for each in found:
+        book = each if entries is None else _catalogued(each, entries)
+        counts.add(each, book)
+        yield book
 
 
-def _without_author(books: Sequence[Book]) -> Iterator[str]:
-    without = [book.book_id for book in books if book.author_key is None]
-    if without:
-        yield f"{len(without):,} of {len(books):,} books have no author, the first is {without[0]}"
+@dataclass(kw_only=True, slots=True)
+class _Counts:
+    """What is said of the books of a source."""
+
+    index: Path | None
+    books: int = 0
+    with_header: int = 0
+    named: int = 0
+    """Whose author is read off the name."""
+    first_named: Book | None = None
+    """Of these, the first by id."""
+    without_author: int = 0
+    first_without: str | None = None
+    with_year: int = 0
+
+    def add(self, book: Book, known: Book) -> None:
+        """Count a book; `known` is what it is with the catalogue."""
+        self.books += 1
+        self.with_header += book.has_header
+        self.with_year += known.birth_year is not None or known.death_year is not None
+        if book.author is not None and not book.has_header:
+            self.named += 1
+            if self.first_named is None or book.book_id < self.first_named.book_id:
+                self.first_named = book
+        if book.author_key is None:
+            self.without_author += 1
+            if self.first_without is None or book.book_id < self.first_without:
+                self.first_without = book.book_id
+
+    def notes(self, entries: Mapping[int, CatalogueEntry] | None) -> Iterator[str]:
+        """For people, a line each."""
+        if self.index is not None:
+            name = self.index.name
+            yield f"authors and titles of {self.books:,} books come from {name}; the texts are clean already"
+        else:
+            yield from self._of_folder()
+        if self.first_without is not None:
+            yield f"{self.without_author:,} of {self.books:,} books have no author, the first is {self.first_without}"
+        if entries is not None:
+            yield f"the catalogue gives the author's years for {self.with_year:,} of {self.books:,} books"
+
+    def _of_folder(self) -> Iterator[str]:
+        if self.with_header:
+            yield f"authors and titles of {self.with_header:,} of {self.books:,} books come from their headers"
+        if self.first_named is not None:
+            first = self.first_named
+            yield (
+                f"authors and titles of {self.named:,} of {self.books:,} books come from their file names, "
+                f"for example {first.book_id}: {first.title!r} by {first.author!r}"
+            )
+
+
+def _row(book: Book) -> dict[str, Any]:
+    return {field.name: getattr(book, field.name) for field in SCHEMA}
+
+
+def _books_of(table: pa.Table) -> Iterator[Book]:
+    for row in table.to_pylist():
+        yield Book(**{**row, "languages": tuple(row["languages"])})
+
+
+def _sorted(path: Path, index: Path) -> Iterator[pa.RecordBatch]:
+    """The rows of a file by `book_id`; raises SourceError where two have the same."""
+    table = map_table(path, SCHEMA)
+    batches = table.to_batches()
+    order = pc.sort_indices(table.column("book_id")).to_numpy().astype(np.int64)
+    before = None
+    for begin in range(0, len(order), BATCH_BOOKS):
+        rows = take_rows(batches, order[begin : begin + BATCH_BOOKS])
+        for book_id in rows.column("book_id").to_pylist():
+            if book_id == before:
+                raise SourceError(f"{index} has {book_id} twice; make the index again in an empty folder")
+            before = book_id
+        yield rows

@@ -69,6 +69,7 @@ def write_sample(shelf: Shelf, book_ids: Sequence[str], dropped: Sequence[Sequen
                 kept = np.setdiff1d(np.arange(len(chunks)), np.array(dropped[book], dtype=np.int64))
                 places = np.linspace(0, len(kept) - 1, min(len(kept), NUM_SAMPLED)).round().astype(np.int64)
                 rows += [{"book_id": book_ids[book], "text": chunks.text(int(kept[at]))} for at in places]
+            shelf.forget()
             if rows:
                 writer.write_table(pa.Table.from_pylist(rows, schema=SAMPLE_SCHEMA))
     if path.is_file() and filecmp.cmp(staged, path, shallow=False):

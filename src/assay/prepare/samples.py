@@ -25,19 +25,21 @@ def measure_leaks(
     printed: list[str] = []
     written: list[str] = []
     books: list[int] = []
+    author_of = {}
     for book in chosen:
-        chunks = shelf.book(book)
+        chunks, listed = shelf.book(book), listing.books[book]
+        author_of[book] = listed.author_key
         left_out = set(dropped[book].as_py())
         kept = [position for position in range(len(chunks)) if position not in left_out]
         positions = apart(chunks, Random(f"{seed}|leaks|{book}").sample(kept, len(kept)), LEAK_CHUNKS)
-        text = printed_text(Path(listing.books[book].path), is_cleaned=is_cleaned)
+        text = printed_text(Path(listed.path), is_cleaned=is_cleaned)
         starts, stops = chunks.column("start"), chunks.column("stop")
         printed += [text[starts[position] : stops[position]] for position in positions]
         written += [chunks.text(position) for position in positions]
         books += [book] * len(positions)
-    authors = [listing.books[book].author_key for book in books]
+    authors = [author_of[book] for book in books]
     shares = {(one, other): share for one, other, share in shelved.found.shares}
-    keys = [listing.books[book].author_key for book in chosen]
+    keys = [author_of[book] for book in chosen]
     return {
         "typography as printed": measure(typography_scores(printed), books, authors),
         "typography as written": measure(typography_scores(written), books, authors),

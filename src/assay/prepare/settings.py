@@ -130,7 +130,7 @@ class BooksOut(Settings):
     devices: str = field(default="auto", metadata=AUTO_OR_COUNT)
     """Worker processes; auto is one a core."""
     unit_rows: int | None = field(default=None, metadata=COUNT)
-    """Books of a unit; by default a sixteenth of them, 64 at most."""
+    """Books of a unit; by default a sixteenth of them, 32 at most."""
     dry_run: bool = False
     """List the books and do nothing."""
 

@@ -5,6 +5,7 @@ process that draws pairs holds what it looks at and no more, however many books 
 """
 
 import itertools
+import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,8 +115,10 @@ class Shelf:
     def __init__(self, path: str | Path) -> None:
         """Map the file; raises SourceError where it is not there or not a shelf."""
         try:
-            self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        except (OSError, pa.ArrowException) as error:
+            with Path(path).open("rb") as file:
+                self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._reader = pa.ipc.open_file(pa.py_buffer(self._mapped))
+        except (OSError, ValueError, pa.ArrowException) as error:
             msg = f"{path} cannot be read as chunks ({error}); run the same command with another --out"
             raise SourceError(msg) from error
 
@@ -125,6 +128,10 @@ class Shelf:
     def book(self, number: int) -> BookChunks:
         """The chunks of the book with this number in the listing."""
         return BookChunks(rows=self._reader.get_batch(number))
+
+    def forget(self) -> None:
+        """Let go of the pages that were looked at; what is looked at again comes from the disk's cache."""
+        self._mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def by_book(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:

@@ -10,28 +10,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from assay.data.syncing import replace_local, sync_folder
 from assay.extras import has_package, missing_line
 from assay.prepare.duplicates import (
     ChunkDuplicates,
-    count_shared,
+    SharedPassages,
     find_equal_chunks,
     find_kinship,
 )
 from assay.prepare.partitions import Partitions, records_of
 from assay.prepare.shelf import Shelf, ShelfWriter, by_book
 from assay.prepare.sketches import passages
+from assay.prepare.tables import BATCH_BOOKS, map_table, write_table
 from assay.runs.parts import open_part, published_parts
 from assay.runs.run import Run
 
 CHUNKS_FILE = "chunks.arrow"
-BOOKS_FILE = "books.parquet"
+BOOKS_FILE = "books.arrow"
 FOUND_FILE = "found.json"
 NEAR_SAMPLE = 24
 """Chunks of a book that MinHash compares with those of all others."""
@@ -83,13 +83,13 @@ class Shelved:
 
     chunks: Path
     books: pa.Table
-    """As BOOKS_SCHEMA."""
+    """As BOOKS_SCHEMA; mapped."""
     found: Found
 
 
 def shelve(run: Run, num_books: int, folder: Path, *, seed: int, say: Callable[[str], None]) -> Shelved:
     """The shelf of a chunks run in `folder`: made, or read where it was made before."""
-    if not (folder / FOUND_FILE).is_file():
+    if not (folder / BOOKS_FILE).is_file():
         making = folder.with_name(folder.name + ".making")
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
@@ -101,7 +101,7 @@ def shelve(run: Run, num_books: int, folder: Path, *, seed: int, say: Callable[[
         say("The chunks are on the shelf already.")
     return Shelved(
         chunks=folder / CHUNKS_FILE,
-        books=pq.read_table(folder / BOOKS_FILE, schema=BOOKS_SCHEMA),
+        books=map_table(folder / BOOKS_FILE, BOOKS_SCHEMA),
         found=_read_found(folder / FOUND_FILE),
     )
 
@@ -114,8 +114,7 @@ def _read_found(path: Path) -> Found:
 def _make(run: Run, num_books: int, folder: Path, *, seed: int) -> None:
     num_chunks = np.zeros(num_books, dtype=np.int32)
     num_passages = np.zeros(num_books, dtype=np.int32)
-    languages: list[str | None] = [None] * num_books
-    errors: list[str | None] = [None] * num_books
+    languages, errors = _Words(num_books), _Words(num_books)
     with (
         Partitions(folder, "chunks") as chunk_hashes,
         Partitions(folder, "passages") as passage_hashes,
@@ -124,7 +123,7 @@ def _make(run: Run, num_books: int, folder: Path, *, seed: int) -> None:
         for book, rows in by_book(_rows(run)):
             usable = rows.filter(rows.column("text").is_valid())
             if not usable.num_rows:
-                errors[book] = next((code for code in rows.column("error").to_pylist() if code), None)
+                errors.put(book, next((code for code in rows.column("error").to_pylist() if code), None))
                 continue
             usable = usable.sort_by([("start", "ascending"), ("chunk", "ascending")]).combine_chunks()
             writer.add(book, usable.to_batches()[0])
@@ -134,28 +133,41 @@ def _make(run: Run, num_books: int, folder: Path, *, seed: int) -> None:
             passage_hashes.add(records_of(sketch, book))
             num_chunks[book] = usable.num_rows
             num_passages[book] = len(sketch)
-            languages[book] = _most_frequent(usable.column("language").to_pylist())
+            languages.put(book, _most_frequent(usable.column("language").to_pylist()))
         equal = ChunkDuplicates()
         for part in chunk_hashes.read():
             find_equal_chunks(part, equal)
-        shared: Counter[tuple[int, int]] = Counter()
+        shared = SharedPassages()
         for part in passage_hashes.read():
-            shared.update(count_shared(part))
-    near, num_near, notes = _near_books(Shelf(folder / CHUNKS_FILE), num_chunks, seed)
-    kinship = find_kinship(num_passages.tolist(), shared, near)
-    dropped = [sorted(equal.dropped.get(book, [])) for book in range(num_books)]
-    columns = {
-        "num_chunks": num_chunks,
-        "num_kept": num_chunks - np.array([len(each) for each in dropped], dtype=np.int32),
-        "num_passages": num_passages,
-        "language": languages,
-        "error": errors,
-        "edition": list(kinship.editions),
-        "tie": list(kinship.ties),
-        "dropped": dropped,
-    }
-    arrays = [pa.array(columns[field.name], field.type) for field in BOOKS_SCHEMA]
-    pq.write_table(pa.Table.from_arrays(arrays, schema=BOOKS_SCHEMA), folder / BOOKS_FILE)
+            shared.add(part)
+    near, num_near, notes = _near_books(Shelf(folder / CHUNKS_FILE), num_chunks, folder, seed)
+    kinship = find_kinship(num_passages, shared, near)
+
+    dropped = equal.dropped()
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for begin in range(0, num_books, BATCH_BOOKS):
+            rows = range(begin, min(num_books, begin + BATCH_BOOKS))
+            places = np.searchsorted(dropped["book"], np.arange(begin, rows.stop + 1)).astype(np.int32)
+            positions = dropped["position"][places[0] : places[-1]]
+            columns = {
+                "num_chunks": num_chunks[begin : rows.stop],
+                "num_kept": num_chunks[begin : rows.stop] - np.diff(places),
+                "num_passages": num_passages[begin : rows.stop],
+                "language": [languages.word(book) for book in rows],
+                "error": [errors.word(book) for book in rows],
+                "edition": kinship.editions[begin : rows.stop],
+                "tie": kinship.ties[begin : rows.stop],
+                "dropped": pa.ListArray.from_arrays(places - places[0], positions),
+            }
+            arrays = [
+                column if isinstance(column, pa.Array) else pa.array(column, field.type)
+                for field in BOOKS_SCHEMA
+                for column in [columns[field.name]]
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, schema=BOOKS_SCHEMA)
+
+    write_table(folder / BOOKS_FILE, BOOKS_SCHEMA, batches)
     found = Found(
         chunks_run=run.manifest.run_id,
         num_chunks=int(num_chunks.sum()),
@@ -181,47 +193,68 @@ def _most_frequent(values: list[str | None]) -> str | None:
     return min(counts, key=lambda value: (-counts[value], value), default=None)
 
 
+class _Words:
+    """A word a book, of a few that there are; a byte each."""
+
+    def __init__(self, num_books: int) -> None:
+        self._codes = np.zeros(num_books, dtype=np.uint16)
+        self._words: list[str | None] = [None]
+
+    def put(self, book: int, word: str | None) -> None:
+        if word not in self._words:
+            self._words.append(word)
+        self._codes[book] = self._words.index(word)
+
+    def word(self, book: int) -> str | None:
+        return self._words[int(self._codes[book])]
+
+
 def _near_books(
-    shelf: Shelf, num_chunks: "np.ndarray[Any, np.dtype[np.int32]]", seed: int
+    shelf: Shelf, num_chunks: NDArray[np.int32], folder: Path, seed: int
 ) -> tuple[list[tuple[int, int]], int | None, list[str]]:
-    """Books tied by near-duplicate chunks of a sample; how many chunks these are; what to say."""
+    """Books tied by near-duplicate chunks of a sample; how many chunks these are; what to say.
+
+    What is known of a sampled chunk, half a kilobyte, lies in files of `folder`, which are mapped and then removed.
+    """
     if not has_package("rensa"):
         return [], None, [missing_line("rensa", used_by="MinHash over a sample of the chunks")]
-    from assay.labelled.near_duplicates import group_by_signatures, signatures_of
+    from assay.labelled.near_duplicates import NUM_PERMUTATIONS, group_by_signatures, signatures_of
     from assay.labelled.provenance import text_hashes
 
-    with_chunks = np.flatnonzero(num_chunks).tolist()
-    each = max(1, min(NEAR_SAMPLE, NEAR_SAMPLE_ALL // max(1, len(with_chunks))))
-    texts: list[str] = []
-    hashes, signatures = [], []
-    books: list[int] = []
-
-    def sign() -> None:
-        # What is kept of a text is half a kilobyte, so that many books take no more memory than few.
-        hashes.append(text_hashes(texts))
-        signatures.append(signatures_of(texts))
-        texts.clear()
-
-    for book in with_chunks:
-        chunks = shelf.book(book)
-        for position in sorted(
-            Random(f"{seed}|near|{book}").sample(range(len(chunks)), min(each, len(chunks)))
-        ):
-            texts.append(chunks.text(position))
-            books.append(book)
-        if len(texts) >= NEAR_TEXTS:
-            sign()
-    sign()
-    members: dict[int, set[int]] = {}
-    groups = group_by_signatures(np.concatenate(hashes), np.concatenate(signatures)) if books else []
-    for group, book in zip(groups, books, strict=True):
-        members.setdefault(group, set()).add(book)
-    across = {group for group, of_group in members.items() if len(of_group) > 1}
+    with_chunks = np.flatnonzero(num_chunks)
+    if not len(with_chunks):
+        return [], 0, []
+    each = max(1, min(NEAR_SAMPLE, NEAR_SAMPLE_ALL // len(with_chunks)))
+    sampled = folder / "near-hashes", folder / "near-signatures"
+    with sampled[0].open("wb") as hashes, sampled[1].open("wb") as signatures:
+        for begin in range(0, len(with_chunks), max(1, NEAR_TEXTS // each)):
+            texts = [
+                text
+                for book in with_chunks[begin : begin + max(1, NEAR_TEXTS // each)].tolist()
+                for text in _sampled_texts(shelf, book, each, seed)
+            ]
+            shelf.forget()
+            text_hashes(texts).tofile(hashes)
+            signatures_of(texts).tofile(signatures)
+    groups = group_by_signatures(
+        np.fromfile(sampled[0], dtype=np.uint64),
+        np.memmap(sampled[1], dtype=np.uint32, mode="r").reshape(-1, NUM_PERMUTATIONS),
+    )
+    for path in sampled:
+        path.unlink()
+    books = np.repeat(with_chunks, np.minimum(num_chunks[with_chunks], each))
+    members = np.unique(np.stack([groups, books], axis=1), axis=0)
+    firsts, starts, sizes = np.unique(members[:, 0], return_index=True, return_counts=True)
     pairs = [
-        (first, other)
-        for group in sorted(across)
-        if len(members[group]) <= MAX_BOOKS_ALIKE
-        for first in [min(members[group])]
-        for other in sorted(members[group] - {first})
+        (int(members[start, 1]), other)
+        for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True)
+        if size <= MAX_BOOKS_ALIKE
+        for other in members[start + 1 : start + size, 1].tolist()
     ]
-    return pairs, sum(group in across for group in groups), []
+    return pairs, int(np.isin(groups, firsts[sizes > 1]).sum()), []
+
+
+def _sampled_texts(shelf: Shelf, book: int, most: int, seed: int) -> list[str]:
+    chunks = shelf.book(book)
+    positions = Random(f"{seed}|near|{book}").sample(range(len(chunks)), min(most, len(chunks)))
+    return [chunks.text(position) for position in sorted(positions)]

@@ -2,11 +2,14 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from assay.errors import InputError
-from assay.labelled.splits import root, split_rows, unite
+from assay.labelled.splits import Parents, roots_of, split_rows, unite
 
 KEY_SEPARATOR = "|"
 """Between the keys of several authors of one book."""
@@ -18,7 +21,7 @@ MIN_AUTHORS = 2
 def split_books(
     book_ids: Sequence[str],
     authors: Sequence[str | None],
-    ties: Sequence[int],
+    ties: Sequence[int] | NDArray[np.int64],
     *,
     by: SplitBy,
     shares: Mapping[str, float],
@@ -30,12 +33,12 @@ def split_books(
     split where there are enough. The order of the books does not matter. Raises InputError where there are
     too few groups for the splits, and by author where a book has none.
     """
-    groups = list(range(len(book_ids)))
+    groups = np.arange(len(book_ids), dtype=np.int64)
     for book, first in enumerate(ties):
-        unite(groups, first, book)
+        unite(groups, int(first), book)
     if by == "author":
         _unite_authors(groups, book_ids, authors)
-    roots = [root(groups, book) for book in range(len(groups))]
+    roots = roots_of(groups).tolist()
     num_groups = len(set(roots))
     if num_groups < len(shares):
         num_authors = len({key for key in authors if key is not None})
@@ -49,7 +52,7 @@ def split_books(
     return _filled(splits, roots, keys, list(shares), minimum=MIN_AUTHORS if by == "author" else 1)
 
 
-def crossings(values: Sequence[Sequence[str | int]], splits: Sequence[str]) -> list[str | int]:
+def crossings(values: Iterable[Sequence[str | int]], splits: Sequence[str]) -> list[str | int]:
     """The values (authors, editions, chunks) that books of two splits have; [] where all is well."""
     seen: dict[str | int, str] = {}
     crossing = {
@@ -66,7 +69,7 @@ def author_keys(key: str | None) -> list[str]:
     return [] if key is None else key.split(KEY_SEPARATOR)
 
 
-def _unite_authors(groups: list[int], book_ids: Sequence[str], authors: Sequence[str | None]) -> None:
+def _unite_authors(groups: Parents, book_ids: Sequence[str], authors: Sequence[str | None]) -> None:
     without = [book_id for book_id, key in zip(book_ids, authors, strict=True) if key is None]
     if without:
         raise InputError(

@@ -3,7 +3,7 @@
 import pytest
 from support.novels import write_novel
 
-from assay.prepare.listing import list_folder
+from assay.prepare.listing import list_books
 
 
 @pytest.fixture(scope="module")
@@ -20,4 +20,4 @@ def novels(tmp_path_factory):
         "The preface is new.\n" + text.replace("The", "\u201cThe"), encoding="utf-8"
     )
     (folder / "f_short.txt").write_text("Short.\n", encoding="utf-8")
-    return list_folder(folder)
+    return list_books(str(folder), None, tmp_path_factory.mktemp("listing") / "books.arrow")

@@ -18,7 +18,7 @@ SHELF = Bookshelf(
     birth_years=np.array(YEARS, dtype=np.int32),
     death_years=np.array([1817, 1817, 1870, 1880, NO_YEAR, 1800], dtype=np.int32),
     size_bytes=np.array([100, 100, 200, 400, 800, 100]),
-    neighbours={0: (5, 3)},
+    neighbours=lambda book: (5, 3) if book == 0 else (),
 )
 RULES = Rules(
     task="same_book",
@@ -44,7 +44,14 @@ def draw(book=0, *, mined=None, **changes):
     own = own[own != book]
     partners = SHELF.partners(book, list(rules.weights))
     return draw_pairs(
-        book, f"book {book}", rules, places=places, same_author=own, partners=partners, mined=mined
+        book,
+        f"book {book}",
+        rules,
+        places=places(book),
+        others=places,
+        same_author=own,
+        partners=partners,
+        mined=mined,
     )
 
 

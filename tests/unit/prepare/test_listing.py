@@ -3,7 +3,12 @@
 import pytest
 
 from assay.errors import SourceError
-from assay.prepare.listing import author_key, list_folder, name_parts
+from assay.prepare.listing import author_key, list_books, name_parts
+
+
+def listed(folder):
+    """The books of a folder; their table lies in another."""
+    return list_books(str(folder), None, folder.parent / f"{folder.name}.arrow")
 
 
 @pytest.mark.parametrize(
@@ -37,9 +42,9 @@ def test_a_folder_lists_its_texts_by_id(tmp_path):
     for name in ("b_Two.txt", "a/One.txt", ".hidden.txt", "lonely.txt", "notes.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("words")
-    listing = list_folder(tmp_path)
+    listing = listed(tmp_path)
     assert [book.book_id for book in listing.books] == ["a/One", "b_Two", "lonely"]
-    assert listing.table().column("author").to_pylist() == ["a", "b", None]
+    assert listing.table.column("author").to_pylist() == ["a", "b", None]
     assert len(listing.notes) == 2
     assert "lonely" in listing.notes[1]
 
@@ -47,20 +52,20 @@ def test_a_folder_lists_its_texts_by_id(tmp_path):
 def test_a_text_that_changed_has_another_fingerprint(tmp_path):
     """Content of the same length too."""
     (tmp_path / "a_b.txt").write_text("one")
-    before = list_folder(tmp_path).books[0].fingerprint
+    before = listed(tmp_path).books[0].fingerprint
     (tmp_path / "a_b.txt").write_text("two")
-    assert list_folder(tmp_path).books[0].fingerprint != before
+    assert listed(tmp_path).books[0].fingerprint != before
 
 
 def test_what_is_not_books_is_refused_with_the_way_out(tmp_path):
     """No folder, an empty one, one of HTML files, and HTML that is named as text."""
     with pytest.raises(SourceError, match="is not a folder"):
-        list_folder(tmp_path / "none")
+        listed(tmp_path / "none")
     with pytest.raises(SourceError, match=r"has no \.txt file"):
-        list_folder(tmp_path)
+        listed(tmp_path)
     (tmp_path / "a.html").write_text("<p>")
     with pytest.raises(SourceError, match="1 HTML files and no"):
-        list_folder(tmp_path)
+        listed(tmp_path)
     (tmp_path / "b.txt").write_text("\n<!DOCTYPE html>")
     with pytest.raises(SourceError, match="is HTML"):
-        list_folder(tmp_path)
+        listed(tmp_path)

@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from assay.prepare.pairs.places import Places
+from assay.prepare.pairs.places import Kept, Places
 
 
 def windows(num, *, length=100, step=70, gap=0, kept=None):
@@ -57,3 +57,12 @@ def test_a_short_book_has_no_two_sides(num):
     """Two windows that overlap are one place."""
     assert windows(num).two_sides(Random(0), 1, "contiguous") is None
     assert windows(num).two_sides(Random(0), 2, "spread") is None
+
+
+def test_of_single_chunks_it_does_not_matter_where_they_lie():
+    """The same are drawn without their places."""
+    kept = [n for n in range(40) if n % 11]
+    for seed in range(50):
+        side = windows(40, kept=kept).side(Random(seed), 1, "contiguous")
+        assert Kept(kept).side(Random(seed), 1, "contiguous") == side
+    assert Kept([]).side(Random(0), 1, "spread") is None

@@ -13,7 +13,7 @@ from support.rendered import Page
 from support.scoring import WORDS, make_classifier, tokenize_here
 
 from assay.errors import CheckError, InputError
-from assay.prepare.listing import list_folder
+from assay.prepare.listing import list_books
 from assay.runs.parts import open_part
 from assay.runs.run import part_path
 from assay.score.merge.merge import merge
@@ -143,7 +143,7 @@ def test_kinds_without_rows_to_merge_are_refused(embedded, tmp_path):
     """One line with the way out, for runs of tokens and of chunks."""
     novels = tmp_path / "novels"
     write_novel(novels / "a_1.txt", 1)
-    chunks = chunks_run(list_folder(novels), tmp_path / "made")
+    chunks = chunks_run(list_books(str(novels), None, tmp_path / "books.arrow"), tmp_path / "made")
     tokens = tokenize_here(
         embedded.manifest.sources[0].uri, make_classifier(tmp_path / "bundle"), tmp_path / "tokens"
     )

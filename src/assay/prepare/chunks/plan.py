@@ -61,7 +61,7 @@ def plan_chunks(
     if rules.language_check != "off":
         need_language_check()
     encoder = None if bundle is None else open_encoder(bundle)
-    sources = find_sources((str(books),), format="parquet", delimiter=None, columns=COLUMNS)
+    sources = find_sources((str(books),), columns=COLUMNS)
     num_books = sum(source.num_rows for source in sources)
     books_of_a_unit = unit_rows or max(1, min(BOOKS_OF_A_UNIT, -(-num_books // UNITS_OF_A_SMALL_RUN)))
     identity = ChunksIdentity(

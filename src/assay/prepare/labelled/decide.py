@@ -91,7 +91,8 @@ def decide(
     num_other = 0
     if signatures is not None:
         hashes = np.array([rows.hashes[row] for row in kept], dtype=np.uint64)
-        near = group_by_signatures(hashes, np.stack([signatures[rows.hashes[row]] for row in kept]))
+        of_kept = np.stack([signatures[rows.hashes[row]] for row in kept])
+        near = group_by_signatures(hashes, of_kept).tolist()
         if settings.near_duplicates == "drop":
             num_other = _drop_near(rows, kept, near, reasons, instead)
             kept, near = [row for row in kept if row not in reasons], None

@@ -12,7 +12,7 @@ from random import Random
 from typing import Literal, TypedDict
 
 from assay.prepare.pairs.partners import EASY, NegativeKind, Numbers
-from assay.prepare.pairs.places import Places, Side, Sides
+from assay.prepare.pairs.places import HasSides, Places, Side, Sides
 
 Task = Literal["same_book", "same_author"]
 Difficulty = Literal["easy", "hard"]
@@ -68,21 +68,23 @@ def draw_pairs(
     book_id: str,
     rules: Rules,
     *,
-    places: Callable[[int], Places],
+    places: Places,
+    others: Callable[[int], HasSides],
     same_author: Numbers,
     partners: Mapping[NegativeKind, Numbers],
     mined: Sequence[Pair] | None = None,
 ) -> Drawn:
     """The pairs whose first side is of this book.
 
-    `same_author` are the books that positives of the task `same_author` may go with; `partners` those of the
-    negatives. A kind that the book cannot have goes to the others by their weights. Negatives are as many to
-    a positive as the rules say: a short book that gives half the positives gives half the negatives. Without
-    positives in the rules all are drawn. `mined` are those of the kind `model_mined`, the best first; where it is
-    None they are drawn like others, as candidates.
+    `places` are those of this book, and `others` gives what sides of another one are drawn from. `same_author`
+    are the books that positives of the task `same_author` may go with; `partners` those of the negatives. A kind
+    that the book cannot have goes to the others by their weights. Negatives are as many to a positive as the
+    rules say: a short book that gives half the positives gives half the negatives. Without positives in the rules
+    all are drawn. `mined` are those of the kind `model_mined`, the best first; where it is None they are drawn
+    like others, as candidates.
     """
     drawn = Drawn()
-    of_book = _OfBook(book=book, book_id=book_id, rules=rules, places=places)
+    of_book = _OfBook(book=book, book_id=book_id, rules=rules, places=places, others=others)
     for number in range(rules.positives):
         if rules.task == "same_book":
             found = of_book.draw("positive", number, None)
@@ -134,7 +136,8 @@ class _OfBook:
     book: int
     book_id: str
     rules: Rules
-    places: Callable[[int], Places]
+    places: Places
+    others: Callable[[int], HasSides]
     seen: set[tuple[int, frozenset[Side]]] = field(default_factory=set)
 
     def draw(self, what: str, number: int, others: Numbers | None) -> _Found | None:
@@ -166,13 +169,13 @@ class _OfBook:
         return is_new
 
     def _within(self, rng: Random) -> _Found | None:
-        two = self.places(self.book).two_sides(rng, self.rules.num_chunks, self.rules.sides)
+        two = self.places.two_sides(rng, self.rules.num_chunks, self.rules.sides)
         return None if two is None else _Found(other=self.book, first=two[0], second=two[1])
 
     def _with_other(self, rng: Random, others: Numbers) -> _Found | None:
         other = int(others[rng.randrange(len(others))])
-        first = self.places(self.book).side(rng, self.rules.num_chunks, self.rules.sides)
-        second = self.places(other).side(rng, self.rules.num_chunks, self.rules.sides)
+        first = self.places.side(rng, self.rules.num_chunks, self.rules.sides)
+        second = self.others(other).side(rng, self.rules.num_chunks, self.rules.sides)
         return None if first is None or second is None else _Found(other=other, first=first, second=second)
 
 

@@ -4,8 +4,9 @@ All partners lie in the book's split, are in its language where both are known, 
 edition of the same work.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -33,6 +34,29 @@ NO_YEAR = np.iinfo(np.int32).min
 Numbers = NDArray[np.int64]
 
 
+class _Authors:
+    """Who wrote which books, in arrays: 12 bytes a book of one author."""
+
+    def __init__(self, keys: Sequence[str | None]) -> None:
+        code_of: dict[str, int] = {}
+        codes, counts = array("i"), array("i")
+        for key in keys:
+            authors = author_keys(key)
+            codes.extend(code_of.setdefault(author, len(code_of)) for author in authors)
+            counts.append(len(authors))
+        self._codes = np.array(codes, dtype=np.int32)
+        self._begins = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+        order = np.argsort(self._codes, kind="stable")
+        self._books = np.repeat(np.arange(len(counts), dtype=np.int32), counts)[order]
+        self._firsts = np.searchsorted(self._codes[order], np.arange(len(code_of) + 1)).astype(np.int32)
+
+    def by_same(self, book: int) -> NDArray[np.int32]:
+        """The books of its authors, of each in order."""
+        codes = self._codes[self._begins[book] : self._begins[book + 1]]
+        of_each = [self._books[self._firsts[code] : self._firsts[code + 1]] for code in codes.tolist()]
+        return np.concatenate(of_each) if of_each else np.zeros(0, dtype=np.int32)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bookshelf:
     """What is known of all books, a value a book, in the order of the listing."""
@@ -47,17 +71,13 @@ class Bookshelf:
     """NO_YEAR where it is not known."""
     death_years: NDArray[np.int32]
     size_bytes: NDArray[np.int64]
-    neighbours: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    neighbours: Callable[[int], Sequence[int]] = lambda _: ()
     """Nearest books by their vectors, nearest first."""
 
     @cached_property
-    def _books_of(self) -> dict[str, list[int]]:
-        """The books of each author."""
-        books_of: dict[str, list[int]] = {}
-        for book, key in enumerate(self.author_keys):
-            for author in author_keys(key):
-                books_of.setdefault(author, []).append(book)
-        return books_of
+    def _authors(self) -> _Authors:
+        """Who wrote which books."""
+        return _Authors(self.author_keys)
 
     @cached_property
     def _middles(self) -> NDArray[np.float64]:
@@ -76,8 +96,7 @@ class Bookshelf:
     def by_same_author(self, book: int) -> NDArray[np.bool_]:
         """Which books share an author with this one."""
         same = np.zeros(len(self.splits), dtype=np.bool_)
-        for author in author_keys(self.author_keys[book]):
-            same[self._books_of[author]] = True
+        same[self._authors.by_same(book)] = True
         return same
 
     def eligible(self, book: int) -> NDArray[np.bool_]:
@@ -112,7 +131,7 @@ class Bookshelf:
             elif kind == "model_mined":
                 chosen = np.flatnonzero(eligible if tells_books else others)
             else:
-                known = [other for other in self.neighbours.get(book, ()) if others[other]]
+                known = [other for other in self.neighbours(book) if others[other]]
                 chosen = np.array(known[:NUM_SIMILAR], dtype=np.int64)
             if len(chosen):
                 found[kind] = chosen

@@ -1,9 +1,10 @@
 """Sides of a pair: k chunks of one book, and two sides that share no sentence. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,27 @@ Sides = Literal["contiguous", "spread"]
 Ints = NDArray[np.int64]
 Side = tuple[int, ...]
 """Positions of chunks among those of their book, ascending."""
+
+
+class HasSides(Protocol):
+    """A book of which sides can be drawn."""
+
+    def side(self, rng: Random, num_chunks: int, kind: Sides) -> Side | None:
+        """One side, drawn evenly; None where the book has too few chunks."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The chunks of a book where one alone makes a side, so that it does not matter where they lie."""
+
+    positions: Sequence[int]
+
+    def side(self, rng: Random, num_chunks: int, kind: Sides) -> Side | None:
+        """What `Places.side` draws."""
+        del kind
+        assert num_chunks == 1, "several chunks have places"
+        return (self.positions[rng.randrange(len(self.positions))],) if self.positions else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,25 +102,40 @@ class Places:
         return self._named(np.array(taken[0])), self._named(np.array(taken[1]))
 
     def _runs(self, num_chunks: int) -> Ints:
-        return self._all_runs.setdefault(num_chunks, self.runs(num_chunks))
+        if num_chunks not in self._all_runs:
+            self._all_runs[num_chunks] = self.runs(num_chunks)
+        return self._all_runs[num_chunks]
 
     @cached_property
     def _all_runs(self) -> dict[int, Ints]:
         return {}
 
     def _two_runs(self, rng: Random, num_chunks: int) -> tuple[Side, Side] | None:
-        runs = self._runs(num_chunks)
-        if len(runs) < 2:
-            return None
-        begins, ends = self.starts[runs[:, 0]], self.stops[runs[:, -1]]
-        # A side that some other side can go with: whatever is far enough from the first end or the last begin.
-        possible = np.flatnonzero((begins.max() >= ends + self.gap) | (ends.min() + self.gap <= begins))
+        runs, begins, ends, possible = self._of_two(num_chunks)
         if not len(possible):
             return None
         first = int(possible[rng.randrange(len(possible))])
         others = np.flatnonzero((begins >= ends[first] + self.gap) | (ends + self.gap <= begins[first]))
         second = int(others[rng.randrange(len(others))])
         return self._named(runs[first]), self._named(runs[second])
+
+    def _of_two(self, num_chunks: int) -> tuple[Ints, Ints, Ints, Ints]:
+        """All contiguous sides, where each begins and ends, and which have another that they can go with."""
+        if num_chunks not in self._all_of_two:
+            runs = self._runs(num_chunks)
+            begins, ends = self.starts[runs[:, 0]], self.stops[runs[:, -1]]
+            # Whatever is far enough from the first end or the last begin.
+            possible = (
+                np.flatnonzero((begins.max() >= ends + self.gap) | (ends.min() + self.gap <= begins))
+                if len(runs) > 1
+                else np.zeros(0, dtype=np.int64)
+            )
+            self._all_of_two[num_chunks] = (runs, begins, ends, possible)
+        return self._all_of_two[num_chunks]
+
+    @cached_property
+    def _all_of_two(self) -> dict[int, tuple[Ints, Ints, Ints, Ints]]:
+        return {}
 
     def _spread(self, rng: Random, num_chunks: int, free: NDArray[np.bool_]) -> list[int] | None:
         taken: list[int] = []

@@ -6,6 +6,8 @@ from typing import cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from assay._version import __version__
 from assay.data.finding import find_sources
@@ -13,11 +15,13 @@ from assay.data.sources import Columns
 from assay.prepare.pairs.draw import Rules
 from assay.prepare.pairs.kind import PAIRS, MinedIdentity, PairsIdentity, PairsRecord
 from assay.prepare.pairs.partners import NO_YEAR, Bookshelf, NegativeKind
+from assay.prepare.tables import Column
 from assay.runs.cut import UNITS_OF_A_SMALL_RUN
 from assay.runs.manifest import Manifest, new_manifest
 from assay.runs.plan import plan_boundaries
 
-MAX_UNIT_BOOKS = 64
+MAX_UNIT_BOOKS = 32
+"""Their pairs are in memory together, some five megabytes, before they are written."""
 BOOKS_SCHEMA = pa.schema(
     [
         pa.field("book_id", pa.string(), nullable=False),
@@ -28,6 +32,8 @@ BOOKS_SCHEMA = pa.schema(
         pa.field("birth_year", pa.int32()),
         pa.field("death_year", pa.int32()),
         pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("num_chunks", pa.int32(), nullable=False),
+        pa.field("num_kept", pa.int32(), nullable=False),
         pa.field("edition", pa.int64(), nullable=False),
         pa.field("dropped", pa.list_(pa.int32()), nullable=False),
         pa.field("neighbours", pa.list_(pa.int64()), nullable=False),
@@ -117,26 +123,21 @@ def rules_of(identity: PairsIdentity) -> Rules:
 
 def bookshelf_of(books: pa.Table) -> Bookshelf:
     """What the source of a pairs run says of the books, as arrays."""
+    neighbours = Column[Sequence[int]](books.column("neighbours"))
     return Bookshelf(
-        author_keys=books.column("author_key").to_pylist(),
+        author_keys=Column(books.column("author_key")),
         splits=_codes(books.column("split")),
         editions=books.column("edition").to_numpy(),
         languages=_codes(books.column("language")),
         birth_years=books.column("birth_year").fill_null(NO_YEAR).to_numpy(),
         death_years=books.column("death_year").fill_null(NO_YEAR).to_numpy(),
         size_bytes=books.column("size_bytes").to_numpy(),
-        neighbours=_lists(books.column("neighbours").to_pylist()),
+        neighbours=neighbours.__getitem__,
     )
 
 
-def _codes(column: pa.ChunkedArray) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
+def _codes(column: pa.ChunkedArray) -> NDArray[np.int32]:
     """A number for each distinct value; -1 for null."""
-    values = column.to_pylist()
-    numbers = {
-        value: code for code, value in enumerate(sorted({value for value in values if value is not None}))
-    }
-    return np.array([-1 if value is None else numbers[value] for value in values], dtype=np.int32)
-
-
-def _lists(values: Sequence[Sequence[int]]) -> dict[int, Sequence[int]]:
-    return {book: others for book, others in enumerate(values) if others}
+    values = column.unique().drop_null().sort()
+    codes: NDArray[np.int32] = pc.index_in(column, value_set=values).fill_null(-1).to_numpy()
+    return codes

@@ -6,17 +6,19 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from assay.data.storage import local_path
 from assay.prepare.pairs.draw import Drawn, Pair, Rules, candidate_rules, draw_pairs
 from assay.prepare.pairs.kind import PAIRS
-from assay.prepare.pairs.places import Places, Side
+from assay.prepare.pairs.places import Kept, Places, Side
 from assay.prepare.pairs.plan import BOOKS_SCHEMA, bookshelf_of, rules_of
 from assay.prepare.shelf import BookChunks, Shelf
+from assay.prepare.tables import Column, map_table
 from assay.runs.manifest import Manifest
 from assay.runs.plan import Unit
 from assay.telemetry import Counters
@@ -44,8 +46,16 @@ class PairsWork:
         self._rules = rules_of(self._identity)
         self._shelf = Shelf(settings.shelf)
         self._schema = manifest.arrow_schema()
-        self._books = pq.read_table(manifest.sources[0].uri, schema=BOOKS_SCHEMA)
-        self._bookshelf = bookshelf_of(self._books)
+        books = map_table(Path(local_path(manifest.sources[0].uri)), BOOKS_SCHEMA)
+        self._bookshelf = bookshelf_of(books)
+        self._num_chunks = books.column("num_chunks").to_numpy()
+        self._num_kept = books.column("num_kept").to_numpy()
+        self._dropped = Column[list[int]](books.column("dropped"))
+        self._mined_numbers = Column[list[int]](books.column("mined"))
+        self._mined_probabilities = Column[list[float]](books.column("mined_probability"))
+        self._book_ids = Column[str](books.column("book_id"))
+        self._authors = Column[str | None](books.column("author"))
+        self._splits = Column[str | None](books.column("split"))
         self._worker = f"{socket.gethostname()}-{os.getpid()}-cpu"
         self._places = lru_cache(maxsize=BOOKS_HELD)(self._read_places)
         self._not_had: Counter[str] = Counter()
@@ -60,6 +70,7 @@ class PairsWork:
         """The pairs of each book of the unit, in order."""
         for book in range(unit.start, unit.stop):
             yield self._of_book(book)
+            self._shelf.forget()
 
     def compute(self, chunk: BookPairs) -> BookPairs:
         """The pairs as they are."""
@@ -92,8 +103,14 @@ class PairsWork:
         }
 
     def _read_places(self, book: int) -> Places:
-        dropped = self._books.column("dropped")[book].as_py()
-        return self._shelf.book(book).places(dropped, self._identity.min_gap_sentences)
+        return self._shelf.book(book).places(self._dropped[book], self._identity.min_gap_sentences)
+
+    def _kept(self, book: int) -> Kept:
+        num_chunks = int(self._num_chunks[book])
+        if self._num_kept[book] == num_chunks:
+            return Kept(range(num_chunks))
+        dropped = set(self._dropped[book])
+        return Kept([position for position in range(num_chunks) if position not in dropped])
 
     def _of_book(self, book: int) -> BookPairs:
         if self._bookshelf.splits[book] < 0:
@@ -106,9 +123,10 @@ class PairsWork:
         tells_books = rules.task == "same_book"
         return draw_pairs(
             book,
-            self._text_of("book_id", book) or "",
+            self._book_ids[book],
             rules,
-            places=self._places,
+            places=self._places(book),
+            others=self._kept if rules.num_chunks == 1 else self._places,
             same_author=np.flatnonzero(shelf.eligible(book) & shelf.by_same_author(book)),
             partners=shelf.partners(book, list(rules.weights), tells_books=tells_books),
             mined=mined,
@@ -119,11 +137,11 @@ class PairsWork:
         identity = self._identity.mined
         if identity is None:
             return None
-        numbers = self._books.column("mined")[book].as_py()
+        numbers = self._mined_numbers[book]
         if not numbers:
             return []
         candidates = self._draw(book, candidate_rules(self._rules, identity.trials), None).pairs
-        probabilities = self._books.column("mined_probability")[book].as_py()
+        probabilities = self._mined_probabilities[book]
         return [
             replace(candidates[number], probability=probability)
             for number, probability in zip(numbers, probabilities, strict=True)
@@ -137,17 +155,17 @@ class PairsWork:
         num = len(pairs)
         columns = {
             "source_row": [book] * num,
-            "split": [self._text_of("split", book)] * num,
+            "split": [self._splits[book]] * num,
             "text1": [_text(mine, pair.first) for pair in pairs],
             "text2": [_text(others[pair.other], pair.second) for pair in pairs],
             "label": [pair.label for pair in pairs],
-            "book1": [self._text_of("book_id", book)] * num,
-            "book2": [self._text_of("book_id", pair.other) for pair in pairs],
+            "book1": [self._book_ids[book]] * num,
+            "book2": [self._book_ids[pair.other] for pair in pairs],
             "pair_type": ["negative" if pair.negative else "positive" for pair in pairs],
             "neg_type": [pair.negative for pair in pairs],
             "mined_probability": [pair.probability for pair in pairs],
-            "author1": [self._text_of("author", book)] * num,
-            "author2": [self._text_of("author", pair.other) for pair in pairs],
+            "author1": [self._authors[book]] * num,
+            "author2": [self._authors[pair.other] for pair in pairs],
             "same_author": [
                 True
                 if pair.other == book
@@ -166,10 +184,6 @@ class PairsWork:
         }
         arrays = [pa.array(columns[field.name], field.type) for field in self._schema]
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
-
-    def _text_of(self, column: str, book: int) -> str | None:
-        text: str | None = self._books.column(column)[book].as_py()
-        return text
 
 
 def _text(chunks: BookChunks, side: Side) -> str:
