@@ -4,9 +4,9 @@ The books are made up: common English words, 60 to 180 sentences each (about 10 
 sentences alike. Planning is the listing of the folder and the plan of the chunks run, in a process of its own, from its
 first import to its end. Memory is the whole of `assay prepare books` from its start to its report, driver and workers
 together, looked at 20 times a second: the largest sum of their proportional shares of anonymous and shared memory
-(`whole`), the same with the pages of mapped files, which the kernel may drop (`with_files`), and the high-water marks
-of the driver and of the largest worker, mapped files included. The claim is the largest of three ratios, many books
-to few: of `whole`, of the driver and of the largest worker.
+(`whole`), the largest share of the driver and of a worker, and for information the sum with the pages of mapped files,
+which the kernel may drop (`with_files`). The claim is the largest of three ratios, many books to few: of `whole`, of
+the driver and of the largest worker.
 """
 
 import json
@@ -92,8 +92,8 @@ def peak(command: list[str]) -> Peak:
             found = [_memory(each) for each in _family(driver.pid)]
             whole = max(whole, sum(each[0] for each in found))
             with_files = max(with_files, sum(each[1] for each in found))
-            in_driver = max(in_driver, *(each[2] for each in found[:1]), 0)
-            in_worker = max(in_worker, *(each[2] for each in found[1:]), 0)
+            in_driver = max(in_driver, *(each[0] for each in found[:1]), 0)
+            in_worker = max(in_worker, *(each[0] for each in found[1:]), 0)
             time.sleep(0.05)
         if driver.returncode:
             said.seek(0)
@@ -110,15 +110,14 @@ def _family(pid: int) -> list[int]:
         return []
 
 
-def _memory(pid: int) -> tuple[int, int, int]:
-    """Memory of its own, with mapped files, and the high-water mark with these; 0 for a process that is gone."""
+def _memory(pid: int) -> tuple[int, int]:
+    """Memory of its own, and with mapped files; 0 for a process that is gone."""
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
-        return 0, 0, 0
+        return 0, 0
     own = _kilobytes(rollup, "Pss_Anon:") + _kilobytes(rollup, "Pss_Shmem:")
-    return own, _kilobytes(rollup, "Pss:"), _kilobytes(status, "VmHWM:")
+    return own, _kilobytes(rollup, "Pss:")
 
 
 def _kilobytes(text: str, name: str) -> int:
