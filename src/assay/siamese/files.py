@@ -4,6 +4,8 @@
     modules.json, 1_Pooling, 2_Dense   how it makes a vector of a text, as sentence-transformers has it
     pair_head/config.json              what the head is, and the style features that it sees
     pair_head/model.safetensors        its weights
+    pair_head/evidence.json            what words and style count beside it, where it was trained to
+    pair_head/lexicon.parquet          the words that this rests on
     assay.json                         labels, length, origin
     calibration.json                   where `assay calibrate` has put one
 
@@ -31,8 +33,10 @@ from assay.model.checkpoint import (
 from assay.model.sentence_files import PoolingName
 from assay.outcome.calibration import Calibration
 from assay.outcome.decide import Decider
+from assay.siamese.evidence_files import WeighedEvidence, evidence_files, read_evidence
 from assay.siamese.settings import HeadKind
 from assay.siamese.style import StyleScale
+from assay.siamese.style_files import read_style, style_content
 from assay.tasks import Task
 
 HEAD_FOLDER = "pair_head"
@@ -83,6 +87,8 @@ class Siamese:
     """Names of the outputs, in the order of the logits."""
     calibration: Calibration | None
     """`calibration.json`, where there is one."""
+    evidence: WeighedEvidence | None
+    """What words and style say of a pair beside the network, where it was trained to."""
     default_max_length: int
     """Tokens of a text that it was trained for."""
     fingerprint: str
@@ -152,12 +158,18 @@ def read_siamese(path: str | os.PathLike[str]) -> Siamese:
         head_weights=weights,
         labels=labels,
         calibration=calibration,
+        evidence=read_evidence(folder / HEAD_FOLDER),
         default_max_length=min(trained_length, embedder.max_length),
         fingerprint=canonical_digest(
             {
                 "encoder": embedder.fingerprint,
                 "head": {
-                    file: hash_file(folder / HEAD_FOLDER / file) for file in (HEAD_CONFIG, HEAD_WEIGHTS)
+                    file.name: hash_file(file)
+                    for file in (
+                        folder / HEAD_FOLDER / HEAD_CONFIG,
+                        folder / HEAD_FOLDER / HEAD_WEIGHTS,
+                        *evidence_files(folder / HEAD_FOLDER),
+                    )
                 },
                 "labels": list(labels),
                 "max_length": trained_length,
@@ -202,7 +214,7 @@ def _read_head(file: Path) -> PairHeadConfig:
     wrong += [name for name, value in numbers.items() if not is_number(value)]
     wrong += [] if content.get("kind") in get_args(HeadKind) else ["kind"]
     wrong += [] if isinstance(content.get("symmetric"), bool) else ["symmetric"]
-    style = _read_style(content.get("style"))
+    style = read_style(content.get("style"))
     wrong += [] if style is not None else ["style"]
     if wrong or style is None:
         msg = f"{file}: {wrong[0]} is {brief(content.get(wrong[0]))}, which is not a head's; {_WAY_OUT}"
@@ -219,29 +231,8 @@ def _read_head(file: Path) -> PairHeadConfig:
     )
 
 
-def _read_style(content: object) -> StyleScale | None:
-    features = content.get("features") if isinstance(content, dict) else None
-    language = content.get("language") if isinstance(content, dict) else None
-    if not isinstance(features, list) or not isinstance(language, str):
-        return None
-    columns: list[tuple[str, float, float]] = []
-    for feature in features:
-        found = feature if isinstance(feature, dict) else {}
-        name, mean, deviation = (found.get(key) for key in ("name", "mean", "deviation"))
-        if not isinstance(name, str) or not is_number(mean) or not is_number(deviation):
-            return None
-        columns.append((name, mean, deviation))
-    return StyleScale(
-        language=language,
-        names=tuple(name for name, _, _ in columns),
-        means=tuple(mean for _, mean, _ in columns),
-        deviations=tuple(deviation for _, _, deviation in columns),
-    )
-
-
 def write_head_config(folder: Path, head: PairHeadConfig) -> None:
     """Writes `pair_head/config.json` into a bundle that is still being made."""
-    style = zip(head.style.names, head.style.means, head.style.deviations, strict=True)
     content = {
         "format_version": FORMAT_VERSION,
         "kind": head.kind,
@@ -251,12 +242,7 @@ def write_head_config(folder: Path, head: PairHeadConfig) -> None:
         "symmetric": head.symmetric,
         "scale": head.scale,
         "margin": head.margin,
-        "style": {
-            "language": head.style.language,
-            "features": [
-                {"name": name, "mean": mean, "deviation": deviation} for name, mean, deviation in style
-            ],
-        },
+        "style": style_content(head.style),
     }
     (folder / HEAD_FOLDER).mkdir(exist_ok=True)
     (folder / HEAD_FOLDER / HEAD_CONFIG).write_bytes(pretty(content))

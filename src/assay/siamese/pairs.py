@@ -1,6 +1,6 @@
 """Texts to probabilities of pairs: each distinct text is encoded once, whatever the number of its pairs.
 
-    texts -> distinct ones -> vectors (the engine) and style -> pairs of them -> the head -> logits
+    texts -> distinct ones -> vectors (the engine), style, words -> pairs of them -> the head -> logits
 
 N texts in M pairs cost N encodings and M small products.
 
@@ -27,6 +27,7 @@ from assay.engine.load import load_engine
 from assay.errors import InputError
 from assay.model.embedding import embedding_head
 from assay.outcome.maps import apply_calibration
+from assay.siamese.evidence import EvidenceTexts
 from assay.siamese.files import Siamese, read_siamese
 from assay.siamese.head import PairHead, load_head
 from assay.siamese.style import Features
@@ -50,8 +51,10 @@ class EncodedTexts:
     """Of length 1; NaN for a text with an error."""
     style_NF: Features
     """Standardised."""
+    evidence: EvidenceTexts | None
+    """For what words and style say, where the model was trained to see it."""
     truncated_N: npt.NDArray[np.bool_]
-    """Whether a text was cut."""
+    """Whether a text was cut; evidence is drawn from the whole."""
     errors: dict[int, str]
     """Error code by row."""
 
@@ -79,6 +82,7 @@ class SiameseModel:
         self.device = device
         """Where the forward pass runs."""
         self._encoder = encoder
+        self._weighed = bundle.evidence
         self._device = devices.parse_device(device)
         self._head = head.to(self._device)
         self._vectors = Vectors(Forwarder(engine, encoder), normalized=bundle.embedder.normalized("auto"))
@@ -104,13 +108,14 @@ class SiameseModel:
         return EncodedTexts(
             vectors_ND=np.concatenate([none, *found]),
             style_NF=self.bundle.head.style(texts),
+            evidence=None if self._weighed is None else self._weighed.evidence.encode(texts),
             truncated_N=np.concatenate([np.zeros(0, dtype=np.bool_), *truncated]),
             errors=errors,
         )
 
     @torch.inference_mode()
     def score(self, texts: EncodedTexts, first_M: Ints, second_M: Ints) -> ScoredPairs:
-        """What the head says of pairs of rows of `texts`."""
+        """What the head says of pairs of rows of `texts`, joined by what words and style say where it is known."""
         vectors_ND = torch.from_numpy(texts.vectors_ND).to(self._device)
         style_NF = torch.from_numpy(texts.style_NF).to(self._device)
         logits, cosines = [], []
@@ -121,9 +126,12 @@ class SiameseModel:
             logits.append(self._head(u_MD, v_MD, style_NF[one], style_NF[two]).cpu().numpy())
             cosines.append((u_MD * v_MD).sum(dim=1).cpu().numpy())
         none = np.zeros((0, len(self.labels)), dtype=np.float32)
-        return ScoredPairs(
-            logits_MC=np.concatenate([none, *logits]), cosines_M=np.concatenate([none[:, 0], *cosines])
-        )
+        logits_MC = np.concatenate([none, *logits])
+        if self._weighed is not None and texts.evidence is not None:
+            log_odds_M = self._weighed.evidence.log_odds(texts.evidence, first_M, second_M)
+            joined_M = self._weighed.combination(margins(logits_MC), log_odds_M)
+            logits_MC = np.column_stack([-joined_M / 2, joined_M / 2]).astype(np.float32)
+        return ScoredPairs(logits_MC=logits_MC, cosines_M=np.concatenate([none[:, 0], *cosines]))
 
     def logits(self, pairs: Iterable[Sequence[str]]) -> Floats:
         """The logits [M, C] of pairs of texts; NaN for a pair with a text that has no tokens."""
@@ -136,6 +144,11 @@ class SiameseModel:
         NaN for a pair with a text that has no tokens. Raises InputError for what is not a pair of strings.
         """
         return apply_calibration(self.logits(pairs), self.bundle.calibration, self.bundle.task)
+
+
+def margins(logits_M2: Floats) -> npt.NDArray[np.float64]:
+    """The log-odds of the second of two labels, [M]."""
+    return logits_M2[:, 1].astype(np.float64) - logits_M2[:, 0]
 
 
 def distinct_texts(pairs: Iterable[Sequence[str]]) -> tuple[list[str], Ints, Ints]:

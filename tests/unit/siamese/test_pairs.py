@@ -14,8 +14,10 @@ from assay.bundle.calibration import save_calibration
 from assay.errors import BundleError, InputError
 from assay.metrics import softmax
 from assay.outcome.calibration import Calibration
+from assay.siamese.evidence import Combination, PairEvidence
+from assay.siamese.evidence_files import WeighedEvidence, write_evidence
 from assay.siamese.files import is_siamese, read_siamese
-from assay.siamese.pairs import distinct_texts, load_siamese
+from assay.siamese.pairs import distinct_texts, load_siamese, margins
 
 TEXTS = (
     "The cat sat on the mat, and the dog ran.",
@@ -209,3 +211,55 @@ def test_a_damaged_bundle_is_refused_in_one_line(own, spoil, said):
     with pytest.raises(BundleError, match=said) as refused:
         load_siamese(own, num_threads=1)
     assert "\n" not in str(refused.value)
+
+
+def weighed_evidence():
+    """Evidence of few texts, and a combination that counts both."""
+    texts, rows = [*TEXTS[:3], "The cat ran on.", "Then Tom sat, and Tom ran."], np.arange(4)
+    return WeighedEvidence(
+        evidence=PairEvidence.fit(
+            texts, rows, rows + 1, np.array([True, False, True, False]), books=None, language="en"
+        ),
+        combination=Combination(network=0.5, evidence=2.0, bias=-0.25),
+    )
+
+
+def test_evidence_of_words_joins_what_the_network_says(own):
+    """Log-odds are network and evidence as weighed; with it the fingerprint is another."""
+    plain = load_siamese(own, num_threads=1)
+    weighed = weighed_evidence()
+    write_evidence(own / "pair_head", weighed)
+    model = load_siamese(own, num_threads=1)
+    assert model.bundle.evidence == weighed
+    assert model.bundle.fingerprint != plain.bundle.fingerprint
+    texts, first, second = distinct_texts(PAIRS)
+    expected = weighed.combination(
+        margins(plain.logits(PAIRS)), weighed.evidence.log_odds(weighed.evidence.encode(texts), first, second)
+    )
+    np.testing.assert_allclose(margins(model.logits(PAIRS)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "evidence.json").write_text("{"), "evidence.json"),
+        (lambda folder: (folder / "lexicon.parquet").write_bytes(b"PAR1"), "lexicon.parquet"),
+        (lambda folder: (folder / "lexicon.parquet").unlink(), "lexicon.parquet"),
+        (lambda folder: change(folder, lambda content: content["regression"]["weights"].pop()), "weights"),
+        (lambda folder: change(folder, lambda content: content.pop("combination")), "combination"),
+        (lambda folder: change(folder, lambda content: content.update(format_version=99)), "99"),
+    ],
+)
+def test_damaged_evidence_is_refused_by_the_name_of_its_file(own, spoil, message):
+    """In one line that says what to do."""
+    write_evidence(own / "pair_head", weighed_evidence())
+    spoil(own / "pair_head")
+    with pytest.raises(BundleError, match=message):
+        read_siamese(own)
+
+
+def change(folder, edit):
+    """Edits `evidence.json`."""
+    content = json.loads((folder / "evidence.json").read_text())
+    edit(content)
+    (folder / "evidence.json").write_text(json.dumps(content))
