@@ -139,15 +139,17 @@ def quickstart(
 
 def _make_room(place: Path) -> None:
     """Remove what an earlier quickstart left; refuse a directory that holds anything else."""
-    foreign = (
-        sorted(path.name for path in place.iterdir() if path.name not in FILES) if place.exists() else []
-    )
+    found = sorted(path.name for path in place.iterdir()) if place.exists() else []
+    # a killed one leaves what was being written under a hidden name: .model.tmp-abc, .report.html.1234
+    hidden = tuple(f".{name}." for name in FILES)
+    leftovers = [name for name in found if name.startswith(hidden)]
+    foreign = [name for name in found if name not in (*FILES, *leftovers)]
     if foreign:
         msg = f"{place} holds {foreign[0]!r}, which no quickstart made; give an empty or a new directory"
         raise UsageError(msg)
-    for name in FILES:
+    for name in (*FILES, *leftovers):
         path = place / name
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)

@@ -66,3 +66,23 @@ def test_an_interrupted_quickstart_is_begun_again_by_the_same_command(tmp_path, 
         assert main(["quickstart", str(place)]) == 130
         said = capsys.readouterr().err.splitlines()
         assert said[-1] == "interrupted: the same command begins again, from scratch"
+
+
+def test_what_a_killed_quickstart_was_writing_is_removed(tmp_path, monkeypatch):
+    """A kill leaves folders and files under hidden names; the next start removes them, and nothing else."""
+    place = tmp_path / "quickstart"
+    (place / ".model.tmp-ab12").mkdir(parents=True)
+    (place / ".model.tmp-ab12" / "config.json").write_text("{}")
+    (place / ".model.old-cd34").mkdir()
+    (place / ".report.html.12ab34cd").write_text("<p>")
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(room, "fit", stop)
+    (place / ".mine").write_text("")
+    assert main(["quickstart", str(place)]) == 2
+    assert len(list(place.iterdir())) == 4
+    (place / ".mine").unlink()
+    assert main(["quickstart", str(place)]) == 130
+    assert [path.name for path in place.iterdir()] == ["corpus.parquet"]

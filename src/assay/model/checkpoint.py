@@ -31,6 +31,8 @@ _IN_ORDER = (_SAFETENSORS, f"{_SAFETENSORS}.index.json", "pytorch_model.bin", "p
 _OTHER_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "*.bin.index.json")
 """What weights beside those that are read look like."""
 _PICKLES = frozenset({".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".dill", ".cloudpickle"})
+_LFS_POINTER = b"version https://git-lfs"
+_JSON_KINDS = {list: "array", str: "string", bool: "truth value", type(None): "null"}
 _NO_CONFIG = "save a transformers model with save_pretrained()"
 NO_LIMIT = 1_000_000
 """Stands for no limit; a tokenizer's `model_max_length` above it is the library's way to say so."""
@@ -144,15 +146,21 @@ def read_json(file: Path, *, missing: str) -> JsonObject:
     """The JSON object in a file; `BundleError` where there is none, ending in `missing`, the way out."""
     try:
         with _read_errors(file):
-            content = json.loads(file.read_bytes())
+            raw = file.read_bytes()
+        content = json.loads(raw)
     except (FileNotFoundError, NotADirectoryError):
         msg = f"{file.parent}: no {file.name}; a bundle needs one; {missing}"
         raise BundleError(msg) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        msg = f"{file}: not JSON ({error}); the file is damaged; copy or save the bundle again"
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else error
+        what = f"not JSON ({reason}); the file is damaged"
+        if raw.startswith(_LFS_POINTER):
+            what = "a Git LFS pointer; fetch what it points to (git lfs pull)"
+        msg = f"{file}: {what}; copy or save the bundle again"
         raise BundleError(msg) from None
     if not isinstance(content, dict):
-        msg = f"{file}: a JSON {type(content).__name__}; an object is needed; copy or save the bundle again"
+        kind = _JSON_KINDS.get(type(content), "number")
+        msg = f"{file}: a JSON {kind}; an object is needed; copy or save the bundle again"
         raise BundleError(msg)
     return cast("JsonObject", content)
 
@@ -257,12 +265,12 @@ def _file_state(file: Path) -> str:
     """
     try:
         if file.suffix == ".json":
-            return f"{file.resolve()} {hash_file(file)}"
+            return f"{os.path.realpath(file)} {hash_file(file)}"
         found = file.stat()
     except FileNotFoundError:
         return f"{file}: missing"
     state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    return f"{file.resolve()} {' '.join(map(str, state))}"
+    return f"{os.path.realpath(file)} {' '.join(map(str, state))}"
 
 
 def _no_weights(folder: Path) -> str:
@@ -323,7 +331,9 @@ def _check_safetensors(file: Path) -> tuple[str, ...]:
             if last == size - 8 - header_size:
                 return tuple(name for name in entries if name != "__metadata__")
     what = (
-        "a Git LFS pointer" if head == b"version " else f"{size} bytes that are not a whole safetensors file"
+        "a Git LFS pointer"
+        if head == _LFS_POINTER[:8]
+        else f"{size} bytes that are not a whole safetensors file"
     )
     msg = f"{file}: {what}; the weights must be complete; copy or download them again"
     raise BundleError(msg)

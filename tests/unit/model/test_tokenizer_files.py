@@ -8,6 +8,7 @@ from support.bundles import write_bundle
 from support.models import change_json
 
 from assay.bundle.load import load_bundle
+from assay.errors import BundleError
 from assay.model.tokenizer_files import read_tokenizer, tokenizer_notes
 from assay.tokenize.encode import Encoder
 from assay.tokenize.tokens import ID_OUT_OF_RANGE
@@ -95,3 +96,36 @@ def test_flags_of_an_added_token_and_the_space_before_a_text(folder):
     change_json(folder / "tokenizer.json", pre_tokenizer={"type": "ByteLevel", "add_prefix_space": False})
     (note,) = tokenizer_notes(folder, read_tokenizer(folder), None)
     assert "add_prefix_space is True and in tokenizer.json False" in note
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "config.json"])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "not JSON .*damaged"),
+        ('{"a": ', "not JSON .*damaged"),
+        ("[]", "a JSON array; an object is needed"),
+        ("null", "a JSON null; an object is needed"),
+        ("[" * 100_000, "not JSON .nested too deep"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer; fetch"),
+        ("FOLDER", "Is a directory; a bundle's files must be readable"),
+        ("LOOP", "symbolic links; a bundle's files must be readable"),
+    ],
+    ids=["empty", "cut", "array", "null", "deep", "pointer", "folder", "loop"],
+)
+def test_a_damaged_file_is_named(tmp_path, name, content, told):
+    """One line says which file, what is wrong with it and what to do."""
+    folder = write_bundle(tmp_path / "bundle")
+    file = folder / name
+    file.unlink()
+    if content == "FOLDER":
+        file.mkdir()
+    elif content == "LOOP":
+        file.symlink_to(file.name)
+    else:
+        file.write_text(content)
+    if (name, content) == ("config.json", "LOOP"):
+        told = "no config.json|symbolic links"
+    with pytest.raises(BundleError, match=told) as error:
+        load_bundle(folder)
+    assert "\n" not in str(error.value)

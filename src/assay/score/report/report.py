@@ -19,7 +19,7 @@ from assay.errors import InputError, UsageError
 from assay.pages import Facts, Section, Table, render_page
 from assay.runs.kinds import RunKind
 from assay.runs.manifest import Manifest
-from assay.runs.parts import published_parts
+from assay.runs.parts import find_obstacles, published_parts
 from assay.runs.run import PARTS, Run, open_run
 from assay.runs.status import Status, status_of
 from assay.score.kind import SCORE
@@ -113,7 +113,7 @@ def report(
         )
         raise InputError(msg)
     now = clock()
-    status = status_of(run, published_parts(run), now=now)
+    status = status_of(run, published_parts(run), obstacles=tuple(find_obstacles(run)), now=now)
     tally = count_parts(run)
     parity, passed = parity_facts(run)
     path = out or f"{run.url}/{REPORT_PATH}"
@@ -141,6 +141,7 @@ def _page(
             f"{num_missing:,} of {status.units_total:,} units ({rows:,} of {status.rows_total:,} rows) are not "
             "published. All figures below are of the published rows alone."
         )
+        missing = " ".join([missing, *(f"{obstacle}." for obstacle in status.obstacles)])
     is_vectors = manifest.kind == EMBED.name
     scores, score_table = (
         (vector_section(tally, manifest), None) if is_vectors else score_section(tally, manifest)

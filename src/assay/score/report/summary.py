@@ -38,14 +38,17 @@ class ReportSummary:
     """Worker hours at the price given; None without a price."""
     parity_passed: bool | None
     """None where no parity gate was run."""
+    obstacles: tuple[str, ...] = ()
+    """What stands in the way of parts that are missing, with what to do."""
 
     def __str__(self) -> str:
         """One line for people."""
         state = "" if self.is_complete else f" of {format_count(self.rows_total)} (the run is not complete)"
         cost = "" if self.cost is None else f", cost {self.cost:,.2f}"
+        obstacle = f"; {self.obstacles[0]}" if self.obstacles else ""
         return (
             f"{self.path}: {format_count(self.rows)} rows{state}, {self.error_rows:,} with an error code, "
-            f"{format_rate(self.rows_per_second)} docs/s{cost}"
+            f"{format_rate(self.rows_per_second)} docs/s{cost}{obstacle}"
         )
 
 
@@ -72,6 +75,7 @@ def summarize(
         device_hours=None if device_seconds is None else device_seconds / HOUR_SECONDS,
         cost=None if price_per_hour is None else worker_hours * price_per_hour,
         parity_passed=parity_passed,
+        obstacles=status.obstacles,
     )
 
 

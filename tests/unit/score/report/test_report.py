@@ -9,6 +9,7 @@ import pytest
 from support.records import score_identity, score_record
 from support.rendered import Page
 
+from assay.cli.main import main
 from assay.data.sources import Columns, Source
 from assay.errors import CheckError, SourceError, UsageError
 from assay.runs.figures import write_figures
@@ -353,6 +354,19 @@ def test_a_failed_gate_is_plain_to_see(tmp_path):
     text = page_of(summary).text
     assert text.count("NOT passed") == 3  # at the top, beside the heading, and for the worker that it was
     assert text.index("packed on a GPU") < text.index("another kind of worker") < text.index("packed on CPU")
+
+
+def test_a_folder_in_the_place_of_a_part_is_named(tmp_path):
+    """What stands in the way of a part, and what to do, is on the page and in the line; the status is 0."""
+    run = news_run(tmp_path / "run", leave=1)
+    place = tmp_path / "run" / part_path(run.manifest.units()[-1])
+    place.mkdir()
+    summary = report(run.url)
+    told = f"{place} is in the way and is not a file (a folder, a broken link); remove it"
+    assert str(summary).endswith(f"; {told}")
+    assert f"{told}." in page_of(summary).text
+    assert main(["report", run.url]) == main(["status", run.url]) == 0
+    assert main(["verify", run.url]) == 1
 
 
 @pytest.mark.parametrize(
