@@ -34,7 +34,7 @@ check: .venv/ready ## the static half of the tests: lint, format, types, import 
 	$(BIN)/python tools/check_docs.py
 
 test: check ## every check, and every test but the slow and the GPU ones
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 
 test-slow: .venv/ready ## the tests that take minutes: kills at random moments, large inputs
 	$(BIN)/python -m pytest -m "slow and not gpu" --timeout 1800
