@@ -20,6 +20,9 @@ heed_stopping_signals()
 # before anything imports Triton: without a GPU its kernels run in its interpreter
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+# before torch is loaded: tests share their cores, and a thread that waits by spinning takes them from the one it
+# waits for; under load a forward pass of a tiny model took twenty times the CPU time
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # notes on engines that passed their self test: of the tests alone, for this session and its children
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="assay-tests-")
 

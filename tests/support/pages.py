@@ -138,8 +138,7 @@ def _run_shell(line):
 def shell_environment(**others):
     """The environment in which `assay` and `python` are those that run the tests."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    # Tests share their cores: a thread that waits by spinning takes them from the one it waits for.
-    return {**os.environ, "PATH": path, "OMP_WAIT_POLICY": "PASSIVE", **others}
+    return {**os.environ, "PATH": path, **others}
 
 
 def start_page(page, folder):

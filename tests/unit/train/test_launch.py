@@ -81,7 +81,7 @@ def wait_until_all_listen(folder, num_processes=2):
         time.sleep(0.02)
 
 
-def test_events_and_results(capfd):
+def test_events_and_results(capfd, monkeypatch):
     """Rank 0's events and its stderr come through, in order, others' do not; its result is returned.
 
     Each process has its rank, a share of the cores, and what libraries print to stdout harms nothing.
@@ -91,6 +91,7 @@ def test_events_and_results(capfd):
         "for step in range(3): send({'event': 'progress', 'step': step, 'rank': rank})"
     )
     heard = []
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     result = run(told, told, on_event=heard.append, num_threads=3)
     assert result == {"rank": 0, "threads": "3", "wait": "PASSIVE"}
     assert heard == [{"event": "progress", "step": step, "rank": 0} for step in range(3)]
