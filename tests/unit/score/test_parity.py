@@ -172,10 +172,10 @@ def test_a_folder_in_the_place_of_the_file_is_named(folder, tmp_path):
         (
             {
                 "added_tokens_decoder": {
-                    "30522": {"content": "Document", "normalized": False, "special": False}
+                    "8000": {"content": "Document", "normalized": False, "special": False}
                 }
             },
-            r"token 1 of 'Document of 3' is 'document' \(6254\) by tokenizer.json and 'Document' \(30522\)",
+            r"token 1 of 'Document of 3' is 'document' \(6254\) by tokenizer.json and 'Document' \(8000\)",
         ),
     ],
 )
