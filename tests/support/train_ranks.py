@@ -22,7 +22,9 @@ from assay.train.train import fit
 
 def rows_of(content):
     """Rows, from plain values."""
-    return LabelledRows(**{name: None if each is None else tuple(each) for name, each in content.items()})
+    keys = {name: tuple(column) for name, column in content["keys"].items()}
+    columns = {name: None if each is None else tuple(each) for name, each in content.items()}
+    return LabelledRows(**{**columns, "keys": keys})
 
 
 def stopping(step):

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from assay.data.columns import values_of
 from assay.data.ids import plain_ids
-from assay.data.sources import Columns, Source, role_paths
+from assay.data.sources import KEY, Columns, Source, role_paths
 from assay.errors import SourceError
 
 NULL = "null"
@@ -59,6 +59,8 @@ class SourceRows:
     """As the source types them, dictionaries decoded; CSV: strings; JSON Lines: as these rows show them."""
     groups: pa.Array | None = None
     """Likewise; None where no group column was named."""
+    keys: dict[str, pa.Array] = field(default_factory=dict)
+    """Likewise, by the names of `Columns.keys`."""
     errors: dict[int, str] = field(default_factory=dict)
     """Error code by place in the batch, 0 for its first row."""
 
@@ -75,6 +77,7 @@ class SourceRows:
             second_starts=None if self.second_starts is None else self.second_starts[begin : begin + length],
             labels=_slice(self.labels, begin, length),
             groups=_slice(self.groups, begin, length),
+            keys={name: array.slice(begin, length) for name, array in self.keys.items()},
             errors={
                 index - begin: code for index, code in self.errors.items() if begin <= index < begin + length
             },
@@ -138,8 +141,14 @@ def rows_of(source: Source, start: int, num_rows: int, found: dict[str, pa.Array
         second_starts=_as_numpy(found.get("second_starts")),
         labels=_as_scalars(found.get("labels")),
         groups=_as_scalars(found.get("groups")),
+        keys={name: plain_ids(array) for name, array in keys_of(found).items()},
         errors=dict(sorted(errors.items())),
     )
+
+
+def keys_of(found: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """The columns of `Columns.keys` by their names, among columns by roles."""
+    return {role.removeprefix(KEY): array for role, array in found.items() if role.startswith(KEY)}
 
 
 def _where(mask: pa.BooleanArray) -> list[int]:

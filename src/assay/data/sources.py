@@ -38,8 +38,12 @@ class Columns:
     """Column of the labels, for training, calibration and evaluation."""
     group: str | None = None
     """Column of the groups (author, book, url) that no split may cut through."""
+    keys: tuple[str, ...] = ()
+    """Columns of what else a row belongs to, such as the book of each text of a pair."""
 
 
+KEY = "key:"
+"""How the role of a column of `Columns.keys` begins; its name follows."""
 _ROLES = {"texts": "text", "text_pairs": "text_pair", "labels": "label", "groups": "group"}
 """What columns are read for, and the field of `Columns` that names each; ids apart."""
 _ROLES_OF_TOKENIZED = {"input_ids": "input_ids", "labels": "label", "groups": "group"}
@@ -135,6 +139,9 @@ def role_paths(source: Source, columns: Columns) -> dict[str, tuple[str, ...]]:
     roles = _ROLES if columns.input_ids is None else _ROLES_OF_TOKENIZED
     found = {role: named_column(source, columns, field) for role, field in roles.items()}
     paths = {role: path for role, path in found.items() if path is not None}
+    paths |= {
+        f"{KEY}{name}": _find(source, name, "--book-columns or --author-columns") for name in columns.keys
+    }
     path = id_column(source, columns)
     if path is not None:
         paths["ids"] = path

@@ -56,8 +56,10 @@ class LabelledBatch:
     """By row of the source, in order: what is wrong with it, such as `without a label`."""
 
 
-def read_labelled(patterns: Sequence[str], settings: LabelledSources, *, task: Task) -> LabelledRows:
-    """All rows of the sources, in order; `settings` name their columns and their format.
+def read_labelled(
+    patterns: Sequence[str], settings: LabelledSources, *, task: Task, keys: tuple[str, ...] = ()
+) -> LabelledRows:
+    """All rows of the sources, in order; `settings` name their columns and their format, `keys` others to read.
 
     Labels are, by task: a name, from a column of strings, whole numbers or booleans; a tuple of
     names, from a column of lists of them or of JSON arrays as text (no name at all is a label too);
@@ -67,20 +69,22 @@ def read_labelled(patterns: Sequence[str], settings: LabelledSources, *, task: T
     from a part of what it was given without anyone noticing.
     """
     found: list[LabelledRows] = []
-    for source in find_labelled(patterns, settings):
+    for source in find_labelled(patterns, settings, keys):
         problems = _Problems()
-        found += [batch.rows for batch in _read_source(source, settings, task, problems)]
+        found += [batch.rows for batch in _read_source(source, settings, task, problems, keys)]
         if problems.counts:
             raise SourceError(f"{source.uri}: {problems.describe(source.num_rows)}")
-    rows = _joined(found, settings)
+    rows = _joined(found, settings, keys)
     if not rows.num_rows:
         raise no_rows(patterns)
     return rows
 
 
-def find_labelled(patterns: Sequence[str], settings: LabelledSources) -> list[Source]:
+def find_labelled(
+    patterns: Sequence[str], settings: LabelledSources, keys: tuple[str, ...] = ()
+) -> list[Source]:
     """The sources that `settings` can be read from, looked at once; raises `SourceError` for others."""
-    columns = _columns(settings)
+    columns = _columns(settings, keys)
     return find_sources(patterns, format=settings.format, delimiter=settings.delimiter, columns=columns)
 
 
@@ -100,21 +104,26 @@ def no_rows(patterns: Sequence[str]) -> SourceError:
     return SourceError(f"{', '.join(patterns)}: 0 rows; labelled rows are needed; name other sources")
 
 
-def _columns(settings: LabelledSources) -> Columns:
+def _columns(settings: LabelledSources, keys: tuple[str, ...] = ()) -> Columns:
     return Columns(
         text=settings.text_column,
         text_pair=settings.text_pair_column,
         id=settings.id_column,
         label=settings.label_column,
         group=settings.group_column,
+        keys=keys,
     )
 
 
 def _read_source(
-    source: Source, settings: LabelledSources, task: Task, problems: "_Problems"
+    source: Source,
+    settings: LabelledSources,
+    task: Task,
+    problems: "_Problems",
+    keys: tuple[str, ...] = (),
 ) -> Iterator[LabelledBatch]:
     """The batches of one source; what is wrong with its rows is noted in `problems` too."""
-    columns = _columns(settings)
+    columns = _columns(settings, keys)
     for rows in read_rows(source, columns, 0, source.num_rows):
         noted = _Noted(rows=rows, problems=problems)
         for at, code in rows.errors.items():
@@ -127,6 +136,7 @@ def _read_source(
         labels = _converted(noted, rows.labels, _LABEL_OF[task], missing="without a label")
         groups = _converted(noted, rows.groups, _name, missing="without a group")
         ids = _converted(noted, rows.ids, _name, missing="without an id") if columns.id is not None else None
+        named = {name: _keys(column) for name, column in rows.keys.items()}
         usable = [at for at in range(rows.num_rows) if at not in noted.unusable]
         yield LabelledBatch(
             source=source,
@@ -138,13 +148,14 @@ def _read_source(
                 text_pairs=_taken(_texts(rows.text_pairs), usable) if columns.text_pair is not None else None,
                 groups=_taken(groups, usable) if columns.group is not None else None,
                 ids=_taken(ids, usable),
+                keys={name: tuple(column[at] for at in usable) for name, column in named.items()},
             ),
             source_rows=tuple(rows.start + at for at in usable),
             unusable={rows.start + at: code for at, code in sorted(noted.unusable.items())},
         )
 
 
-def _joined(found: Sequence[LabelledRows], settings: LabelledSources) -> LabelledRows:
+def _joined(found: Sequence[LabelledRows], settings: LabelledSources, keys: tuple[str, ...]) -> LabelledRows:
     """The rows of all batches end to end."""
 
     def column(take: Callable[[LabelledRows], tuple[Any, ...] | None]) -> tuple[Any, ...]:
@@ -156,7 +167,13 @@ def _joined(found: Sequence[LabelledRows], settings: LabelledSources) -> Labelle
         text_pairs=column(lambda rows: rows.text_pairs) if settings.text_pair_column is not None else None,
         groups=column(lambda rows: rows.groups) if settings.group_column is not None else None,
         ids=column(lambda rows: rows.ids) if settings.id_column is not None else None,
+        keys={name: tuple(chain.from_iterable(rows.keys[name] for rows in found)) for name in keys},
     )
+
+
+def _keys(column: pa.Array) -> list[str | None]:
+    """What rows belong to, as names; None for null."""
+    return [None if value is None else _name(value) for value in python_values(column)]
 
 
 def _taken(column: Sequence[_V | None] | None, rows: Sequence[int]) -> tuple[_V, ...] | None:

@@ -1,7 +1,7 @@
 """Labelled rows as a value: read from sources, or handed in by a caller. Pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
 
 from assay.errors import InputError
@@ -24,10 +24,12 @@ class LabelledRows:
     """The group (author, book, url) of each row, where a group column was named."""
     ids: tuple[str, ...] | None = None
     """The id of each row, where an id column was named."""
+    keys: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    """What else a row belongs to, by the name of the column; None where that is not known."""
 
     def __post_init__(self) -> None:
         """Raise `InputError` where the columns differ in length."""
-        columns = (self.texts, self.labels, self.text_pairs, self.groups, self.ids)
+        columns = (self.texts, self.labels, self.text_pairs, self.groups, self.ids, *self.keys.values())
         lengths = {len(column) for column in columns if column is not None}
         if len(lengths) > 1:
             raise InputError(
@@ -58,6 +60,7 @@ class LabelledRows:
             text_pairs=_taken(self.text_pairs, rows),
             groups=_taken(self.groups, rows),
             ids=_taken(self.ids, rows),
+            keys={name: tuple(column[row] for row in rows) for name, column in self.keys.items()},
         )
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 from assay.settings import COUNT, Settings, within
 
 Architecture = Literal["classifier", "siamese"]
-Contrastive = Literal["none", "infonce"]
+Contrastive = Literal["none", "infonce", "supcon"]
 HeadKind = Literal["mlp", "arcface"]
 """A plain classifier of pairs, or one of angles (Deng et al. 2019)."""
 StyleSet = Literal["none", "basic", "full"]
@@ -34,8 +34,20 @@ class SiameseTraining(Settings):
     language: str = "en"
     """Siamese: language of the texts (ISO 639-1), for their sentences and function words."""
     contrastive: Contrastive = "infonce"
-    """Siamese: loss that pulls the vectors of positive pairs together and pushes others of the step apart."""
+    """Siamese: loss that pulls vectors together (infonce: of a pair, supcon: of a book) and others of a step apart."""
     contrastive_weight: float = field(default=0.2, metadata=within(at_least=0))
     """Siamese: weight of the contrastive loss beside the cross entropy."""
     temperature: float = field(default=0.07, metadata=within(above=0))
     """Siamese: what cosines are divided by in the contrastive loss at first; it is learned."""
+    book_columns: tuple[str, ...] = ()
+    """Siamese: columns of the book (or other source) of the first and of the second text, such as book1 book2."""
+    author_columns: tuple[str, ...] = ()
+    """Siamese: columns of the author of the first and of the second text."""
+    not_negatives: Literal["same_book", "same_author"] = "same_book"
+    """Siamese: which texts of a step, beside its positives, are not held against an anchor."""
+    author_weight: float = field(default=0.0, metadata=within(at_least=0))
+    """Siamese, supcon: weight of a positive of the same author and another book; one of the same book has 1."""
+    rows_per_book: int = field(default=1, metadata=COUNT)
+    """Siamese: rows of a book (that of the first text) that meet in a step."""
+    books_per_author: int = field(default=1, metadata=COUNT)
+    """Siamese: books of an author that meet in a step, where there are as many."""

@@ -38,6 +38,58 @@ class ShuffledSampler:
         return [shuffled[first : first + self.rows_per_step] for first in firsts]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeetingSampler:
+    """Each row in one step of an epoch, so that several rows of a book and several books of an author meet.
+
+    The rows of a book are shuffled and cut into runs of `rows_per_book`; runs of `books_per_author` different books
+    of an author stand side by side, as far as there are any; these blocks are shuffled and laid end to end.
+    """
+
+    books: IndexArray
+    """Number of each row's book; a negative one is a book of its own."""
+    authors: IndexArray
+    """Number of each row's author, likewise."""
+    rows_per_step: int
+    """Rows of a step, all ranks together; the last step of an epoch may have fewer."""
+    rows_per_book: int
+    books_per_author: int
+    seed: int
+
+    @property
+    def num_epoch_steps(self) -> int:
+        """Steps of one pass over the rows."""
+        return -(-len(self.books) // self.rows_per_step)
+
+    def epoch_steps(self, epoch: int) -> list[IndexArray]:
+        """The rows of each step of an epoch (from 0)."""
+        random = np.random.default_rng([self.seed, epoch])
+        rows_of_book: dict[int, list[int]] = {}
+        for row in random.permutation(len(self.books)).tolist():
+            book = int(self.books[row])
+            rows_of_book.setdefault(book if book >= 0 else -1 - row, []).append(row)
+        runs_of_author: dict[int, list[list[list[int]]]] = {}
+        for rows in rows_of_book.values():
+            author = int(self.authors[rows[0]])
+            runs = [rows[k : k + self.rows_per_book] for k in range(0, len(rows), self.rows_per_book)]
+            runs_of_author.setdefault(author if author >= 0 else -1 - rows[0], []).append(runs)
+        blocks = [block for books in runs_of_author.values() for block in self._blocks(books)]
+        order = [row for index in random.permutation(len(blocks)).tolist() for row in blocks[index]]
+        shuffled = np.array(order, dtype=np.int64)
+        firsts = range(0, len(shuffled), self.rows_per_step)
+        return [shuffled[first : first + self.rows_per_step] for first in firsts]
+
+    def _blocks(self, books: list[list[list[int]]]) -> list[list[int]]:
+        """An author's runs as blocks of one from each of so many books, those with the most runs left first."""
+        left = [runs[:] for runs in books]
+        blocks = []
+        while left:
+            left.sort(key=len, reverse=True)
+            blocks.append([row for runs in left[: self.books_per_author] for row in runs.pop()])
+            left = [runs for runs in left if runs]
+        return blocks
+
+
 def rank_rows(rows: IndexArray, lengths: NDArray[np.int64], *, rank: int, world_size: int) -> IndexArray:
     """One rank's share of a step's rows, longest first; shares differ by one row and have like tokens.
 

@@ -100,7 +100,8 @@ def prepare_given(
 
 
 def _read(settings: TrainSettings, patterns: tuple[str, ...]) -> LabelledRows:
-    rows = read_labelled(patterns, settings, task=settings.predicts)
+    keys = (*settings.book_columns, *settings.author_columns) if settings.is_siamese else ()
+    rows = read_labelled(patterns, settings, task=settings.predicts, keys=keys)
     return rows if settings.limit_rows is None else rows.sample(settings.limit_rows, seed=settings.seed)
 
 

@@ -36,6 +36,8 @@ class TrainProgress:
     """Spent training so far, interruptions left out."""
     validation: Mapping[str, float] | None = None
     """Validation metrics, after a validation."""
+    num_negatives: float | None = None
+    """Siamese: how many texts of the step are held against one that has a positive, on average."""
     flops: float = 0.0
     """Operations of the model on these tokens, forward and backward; see speed.py."""
     peak_flops: float | None = None
@@ -98,6 +100,8 @@ class History:
     """Training loss of each step."""
     learning_rates: list[float] = field(default_factory=list)
     gradient_norms: list[float] = field(default_factory=list)
+    num_negatives: list[float] = field(default_factory=list)
+    """Of each step, where the objective compares the rows of a step."""
     validations: list[Validation] = field(default_factory=list)
     num_rows: int = 0
     num_tokens: int = 0

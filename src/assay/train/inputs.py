@@ -18,6 +18,7 @@ from assay.engine.positions import positions_without_pads, token_positions
 from assay.errors import BundleError, InputError
 from assay.labelled.labels import Targets, to_targets
 from assay.labelled.rows import LabelledRows
+from assay.siamese.settings import SiameseTraining
 from assay.siamese.style import Features, StyleScale
 from assay.tasks import Task
 from assay.tokenize.encode import Encoder
@@ -49,7 +50,7 @@ class EncodedRows:
     style: NDArray[np.float32] | None = None
     """Siamese: style features of the first and of the second text, end to end; [N, 2F]."""
     keys: IndexArray | None = None
-    """Siamese: what the texts are and belong to, see `pair_targets.py`; [N, K]."""
+    """Siamese: numbers of the two texts, of their books and of their authors, -1 where not known; [N, 6]."""
 
     @property
     def num_rows(self) -> int:
@@ -99,12 +100,15 @@ def encode_rows(encoder: Encoder, rows: LabelledRows, task: Task, names: tuple[s
 
 
 def encode_sides(
-    encoder: Encoder, rows: LabelledRows, names: tuple[str, ...], style: StyleScale
+    encoder: Encoder,
+    rows: LabelledRows,
+    names: tuple[str, ...],
+    style: StyleScale,
+    settings: SiameseTraining,
 ) -> EncodedRows:
     """The rows of pairs with each text as a sequence of its own, the second behind the first.
 
-    Keys are a number of each of the two texts, so that one that occurs again is known again. Raises
-    `InputError` for rows of single texts.
+    Raises `InputError` for rows of single texts.
     """
     if rows.text_pairs is None:
         raise InputError(
@@ -138,8 +142,29 @@ def encode_sides(
         weights=np.ones(rows.num_rows, dtype=np.float32),
         num_truncated=int(tokens.truncated[keys_N2].any(axis=1).sum()),
         style=features,
-        keys=keys_N2,
+        keys=np.column_stack(
+            [
+                keys_N2,
+                _numbered(rows, settings.book_columns, "book_columns"),
+                _numbered(rows, settings.author_columns, "author_columns"),
+            ]
+        ),
     )
+
+
+def _numbered(rows: LabelledRows, columns: tuple[str, ...], setting: str) -> IndexArray:
+    """A number of each value of two columns, -1 where it is null or there are no such columns; [N, 2]."""
+    found = np.full((rows.num_rows, 2), -1, dtype=np.int64)
+    numbers: dict[str, int] = {}
+    for side, name in enumerate(columns):
+        if name not in rows.keys:
+            raise InputError(
+                f"{setting} names {name!r}; the rows have no such column; hand it in, or leave it out"
+            )
+        for row, value in enumerate(rows.keys[name]):
+            if value is not None:
+                found[row, side] = numbers.setdefault(value, len(numbers))
+    return found
 
 
 def encode_split(settings: TrainSettings, prepared: Prepared, vocab_size: int) -> EncodedSplit:
@@ -153,7 +178,9 @@ def encode_split(settings: TrainSettings, prepared: Prepared, vocab_size: int) -
     if settings.is_siamese:
         texts = dict.fromkeys((*prepared.train.texts, *(prepared.train.text_pairs or ())))
         style = StyleScale.fit(tuple(texts), settings.style, settings.language)
-        train_rows, validation_rows = (encode_sides(encoder, rows, prepared.names, style) for rows in sides)
+        train_rows, validation_rows = (
+            encode_sides(encoder, rows, prepared.names, style, settings) for rows in sides
+        )
     else:
         train_rows, validation_rows = (
             encode_rows(encoder, rows, settings.predicts, prepared.names) for rows in sides

@@ -99,8 +99,11 @@ class Stepper(Protocol):
         """Add the gradients and the loss of a batch on the host; `seed` decides on its dropout."""
         ...
 
-    def update(self, token_ids: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Update the weights; this rank's share of the step's loss, and the gradient norm, on the device."""
+    def update(self, token_ids: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        """Update the weights; this rank's share of the step's loss, and the gradient norm, on the device.
+
+        A third figure is the mean number of negatives.
+        """
         ...
 
     def end(self) -> None:
@@ -170,7 +173,7 @@ class Loop:
         self.best: Best | None = None
         self._patience_used = 0
         self._step = 0
-        self._unread: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._unread: list[tuple[torch.Tensor, ...]] = []
         self._on_their_way: deque[Figures] = deque()
         self._began = DeviceMark.now(world.device)
         self._saved_at = time.monotonic()
@@ -328,6 +331,7 @@ class Loop:
         losses = distributed.sum_over_ranks(self._world, figures[:, 0]) / self._loss_scale
         self.history.seconds = self._seconds_before + of_steps.end.seconds_since(self._began)
         first = len(self.history.losses)
+        self.history.num_negatives += figures[:, 2:].ravel().tolist()
         for offset, (loss, norm) in enumerate(zip(losses.tolist(), figures[:, 1].tolist(), strict=True)):
             number = first + offset
             if not np.isfinite(loss) or not np.isfinite(norm):
@@ -373,6 +377,7 @@ class Loop:
                 loss=history.losses[number],
                 learning_rate=history.learning_rates[number],
                 gradient_norm=history.gradient_norms[number],
+                num_negatives=history.num_negatives[number] if history.num_negatives else None,
                 num_rows=round(history.num_rows * share),
                 num_tokens=round(history.num_tokens * share),
                 seconds=history.seconds,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from assay.tasks import Task
-from assay.train.batches import ShuffledSampler
+from assay.train.batches import MeetingSampler, ShuffledSampler
 from assay.train.distributed import World
 from assay.train.inputs import EncodedRows
 from assay.train.learner import Learner
@@ -19,8 +19,18 @@ from assay.train.step import Objective, PassStepper
 
 
 def shuffled(settings: TrainSettings, rows: EncodedRows, num_ranks: int) -> BatchSampler:
-    """Each row once an epoch, shuffled by the seed."""
+    """Each row once an epoch, shuffled by the seed; of pairs so that books and authors meet as the settings say."""
     rows_per_step = rows_of_step(step_of(settings, num_ranks))
+    if settings.is_siamese and max(settings.rows_per_book, settings.books_per_author) > 1:
+        assert rows.keys is not None, "rows of pairs have keys"
+        return MeetingSampler(
+            books=rows.keys[:, 2],
+            authors=rows.keys[:, 4],
+            rows_per_step=rows_per_step,
+            rows_per_book=settings.rows_per_book,
+            books_per_author=settings.books_per_author,
+            seed=settings.seed,
+        )
     return ShuffledSampler(num_rows=rows.num_rows, rows_per_step=rows_per_step, seed=settings.seed)
 
 
@@ -29,7 +39,10 @@ def task_loss(settings: TrainSettings, rows: EncodedRows) -> Objective:
     if settings.is_siamese:
         return PairObjective(
             dimension=settings.vector_size,
-            weight=0.0 if settings.contrastive == "none" else settings.contrastive_weight,
+            contrastive=settings.contrastive,
+            weight=settings.contrastive_weight,
+            keeps_authors_apart=settings.not_negatives == "same_book",
+            author_weight=settings.author_weight,
             label_smoothing=settings.label_smoothing,
         )
     balanced = settings.class_weights == "balanced" and settings.predicts is Task.MULTI_LABEL

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 
 class Figures:
-    """Losses and norms of some steps, on their way from the device."""
+    """Losses, norms and what else was counted of some steps, on their way from the device."""
 
-    def __init__(self, of_steps: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        figures = torch.stack([figure for both in of_steps for figure in both]).view(-1, 2)
+    def __init__(self, of_steps: Sequence[tuple[torch.Tensor, ...]]) -> None:
+        figures = torch.stack([figure for all_of in of_steps for figure in all_of]).view(len(of_steps), -1)
         self._here = figures
         if figures.device.type == "cuda":
             self._here = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
@@ -21,7 +21,7 @@ class Figures:
         self.end = DeviceMark.now(figures.device)
 
     def wait(self) -> NDArray[np.float64]:
-        """The figures, once they have arrived: each step's loss on this rank and its norm, [steps, 2]."""
+        """The figures, once they have arrived: each step's loss on this rank, norm and what else; [steps, 2 or 3]."""
         self.end.wait()
         figures: NDArray[np.float64] = self._here.double().numpy()
         return figures

@@ -136,6 +136,7 @@ class TrainSettings(LabelledSources, CpuThreads, SiameseTraining):
             raise UsageError(
                 "parallel=fsdp; the pairs of a Siamese step are compared over all ranks; leave it out"
             )
+        self._check_pairs()
 
     def _check_int_scores(self) -> None:
         low, high = self.int_score_min, self.int_score_max
@@ -149,6 +150,30 @@ class TrainSettings(LabelledSources, CpuThreads, SiameseTraining):
             raise UsageError(f"int_score_min={low}; only a regression has whole scores; leave it out")
         if low >= high:
             raise UsageError(f"int_score_min={low} and int_score_max={high}; the first must be the smaller")
+
+    def _check_pairs(self) -> None:
+        """Raise `UsageError` where columns of both texts are missing."""
+        for name in ("book_columns", "author_columns"):
+            columns = getattr(self, name)
+            if len(columns) not in {0, 2}:
+                raise UsageError(
+                    f"{name}={' '.join(columns)}; a pair has two texts; name two columns, or leave it out"
+                )
+        needed = {
+            "book_columns": {
+                "contrastive=supcon": self.contrastive == "supcon",
+                "rows_per_book": self.rows_per_book > 1,
+            },
+            "author_columns": {
+                "not_negatives=same_author": self.not_negatives == "same_author",
+                "author_weight": self.author_weight > 0,
+                "books_per_author": self.books_per_author > 1,
+            },
+        }
+        for name, reasons in needed.items():
+            for reason, holds in reasons.items():
+                if holds and not getattr(self, name):
+                    raise UsageError(f"{reason} needs {name}; name the columns, or leave {reason} out")
 
     @property
     def is_siamese(self) -> bool:

@@ -185,11 +185,13 @@ def _line(progress: TrainProgress) -> dict[str, object]:
     where: dict[str, object] = {"step": progress.step, "epoch": progress.epoch}
     if progress.validation is not None:
         return {**where, "seconds": round(progress.seconds, 3), "validation": plain(progress.validation)}
+    counted = {} if progress.num_negatives is None else {"num_negatives": progress.num_negatives}
     return {
         **where,
         "loss": progress.loss,
         "learning_rate": progress.learning_rate,
         "gradient_norm": progress.gradient_norm,
+        **counted,
         "rows": progress.num_rows,
         "tokens": progress.num_tokens,
         "seconds": round(progress.seconds, 3),
@@ -201,10 +203,12 @@ def _scalars(progress: TrainProgress) -> dict[str, float]:
     if progress.validation is not None:
         named = {f"validation/{name}": value for name, value in progress.validation.items()}
         return {name: value for name, value in named.items() if math.isfinite(value)}
+    counted = {} if progress.num_negatives is None else {"train/num_negatives": progress.num_negatives}
     return {
         "train/loss": progress.loss,
         "train/learning_rate": progress.learning_rate,
         "train/gradient_norm": progress.gradient_norm,
+        **counted,
     }
 
 

@@ -1,5 +1,9 @@
 """One optimizer step: passes forward and backward, gradients summed over ranks, an update.
 
+Where the objective compares the rows of a step with each other, one that is cut into passes is run twice, as
+GradCache has it (Gao et al. 2021): without gradients for the outputs, from which the loss and its gradient with
+respect to each, and again with them, dropout drawn alike. Gradients are summed over ranks once, in the last pass.
+
 On a GPU a pass of a shape met before is replayed from a CUDA graph, and so is the update: at 32
 documents a step the host would otherwise be the limit. Both hold what passes between ranks meanwhile;
 see gradients.py.
@@ -8,13 +12,14 @@ see gradients.py.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from assay.engine.graphs import recording
 from assay.train import distributed
 from assay.train.distributed import World
+from assay.train.gradients import Gradients
 from assay.train.inputs import Shape, TrainBatch, tensors_of
 from assay.train.learner import Learner
 from assay.train.optimizer import set_learning_rate
@@ -38,8 +43,7 @@ class Objective(Protocol):
     def needs_whole_step(self) -> bool:
         """Whether documents of a step are compared with each other, as in-batch negatives are.
 
-        The step is then not cut into passes, and each rank is given the outputs of all ranks, in no
-        order that counts.
+        It is then given the outputs of all passes and ranks, in no order that counts.
         """
         ...
 
@@ -47,6 +51,15 @@ class Objective(Protocol):
         self, outputs_SC: torch.Tensor, targets: torch.Tensor, weights_S: torch.Tensor, /
     ) -> torch.Tensor:
         """Return the loss of the documents together, a scalar."""
+        ...
+
+
+@runtime_checkable
+class CountsNegatives(Protocol):
+    """An objective that says how many documents of a step are held against one, for the figures of the step."""
+
+    def num_negatives(self, targets: torch.Tensor, weights_S: torch.Tensor, /) -> torch.Tensor:
+        """Return the mean over the documents that others are held against, a scalar."""
         ...
 
 
@@ -73,18 +86,22 @@ class PassStepper:
         self._device = device = world.device
         self._max_norm = max_gradient_norm
         self._on_gpu = device.type == "cuda"
-        self.can_cut = not objective.needs_whole_step
+        self.can_cut = not objective.needs_whole_step or isinstance(self._gradients, Gradients)
         self.records = (
             records
             and self._on_gpu
             and self._classifier.can_fill
             and self._gradients.can_record
-            and self.can_cut
+            and not objective.needs_whole_step
         )
         self.wants_token_ids = self._gradients.wants_token_ids
         self._seed = torch.zeros(1, dtype=torch.int64, device=device)
         self._loss = torch.zeros((), device=device)
         self._norm = torch.zeros((), device=device)
+        self._negatives: torch.Tensor | None = None
+        """Where the objective counts them."""
+        self._held: list[tuple[TrainBatch, int]] = []
+        """Passes of a step that is needed whole, and their seeds, until the last is there."""
         self._recorded: dict[tuple[Shape, bool], _Recorded | None] = {}
         """By shape, and whether the pass sums over ranks; None for one met once."""
         self._update_graph: torch.cuda.CUDAGraph | None = None
@@ -112,12 +129,21 @@ class PassStepper:
 
         With `is_last` all gradients but the token table's are summed over ranks.
         """
-        torch.manual_seed(seed)
-        self._seed.fill_(seed)
+        if self._objective.needs_whole_step:
+            self._held.append((batch, seed))
+            if is_last:
+                self._whole_step()
+            return
+        self._draw(seed)
         if self.records:
             self._replay(batch, is_last=is_last)
         else:
             self._pass(batch.to(self._device), is_last=is_last)
+
+    def _draw(self, seed: int) -> None:
+        """Have the next pass draw its dropout by this seed."""
+        torch.manual_seed(seed)
+        self._seed.fill_(seed)
 
     def _replay(self, batch: TrainBatch, *, is_last: bool) -> None:
         """Run a batch of a shape met for the first time as it is, record the second, replay all later ones."""
@@ -133,8 +159,10 @@ class PassStepper:
             own.copy_(given, non_blocking=True)
         found.graph.replay()
 
-    def update(self, token_ids: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(self, token_ids: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         """Clip, update and start the next step; the step's loss on this rank and gradient norm, on the device.
+
+        Where the objective counts them the mean number of negatives comes third.
 
         `token_ids`: of all tokens of the step on all ranks, each once, int64 on the host; None: not known.
         """
@@ -148,7 +176,9 @@ class PassStepper:
                     self._update()
             self._update_graph.replay()
         self._has_updated = True
-        figures = (self._loss.clone(), self._norm.clone())
+        figures: tuple[torch.Tensor, ...] = (self._loss.clone(), self._norm.clone())
+        if self._negatives is not None:
+            figures = (*figures, self._negatives)
         self._loss.zero_()
         return figures
 
@@ -163,17 +193,52 @@ class PassStepper:
     def _pass(self, batch: TrainBatch, *, is_last: bool) -> None:
         self._gradients.begin_pass(is_last=is_last)
         outputs_SC = self._classifier(batch, self._seed)
-        loss = self._loss_of(outputs_SC, batch)
+        loss = self._objective(outputs_SC, batch.targets, batch.weights_S)
         loss.backward()
         self._gradients.finish_pass()
-        self._loss.add_(loss.detach() if self.can_cut else loss.detach() / self._world.world_size)
+        self._loss.add_(loss.detach())
 
-    def _loss_of(self, outputs_SC: torch.Tensor, batch: TrainBatch) -> torch.Tensor:
-        """The loss whose gradients, summed over ranks, are those of the step."""
-        if not self._objective.needs_whole_step:
-            return self._objective(outputs_SC, batch.targets, batch.weights_S)
-        own = (outputs_SC, batch.targets, batch.weights_S)
-        return self._objective(*(distributed.gather_tensor(self._world, each) for each in own))
+    def _whole_step(self) -> None:
+        """The passes of a step whose rows are compared with each other."""
+        held = [(batch.to(self._device), seed) for batch, seed in self._held]
+        self._held.clear()
+        targets = torch.cat([batch.targets for batch, _ in held])
+        weights_S = torch.cat([batch.weights_S for batch, _ in held])
+        if len(held) == 1:
+            ((batch, seed),) = held
+            self._draw(seed)
+            self._gradients.begin_pass(is_last=True)
+            self._loss_of_step(self._classifier(batch, self._seed), targets, weights_S).backward()
+            self._gradients.finish_pass()
+            return
+        found = []
+        with torch.no_grad():
+            for batch, seed in held:
+                self._draw(seed)
+                found.append(self._classifier(batch, self._seed))
+        outputs_SC = torch.cat(found).requires_grad_()
+        self._loss_of_step(outputs_SC, targets, weights_S).backward()
+        assert outputs_SC.grad is not None, "the loss depends on the outputs"
+        gradients = outputs_SC.grad.split([len(outputs) for outputs in found])
+        for number, ((batch, seed), gradient_SC) in enumerate(zip(held, gradients, strict=True)):
+            self._draw(seed)
+            self._gradients.begin_pass(is_last=number == len(held) - 1)
+            self._classifier(batch, self._seed).backward(gradient_SC)
+            self._gradients.finish_pass()
+
+    def _loss_of_step(
+        self, outputs_SC: torch.Tensor, targets: torch.Tensor, weights_S: torch.Tensor
+    ) -> torch.Tensor:
+        """The loss whose gradients, summed over ranks, are those of the step.
+
+        Every rank computes all of it, and has gradients of its own outputs alone: nothing is to be scaled.
+        """
+        whole = [distributed.gather_tensor(self._world, each) for each in (outputs_SC, targets, weights_S)]
+        loss = self._objective(*whole)
+        self._loss.add_(loss.detach() / self._world.world_size)
+        if isinstance(self._objective, CountsNegatives):
+            self._negatives = self._objective.num_negatives(*whole[1:])
+        return loss
 
     def _update(self) -> None:
         self._norm.copy_(self._gradients.clip(self._max_norm, self._optimizer))

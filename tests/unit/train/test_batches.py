@@ -5,7 +5,7 @@ import pytest
 import torch
 import transformers
 
-from assay.train.batches import ShuffledSampler, learning_rate_factor, passes, rank_rows
+from assay.train.batches import MeetingSampler, ShuffledSampler, learning_rate_factor, passes, rank_rows
 
 NAMES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
@@ -73,3 +73,33 @@ def test_learning_rates_are_those_of_transformers(schedule, num_warmup_steps):
     ]
     assert factors[num_warmup_steps:] == pytest.approx(expected[num_warmup_steps:])
     assert factors[:num_warmup_steps] == pytest.approx([0.25, 0.5, 0.75, 1.0][:num_warmup_steps])
+
+
+def meeting(**changes):
+    """Six books of ten rows by three authors, and two rows of no known book."""
+    books = np.concatenate([np.repeat(np.arange(6), 10), [-1, -1]])
+    authors = np.concatenate([np.repeat(np.arange(3), 20), [-1, -1]])
+    values = {"rows_per_step": 8, "rows_per_book": 4, "books_per_author": 2, "seed": 1}
+    return MeetingSampler(books=books, authors=authors, **{**values, **changes})
+
+
+def test_rows_of_a_book_and_books_of_an_author_meet():
+    """Most steps have two books of one author, four rows each; each row is in one step of an epoch."""
+    sampler = meeting()
+    for epoch in range(3):
+        steps = sampler.epoch_steps(epoch)
+        assert len(steps) == sampler.num_epoch_steps
+        assert sorted(np.concatenate(steps).tolist()) == list(range(62))
+        sizes = [np.unique(sampler.books[step], return_counts=True)[1] for step in steps]
+        assert np.mean([np.max(counts) for counts in sizes]) >= 3
+        few_authors = [len(set(sampler.authors[step].tolist())) <= 2 for step in steps]
+        assert np.mean(few_authors) > 0.6
+
+
+def test_meeting_depends_on_seed_and_epoch_alone():
+    """The same again for the same; another order for another epoch."""
+    chosen = ((1, 0), (1, 0), (1, 1), (2, 0))
+    orders = [np.concatenate(meeting(seed=seed).epoch_steps(epoch)).tolist() for seed, epoch in chosen]
+    assert orders[0] == orders[1]
+    assert orders[0] != orders[2]
+    assert orders[0] != orders[3]

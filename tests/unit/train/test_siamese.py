@@ -1,5 +1,8 @@
 """Siamese training: from pairs of texts to a bundle that gives their probabilities."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +15,7 @@ from assay.metrics import validation_metrics
 from assay.siamese.pairs import load_siamese
 from assay.tasks import Task
 from assay.train.pair_objective import PairObjective
-from assay.train.train import fit
+from assay.train.train import fit, train
 
 
 @pytest.fixture
@@ -80,15 +83,17 @@ def test_single_texts_are_refused(base, rows, tmp_path):
 D = 4
 
 
-def step_of(labels, texts=None, *, seed=0, weights=None):
-    """Outputs, targets and weights of a step: random vectors of length 1, temperature 0.5."""
+def step_of(labels, texts=None, belongings=None, *, seed=0, weights=None):
+    """Outputs, targets and weights of a step: random vectors, temperature 0.5; belongings: both books, both authors."""
     generator = torch.Generator().manual_seed(seed)
     num_rows = len(labels)
     vectors = F.normalize(torch.randn(2, num_rows, D, generator=generator), dim=2)
     logits = torch.randn(num_rows, 2, generator=generator)
     outputs = torch.cat([logits, *vectors, torch.full((num_rows, 1), 0.5)], dim=1).requires_grad_()
     texts = texts or [[2 * row, 2 * row + 1] for row in range(num_rows)]
-    targets = torch.tensor([[label, *pair] for label, pair in zip(labels, texts, strict=True)])
+    known = [[label, *pair] for label, pair in zip(labels, texts, strict=True)]
+    belongings = [[-1] * 4] * num_rows if belongings is None else belongings
+    targets = torch.tensor([[*row, *more] for row, more in zip(known, belongings, strict=True)])
     weights = torch.tensor(weights or [1.0] * num_rows)
     return outputs, targets, weights / weights.sum()
 
@@ -104,9 +109,14 @@ def info_nce(outputs, anchors, candidates_of):
     return np.mean(losses)
 
 
-def contrastive(outputs, targets, weights):
+def objective(**changes):
+    """InfoNCE of weight 1 unless told otherwise."""
+    return PairObjective(**{"dimension": D, "contrastive": "infonce", "weight": 1.0, **changes})
+
+
+def contrastive(outputs, targets, weights, **changes):
     """The contrastive part of the loss alone."""
-    whole, plain = (PairObjective(dimension=D, weight=weight) for weight in (1.0, 0.0))
+    whole, plain = (objective(weight=weight, **changes) for weight in (1.0, 0.0))
     return float((whole(outputs, targets, weights) - plain(outputs, targets, weights)).detach())
 
 
@@ -135,16 +145,17 @@ def test_a_step_without_positives_has_no_contrastive_loss():
     """And no gradient that is not a number."""
     outputs, targets, weights = step_of([0, 0, 0])
     assert contrastive(outputs, targets, weights) == 0.0
-    PairObjective(dimension=D, weight=1.0)(outputs, targets, weights).backward()
+    objective()(outputs, targets, weights).backward()
     assert torch.isfinite(outputs.grad).all()
 
 
 def test_a_row_of_no_weight_changes_nothing():
     """What a rank without rows runs is neither anchor nor candidate."""
     outputs, targets, weights = step_of([1, 0, 1, 1], weights=[1.0, 1.0, 1.0, 0.0])
-    objective = PairObjective(dimension=D, weight=0.7)
-    expected = objective(outputs[:3], targets[:3], weights[:3])
-    torch.testing.assert_close(objective(outputs, targets, weights), expected)
+    for changes in ({}, {"contrastive": "supcon"}):
+        loss = objective(**changes)
+        expected = loss(outputs[:3], targets[:3], weights[:3])
+        torch.testing.assert_close(loss(outputs, targets, weights), expected)
 
 
 def test_the_temperature_is_learned():
@@ -152,6 +163,122 @@ def test_the_temperature_is_learned():
     vectors = torch.eye(4)
     logits, temperature = torch.zeros(4, 2), torch.full((4, 1), 0.5, requires_grad=True)
     outputs = torch.cat([logits, vectors, vectors, temperature], dim=1)
-    targets = torch.tensor([[1, 2 * row, 2 * row + 1] for row in range(4)])
-    PairObjective(dimension=4, weight=1.0)(outputs, targets, torch.full((4,), 0.25)).backward()
+    targets = torch.tensor([[1, 2 * row, 2 * row + 1, -1, -1, -1, -1] for row in range(4)])
+    objective()(outputs, targets, torch.full((4,), 0.25)).backward()
     assert float(temperature.grad.sum()) > 0
+
+
+BOOKS = [[0, 0, 0, 0], [0, 1, 0, 0], [2, 2, 1, 1], [3, 0, 1, 0]]
+"""Both books and both authors of four rows."""
+
+
+def test_texts_of_the_anchor_s_book_are_not_negatives():
+    """By choice its author's are not either; the count says how many are left, own positives not among them."""
+    outputs, targets, weights = step_of([1, 0, 1, 0], None, BOOKS)
+    compared = objective().compare(targets, weights)
+    # texts 0 to 3 are first ones, 4 to 7 second ones
+    assert compared.negative_TT[0].nonzero().ravel().tolist() == [5, 6]
+    assert compared.negative_TT[2].nonzero().ravel().tolist() == [4, 5, 7]
+    assert compared.anchors_T.nonzero().ravel().tolist() == [0, 2, 4, 6]
+    assert float(objective().num_negatives(targets, weights)) == (2 + 3 + 2 + 3) / 4
+    stricter = objective(keeps_authors_apart=False).compare(targets, weights)
+    assert stricter.negative_TT[0].nonzero().ravel().tolist() == [6]
+    first, second = outputs.detach()[:, 2 : 2 + D], outputs.detach()[:, 2 + D : 2 + 2 * D]
+
+    def loss(one, two, row, others):
+        shares = [float(one[row] @ two[other]) / 0.5 for other in [row, *others]]
+        return np.log(np.sum(np.exp(shares))) - shares[0]
+
+    by_hand = [
+        loss(first, second, 0, [1, 2]),
+        loss(first, second, 2, [0, 1, 3]),
+        loss(second, first, 0, [2, 3]),
+        loss(second, first, 2, [0, 1, 3]),
+    ]
+    assert contrastive(outputs, targets, weights) == pytest.approx(np.mean(by_hand), rel=1e-5)
+
+
+@pytest.mark.parametrize("author_weight", [0.0, 0.5])
+def test_supcon_pulls_a_book_and_an_author_together(author_weight):
+    """Khosla's loss with weights, text by text in plain Python."""
+    outputs, targets, weights = step_of([1, 0, 1, 0], None, BOOKS)
+    found = outputs.detach()
+    vectors = torch.cat([found[:, 2 : 2 + D], found[:, 2 + D : 2 + 2 * D]]).numpy()
+    books = [row[0] for row in BOOKS] + [row[1] for row in BOOKS]
+    authors = [row[2] for row in BOOKS] + [row[3] for row in BOOKS]
+    losses = []
+    for anchor in range(8):
+        others = [other for other in range(8) if other != anchor]
+        similarity = {other: vectors[anchor] @ vectors[other] / 0.5 for other in others}
+        total = np.log(sum(np.exp(each) for each in similarity.values()))
+        weight = {
+            other: 1.0
+            if books[other] == books[anchor]
+            else author_weight * (authors[other] == authors[anchor])
+            for other in others
+        }
+        if sum(weight.values()):
+            shares = sum(weight[other] * (similarity[other] - total) for other in others)
+            losses.append(-shares / sum(weight.values()))
+    loss = contrastive(outputs, targets, weights, contrastive="supcon", author_weight=author_weight)
+    assert loss == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_negatives_are_counted_step_by_step(base, sides, tmp_path):
+    """In the history and in metrics.jsonl: with 8 rows a step, at most 7 others each."""
+    report = fit(siamese_settings(base, tmp_path / "b", epochs=1), *sides)
+    counts = report.history.num_negatives
+    assert len(counts) == len(report.history.losses)
+    assert max(counts) == 7.0
+    lines = [json.loads(line) for line in (tmp_path / "b/metrics.jsonl").read_text().splitlines()]
+    assert [line["num_negatives"] for line in lines if "loss" in line] == counts
+
+
+def test_books_and_authors_are_read_from_columns(base, sides, tmp_path, save_rows):
+    """Rows from a file whose columns say where texts are from; a row without an author has none."""
+    paths = []
+    for name, rows in zip(("train", "validation"), sides, strict=True):
+        books = [f"book {number // 6}" for number in range(rows.num_rows)]
+        authors = [None if number == 0 else f"author {number // 12}" for number in range(rows.num_rows)]
+        columns = {
+            "pair": rows.text_pairs,
+            "book1": books,
+            "book2": books,
+            "author1": authors,
+            "author2": authors,
+        }
+        paths.append(save_rows(name, rows, **columns))
+    chosen = siamese_settings(
+        base,
+        tmp_path / "b",
+        data=(paths[0],),
+        validation_data=(paths[1],),
+        text_pair_column="pair",
+        epochs=1,
+        contrastive="supcon",
+        book_columns=("book1", "book2"),
+        author_columns=("author1", "author2"),
+        rows_per_book=3,
+        books_per_author=2,
+    )
+    report = train(chosen)
+    # a step of 8 rows holds runs of three of a book, of which the other texts are not negatives; shuffled, 13 are
+    assert np.mean(report.history.num_negatives) < 11.5
+    with pytest.raises(InputError, match=r"book_columns names 'book1'; the rows have no such column"):
+        fit(replace(chosen, out=str(tmp_path / "c")), *sides)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"book_columns": ("book1",)}, "a pair has two texts; name two columns"),
+        ({"contrastive": "supcon"}, "contrastive=supcon needs book_columns"),
+        ({"rows_per_book": 2}, "rows_per_book needs book_columns"),
+        ({"not_negatives": "same_author"}, "not_negatives=same_author needs author_columns"),
+        ({"books_per_author": 2}, "books_per_author needs author_columns"),
+    ],
+)
+def test_what_needs_columns_says_so(change, said, base, tmp_path):
+    """One line with the way out."""
+    with pytest.raises(UsageError, match=said):
+        siamese_settings(base, tmp_path / "b", **change)

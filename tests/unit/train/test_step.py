@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from support.configs import PACKED_CONFIGS
-from support.training import animal_rows, settings, write_base
+from support.training import PullTogether, animal_rows, settings, write_base
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
@@ -38,7 +38,15 @@ def make_rows(*, seed=0):
 
 
 def make(
-    device=CPU, *, family="bert", dropout=0.0, max_norm=1.0, records=False, dtype=torch.float32, **named
+    device=CPU,
+    *,
+    family="bert",
+    dropout=0.0,
+    max_norm=1.0,
+    records=False,
+    dtype=torch.float32,
+    objective=None,
+    **named,
 ):
     """(model, stepper, classifier) with random weights, learning rate 0.01 and no decay; dropout for BERT alone."""
     torch.manual_seed(3)
@@ -55,7 +63,7 @@ def make(
     set_learning_rate(optimizer, 0.01)
     stepper = PassStepper(
         Learner(classifier=classifier, optimizer=optimizer, gradients=held),
-        TaskLoss(task=Task.SINGLE_LABEL),
+        objective or TaskLoss(task=Task.SINGLE_LABEL),
         world=world,
         max_gradient_norm=max_norm,
         records=records,
@@ -139,6 +147,27 @@ def test_dropout_depends_on_the_seed_of_the_pass():
         torch.rand(len(losses))
         losses.append(run(stepper, classifier, rows, [list(range(8))], seed=seed)[0])
     assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize("pieces", [[[0, 1, 2], [3, 4], [5, 6, 7]], [[0, 1, 2, 3, 4, 5, 6, 7]]])
+def test_a_cut_step_has_the_gradients_of_all_its_passes_at_once(pieces):
+    """Dropout and all: each pass is replayed with the masks that it was first run with."""
+    rows = make_rows()
+    _, stepper, classifier = make(dropout=0.3, objective=PullTogether())
+    _, _, same = make(dropout=0.3)
+    same.zero_grad(set_to_none=True)
+    passes = [host_batch(rows, np.array(piece), same.layout, total_weight=8.0) for piece in pieces]
+    outputs = []
+    for number, batch in enumerate(passes):
+        torch.manual_seed(1 + number)
+        outputs.append(same(batch, torch.full((1,), 1 + number)))
+    whole = (torch.cat([getattr(each, name) for each in passes]) for name in ("targets", "weights_S"))
+    expected = PullTogether()(torch.cat(outputs), *whole)
+    expected.backward()
+    expected_norm = nn.utils.clip_grad_norm_(same.parameters(), 1e6)
+    assert run(stepper, classifier, rows, pieces) == pytest.approx(
+        (expected.item(), float(expected_norm)), rel=1e-4
+    )
 
 
 # ---------------------------------------------------------------- on a GPU

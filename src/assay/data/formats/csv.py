@@ -11,7 +11,7 @@ import pyarrow.csv as pcsv
 from assay.data.formats import lines
 from assay.data.formats.format import FileFormat, SourceFile
 from assay.data.formats.heads import other_than_table, way_out_of
-from assay.data.rows import BATCH_BYTES, NOT_CSV, NOT_UTF8, SourceRows, as_text, null_at
+from assay.data.rows import BATCH_BYTES, NOT_CSV, NOT_UTF8, SourceRows, as_text, keys_of, null_at
 from assay.data.sources import Columns, Source, id_type, role_paths
 from assay.errors import SourceError, UsageError
 
@@ -125,6 +125,7 @@ def _batch(source: Source, columns: Columns, start: int, table: pa.Table, bad: S
         text_pairs=texts.get("text_pairs"),
         labels=scalars.get("labels"),
         groups=scalars.get("groups"),
+        keys=keys_of(scalars),
         errors=dict(sorted(errors.items())),
     )
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from assay.data.formats import lines
 from assay.data.formats.format import FileFormat, SourceFile
 from assay.data.rows import BATCH_BYTES, INT32_MAX, NOT_JSON, NOT_TEXT, NOT_UTF8, NULL, SourceRows
-from assay.data.sources import Columns, Source, id_column, id_type, role_paths
+from assay.data.sources import KEY, Columns, Source, id_column, id_type, role_paths
 from assay.errors import SourceError
 
 MAX_DEPTH = 16
@@ -101,6 +101,7 @@ def _batch(source: Source, columns: Columns, start: int, records: Sequence[bytes
     paths = role_paths(source, columns)
     ids = column(id_column(source, columns), is_ids=True)
     labels, groups = column(paths.get("labels")), column(paths.get("groups"))
+    keys = {name: column(paths.get(f"{KEY}{name}")) for name in columns.keys}
     input_ids = None
     texts: dict[str, list[Any]] = {}
     if columns.input_ids is not None:
@@ -124,6 +125,7 @@ def _batch(source: Source, columns: Columns, start: int, records: Sequence[bytes
         input_ids=input_ids,
         labels=labels,
         groups=groups,
+        keys=keys,
         errors=dict(sorted(errors.items())),
     )
 
