@@ -115,7 +115,7 @@ def test_tokens_are_counted_by_the_bundle(books, tmp_path):
 
 def test_strict(books, tmp_path):
     """Under `strict` the first book without chunks ends the run, by its name."""
-    with pytest.raises(InputError, match=r"book empty \(row 0 of source books\) has no chunk \(not_text\)"):
+    with pytest.raises(InputError, match=r"book empty \(row 0 of source books\) is bad \(not_text\)"):
         run_all(plan_chunks(RULES, books, strict=True, unit_rows=100), tmp_path / "run")
 
 
