@@ -23,8 +23,8 @@ NUM_SAMPLED = 80
 """Chunks that stand for a book."""
 GROUP_BOOKS = 32
 """Books of a row group of the sample."""
-BLOCK_BOOKS = 1_024
-"""Books that are compared with all others at a time."""
+BLOCK_SCORES = 4 << 20
+"""Of books that are compared with all others at a time: 16 MB."""
 SAMPLE_SCHEMA = pa.schema(
     [pa.field("book_id", pa.string(), nullable=False), pa.field("text", pa.string(), nullable=False)]
 )
@@ -46,8 +46,9 @@ def nearest(vectors: Vectors, most: int) -> list[list[int]]:
     there = np.flatnonzero(lengths > 0)
     found: list[list[int]] = [[] for _ in range(len(vectors))]
     unit = (vectors[there] / lengths[there, None]).astype(np.float32)
-    for begin in range(0, len(there), BLOCK_BOOKS):
-        scores = unit[begin : begin + BLOCK_BOOKS] @ unit.T
+    block = max(1, BLOCK_SCORES // max(1, len(there)))
+    for begin in range(0, len(there), block):
+        scores = unit[begin : begin + block] @ unit.T
         for row, of_row in enumerate(scores, start=begin):
             of_row[row] = -np.inf
             order = np.argsort(-of_row, kind="stable")[: min(most, len(there) - 1)]

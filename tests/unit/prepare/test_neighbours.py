@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 
 from assay.data.finding import find_sources
 from assay.data.sources import Columns
+from assay.prepare import neighbours
 from assay.prepare.neighbours import NUM_SAMPLED, book_neighbours, nearest, write_sample
 from assay.prepare.shelf import SCHEMA as SHELF_SCHEMA
 from assay.prepare.shelf import Shelf, ShelfWriter
@@ -98,3 +99,15 @@ def shelf_rows(count):
 def test_no_book_is_its_own_neighbour():
     """Not even where all are equal."""
     assert nearest(np.ones((3, 2)), 50) == [[1, 2], [0, 2], [0, 1]]
+
+
+def test_blocks_do_not_change_the_neighbours(monkeypatch):
+    """One book at a time, two, or all at once; the nearest by cosine come first."""
+    vectors = np.random.default_rng(0).normal(size=(21, 8))
+    whole = nearest(vectors, 5)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = unit @ unit.T - 2 * np.eye(21)
+    assert whole == np.argsort(-cosines, axis=1)[:, :5].tolist()
+    for scores in (1, 45):
+        monkeypatch.setattr(neighbours, "BLOCK_SCORES", scores)
+        assert nearest(vectors, 5) == whole
