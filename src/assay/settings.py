@@ -14,7 +14,7 @@ import functools
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -162,6 +162,10 @@ class Settings:
                 continue
             if not isinstance(rule, AutoOrCount):
                 value = self._in_its_type(field.name, value)
+                is_empty = value == "" or (isinstance(value, tuple) and "" in value)
+                if is_empty and field.default != "":
+                    way_out = "name one" if field.default is MISSING else "name one or leave it out"
+                    raise UsageError(f"{field.name} is {value!r}; it must not be empty; {way_out}")
             if rule is None or rule.holds(value):
                 continue
             way_out = (

@@ -133,6 +133,7 @@ def parse_settings(parser: Parser, settings: type[S], arguments: Sequence[str]) 
     namespace, unknown = parser.parse_known_intermixed_args(list(arguments))
     for argument in unknown:
         if argument.startswith("-"):
+            _refuse_placed(argument.split("=")[0], settings, parser.prog)
             refuse_unknown(argument.split("=")[0], known, "flag", f"{parser.prog} --help")
         way_out = _rows_hint(argument, settings) or f"see {parser.prog} --help"
         msg = f"{argument!r} is one argument too many; {way_out}"
@@ -141,6 +142,15 @@ def parse_settings(parser: Parser, settings: type[S], arguments: Sequence[str]) 
     config = given.pop("config", None)
     values = {**(read_config(config, settings) if config else {}), **given}
     return build(settings, values, parser.prog)
+
+
+def _refuse_placed(flag: str, settings: type, command: str) -> None:
+    """Raise UsageError where a flag is the name of what is given by its place."""
+    name = flag.lstrip("-").replace("-", "_")
+    for field in fields(settings):
+        if is_positional(field) and name in {field.name, _metavar(field).lower()}:
+            msg = f"{flag} is not a flag, {_metavar(field)} stands without one: {usage(command, settings)}"
+            raise UsageError(msg)
 
 
 def build(settings: type[S], values: Mapping[str, Any], command: str) -> S:

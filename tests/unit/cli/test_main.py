@@ -133,6 +133,13 @@ def test_what_is_unknown_is_refused_with_the_nearest_name(run):
     assert error_of(run("--verison")).startswith("unknown command --verison; ")
     assert error_of(run("score", "a", "--bundel", "b")) == "unknown flag --bundel; did you mean --bundle?"
     assert error_of(run("score", "--max_length=3")) == "unknown flag --max_length; did you mean --max-length?"
+    placed = error_of(run("evaluate", "--bundle", "b", "rows.csv"))
+    assert placed.startswith(
+        "--bundle is not a flag, BUNDLE stands without one: assay evaluate BUNDLE DATA... [opt"
+    )
+    assert error_of(run("score", "--source", "a")).startswith(
+        "--source is not a flag, SOURCE stands without one: "
+    )
     assert error_of(run("status", "--qqqqqq")) == "unknown flag --qqqqqq; see assay status --help"
     assert error_of(run("score", "--bund", "b")).startswith("unknown flag --bund; "), "no abbreviations"
 

@@ -133,7 +133,7 @@ def bench(settings: BenchSettings, *, on_message: Callable[[str], None] | None =
 
 def _plan(settings: BenchSettings, device: torch.device, precision: Computed) -> tuple[Manifest, Bundle]:
     """The plan of a scoring run like this; it checks sources, columns and lengths, and is never created."""
-    chosen = ScoreSettings(**shared(settings, ScoreSettings), run="")
+    chosen = ScoreSettings(**shared(settings, ScoreSettings), run="not-used")
     placement = Placement(
         kind=device.type, num_workers=1, threads=machine.choose_threads(settings.num_threads)
     )
