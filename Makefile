@@ -45,10 +45,15 @@ test-gpu: .venv/ready ## the tests that need a CUDA device
 docs: .venv/ready-docs ## build the documentation into ./site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# NOVELS=folder NOVELS_PL=folder, of .txt files in English and in Polish; without them two claims about books are left out.
 bench: .venv/ready-bench ## run every CPU benchmark; each adds its lines to benchmarks/results.jsonl
 	set -e; for script in benchmarks/[a-z]*.py benchmarks/serve/cpu.py; do \
-		case $$script in benchmarks/recipes.py|benchmarks/train_vs_trainer.py) [ -d recipes/data ] || continue;; esac; \
-		$(BIN)/python "$$script" --record; done
+		books=; \
+		case $$script in benchmarks/recipes.py|benchmarks/train_vs_trainer.py) [ -d recipes/data ] || continue;; \
+		*split_sentences.py) [ -n "$(NOVELS)" ] || continue; books='--books $(NOVELS)';; \
+		*prepare_books.py) [ -n "$(NOVELS)" -a -n "$(NOVELS_PL)" ] || continue; \
+			books='--english $(NOVELS) --polish $(NOVELS_PL)';; esac; \
+		$(BIN)/python "$$script" $$books --record; done
 
 # TEXT=novels.parquet gives the end-to-end benchmark real text; without it that claim is left out.
 bench-gpu: .venv/ready-bench ## run every benchmark that needs a CUDA GPU, and record them likewise

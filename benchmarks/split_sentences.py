@@ -72,7 +72,7 @@ def spacy_starts() -> Starts:
     try:
         import spacy
     except ImportError:
-        raise SystemExit("spaCy is not installed; pip install spacy") from None
+        raise SystemExit("spaCy is not installed; pip install 'assay-corpus[bench]'") from None
     pipeline = spacy.blank("en")
     pipeline.add_pipe("sentencizer")
 

@@ -16,7 +16,7 @@ from assay.prepare.pairs.draw import Rules, candidate_rules
 from assay.prepare.pairs.kind import MinedIdentity
 from assay.prepare.pairs.partners import NegativeKind
 from assay.prepare.pairs.plan import BOOKS_SCHEMA, plan_pairs
-from assay.prepare.place import worker_placement
+from assay.prepare.place import BOOKS_OF_A_WORKER, worker_placement
 from assay.prepare.settings import BooksSettings
 from assay.prepare.shelf import Shelf
 from assay.prepare.shelving import Shelved
@@ -159,12 +159,13 @@ class PairsMaker:
 
     def run(self, manifest: Manifest, name: str, update: Update, say: Say) -> Run:
         """A finished pairs run."""
+        placement = worker_placement(
+            self.settings.devices, most=-(-len(self.listing.books) // BOOKS_OF_A_WORKER)
+        )
         run, _ = drive_run(
             str(self.work / name),
             manifest,
-            lambda run: place_processes(
-                "assay.prepare.pairs.worker", run, worker_placement(self.settings.devices)
-            ),
+            lambda run: place_processes("assay.prepare.pairs.worker", run, placement),
             on_progress=update,
             on_message=say,
         )

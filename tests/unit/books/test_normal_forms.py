@@ -17,6 +17,9 @@ from assay.books.normal_forms import find_names, mask_names, normalise_typograph
         ("Er sagte: »Ja.« Und ging", 'Er sagte: "Ja." Und ging'),
         ("cafe\u0301 soft\u00adhyphen", "café softhyphen"),
         ("``So,'' he said", '"So," he said'),
+        ("Tabs\tand \u2003 wide\rspaces", "Tabs and wide spaces"),
+        ("Why !  Yes ; no . . ! end", "Why! Yes; no . .! end"),
+        ("Rows of stars \u2014 ** \u2026 and dots", "Rows of stars -... and dots"),
         ("", ""),
     ],
 )

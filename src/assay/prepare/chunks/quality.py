@@ -11,12 +11,17 @@ FLAWS: tuple[Flaw, ...] = get_args(Flaw)
 _NO_WORD = re.compile(r"[\W_]+")
 _ASCII_NO_WORD = bytes(code for code in range(128) if not chr(code).isalnum())
 _DIGITS = b"0123456789"
+_NO_ASCII_LETTER = bytes(code for code in range(256) if not (code < 128 and chr(code).isalpha()))
 
 
 def flaw_of(text: str, *, min_chars: int, min_letters: float) -> Flaw | None:
     """Why a text is not worth keeping: it is short, or a table, a list of chapters, a row of stars."""
     if len(text) < min_chars:
         return "too_short"
+    # Letters of ASCII alone are nearly always enough, and counted ten times faster.
+    content = text.encode("utf-8", "replace")
+    if len(content.translate(None, _NO_ASCII_LETTER)) >= min_letters * len(text):
+        return None
     num_letters = len(_plain(text).translate(None, _DIGITS).decode())
     num_visible = sum(map(len, text.split()))
     return "few_letters" if num_letters < min_letters * num_visible else None
@@ -31,5 +36,7 @@ def hash_of(text: str) -> int:
 def _plain(text: str) -> bytes:
     """Letters and digits in lower case, as UTF-8."""
     content = text.lower().encode("utf-8", "replace").translate(None, _ASCII_NO_WORD)
-    # Most texts are nearly done; only marks beyond ASCII are left.
-    return content if content.isascii() else _NO_WORD.sub("", content.decode()).encode()
+    # Most texts are done; only marks beyond ASCII are left.
+    if content.isascii() or content.decode().isalnum():
+        return content
+    return _NO_WORD.sub("", content.decode()).encode()
