@@ -162,6 +162,13 @@ def format_rate(rate: float) -> str:
     return f"{rate:.{digits}f}"
 
 
+def printable(text: str) -> str:
+    """A text on one line: line ends, and marks that change how a line is shown, as Python would write them."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
 def format_number_of(count: int, one: str, many: str | None = None) -> str:
     """`1 unit`, `12,345 units`; `many` where it is not `one` with an s."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -47,6 +47,7 @@ _WAY_OUT = {
     errno.EPERM: "give this user the right to it, or name another folder",
     errno.ENAMETOOLONG: "use a shorter path",
     errno.ENOTDIR: "a part of the path is a file; name a folder",
+    errno.EEXIST: "a part of the path is a file; name a folder",
     errno.EISDIR: "a folder lies there; name a file",
 }
 # link(2) gives these where the filesystem has no hard links (FAT, some network mounts).

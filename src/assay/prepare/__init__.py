@@ -1,6 +1,7 @@
 """Raw texts to data sets without leaks: books to chunks and pairs, labelled rows to clean splits.
 
 listing.py      a folder or an index -> the books, sorted, with authors and titles
+folder.py       the folder of a data set: nothing of others in it, one command at a time
 chunks/         the run that makes chunks of books
 shelf.py        all chunks on disk, those of one book at hand by its number
 sketches.py     texts -> passages by which two editions of one work are known (pure)

@@ -30,13 +30,13 @@ from assay.prepare.chunks.verb import run_chunks
 from assay.prepare.collecting import SplitCounts, SplitOf, collect
 from assay.prepare.drawing import (
     PAIR_BOOKS_FILE,
-    WORK,
     Models,
     PairsMaker,
     Say,
     Update,
     open_models,
 )
+from assay.prepare.folder import RECIPE_FILE, REPORT_FILE, WORK, at_work
 from assay.prepare.listing import Listing, list_books
 from assay.prepare.mined import open_miner
 from assay.prepare.neighbours import NUM_SAMPLED
@@ -49,9 +49,8 @@ from assay.prepare.splits import author_keys, crossings, split_books
 from assay.prepare.tables import Column
 from assay.runs.parts import published_stats
 from assay.runs.run import Run
+from assay.telemetry import printable
 
-REPORT_FILE = "report.json"
-RECIPE_FILE = "train.toml"
 Watch = Callable[[str], AbstractContextManager[Update]]
 """Shows the progress of a step by its name."""
 
@@ -87,25 +86,24 @@ def prepare_books(
     clock = Clock()
     folder = Path(settings.out).absolute()
     open_models(settings)
-    with writing(str(folder)):
-        (folder / WORK).mkdir(parents=True, exist_ok=True)
-    with clock.step("listing"):
-        listing = list_books(settings.source, settings.catalogue, folder / WORK / "books.arrow")
-        settings = replace(settings, cleaned=settings.cleaned or listing.is_cleaned)
-    with clock.step("chunks"), watch("chunks") as update:
-        rules = settings.chunk_rules()
-        manifest = plan_chunks(rules, listing.path, bundle=settings.bundle, unit_rows=settings.unit_rows)
-        made = run_chunks(
-            rules,
-            listing.path,
-            str(folder / WORK / f"chunks-{manifest.run_id[:12]}"),
-            bundle=settings.bundle,
-            devices=str(worker_placement(settings.devices).num_workers),
-            unit_rows=settings.unit_rows,
-            on_progress=update,
-            on_message=say,
-        )
-    return pair_books(settings, listing, made.run, clock=clock, watch=watch, say=say)
+    with at_work(folder):
+        with clock.step("listing"):
+            listing = _list(settings, folder / WORK / "books.arrow")
+            settings = replace(settings, cleaned=settings.cleaned or listing.is_cleaned)
+        with clock.step("chunks"), watch("chunks") as update:
+            rules = settings.chunk_rules()
+            manifest = plan_chunks(rules, listing.path, bundle=settings.bundle, unit_rows=settings.unit_rows)
+            made = run_chunks(
+                rules,
+                listing.path,
+                str(folder / WORK / f"chunks-{manifest.run_id[:12]}"),
+                bundle=settings.bundle,
+                devices=str(worker_placement(settings.devices).num_workers),
+                unit_rows=settings.unit_rows,
+                on_progress=update,
+                on_message=say,
+            )
+        return pair_books(settings, listing, made.run, clock=clock, watch=watch, say=say)
 
 
 def pair_books(
@@ -154,17 +152,18 @@ def pair_books(
     with clock.step("leaks"):
         report = _report(settings, listing, shelved, splits, counts, run, models)
     report.seconds.update(clock.seconds)
-    replace_local(folder / RECIPE_FILE, recipe(settings, list(counts)).encode())
-    replace_local(folder / REPORT_FILE, json.dumps(report.to_json(), indent=1, ensure_ascii=False).encode())
+    with writing(str(folder)):
+        replace_local(folder / RECIPE_FILE, recipe(settings, list(counts)).encode())
+        replace_local(
+            folder / REPORT_FILE, json.dumps(report.to_json(), indent=1, ensure_ascii=False).encode()
+        )
     return report
 
 
 def describe_books(settings: BooksSettings) -> str:
     """The books in a few lines, for `--dry-run`; no text is read whole."""
     with TemporaryDirectory() as scratch:
-        return _described(
-            settings, list_books(settings.source, settings.catalogue, Path(scratch) / "books.arrow")
-        )
+        return _described(settings, _list(settings, Path(scratch) / "books.arrow"))
 
 
 def _described(settings: BooksSettings, listing: Listing) -> str:
@@ -174,7 +173,8 @@ def _described(settings: BooksSettings, listing: Listing) -> str:
         f"{rules.chunk_sentences} sentences" if rules.chunk_tokens is None else f"{rules.chunk_tokens} tokens"
     )
     return "\n".join(
-        [
+        printable(line)
+        for line in [
             (
                 f"books     {len(books):,} by {_num_authors(listing):,} authors, "
                 f"{_num_bytes(listing) / 1e6:,.1f} MB, the first is {books[0].book_id}"
@@ -233,6 +233,26 @@ def recipe(settings: BooksSettings, splits: list[str]) -> str:
         'text_column = "text1"\ntext_pair_column = "text2"\nlabel_column = "label"\n'
         f"max_length = {settings.max_length}\n"
     )
+
+
+def _list(settings: BooksSettings, out: Path) -> Listing:
+    """The books as a table in `out`; raises InputError where their authors alone show that they cannot be split."""
+    listing = list_books(settings.source, settings.catalogue, out)
+    keys = listing.table.column("author_key")
+    num_authors = pc.count_distinct(keys, mode="only_valid").as_py()
+    # A book without an author may turn out to have no chunk, and then it needs none.
+    if settings.split_by == "author" and (
+        num_authors == 0 or (not keys.null_count and num_authors < len(settings.shares()))
+    ):
+        split_books(
+            listing.table.column("book_id").to_pylist(),
+            keys.to_pylist(),
+            range(len(keys)),
+            by="author",
+            shares=settings.shares(),
+            seed=settings.seed,
+        )
+    return listing
 
 
 def _split(settings: BooksSettings, listing: Listing, shelved: Shelved) -> list[str | None]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from assay.bundle.bundle import Bundle
 from assay.bundle.embedder import load_embedder
+from assay.prepare.folder import WORK
 from assay.prepare.listing import Listing
 from assay.prepare.mined import Chosen, likeliest, open_miner, score_candidates
 from assay.prepare.neighbours import book_neighbours, embed_sample, write_sample
@@ -28,8 +29,6 @@ from assay.runs.placement import place_processes
 from assay.runs.run import Run
 from assay.telemetry import Progress
 
-WORK = "work"
-"""Folder of what is made on the way, within the data set's."""
 PAIR_BOOKS_FILE = "pair_books.arrow"
 Say = Callable[[str], None]
 Update = Callable[[Progress], None] | None

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,7 +42,6 @@ SCHEMA = pa.schema(
     ]
 )
 _NOBODY = frozenset({"anonymous", "anon", "unknown", "various", "author unknown", "unknown author"})
-_WORD = re.compile(r"[^\W\d_]+")
 _HTML = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
 _NUMBERED = re.compile(r"(?:pg)?(\d+)(?:-\d)?", re.IGNORECASE)
 
@@ -165,10 +165,8 @@ def list_folder(folder: Path) -> Iterator[Book]:
 
 def author_key(author: str | None) -> str | None:
     """What an author is told apart by; None for nobody in particular, such as "Anonymous"."""
-    words = sorted(_WORD.findall((author or "").casefold()))
-    if not words or " ".join(_WORD.findall((author or "").casefold())) in _NOBODY:
-        return None
-    return " ".join(words)
+    words = _words(author or "")
+    return None if " ".join(words) in _NOBODY else " ".join(sorted(words)) or None
 
 
 def key_of_all(authors: Sequence[str]) -> str | None:
@@ -180,9 +178,11 @@ def key_of_all(authors: Sequence[str]) -> str | None:
 def name_parts(relative: str) -> tuple[str | None, str, int | None]:
     """Author, title and Gutenberg number that a path below the folder tells, without its ending.
 
-    `Austen_Emma` and `Austen/Emma` give ("Austen", "Emma", None); `1342` gives (None, "1342", 1342).
+    `Austen_Emma` and `Austen/Emma` give ("Austen", "Emma", None); `1342` gives (None, "1342", 1342). Folders
+    without a letter in their names tell nothing: `158/Austen_Emma` is as `Austen_Emma`.
     """
     *folders, stem = relative.split("/")
+    folders = [name for name in folders if _words(name)]
     number = _NUMBERED.fullmatch(stem)
     if folders:
         author: str | None = folders[-1]
@@ -196,10 +196,24 @@ def name_parts(relative: str) -> tuple[str | None, str, int | None]:
     if tail is not None:
         title = title[: tail.start()]
     return (
-        None if author is None else author.replace("_", " ").strip(),
-        title.replace("_", " ").strip(),
+        None if author is None else _plain(author),
+        _plain(title),
         None if tail is None else int(tail[1]),
     )
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name in one form: case, and letters with their marks in one character or in two, are alike."""
+    letters = unicodedata.normalize("NFKC", name.casefold())
+    return "".join(
+        each if each.isalpha() or unicodedata.combining(each) or unicodedata.category(each) == "Mc" else " "
+        for each in letters
+    ).split()
+
+
+def _plain(name: str) -> str:
+    """A name as it is shown: one form of its characters, on one line."""
+    return " ".join(unicodedata.normalize("NFC", name.replace("_", " ")).split())
 
 
 def _text_files(folder: Path) -> Iterator[Path]:
@@ -207,7 +221,7 @@ def _text_files(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
         for name in sorted(names):
             path = Path(place, name)
-            if name.endswith(ENDING) and not name.startswith((".", "_")) and path.is_file():
+            if path.suffix.lower() == ENDING and not name.startswith((".", "_")) and path.is_file():
                 yield path
 
 
@@ -231,7 +245,11 @@ def _book(folder: Path, path: Path) -> Book:
         raise SourceError(
             f"{path} is HTML; books are plain text: convert it, or fetch the text version, and take it out of {folder}"
         )
-    book_id = path.relative_to(folder).as_posix().removesuffix(ENDING)
+    book_id = path.relative_to(folder).as_posix()[: -len(ENDING)]
+    try:
+        book_id.encode()
+    except UnicodeEncodeError as error:
+        raise SourceError(f"the file name {str(path)!r} is not UTF-8; rename the file") from error
     author, title, number = name_parts(book_id)
     seen = hashlib.blake2b(digest_size=16)
     seen.update(f"{status.st_size} {status.st_mtime_ns}".encode())
@@ -377,6 +395,10 @@ def _sorted(path: Path, index: Path) -> Iterator[pa.RecordBatch]:
         rows = take_rows(batches, order[begin : begin + BATCH_BOOKS])
         for book_id in rows.column("book_id").to_pylist():
             if book_id == before:
-                raise SourceError(f"{index} has {book_id} twice; make the index again in an empty folder")
+                raise SourceError(
+                    f"{index} has {book_id} twice; make the index again in an empty folder"
+                    if index.is_file()
+                    else f"two files of {index.parent} are named {book_id} but for case in their endings; rename one"
+                )
             before = book_id
         yield rows

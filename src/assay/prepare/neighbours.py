@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from assay.data.storage import writing
 from assay.embed.settings import EmbedSettings
 from assay.embed.verb import embed
 from assay.prepare.place import engine_place
@@ -62,7 +63,7 @@ def write_sample(shelf: Shelf, book_ids: Sequence[str], dropped: Sequence[Sequen
     A file of the same content stays as it is: a run over it goes on.
     """
     staged = path.with_name(f".{path.name}.writing")
-    with pq.ParquetWriter(staged, SAMPLE_SCHEMA, compression="zstd") as writer:
+    with writing(str(path)), pq.ParquetWriter(staged, SAMPLE_SCHEMA, compression="zstd") as writer:
         for begin in range(0, len(shelf), GROUP_BOOKS):
             rows: list[dict[str, str]] = []
             for book in range(begin, min(begin + GROUP_BOOKS, len(shelf))):

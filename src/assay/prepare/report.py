@@ -5,9 +5,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from assay.prepare.leaks import Leak
-from assay.telemetry import format_duration, format_number_of
+from assay.telemetry import format_duration, format_number_of, printable
 
 SHOWN = 5
+WHY = {
+    "missing_file": "the file is gone; put it back, and use another --out",
+    "unreadable_file": "the file cannot be read",
+    "not_text": "the file holds no text",
+    "html": "the file is HTML; convert it to plain text",
+    "quarantined": "cleaning would drop too much, or the file holds two books; cut it by hand, or give --cleaned",
+    "shorter_than_a_chunk": "shorter than a chunk; give fewer --chunk-sentences",
+    "other_language": "its chunks are in another language; give --language",
+    "no_good_chunk": "every chunk is too short or has few letters",
+    "no chunk left": "each of its chunks stands in other books too",
+}
+"""Why a book has no pairs, and what can be done, by the code that `report.json` has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +91,7 @@ class BooksReport:
             *self._leaks(),
             f"time      {', '.join(f'{step} {format_duration(each)}' for step, each in self.seconds.items())}",
         ]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def _chunks(self) -> list[str]:
         dropped = ", ".join(f"{number:,} {kind}" for kind, number in self.chunks_dropped.items() if number)
@@ -92,7 +104,8 @@ class BooksReport:
         ]
         for code in sorted(set(self.books_unused.values())):
             unused = [book for book, why in self.books_unused.items() if why == code]
-            lines.append(f"unused    {format_number_of(len(unused), 'book')} ({code}): {_some(unused)}")
+            why = WHY.get(code, code)
+            lines.append(f"unused    {format_number_of(len(unused), 'book')}: {_some(unused)} ({why})")
         lines += [f"editions  {' = '.join(group)}" for group in self.editions[:SHOWN]]
         if len(self.editions) > SHOWN:
             lines.append(f"          and {len(self.editions) - SHOWN:,} more works in several editions")
@@ -121,9 +134,24 @@ class BooksReport:
         for name, each in self.splits.items():
             kinds = ", ".join(f"{kind} {number:,}" for kind, number in each.negatives_by_kind.items())
             lines.append(f"negatives {name}: {kinds or 'none'}; {each.easy:,} easy, {each.hard:,} hard")
-        if self.not_had:
-            missing = ", ".join(f"{kind} {number:,}" for kind, number in self.not_had.items())
-            lines.append(f"missing   {missing}; other kinds took their share, by weight")
+        missing = {kind: number for kind, number in self.not_had.items() if kind != "positive"}
+        if missing:
+            shown = ", ".join(f"{kind} {number:,}" for kind, number in missing.items())
+            lines.append(f"missing   {shown}; other kinds took their share, by weight")
+        if positives := self.not_had.get("positive"):
+            why = (
+                "no two sides that far apart"
+                if self.task == "same_book"
+                else "no second book by their author"
+            )
+            count = format_number_of(positives, "positive")
+            lines.append(f"missing   {count}, and negatives in proportion; those books have {why}")
+        for name, each in self.splits.items():
+            if not each.positives or each.positives == each.pairs:
+                lines.append(
+                    f"lacking   {name} has {each.positives:,} positives and {each.pairs - each.positives:,} negatives; "
+                    f"nothing can be measured on it: add books{' of other authors' if each.positives else ''}"
+                )
         counted = [each for each in self.splits.values() if each.pairs_cut is not None and each.pairs]
         if counted:
             cut = sum(each.pairs_cut or 0 for each in counted)

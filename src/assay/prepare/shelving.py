@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from assay.data.storage import writing
 from assay.data.syncing import replace_local, sync_folder
 from assay.extras import has_package, missing_line
 from assay.prepare.duplicates import (
@@ -92,11 +93,12 @@ def shelve(run: Run, num_books: int, folder: Path, *, seed: int, say: Callable[[
     if not (folder / BOOKS_FILE).is_file():
         making = folder.with_name(folder.name + ".making")
         shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(parents=True)
-        _make(run, num_books, making, seed=seed)
-        shutil.rmtree(folder, ignore_errors=True)
-        making.rename(folder)
-        sync_folder(folder.parent)
+        with writing(str(folder)):
+            making.mkdir(parents=True)
+            _make(run, num_books, making, seed=seed)
+            shutil.rmtree(folder, ignore_errors=True)
+            making.rename(folder)
+            sync_folder(folder.parent)
     else:
         say("The chunks are on the shelf already.")
     return Shelved(

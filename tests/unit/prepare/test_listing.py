@@ -22,6 +22,10 @@ def listed(folder):
         ("pg1342", (None, "pg1342", 1342)),
         ("1342-0", (None, "1342-0", 1342)),
         ("Emma", (None, "Emma", None)),
+        ("158/Austen_Emma", ("Austen", "Emma", None)),
+        ("1/3/4/1342/1342-0", (None, "1342-0", 1342)),
+        ("Austen/1815/Emma", ("Austen", "Emma", None)),
+        ("Zoe\u0308_Two\nlines", ("Zo\u00eb", "Two lines", None)),
     ],
 )
 def test_names_tell_author_and_title(relative, parts):
@@ -32,6 +36,8 @@ def test_names_tell_author_and_title(relative, parts):
 def test_an_author_has_one_key_however_spelled():
     """The order of the words, case and marks do not matter; nobody in particular has none."""
     assert author_key("Austen, Jane") == author_key("jane AUSTEN") == "austen jane"
+    assert author_key("Zoe\u0308 B.") == author_key("ZO\u00cb B") == "b zo\u00eb"
+    assert author_key("\u0930\u093e\u092e") != author_key("\u0930\u0940\u092e"), "a vowel is a mark in Hindi"
     assert (
         author_key("Anonymous") is author_key("Unknown author") is author_key(None) is author_key("!") is None
     )
