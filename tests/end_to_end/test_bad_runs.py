@@ -174,7 +174,10 @@ def test_parts_of_nobody_knows_whom(assay):
     assert assay.score()[0] == 0
     (assay.run / "run.json").unlink()
     error = assay.refused(status=3)
-    assert error == f"{assay.run} has parts but no run.json; whose they are is unknown; use another --run"
+    assert (
+        error
+        == f"{assay.run} has parts but no run.json; which run they belong to is unknown; use another --run"
+    )
     status, lines = assay("verify", str(assay.run))
     assert (status, "holds no run (no run.json)" in lines[-1]) == (2, True)
 

@@ -221,7 +221,7 @@ def _few_rows(rows: LabelledRows) -> tuple[str, ...]:
     """Said where so few rows teach chance more than the model's errors."""
     if rows.num_rows >= FEW_ROWS:
         return ()
-    return (f"only {rows.num_rows} rows: what they teach is mostly chance; a few hundred are wanted",)
+    return (f"only {rows.num_rows} rows: too few to tell signal from chance; give a few hundred",)
 
 
 def _made_worse(before: Mapping[str, float], honest: Mapping[str, float]) -> tuple[str, ...]:
@@ -234,7 +234,7 @@ def _made_worse(before: Mapping[str, float], honest: Mapping[str, float]) -> tup
     if not worse:
         return ()
     note = f"cross-validated, calibration makes it worse: {', '.join(worse)}"
-    return (f"{note}; hand in more rows, or remove calibration.json",)
+    return (f"{note}; give more rows, or remove calibration.json",)
 
 
 def _lost_threshold(bundle: Bundle, calibration: Calibration) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ class _Failed(Exception):  # noqa: N818  a try that may be made again
 
 
 class _Host:
-    """Who may ask one host now: so many at a time, so far apart, and not before a time that the host set."""
+    """The turns at one host: a few requests at a time, spaced out, and none before the time that the host set."""
 
     def __init__(self, connections: int, pause_seconds: float, clock: Clock) -> None:
         self._turns = asyncio.Semaphore(connections)

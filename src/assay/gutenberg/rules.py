@@ -1,4 +1,4 @@
-"""[pure] What may be asked of whom: addresses, redirects, pauses, and the publisher's own rules.
+"""[pure] What may be requested from which server: addresses, redirects, pauses, and the publisher's own rules.
 
 The publisher (Project Gutenberg) serves people. A program that wants more than about 100 books a day takes them from
 a mirror, or follows the list for robots with 2 seconds between requests, and says in its User-Agent whom to write to.
@@ -59,7 +59,7 @@ def is_publisher(url: str) -> bool:
 
 
 def check_amount(num_books: int, base: str) -> None:
-    """Raise UsageError where so many books must come from a mirror."""
+    """Raise UsageError where this number of books must come from a mirror."""
     if num_books > MOST_FROM_PUBLISHER and is_publisher(base):
         raise UsageError(
             f"{num_books:,} books from {urlsplit(base).hostname}; the site is for people, and allows programs about "
@@ -125,7 +125,7 @@ def _port(parts: SplitResult) -> int:
 
 
 def pause_seconds(tries: int, draw: float) -> float:
-    """How long to wait after so many failed tries (from 1 on): twice as long each time, and a random bit (0 to 1)."""
+    """Seconds to wait after failed try number `tries` (from 1): doubled each time, plus a random part."""
     return FIRST_PAUSE_SECONDS * 2.0 ** (tries - 1) + JITTER_SECONDS * draw
 
 

@@ -82,7 +82,7 @@ class HarvestSettings(ShelfSettings, Patience):
     url: str = rules.HARVEST_URL
     """The list, or a page of it to go on from."""
     limit: int | None = field(default=None, metadata=COUNT)
-    """Stop after so many new books."""
+    """Stop after this many new books."""
 
     def check(self) -> None:
         """The list has an address, and who asks too."""
@@ -103,7 +103,7 @@ class SyncSettings(ShelfSettings):
     utf8_only: bool = False
     """Leave out books whose only text is not UTF-8 by its name."""
     limit: int | None = field(default=None, metadata=COUNT)
-    """At most so many books a digit, for a trial."""
+    """At most this many books a digit, for a trial."""
     rsync: str = "rsync"
     """The rsync program."""
     timeout_seconds: int = field(default=60, metadata=COUNT)
@@ -136,7 +136,7 @@ class ArchiveSettings(ShelfSettings):
     archive: str
     """ZIP or tar file of texts, the publisher's txt-files.tar.zip included; a path or an http(s) address."""
     limit: int | None = field(default=None, metadata=COUNT)
-    """Stop after so many new books."""
+    """Stop after this many new books."""
     contact: str | None = None
     """For an address: e-mail address or page of who asks, for the User-Agent."""
     timeout_seconds: float = field(default=90.0, metadata=within(above=0))

@@ -58,7 +58,7 @@ def _check_numbers(labels: Sequence[Label]) -> None:
         )
     if bad:
         raise InputError(
-            f"{bad:,} of {len(labels):,} targets are NaN or infinite; a loss of them is not a number; drop these rows"
+            f"{bad:,} of {len(labels):,} targets are NaN or infinite; their loss is not a number; drop these rows"
         )
 
 

@@ -33,7 +33,7 @@ class LabelledRows:
         lengths = {len(column) for column in columns if column is not None}
         if len(lengths) > 1:
             raise InputError(
-                f"columns of {sorted(lengths)} rows; texts and labels go row by row; hand in equal lengths"
+                f"columns of {sorted(lengths)} rows; texts and labels go row by row; give columns of one length"
             )
 
     @property

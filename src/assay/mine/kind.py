@@ -28,7 +28,7 @@ class MineIdentity(RunRecord):
     range_min: int
     range_max: int
     max_positives: int
-    """Most rows of one anchor; the search looks so much further."""
+    """Most rows of one anchor; the search looks that much further."""
     max_score: float | None
     min_score: float | None
     absolute_margin: float | None

@@ -208,7 +208,8 @@ def create_or_join(url: str, manifest: Manifest) -> tuple[Run, bool]:
     if store.info(MANIFEST_PATH) is None:
         if next(iter(store.list(PARTS)), None) is not None:
             msg = (
-                f"{store.url} has parts but no {MANIFEST_PATH}; whose they are is unknown; use another --run"
+                f"{store.url} has parts but no {MANIFEST_PATH}; which run they belong to is unknown; "
+                "use another --run"
             )
             raise RefusedError(msg)
         if store.create(MANIFEST_PATH, content):

@@ -35,7 +35,7 @@ class LabelledLogits:
 def labelled_logits(scorer: Scorer, rows: LabelledRows) -> LabelledLogits:
     """The logits of the rows, in their order.
 
-    Raises `InputError` where a row cannot be scored: a figure of the others would be of other rows.
+    Raises `InputError` where a row cannot be scored: figures must be of all rows.
     """
     logits, codes = [], Counter[str]()
     num_tokens = num_truncated = 0
@@ -47,14 +47,14 @@ def labelled_logits(scorer: Scorer, rows: LabelledRows) -> LabelledLogits:
     if codes:
         found = ", ".join(f"{count:,} {code}" for code, count in codes.most_common())
         raise InputError(
-            f"{found} of {rows.num_rows:,} rows cannot be scored; a figure of the others would be of other rows;"
+            f"{found} of {rows.num_rows:,} rows cannot be scored; and figures must be of all rows;"
             " drop or fix these"
         )
     logits_NC = np.concatenate(logits)
     if num_odd := int((~np.isfinite(logits_NC).all(axis=1)).sum()):
         raise InputError(
-            f"{num_odd:,} of {rows.num_rows:,} rows have logits that are not finite; a row without a score has no"
-            " part in a figure; check the model's weights and the precision"
+            f"{num_odd:,} of {rows.num_rows:,} rows have logits that are not finite, and figures must be of all"
+            " rows; check the model's weights and the precision"
         )
     return LabelledLogits(logits_NC=logits_NC, num_tokens=num_tokens, num_truncated=num_truncated)
 

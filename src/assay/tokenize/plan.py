@@ -62,7 +62,7 @@ def other_lengths(
         here = f"{here} with stride {stride}"
     return (
         f"calibrated on texts of up to {length} tokens {fitted}, used here on up to {max_length} {here}: "
-        f"probabilities of long texts may be off; use --max-length {length} {flags}, or calibrate again"
+        f"probabilities of long texts may be wrong; use --max-length {length} {flags}, or calibrate again"
     )
 
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 from assay.data.ahead import ahead
 from assay.data.reading import RowReader
 from assay.data.rows import SourceRows
-from assay.errors import InputError
 from assay.runs.manifest import Manifest
+from assay.runs.pipeline import strict_error
 from assay.runs.plan import Unit
 from assay.telemetry import Counters
 from assay.tokenize.encode import Encoder
@@ -78,11 +78,7 @@ class TokenizeWork:
             errors = {**chunk.tokens.errors, **chunk.rows.errors}
             if errors and self._strict:
                 row, code = min(errors.items())
-                msg = (
-                    f"row {chunk.rows.start + row} of source {unit.source_name} is bad ({code}); --strict stops "
-                    "here; with another --run fix the row, or leave --strict out to give it an error code"
-                )
-                raise InputError(msg)
+                raise strict_error(f"row {chunk.rows.start + row} of source {unit.source_name}", code)
             self._count(chunk, errors)
             yield self._batch(chunk, errors)
 

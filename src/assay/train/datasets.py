@@ -79,11 +79,9 @@ def prepare_given(
     Near-duplicates on both sides are counted and become a warning. Raises `InputError`.
     """
     if validation_rows.num_rows == 0:
-        raise InputError(
-            "0 validation rows; they choose the epoch; hand in more rows or raise validation_share"
-        )
+        raise InputError("0 validation rows; they choose the epoch; give more rows or raise validation_share")
     if train_rows.num_rows == 0:
-        raise InputError("0 training rows; there is nothing to learn from; hand in more rows")
+        raise InputError("0 training rows; there is nothing to learn from; give more rows")
     if (train_rows.text_pairs is None) != (validation_rows.text_pairs is None):
         raise InputError(
             "one of training and validation has pairs and the other single texts; give both the same columns"
@@ -147,7 +145,7 @@ def _checked_names(
         if len(set(validation)) == 1 and settings.chosen_by == "spearman":
             raise InputError(
                 f"all validation targets are {validation[0]}; their Spearman correlation is not defined;"
-                " set best_by = mae, or hand in more rows"
+                " set best_by = mae, or give more rows"
             )
         return names
     if settings.predicts is Task.MULTI_LABEL and len({frozenset(names_of(label)) for label in train}) == 1:
@@ -159,11 +157,11 @@ def _checked_names(
     if settings.chosen_by == "auc" and all(held[name] in {0, len(validation)} for name in names):
         raise InputError(
             f"each label holds in all {len(validation):,} validation rows or in none; their AUC is not defined;"
-            " set best_by = nll, or hand in more rows"
+            " set best_by = nll, or give more rows"
         )
     if settings.predicts is Task.SINGLE_LABEL and len(names) < 2:
         raise InputError(
-            f"labels {[*map(brief, names)]}; a classifier needs at least 2; check the label column"
+            f"labels {[*map(brief, names)]}; a classifier needs at least two; check the label column"
         )
     unknown = sorted({name for label in validation for name in names_of(label)} - set(names))
     if unknown:

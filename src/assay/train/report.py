@@ -1,7 +1,7 @@
 """One HTML file about a training: curves, the chosen step, confusions, the worst-judged rows, how it was made.
 
 It goes into the bundle as `train_report.html`. All that it says of quality is of the validation rows,
-which chose the weights, so the figures are a little too good.
+which chose the weights, so the figures are slightly optimistic.
 
 Axes: N validation rows, C outputs.
 """
@@ -216,7 +216,7 @@ def _validations(trained: Trained) -> Section:
     ]
     header = ("step", "epoch", "training loss", *(TITLES[name] for name in names))
     left_out = len(ranked) - len(listed)
-    note = "These rows chose the weights, so the figures are a little too good; run assay evaluate on other rows."
+    note = "These rows chose the weights, so the figures are slightly optimistic; run assay evaluate on other rows."
     return Section(
         title="Validation",
         note=note,

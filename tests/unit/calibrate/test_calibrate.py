@@ -186,7 +186,7 @@ def test_few_rows_and_a_map_that_makes_it_worse_are_said(bundle, rows):
     logits_NC = held_out_logits(settings(bundle), loaded, engine, rows)
     good = LabelledRows(texts=rows.texts, labels=labelled_by(logits_NC, LABELS, 1.0))
     few = calibrate_rows(settings(bundle), loaded, engine, good.take(list(range(40))))
-    assert "note: only 40 rows: what they teach is mostly chance; a few hundred are wanted" in str(few)
+    assert "note: only 40 rows: too few to tell signal from chance; give a few hundred" in str(few)
     harmed = calibrate_rows(settings(bundle, method="isotonic"), loaded, engine, good)
     before, honest = harmed.before["nll"], harmed.cross_validated["nll"]
     assert honest > before

@@ -63,7 +63,7 @@ def claim(store: Store, identity: Mapping[str, object]) -> str:
     if store.info(CLAIM_PATH) is None:
         if next(iter(store.list(PARTS)), None) is not None:
             raise RefusedError(
-                f"{store.url} has parts but no {CLAIM_PATH}; whose they are is unknown; use another directory"
+                f"{store.url} has parts but no {CLAIM_PATH}; which run they belong to is unknown; use another directory"
             )
         document = {
             "format_version": FORMAT_VERSION,

@@ -39,7 +39,7 @@ CALIBRATION_METRICS = {
     "coverage": "share of targets within their interval",
 }
 CALIBRATION_NOTE = (
-    "In-sample figures are of the very rows that the map was fitted on, so they are too kind; cross-validated "
+    "In-sample figures are of the rows that the map was fitted on, so they are optimistic; cross-validated "
     "ones are of rows that were left out of the fit."
 )
 
