@@ -34,7 +34,7 @@ class Fetched:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Clock:
+class Timing:
     """Time and chance, passed in so that a test does not wait."""
 
     now: Callable[[], float] = time.time
@@ -66,7 +66,7 @@ class _Failed(Exception):  # noqa: N818  a try that may be made again
 class _Host:
     """The turns at one host: a few requests at a time, spaced out, and none before the time that the host set."""
 
-    def __init__(self, connections: int, pause_seconds: float, clock: Clock) -> None:
+    def __init__(self, connections: int, pause_seconds: float, clock: Timing) -> None:
         self._turns = asyncio.Semaphore(connections)
         self._pause_seconds = pause_seconds
         self._clock = clock
@@ -98,12 +98,12 @@ class Downloader:
         connections: int = 1,
         pause_seconds: float = 0.0,
         one_queue: bool = False,
-        clock: Clock | None = None,
+        clock: Timing | None = None,
     ) -> None:
         """`connections` and `pause_seconds` hold for each host, or with `one_queue` for all of them together."""
         self._client = client
         self._bounds = bounds
-        self._clock = clock or Clock()
+        self._clock = clock or Timing()
         self._connections = connections
         self._pause_seconds = pause_seconds
         self._one_queue = one_queue

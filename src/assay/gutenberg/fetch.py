@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from assay.extras import need_packages
 from assay.gutenberg import rules
-from assay.gutenberg.download import Bounds, Clock, Downloader, Fetched, open_client
+from assay.gutenberg.download import Bounds, Downloader, Fetched, Timing, open_client
 from assay.gutenberg.ingest import Arrival, Gathered, Ingest
 from assay.gutenberg.markers import is_cut_short
 from assay.gutenberg.names import book_key
@@ -29,7 +29,7 @@ class Wish:
     urls: tuple[str, ...]
 
 
-def fetch(settings: FetchSettings, *, on_message: Say | None = None, clock: Clock | None = None) -> Gathered:
+def fetch(settings: FetchSettings, *, on_message: Say | None = None, clock: Timing | None = None) -> Gathered:
     """Fetch the books that are not in the folder yet; go on where an earlier try stopped.
 
     Raises UsageError, SourceError for an index of another version, WorkError where the host is down.
@@ -73,7 +73,7 @@ def bounds_of(settings: ShelfSettings, patience: Patience) -> Bounds:
     )
 
 
-async def _fetch(settings: FetchSettings, ingest: Ingest, say: Say, clock: Clock | None) -> Gathered:
+async def _fetch(settings: FetchSettings, ingest: Ingest, say: Say, clock: Timing | None) -> Gathered:
     gathered = Gathered(out=settings.out)
     asked = []
     for wish in wishes(settings):

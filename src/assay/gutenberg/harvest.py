@@ -6,7 +6,7 @@ from dataclasses import replace
 from assay.errors import WorkError
 from assay.extras import need_packages
 from assay.gutenberg import rules
-from assay.gutenberg.download import Clock, Downloader, Fetched, open_client
+from assay.gutenberg.download import Downloader, Fetched, Timing, open_client
 from assay.gutenberg.fetch import (
     MOST_FAILURES_IN_A_ROW,
     Say,
@@ -23,7 +23,7 @@ from assay.gutenberg.settings import HarvestSettings
 
 
 def harvest(
-    settings: HarvestSettings, *, on_message: Say | None = None, clock: Clock | None = None
+    settings: HarvestSettings, *, on_message: Say | None = None, clock: Timing | None = None
 ) -> Gathered:
     """Follow the list to its end or to the limit; books in the folder are not asked for again.
 
@@ -34,7 +34,7 @@ def harvest(
     return asyncio.run(_harvest(settings, ingest, on_message or (lambda _: None), clock))
 
 
-async def _harvest(settings: HarvestSettings, ingest: Ingest, say: Say, clock: Clock | None) -> Gathered:
+async def _harvest(settings: HarvestSettings, ingest: Ingest, say: Say, clock: Timing | None) -> Gathered:
     gathered = Gathered(out=settings.out)
     async with open_client(settings.contact, settings.timeout_seconds) as client:
         # One request at a time, whatever the host: the list and the files it names count together.

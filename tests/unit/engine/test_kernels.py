@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
+from support.formulas import activated
 from support.interpreter import DEVICE, WHY_NOT
 
 from assay.engine.fp8 import fp8_linear, fp8_weights
@@ -103,25 +104,6 @@ def normed(x, norm):
     """Layer norm in float64."""
     bias = None if norm.bias is None else norm.bias.double()
     return F.layer_norm(x.double(), x.shape[-1:], norm.weight.double(), bias, norm.eps)
-
-
-def activated(x, activation):
-    """The activation in float64, by its formula."""
-    x = x.double()
-    match activation:
-        case "gelu":
-            return 0.5 * x * (1.0 + torch.erf(x / math.sqrt(2.0)))
-        case "gelu_tanh":
-            return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
-        case "relu":
-            return x.clamp_min(0.0)
-        case "silu":
-            return x / (1.0 + torch.exp(-x))
-        case "tanh":
-            return torch.tanh(x)
-        case None:
-            return x
-    raise AssertionError(activation)
 
 
 def make_batch(lengths, *, kind="plain", vocab_size=50, num_types=1, num_positions=None):

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
+from support.formulas import activated
 from support.interpreter import DEVICE, WHY_NOT
 
 from assay.train.kernels import fused
@@ -123,22 +124,6 @@ def kept_of(kernels, shape, p, *, seed=1, salt=0):
     kept = (out != 0).double()
     torch.testing.assert_close(out.double(), kept / (1.0 - p), rtol=1e-6, atol=0.0)
     return kept
-
-
-def activated(x, activation):
-    """The activation by its formula."""
-    match activation:
-        case "gelu":
-            return 0.5 * x * (1.0 + torch.erf(x / math.sqrt(2.0)))
-        case "gelu_tanh":
-            return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
-        case "relu":
-            return x.clamp_min(0.0)
-        case "silu":
-            return x / (1.0 + torch.exp(-x))
-        case "tanh":
-            return torch.tanh(x)
-    raise AssertionError(activation)
 
 
 # --- activations
