@@ -10,7 +10,7 @@ from assay.data.finding import find_sources
 from assay.data.sources import Columns
 from assay.embed.kind import EMBED, EmbedIdentity, EmbedRecord, VectorType
 from assay.embed.settings import EmbedSettings
-from assay.engine.expected import FAKE_TOKENS_PER_SECOND, expected_tokens_per_second
+from assay.engine.expected import expected_tokens_per_second
 from assay.engine.precision import Computed
 from assay.errors import BundleError, UsageError
 from assay.runs.cut import cut_sources, id_field
@@ -60,10 +60,11 @@ def plan_embed(
         unit_rows=settings.unit_rows,
         limit_rows=settings.limit_rows,
         max_length=max_length,
-        tokens_per_second=FAKE_TOKENS_PER_SECOND
-        if settings.engine == "fake"
-        else expected_tokens_per_second(
-            embedder.checkpoint.config, kind=placement.kind, num_workers=placement.num_workers
+        tokens_per_second=expected_tokens_per_second(
+            embedder.checkpoint.config,
+            engine=settings.engine,
+            kind=placement.kind,
+            num_workers=placement.num_workers,
         ),
     )
     manifest = new_manifest(

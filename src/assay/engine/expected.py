@@ -7,11 +7,15 @@ FLOPS_PER_SECOND = {"cpu": 4e10, "cuda": 2e14}
 FAKE_TOKENS_PER_SECOND = 1e8
 
 
-def expected_tokens_per_second(config: Mapping[str, object], *, kind: str, num_workers: int) -> float:
+def expected_tokens_per_second(
+    config: Mapping[str, object], *, engine: str, kind: str, num_workers: int
+) -> float:
     """Return what one worker of some is expected to do: two operations a weight and token.
 
-    Workers on a CPU share it.
+    Workers on a CPU share it. `engine` fake computes nothing.
     """
+    if engine == "fake":
+        return FAKE_TOKENS_PER_SECOND
     hidden, inner, layers = encoder_sizes(config)
     operations = 2.0 * layers * (4 * hidden * hidden + 2 * hidden * inner)
     share = num_workers if kind == "cpu" else 1

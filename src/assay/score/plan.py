@@ -9,7 +9,7 @@ from assay.bundle.load import load_bundle
 from assay.bundle.texts import refuse_other_texts
 from assay.data.finding import find_sources
 from assay.data.sources import Columns, Source
-from assay.engine.expected import FAKE_TOKENS_PER_SECOND, expected_tokens_per_second
+from assay.engine.expected import expected_tokens_per_second
 from assay.engine.precision import Computed
 from assay.errors import RefusedError, UsageError
 from assay.runs.cut import cut_sources, id_field
@@ -77,10 +77,11 @@ def plan_score(settings: ScoreSettings, placement: Placement, precision: Compute
         unit_rows=settings.unit_rows,
         limit_rows=settings.limit_rows,
         max_length=tokens.max_length,
-        tokens_per_second=FAKE_TOKENS_PER_SECOND
-        if settings.engine == "fake"
-        else expected_tokens_per_second(
-            bundle.checkpoint.config, kind=placement.kind, num_workers=placement.num_workers
+        tokens_per_second=expected_tokens_per_second(
+            bundle.checkpoint.config,
+            engine=settings.engine,
+            kind=placement.kind,
+            num_workers=placement.num_workers,
         ),
     )
     manifest = new_manifest(
