@@ -55,8 +55,7 @@ from assay.outcome.maps import apply_calibration
 from assay.score.labelled import labelled_logits
 from assay.score.scorer import Scorer
 from assay.tasks import Method, Task
-from assay.tokenize.encode import Encoder
-from assay.tokenize.plan import choose_max_length
+from assay.tokenize.plan import bundle_encoder, choose_max_length
 from assay.tokenize.settings import WINDOWS
 
 FEW_ROWS = 50
@@ -254,13 +253,7 @@ def held_out_logits(
     settings: CalibrateSettings, bundle: Bundle, engine: Engine, rows: LabelledRows
 ) -> NDArray[np.float32]:
     """Logits [N, C] of the rows, uncalibrated, in their order; those of windows reduced to the document's."""
-    encoder = Encoder.from_bundle(
-        bundle.path,
-        max_length=choose_max_length(bundle, settings.max_length),
-        on_long=settings.on_long,
-        stride=settings.stride,
-        fingerprint=bundle.tokenizer_fingerprint,
-    )
+    encoder = bundle_encoder(bundle, settings)
     scorer = Scorer(bundle, engine, encoder, max_batch_tokens=settings.max_batch_tokens)
     return labelled_logits(scorer, rows).logits_NC
 

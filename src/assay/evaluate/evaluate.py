@@ -47,7 +47,7 @@ from assay.metrics import FloatArray, IntArray
 from assay.score.scorer import Scorer
 from assay.tasks import Task
 from assay.tokenize.encode import Encoder
-from assay.tokenize.plan import choose_max_length, other_lengths
+from assay.tokenize.plan import bundle_encoder, other_lengths
 
 MOST_SLICES = 50
 """Groups whose metrics are found, the largest first."""
@@ -133,14 +133,7 @@ def _evaluated(
 ) -> Evaluated:
     """What a bundle says of the rows, its outputs in the order of `labels`."""
     began = time.perf_counter()
-    max_length = choose_max_length(bundle, settings.max_length)
-    encoder = Encoder.from_bundle(
-        bundle.path,
-        max_length=max_length,
-        on_long=settings.on_long,
-        stride=settings.stride,
-        fingerprint=bundle.tokenizer_fingerprint,
-    )
+    encoder = bundle_encoder(bundle, settings)
     _check_pairs(bundle, encoder, rows)
     engine = load_engine(
         bundle.checkpoint,
@@ -166,8 +159,8 @@ def _evaluated(
         labels=tuple(labels),
         calibration="none" if calibration is None else calibration.method,
         thresholds=bundle.decider.thresholds,
-        max_length=max_length,
-        notes=(*bundle.notes, *_length_notes(bundle, settings, max_length)),
+        max_length=encoder.max_length,
+        notes=(*bundle.notes, *_length_notes(bundle, settings, encoder.max_length)),
         engine=engine.description(),
         seconds=seconds,
         num_tokens=predictions.num_tokens,

@@ -19,6 +19,7 @@ from assay.runs.run import Run
 from assay.score.kind import SCORE
 from assay.score.work import ScoreWork
 from assay.tokenize.encode import Encoder
+from assay.tokenize.plan import bundle_encoder
 
 if TYPE_CHECKING:
     from assay.engine.engine import Engine
@@ -46,13 +47,7 @@ def open_score_work(
             f"{bundle.fingerprint[:12]}... now; put it back, or use another --run"
         )
         raise RefusedError(msg)
-    encoder = Encoder.from_bundle(
-        bundle.path,
-        max_length=identity.max_length,
-        on_long=identity.on_long,
-        stride=identity.stride,
-        fingerprint=bundle.tokenizer_fingerprint,
-    )
+    encoder = bundle_encoder(bundle, identity)
     encoder.refuse_changed(identity.tokenizer, bundle.path)
 
     def load() -> "Scorer":

@@ -19,7 +19,7 @@ from assay.runs.manifest import Manifest, new_manifest
 from assay.runs.run import PARTS, Run, find_run
 from assay.tokenize.encode import Encoder
 from assay.tokenize.kind import TOKENIZE, TokenizeIdentity, TokenizeRecord
-from assay.tokenize.settings import WINDOWS, OnLong, TokenizeSettings
+from assay.tokenize.settings import WINDOWS, LongDocuments, OnLong, TokenizeSettings
 
 TOKENS_PER_SECOND_AND_CORE = 150_000.0
 """What the tokenizers library does on one core, roughly; only sizes units."""
@@ -38,6 +38,20 @@ def choose_max_length(bundle: Bundle | Embedder, asked: int | None) -> int:
         msg = f"max_length {asked}; {bundle.path} takes 1 to {bundle.max_length} tokens; set --max-length within"
         raise UsageError(msg)
     return asked
+
+
+def bundle_encoder(bundle: Bundle, documents: LongDocuments | TokenizeIdentity) -> Encoder:
+    """The encoder of the tokenizer that `bundle` was read with, for documents of these lengths.
+
+    Raises RefusedError where its folder holds another tokenizer now, and as `Encoder.from_bundle` does.
+    """
+    return Encoder.from_bundle(
+        bundle.path,
+        max_length=choose_max_length(bundle, documents.max_length),
+        on_long=documents.on_long,
+        stride=documents.stride,
+        fingerprint=bundle.tokenizer_fingerprint,
+    )
 
 
 def other_lengths(
@@ -69,14 +83,7 @@ def other_lengths(
 def plan_tokenize(settings: TokenizeSettings) -> Manifest:
     """The manifest of the tokenize run that `settings` ask for; reads the sources' footers."""
     bundle = load_bundle(settings.bundle)
-    max_length = choose_max_length(bundle, settings.max_length)
-    encoder = Encoder.from_bundle(
-        bundle.path,
-        max_length=max_length,
-        on_long=settings.on_long,
-        stride=settings.stride,
-        fingerprint=bundle.tokenizer_fingerprint,
-    )
+    encoder = bundle_encoder(bundle, settings)
     refuse_other_texts(bundle, are_pairs=settings.text_pair_column is not None)
     if settings.text_pair_column is not None:
         encoder.check_pairs()
@@ -90,12 +97,12 @@ def plan_tokenize(settings: TokenizeSettings) -> Manifest:
         sources,
         unit_rows=settings.unit_rows,
         limit_rows=settings.limit_rows,
-        max_length=max_length,
+        max_length=encoder.max_length,
         tokens_per_second=TOKENS_PER_SECOND_AND_CORE * machine.usable_cores(),
     )
     identity = TokenizeIdentity(
         tokenizer=encoder.fingerprint,
-        max_length=max_length,
+        max_length=encoder.max_length,
         on_long=settings.on_long,
         stride=settings.stride,
     )

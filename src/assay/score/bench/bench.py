@@ -45,7 +45,7 @@ from assay.score.settings import ScoreSettings
 from assay.settings import shared
 from assay.tasks import Task
 from assay.telemetry import format_number_of
-from assay.tokenize.encode import Encoder
+from assay.tokenize.plan import bundle_encoder
 
 SAMPLE_DOCUMENTS = {"cuda": 32_768, "cpu": 256}
 WARMUP_DOCUMENTS = {"cpu": 16}
@@ -66,13 +66,7 @@ def bench(settings: BenchSettings, *, on_message: Callable[[str], None] | None =
     precision = devices.parse_precision(settings.precision, device)
     manifest, bundle = _plan(settings, device, precision)
     identity, _ = manifest.read(SCORE)
-    encoder = Encoder.from_bundle(
-        bundle.path,
-        max_length=identity.max_length,
-        on_long=identity.on_long,
-        stride=identity.stride,
-        fingerprint=bundle.tokenizer_fingerprint,
-    )
+    encoder = bundle_encoder(bundle, identity)
     say(f"loading {bundle.path} onto {device}")
     engine = load_engine(
         bundle.checkpoint,
