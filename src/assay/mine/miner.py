@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.mine.pairs import PairRows
+from assay.mine.pairs import NumberedPairs
 from assay.mine.search import Searcher
 from assay.mine.select import GUARD, KEPT, SelectionRules, judge, main_reason, order_of
 from assay.mine.store import Floats, Ints, VectorStore
@@ -43,7 +43,7 @@ class Miner:
         *,
         anchors: VectorStore,
         corpus: VectorStore,
-        pairs: PairRows,
+        pairs: NumberedPairs,
         searcher: Searcher,
         rules: SelectionRules,
         max_positives: int,

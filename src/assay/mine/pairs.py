@@ -71,7 +71,7 @@ def _all_rows(sources: Sequence[Source], columns: Columns) -> Iterator[SourceRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PairRows:
+class NumberedPairs:
     """All rows of the run's sources, numbered through."""
 
     first_rows: Ints
@@ -102,7 +102,7 @@ class PairRows:
 
 def read_pairs(
     sources: Sequence[Source], columns: Columns, keys: KeyKind, anchors: VectorStore, corpus: VectorStore
-) -> PairRows:
+) -> NumberedPairs:
     """Read all rows and find their anchors and positives."""
     kinds = (anchors.ids.type, corpus.ids.type)
     of_anchors: KeyPlaces = anchors.by_text if keys == "text" else anchors.by_id
@@ -136,7 +136,7 @@ def read_pairs(
     by_anchor, starts = np.unique(anchor_N[distinct], return_index=True)
     is_first_N = np.zeros(row, dtype=bool)
     is_first_N[usable[np.unique(anchor_N[usable], return_index=True)[1]]] = True
-    return PairRows(
+    return NumberedPairs(
         first_rows=np.array(first_rows, dtype=np.int64),
         anchor_N=anchor_N,
         positive_N=positive_N,

@@ -40,7 +40,7 @@ class AddedColumns(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sink:
+class MergeSink:
     """How the sources of one format are written again."""
 
     format: str

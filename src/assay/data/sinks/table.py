@@ -4,15 +4,15 @@ from pathlib import Path
 
 from assay.data.sinks.lines import write_csv, write_jsonl
 from assay.data.sinks.parquet import write_arrow, write_parquet, write_text
-from assay.data.sinks.sink import AddedColumns, Sink
+from assay.data.sinks.sink import AddedColumns, MergeSink
 from assay.data.sources import Columns, Source
 
 SINKS = {
-    "parquet": Sink(format="parquet", write=write_parquet),
-    "jsonl": Sink(format="jsonl", write=write_jsonl),
-    "csv": Sink(format="csv", write=write_csv),
-    "arrow": Sink(format="parquet", write=write_arrow),
-    "text": Sink(format="parquet", write=write_text),
+    "parquet": MergeSink(format="parquet", write=write_parquet),
+    "jsonl": MergeSink(format="jsonl", write=write_jsonl),
+    "csv": MergeSink(format="csv", write=write_csv),
+    "arrow": MergeSink(format="parquet", write=write_arrow),
+    "text": MergeSink(format="parquet", write=write_text),
 }
 """By the source's format."""
 
