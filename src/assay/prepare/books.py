@@ -231,6 +231,8 @@ def recipe(settings: BooksSettings, splits: list[str]) -> str:
         f'data = ["train.parquet"]\n{validation}'
         'task = "single_label"\n'
         'text_column = "text1"\ntext_pair_column = "text2"\nlabel_column = "label"\n'
+        "# for --architecture siamese\n"
+        'book_columns = ["book1", "book2"]\nauthor_columns = ["author1", "author2"]\n'
         f"max_length = {settings.max_length}\n"
     )
 

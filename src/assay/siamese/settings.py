@@ -23,6 +23,12 @@ class SiameseTraining(Settings):
     """Siamese: what of a text's hidden states its vector is made of; attention is trained too."""
     vector_size: int = field(default=256, metadata=COUNT)
     """Siamese: numbers of a text's vector, to which what is pooled is projected."""
+    pair_head: HeadKind = "mlp"
+    """Siamese: arcface: labels are told apart by angles, with a margin in training (Deng et al. 2019)."""
+    arcface_scale: float = field(default=30.0, metadata=within(above=0))
+    """Siamese, arcface: cosines times this are logits."""
+    arcface_margin: float = field(default=0.25, metadata=within(at_least=0, below=1.5))
+    """Siamese, arcface: radians by which the right label has to be ahead in training."""
     head_size: int = field(default=256, metadata=COUNT)
     """Siamese: width of the head's inner layer."""
     head_dropout: float = field(default=0.1, metadata=within(at_least=0, below=1))
@@ -47,6 +53,12 @@ class SiameseTraining(Settings):
     """Siamese: which texts of a step, beside its positives, are not held against an anchor."""
     author_weight: float = field(default=0.0, metadata=within(at_least=0))
     """Siamese, supcon: weight of a positive of the same author and another book; one of the same book has 1."""
+    teacher: str | None = None
+    """Siamese: bundle of a classifier of pairs with the same labels, whose probabilities are learned too."""
+    distillation_weight: float = field(default=0.5, metadata=within(above=0))
+    """Siamese, with a teacher: weight of the distance to its probabilities beside the cross entropy."""
+    distillation_temperature: float = field(default=3.0, metadata=within(above=0))
+    """Siamese, with a teacher: what the logits of both are divided by to be compared."""
     rows_per_book: int = field(default=1, metadata=COUNT)
     """Siamese: rows of a book (that of the first text) that meet in a step."""
     books_per_author: int = field(default=1, metadata=COUNT)

@@ -49,6 +49,8 @@ class EncodedRows:
     """Rows that were cut."""
     style: NDArray[np.float32] | None = None
     """Siamese: style features of the first and of the second text, end to end; [N, 2F]."""
+    teacher: NDArray[np.float32] | None = None
+    """Siamese: logits of a teacher, [N, C]."""
     keys: IndexArray | None = None
     """Siamese: numbers of the two texts, of their books and of their authors, -1 where not known; [N, 6]."""
 
@@ -278,6 +280,8 @@ class TrainBatch:
     """Siamese: which documents the first and the second text of each row are, int64; rows are then R = S / 2."""
     style_RX: torch.Tensor | None = None
     """Siamese: style features of both texts, float32."""
+    teacher_RC: torch.Tensor | None = None
+    """Siamese: logits of a teacher, float32."""
     lengths: tuple[int, ...] | None = None
     """Tokens of each document, longest first, where nothing was filled up."""
 
@@ -360,6 +364,7 @@ def host_batch(
         weights_S=torch.from_numpy(weights),
         sides_R2=None if sides is None else torch.from_numpy(sides.reshape(-1, 2)),
         style_RX=None if sides is None or rows.style is None else torch.from_numpy(rows.style[chosen]),
+        teacher_RC=None if rows.teacher is None else torch.from_numpy(rows.teacher[chosen]),
         lengths=None if given else tuple(lengths.tolist()),
     )
 
@@ -381,6 +386,7 @@ def tensors_of(batch: TrainBatch) -> tuple[torch.Tensor, ...]:
     held = (
         batch.input_ids_T, batch.positions_T, batch.token_types_T, batch.documents_T,
         batch.cu_seqlens, batch.firsts_S, batch.targets, batch.weights_S, batch.sides_R2, batch.style_RX,
+        batch.teacher_RC,
     )  # fmt: skip
     return tuple(each for each in held if each is not None)
 
@@ -400,6 +406,7 @@ def with_tensors(batch: TrainBatch, tensors: tuple[torch.Tensor, ...]) -> TrainB
         weights_S=next(left),
         sides_R2=None if batch.sides_R2 is None else next(left),
         style_RX=None if batch.style_RX is None else next(left),
+        teacher_RC=None if batch.teacher_RC is None else next(left),
     )
 
 

@@ -209,7 +209,9 @@ def _fingerprint(
     for side in (rows.train, rows.validation):
         for array in (side.offsets, side.flat_ids, side.second_starts, side.targets, side.style, side.keys):
             digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
-    for file in read_checkpoint(settings.base).files:
+    # of a teacher the files: its logits need not have the same bits on another device
+    models = [settings.base] + ([] if settings.teacher is None else [settings.teacher])
+    for file in (file for model in models for file in read_checkpoint(model).files):
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "blake2b").digest())
     return digest.hexdigest()

@@ -3,6 +3,7 @@
 Axes: R rows of a step, T texts (2R, first texts and then second ones), C outputs, D dimensions of a vector.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -26,13 +27,23 @@ class PairOutputs:
     second_RD: torch.Tensor
     temperature_R: torch.Tensor
     """The learned temperature, the same in each row."""
+    teacher_RC: torch.Tensor
+    """Logits of a teacher; zeros where there is none."""
 
     @classmethod
     def of(cls, outputs: torch.Tensor, dimension: int) -> "PairOutputs":
         """Return the columns by name."""
-        num_labels = outputs.shape[1] - 2 * dimension - 1
-        logits, first, second, temperature = outputs.split([num_labels, dimension, dimension, 1], dim=1)
-        return cls(logits_RC=logits, first_RD=first, second_RD=second, temperature_R=temperature[:, 0])
+        num_labels = (outputs.shape[1] - 2 * dimension - 1) // 2
+        logits, first, second, temperature, teacher = outputs.split(
+            [num_labels, dimension, dimension, 1, num_labels], dim=1
+        )
+        return cls(
+            logits_RC=logits,
+            first_RD=first,
+            second_RD=second,
+            temperature_R=temperature[:, 0],
+            teacher_RC=teacher,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +91,7 @@ class Comparisons:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairObjective:
-    """Cross entropy of the head, and `weight` times a contrastive loss of the vectors.
+    """Cross entropy of the head, `weight` times a contrastive loss of the vectors, and the distance to a teacher.
 
     infonce: the first text of each positive row is to be nearer to its second than to the second texts of other
     rows, those of negative rows (hard ones) among them; and the other way round (van den Oord et al. 2018).
@@ -89,6 +100,9 @@ class PairObjective:
 
     A text without a positive has no such loss. The same text as the anchor or as its own positive, and a text of
     the anchor's book (by choice: of its author), is not held against it. The mean over anchors.
+
+    An angular head has its margin here alone: the right label's angle counts as wider (Deng et al. 2019). The
+    distance to a teacher is Hinton et al.'s (2015): T^2 KL(teacher || student), logits of both divided by T.
     """
 
     dimension: int
@@ -101,6 +115,10 @@ class PairObjective:
     """Whether texts of one author and other books are held against each other."""
     author_weight: float = 0.0
     """supcon: weight of a positive of the anchor's author and another book."""
+    angular: tuple[float, float] | None = None
+    """Scale of the logits and margin in radians, where the head is angular."""
+    distillation: tuple[float, float] | None = None
+    """Weight and temperature, where there is a teacher."""
 
     @property
     def needs_whole_step(self) -> bool:
@@ -111,8 +129,18 @@ class PairObjective:
         """Return the loss of the rows together, a scalar."""
         found, known = PairOutputs.of(outputs, self.dimension), PairTargets.of(targets)
         of_rows = F.cross_entropy(
-            found.logits_RC, known.label_R, reduction="none", label_smoothing=self.label_smoothing
+            self._with_margin(found.logits_RC, known.label_R),
+            known.label_R,
+            reduction="none",
+            label_smoothing=self.label_smoothing,
         )
+        if self.distillation is not None:
+            weight, temperature = self.distillation
+            ours_RC, theirs_RC = (
+                (each / temperature).log_softmax(dim=1) for each in (found.logits_RC, found.teacher_RC)
+            )
+            apart_R = F.kl_div(ours_RC, theirs_RC, reduction="none", log_target=True).sum(dim=1)
+            of_rows = of_rows + weight * temperature**2 * apart_R
         loss = torch.dot(of_rows, weights_R)
         if not self.needs_whole_step:
             return loss
@@ -126,6 +154,19 @@ class PairObjective:
         # a step without anchors: a sum of nothing, with gradients of 0
         contrastive = -(share_TT * log_share_TT).sum() / compared.anchors_T.sum().clamp(min=1)
         return loss + self.weight * weights_R.sum() * contrastive
+
+    def _with_margin(self, logits_RC: torch.Tensor, label_R: torch.Tensor) -> torch.Tensor:
+        """Return the logits of an angular head with the margin, others as they are."""
+        if self.angular is None:
+            return logits_RC
+        scale, margin = self.angular
+        cosine_R1 = (logits_RC / scale).gather(1, label_R[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)
+        angle_R1 = cosine_R1.acos()
+        # beyond half a turn the cosine rises again: from there on it goes on falling in a line
+        within_R1 = torch.where(
+            angle_R1 + margin < math.pi, (angle_R1 + margin).cos(), cosine_R1 - margin * math.sin(margin)
+        )
+        return logits_RC.scatter(1, label_R[:, None], scale * within_R1)
 
     def num_negatives(self, targets: torch.Tensor, weights_R: torch.Tensor) -> torch.Tensor:
         """Return how many texts are held against an anchor, on average; float32 []."""

@@ -43,6 +43,12 @@ def task_loss(settings: TrainSettings, rows: EncodedRows) -> Objective:
             weight=settings.contrastive_weight,
             keeps_authors_apart=settings.not_negatives == "same_book",
             author_weight=settings.author_weight,
+            angular=(settings.arcface_scale, settings.arcface_margin)
+            if settings.pair_head == "arcface"
+            else None,
+            distillation=(settings.distillation_weight, settings.distillation_temperature)
+            if settings.teacher is not None
+            else None,
             label_smoothing=settings.label_smoothing,
         )
     balanced = settings.class_weights == "balanced" and settings.predicts is Task.MULTI_LABEL

@@ -100,13 +100,13 @@ def add_pair_parts(
     if getattr(model.base_model, "pooler", None) is not None:
         untyped.base_model.pooler = None
     config = PairHeadConfig(
-        kind="mlp",
+        kind=settings.pair_head,
         dimension=settings.vector_size,
         hidden_size=settings.head_size,
         num_labels=len(names),
         symmetric=settings.symmetric,
-        scale=1.0,
-        margin=0.0,
+        scale=settings.arcface_scale,
+        margin=settings.arcface_margin,
         style=style,
     )
     head = PairHead(config, dropout=settings.head_dropout, temperature=settings.temperature)
@@ -129,7 +129,7 @@ class SiameseEncoder(PackedClassifier):
         super().__init__(model, dtype=dtype, gradient_checkpointing=gradient_checkpointing, has_sides=True)
 
     def forward(self, batch: TrainBatch, seed: torch.Tensor) -> torch.Tensor:
-        """Return the logits [R, C]; in training the rows of `PairOutputs`, float32 [R, C + 2D + 1]."""
+        """Return the logits [R, C]; in training the rows of `PairOutputs`, float32 [R, C + 2D + 1 + C]."""
         weights, run = self._frame(), self._start(batch, seed)
         vectors_SD = weights.head(self._pooled(weights, batch, run))
         assert batch.sides_R2 is not None, "batches of pairs say which text is which"
@@ -141,7 +141,8 @@ class SiameseEncoder(PackedClassifier):
             return cast("torch.Tensor", logits_RC)
         # in a column, so that its gradient is that of this rank's rows alone, as every other is
         temperature_R1 = head.temperature.expand(len(logits_RC), 1)
-        return torch.cat([logits_RC, first_RD, second_RD, temperature_R1], dim=1)
+        teacher_RC = torch.zeros_like(logits_RC) if batch.teacher_RC is None else batch.teacher_RC
+        return torch.cat([logits_RC, first_RD, second_RD, temperature_R1, teacher_RC], dim=1)
 
     def _frame(self) -> EncoderWeights:
         tensors = live_tensors(self.model, without=self.layers)

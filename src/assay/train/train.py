@@ -58,6 +58,7 @@ from assay.train.sharded import ShardedGradients, load_tensors, shard, wholes
 from assay.train.siamese import SiameseEncoder, add_pair_parts
 from assay.train.sinks import Recorder
 from assay.train.speed import Effort, flops_per_token, peak_flops
+from assay.train.teacher import with_teacher
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -277,6 +278,9 @@ def _set_up(settings: TrainSettings, prepared: Prepared, world: World, on_phase:
     )
     on_phase("preparing the first step")
     make = make_classifier
+    if settings.teacher is not None and settings.is_siamese:
+        on_phase("asking the teacher")
+        rows = with_teacher(rows, settings.teacher, prepared, world)
     if rows.style is not None:
         add_pair_parts(model, settings, prepared.names, rows.style)
         make = SiameseEncoder

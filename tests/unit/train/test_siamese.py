@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
-from support.training import pair_rows, siamese_settings
+from support.training import pair_rows, settings, siamese_settings
 
 from assay.errors import InputError, UsageError
 from assay.labelled.labels import to_targets
 from assay.metrics import validation_metrics
+from assay.score.classifier import load
 from assay.siamese.pairs import load_siamese
 from assay.tasks import Task
 from assay.train.pair_objective import PairObjective
@@ -89,7 +90,8 @@ def step_of(labels, texts=None, belongings=None, *, seed=0, weights=None):
     num_rows = len(labels)
     vectors = F.normalize(torch.randn(2, num_rows, D, generator=generator), dim=2)
     logits = torch.randn(num_rows, 2, generator=generator)
-    outputs = torch.cat([logits, *vectors, torch.full((num_rows, 1), 0.5)], dim=1).requires_grad_()
+    parts = [logits, *vectors, torch.full((num_rows, 1), 0.5), torch.zeros_like(logits)]
+    outputs = torch.cat(parts, dim=1).requires_grad_()
     texts = texts or [[2 * row, 2 * row + 1] for row in range(num_rows)]
     known = [[label, *pair] for label, pair in zip(labels, texts, strict=True)]
     belongings = [[-1] * 4] * num_rows if belongings is None else belongings
@@ -162,7 +164,7 @@ def test_the_temperature_is_learned():
     """It has a gradient: downwards where positives are nearest already."""
     vectors = torch.eye(4)
     logits, temperature = torch.zeros(4, 2), torch.full((4, 1), 0.5, requires_grad=True)
-    outputs = torch.cat([logits, vectors, vectors, temperature], dim=1)
+    outputs = torch.cat([logits, vectors, vectors, temperature, logits], dim=1)
     targets = torch.tensor([[1, 2 * row, 2 * row + 1, -1, -1, -1, -1] for row in range(4)])
     objective()(outputs, targets, torch.full((4,), 0.25)).backward()
     assert float(temperature.grad.sum()) > 0
@@ -282,3 +284,92 @@ def test_what_needs_columns_says_so(change, said, base, tmp_path):
     """One line with the way out."""
     with pytest.raises(UsageError, match=said):
         siamese_settings(base, tmp_path / "b", **change)
+
+
+def test_an_angular_head_has_its_margin_in_training_alone(base, sides, tmp_path):
+    """Saved with scale and margin; what the bundle gives is what training measured without the margin."""
+    chosen = siamese_settings(
+        base,
+        tmp_path / "b",
+        pair_head="arcface",
+        arcface_scale=8.0,
+        arcface_margin=0.3,
+        epochs=12,
+        best_by="nll",
+    )
+    report = fit(chosen, *sides)
+    model = load_siamese(tmp_path / "b", num_threads=1)
+    assert (model.bundle.head.kind, model.bundle.head.scale, model.bundle.head.margin) == (
+        "arcface",
+        8.0,
+        0.3,
+    )
+    probabilities = model.probabilities(zip(sides[1].texts, sides[1].text_pairs, strict=True))
+    targets = to_targets(sides[1].labels, Task.SINGLE_LABEL, model.labels)
+    found = validation_metrics(Task.SINGLE_LABEL, probabilities, targets, None)
+    assert found["nll"] == pytest.approx(report.validation["nll"], rel=1e-4)
+    assert found["auc"] > 0.8, found
+
+
+@pytest.mark.parametrize("cosine", [0.9, 0.0, -0.999])
+def test_the_margin_widens_the_angle_of_the_right_label(cosine):
+    """ArcFace's cos(angle + margin); past half a turn a line that goes on falling."""
+    outputs, targets, weights = step_of([1])
+    outputs = outputs.detach()
+    outputs[0, :2] = torch.tensor([4.0, 10 * cosine])
+    angle = np.arccos(cosine) + 0.25
+    moved = np.cos(angle) if angle < np.pi else cosine - 0.25 * np.sin(0.25)
+    expected = F.cross_entropy(torch.tensor([[4.0, 10 * moved]]), torch.tensor([1]))
+    loss = objective(weight=0.0, angular=(10.0, 0.25))(outputs, targets, weights)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_distance_to_a_teacher_counts():
+    """T^2 KL of the softened probabilities, on top of the cross entropy; none where both agree."""
+    outputs, targets, weights = step_of([1, 0, 1])
+    outputs = outputs.detach()
+    outputs[:, -2:] = torch.tensor([[2.0, -1.0], [0.0, 3.0], [1.0, 1.0]])
+    whole, plain = (
+        objective(weight=0.0, distillation=each)(outputs, targets, weights) for each in ((0.5, 3.0), None)
+    )
+    ours, theirs = (torch.softmax(each / 3, dim=1) for each in (outputs[:, :2], outputs[:, -2:]))
+    expected = 0.5 * 9 * (theirs * (theirs / ours).log()).sum(dim=1).mean()
+    assert float(whole - plain) == pytest.approx(float(expected), rel=1e-4)
+    outputs[:, -2:] = outputs[:, :2]
+    torch.testing.assert_close(
+        objective(weight=0.0, distillation=(0.5, 3.0))(outputs, targets, weights), plain
+    )
+
+
+def test_a_student_learns_what_its_teacher_says(base, sides, tmp_path):
+    """A cross-encoder of the other labels' opinion: with its weight the student follows it, not the rows."""
+    turned = tuple("1" if label == "0" else "0" for label in sides[0].labels)
+    teacher = tmp_path / "teacher"
+    fit(settings(base, teacher, epochs=1), replace(sides[0], labels=turned), sides[1])
+    asked = []
+    for weight in (1e-6, 20.0):
+        chosen = siamese_settings(
+            base, tmp_path / f"b{weight}", teacher=str(teacher), distillation_weight=weight, epochs=6
+        )
+        fit(chosen, *sides)
+        model = load_siamese(tmp_path / f"b{weight}", num_threads=1)
+        asked.append(model.probabilities(zip(sides[0].texts, sides[0].text_pairs, strict=True))[:, 1])
+    table = load(teacher, num_threads=1).predict(list(sides[0].texts), list(sides[0].text_pairs))
+    theirs = np.array(table["prob_1"])
+    distances = [np.abs(each - theirs).mean() for each in asked]
+    assert distances[1] < 0.5 * distances[0], distances
+
+
+def test_a_teacher_of_other_labels_is_refused(base, sides, rows, tmp_path):
+    """And one of single texts, each in one line."""
+    fit(settings(base, tmp_path / "animals", epochs=1), *rows)
+    named = replace(sides[0], labels=tuple(f"label {each}" for each in sides[0].labels))
+    others = replace(sides[1], labels=tuple(f"label {each}" for each in sides[1].labels))
+    fit(settings(base, tmp_path / "named", epochs=1), named, others)
+    for teacher, said in (
+        ("animals", "takes single texts"),
+        ("named", "its labels are label 0, label 1 and those of"),
+    ):
+        chosen = siamese_settings(base, tmp_path / "b", teacher=str(tmp_path / teacher))
+        with pytest.raises(UsageError, match=said):
+            fit(chosen, *sides)
