@@ -25,7 +25,7 @@ def with_teacher(rows: EncodedSplit, teacher: str, prepared: Prepared, world: Wo
     """The rows, those of training with the teacher's logits in the order of our labels; each rank asks for a share.
 
     Each pair is tokenized as the teacher was trained, whatever the student's lengths are. Raises `BundleError`
-    for a folder that is no classifier, UsageError for one of single texts or of other labels.
+    for a folder that is not a classifier, UsageError for one of single texts or of other labels.
     """
     bundle = load_bundle(teacher)
     refuse_other_texts(bundle, are_pairs=True, setting="text_pair_column")
