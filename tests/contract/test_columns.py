@@ -6,6 +6,7 @@ import json
 import httpx
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.scoring import make_classifier, make_texts, read_parts, score_here, write_parquet
 from support.serving import client_of, open_service
@@ -15,8 +16,11 @@ from assay.bundle.load import load_bundle
 from assay.calibrate.calibrate import held_out_logits
 from assay.calibrate.settings import CalibrateSettings
 from assay.engine.load import load_engine
+from assay.evaluate.evaluate import evaluate
 from assay.evaluate.predict import predict
+from assay.evaluate.settings import EvaluateSettings
 from assay.labelled.rows import LabelledRows
+from assay.score.merge.merge import merge
 from assay.score.scorer import Scorer
 from assay.tokenize.encode import Encoder
 
@@ -136,3 +140,31 @@ def test_what_is_evaluated_and_calibrated_is_what_is_scored(kind, policy, place,
     asked = CalibrateSettings(bundle=str(folder), data=("rows",), **settings)
     logits_NC = held_out_logits(asked, bundle, engine, rows)
     np.testing.assert_allclose(bundle.decider.decide(logits_NC).values_NC, scored, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "metric"),
+    [
+        ("two labels, threshold", "prediction", "accuracy"),
+        ("multi, thresholds", "labels", "subset_accuracy"),
+    ],
+)
+def test_decided_labels_of_pairs(kind, column, metric, place):
+    """By the thresholds of the calibration, alike in `predict`, in merged files and in evaluation."""
+    texts = [text for text in make_texts(24, seed=4) if text.strip()]
+    others = texts[::-1]
+    bundle = bundle_of(place, kind)
+    folder = place / f"pairs {column}"
+    folder.mkdir()
+    source = write_parquet(folder / "pairs.parquet", texts, pair=others)
+    run = score_here(source, bundle, folder / "run", text_pair_column="pair")
+    merge(run.url, str(folder / "merged"))
+    merged = pq.read_table(folder / "merged" / "pairs.parquet")
+    decided = merged[column].combine_chunks()
+    table = assay.load(bundle).predict(list(zip(texts, others, strict=True)))
+    assert table[column].to_pylist() == decided.to_pylist()
+    write_parquet(folder / "labelled.parquet", texts, pair=others, label=decided)
+    settings = EvaluateSettings(
+        bundle=str(bundle), data=(str(folder / "labelled.parquet"),), text_pair_column="pair", resamples=0
+    )
+    assert evaluate(settings).metrics[metric].value == 1.0
