@@ -21,6 +21,8 @@ from assay.runs.parts import open_part, published_parts
 from assay.runs.run import Run
 
 ROW_GROUP_ROWS = 4_096
+READ_ROWS = 256
+"""Rows of a part in memory at a time, besides those that wait for their row group."""
 SCHEMA = pa.schema([field for field in PART_SCHEMA if field.name not in {"source_row", "split"}])
 """Columns of the files."""
 
@@ -107,15 +109,18 @@ class _SplitFile:
 
     def _write(self, num_rows: int) -> None:
         table = pa.concat_tables(self._held)
-        self._writer.write_table(table.slice(0, num_rows).combine_chunks(), row_group_size=ROW_GROUP_ROWS)
-        self._held = [table.slice(num_rows)]
+        group, self._held = table.slice(0, num_rows).combine_chunks(), [table.slice(num_rows)]
         self._num_held -= num_rows
+        del table  # what was put together is not needed twice while it is written
+        self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+        del group
+        pa.default_memory_pool().release_unused()
 
 
 def _tables(run: Run) -> Iterator[pa.Table]:
     for unit, _ in published_parts(run):
         with open_part(run, unit) as part:
-            for batch in part.iter_batches(use_threads=False):
+            for batch in part.iter_batches(READ_ROWS, use_threads=False):
                 yield pa.Table.from_batches([batch])
 
 
