@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.bundles import write_bundle
-from support.cli import use_fake_workers, use_score_workers
+from support.cli import use_fake_workers, use_hosted_workers
 from support.models import change_json, write_model
 
 from assay.cli.main import main
@@ -80,7 +80,7 @@ def assay(tmp_path, capsys):
 @pytest.fixture(autouse=True)
 def score_workers(monkeypatch, score_worker_host):
     """Real workers without the seconds that each takes to start."""
-    use_score_workers(monkeypatch.setattr, host=score_worker_host)
+    use_hosted_workers(monkeypatch.setattr, host=score_worker_host)
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """`assay` with fake workers behind it: `python cli.py score ...` is the real command line and driver.
 
-The workers do as FAKE_WORKER says, so a test can have them slow, and they need no torch.
+The workers do as FAKE_WORKER says, so a test can have them slow, and they need no torch. With WORKER_HOST,
+the address of a host of real workers, they come from there.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -23,8 +25,8 @@ def use_fake_workers(set_attribute, *, host=None):
     )
 
 
-def use_score_workers(set_attribute, *, host):
-    """Have `assay score` in this process take its real workers from their host."""
+def use_hosted_workers(set_attribute, *, host):
+    """Have the commands in this process take real workers from their host."""
     set_attribute(
         drive,
         "place_processes",
@@ -33,5 +35,8 @@ def use_score_workers(set_attribute, *, host):
 
 
 if __name__ == "__main__":
-    use_fake_workers(setattr)
+    if (address := os.environ.get("WORKER_HOST")) is None:
+        use_fake_workers(setattr)
+    else:
+        use_hosted_workers(setattr, host=address)
     sys.exit(main())
