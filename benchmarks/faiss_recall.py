@@ -13,14 +13,14 @@ from _record import finish, parser
 
 from assay import machine
 from assay.mine import search
-from assay.mine.store import Store, build_store
+from assay.mine.store import VectorStore, build_store
 from assay.mine.vectors import open_vectors
 
 DEPTHS = (1, 10, 50)
 
 
 def neighbours(
-    store: Store, index: search.Index, anchors: np.ndarray, num_threads: int
+    store: VectorStore, index: search.Index, anchors: np.ndarray, num_threads: int
 ) -> tuple[np.ndarray, float, float]:
     """The nearest rows of each anchor without itself, the seconds to build the search and those it took."""
     began = time.perf_counter()

@@ -147,7 +147,7 @@ def test_drivers_and_workers_that_are_killed(words, live_host, tmp_path, seed):
             stderr=subprocess.STDOUT,
             encoding="utf-8",
         )
-        if killed < 20:
+        while killed < 20 and driver.poll() is None:
             wanted = num_parts(run) + chance.randrange(5)
             while driver.poll() is None and num_parts(run) < wanted:
                 time.sleep(0.002)
@@ -155,6 +155,8 @@ def test_drivers_and_workers_that_are_killed(words, live_host, tmp_path, seed):
             which = killed % 3
             kill([*(workers_of(live_host) if which else []), *([driver] if which < 2 else [])])
             killed += 1
+            if which < 2:
+                break
         output, _ = driver.communicate(timeout=300)
         if driver.returncode == 0:
             break
