@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tomllib
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -11,9 +12,10 @@ from support.novels import chunks_run, work_here
 
 from assay.errors import InputError, RefusedError, UsageError
 from assay.prepare import drawing
-from assay.prepare.books import Clock, describe_books, pair_books, prepare_books, unwatched
+from assay.prepare.books import RECIPE_FILE, Clock, describe_books, pair_books, prepare_books, unwatched
 from assay.prepare.chunks import verb
 from assay.prepare.settings import BooksSettings
+from assay.train.settings import TrainSettings
 
 SPLITS = ("train", "validation", "test")
 
@@ -35,6 +37,23 @@ def make(novels, chunks, out, *, in_processes=False, **changes):
             patch.setattr(drawing, "place_processes", work_here)
         report = pair_books(settings, novels, chunks, clock=Clock(), watch=unwatched, say=said.append)
     return report, said
+
+
+def test_the_recipe_trains_either_architecture(made):
+    """`assay train train.toml` reads the pairs; a Siamese training finds where both texts are from."""
+    out, _ = made
+    values = tomllib.loads(Path(out, RECIPE_FILE).read_text(encoding="utf-8"))
+    for architecture in ("classifier", "siamese"):
+        chosen = TrainSettings(
+            base="encoder",
+            out="model",
+            architecture=architecture,
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()},
+        )
+        columns = {chosen.text_column, chosen.text_pair_column, chosen.label_column}
+        columns |= {*chosen.book_columns, *chosen.author_columns}
+        assert len(columns) == 7
+        assert columns <= set(pq.read_schema(Path(out, chosen.data[0])).names)
 
 
 def digests(out):
