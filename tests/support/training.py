@@ -178,5 +178,11 @@ def pair_rows(num_rows, *, seed):
 
 def siamese_settings(base, out, **changes):
     """Settings under which the tiny encoder learns whether two sentences are of one animal."""
-    values = {"architecture": "siamese", "vector_size": 16, "head_size": 32, "head_dropout": 0.0}
+    values = {
+        "architecture": "siamese",
+        "vector_size": 16,
+        "head_size": 32,
+        "head_dropout": 0.0,
+        "evidence": "none",
+    }
     return settings(base, out, **{**values, **changes})

@@ -28,6 +28,7 @@ from assay.errors import InputError
 from assay.model.embedding import embedding_head
 from assay.outcome.maps import apply_calibration
 from assay.siamese.evidence import EvidenceTexts
+from assay.siamese.evidence_files import WeighedEvidence
 from assay.siamese.files import Siamese, read_siamese
 from assay.siamese.head import PairHead, load_head
 from assay.siamese.style import Features
@@ -129,8 +130,7 @@ class SiameseModel:
         logits_MC = np.concatenate([none, *logits])
         if self._weighed is not None and texts.evidence is not None:
             log_odds_M = self._weighed.evidence.log_odds(texts.evidence, first_M, second_M)
-            joined_M = self._weighed.combination(margins(logits_MC), log_odds_M)
-            logits_MC = np.column_stack([-joined_M / 2, joined_M / 2]).astype(np.float32)
+            logits_MC = joined_logits(self._weighed, logits_MC, log_odds_M)
         return ScoredPairs(logits_MC=logits_MC, cosines_M=np.concatenate([none[:, 0], *cosines]))
 
     def logits(self, pairs: Iterable[Sequence[str]]) -> Floats:
@@ -149,6 +149,14 @@ class SiameseModel:
 def margins(logits_M2: Floats) -> npt.NDArray[np.float64]:
     """The log-odds of the second of two labels, [M]."""
     return logits_M2[:, 1].astype(np.float64) - logits_M2[:, 0]
+
+
+def joined_logits(
+    weighed: WeighedEvidence, network_M2: Floats, log_odds_M: npt.NDArray[np.float64]
+) -> Floats:
+    """The logits [M, 2] of a network's and the log-odds of the evidence together."""
+    joined_M = weighed.combination(margins(network_M2), log_odds_M)
+    return np.column_stack([-joined_M / 2, joined_M / 2]).astype(np.float32)
 
 
 def distinct_texts(pairs: Iterable[Sequence[str]]) -> tuple[list[str], Ints, Ints]:

@@ -13,6 +13,10 @@ StyleSet = Literal["none", "basic", "full"]
 """No features; three of them; all that there are words for."""
 
 
+Evidence = Literal["none", "words"]
+"""Nothing beside the network; rare words, names, frequent words and style."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SiameseTraining(Settings):
     """What is trained, and what a Siamese model is made of."""
@@ -39,6 +43,8 @@ class SiameseTraining(Settings):
     """Siamese: style features for the head: none, three, or lengths, marks and function words of the language."""
     language: str = "en"
     """Siamese: language of the texts (ISO 639-1), for their sentences and function words."""
+    evidence: Evidence = "words"
+    """Siamese: words: what the words and style of two texts say is fitted too, and joins the network's logits."""
     contrastive: Contrastive = "infonce"
     """Siamese: loss that pulls vectors together (infonce: of a pair, supcon: of a book) and others of a step apart."""
     contrastive_weight: float = field(default=0.2, metadata=within(at_least=0))

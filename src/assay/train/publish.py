@@ -16,6 +16,7 @@ from assay._version import __version__
 from assay.bundle.description import Description, write_description
 from assay.bundle.publish import publish_folder
 from assay.labelled.labels import names_of
+from assay.siamese.evidence_files import write_evidence
 from assay.siamese.files import (
     DENSE_FOLDER,
     HEAD_FOLDER,
@@ -58,6 +59,8 @@ def publish(
             checkpoints.write_tensors(folder / "model.safetensors", tensors)
         else:
             _write_siamese(folder, parts, tensors, model.base_model_prefix, settings.max_length)
+            if trained.evidence is not None:
+                write_evidence(folder / HEAD_FOLDER, trained.evidence)
         for name in _TOKENIZER_FILES:
             if (Path(settings.base) / name).exists():
                 shutil.copyfile(Path(settings.base) / name, folder / name)

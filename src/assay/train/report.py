@@ -18,6 +18,7 @@ from assay import charts, metrics
 from assay.labelled.labels import Targets
 from assay.metrics import TITLES, format_value
 from assay.pages import Facts, Figure, Section, Table, confusion_section, regression_section, render_page
+from assay.siamese.evidence_files import WeighedEvidence
 from assay.tasks import Task
 from assay.telemetry import format_duration, format_rate
 from assay.train.datasets import Prepared
@@ -60,6 +61,10 @@ class Trained:
     effort: Effort
     versions: Mapping[str, str]
     created: str
+    evidence: WeighedEvidence | None = None
+    """Siamese: what words and style say beside the network."""
+    joined: Mapping[str, float] | None = None
+    """Siamese: validation metrics of network and evidence together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +95,7 @@ def _page(trained: Trained) -> _TrainingPage:
         _validations(trained),
         *(_regression(trained) if settings.predicts is Task.REGRESSION else _classes(trained)),
         _worst(trained),
+        *_evidence(trained),
         _rows(trained),
         Section(title="Speed", facts=_speed(trained)),
     ]
@@ -117,9 +123,37 @@ def _highlights(trained: Trained) -> Facts:
     names = [name for name in trained.settings.predicts.best_by if name in found]
     return [
         *((TITLES[name], format_value(found[name])) for name in names),
+        *(
+            (f"{TITLES[name]}, with words", format_value(trained.joined[name]))
+            for name in names
+            if trained.joined
+        ),
         ("training rows", f"{trained.prepared.train.num_rows:,}"),
         ("validation rows", f"{trained.prepared.validation.num_rows:,}"),
         ("time", format_duration(trained.history.seconds)),
+    ]
+
+
+def _evidence(trained: Trained) -> list[Section]:
+    """What the evidence of words and style weighs: the change of the log-odds for a standard deviation of each."""
+    if trained.evidence is None:
+        return []
+    combination, evidence = trained.evidence.combination, trained.evidence.evidence
+    weights = sorted(
+        zip(evidence.names, evidence.regression.weights, strict=True), key=lambda each: -abs(each[1])
+    )
+    facts = [(name.replace("_", " "), f"{weight:+.3f}") for name, weight in weights]
+    return [
+        Section(
+            title="Words and style",
+            note=(
+                "What each piece of evidence adds to the log-odds for a standard deviation of the training pairs."
+                f" The network's logit counts {combination.network:.3f} times, this evidence"
+                f" {combination.evidence:.3f} times; both were fitted on the validation rows, so figures with words"
+                " on those rows are a little too good."
+            ),
+            facts=facts,
+        )
     ]
 
 

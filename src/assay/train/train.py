@@ -27,6 +27,7 @@ from assay.train.base import base_checkpoint, load_model
 from assay.train.datasets import Prepared, prepare_given, prepare_rows
 from assay.train.distributed import World
 from assay.train.events import hear
+from assay.train.evidence import joined_metrics, weigh_evidence, why_without_evidence
 from assay.train.gradients import Gradients
 from assay.train.history import History, Listener, OnMessage, OnPhase, OnProgress, TrainProgress, Validation
 from assay.train.inputs import EncodedSplit, encode_split
@@ -83,6 +84,8 @@ class TrainReport:
     """Processes that trained together."""
     seconds: float
     """From the first step to the last validation, interruptions left out."""
+    joined: Mapping[str, float] | None = None
+    """Siamese with evidence of words: validation metrics of network and evidence together."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for the process that started this one."""
@@ -111,7 +114,7 @@ class TrainReport:
 
     def __str__(self) -> str:
         """What was trained and how good it is on the validation rows, for people."""
-        found = ", ".join(f"{name} {value:.4f}" for name, value in self.validation.items())
+        found = _listed(self.validation)
         rate = self.history.num_rows / max(self.seconds, 1e-9)
         return "\n".join(
             [
@@ -123,9 +126,14 @@ class TrainReport:
                     f"weights of step {self.best.step} of {len(self.history.losses)}, chosen on "
                     f"{self.num_validation_rows:,} validation rows: {found}"
                 ),
+                *([f"with the evidence of words and style: {_listed(self.joined)}"] if self.joined else []),
                 f"wrote {self.out}",
             ]
         )
+
+
+def _listed(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
 def train(
@@ -209,6 +217,8 @@ def _train(settings: TrainSettings, prepared: Prepared, parts: Parts, listener: 
             listener = Listener()
         for line in (str(prepared.split), *prepared.warnings, *base_checkpoint(settings.base).notes):
             listener.on_message(line)
+        if (reason := why_without_evidence(settings, prepared)) is not None:
+            listener.on_message(reason)
         ready = _set_up(settings, prepared, world, listener.on_phase)
         learner = ready.learner
         with Keeper(settings, prepared.names, ready.rows, learner, parts=parts, world=world) as keeper:
@@ -326,14 +336,18 @@ def _trained(
 ) -> Trained:
     """What the training came to; all ranks look at the validation rows once more, with the best weights."""
     rows = ready.rows
+    logits_NC = predict(
+        ready.learner.classifier, rows.validation, world=world, max_batch_tokens=settings.max_batch_tokens
+    )
+    evidence = weigh_evidence(settings, prepared, logits_NC)
     return Trained(
         settings=settings,
         prepared=prepared,
         history=loop.history,
         best=best.validation,
-        logits_NC=predict(
-            ready.learner.classifier, rows.validation, world=world, max_batch_tokens=settings.max_batch_tokens
-        ),
+        logits_NC=logits_NC,
+        evidence=evidence,
+        joined=None if evidence is None else joined_metrics(evidence, prepared, logits_NC),
         targets=rows.validation.targets,
         num_steps=loop.num_steps,
         num_truncated=rows.train.num_truncated,
@@ -357,6 +371,7 @@ def _report(trained: Trained) -> TrainReport:
         num_truncated=trained.num_truncated,
         num_devices=trained.num_devices,
         seconds=trained.history.seconds,
+        joined=trained.joined,
     )
 
 

@@ -373,3 +373,49 @@ def test_a_teacher_of_other_labels_is_refused(base, sides, rows, tmp_path):
         chosen = siamese_settings(base, tmp_path / "b", teacher=str(tmp_path / teacher))
         with pytest.raises(UsageError, match=said):
             fit(chosen, *sides)
+
+
+def test_words_and_style_join_the_network(base, sides, tmp_path):
+    """The bundle weighs them on the validation rows and gives the metrics that training printed."""
+    chosen = siamese_settings(base, tmp_path / "b", epochs=2, evidence="words")
+    report = fit(chosen, *sides)
+    assert report.joined is not None
+    assert "with the evidence of words and style: accuracy" in str(report)
+    model = load_siamese(tmp_path / "b", num_threads=1)
+    probabilities = model.probabilities(zip(sides[1].texts, sides[1].text_pairs, strict=True))
+    targets = to_targets(sides[1].labels, Task.SINGLE_LABEL, model.labels)
+    found = validation_metrics(Task.SINGLE_LABEL, probabilities, targets, None)
+    assert found["nll"] == pytest.approx(report.joined["nll"], rel=1e-4)
+    assert report.joined["nll"] < report.validation["nll"]
+    page = (tmp_path / "b/train_report.html").read_text()
+    assert "rare words" in page
+
+
+def test_pairs_of_one_label_have_no_evidence_and_say_so(base, sides, tmp_path):
+    """The training goes on without it."""
+    one_label = sides[1].take([row for row, label in enumerate(sides[1].labels) if label == "1"])
+    said = []
+    report = fit(
+        siamese_settings(base, tmp_path / "b", epochs=1, evidence="words"),
+        sides[0],
+        one_label,
+        on_message=said.append,
+    )
+    assert report.joined is None
+    assert any("all validation pairs have one label" in line for line in said)
+
+
+def test_rare_words_are_counted_by_book_where_columns_name_it(base, sides, tmp_path):
+    """Without columns each text is a book of its own."""
+    books = {name: tuple("ab"[row % 2] for row in range(sides[0].num_rows)) for name in ("one", "two")}
+    told = (
+        replace(sides[0], keys=books),
+        replace(sides[1], keys=dict.fromkeys(books, ("a",) * sides[1].num_rows)),
+    )
+    counted = []
+    for number, (rows, columns) in enumerate([(sides, ()), (told, ("one", "two"))]):
+        out = tmp_path / str(number)
+        fit(siamese_settings(base, out, epochs=1, evidence="words", book_columns=columns), *rows)
+        evidence = load_siamese(out, num_threads=1).bundle.evidence
+        counted.append(evidence.evidence.lexicon.words_by_book.num_documents)
+    assert counted == [len({*sides[0].texts, *sides[0].text_pairs}), 2]
