@@ -37,6 +37,7 @@ from assay.score.settings import ScoreSettings
 from assay.score.verb import score
 from assay.serve.settings import ServeSettings
 from assay.serve.verb import serve
+from assay.siamese.pairs import SiameseModel, load_siamese
 from assay.tokenize.settings import TokenizeSettings
 from assay.tokenize.verb import TokenizeResult, tokenize
 from assay.train.settings import TrainSettings
@@ -65,6 +66,7 @@ __all__ = [
     "ReportSummary",
     "ScoreSettings",
     "ServeSettings",
+    "SiameseModel",
     "Status",
     "TokenizeResult",
     "TokenizeSettings",
@@ -75,6 +77,7 @@ __all__ = [
     "embed",
     "evaluate",
     "load",
+    "load_siamese",
     "merge",
     "mine",
     "prepare_books",

@@ -54,12 +54,13 @@ API_NAMES = [
     "ReportSummary",
     "ScoreSettings",
     "ServeSettings",
+    "SiameseModel",
     "Status",
     "TokenizeResult",
     "TokenizeSettings",
     "TrainReport",
     "TrainSettings",
-    *sorted(VERB_FUNCTIONS | {"load"}),
+    *sorted(VERB_FUNCTIONS | {"load", "load_siamese"}),
 ]
 
 

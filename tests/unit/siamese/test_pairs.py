@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.encoders import embed_here
+from support.scoring import read_parts, write_parquet
 from support.siamese import CONFIG, make_siamese_folder
 from transformers import AutoModel, AutoTokenizer
 
@@ -127,6 +129,15 @@ def test_cosines_are_those_of_the_vectors(folder):
     )
     np.testing.assert_allclose(scored.cosines_M[first == second], 1, atol=1e-5)
     assert encoded.truncated_N.tolist() == [False, False, False, True]
+
+
+def test_assay_embed_gives_the_same_vectors(folder, tmp_path):
+    """The folder is an encoder's: a run over the texts has the vectors that the head sees."""
+    write_parquet(tmp_path / "texts.parquet", list(TEXTS))
+    table = read_parts(embed_here(tmp_path / "texts.parquet", folder, tmp_path / "run", max_length=32))
+    vectors = np.array(table["embedding"].to_pylist(), dtype=np.float32)
+    encoded = load_siamese(folder, num_threads=1).encode(TEXTS)
+    np.testing.assert_allclose(vectors, encoded.vectors_ND, atol=1e-5)
 
 
 def test_the_bundle_s_calibration_applies(own):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
-from support.training import pair_rows, settings, siamese_settings
+from support.configs import PACKED_CONFIGS
+from support.training import TINY_BERT, pair_rows, settings, siamese_settings, write_base
 
 from assay.errors import InputError, UsageError
 from assay.labelled.labels import to_targets
@@ -43,6 +44,20 @@ def test_a_trained_bundle_gives_what_training_measured(pooling, base, sides, tmp
         assert found["auc"] > 0.8, found
     assert model.bundle.embedder.pooling("auto") == pooling
     assert np.mean(report.history.losses[-5:]) < np.mean(report.history.losses[:5])
+
+
+@pytest.mark.parametrize("family", ["roberta", "distilbert", "modernbert", "electra"])
+def test_other_families_are_published_as_they_were_trained(family, sides, tmp_path):
+    """Their own names of weights, positions and pooling: the bundle gives what training measured."""
+    config = PACKED_CONFIGS[family]
+    changes = {"pad_token_id": 0, "vocab_size": TINY_BERT.vocab_size}
+    base = write_base(tmp_path / "base", type(config).from_dict({**config.to_dict(), **changes}))
+    report = fit(siamese_settings(base, tmp_path / "b", epochs=1, vector_pooling="attention"), *sides)
+    model = load_siamese(tmp_path / "b", num_threads=1)
+    probabilities = model.probabilities(zip(sides[1].texts, sides[1].text_pairs, strict=True))
+    targets = to_targets(sides[1].labels, Task.SINGLE_LABEL, model.labels)
+    found = validation_metrics(Task.SINGLE_LABEL, probabilities, targets, None)
+    assert found["nll"] == pytest.approx(report.validation["nll"], rel=1e-4)
 
 
 def test_training_begins_and_goes_on_alike(base, sides, tmp_path):
