@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from assay.books.settings import Typography
 from assay.settings import COUNT, Settings, within
 
 Architecture = Literal["classifier", "siamese"]
@@ -11,6 +12,8 @@ HeadKind = Literal["mlp", "arcface"]
 """A plain classifier of pairs, or one of angles (Deng et al. 2019)."""
 StyleSet = Literal["none", "basic", "full"]
 """No features; three of them; all that there are words for."""
+Aggregate = Literal["vectors", "logits", "cosine"]
+"""What of two documents' chunks is compared: see `siamese.documents`."""
 
 
 Evidence = Literal["none", "words"]
@@ -69,3 +72,17 @@ class SiameseTraining(Settings):
     """Siamese: rows of a book (that of the first text) that meet in a step."""
     books_per_author: int = field(default=1, metadata=COUNT)
     """Siamese: books of an author that meet in a step, where there are as many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentRules(Settings):
+    """How a document becomes chunks, and the chunks of two documents one number."""
+
+    aggregate: Aggregate = "vectors"
+    """vectors: the head on both means of the chunks' vectors; logits: the mean over all pairs of chunks; or cosine."""
+    chunk_tokens: int | None = field(default=None, metadata=COUNT)
+    """Most tokens of a chunk, which takes as many sentences as fit; by default what the model takes."""
+    typography: Typography = "normal"
+    """Plain quotes, dashes and dots, as `assay prepare books` writes its pairs; raw: as the documents have them."""
+    mask_names: bool = False
+    """Put Xx for names: for a model that was trained so."""

@@ -6,24 +6,22 @@ windows, take a sample of them, drop what is not worth keeping.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from assay.books.cleaning import clean_book, decode_book
 from assay.books.normal_forms import find_names, mask_names, normalise_typography
 from assay.books.sentences import Spans, split_sentences
-from assay.prepare.chunks.languages import language_of, language_of_book
-from assay.prepare.chunks.quality import FLAWS, Flaw, flaw_of, hash_of
-from assay.prepare.chunks.settings import ChunkRules
-from assay.prepare.chunks.windows import (
+from assay.books.windows import (
     SentenceWindows,
     sample_order,
     windows_of_sentences,
     windows_of_tokens,
 )
-
-CountTokens = Callable[[Sequence[str]], list[int]]
-"""Tokens of each text, without special tokens."""
+from assay.prepare.chunks.languages import language_of, language_of_book
+from assay.prepare.chunks.quality import FLAWS, Flaw, flaw_of, hash_of
+from assay.prepare.chunks.settings import ChunkRules
+from assay.tokenize.counting import CountTokens
 
 NOT_TEXT = "not_text"
 """The file holds NUL characters in its text, or no text at all."""

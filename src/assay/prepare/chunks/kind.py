@@ -1,6 +1,7 @@
 """The chunks run as a kind: what makes its chunks, and what its workers need."""
 
-from assay.prepare.chunks.settings import LanguageCheck, Typography
+from assay.books.settings import Typography
+from assay.prepare.chunks.settings import LanguageCheck
 from assay.runs.kinds import RunKind, RunRecord
 
 

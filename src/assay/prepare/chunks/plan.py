@@ -13,12 +13,10 @@ from assay.prepare.chunks.languages import need_language_check
 from assay.prepare.chunks.settings import ChunkRules
 from assay.runs.cut import UNITS_OF_A_SMALL_RUN, cut_evenly
 from assay.runs.manifest import Manifest, new_manifest
-from assay.tokenize.encode import Encoder
+from assay.tokenize.counting import open_encoder
 
 BOOKS_OF_A_UNIT = 16
 """About half a minute of one core, with tokens counted."""
-MAX_LENGTH = 1 << 20
-"""No chunk has as many tokens: none is cut before it is counted."""
 COLUMNS = Columns(text="path", id="book_id")
 
 PART_SCHEMA = pa.schema(
@@ -96,8 +94,3 @@ def rules_of(identity: ChunksIdentity) -> ChunkRules:
     fixed = identity.model_dump()
     del fixed["tokenizer"]
     return ChunkRules(**fixed)
-
-
-def open_encoder(bundle: str | Path) -> Encoder:
-    """The tokenizer of a bundle; nothing that it is given is cut."""
-    return Encoder.from_bundle(bundle, max_length=MAX_LENGTH, on_long="truncate")

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from assay.books.settings import Typography
 from assay.errors import UsageError
 from assay.settings import COUNT, Settings, within
 
 LanguageCheck = Literal["sample", "every", "off"]
-Typography = Literal["normal", "raw"]
 SENTENCES_OVERLAP = 4
 """Of fourteen, where `overlap` is left out."""
 

@@ -3,7 +3,7 @@
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ import pyarrow as pa
 
 from assay.data.reading import RowReader
 from assay.data.sources import SOURCE_ROW
-from assay.prepare.chunks.book import ChunkedBook, CountTokens, chunk_book
+from assay.prepare.chunks.book import ChunkedBook, chunk_book
 from assay.prepare.chunks.kind import CHUNKS
 from assay.prepare.chunks.plan import rules_of
 from assay.runs.manifest import Manifest
 from assay.runs.pipeline import strict_error
 from assay.runs.plan import Unit
 from assay.telemetry import Counters
+from assay.tokenize.counting import token_counter
 from assay.tokenize.encode import Encoder
 
 BATCH_BOOKS = 256
@@ -155,18 +156,6 @@ class ChunksWork:
         self.counters.rows += 1
         self.counters.tokens += num_tokens
         self.counters.padded_tokens += num_tokens
-
-
-def token_counter(encoder: Encoder) -> CountTokens:
-    """Counts the tokens of texts, without the special ones."""
-    special = encoder.special_tokens
-    num_special = 0 if special is None else special.num_tokens
-
-    def count(texts: Sequence[str]) -> list[int]:
-        lengths = np.diff(encoder.encode_texts(list(texts)).offsets) - num_special
-        return [int(length) for length in np.maximum(lengths, 0)]
-
-    return count
 
 
 def _read(path: Path) -> tuple[bytes | None, str | None]:

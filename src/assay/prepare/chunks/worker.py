@@ -3,10 +3,10 @@
 import sys
 
 from assay.prepare.chunks.kind import CHUNKS
-from assay.prepare.chunks.plan import open_encoder
 from assay.prepare.chunks.work import ChunksWork
 from assay.runs.run import Run
 from assay.runs.worker import worker_command
+from assay.tokenize.counting import open_encoder
 
 
 def open_chunks_work(run: Run) -> ChunksWork:

@@ -4,6 +4,7 @@ import pytest
 
 from assay.books.cleaning import clean_book, decode_book
 from assay.books.normal_forms import normalise_typography
+from assay.errors import UsageError
 from assay.prepare.chunks.book import chunk_book
 from assay.prepare.chunks.quality import hash_of
 from assay.prepare.chunks.settings import ChunkRules
@@ -151,3 +152,12 @@ class TestLanguages:
         assert book.language == "en"
         assert book.counts["other_language"] > 0
         assert not any(chunk.text.startswith("Le roi") for chunk in book.chunks)
+
+
+def test_overlap_must_leave_a_sentence():
+    """Chunks that share all their sentences would never come to an end."""
+    with pytest.raises(UsageError, match=r"overlap 14 of 14 sentences; .* set overlap to 13 or less"):
+        ChunkRules(overlap=14)
+    assert ChunkRules(chunk_sentences=3).overlap_sentences == 2
+    assert ChunkRules(chunk_tokens=250).overlap_sentences == 0
+    assert ChunkRules().overlap_sentences == 4

@@ -2,9 +2,7 @@
 
 import pytest
 
-from assay.errors import UsageError
-from assay.prepare.chunks.settings import ChunkRules
-from assay.prepare.chunks.windows import sample_order, windows_of_sentences, windows_of_tokens
+from assay.books.windows import sample_order, windows_of_sentences, windows_of_tokens
 
 
 @pytest.mark.parametrize(
@@ -41,12 +39,3 @@ def test_a_sample_hangs_on_seed_and_book_alone():
     assert sorted(sample_order(100, seed=0, book_id="a")) == list(range(100))
     assert sample_order(100, seed=0, book_id="a") != sample_order(100, seed=1, book_id="a")
     assert sample_order(100, seed=0, book_id="a") != sample_order(100, seed=0, book_id="b")
-
-
-def test_overlap_must_leave_a_sentence():
-    """Chunks that share all their sentences would never come to an end."""
-    with pytest.raises(UsageError, match=r"overlap 14 of 14 sentences; .* set overlap to 13 or less"):
-        ChunkRules(overlap=14)
-    assert ChunkRules(chunk_sentences=3).overlap_sentences == 2
-    assert ChunkRules(chunk_tokens=250).overlap_sentences == 0
-    assert ChunkRules().overlap_sentences == 4
