@@ -39,6 +39,9 @@ TITLES = {
     "micro_average_precision": "micro average precision",
     "nll": "NLL",
     "brier": "Brier",
+    "c_at_1": "c@1",
+    "f05_u": "F0.5u",
+    "brier_complement": "Brier complement",
     "ece": "ECE, equal width",
     "ece_equal_mass": "ECE, equal mass",
     "mae": "MAE",
@@ -306,6 +309,60 @@ def brier(probabilities_NC: ArrayLike, labels_N: ArrayLike) -> float:
     errors = probabilities.copy()
     errors[np.arange(labels.size), labels] -= 1.0
     return float(np.square(errors).sum(axis=1).mean())
+
+
+def is_unanswered(probabilities_N: ArrayLike, within: float = 0.0) -> BoolArray:
+    """Which probabilities of the positive class are non-answers, [N]: those at most `within` away from 0.5.
+
+    PAN's rule is `within=0`, a probability of exactly 0.5 (Stamatatos et al. 2014).
+    """
+    distance_N = np.abs(np.asarray(probabilities_N, dtype=np.float64) - 0.5)
+    unanswered_N: BoolArray = distance_N <= within
+    return unanswered_N
+
+
+def c_at_1(labels_N: ArrayLike, probabilities_N: ArrayLike, *, unanswered_within: float = 0.0) -> float:
+    """c@1 of binary labels (0/1 or bool): (n_c + n_u n_c / n) / n, accuracy that credits non-answers.
+
+    Of n rows n_c are answered rightly (positive above 0.5) and n_u not answered (`is_unanswered`), which
+    count as right as often as all n rows are answered rightly (Peñas & Rodrigo 2011, "A Simple Measure
+    to Assess Non-response"). It is the accuracy where every row is answered, 0 where none is.
+    """
+    positive, probabilities = _binary_probabilities(labels_N, probabilities_N)
+    unanswered = is_unanswered(probabilities, unanswered_within)
+    right = float((~unanswered & ((probabilities > 0.5) == positive)).mean())
+    return right * (1 + float(unanswered.mean()))
+
+
+def f05_u(labels_N: ArrayLike, probabilities_N: ArrayLike, *, unanswered_within: float = 0.0) -> float:
+    """F0.5u of binary labels (0/1 or bool): 1.25 TP / (1.25 TP + 0.25 (FN + U) + FP).
+
+    Bevendorff et al. 2019, "Generalizing Unmasking for Short Texts": F0.5, which favours precision, with
+    all U non-answers (`is_unanswered`) counted as false negatives whatever their label; the others are
+    predicted positive above 0.5. PAN's first evaluator rounds 0.5 up before it counts U, which is then 0;
+    its later one counts as here. Raises `InputError` where TP, FN, U and FP are all 0.
+    """
+    positive, probabilities = _binary_probabilities(labels_N, probabilities_N)
+    unanswered = is_unanswered(probabilities, unanswered_within)
+    predicted = ~unanswered & (probabilities > 0.5)
+    hits = int((positive & predicted).sum())
+    missed = int((unanswered | (positive & ~predicted)).sum())
+    false_alarms = int((predicted & ~positive).sum())
+    if hits + missed + false_alarms == 0:
+        raise InputError(
+            "no row is positive, predicted so or unanswered; F0.5u is undefined; add rows of the class"
+        )
+    return 1.25 * hits / (1.25 * hits + 0.25 * missed + false_alarms)
+
+
+def brier_complement(labels_N: ArrayLike, probabilities_N: ArrayLike) -> float:
+    """1 less the mean squared error of the positive class's probability, as PAN gives it: 0 to 1, 1 is best.
+
+    Binary labels (0/1 or bool). Among PAN's measures since 2021 (Kestemont et al. 2021); a non-answer counts
+    like any other probability. It is 1 - `brier` / 2, since `brier` sums over both classes.
+    """
+    positive, probabilities = _binary_probabilities(labels_N, probabilities_N)
+    return float(1.0 - np.square(probabilities - positive).mean())
 
 
 def ece(
@@ -615,6 +672,11 @@ def _positive_counts(labels_N: ArrayLike, predicted_N: ArrayLike) -> tuple[int, 
     """Rows that are positive and predicted so, positive, predicted positive."""
     labels, predicted = (each.astype(bool) for each in _same_length(labels_N, predicted_N))
     return int((labels & predicted).sum()), int(labels.sum()), int(predicted.sum())
+
+
+def _binary_probabilities(labels: ArrayLike, probabilities: ArrayLike) -> tuple[BoolArray, FloatArray]:
+    first, second = _same_length(labels, probabilities)
+    return first.astype(bool), second.astype(np.float64)
 
 
 def _numbers(targets: ArrayLike, values: ArrayLike) -> tuple[FloatArray, FloatArray]:

@@ -57,6 +57,54 @@ def test_nll_and_brier_agree_with_scikit_learn():
     assert metrics.brier(two, binary) == pytest.approx(expected)
 
 
+# Answers: 0.9 and 0.7 right, 0.6 a false alarm, 0.2 right, 0.4 a miss; the two at 0.5 are unanswered.
+PAIR_LABELS = [1, 1, 0, 0, 1, 1, 0]
+PAIR_PROBABILITIES = [0.9, 0.7, 0.6, 0.2, 0.4, 0.5, 0.5]
+
+
+def test_pan_metrics_are_those_worked_out_by_hand():
+    """3 of 7 right and 2 unanswered; 2 hits, 1 miss, 1 false alarm and 2 unanswered; the squared errors."""
+    assert metrics.c_at_1(PAIR_LABELS, PAIR_PROBABILITIES) == pytest.approx((3 + 2 * 3 / 7) / 7)
+    expected = 1.25 * 2 / (1.25 * 2 + 0.25 * (1 + 2) + 1)
+    assert metrics.f05_u(PAIR_LABELS, PAIR_PROBABILITIES) == pytest.approx(expected)
+    squares = 0.01 + 0.09 + 0.36 + 0.04 + 0.36 + 0.25 + 0.25
+    assert metrics.brier_complement(PAIR_LABELS, PAIR_PROBABILITIES) == pytest.approx(1 - squares / 7)
+
+
+def test_a_band_makes_more_non_answers():
+    """Within 0.15 of 0.5 only 0.9, 0.7 and 0.2 are answers, all of them right."""
+    found = metrics.c_at_1(PAIR_LABELS, PAIR_PROBABILITIES, unanswered_within=0.15)
+    assert found == pytest.approx((3 + 4 * 3 / 7) / 7)
+    found = metrics.f05_u(PAIR_LABELS, PAIR_PROBABILITIES, unanswered_within=0.15)
+    assert found == pytest.approx(1.25 * 2 / (1.25 * 2 + 0.25 * 4))
+
+
+def test_with_every_row_answered_pan_metrics_are_known_ones():
+    """c@1 is accuracy, F0.5u is F0.5, and the complement is 1 less scikit-learn's Brier score."""
+    labels, probabilities = RNG.integers(0, 2, 200), RNG.random(200)
+    predicted = probabilities > 0.5
+    assert metrics.c_at_1(labels, probabilities) == pytest.approx(metrics.accuracy(labels, predicted))
+    expected = sklearn.metrics.fbeta_score(labels, predicted, beta=0.5)
+    assert metrics.f05_u(labels, probabilities) == pytest.approx(expected)
+    expected = 1 - sklearn.metrics.brier_score_loss(labels, probabilities)
+    assert metrics.brier_complement(labels, probabilities) == pytest.approx(expected)
+
+
+def test_a_wrong_answer_less_is_worth_more_than_it():
+    """Leaving a wrong answer out raises c@1 and, of a false alarm, F0.5u; leaving a right one out lowers both."""
+    for measure in (metrics.c_at_1, metrics.f05_u):
+        all_answered = measure([1, 1, 0, 0], [0.9, 0.8, 0.7, 0.1])
+        assert measure([1, 1, 0, 0], [0.9, 0.8, 0.5, 0.1]) > all_answered
+        assert measure([1, 1, 0, 0], [0.9, 0.5, 0.7, 0.1]) < all_answered
+    assert metrics.c_at_1([1, 0], [0.5, 0.5]) == metrics.f05_u([1, 0], [0.5, 0.5]) == 0
+
+
+def test_f05_u_of_nothing_to_find_is_refused():
+    """Only true negatives leave 0 / 0, and the message says so."""
+    with pytest.raises(InputError, match="no row is positive, predicted so or unanswered"):
+        metrics.f05_u([0, 0], [0.1, 0.2])
+
+
 def test_nll_of_an_impossible_label_is_large_and_finite():
     """A probability of 0 for the true label costs much, never infinity."""
     assert 600 < metrics.nll([[1.0, 0.0]], [1]) < 800

@@ -26,6 +26,19 @@ DEFINITIONS = {
         "Mean squared error of the probabilities, summed over the labels of a row, 0 to 2 (Brier 1950); "
         "multi-label: of a decision, 0 to 1."
     ),
+    "c_at_1": (
+        "Accuracy in which pairs left unanswered count as right as often as all pairs are answered rightly "
+        "(Peñas & Rodrigo 2011). Decided at 0.5, whatever the bundle's thresholds; unanswered is a "
+        "probability of exactly 0.5, or as near to it as was asked for."
+    ),
+    "f05_u": (
+        "1.25 TP / (1.25 TP + 0.25 (FN + U) + FP) of the second label, U the pairs left unanswered "
+        "(Bevendorff et al. 2019); decided and unanswered as for c@1."
+    ),
+    "brier_complement": (
+        "1 less the mean squared error of the second label's probability, 0 to 1, as PAN gives it: 1 less "
+        "half the Brier score above."
+    ),
     "ece": (
         "Expected calibration error of the most probable label in 15 bins of equal width (Guo et al. 2017, "
         "eq. 3); multi-label: of all decisions. Above the truth on few rows."

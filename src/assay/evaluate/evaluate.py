@@ -11,6 +11,7 @@ Axes: N rows, C classes or labels.
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -45,7 +46,7 @@ from assay.labelled.read import read_labelled
 from assay.labelled.rows import LabelledRows
 from assay.metrics import FloatArray, IntArray
 from assay.score.scorer import Scorer
-from assay.tasks import Task
+from assay.tasks import TWO_LABELS, Task
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import bundle_encoder, other_lengths
 
@@ -145,6 +146,8 @@ def _evaluated(
     predictions = predict(scorer, rows)
     seconds = time.perf_counter() - began
     outcome = _outcome(bundle, predictions, targets, labels)
+    if rows.text_pairs is not None and bundle.task is Task.SINGLE_LABEL and len(labels) == TWO_LABELS:
+        outcome = replace(outcome, unanswered_within=settings.unanswered_within)
     calibration = bundle.calibration
     before, after = {}, {}
     if calibration is not None and bundle.task.is_classifier:

@@ -49,6 +49,8 @@ class EvaluatedRows:
     """Least and greatest whole score of a regression, where it gives any."""
     half_width: float | None = None
     """Half the width of a regression's intervals, where it gives any."""
+    unanswered_within: float | None = None
+    """Of pairs with two labels: distance from 0.5 up to which PAN's metrics take a probability for unanswered."""
 
     @property
     def num_rows(self) -> int:
@@ -217,6 +219,15 @@ def _single_label_values(outcome: EvaluatedRows) -> dict[str, Callable[[], float
         "recall": lambda: metrics.recall(labels == 1, predicted == 1),
         "f1": lambda: metrics.f_beta(labels == 1, predicted == 1),
     }
+    within = outcome.unanswered_within
+    second = probabilities[:, 1] if within is not None else np.zeros(0)
+    pan: dict[str, Callable[[], float]] = {}
+    if within is not None:
+        pan = {
+            "c_at_1": lambda: metrics.c_at_1(labels, second, unanswered_within=within),
+            "f05_u": lambda: metrics.f05_u(labels, second, unanswered_within=within),
+            "brier_complement": lambda: metrics.brier_complement(labels, second),
+        }
     return {
         "accuracy": lambda: metrics.accuracy(labels, predicted),
         "balanced_accuracy": lambda: metrics.balanced_accuracy(labels, predicted),
@@ -227,6 +238,7 @@ def _single_label_values(outcome: EvaluatedRows) -> dict[str, Callable[[], float
         "average_precision": lambda: metrics.macro_average_precision(labels, probabilities),
         "nll": lambda: metrics.nll(probabilities, labels),
         "brier": lambda: metrics.brier(probabilities, labels),
+        **pan,
         "ece": lambda: metrics.ece(probabilities, labels),
         "ece_equal_mass": lambda: metrics.ece(probabilities, labels, binning="equal-mass"),
     }
@@ -280,7 +292,11 @@ def _statistics(outcome: EvaluatedRows, num_resamples: int) -> Statistics:
     outputs, targets = outcome.outputs_NC, outcome.targets
     if outcome.task is Task.SINGLE_LABEL:
         return statistics.single_label(
-            outputs, targets.astype(np.int64), outcome.predicted, most_ranked=most_ranked
+            outputs,
+            targets.astype(np.int64),
+            outcome.predicted,
+            most_ranked=most_ranked,
+            unanswered_within=outcome.unanswered_within,
         )
     if outcome.task is Task.MULTI_LABEL:
         return statistics.multi_label(outputs, targets > 0, outcome.predicted > 0, most_ranked=most_ranked)

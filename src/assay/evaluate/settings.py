@@ -26,6 +26,8 @@ class EvaluateSettings(LabelledSources, LongDocuments, OneDevice, Forward, CpuTh
     """Print one JSON object instead of a table for people."""
     show_texts: bool = False
     """Put the beginning of the worst-judged texts into the page and the JSON; they may be private."""
+    unanswered_within: float = field(default=0.0, metadata=within(at_least=0, below=0.5))
+    """Distance from 0.5 up to which a pair counts as unanswered in PAN's c@1 and F0.5u; 0: 0.5 itself."""
     resample: Literal["auto", "rows", "groups"] = "auto"
     """What each resample draws; auto: groups where a group column is given, else rows."""
     resamples: int = field(default=2_000, metadata=within(at_least=0))
@@ -42,6 +44,11 @@ class EvaluateSettings(LabelledSources, LongDocuments, OneDevice, Forward, CpuTh
         if 0 < self.resamples < 100:
             raise UsageError(
                 f"resamples is {self.resamples}; an interval needs 100 or more; set 2000, or 0 for none"
+            )
+        if self.unanswered_within and self.text_pair_column is None:
+            raise UsageError(
+                f"unanswered_within is {self.unanswered_within}, and c@1 and F0.5u are of pairs of texts;"
+                " give --text-pair-column or leave it out"
             )
         if self.resample == "groups" and self.group_column is None:
             raise UsageError("resample=groups needs the column of the groups; give --group-column")

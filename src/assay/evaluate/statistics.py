@@ -20,11 +20,17 @@ Ranked = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 
 
 def single_label(
-    probabilities_NC: FloatArray, labels_N: IntArray, predicted_N: IntArray, *, most_ranked: int
+    probabilities_NC: FloatArray,
+    labels_N: IntArray,
+    predicted_N: IntArray,
+    *,
+    most_ranked: int,
+    unanswered_within: float | None = None,
 ) -> Statistics:
     """The statistics of a single-label classifier; `predicted_N` is what it decided.
 
-    Ranking metrics cost a pass a class: above `most_ranked` rows times classes they are left out.
+    `unanswered_within`, of two labels, adds PAN's metrics. Ranking metrics cost a pass a class: above
+    `most_ranked` rows times classes they are left out.
     """
     num_rows, num_classes = probabilities_NC.shape
     means = {
@@ -42,6 +48,8 @@ def single_label(
     ]
     if num_classes == 2:
         parts.append(_binary(labels_N == 1, predicted_N == 1))
+    if unanswered_within is not None:
+        parts.append(_pan(labels_N == 1, probabilities_NC[:, 1], unanswered_within))
     if num_rows * (num_classes if num_classes > 2 else 1) > most_ranked:
         return _together(parts)
     if num_classes == 2:
@@ -176,6 +184,34 @@ def _binary(positive_N: BoolArray, predicted_N: BoolArray) -> Statistics:
     def statistics(weights_BN: FloatArray) -> Mapping[str, FloatArray]:
         hits, true, predicted = (weights_BN @ columns_N3).T
         return {"precision": hits / predicted, "recall": hits / true, "f1": 2 * hits / (true + predicted)}
+
+    return statistics
+
+
+def _pan(positive_N: BoolArray, probability_N: FloatArray, unanswered_within: float) -> Statistics:
+    """c@1, F0.5u and the complement of the Brier score, of the second of two labels."""
+    unanswered_N = metrics.is_unanswered(probability_N, unanswered_within)
+    says_N = ~unanswered_N & (probability_N > 0.5)
+    columns_N6 = np.stack(
+        [
+            ~unanswered_N & ((probability_N > 0.5) == positive_N),
+            unanswered_N,
+            says_N & positive_N,
+            unanswered_N | (positive_N & ~says_N),
+            says_N & ~positive_N,
+            1.0 - np.square(probability_N - positive_N),
+        ],
+        axis=1,
+    ).astype(np.float64)
+
+    def statistics(weights_BN: FloatArray) -> Mapping[str, FloatArray]:
+        right, unanswered, hits, missed, false_alarms, complement = (weights_BN @ columns_N6).T
+        total_B = weights_BN.sum(axis=1)
+        return {
+            "c_at_1": right / total_B * (1 + unanswered / total_B),
+            "f05_u": 1.25 * hits / (1.25 * hits + 0.25 * missed + false_alarms),
+            "brier_complement": complement / total_B,
+        }
 
     return statistics
 

@@ -363,6 +363,7 @@ def test_a_row_that_cannot_be_scored_stops_the_evaluation(tmp_path, rows):
         ({"resamples": 50}, "100 or more"),
         ({"resample": "groups"}, "give --group-column"),
         ({"out": "page.pdf"}, "ends in .html"),
+        ({"unanswered_within": 0.1}, "give --text-pair-column"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings, match):
@@ -452,5 +453,11 @@ def test_parquet_and_pairs_are_read_as_anywhere(bundles, tmp_path):
 
     table = pa.table({"q": texts_of(20), "a": texts_of(20, seed=1), "label": labels_of("single_label", 20)})
     pq.write_table(table, tmp_path / "pairs.parquet")
-    report = run(bundles / "single_label", tmp_path / "pairs.parquet", text_column="q", text_pair_column="a")
+    columns = {"text_column": "q", "text_pair_column": "a"}
+    report = run(bundles / "single_label", tmp_path / "pairs.parquet", **columns)
     assert report.num_rows == 20
+    # PAN's metrics belong to pairs; with a wide band every pair is left unanswered.
+    assert report.metrics["c_at_1"].value == report.metrics["accuracy"].value
+    band = run(bundles / "single_label", tmp_path / "pairs.parquet", **columns, unanswered_within=0.499)
+    assert band.metrics["c_at_1"].value == 0
+    assert "c_at_1" in band.to_json()["definitions"]

@@ -1,5 +1,7 @@
 """Metrics of weighted rows are those of the rows, each as often as its weight says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -22,6 +24,13 @@ def single_label(num_rows=60, num_classes=4, decimals=2):
         predicted=probabilities.argmax(axis=1),
         targets=labels,
     )
+
+
+def pairs(num_rows=60):
+    """Two labels, some probabilities of exactly 0.5 and more within the band."""
+    outcome = single_label(num_rows, num_classes=2)
+    probability = outcome.outputs_NC[:, 1].round(1)
+    return replace(outcome, outputs_NC=np.stack([1 - probability, probability], 1), unanswered_within=0.05)
 
 
 def multi_label(num_rows=60):
@@ -54,6 +63,7 @@ def regression(num_rows=60):
 
 OUTCOMES = {
     "binary": single_label(num_classes=2),
+    "pairs": pairs(),
     "four labels": single_label(),
     "many labels": multi_label(),
     "numbers": regression(),
