@@ -51,24 +51,27 @@ def collect(
 ) -> dict[str, SplitCounts]:
     """Write `<split>.parquet` for each split, each in one step; returns what they hold.
 
+    The parts are read once a split, so that memory holds one row group that is being made and not one a split.
     Raises CheckError where a pair's books are not both in its split.
     """
     counts = {name: SplitCounts() for name in splits}
-    writers = {name: _SplitFile(folder / f"{name}.parquet") for name in splits}
+    files: list[_SplitFile] = []
     with writing(str(folder)):
         try:
-            for table in _tables(run):
-                for name in splits:
+            for name in splits:
+                files.append(_SplitFile(folder / f"{name}.parquet"))
+                for table in _tables(run):
                     rows = table.filter(pc.equal(table.column("split"), name))
                     if rows.num_rows:
                         _check(rows, name, split_of)
                         _count(counts[name], rows, max_length)
-                        writers[name].add(rows.select(SCHEMA.names))
-            for writer in writers.values():
-                writer.publish()
+                        files[-1].add(rows.select(SCHEMA.names))
+                files[-1].finish()
+            for file in files:
+                file.publish()
         finally:
-            for writer in writers.values():
-                writer.drop()
+            for file in files:
+                file.drop()
     return counts
 
 
@@ -93,12 +96,16 @@ class _SplitFile:
         while self._num_held >= ROW_GROUP_ROWS:
             self._write(ROW_GROUP_ROWS)
 
-    def publish(self) -> None:
-        """Write what is held, and put the file in its place."""
+    def finish(self) -> None:
+        """Write what is held."""
         if self._num_held:
             self._write(self._num_held)
+        self._held = []
         self._writer.close()
         sync_file(self._staged)
+
+    def publish(self) -> None:
+        """Put the file in its place."""
         os.replace(self._staged, self._path)  # noqa: PTH105  the two names are one file's
         sync_folder(self._path.parent)
 
