@@ -172,8 +172,9 @@ def _joined(found: Sequence[LabelledRows], settings: LabelledSources, keys: tupl
 
 
 def _keys(column: pa.Array) -> list[str | None]:
-    """What rows belong to, as names; None for null."""
-    return [None if value is None else _name(value) for value in python_values(column)]
+    """What rows belong to, as names; None for null and for white space, which a CSV has for it."""
+    names = [None if value is None else _name(value) for value in python_values(column)]
+    return [name if name is not None and name.strip() else None for name in names]
 
 
 def _taken(column: Sequence[_V | None] | None, rows: Sequence[int]) -> tuple[_V, ...] | None:

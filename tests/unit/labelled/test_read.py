@@ -302,3 +302,28 @@ def test_labelled_rows_of_any_delimiter(tmp_path):
     (tmp_path / "a.csv").write_text("text|label\na, b|x\nc;d|y\n")
     rows = read_labelled([str(tmp_path / "a.csv")], LabelledSources(delimiter="|"), task=Task.SINGLE_LABEL)
     assert (rows.texts, rows.labels) == (("a, b", "c;d"), ("x", "y"))
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.parquet"])
+def test_further_columns_say_what_rows_belong_to(tmp_path, name):
+    """Names of any scalar by column, None for null; a column that is not there is named with the flags."""
+    path = tmp_path / name
+    columns = {
+        "text": ["a b", "c d", "e f"],
+        "label": ["x", "y", "x"],
+        "book": [7, 8, None],
+        "by": ["A", "A", "B"],
+    }
+    if name.endswith("parquet"):
+        pq.write_table(pa.table(columns), path)
+    elif name.endswith("jsonl"):
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        path.write_text("text,label,book,by\na b,x,7,A\nc d,y,8,A\ne f,x,,B\n")
+    rows = read_labelled([str(path)], LabelledSources(), task=Task.SINGLE_LABEL, keys=("book", "by"))
+    assert rows.keys["book"] == ("7", "8", None)
+    assert rows.keys["by"] == ("A", "A", "B")
+    assert rows.take([2, 0]).keys["by"] == ("B", "A")
+    with pytest.raises(SourceError, match=r"no column 'author'.*--book-columns or --author-columns"):
+        read_labelled([str(path)], LabelledSources(), task=Task.SINGLE_LABEL, keys=("author",))
