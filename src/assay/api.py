@@ -9,6 +9,9 @@ merge("run/", "scored/")
 
 from assay.calibrate.calibrate import CalibrateReport, calibrate
 from assay.calibrate.settings import CalibrateSettings
+from assay.compare.compare import compare
+from assay.compare.comparison import Comparison
+from assay.compare.settings import CompareSettings
 from assay.embed.drive import EngineRunResult
 from assay.embed.settings import EmbedSettings
 from assay.embed.verb import embed
@@ -52,6 +55,8 @@ __all__ = [
     "CalibrateReport",
     "CalibrateSettings",
     "Classifier",
+    "CompareSettings",
+    "Comparison",
     "EmbedSettings",
     "EngineRunResult",
     "EvaluateReport",
@@ -74,6 +79,7 @@ __all__ = [
     "TrainSettings",
     "bench",
     "calibrate",
+    "compare",
     "embed",
     "evaluate",
     "load",

@@ -16,6 +16,7 @@ from assay.errors import AssayError
 VERB_FUNCTIONS = {
     "bench",
     "calibrate",
+    "compare",
     "embed",
     "evaluate",
     "merge",
@@ -40,6 +41,8 @@ API_NAMES = [
     "CalibrateReport",
     "CalibrateSettings",
     "Classifier",
+    "CompareSettings",
+    "Comparison",
     "EmbedSettings",
     "EngineRunResult",
     "EvaluateReport",

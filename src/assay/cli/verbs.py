@@ -87,6 +87,10 @@ ASSAY = Group(
             module="assay.cli.evaluate",
             summary="Say how good a bundle is on labelled rows, and how certain that is; compare two.",
         ),
+        "compare": Listed(
+            module="assay.cli.compare",
+            summary="Say whether two documents are of one book or author, how sure that is, and why.",
+        ),
         "bench": Listed(
             module="assay.cli.bench",
             summary="Measure a bundle on a sample of your documents; estimate hours and cost of a corpus.",

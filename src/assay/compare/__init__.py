@@ -1,0 +1,1 @@
+"""Two documents of any length: whether they belong together, how sure that is, and what spoke for it."""

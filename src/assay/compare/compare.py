@@ -1,0 +1,195 @@
+"""Two files to what a Siamese model says of them: the main path of `assay compare`."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from assay.compare.comparison import ComparedText, Comparison, PassagePair, PassagePlace
+from assay.compare.reading import are_same_file, name_of, read_text
+from assay.compare.settings import CompareSettings
+from assay.errors import BundleError, UsageError
+from assay.labelled.labels import brief
+from assay.outcome.maps import apply_calibration
+from assay.siamese.documents import (
+    Document,
+    DocumentCutter,
+    EncodedDocuments,
+    compare_documents,
+    compare_passages,
+    encode_documents,
+)
+from assay.siamese.files import Siamese
+from assay.siamese.pairs import Floats, SiameseModel, load_siamese
+from assay.tasks import TWO_LABELS
+
+_LEAST_SHARE = 0.8
+"""Of a text in its chunks, below which that is said."""
+_BEGINNING = 70
+"""Characters of a passage that are shown."""
+_FIRST, _SECOND = np.array([0]), np.array([1])
+
+
+def compare(settings: CompareSettings, *, say: Callable[[str], None] | None = None) -> Comparison:
+    """Whether two texts belong together, by all chunks of both, each encoded once.
+
+    What the user should hear of the bundle goes to `say`. Raises InputError for texts, BundleError for models
+    that cannot be compared or compare.
+    """
+    texts = [read_text(path) for path in (settings.text1, settings.text2)]
+    model = load_siamese(
+        settings.bundle,
+        device=settings.device,
+        max_length=settings.max_length,
+        num_threads=settings.num_threads,
+        say=say,
+    )
+    label = positive_label(model.bundle, settings.label)
+    if settings.aggregate == "cosine":
+        raise UsageError(
+            "aggregate=cosine; a cosine is not a probability; set aggregate to vectors or logits"
+        )
+    cutter = DocumentCutter(
+        model.bundle, settings, max_length=settings.max_length or model.bundle.default_max_length
+    )
+    documents = [
+        cutter.cut(text, name=name_of(path))
+        for text, path in zip(texts, (settings.text1, settings.text2), strict=True)
+    ]
+    encoded = encode_documents(model, documents)
+    score = float(compare_documents(model, encoded, _FIRST, _SECOND, settings.aggregate)[0])
+    probability, calibration = _probability(model, label, score)
+    sign = 1.0 if label == 1 else -1.0
+    for_it, against_it = _passages(model, encoded, documents, sign, settings.num_passages)
+    confidence = max(probability, 1 - probability)
+    return Comparison(
+        relation=relation_of(model.bundle, label),
+        holds=None
+        if confidence < settings.min_confidence
+        else probability >= _threshold(model.bundle, label),
+        probability=probability,
+        confidence=confidence,
+        calibration=calibration,
+        aggregate=settings.aggregate,
+        score=sign * score,
+        texts=(_compared(documents[0]), _compared(documents[1])),
+        passages_for=for_it,
+        passages_against=against_it,
+        evidence=_evidence(model.bundle, encoded, sign),
+        notes=tuple(_notes(settings, texts, documents)),
+    )
+
+
+def positive_label(bundle: Siamese, asked: str | None) -> int:
+    """Which of the model's two labels means that texts belong together; BundleError where there is no such label."""
+    labels = bundle.labels
+    if len(labels) != TWO_LABELS:
+        raise BundleError(
+            f"{bundle.path} has {len(labels)} labels, {', '.join(labels[:5])}; documents are compared by a model of"
+            " two; train one on pairs of two labels"
+        )
+    if asked is not None and asked not in labels:
+        raise BundleError(
+            f"label {asked!r}; {bundle.path} has the labels {', '.join(labels)}; give one of these"
+        )
+    return 1 if asked is None else labels.index(asked)
+
+
+def relation_of(bundle: Siamese, label: int) -> str:
+    """What the label says of two texts, in words: by its name, else by the column that the model was trained on."""
+    trained = bundle.provenance.get("settings")
+    settings = trained if isinstance(trained, dict) else {}
+    column = settings.get("label_column")
+    for name in (bundle.labels[label], column if label == 1 else None):
+        for relation in ("same_book", "same_author"):
+            if isinstance(name, str) and relation in name.lower().replace(" ", "_"):
+                return relation.replace("_", " ")
+    if label == 1 and column == "label" and settings.get("book_columns") and bundle.labels[1] == "1":
+        return "same book"  # as `assay prepare books` calls its columns and labels
+    return f"label {bundle.labels[label]}"
+
+
+def _probability(model: SiameseModel, label: int, score: float) -> tuple[float, str]:
+    logits = np.array([[-score / 2, score / 2]])
+    found = apply_calibration(logits, model.bundle.calibration, model.bundle.task)
+    said = "not calibrated" if model.bundle.calibration is None else "calibrated for single texts"
+    return float(found[0, label]), said
+
+
+def _threshold(bundle: Siamese, label: int) -> float:
+    threshold = None if bundle.calibration is None else bundle.calibration.threshold
+    if not isinstance(threshold, float):
+        return 0.5
+    return threshold if label == 1 else 1 - threshold
+
+
+def _compared(document: Document) -> ComparedText:
+    return ComparedText(
+        name=document.name,
+        num_chunks=len(document.passages),
+        num_words=document.num_words,
+        share_in_chunks=document.share_in_passages,
+    )
+
+
+def _passages(
+    model: SiameseModel, encoded: EncodedDocuments, documents: list[Document], sign: float, num: int
+) -> tuple[tuple[PassagePair, ...], tuple[PassagePair, ...]]:
+    """Pairs of chunks with the highest and with the lowest log-odds, each chunk in one pair of a list at most."""
+    if not num:
+        return (), ()
+    found = sign * compare_passages(model, encoded, 0, 1)
+    # half of the pairs at most, so that none speaks for and against
+    most = min(num, max(1, found.size // 2))
+    highest, lowest = (_apart(order, found, most) for order in (-found, found))
+    if found.size == 1:
+        highest, lowest = (highest, []) if found[0, 0] > 0 else ([], lowest)
+
+    def show(pair: tuple[int, int]) -> PassagePair:
+        first, second = (
+            documents[side].passages[int(encoded.passages[side][place])] for side, place in enumerate(pair)
+        )
+        return PassagePair(
+            log_odds=float(found[pair]),
+            first=PassagePlace(start=first.start, stop=first.stop, beginning=brief(first.text, _BEGINNING)),
+            second=PassagePlace(
+                start=second.start, stop=second.stop, beginning=brief(second.text, _BEGINNING)
+            ),
+        )
+
+    return tuple(map(show, highest)), tuple(map(show, lowest))
+
+
+def _apart(order: Floats, found: Floats, num: int) -> list[tuple[int, int]]:
+    """The first places of an order, none in the row or the column of an earlier one."""
+    taken: list[tuple[int, int]] = []
+    for place in np.argsort(order, axis=None, kind="stable").tolist():
+        row, column = divmod(place, found.shape[1])
+        if all(row != one and column != two for one, two in taken):
+            taken.append((row, column))
+        if len(taken) == min(num, *found.shape):
+            break
+    return taken
+
+
+def _evidence(bundle: Siamese, encoded: EncodedDocuments, sign: float) -> dict[str, float]:
+    weighed, texts = bundle.evidence, encoded.wholes.evidence
+    if weighed is None or texts is None:
+        return {}
+    shares = weighed.evidence.shares(texts, _FIRST, _SECOND)
+    counted = {name: sign * weighed.combination.evidence * float(each[0]) for name, each in shares.items()}
+    return dict(sorted(counted.items(), key=lambda item: -abs(item[1])))
+
+
+def _notes(settings: CompareSettings, texts: list[str], documents: list[Document]) -> list[str]:
+    notes = []
+    if are_same_file(settings.text1, settings.text2):
+        notes.append("both texts are the same file")
+    elif texts[0] == texts[1]:
+        notes.append("both files hold the same text")
+    notes += [
+        f"{document.name}: {document.share_in_passages:.0%} of the text is in its chunks; other sentences are longer"
+        " than a chunk"
+        for document in documents
+        if document.share_in_passages < _LEAST_SHARE and len(document.passages) > 1
+    ]
+    return notes
