@@ -258,17 +258,36 @@ def network_of(
             texts=tuple(texts[row] for row in sides.first_M),
             text_pairs=tuple(texts[row] for row in sides.second_M),
             labels=tuple(labels.tolist()),
+            keys={
+                f"{name}{number}": tuple(column[sides.sides[row][0]] for row in rows_M)
+                for name, column in (("book", chunks.books), ("author", chunks.authors))
+                for number, rows_M in ((1, sides.first_M), (2, sides.second_M))
+            },
         )
 
     folder = Path(tempfile.mkdtemp())
+    values: dict[str, Any] = {
+        "architecture": "siamese",
+        "language": options.language,
+        "text_pair_column": "text2",
+        "book_columns": ("book1", "book2"),
+        "author_columns": ("author1", "author2"),
+        "max_length": options.max_length,
+        "style": "none",
+        "evidence": "none",
+        "batch_size": 32,
+        "epochs": 3,
+        "evaluate_every": 40,
+        "patience": 6,
+        "best_by": "nll",
+        "seed": seed,
+        **dict(options.set),
+    }
     settings = TrainSettings(
-        base=options.base, out=str(folder / "model"), data=("pairs of novels",), architecture="siamese",
-        language=options.language, max_length=options.max_length, batch_size=32, epochs=3, evaluate_every=40,
-        patience=6, best_by="auc", learning_rate=options.learning_rate, style="none", seed=seed,
-        text_pair_column="text2", **dict(options.set),
-    )  # fmt: skip
+        base=options.base, out=str(folder / "model"), data=("pairs of novels",), **values
+    )
     report = fit(settings, rows(train), rows(validation))
-    print(f"  network: {report.best.step} steps, validation {report.validation}", flush=True)
+    print(f"  network: {report.best.step} steps, {report.seconds:.0f} s, {report.validation}", flush=True)
     model = load_siamese(folder / "model", device=options.device)
     shutil.rmtree(folder)
     encoded = model.encode(chunks.texts)
@@ -289,6 +308,8 @@ def measure(chunks: Chunks, options: argparse.Namespace, split: int) -> list[tup
     """Question, k, row of the table and AUC of one split."""
     train_authors, validation_authors, test_authors = hold_out(chunks, options.held_out, split)
     known = sorted(train_authors + validation_authors)
+    if options.on == "validation":
+        known, test_authors = train_authors, validation_authors
     found: list[tuple[str, int, str, float]] = []
     print(
         f"split {split}: test {', '.join(test_authors)}; validation {', '.join(validation_authors)}",
@@ -363,10 +384,15 @@ def main() -> None:
     parser.add_argument("--base", help="encoder to train a Siamese network from; none without it")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--max-length", type=int, default=384)
-    parser.add_argument("--learning-rate", type=float, default=5e-5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="NAME=JSON", help="other settings of the training"
+    )
+    parser.add_argument(
+        "--on",
+        choices=("validation", "test"),
+        default="test",
+        help="authors to measure on; validation to choose settings",
     )
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path)
