@@ -120,8 +120,6 @@ class _SplitFile:
         self._num_held -= num_rows
         del table  # what was put together is not needed twice while it is written
         self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
-        del group
-        pa.default_memory_pool().release_unused()
 
 
 def _tables(run: Run) -> Iterator[pa.Table]:
@@ -129,6 +127,8 @@ def _tables(run: Run) -> Iterator[pa.Table]:
         with open_part(run, unit) as part:
             for batch in part.iter_batches(READ_ROWS, use_threads=False):
                 yield pa.Table.from_batches([batch])
+        # Else the memory pool keeps what parts needed that are read already.
+        pa.default_memory_pool().release_unused()
 
 
 class SplitOf:
