@@ -1,6 +1,7 @@
 """One book to its pairs, and whom it may be paired with."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -152,6 +153,15 @@ def test_mined_negatives_are_taken_in_order_and_missing_ones_are_counted():
     none = draw(mined=[], weights=weights, negatives=8)
     assert Counter(pair.negative for pair in none.pairs) == {None: 10, "random": 8}
     assert none.not_had == {"model_mined": 4}
+
+
+def test_the_same_positions_the_other_way_round_are_another_pair_of_two_books():
+    """Chunk 3 here with chunk 5 there is not chunk 5 here with chunk 3 there; the same pair comes once."""
+    candidates = draw(**vars_of(candidate_rules(RULES, 20))).pairs
+    one = next(pair for pair in candidates if pair.first != pair.second)
+    exchanged = replace(one, first=one.second, second=one.first)
+    drawn = draw(mined=[one, exchanged, one], weights={"model_mined": 1.0}, negatives=3)
+    assert [pair for pair in drawn.pairs if pair.label == 0] == [one, exchanged]
 
 
 def vars_of(rules):

@@ -138,7 +138,7 @@ class _OfBook:
     rules: Rules
     places: Places
     others: Callable[[int], HasSides]
-    seen: set[tuple[int, frozenset[Side]]] = field(default_factory=set)
+    seen: set[tuple[int, Side, Side]] = field(default_factory=set)
 
     def draw(self, what: str, number: int, others: Numbers | None) -> _Found | None:
         """A pair within the book, or with one of `others`; None where no new one is found."""
@@ -163,7 +163,9 @@ class _OfBook:
 
     def add(self, other: int, first: Side, second: Side) -> bool:
         """Whether nothing drawn so far has these two sides; from now on something does."""
-        key = (other, frozenset((first, second)))
+        # within one book a pair is the same either way round; in two books positions 3 and 5 are not 5 and 3
+        is_exchanged = other == self.book and second < first
+        key = (other, second, first) if is_exchanged else (other, first, second)
         is_new = key not in self.seen
         self.seen.add(key)
         return is_new
