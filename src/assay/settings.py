@@ -46,7 +46,7 @@ class Range:
         return (
             isinstance(value, int | float)
             and not isinstance(value, bool)
-            and math.isfinite(value)
+            and (isinstance(value, int) or math.isfinite(value))
             and (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
             and (self.at_most is None or value <= self.at_most)
@@ -134,11 +134,7 @@ def wanted_instead(value: object, hint: Any) -> str | None:  # noqa: ANN401
         fits = isinstance(value, int | float) and not isinstance(value, bool)
     else:
         fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-    if not fits:
-        return _KINDS.get(kind, kind.__name__)
-    if isinstance(value, int) and value not in _INT64:
-        return "a number of at most 63 bits"
-    return None
+    return None if fits else _KINDS.get(kind, kind.__name__)
 
 
 @functools.cache
@@ -167,6 +163,8 @@ class Settings:
                     way_out = "name one" if field.default is MISSING else "name one or leave it out"
                     raise UsageError(f"{field.name} is {value!r}; it must not be empty; {way_out}")
             if rule is None or rule.holds(value):
+                if isinstance(value, int) and value not in _INT64:
+                    raise UsageError(f"{field.name} is {value}; it must be a number of at most 63 bits")
                 continue
             way_out = (
                 "change it or leave it out" if field.default is None else f"set for example {field.default}"

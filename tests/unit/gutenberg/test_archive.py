@@ -136,7 +136,7 @@ def test_an_address_is_downloaded_once(tmp_path):
         assert dict(take(server.url("/a.zip"), out, contact="me@example.org").counts) == {"already": 3}
         assert len(server.asked) == asked
         for path, said in (
-            ("/cut.zip", "not come whole"),
+            ("/cut.zip", "not received whole"),
             ("/away.zip", "another site"),
             ("/page.zip", "status 404"),
         ):
