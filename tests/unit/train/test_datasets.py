@@ -206,11 +206,11 @@ def test_pairs_on_one_side_alone_are_refused():
 @pytest.mark.parametrize(
     ("columns", "changes", "expected"),
     [
-        ({"label": ["x"] * 40}, {}, r"labels \['x'\]; a classifier needs at least 2"),
+        ({"label": ["x"] * 40}, {}, r"labels \['x'\]; a classifier needs at least two"),
         ({"label": [["x"]] * 40}, {"task": "multi_label"}, r"all training rows have the labels \['x'\]"),
         ({"label": [[] for _ in range(39)] + [["a"]]}, {"task": "multi_label"}, None),
         ({"label": [3.0] * 40}, {"task": "regression"}, "all targets are 3.0; there is nothing to learn"),
-        ({"label": [1.0] * 39 + [2.0]}, {"task": "regression"}, r"set best_by = mae, or hand in more"),
+        ({"label": [1.0] * 39 + [2.0]}, {"task": "regression"}, r"set best_by = mae, or give more rows"),
         ({"label": [1.0] * 39 + [2.0]}, {"task": "regression", "best_by": "mae"}, None),
         ({"label": ["x", "y"] * 20, "g": ["one"] * 39 + ["two"]}, {"group_column": "g"},
          r"group 'one' has 39 of 40 rows, the larger split 36;.*choose a finer group column"),

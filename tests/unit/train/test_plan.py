@@ -81,7 +81,7 @@ def test_two_devices_have_larger_steps(base, data, tmp_path, monkeypatch):
 def test_a_dry_run_refuses_what_a_training_would(base, save_rows, tmp_path):
     """The same line, before anything is trained."""
     data = save_rows("one", animal_rows(20, seed=1, labels=("cat",)))
-    with pytest.raises(InputError, match=r"labels \['cat'\]; a classifier needs at least 2"):
+    with pytest.raises(InputError, match=r"labels \['cat'\]; a classifier needs at least two"):
         plan(settings(base, tmp_path / "b", data=(data,)))
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "file").touch()

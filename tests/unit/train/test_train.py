@@ -175,7 +175,7 @@ def test_a_device_without_bf16_trains_in_float32(monkeypatch):
 def test_one_class_data_is_refused(base, rows, tmp_path):
     """A classifier of one label is not a classifier."""
     one = LabelledRows(texts=rows[0].texts, labels=("cat",) * 64)
-    with pytest.raises(InputError, match="needs at least 2"):
+    with pytest.raises(InputError, match="needs at least two"):
         fit(settings(base, tmp_path / "b"), one, rows[1])
 
 
