@@ -9,6 +9,10 @@ merge("run/", "scored/")
 
 from assay.calibrate.calibrate import CalibrateReport, calibrate
 from assay.calibrate.settings import CalibrateSettings
+from assay.cascade.findings import CascadeReport
+from assay.cascade.run import Cascade, CascadeRunResult, cascade_run, load_cascade
+from assay.cascade.settings import CascadeRunSettings, CascadeTuneSettings
+from assay.cascade.tune import cascade_tune
 from assay.compare.compare import compare
 from assay.compare.comparison import Comparison
 from assay.compare.settings import CompareSettings
@@ -54,6 +58,11 @@ __all__ = [
     "BooksSettings",
     "CalibrateReport",
     "CalibrateSettings",
+    "Cascade",
+    "CascadeReport",
+    "CascadeRunResult",
+    "CascadeRunSettings",
+    "CascadeTuneSettings",
     "Classifier",
     "CompareSettings",
     "Comparison",
@@ -79,10 +88,13 @@ __all__ = [
     "TrainSettings",
     "bench",
     "calibrate",
+    "cascade_run",
+    "cascade_tune",
     "compare",
     "embed",
     "evaluate",
     "load",
+    "load_cascade",
     "load_siamese",
     "merge",
     "mine",

@@ -16,6 +16,8 @@ from assay.errors import AssayError
 VERB_FUNCTIONS = {
     "bench",
     "calibrate",
+    "cascade_run",
+    "cascade_tune",
     "compare",
     "embed",
     "evaluate",
@@ -40,6 +42,11 @@ API_NAMES = [
     "BooksSettings",
     "CalibrateReport",
     "CalibrateSettings",
+    "Cascade",
+    "CascadeReport",
+    "CascadeRunResult",
+    "CascadeRunSettings",
+    "CascadeTuneSettings",
     "Classifier",
     "CompareSettings",
     "Comparison",
@@ -63,7 +70,7 @@ API_NAMES = [
     "TokenizeSettings",
     "TrainReport",
     "TrainSettings",
-    *sorted(VERB_FUNCTIONS | {"load", "load_siamese"}),
+    *sorted(VERB_FUNCTIONS | {"load", "load_cascade", "load_siamese"}),
 ]
 
 

@@ -91,6 +91,19 @@ ASSAY = Group(
             module="assay.cli.compare",
             summary="Say whether two documents are of one book or author, how sure that is, and why.",
         ),
+        "cascade": Group(
+            summary="A cheap model of pairs, then an exact one for what it leaves open.",
+            commands={
+                "tune": Listed(
+                    module="assay.cli.cascade_tune",
+                    summary="Choose the cheapest thresholds of two models that keep a recall, on labelled pairs.",
+                ),
+                "run": Listed(
+                    module="assay.cli.cascade_run",
+                    summary="Answer for pairs with a tuned cascade, in one pass.",
+                ),
+            },
+        ),
         "bench": Listed(
             module="assay.cli.bench",
             summary="Measure a bundle on a sample of your documents; estimate hours and cost of a corpus.",

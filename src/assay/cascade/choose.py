@@ -1,0 +1,228 @@
+"""Labelled pairs in, the thresholds that keep a recall at the least cost out. Pure: a seed instead of chance.
+
+The recall of a threshold is the share of the pairs with the label that the first model does not turn away. Its
+lower bound is one-sided, of Clopper and Pearson (1934), exact for independent pairs: a threshold is the
+probability of one of these pairs, so its bound is that of an order statistic, and the bound falls as the threshold
+rises, so the highest one that keeps it needs no correction for the number of thresholds tried. Pairs of the same
+authors are not independent: where authors are known they are drawn with replacement, a pair counting as often as its
+two authors are drawn together (Snijders & Borgatti 1999), and the lower of both bounds holds.
+
+Axes: P pairs of one label, K thresholds, B resamples, A authors.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.cascade.decide import Thresholds
+from assay.errors import InputError
+from assay.metrics import BoolArray, FloatArray, IntArray
+
+EVEN_RANKS, LOW_RANKS = 200, 100
+"""Thresholds that are tried: at so many pairs evenly spread over the ranks, and at so many of the lowest."""
+_BLOCK_ELEMENTS = 1 << 20
+_MOST_STEPS = 20_000
+_BISECTIONS = 45
+"""To 3e-14."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resampling:
+    """How authors are drawn."""
+
+    authors_PA: IntArray
+    """The author of each text of all pairs, [M, 2]; twice the same where a pair has one."""
+    num_resamples: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """What thresholds keep of the pairs of one label; K of them, rising, so that what is kept falls."""
+
+    threshold_K: FloatArray
+    """Pairs below it are lost."""
+    share_K: FloatArray
+    """Share of the pairs that are kept."""
+    bound_K: FloatArray
+    """Its lower bound."""
+
+    def highest(self, share: float) -> int | None:
+        """The last threshold whose bound is at least `share`; None where there is none."""
+        found = np.flatnonzero(self.bound_K >= share)
+        return int(found[-1]) if found.size else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chosen:
+    """Thresholds that keep a recall, and how sure that is."""
+
+    thresholds: Thresholds
+    recall: float
+    """Of the pairs with the label, the share that the first model does not turn away."""
+    recall_bound: float
+    """Its lower bound."""
+    kept_others: float | None = None
+    """Two-sided: of the pairs without it, the share that it does not accept."""
+    kept_others_bound: float | None = None
+    """Its lower bound."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choices:
+    """All thresholds that labelled pairs offer."""
+
+    with_label: Kept
+    """By the first model's probability."""
+    without_label: Kept | None
+    """By its negative, which a two-sided cascade turns away from."""
+    num_with: int
+    num_without: int
+    confidence: float
+
+    def choose(self, recall: float) -> Chosen:
+        """The thresholds that send the fewest pairs on and keep `recall`.
+
+        Raises `InputError` where none does, with the best that these pairs can show.
+        """
+        kept = self.with_label
+        at = kept.highest(recall)
+        if at is None:
+            raise self._too_few(kept, recall, self.num_with, "with the label")
+        low = float(kept.threshold_K[at])
+        found = Chosen(
+            thresholds=Thresholds(low=low),
+            recall=float(kept.share_K[at]),
+            recall_bound=float(kept.bound_K[at]),
+        )
+        others = self.without_label
+        if others is None:
+            return found
+        at = others.highest(recall)
+        if at is None:
+            raise self._too_few(others, recall, self.num_without, "without the label")
+        high = -float(others.threshold_K[at])
+        if high < low:
+            # Either threshold alone would do for both: nothing is left open.
+            high = float(np.nextafter(low, -1.0))
+        return Chosen(
+            thresholds=Thresholds(low=low, high=high),
+            recall=found.recall,
+            recall_bound=found.recall_bound,
+            kept_others=float(others.share_K[at]),
+            kept_others_bound=float(others.bound_K[at]),
+        )
+
+    def _too_few(self, kept: Kept, recall: float, num_pairs: int, which: str) -> InputError:
+        needed = math.ceil(math.log(1 - self.confidence) / math.log(recall))
+        return InputError(
+            f"recall {recall:g} cannot be shown at confidence {self.confidence:g} on {num_pairs} pairs {which}: the"
+            f" best lower bound is {kept.bound_K.max():.4f}; give more pairs (at least {needed} {which}, of more"
+            " authors), or lower --recall"
+        )
+
+
+def find_choices(
+    first_M: FloatArray,
+    holds_M: BoolArray,
+    *,
+    confidence: float,
+    two_sided: bool,
+    resampling: Resampling | None = None,
+) -> Choices:
+    """The thresholds for pairs of both kinds, by the first model's probability of the label."""
+    return Choices(
+        with_label=_kept(first_M, holds_M, confidence, resampling),
+        without_label=_kept(-first_M, ~holds_M, confidence, resampling) if two_sided else None,
+        num_with=int(holds_M.sum()),
+        num_without=int((~holds_M).sum()),
+        confidence=confidence,
+    )
+
+
+def lower_bound(kept_K: IntArray, num_pairs: int, confidence: float) -> FloatArray:
+    """The one-sided lower bound of Clopper and Pearson (1934) of shares: `kept_K` of `num_pairs`; 0 for none kept."""
+    kept = np.asarray(kept_K, dtype=np.float64)
+    low_K, high_K = np.zeros(kept.shape), np.ones(kept.shape)
+    shape_K, other_K = np.maximum(kept, 1.0), num_pairs - kept + 1
+    for _ in range(_BISECTIONS):
+        middle_K = (low_K + high_K) / 2
+        is_below = _beta(middle_K, shape_K, other_K) < 1 - confidence
+        low_K, high_K = np.where(is_below, middle_K, low_K), np.where(is_below, high_K, middle_K)
+    bound_K: FloatArray = np.where(kept == 0, 0.0, low_K)
+    return bound_K
+
+
+def _kept(score_M: FloatArray, counts_M: BoolArray, confidence: float, resampling: Resampling | None) -> Kept:
+    """What thresholds on a score keep of the pairs that count."""
+    rows = np.flatnonzero(counts_M)
+    rows = rows[np.argsort(score_M[rows], kind="stable")]
+    sorted_P = score_M[rows]
+    first_of_equals = np.flatnonzero(np.append(True, sorted_P[1:] != sorted_P[:-1]))
+    lost_K = first_of_equals[_ranks(first_of_equals.size)]
+    kept_K = rows.size - lost_K
+    bound_K = lower_bound(kept_K, rows.size, confidence)
+    if resampling is not None:
+        drawn_K = _drawn_bound(resampling, rows, lost_K, confidence)
+        bound_K = np.minimum(bound_K, drawn_K)
+    return Kept(threshold_K=sorted_P[lost_K], share_K=kept_K / rows.size, bound_K=bound_K)
+
+
+def _ranks(count: int) -> NDArray[np.int64]:
+    """Which of so many distinct values are tried, rising."""
+    even = np.linspace(0, count - 1, min(count, EVEN_RANKS)).astype(np.int64)
+    return np.union1d(even, np.arange(min(count, LOW_RANKS)))
+
+
+def _drawn_bound(
+    resampling: Resampling, rows: NDArray[np.int64], lost_K: NDArray[np.int64], confidence: float
+) -> FloatArray:
+    """The share kept that all but 1 - `confidence` of the resamples of authors exceed, [K]."""
+    rng = np.random.default_rng(resampling.seed)
+    one_P, two_P = resampling.authors_PA[rows].T
+    num_authors = int(resampling.authors_PA.max()) + 1
+    size = max(1, _BLOCK_ELEMENTS // max(rows.size, num_authors))
+    shares = []
+    for start in range(0, resampling.num_resamples, size):
+        num = min(size, resampling.num_resamples - start)
+        drawn_BA = rng.multinomial(num_authors, np.full(num_authors, 1 / num_authors), size=num)
+        weight_BP = np.where(one_P == two_P, drawn_BA[:, one_P], drawn_BA[:, one_P] * drawn_BA[:, two_P])
+        below_BP = np.concatenate([np.zeros((num, 1)), np.cumsum(weight_BP, axis=1)], axis=1)
+        whole_B1 = below_BP[:, -1:]
+        # Without any pair of the kind a resample says nothing.
+        shares.append(1 - below_BP[:, lost_K][whole_B1[:, 0] > 0] / whole_B1[whole_B1 > 0][:, None])
+    share_BK = np.concatenate(shares)
+    if not share_BK.size:
+        return np.zeros(lost_K.shape)
+    bound_K: FloatArray = np.quantile(share_BK, 1 - confidence, axis=0)
+    return bound_K
+
+
+def _beta(x_K: FloatArray, a_K: FloatArray, b_K: FloatArray) -> FloatArray:
+    """The regularised incomplete beta function I_x(a, b), by its continued fraction (Numerical Recipes, 6.4)."""
+    is_turned = x_K > (a_K + 1) / (a_K + b_K + 2)
+    x, a, b = np.where(is_turned, 1 - x_K, x_K), np.where(is_turned, b_K, a_K), np.where(is_turned, a_K, b_K)
+    logs = [math.lgamma(p + q) - math.lgamma(p) - math.lgamma(q) for p, q in zip(a, b, strict=True)]
+    with np.errstate(divide="ignore"):
+        front = np.exp(np.array(logs) + a * np.log(x) + b * np.log1p(-x)) / a
+    tiny = 1e-300
+    c, d = np.ones(x.shape), 1 / _away(1 - (a + b) * x / (a + 1), tiny)
+    value = d.copy()
+    for m in range(1, _MOST_STEPS):
+        before = value
+        for factor in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d, c = 1 / _away(1 + factor * d, tiny), _away(1 + factor / c, tiny)
+            value = value * d * c
+        if np.all(np.abs(value - before) <= 1e-14 * np.abs(value)):
+            break
+    found: FloatArray = np.where(is_turned, 1 - front * value, front * value)
+    return found
+
+
+def _away(value: FloatArray, tiny: float) -> FloatArray:
+    return np.where(np.abs(value) < tiny, tiny, value)

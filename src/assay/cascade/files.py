@@ -1,0 +1,118 @@
+"""The JSON file of a tuned cascade, written and read."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from assay.bundle.description import FORMAT_VERSION, check_version, pretty
+from assay.cascade.decide import Thresholds
+from assay.cascade.stages import Stage
+from assay.data.storage import replace_file
+from assay.errors import BundleError
+from assay.model.checkpoint import JsonObject, brief, is_number, read_json
+from assay.siamese.evidence import Combination
+
+_WAY_OUT = "run assay cascade tune again"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageEntry:
+    """What the file says of a model."""
+
+    path: str
+    """Its folder, from the folder of the file."""
+    kind: str
+    fingerprint: str
+
+    def check(self, file: Path, stage: Stage) -> None:
+        """Raise `BundleError` where the stage is another model than the thresholds are for."""
+        if stage.fingerprint != self.fingerprint:
+            msg = (
+                f"{file}: tuned for the model {self.fingerprint}, and {stage.path} is {stage.fingerprint}; thresholds"
+                f" belong to one model; {_WAY_OUT}, or give the folder of that model"
+            )
+            raise BundleError(msg)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CascadeFile:
+    """What a cascade needs to answer."""
+
+    labels: tuple[str, str]
+    """The second is the one whose probability is given."""
+    thresholds: Thresholds
+    combination: Combination
+    first: StageEntry
+    second: StageEntry
+
+
+def write_cascade(out: str, cascade: CascadeFile, found: Mapping[str, object]) -> None:
+    """Writes the file in one step; `found` is what tuning measured, kept beside it for readers."""
+    combination = cascade.combination
+    content = {
+        "format_version": FORMAT_VERSION,
+        "labels": list(cascade.labels),
+        "first": _stage_content(cascade.first),
+        "second": _stage_content(cascade.second),
+        "thresholds": {"low": cascade.thresholds.low, "high": cascade.thresholds.high},
+        "combination": {
+            "first": combination.network,
+            "second": combination.evidence,
+            "bias": combination.bias,
+        },
+        **found,
+    }
+    replace_file(out, pretty(content))
+
+
+def read_cascade(path: str | os.PathLike[str]) -> CascadeFile:
+    """The cascade in a file; raises `BundleError` for one that cannot be used."""
+    file = Path(path)
+    content = read_json(file, missing=_WAY_OUT)
+    check_version(file, content)
+    labels = content.get("labels")
+    if (
+        not isinstance(labels, list)
+        or len(labels) != 2
+        or not all(isinstance(label, str) for label in labels)
+    ):
+        raise _wrong(file, "labels", labels)
+    low, high = (_part(file, content, "thresholds").get(name) for name in ("low", "high"))
+    if not is_number(low) or not (high is None or is_number(high)):
+        raise _wrong(file, "thresholds", content["thresholds"])
+    weights = _part(file, content, "combination")
+    numbers = [float(each) for name in ("first", "second", "bias") if is_number(each := weights.get(name))]
+    if len(numbers) < 3 or min(numbers[:2]) < 0:
+        raise _wrong(file, "combination", weights)
+    return CascadeFile(
+        labels=(labels[0], labels[1]),
+        thresholds=Thresholds(low=float(low), high=None if high is None else float(high)),
+        combination=Combination(network=numbers[0], evidence=numbers[1], bias=numbers[2]),
+        first=_stage(file, content, "first"),
+        second=_stage(file, content, "second"),
+    )
+
+
+def _stage_content(stage: StageEntry) -> JsonObject:
+    return {"path": stage.path, "kind": stage.kind, "fingerprint": stage.fingerprint}
+
+
+def _stage(file: Path, content: JsonObject, name: str) -> StageEntry:
+    entry = _part(file, content, name)
+    values = [entry.get(key) for key in ("path", "kind", "fingerprint")]
+    texts = [value for value in values if isinstance(value, str)]
+    if len(texts) < len(values):
+        raise _wrong(file, name, entry)
+    return StageEntry(path=texts[0], kind=texts[1], fingerprint=texts[2])
+
+
+def _part(file: Path, content: JsonObject, name: str) -> JsonObject:
+    part = content.get(name)
+    if not isinstance(part, dict):
+        raise _wrong(file, name, part)
+    return part
+
+
+def _wrong(file: Path, name: str, value: object) -> BundleError:
+    return BundleError(f"{file}: {name} is {brief(value)}, which is not a cascade's; {_WAY_OUT}")

@@ -1,0 +1,99 @@
+"""Thresholds of a cascade: bounds against formulas and simulation, the choice, and what cannot be had."""
+
+import math
+
+import numpy as np
+import pytest
+
+from assay.cascade.choose import Resampling, find_choices, lower_bound
+from assay.errors import InputError
+
+
+def binomial_at_least(kept, num_pairs, share):
+    """The chance of so many or more, term by term."""
+    return math.fsum(
+        math.comb(num_pairs, k) * share**k * (1 - share) ** (num_pairs - k)
+        for k in range(kept, num_pairs + 1)
+    )
+
+
+@pytest.mark.parametrize("num_pairs", [1, 7, 60, 400])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
+def test_the_bound_is_that_of_clopper_and_pearson(num_pairs, confidence):
+    """At the bound, as many kept or more have just the chance that the confidence leaves."""
+    kept = np.arange(1, num_pairs + 1)[:: max(1, num_pairs // 9)]
+    for count, bound in zip(kept, lower_bound(kept, num_pairs, confidence), strict=True):
+        assert binomial_at_least(count, num_pairs, bound) == pytest.approx(1 - confidence, abs=1e-9)
+    assert lower_bound(np.array([num_pairs]), num_pairs, confidence)[0] == pytest.approx(
+        (1 - confidence) ** (1 / num_pairs)
+    )
+    assert lower_bound(np.array([0]), num_pairs, confidence)[0] == 0
+
+
+def test_the_bound_holds_for_many_pairs():
+    """A million pairs take no longer than some thousand steps, and the bound is near the normal one."""
+    bound = lower_bound(np.array([950_000]), 1_000_000, 0.95)[0]
+    assert bound == pytest.approx(0.95 - 1.645 * math.sqrt(0.95 * 0.05 / 1e6), abs=2e-6)
+
+
+def test_the_chosen_threshold_keeps_its_recall_as_often_as_promised():
+    """Of 200 tunings on 60 pairs with the label, no more miss the true recall than the confidence leaves."""
+    rng = np.random.default_rng(0)
+    missed = 0
+    for _ in range(200):
+        # uniform: the true recall of a threshold is 1 - threshold
+        first, holds = rng.uniform(size=80), np.arange(80) < 60
+        choices = find_choices(first, holds, confidence=0.8, two_sided=False)
+        missed += 1 - choices.choose(0.8).thresholds.low < 0.8
+    assert 200 * 0.05 < missed < 200 * 0.2 + 3 * math.sqrt(200 * 0.2 * 0.8)
+
+
+def test_authors_that_are_lost_together_lower_the_bound():
+    """Four of 40 pairs are lost either way; where they are all of one author, the bound says less."""
+    first = np.append(np.full(4, 0.1), np.linspace(0.5, 0.9, 36))
+    holds = np.append(np.ones(40, dtype=bool), [False])
+    first = np.append(first, 0.2)
+
+    def bound_at(authors):
+        resampling = Resampling(authors_PA=np.stack([authors, authors], axis=1), num_resamples=500, seed=1)
+        kept = find_choices(first, holds, confidence=0.95, two_sided=False, resampling=resampling).with_label
+        return kept.bound_K[np.searchsorted(kept.threshold_K, 0.5)]
+
+    together = np.append(np.arange(40) // 4, 0)
+    alone = find_choices(first, holds, confidence=0.95, two_sided=False).with_label
+    exact = alone.bound_K[np.searchsorted(alone.threshold_K, 0.5)]
+    assert bound_at(together) < exact - 0.05
+    assert bound_at(np.append(np.arange(40), 0)) == pytest.approx(exact, abs=0.02)
+
+
+def test_a_pair_counts_where_both_of_its_authors_are_drawn():
+    """With authors 0 and 1 in every pair, a resample that lacks one of them has no pair and says nothing."""
+    first, holds = np.linspace(0.1, 0.9, 20), np.arange(20) % 2 == 0
+    resampling = Resampling(authors_PA=np.tile([[0, 1]], (20, 1)), num_resamples=200, seed=0)
+    drawn = find_choices(first, holds, confidence=0.95, two_sided=False, resampling=resampling)
+    plain = find_choices(first, holds, confidence=0.95, two_sided=False)
+    np.testing.assert_allclose(drawn.with_label.bound_K, plain.with_label.bound_K)
+
+
+def test_pairs_that_the_first_model_tells_apart_reach_no_second():
+    """Two-sided thresholds that would cross leave nothing open, and decide every pair rightly."""
+    first = np.concatenate([np.linspace(0.0, 0.3, 100), np.linspace(0.7, 1.0, 100)])
+    holds = np.arange(200) >= 100
+    thresholds = find_choices(first, holds, confidence=0.95, two_sided=True).choose(0.9).thresholds
+    assert not thresholds.goes_on(first).any()
+    assert (thresholds.decided_yes(first) == ~thresholds.decided_no(first)).all()
+    assert thresholds.decided_yes(first)[holds].mean() >= 0.9
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_a_recall_that_the_pairs_cannot_show_is_refused_with_the_best(two_sided):
+    """Ten pairs of a label show no recall of .95 at confidence .95, wherever the threshold; 59 or more would."""
+    first = np.linspace(0, 1, 110)
+    holds = np.arange(110) >= (10 if two_sided else 100)
+    which = "without the label" if two_sided else "with the label"
+    with pytest.raises(InputError) as caught:
+        find_choices(first, holds, confidence=0.95, two_sided=two_sided).choose(0.95)
+    assert str(caught.value) == (
+        f"recall 0.95 cannot be shown at confidence 0.95 on 10 pairs {which}: the best lower bound is 0.7411;"
+        f" give more pairs (at least 59 {which}, of more authors), or lower --recall"
+    )
