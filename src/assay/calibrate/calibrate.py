@@ -21,7 +21,6 @@ from assay import metrics
 from assay._version import __version__
 from assay.bundle.bundle import Bundle
 from assay.bundle.calibration import save_calibration
-from assay.bundle.load import load_bundle
 from assay.bundle.texts import refuse_other_texts
 from assay.calibrate.conformal import fit_half_width, measured_coverage
 from assay.calibrate.disjoint import calibration_provenance, refuse_seen, refuse_shared
@@ -43,7 +42,6 @@ from assay.calibrate.targets import TargetArray, check_logits_and_targets
 from assay.calibrate.thresholds import Goal, as_json
 from assay.engine import devices
 from assay.engine.engine import Engine
-from assay.engine.load import load_engine
 from assay.errors import InputError, StorageError, UsageError
 from assay.extras import need_packages
 from assay.labelled.labels import generic_names, to_targets
@@ -52,10 +50,10 @@ from assay.labelled.rows import LabelledRows
 from assay.metrics import FloatArray, IntArray, ReliabilityBin
 from assay.outcome.calibration import Calibration
 from assay.outcome.maps import apply_calibration
+from assay.score.bundles import encoder_of, engine_of, open_bundle, scorer_of
 from assay.score.labelled import labelled_logits
-from assay.score.scorer import Scorer
 from assay.tasks import Method, Task
-from assay.tokenize.plan import bundle_encoder, choose_max_length
+from assay.tokenize.plan import choose_max_length
 from assay.tokenize.settings import WINDOWS
 
 FEW_ROWS = 50
@@ -153,7 +151,7 @@ def calibrate(settings: CalibrateSettings) -> CalibrateReport:
     Raises `InputError` where rows were part of the training or the test, labels are unknown, or no map
     or threshold of the kind asked for suits them; the old file is then untouched.
     """
-    bundle = load_bundle(settings.bundle)
+    bundle = open_bundle(settings.bundle)
     _check_settings(settings, bundle)
     refuse_other_texts(bundle, are_pairs=settings.text_pair_column is not None)
     devices.parse_precision(settings.precision, devices.parse_device(settings.device))
@@ -163,8 +161,8 @@ def calibrate(settings: CalibrateSettings) -> CalibrateReport:
         )
     rows = read_labelled(settings.data, settings, task=bundle.task)
     test_rows = read_labelled(settings.test_data, settings, task=bundle.task) if settings.test_data else None
-    engine = load_engine(
-        bundle.checkpoint,
+    engine = engine_of(
+        bundle,
         device=settings.device,
         precision=settings.precision,
         num_threads=settings.num_threads,
@@ -253,8 +251,13 @@ def held_out_logits(
     settings: CalibrateSettings, bundle: Bundle, engine: Engine, rows: LabelledRows
 ) -> NDArray[np.float32]:
     """Logits [N, C] of the rows, uncalibrated, in their order; those of windows reduced to the document's."""
-    encoder = bundle_encoder(bundle, settings)
-    scorer = Scorer(bundle, engine, encoder, max_batch_tokens=settings.max_batch_tokens)
+    scorer = scorer_of(
+        bundle,
+        engine,
+        encoder_of(bundle, settings),
+        device=settings.device,
+        max_batch_tokens=settings.max_batch_tokens,
+    )
     return labelled_logits(scorer, rows).logits_NC
 
 

@@ -26,7 +26,6 @@ import pyarrow as pa
 
 from assay.embed.forward import RunSequences
 from assay.embed.kind import EmbedIdentity
-from assay.engine.batching import token_indices
 from assay.engine.sequences import ForwardStats, Sequences
 from assay.errors import StorageError
 from assay.model.checkpoint import canonical_digest
@@ -73,7 +72,7 @@ class VectorCache:
             vectors_SD = np.empty((sequences.num_sequences, self._dimension), dtype=np.float32)
             is_there_S = self.take(keys, vectors_SD)
             missing = np.flatnonzero(~is_there_S)
-            made, stats = run(_chosen(sequences, missing))
+            made, stats = run(sequences.take(missing))
             vectors_SD[missing] = made
             self.add(keys[missing], made)
             num_cached = sequences.num_sequences - len(missing)
@@ -209,16 +208,3 @@ def keys_of(sequences: Sequences) -> CacheKeys:
         )
         digests += digest.digest()
     return np.frombuffer(bytes(digests), dtype=np.uint64).reshape(-1, 2)
-
-
-def _chosen(sequences: Sequences, rows: npt.NDArray[np.int64]) -> Sequences:
-    """Some of the sequences, laid end to end."""
-    if len(rows) == sequences.num_sequences:
-        return sequences
-    starts = sequences.offsets[rows]
-    lengths = sequences.offsets[rows + 1] - starts
-    return Sequences(
-        flat_ids=sequences.flat_ids[token_indices(starts, lengths)],
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        second_starts=None if sequences.second_starts is None else sequences.second_starts[rows],
-    )

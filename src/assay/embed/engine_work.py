@@ -10,13 +10,14 @@ unit while the engine and its libraries are loaded.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
 from assay.data.ids import shown_ids
 from assay.data.reading import RowReader
+from assay.data.rows import SourceRows
 from assay.engine.sequences import Stopped
 from assay.runs.manifest import Manifest
 from assay.runs.pipeline import StopRequestedError, strict_error
@@ -87,10 +88,7 @@ class EngineWork:
 
     def prepare(self, unit: Unit) -> Iterator[EncodedChunk]:
         """The unit's rows as token ids, in order, a chunk at a time."""
-        rows = read_unit(self._manifest, self._reader, unit)
-        return chunks(
-            rows, self._encoder, max_tokens=max_row_tokens(self._encoder), chunk_rows=self._chunk_rows
-        )
+        return self._chunks(read_unit(self._manifest, self._reader, unit), self._chunk_rows)
 
     def compute(self, chunk: EncodedChunk) -> "ForwardedChunk":
         """The outputs of a chunk."""
@@ -122,6 +120,10 @@ class EngineWork:
         """Figures of the unit just finished, for the part's footer."""
         return {**self._stats, "errors": self._errors, "worker": self._worker}
 
+    def _chunks(self, rows: Iterable[SourceRows], chunk_rows: ChunkRows) -> Iterator[EncodedChunk]:
+        """Rows as chunks of token ids."""
+        return chunks(rows, self._encoder, max_tokens=max_row_tokens(self._encoder), chunk_rows=chunk_rows)
+
     def _finisher(self) -> "Finisher":
         assert self._loaded is not None, "load() comes before compute()"
         return self._loaded
@@ -129,13 +131,13 @@ class EngineWork:
     def _count(self, chunk: EncodedChunk, finished: "FinishedChunk") -> None:
         cost = finished.stats
         self._stats["num_rows"] += chunk.num_rows
-        self._stats["num_tokens"] += int(chunk.tokens.offsets[-1] - chunk.tokens.offsets[0])
+        self._stats["num_tokens"] += int(chunk.row_tokens.sum())
         self._stats["forward_tokens"] += cost.num_forward_tokens
         self._stats["padded_tokens"] += cost.num_padded_tokens
         self._stats["duplicate_rows"] += cost.num_duplicates
         if cost.num_cached:
             self._stats["cached_sequences"] += cost.num_cached
-        self._stats["truncated_rows"] += int(chunk.tokens.truncated.sum())
+        self._stats["truncated_rows"] += int(chunk.row_truncated.sum())
         self._stats["error_rows"] += len(finished.errors)
         self._stats["device_milliseconds"] += round(cost.forward_seconds * 1000)
         for row, code in finished.errors.items():

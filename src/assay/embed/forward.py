@@ -143,8 +143,8 @@ def row_columns(
         is_bad_N[list(errors)] = True
         error_column = pa.array([errors.get(row) for row in range(chunk.num_rows)], pa.string())
     columns = {
-        "num_tokens": pa.array(chunk.tokens.num_tokens),
-        "truncated": pa.array(chunk.tokens.truncated),
+        "num_tokens": pa.array(chunk.row_tokens),
+        "truncated": pa.array(chunk.row_truncated),
         "error": error_column,
     }
     return columns, is_bad_N

@@ -31,10 +31,12 @@ def gate_figures(
     device: str,
     identity: dict[str, Any],
     compare: Callable[[ParitySample], ParityReport | VectorParityReport],
+    apart: bool = False,
 ) -> dict[str, Any]:
     """What `compare` finds on a sample of the corpus, as a document; that of the run where it is of the same.
 
-    It holds for this `identity`, engine and machine, and for nothing else.
+    It holds for this `identity`, engine and machine, and for nothing else. `apart` says that the texts of a pair
+    are encoded apart.
     """
     subject = {
         **identity,
@@ -46,11 +48,14 @@ def gate_figures(
     if found is not None:
         return found
     began = time.perf_counter()
-    sample = take_sample(run.manifest, encoder, num_documents)
+    sample = take_sample(run.manifest, encoder, num_documents, apart=apart)
+    texts, text_pairs = sample.texts, sample.text_pairs
+    if apart:
+        texts, text_pairs = [*texts, *(text_pairs or ())], None
     report = compare(sample)
     tokens = (
-        compare_tokens(Path(bundle), encoder, sample.texts, sample.text_pairs)
-        if sample.texts
+        compare_tokens(Path(bundle), encoder, texts, text_pairs)
+        if texts
         else Compared(num_texts=0, difference=None, reason="the source holds token ids")
     )
     found = {

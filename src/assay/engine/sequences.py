@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from assay.engine.batching import Ids, Ints
+from assay.engine.batching import Ids, Ints, token_indices
 
 
 class Stopped(Exception):  # noqa: N818 - it reports an order obeyed, not an error
@@ -28,6 +28,18 @@ class Sequences:
         """N, the number of sequences."""
         return len(self.offsets) - 1
 
+    def take(self, rows: Ints) -> "Sequences":
+        """Some of the sequences, laid end to end."""
+        if len(rows) == self.num_sequences and bool((rows == np.arange(len(rows))).all()):
+            return self
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
+        return Sequences(
+            flat_ids=self.flat_ids[token_indices(starts, lengths)],
+            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            second_starts=None if self.second_starts is None else self.second_starts[rows],
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForwardStats:
@@ -46,4 +58,4 @@ class ForwardStats:
     forward_seconds: float
     """Wall time inside the engine."""
     num_cached: int = 0
-    """Sequences whose result was there from an earlier run."""
+    """Sequences whose result was known before."""

@@ -20,12 +20,10 @@ import numpy as np
 from assay import metrics
 from assay._version import __version__
 from assay.bundle.bundle import Bundle
-from assay.bundle.load import load_bundle
 from assay.bundle.texts import refuse_other_texts
 from assay.data.listing import local_paths
 from assay.data.storage import is_object_url, local_path, writable_place
 from assay.engine import devices
-from assay.engine.load import load_engine
 from assay.errors import InputError, UsageError
 from assay.evaluate.findings import Evaluated, EvaluateReport, Worst
 from assay.evaluate.measure import (
@@ -45,10 +43,9 @@ from assay.labelled.labels import generic_names, to_targets
 from assay.labelled.read import read_labelled
 from assay.labelled.rows import LabelledRows
 from assay.metrics import FloatArray, IntArray
-from assay.score.scorer import Scorer
+from assay.score.bundles import encoder_of, engine_of, open_bundle, refuse_texts, scorer_of
 from assay.tasks import TWO_LABELS, Task
-from assay.tokenize.encode import Encoder
-from assay.tokenize.plan import bundle_encoder, other_lengths
+from assay.tokenize.plan import other_lengths
 
 MOST_SLICES = 50
 """Groups whose metrics are found, the largest first."""
@@ -66,8 +63,8 @@ def evaluate(settings: EvaluateSettings) -> EvaluateReport:
     Raises `UsageError` where a setting does not fit the bundle, `SourceError` for rows that cannot be
     read, `InputError` for labels that the bundle does not know and rows that it cannot score.
     """
-    bundle = load_bundle(settings.bundle)
-    against = None if settings.against is None else load_bundle(settings.against)
+    bundle = open_bundle(settings.bundle)
+    against = None if settings.against is None else open_bundle(settings.against)
     if against is not None:
         _check_comparable(bundle, against)
         refuse_other_texts(against, are_pairs=settings.text_pair_column is not None)
@@ -134,15 +131,17 @@ def _evaluated(
 ) -> Evaluated:
     """What a bundle says of the rows, its outputs in the order of `labels`."""
     began = time.perf_counter()
-    encoder = bundle_encoder(bundle, settings)
-    _check_pairs(bundle, encoder, rows)
-    engine = load_engine(
-        bundle.checkpoint,
+    encoder = encoder_of(bundle, settings)
+    refuse_texts(bundle, encoder, are_pairs=rows.text_pairs is not None)
+    engine = engine_of(
+        bundle,
         device=settings.device,
         precision=settings.precision,
         num_threads=settings.num_threads,
     )
-    scorer = Scorer(bundle, engine, encoder, max_batch_tokens=settings.max_batch_tokens)
+    scorer = scorer_of(
+        bundle, engine, encoder, device=settings.device, max_batch_tokens=settings.max_batch_tokens
+    )
     predictions = predict(scorer, rows)
     seconds = time.perf_counter() - began
     outcome = _outcome(bundle, predictions, targets, labels)
@@ -239,12 +238,6 @@ def _check_out(settings: EvaluateSettings, out: Path) -> None:
     if out.is_dir():
         raise UsageError(f"out={settings.out} is a folder; name a file")
     writable_place(out, f"out={settings.out}")
-
-
-def _check_pairs(bundle: Bundle, encoder: Encoder, rows: LabelledRows) -> None:
-    refuse_other_texts(bundle, are_pairs=rows.text_pairs is not None)
-    if rows.text_pairs is not None:
-        encoder.check_pairs()
 
 
 # ---------------------------------------------------------------- parts of the rows

@@ -15,19 +15,15 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from assay.bundle.bundle import Bundle
-from assay.bundle.load import load_bundle
 from assay.bundle.texts import refuse_other_texts
 from assay.data.rows import SourceRows
 from assay.engine.engine import Engine
-from assay.engine.load import load_engine
 from assay.errors import InputError
+from assay.score.bundles import encoder_of, engine_of, open_bundle, scorer_of
 from assay.score.schema import score_fields
-from assay.score.scorer import Scorer
 from assay.score.texts import GivenTexts, read_texts
-from assay.tokenize.chunks import chunks
 from assay.tokenize.encode import Encoder
-from assay.tokenize.plan import choose_max_length
-from assay.tokenize.settings import OnLong
+from assay.tokenize.settings import LongDocuments, OnLong
 
 _log = logging.getLogger(__name__)
 
@@ -91,10 +87,10 @@ class Classifier:
             single_texts="pass a list of strings" if text_column is None and text_pairs is None else None,
             error=InputError,
         )
-        scorer = Scorer(self.bundle, self.engine, self._encoder)
+        scorer = scorer_of(self.bundle, self.engine, self._encoder, device=self.device)
         rows = _batches(given)
         schema = pa.schema(score_fields(self.bundle.decider))
-        scored = [scorer.score(chunk).columns for chunk in chunks(rows, self._encoder, max_tokens=None)]
+        scored = [scorer.score(chunk).columns for chunk in scorer.chunks(rows)]
         batches = [
             pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
             for columns in scored
@@ -112,7 +108,7 @@ def load(
     stride: int = 0,
     num_threads: int | None = None,
 ) -> Classifier:
-    """The classifier in a bundle directory, or in any transformers sequence classification directory.
+    """The classifier in a bundle directory, Siamese or not, or in any transformers sequence classification directory.
 
     `device` is `cpu`, `cuda` or `cuda:K`; `max_length`, `on_long` and `stride` are as in `assay score`;
     `num_threads` counts CPU threads, by default OMP_NUM_THREADS or the usable cores. Raises BundleError for a
@@ -120,17 +116,11 @@ def load(
     hear of the bundle (`bundle.notes`: tokenizer files that disagree, weights that are not read) is logged as
     warnings, which Python shows on stderr.
     """
-    bundle = load_bundle(path)
+    bundle = open_bundle(path)
     for note in bundle.notes:
         _log.warning("%s", note)
-    encoder = Encoder.from_bundle(
-        bundle.path,
-        max_length=choose_max_length(bundle, max_length),
-        on_long=on_long,
-        stride=stride,
-        fingerprint=bundle.tokenizer_fingerprint,
-    )
-    engine = load_engine(bundle.checkpoint, device=device, precision=precision, num_threads=num_threads)
+    encoder = encoder_of(bundle, LongDocuments(max_length=max_length, on_long=on_long, stride=stride))
+    engine = engine_of(bundle, device=device, precision=precision, num_threads=num_threads)
     return Classifier(bundle, engine, encoder, device=device)
 
 

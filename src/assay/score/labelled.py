@@ -15,7 +15,6 @@ from assay.data.rows import SourceRows
 from assay.errors import InputError
 from assay.labelled.rows import LabelledRows
 from assay.score.scorer import Scorer
-from assay.tokenize.chunks import chunks
 
 BATCH_ROWS = 2_048
 
@@ -39,11 +38,11 @@ def labelled_logits(scorer: Scorer, rows: LabelledRows) -> LabelledLogits:
     """
     logits, codes = [], Counter[str]()
     num_tokens = num_truncated = 0
-    for chunk in chunks(_batches(rows), scorer.encoder, max_tokens=None):
+    for chunk in scorer.chunks(_batches(rows)):
         logits.append(scorer.logits(scorer.forward(chunk)))
         codes.update(chunk.errors.values())
-        num_tokens += int(chunk.tokens.num_tokens.sum())
-        num_truncated += int(chunk.tokens.truncated.sum())
+        num_tokens += int(chunk.row_tokens.sum())
+        num_truncated += int(chunk.row_truncated.sum())
     if codes:
         found = ", ".join(f"{count:,} {code}" for code, count in codes.most_common())
         raise InputError(

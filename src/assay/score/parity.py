@@ -8,10 +8,12 @@ measured of; a worker whose engine, device or versions are others measures again
 import math
 
 from assay.embed.gate import gate_figures, refuse_failed
-from assay.engine.parity import TOLERANCES, ParityReport, Tolerance, compare, reference_engine
+from assay.engine.parity import TOLERANCES, ParityReport, Tolerance, compare, judge, reference_engine
 from assay.runs.run import Run
 from assay.score.kind import SCORE
+from assay.score.pairs import PairScorer, reference_logits
 from assay.score.scorer import Scorer
+from assay.siamese.pairs import vector_head
 from assay.tokenize.sample import ParitySample
 
 
@@ -25,6 +27,12 @@ def check_parity(run: Run, scorer: Scorer, *, device: str) -> None:
         tolerance = Tolerance(probability=settings.parity_tolerance, logit=settings.parity_tolerance * 10)
 
     def compare_logits(sample: ParitySample) -> ParityReport:
+        if isinstance(scorer, PairScorer):
+            plain = reference_engine(settings.bundle, device=device, head=vector_head(scorer.model.bundle))
+            found, expected = reference_logits(
+                scorer, plain, sample.texts, sample.text_pairs or (), device=device
+            )
+            return judge(found, expected, task=settings.task, tolerance=tolerance)
         reference = reference_engine(settings.bundle, device=device)
         return compare(scorer.engine, reference, sample.sequences, task=settings.task, tolerance=tolerance)
 
@@ -37,6 +45,7 @@ def check_parity(run: Run, scorer: Scorer, *, device: str) -> None:
         device=device,
         identity=identity.model_dump(include={"bundle", "tokenizer", "precision"}),
         compare=compare_logits,
+        apart=isinstance(scorer, PairScorer),
     )
     difference = (
         f"probabilities differ from fp32 by up to {found['max_abs_probability_difference']:.4g} (allowed "

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from assay._version import __version__
 from assay.bundle.bundle import Bundle
-from assay.bundle.load import load_bundle
 from assay.bundle.texts import refuse_other_texts
 from assay.data.finding import find_sources
 from assay.data.sources import Columns, Source
@@ -16,10 +15,11 @@ from assay.runs.cut import cut_sources, id_field
 from assay.runs.manifest import Manifest, new_manifest
 from assay.runs.placement import Placement
 from assay.runs.run import PARTS, Run, part_path
+from assay.score.bundles import encoder_of, open_bundle, refuse_texts
 from assay.score.kind import SCORE, ScoreIdentity, ScoreRecord, TokenRunRecord
 from assay.score.schema import part_schema
 from assay.score.settings import ScoreSettings
-from assay.tokenize.encode import Encoder
+from assay.siamese.files import Siamese
 from assay.tokenize.kind import TOKENIZE, TokenizeIdentity
 from assay.tokenize.plan import (
     choose_max_length,
@@ -34,14 +34,18 @@ def plan_score(settings: ScoreSettings, placement: Placement, precision: Compute
 
     `placement` is where its workers will run, here or on other machines; units are sized for it.
     """
-    bundle = load_bundle(settings.bundle)
+    bundle = open_bundle(settings.bundle)
     token_run = find_token_run(settings.sources)
+    if isinstance(bundle, Siamese) and (token_run is not None or settings.input_ids_column is not None):
+        msg = (
+            f"stored token ids; {bundle.path} is Siamese and takes the texts of pairs themselves; score the sources"
+            " that hold them with --text-column and --text-pair-column"
+        )
+        raise UsageError(msg)
     if token_run is not None:
         refuse_other_texts(
             bundle, are_pairs=holds_pairs(token_run), setting="--text-pair-column of assay tokenize"
         )
-    elif settings.input_ids_column is None:
-        refuse_other_texts(bundle, are_pairs=settings.text_pair_column is not None)
     if token_run is None:
         tokens = TokenizeIdentity(
             tokenizer=bundle.tokenizer_fingerprint,
@@ -50,15 +54,9 @@ def plan_score(settings: ScoreSettings, placement: Placement, precision: Compute
             stride=settings.stride,
         )
         # Refuses a policy, length or stride that this tokenizer cannot have, before there is a run of it.
-        encoder = Encoder.from_bundle(
-            bundle.path,
-            max_length=tokens.max_length,
-            on_long=tokens.on_long,
-            stride=tokens.stride,
-            fingerprint=tokens.tokenizer,
-        )
-        if settings.text_pair_column is not None:
-            encoder.check_pairs()
+        encoder = encoder_of(bundle, tokens)
+        if settings.input_ids_column is None:
+            refuse_texts(bundle, encoder, are_pairs=settings.text_pair_column is not None)
         patterns, columns = settings.sources, _columns(settings)
     else:
         tokens, _ = token_run.manifest.read(TOKENIZE)

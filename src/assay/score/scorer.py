@@ -8,16 +8,17 @@ A row with an error keeps its place with null scores; the engine never sees it.
 Axes: N rows of a chunk, C outputs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from assay.bundle.bundle import Bundle
+from assay.data.rows import SourceRows
 from assay.embed.forward import FinishedChunk, ForwardedChunk, Forwarder, row_columns, with_not_finite
 from assay.engine.engine import Engine
 from assay.score.schema import score_arrays
-from assay.tokenize.chunks import EncodedChunk
+from assay.tokenize.chunks import EncodedChunk, chunks
 from assay.tokenize.encode import Encoder
 
 
@@ -54,6 +55,10 @@ class Scorer:
     def encoder(self) -> Encoder:
         """Made the token ids."""
         return self.forwarder.encoder
+
+    def chunks(self, rows: Iterable[SourceRows]) -> Iterator[EncodedChunk]:
+        """Rows of any length as chunks that `forward` takes, in order."""
+        return chunks(rows, self.encoder, max_tokens=None)
 
     def score(self, chunk: EncodedChunk) -> FinishedChunk:
         """The scores of a chunk's rows, in order."""

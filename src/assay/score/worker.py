@@ -11,15 +11,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from assay.bundle.bundle import Bundle
-from assay.bundle.load import load_bundle
 from assay.embed.engine_work import engine_worker_command
 from assay.errors import RefusedError
 from assay.runs.protocol import Phase
 from assay.runs.run import Run
+from assay.score.bundles import encoder_of, engine_of, num_outputs, open_bundle, scorer_of
 from assay.score.kind import SCORE
 from assay.score.work import ScoreWork
+from assay.siamese.files import Siamese
+from assay.siamese.reading import PairReader
 from assay.tokenize.encode import Encoder
-from assay.tokenize.plan import bundle_encoder
 
 if TYPE_CHECKING:
     from assay.engine.engine import Engine
@@ -40,14 +41,14 @@ def open_score_work(
     `load` raises CheckError where the parity gate does not hold.
     """
     identity, settings = run.manifest.read(SCORE)
-    bundle = load_bundle(settings.bundle)
+    bundle = open_bundle(settings.bundle)
     if bundle.fingerprint != identity.bundle:
         msg = (
             f"the bundle {bundle.path} was {identity.bundle[:12]}... when the run was planned and is "
             f"{bundle.fingerprint[:12]}... now; put it back, or use another --run"
         )
         raise RefusedError(msg)
-    encoder = bundle_encoder(bundle, identity)
+    encoder = encoder_of(bundle, identity)
     encoder.refuse_changed(identity.tokenizer, bundle.path)
 
     def load() -> "Scorer":
@@ -62,7 +63,10 @@ def open_score_work(
         )
 
     worker = f"{socket.gethostname()}-{os.getpid()}-{device}"
-    return ScoreWork(run.manifest, encoder, load, worker=worker)
+    pairs = None
+    if isinstance(bundle, Siamese):
+        pairs = PairReader(bundle, encoder, deduplicate=settings.deduplicate)
+    return ScoreWork(run.manifest, encoder, load, pairs=pairs, worker=worker)
 
 
 def load_scorer(
@@ -76,14 +80,13 @@ def load_scorer(
     say_phase: Callable[[Phase], None],
 ) -> "Scorer":
     """The scorer of a run on one device, past the parity gate; takes seconds."""
-    from assay.score.scorer import Scorer
-
     identity, settings = run.manifest.read(SCORE)
     is_fake = identity.engine == "fake"
-    scorer = Scorer(
+    scorer = scorer_of(
         bundle,
         _fake_engine(bundle) if is_fake else _load_engine(run, bundle, device, num_threads),
         encoder,
+        device=device,
         max_batch_tokens=settings.max_batch_tokens,
         deduplicate=settings.deduplicate,
         should_stop=should_stop,
@@ -102,15 +105,13 @@ def load_scorer(
 def _fake_engine(bundle: Bundle) -> "Engine":
     from assay.engine.fake import FakeEngine
 
-    return FakeEngine(output_shape=(len(bundle.labels),))
+    return FakeEngine(output_shape=(num_outputs(bundle),))
 
 
 def _load_engine(run: Run, bundle: Bundle, device: str, num_threads: int | None) -> "Engine":
-    from assay.engine.load import load_engine
-
     identity, _ = run.manifest.read(SCORE)
-    return load_engine(
-        bundle.checkpoint,
+    return engine_of(
+        bundle,
         device=device,
         precision=identity.precision,
         num_threads=num_threads,

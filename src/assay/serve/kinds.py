@@ -12,11 +12,13 @@ from assay.bundle.bundle import Bundle
 from assay.bundle.embedder import Embedder, load_embedder
 from assay.bundle.load import load_bundle
 from assay.embed.plan import make_encoder
+from assay.errors import BundleError
 from assay.model.checkpoint import Checkpoint, architectures, is_headless, read_config
 from assay.model.sentence_files import MODULES, PoolingName
 from assay.serve.scores import Scoring
 from assay.serve.settings import ModelKind
 from assay.serve.vectors import Vectorizing
+from assay.siamese.files import is_siamese
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import choose_max_length, other_lengths
 from assay.tokenize.settings import LongDocuments
@@ -181,6 +183,12 @@ def open_model(
     modules of sentence-transformers; all else is an encoder. Raises BundleError for what cannot be served,
     UsageError for a pooling that the model has no weights for.
     """
+    if is_siamese(folder) and kind != "encoder":
+        msg = (
+            f"{folder} is Siamese; its pairs are not served yet; score them with assay score, or in Python with"
+            " assay.load(...).predict(pairs); --kind encoder serves the vectors of its texts"
+        )
+        raise BundleError(msg)
     if kind == "auto":
         kind = _kind_of(folder)
     if kind == "classifier":

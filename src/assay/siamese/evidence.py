@@ -35,6 +35,23 @@ class EvidenceTexts:
     num_words_N: Numbers
     """Logarithm of the number of words, of 1 at least."""
 
+    def take(self, rows: Ints) -> "EvidenceTexts":
+        """Some of the texts."""
+        return EvidenceTexts(
+            lexical=self.lexical.take(rows),
+            style_NF=self.style_NF[rows],
+            num_words_N=self.num_words_N[rows],
+        )
+
+    @classmethod
+    def join(cls, several: "Sequence[EvidenceTexts]") -> "EvidenceTexts":
+        """The texts of one or more, one after the other."""
+        return cls(
+            lexical=LexicalTexts.join([each.lexical for each in several]),
+            style_NF=np.concatenate([each.style_NF for each in several]),
+            num_words_N=np.concatenate([each.num_words_N for each in several]),
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Regression:

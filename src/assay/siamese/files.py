@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from assay.bundle.bundle import Bundle
 from assay.bundle.calibration import check_calibration, find_calibration, parameters
 from assay.bundle.description import FORMAT_VERSION, check_version, pretty, read_description
 from assay.bundle.embedder import Embedder, load_embedder
@@ -32,7 +33,6 @@ from assay.model.checkpoint import (
 )
 from assay.model.sentence_files import PoolingName
 from assay.outcome.calibration import Calibration
-from assay.outcome.decide import Decider
 from assay.siamese.evidence_files import WeighedEvidence, evidence_files, read_evidence
 from assay.siamese.settings import HeadKind
 from assay.siamese.style import StyleScale
@@ -75,48 +75,16 @@ class PairHeadConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Siamese:
-    """A checked folder of a Siamese model: what it predicts of two texts, and its identity."""
+class Siamese(Bundle):
+    """A bundle of one label a pair, whose texts are encoded apart; `checkpoint` is the encoder's."""
 
     embedder: Embedder
     """What makes a vector of a text."""
     head: PairHeadConfig
     head_weights: Path
     """The file with the head's tensors."""
-    labels: tuple[str, ...]
-    """Names of the outputs, in the order of the logits."""
-    calibration: Calibration | None
-    """`calibration.json`, where there is one."""
     evidence: WeighedEvidence | None
     """What words and style say of a pair beside the network, where it was trained to."""
-    default_max_length: int
-    """Tokens of a text that it was trained for."""
-    fingerprint: str
-    """Hash of all that can change a probability, 32 hex digits."""
-    provenance: JsonObject
-    """Where it came from: base, settings, counts, hashes of the training rows."""
-    notes: tuple[str, ...] = ()
-    """Things the user should hear of, a sentence each."""
-
-    @property
-    def path(self) -> Path:
-        """The folder."""
-        return self.embedder.path
-
-    @property
-    def tokenizer_fingerprint(self) -> str:
-        """Hash of what turns text into ids."""
-        return self.embedder.tokenizer_fingerprint
-
-    @property
-    def task(self) -> Task:
-        """A pair has one label."""
-        return Task.SINGLE_LABEL
-
-    @property
-    def decider(self) -> Decider:
-        """What turns the model's logits into what it says."""
-        return Decider(task=self.task, labels=self.labels, calibration=self.calibration)
 
 
 def is_siamese(path: str | os.PathLike[str]) -> bool:
@@ -153,6 +121,10 @@ def read_siamese(path: str | os.PathLike[str]) -> Siamese:
     stated = description.get("max_length")
     trained_length = stated if isinstance(stated, int) and stated >= 1 else embedder.default_max_length
     return Siamese(
+        checkpoint=embedder.checkpoint,
+        task=Task.SINGLE_LABEL,
+        is_pair=True,
+        tokenizer_fingerprint=embedder.tokenizer_fingerprint,
         embedder=embedder,
         head=head,
         head_weights=weights,

@@ -26,6 +26,8 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
+from assay.engine.batching import token_indices
+
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
@@ -108,6 +110,23 @@ class LexicalTexts:
         """N."""
         return len(self.dense["delta_100"])
 
+    def take(self, rows: Ints) -> "LexicalTexts":
+        """Some of the texts."""
+        return LexicalTexts(
+            sparse={name: each.take(rows) for name, each in self.sparse.items()},
+            dense={name: each_NK[rows] for name, each_NK in self.dense.items()},
+        )
+
+    @classmethod
+    def join(cls, several: "Sequence[LexicalTexts]") -> "LexicalTexts":
+        """The texts of one or more, one after the other."""
+        return cls(
+            sparse={
+                name: _SparseRows.join([each.sparse[name] for each in several]) for name in several[0].sparse
+            },
+            dense={name: np.concatenate([each.dense[name] for each in several]) for name in several[0].dense},
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _SparseRows:
@@ -117,6 +136,26 @@ class _SparseRows:
     """[N + 1]."""
     columns: Ints
     weights: Floats
+
+    def take(self, rows: Ints) -> "_SparseRows":
+        """Some of the rows."""
+        starts, sizes = self.offsets[rows], np.diff(self.offsets)[rows]
+        entries = token_indices(starts, sizes)
+        return _SparseRows(
+            offsets=np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)]),
+            columns=self.columns[entries],
+            weights=self.weights[entries],
+        )
+
+    @classmethod
+    def join(cls, several: "Sequence[_SparseRows]") -> "_SparseRows":
+        """The rows of one or more, one after the other."""
+        sizes = np.concatenate([np.diff(each.offsets) for each in several])
+        return cls(
+            offsets=np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)]),
+            columns=np.concatenate([each.columns for each in several]),
+            weights=np.concatenate([each.weights for each in several]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,31 +9,30 @@ Axes: N texts, M pairs, D dimensions of a vector, F style features, C outputs.
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 
-from assay.data.rows import SourceRows
 from assay.embed.forward import Forwarder
 from assay.embed.plan import make_encoder
 from assay.embed.vectors import Vectors
 from assay.engine import devices
-from assay.engine.engine import Engine
 from assay.engine.load import load_engine
+from assay.engine.sequences import ForwardStats
 from assay.errors import InputError
 from assay.model.embedding import embedding_head
+from assay.model.heads import EmbeddingHead
 from assay.outcome.maps import apply_calibration
 from assay.siamese.evidence import EvidenceTexts
 from assay.siamese.evidence_files import WeighedEvidence
 from assay.siamese.files import Siamese, read_siamese
 from assay.siamese.head import PairHead, load_head
+from assay.siamese.reading import ReadTexts, TextReader
 from assay.siamese.style import Features
-from assay.tokenize.chunks import TEXT_BATCH_ROWS, chunks
-from assay.tokenize.encode import Encoder
+from assay.tokenize.chunks import EncodedChunk
 from assay.tokenize.plan import choose_max_length
 from assay.tokenize.settings import OnLong
 
@@ -73,20 +72,19 @@ class ScoredPairs:
 class SiameseModel:
     """A loaded Siamese bundle. Not thread-safe: one forward pass at a time."""
 
-    def __init__(
-        self, bundle: Siamese, engine: Engine, encoder: Encoder, head: PairHead, *, device: str
-    ) -> None:
-        """Use `load_siamese`."""
+    def __init__(self, bundle: Siamese, forwarder: Forwarder, head: PairHead, *, device: str) -> None:
+        """Use `load_siamese`; the forwarder's engine gives the vectors of `vector_head`."""
         self.bundle = bundle
         """What was loaded: labels, calibration, fingerprint."""
-        self.engine = engine
+        self.engine = forwarder.engine
+        """Gives the vectors."""
         self.device = device
         """Where the forward pass runs."""
-        self._encoder = encoder
+        self._reader = TextReader(bundle, forwarder.encoder)
         self._weighed = bundle.evidence
         self._device = devices.parse_device(device)
         self._head = head.to(self._device)
-        self._vectors = Vectors(Forwarder(engine, encoder), normalized=bundle.embedder.normalized("auto"))
+        self._vectors = Vectors(forwarder, normalized=bundle.embedder.normalized("auto"))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -95,24 +93,28 @@ class SiameseModel:
 
     def encode(self, texts: Sequence[str]) -> EncodedTexts:
         """The vectors and style of texts, a row each; give each text once."""
-        found, truncated, errors = [], [], dict[int, str]()
-        num_rows = 0
-        for chunk in chunks(_batches(texts), self._encoder, max_tokens=None):
-            vectors_ND = self._vectors.vectors(self._vectors.forward(chunk))
-            if chunk.errors:
-                vectors_ND[list(chunk.errors)] = np.nan
-            errors |= {num_rows + row: code for row, code in chunk.errors.items()}
-            num_rows += chunk.num_rows
-            found.append(vectors_ND)
-            truncated.append(chunk.tokens.truncated)
-        none = np.zeros((0, self.bundle.embedder.dimension), dtype=np.float32)
-        return EncodedTexts(
-            vectors_ND=np.concatenate([none, *found]),
-            style_NF=self.bundle.head.style(texts),
-            evidence=None if self._weighed is None else self._weighed.evidence.encode(texts),
-            truncated_N=np.concatenate([np.zeros(0, dtype=np.bool_), *truncated]),
-            errors=errors,
-        )
+        read = self._reader.read(texts)
+        return encoded(read, self.vectors(read.tokens)[0])
+
+    def vectors(self, texts: EncodedChunk) -> tuple[Floats, ForwardStats]:
+        """The vectors [N, D] of texts, NaN for one with an error, and what they cost.
+
+        Raises Stopped where the forwarder is told to stop.
+        """
+        if not texts.num_rows:
+            none = np.zeros((0, self.bundle.embedder.dimension), dtype=np.float32)
+            return none, ForwardStats(
+                num_forward_tokens=0,
+                num_padded_tokens=0,
+                num_duplicates=0,
+                num_batches=0,
+                seconds=0.0,
+                forward_seconds=0.0,
+            )
+        forwarded = self._vectors.forward(texts)
+        vectors_ND = self._vectors.vectors(forwarded)
+        vectors_ND[list(texts.errors)] = np.nan
+        return vectors_ND, forwarded.stats
 
     @torch.inference_mode()
     def score(self, texts: EncodedTexts, first_M: Ints, second_M: Ints) -> ScoredPairs:
@@ -144,6 +146,17 @@ class SiameseModel:
         NaN for a pair with a text that has no tokens. Raises InputError for what is not a pair of strings.
         """
         return apply_calibration(self.logits(pairs), self.bundle.calibration, self.bundle.task)
+
+
+def encoded(texts: ReadTexts, vectors_ND: Floats) -> EncodedTexts:
+    """Texts with their vectors, as the head sees them."""
+    return EncodedTexts(
+        vectors_ND=vectors_ND,
+        style_NF=texts.style_KF,
+        evidence=texts.evidence,
+        truncated_N=texts.tokens.tokens.truncated,
+        errors=texts.tokens.errors,
+    )
 
 
 def margins(logits_M2: Floats) -> npt.NDArray[np.float64]:
@@ -197,22 +210,22 @@ def load_siamese(
         device=device,
         precision=precision,
         num_threads=num_threads,
-        head=embedding_head(
-            embedder.checkpoint,
-            embedder.files,
-            pooling=embedder.pooling("auto"),
-            normalized=embedder.normalized("auto"),
-        ),
+        head=vector_head(bundle),
     )
     encoder = make_encoder(embedder, max_length=length, on_long=on_long, stride=stride)
-    return SiameseModel(bundle, engine, encoder, load_head(bundle), device=device)
+    return SiameseModel(bundle, Forwarder(engine, encoder), load_head(bundle), device=device)
+
+
+def vector_head(bundle: Siamese) -> EmbeddingHead:
+    """What makes vectors of the encoder's hidden states."""
+    embedder = bundle.embedder
+    return embedding_head(
+        embedder.checkpoint,
+        embedder.files,
+        pooling=embedder.pooling("auto"),
+        normalized=embedder.normalized("auto"),
+    )
 
 
 def _warn(note: str) -> None:
     _log.warning("%s", note)
-
-
-def _batches(texts: Sequence[str]) -> Iterator[SourceRows]:
-    for start in range(0, len(texts), TEXT_BATCH_ROWS):
-        some = pa.array(texts[start : start + TEXT_BATCH_ROWS], type=pa.large_string())
-        yield SourceRows(start=start, num_rows=len(some), texts=some)

@@ -49,6 +49,16 @@ class EncodedChunk:
         """Rows, those with errors included."""
         return len(self.ids)
 
+    @property
+    def row_tokens(self) -> npt.NDArray[np.int32]:
+        """Tokens of each row."""
+        return self.tokens.num_tokens
+
+    @property
+    def row_truncated(self) -> npt.NDArray[np.bool_]:
+        """Whether each row's text was cut."""
+        return self.tokens.truncated
+
 
 def max_row_tokens(encoder: Encoder) -> int | None:
     """Most ids that a row of stored ids may have; None where windows will cut them."""
@@ -102,9 +112,6 @@ def read_unit(manifest: Manifest, reader: RowReader, unit: Unit) -> Iterator[Sou
 
 def to_chunk(rows: SourceRows, encoder: Encoder, *, max_tokens: int | None) -> EncodedChunk:
     """One batch of rows with its token ids, tokenized here or taken as stored."""
-    ids = rows.ids
-    if ids is None:
-        ids = pa.array(np.arange(rows.start, rows.start + rows.num_rows, dtype=np.int64))
     errors = dict(rows.errors)
     if rows.input_ids is None:
         tokens = encoder.encode(rows.texts, rows.text_pairs)
@@ -118,7 +125,14 @@ def to_chunk(rows: SourceRows, encoder: Encoder, *, max_tokens: int | None) -> E
         if max_tokens is not None:
             tokens = tokens.without_rows(np.flatnonzero(tokens.num_tokens > max_tokens), TOO_LONG)
         errors = {**tokens.errors, **errors}
-    return EncodedChunk(start=rows.start, ids=ids, tokens=tokens, errors=errors)
+    return EncodedChunk(start=rows.start, ids=row_ids(rows), tokens=tokens, errors=errors)
+
+
+def row_ids(rows: SourceRows) -> pa.Array:
+    """What names the rows in a part: their ids, or their numbers in the source."""
+    if rows.ids is not None:
+        return rows.ids
+    return pa.array(np.arange(rows.start, rows.start + rows.num_rows, dtype=np.int64))
 
 
 def stored_tokens(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from assay.data.reading import RowReader
 from assay.data.rows import SourceRows
@@ -27,9 +28,12 @@ class ParitySample:
     """Their second texts."""
 
 
-def take_sample(manifest: Manifest, encoder: Encoder, num_documents: int) -> ParitySample:
+def take_sample(
+    manifest: Manifest, encoder: Encoder, num_documents: int, *, apart: bool = False
+) -> ParitySample:
     """The first rows of some units spread over the corpus, about `num_documents` in all.
 
+    With `apart` the two texts of a pair are sequences of their own, all first ones of a batch before the second.
     Reads with a reader of its own: the run's is at work on the first unit meanwhile.
     """
     units = [unit for unit in manifest.units() if unit.num_rows]
@@ -51,7 +55,9 @@ def take_sample(manifest: Manifest, encoder: Encoder, num_documents: int) -> Par
                 lefts, rights = usable_texts(batch)
                 texts += lefts
                 pairs += rights
-            for chunk in chunks(rows, encoder, max_tokens=max_row_tokens(encoder)):
+            for chunk in chunks(
+                map(_apart, rows) if apart else rows, encoder, max_tokens=max_row_tokens(encoder)
+            ):
                 sequences = encoder.views.expand(chunk.tokens.rows).sequences
                 flat.append(sequences.flat_ids)
                 lengths.append(np.diff(sequences.offsets))
@@ -68,6 +74,13 @@ def take_sample(manifest: Manifest, encoder: Encoder, num_documents: int) -> Par
         second_starts=second_starts if second_starts.any() else None,
     )
     return ParitySample(sequences=sequences, texts=texts, text_pairs=pairs or None)
+
+
+def _apart(rows: SourceRows) -> SourceRows:
+    """Both texts of each usable pair as a row of its own."""
+    first, second = usable_texts(rows)
+    texts = pa.array([*first, *second], pa.large_string())
+    return SourceRows(start=rows.start, num_rows=len(texts), texts=texts)
 
 
 def usable_texts(rows: SourceRows) -> tuple[list[str], list[str]]:

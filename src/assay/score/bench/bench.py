@@ -43,6 +43,7 @@ from assay.score.plan import plan_score
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings
 from assay.settings import shared
+from assay.siamese.files import Siamese
 from assay.tasks import Task
 from assay.telemetry import format_number_of
 from assay.tokenize.plan import bundle_encoder
@@ -65,6 +66,11 @@ def bench(settings: BenchSettings, *, on_message: Callable[[str], None] | None =
     device = _device(settings.device)
     precision = devices.parse_precision(settings.precision, device)
     manifest, bundle = _plan(settings, device, precision)
+    if isinstance(bundle, Siamese):
+        raise UsageError(
+            f"{bundle.path} is Siamese; what a pair costs depends on how often its texts occur, which a sample does"
+            " not show; score some units with assay score --limit-rows and see its report"
+        )
     identity, _ = manifest.read(SCORE)
     encoder = bundle_encoder(bundle, identity)
     say(f"loading {bundle.path} onto {device}")
