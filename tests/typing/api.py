@@ -53,7 +53,7 @@ def prepare() -> None:
     assert_type(api.train(training), api.TrainReport)
     held_out = api.CalibrateSettings(bundle="bundle/", data=("held-out.jsonl",))
     assert_type(api.calibrate(held_out), api.CalibrateReport)
-    test = api.EvaluateSettings(bundle="bundle/", data=("test.jsonl",), against="other/")
+    test = api.EvaluateSettings(bundle="bundle/", data=("test.jsonl",), against=("other/",))
     assert_type(api.evaluate(test), api.EvaluateReport)
     assert_type(api.quickstart("first-run/"), api.QuickstartResult)
 

@@ -6,7 +6,7 @@ from assay.evaluate.settings import EvaluateSettings
 
 
 def run(settings: EvaluateSettings) -> int:
-    """Evaluate a bundle, or two, and print the metrics."""
+    """Evaluate a bundle, or several, and print the metrics."""
     from assay.evaluate.evaluate import evaluate
     from assay.evaluate.findings import to_json_text
 

@@ -159,7 +159,14 @@ def build(settings: type[S], values: Mapping[str, Any], command: str) -> S:
     if missing:
         field = missing[0]
         name = _metavar(field) if is_positional(field) else "--" + field.name.replace("_", "-")
-        msg = f"{command} needs {name}; see {command} --help"
+        placed = {each.name for each in fields(settings) if is_positional(each)}
+        takers = [
+            "--" + each.replace("_", "-")
+            for each, value in values.items()
+            if isinstance(value, list) and field.name in placed and each not in placed
+        ]
+        order = f", before {' and '.join(takers)}, which takes all that follow" if takers else ""
+        msg = f"{command} needs {name}{order}; see {command} --help"
         raise UsageError(msg)
     return settings(
         **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

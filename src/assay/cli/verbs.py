@@ -85,7 +85,7 @@ ASSAY = Group(
         ),
         "evaluate": Listed(
             module="assay.cli.evaluate",
-            summary="Say how good a bundle is on labelled rows, and how certain that is; compare two.",
+            summary="Say how good a bundle is on labelled rows, and how certain that is; compare several.",
         ),
         "compare": Listed(
             module="assay.cli.compare",

@@ -140,7 +140,8 @@ def role_paths(source: Source, columns: Columns) -> dict[str, tuple[str, ...]]:
     found = {role: named_column(source, columns, field) for role, field in roles.items()}
     paths = {role: path for role, path in found.items() if path is not None}
     paths |= {
-        f"{KEY}{name}": _find(source, name, "--book-columns or --author-columns") for name in columns.keys
+        f"{KEY}{name}": _find(source, name, "--book-columns, --author-columns or --group-columns")
+        for name in columns.keys
     }
     path = id_column(source, columns)
     if path is not None:

@@ -5,6 +5,13 @@ so a resample is a row of weights and a block of resamples one matrix. Where row
 (books, authors, sites), whole groups are drawn: rows of a group are alike, and an interval that took
 them for independent would be too narrow (Davison & Hinkley 1997, section 3.8).
 
+The two sides of a pair have a group (author) each, and two pairs are alike where they share one. Groups
+are drawn, and a pair is there as often as its two groups together: the product of how often each was
+drawn (Owen 2007, "The pigeonhole bootstrap"; of one population of groups on both sides Davezies,
+D'Haultfœuille & Guyonvarch 2021, "Empirical process results for exchangeable arrays"). A pair of one
+group is there as often as that group was drawn: its square would count such pairs about twice, and the
+resamples would hold another mixture of pairs than the rows.
+
 Axes: N rows, G groups, B resamples.
 """
 
@@ -63,8 +70,9 @@ def resample(
 ) -> Resamples:
     """The metrics of `num_resamples` resamples of the rows, or of whole groups where `group_N` is given.
 
-    `group_N` holds group indices 0..G-1. The same arguments give the same numbers. Cost: some passes
-    over B x N weights, on up to 8 threads; memory does not grow with B.
+    `group_N` holds group indices 0..G-1, [N], or [N, 2] for the groups of both sides of pairs. The same
+    arguments give the same numbers. Cost: some passes over B x N weights, on up to 8 threads; memory does
+    not grow with B.
     """
     num_units = num_rows if group_N is None else int(group_N.max()) + 1
     num_parts = min(JACKKNIFE_BLOCKS, num_units)
@@ -116,6 +124,17 @@ def interval(
     return Interval(low=float(low), high=float(high))
 
 
+def row_weights(weights_BG: FloatArray, group_N: IntArray) -> FloatArray:
+    """How often each row is there, [B, N], from how often its group, [N], or the two of a pair, [N, 2], were drawn."""
+    if group_N.ndim == 1:
+        return weights_BG.take(group_N, axis=1)
+    first_N, second_N = group_N.T
+    weights_BN: FloatArray = weights_BG.take(first_N, axis=1)
+    mixed = np.flatnonzero(first_N != second_N)
+    weights_BN[:, mixed] *= weights_BG.take(second_N[mixed], axis=1)
+    return weights_BN
+
+
 def p_value(differences_B: FloatArray) -> float | None:
     """Two-sided p value that a difference is 0, from its resamples; `None` where most are undefined.
 
@@ -148,7 +167,7 @@ def _evaluated(
 
     def evaluated(start: int) -> Mapping[str, FloatArray]:
         weights = block_at(start)
-        return statistics(weights if group_N is None else weights.take(group_N, axis=1))
+        return statistics(weights if group_N is None else row_weights(weights, group_N))
 
     with ThreadPoolExecutor(min(MOST_THREADS, machine.usable_cores())) as pool:
         found = list(pool.map(evaluated, starts))

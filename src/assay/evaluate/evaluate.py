@@ -3,7 +3,8 @@
     bundle, rows -> what the bundle says of them -> metrics with intervals, of all rows, of those that
     training has not seen, and of each group -> report
 
-With a second bundle the same rows go through both, and the differences are tested as pairs.
+With other bundles the same rows go through all of them, and the differences to the first are tested as
+pairs. A row that one of them cannot score is left out of all, and counted.
 
 Axes: N rows, C classes or labels.
 """
@@ -11,7 +12,7 @@ Axes: N rows, C classes or labels.
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,6 +45,7 @@ from assay.labelled.read import read_labelled
 from assay.labelled.rows import LabelledRows
 from assay.metrics import FloatArray, IntArray
 from assay.score.bundles import encoder_of, engine_of, open_bundle, refuse_texts, scorer_of
+from assay.score.labelled import LabelledLogits, labelled_logits, logits_or_reasons
 from assay.tasks import TWO_LABELS, Task
 from assay.tokenize.plan import other_lengths
 
@@ -58,22 +60,22 @@ CALIBRATION_METRICS = ("nll", "brier", "ece", "ece_equal_mass")
 
 
 def evaluate(settings: EvaluateSettings) -> EvaluateReport:
-    """Evaluates a bundle, or two, on labelled rows; writes `settings.out` where it is given.
+    """Evaluates a bundle, or several, on labelled rows; writes `settings.out` where it is given.
 
     Raises `UsageError` where a setting does not fit the bundle, `SourceError` for rows that cannot be
-    read, `InputError` for labels that the bundle does not know and rows that it cannot score.
+    read, `InputError` for labels that the bundle does not know and rows that a bundle by itself cannot score.
     """
-    bundle = open_bundle(settings.bundle)
-    against = None if settings.against is None else open_bundle(settings.against)
-    if against is not None:
-        _check_comparable(bundle, against)
-        refuse_other_texts(against, are_pairs=settings.text_pair_column is not None)
-    refuse_other_texts(bundle, are_pairs=settings.text_pair_column is not None)
+    _check_named_once(settings)
+    bundle, *others = (open_bundle(each) for each in (settings.bundle, *settings.against))
+    for other in others:
+        _check_comparable(bundle, other)
+    for each in (bundle, *others):
+        refuse_other_texts(each, are_pairs=settings.text_pair_column is not None)
     devices.parse_precision(settings.precision, devices.parse_device(settings.device))
     if settings.out is not None and not is_object_url(settings.out):
         _check_out(settings, local_path(settings.out))
-    rows = read_labelled(settings.data, settings, task=bundle.task)
-    return evaluate_rows(settings, bundle, rows, against=against)
+    rows = read_labelled(settings.data, settings, task=bundle.task, keys=settings.group_columns)
+    return evaluate_rows(settings, bundle, rows, others=others)
 
 
 def evaluate_rows(
@@ -81,35 +83,47 @@ def evaluate_rows(
     bundle: Bundle,
     rows: LabelledRows,
     *,
-    against: Bundle | None = None,
+    others: Sequence[Bundle] = (),
 ) -> EvaluateReport:
     """As `evaluate`, with the bundles and the rows handed in."""
     if rows.num_rows == 0:
         raise InputError("0 rows; a metric needs some; name sources that hold rows")
-    targets = _targets(bundle, rows)
-    first = _evaluated(settings, bundle, rows, targets, bundle.labels)
-    second = None if against is None else _evaluated(settings, against, rows, targets, bundle.labels)
+    _targets(bundle, rows)  # what is wrong with the labels is said before the forward passes
+    sides_N2 = _sides(settings, rows)
+    passes = [_forward(settings, each, rows, is_alone=not others) for each in (bundle, *others)]
+    num_given = rows.num_rows
+    kept = _scored_by_all(passes, num_given)
+    rows = rows.take(kept.tolist())
+    names = _names([each.bundle.path for each in passes])
+    first, *compared = (
+        _evaluated(settings, each, name, rows, kept, bundle.labels)
+        for each, name in zip(passes, names, strict=True)
+    )
     resampling = Resampling(
         num_resamples=settings.resamples,
         method=settings.interval,
         confidence=settings.confidence,
         seed=settings.seed,
     )
-    group_N = None if rows.groups is None else group_indices(rows.groups)
-    by_group = group_N is not None and settings.resample != "rows"
-    parts = _parts(first, second, resampling, group_N if by_group else None)
-    slices, num_left_out = _slices(first, second, resampling, rows)
+    sides_N2 = None if sides_N2 is None else sides_N2[kept]
+    group_N = sides_N2
+    if group_N is None and rows.groups is not None:
+        group_N = group_indices(rows.groups)
+    drawn_N = None if settings.resample == "rows" else group_N
+    parts = _parts(first, compared, resampling, drawn_N)
+    slices, num_left_out = _slices(first, compared, resampling, rows, sides_N2)
     report = EvaluateReport(
         settings=settings,
         num_rows=rows.num_rows,
-        num_groups=None if group_N is None else int(group_N.max()) + 1,
-        drawn="groups" if by_group else "rows",
+        num_rows_left_out=num_given - rows.num_rows,
+        num_groups=None if group_N is None else int(np.unique(group_N).size),
+        drawn="rows" if drawn_N is None else "groups" if sides_N2 is None else "groups of both sides",
         bundle=first,
-        against=second,
+        others=tuple(compared),
         parts=parts,
         slices=slices,
         num_slices_left_out=num_left_out,
-        warnings=tuple(_warnings(first, second, parts, rows.groups or (), group_N if by_group else None)),
+        warnings=tuple(_warnings(first, compared, parts, rows.groups or (), drawn_N)),
         assay_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         out=settings.out,
@@ -122,14 +136,20 @@ def evaluate_rows(
 # ---------------------------------------------------------------- one bundle
 
 
-def _evaluated(
-    settings: EvaluateSettings,
-    bundle: Bundle,
-    rows: LabelledRows,
-    targets: IntArray | FloatArray,
-    labels: Sequence[str],
-) -> Evaluated:
-    """What a bundle says of the rows, its outputs in the order of `labels`."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pass:
+    """What a bundle gave for all rows."""
+
+    bundle: Bundle
+    max_length: int
+    """Tokens at which texts were cut."""
+    engine: str
+    seconds: float
+    logits: LabelledLogits
+
+
+def _forward(settings: EvaluateSettings, bundle: Bundle, rows: LabelledRows, *, is_alone: bool) -> _Pass:
+    """A bundle's logits of the rows; a bundle that is evaluated alone must score them all."""
     began = time.perf_counter()
     encoder = encoder_of(bundle, settings)
     refuse_texts(bundle, encoder, are_pairs=rows.text_pairs is not None)
@@ -142,9 +162,52 @@ def _evaluated(
     scorer = scorer_of(
         bundle, engine, encoder, device=settings.device, max_batch_tokens=settings.max_batch_tokens
     )
-    predictions = predict(scorer, rows)
-    seconds = time.perf_counter() - began
-    outcome = _outcome(bundle, predictions, targets, labels)
+    logits = labelled_logits(scorer, rows) if is_alone else logits_or_reasons(scorer, rows)
+    return _Pass(
+        bundle=bundle,
+        max_length=encoder.max_length,
+        engine=engine.description(),
+        seconds=time.perf_counter() - began,
+        logits=logits,
+    )
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """What people call bundles: their folders, with as many of those above as it takes to tell them apart."""
+    parts = [path.absolute().parts for path in paths]
+    names = [each[-1] for each in parts]
+    num_parts = 1
+    while len(set(names)) < len(names) and num_parts < max(map(len, parts)):
+        num_parts += 1
+        names = ["/".join(each[-num_parts:]) for each in parts]
+    return names
+
+
+def _scored_by_all(passes: Sequence[_Pass], num_rows: int) -> IntArray:
+    """The rows that every bundle could score; raises `InputError` where there are none."""
+    unscored = {row for each in passes for row in each.logits.unscored}
+    kept = np.array([row for row in range(num_rows) if row not in unscored], dtype=np.int64)
+    if not kept.size:
+        reasons = sorted({code for each in passes for code in each.logits.unscored.values()})
+        raise InputError(
+            f"none of {num_rows:,} rows is scored by every bundle ({', '.join(reasons)}); they compare on the"
+            " same rows; evaluate each by itself to see which fails"
+        )
+    return kept
+
+
+def _evaluated(
+    settings: EvaluateSettings,
+    done: _Pass,
+    name: str,
+    rows: LabelledRows,
+    kept: IntArray,
+    labels: Sequence[str],
+) -> Evaluated:
+    """What a bundle says of `rows`, those that were kept, its outputs in the order of `labels`."""
+    bundle = done.bundle
+    targets = _targets(bundle, rows, labels)
+    outcome = _outcome(bundle, predict(bundle.decider, done.logits.logits_NC[kept]), targets, labels)
     if rows.text_pairs is not None and bundle.task is Task.SINGLE_LABEL and len(labels) == TWO_LABELS:
         outcome = replace(outcome, unanswered_within=settings.unanswered_within)
     calibration = bundle.calibration
@@ -156,17 +219,19 @@ def _evaluated(
     provenances = [bundle.provenance, *([calibration.provenance] if calibration is not None else [])]
     return Evaluated(
         path=bundle.path,
+        name=name,
         fingerprint=bundle.fingerprint,
         task=bundle.task,
         labels=tuple(labels),
         calibration="none" if calibration is None else calibration.method,
         thresholds=bundle.decider.thresholds,
-        max_length=encoder.max_length,
-        notes=(*bundle.notes, *_length_notes(bundle, settings, encoder.max_length)),
-        engine=engine.description(),
-        seconds=seconds,
-        num_tokens=predictions.num_tokens,
-        num_truncated=predictions.num_truncated,
+        max_length=done.max_length,
+        notes=(*bundle.notes, *_length_notes(bundle, settings, done.max_length)),
+        engine=done.engine,
+        seconds=done.seconds,
+        num_tokens=done.logits.num_tokens,
+        num_truncated=done.logits.num_truncated,
+        unscored=Counter(done.logits.unscored.values()),
         outcome=outcome,
         before=before,
         after=after,
@@ -200,7 +265,11 @@ def _outcome(
     )
 
 
-def _targets(bundle: Bundle, rows: LabelledRows) -> IntArray | FloatArray:
+def _targets(
+    bundle: Bundle, rows: LabelledRows, labels: Sequence[str] | None = None
+) -> IntArray | FloatArray:
+    """The rows' labels as indices into `labels`, by default the bundle's own; a regression's targets."""
+    labels = bundle.labels if labels is None else labels
     if bundle.task is Task.REGRESSION:
         values = np.array(rows.labels, dtype=np.float64)
         if not np.isfinite(values).all():
@@ -209,8 +278,31 @@ def _targets(bundle: Bundle, rows: LabelledRows) -> IntArray | FloatArray:
                 f"{count} of {values.size} targets are NaN or infinite; a metric needs numbers; drop these rows"
             )
         return values
-    targets = to_targets(generic_names(rows.labels, bundle.labels), bundle.task, bundle.labels)
+    targets = to_targets(generic_names(rows.labels, labels), bundle.task, labels)
     return targets.astype(np.int64)
+
+
+def _sides(settings: EvaluateSettings, rows: LabelledRows) -> IntArray | None:
+    """The groups of both sides of each pair, [N, 2], where their columns are named."""
+    if not settings.group_columns:
+        return None
+    columns = []
+    for name in settings.group_columns:
+        column = tuple(each for each in rows.keys[name] if each is not None)
+        if missing := rows.num_rows - len(column):
+            raise InputError(
+                f"{missing:,} of {rows.num_rows:,} rows have null for {name}; drawing groups needs that of"
+                " both sides of every pair; drop or fix these rows"
+            )
+        columns.append(column)
+    return group_indices(*columns)
+
+
+def _check_named_once(settings: EvaluateSettings) -> None:
+    named = [Path(each).resolve() for each in (settings.bundle, *settings.against)]
+    twice = [each for each, count in Counter(named).items() if count > 1]
+    if twice:
+        raise UsageError(f"{twice[0]} is named twice; a bundle does not differ from itself; name it once")
 
 
 def _check_comparable(bundle: Bundle, against: Bundle) -> None:
@@ -228,7 +320,7 @@ def _check_comparable(bundle: Bundle, against: Bundle) -> None:
 
 def _check_out(settings: EvaluateSettings, out: Path) -> None:
     """Raise an error where the report cannot be written to `out`, or would replace rows or a part of a bundle."""
-    folders = [Path(each).resolve() for each in (settings.bundle, settings.against) if each is not None]
+    folders = [Path(each).resolve() for each in (settings.bundle, *settings.against)]
     if out.exists() and any(out.resolve().is_relative_to(each) for each in local_paths(settings.data)):
         raise UsageError(f"out={settings.out} is one of the sources; it would be replaced; name another file")
     if out.exists() and out.resolve().parent in folders:
@@ -244,24 +336,28 @@ def _check_out(settings: EvaluateSettings, out: Path) -> None:
 
 
 def _parts(
-    first: Evaluated, second: Evaluated | None, resampling: Resampling, group_N: IntArray | None
+    first: Evaluated, others: Sequence[Evaluated], resampling: Resampling, group_N: IntArray | None
 ) -> tuple[Part, ...]:
-    """All rows, those that neither bundle has seen, and those of groups that neither has seen."""
-    found = [_part("all rows", first, second, resampling, None, group_N)]
+    """All rows, those that no bundle has seen, and those of groups that none has seen."""
+    found = [_part("all rows", first, others, resampling, None, group_N)]
     row_N, seen_group_N = first.seen.row_N, first.seen.group_N
-    if second is not None:
-        row_N, seen_group_N = row_N | second.seen.row_N, seen_group_N | second.seen.group_N
+    for other in others:
+        row_N, seen_group_N = row_N | other.seen.row_N, seen_group_N | other.seen.group_N
     if row_N.any() and not row_N.all():
         kept = np.flatnonzero(~row_N)
-        found.append(_part("without rows seen before", first, second, resampling, kept, group_N))
+        found.append(_part("without rows seen before", first, others, resampling, kept, group_N))
     if (seen_group_N != row_N).any() and not seen_group_N.all():
         kept = np.flatnonzero(~seen_group_N)
-        found.append(_part("without groups seen before", first, second, resampling, kept, group_N))
+        found.append(_part("without groups seen before", first, others, resampling, kept, group_N))
     return tuple(found)
 
 
 def _slices(
-    first: Evaluated, second: Evaluated | None, resampling: Resampling, rows: LabelledRows
+    first: Evaluated,
+    others: Sequence[Evaluated],
+    resampling: Resampling,
+    rows: LabelledRows,
+    sides_N2: IntArray | None,
 ) -> tuple[tuple[Part, ...], int]:
     """Each group's rows, the largest groups first; and how many groups are left out."""
     if rows.groups is None:
@@ -271,7 +367,7 @@ def _slices(
         rows_of.setdefault(group, []).append(row)
     largest = sorted(rows_of.items(), key=lambda item: (-len(item[1]), item[0]))[:MOST_SLICES]
     found = [
-        _part(group, first, second, resampling, np.array(kept, dtype=np.int64), None)
+        _part(group, first, others, resampling, np.array(kept, dtype=np.int64), sides_N2)
         for group, kept in largest
     ]
     return tuple(found), len(rows_of) - len(largest)
@@ -280,17 +376,17 @@ def _slices(
 def _part(
     name: str,
     first: Evaluated,
-    second: Evaluated | None,
+    others: Sequence[Evaluated],
     resampling: Resampling,
     rows: IntArray | None,
     group_N: IntArray | None,
 ) -> Part:
     if rows is None:
-        return measure(name, first.outcome, None if second is None else second.outcome, resampling, group_N)
+        return measure(name, first.outcome, [other.outcome for other in others], resampling, group_N)
     return measure(
         name,
         first.outcome.take(rows),
-        None if second is None else second.outcome.take(rows),
+        [other.outcome.take(rows) for other in others],
         resampling,
         None if group_N is None else group_N[rows],
     )
@@ -354,16 +450,23 @@ def _length_notes(bundle: Bundle, settings: EvaluateSettings, max_length: int) -
 
 def _warnings(
     first: Evaluated,
-    second: Evaluated | None,
+    others: Sequence[Evaluated],
     parts: Sequence[Part],
     groups: Sequence[str],
     group_N: IntArray | None,
 ) -> list[str]:
     outcome = first.outcome
     found = []
-    for each in (first, second):
-        found += [] if each is None else _seen_warnings(each)
-        found += [] if each is None else each.notes
+    for each in (first, *others):
+        found += _seen_warnings(each)
+        found += each.notes
+        if each.unscored:
+            codes = ", ".join(f"{count:,} {code}" for code, count in sorted(each.unscored.items()))
+            found.append(f"rows that {each.name} cannot score are left out for all bundles: {codes}")
+    same = Counter(each.fingerprint for each in (first, *others))
+    for fingerprint in (each for each, count in same.items() if count > 1):
+        named = [each.name for each in (first, *others) if each.fingerprint == fingerprint]
+        found.append(f"{' and '.join(named)} are the same bundle (fingerprint {fingerprint[:8]})")
     if outcome.num_rows < FEW_ROWS:
         found.append(f"only {outcome.num_rows} rows: every number is rough, and its interval too")
     found += _label_warnings(outcome, first.labels)
@@ -376,20 +479,29 @@ def _warnings(
             f"intervals draw {num_groups} groups, too few to be exact; where groups are kinds rather than"
             " clusters of like rows, set --resample rows"
         )
+    if group_N is not None and _groups_are_single(group_N):
+        found.append("each group has one row: drawing groups says no more than drawing rows")
     group_sizes = Counter(groups).values()
     if small := sum(size < FEW_SLICE_ROWS for size in group_sizes):
         found.append(f"{small:,} of {len(group_sizes):,} groups have fewer than {FEW_SLICE_ROWS} rows")
-    if second is not None and len(parts) > 1:
-        found.append("a bundle has seen some of the rows: compare the two on the other rows, further below")
-    if second is not None and first.max_length != second.max_length:
-        found.append(
-            f"texts are cut at {first.max_length} tokens for one bundle and {second.max_length} for the other"
-        )
+    if others and len(parts) > 1:
+        found.append("a bundle has seen some of the rows: compare on the other rows, further below")
+    if len({each.max_length for each in (first, *others)}) > 1:
+        lengths = ", ".join(f"{each.max_length} for {each.name}" for each in (first, *others))
+        found.append(f"bundles cut texts at different numbers of tokens: {lengths}")
     return found
 
 
+def _groups_are_single(group_N: IntArray) -> bool:
+    """Whether each group has one row; a pair of one group is one row of it."""
+    if group_N.ndim == 2:
+        first_N, second_N = group_N.T
+        group_N = np.concatenate([first_N, second_N[first_N != second_N]])
+    return bool(np.unique(group_N).size == group_N.size > 1)
+
+
 def _seen_warnings(evaluated: Evaluated) -> list[str]:
-    seen, name = evaluated.seen, evaluated.path.name
+    seen, name = evaluated.seen, evaluated.name
     if not seen.is_known:
         return [f"{name} does not say what it was trained on: whether test rows are among it is not known"]
     met = {"train": "trained on", "validation": "chose the checkpoint", "calibration": "were calibrated on"}

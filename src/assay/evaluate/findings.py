@@ -18,7 +18,7 @@ from assay.evaluate.settings import EvaluateSettings
 from assay.metrics import TITLES, IntArray, format_value
 from assay.tasks import TWO_LABELS, Task
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the JSON object."""
 TEXT_SLICES = 10
 """Groups in the table for people."""
@@ -47,6 +47,8 @@ class Evaluated:
     """A bundle and all that was found out about it."""
 
     path: Path
+    name: str
+    """What a report calls it: its folder, with those above where bundles share its name."""
     fingerprint: str
     task: Task
     labels: tuple[str, ...]
@@ -63,6 +65,8 @@ class Evaluated:
     """Time of tokenizing and forward passes."""
     num_tokens: int
     num_truncated: int
+    unscored: Mapping[str, int]
+    """Rows that it could not score, by error code; they are left out for all bundles."""
     outcome: EvaluatedRows
     """Every row's outputs and targets."""
     before: Mapping[str, float]
@@ -83,12 +87,16 @@ class EvaluateReport:
 
     settings: EvaluateSettings
     num_rows: int
+    """Rows that are evaluated."""
+    num_rows_left_out: int
+    """Rows that one of several bundles could not score."""
     num_groups: int | None
-    """Groups of the rows; `None` without a group column."""
+    """Groups of the rows, of both sides where two columns are named; `None` without a group column."""
     drawn: str
-    """What intervals draw: `rows` or `groups`."""
+    """What intervals draw: `rows`, `groups` or `groups of both sides`."""
     bundle: Evaluated
-    against: Evaluated | None
+    others: tuple[Evaluated, ...]
+    """The bundles it is compared with."""
     parts: tuple[Part, ...]
     """All rows first, then those that training has not seen, where it has seen some."""
     slices: tuple[Part, ...]
@@ -122,6 +130,7 @@ class EvaluateReport:
             "assay_version": self.assay_version,
             "created": self.created,
             "num_rows": self.num_rows,
+            "num_rows_left_out": self.num_rows_left_out,
             "num_groups": self.num_groups,
             "positive_label": self.positive_label,
             "intervals": {
@@ -136,19 +145,20 @@ class EvaluateReport:
             "groups": [_part_json(part) for part in self.slices],
             "num_groups_left_out": self.num_slices_left_out,
             "bundle": _evaluated_json(self.bundle),
-            "against": None if self.against is None else _evaluated_json(self.against),
+            "against": [_evaluated_json(each) for each in self.others],
             "definitions": {name: DEFINITIONS[name] for name in self.metrics},
             "settings": {name: settings[name] for name in sorted(settings)},
         }
 
     def __str__(self) -> str:
         """A table for people: each metric with its interval, then what must be known of it."""
-        both = "" if self.against is None else f", against {self.against.path.name}"
-        lines = [f"{self.bundle.path.name}{both}: {self.num_rows:,} rows in {self.bundle.seconds:.1f} s"]
+        against = f", against {', '.join(each.name for each in self.others)}" if self.others else ""
+        seconds = sum(each.seconds for each in (self.bundle, *self.others))
+        lines = [f"{self.bundle.name}{against}: {self.num_rows:,} rows in {seconds:.1f} s"]
         if self.positive_label is not None:
             lines[0] += f"; precision, recall, F1, AUC and average precision are of {self.positive_label!r}"
         for part in self.parts:
-            lines += ["", f"{part.name} ({part.num_rows:,})", *_table(part, self.settings.confidence)]
+            lines += ["", f"{part.name} ({part.num_rows:,})", *self._tables(part)]
         if self.slices:
             names = self.bundle.task.group_metrics
             lines += ["", *_slice_lines(self.slices[:TEXT_SLICES], names)]
@@ -161,6 +171,33 @@ class EvaluateReport:
         if self.out is not None:
             lines.append(f"wrote {self.out}")
         return "\n".join(lines)
+
+    def _tables(self, part: Part) -> list[str]:
+        """The metrics of a part, and the differences to each other bundle."""
+        interval = f"{100 * self.settings.confidence:.4g}% interval"
+        rows = [
+            ["", self.bundle.name if self.others else "value", interval, *(each.name for each in self.others)]
+        ]
+        reasons = []
+        for name, metric in part.metrics.items():
+            if metric.value is None:
+                reasons.append(f"  {TITLES[name]}: undefined ({metric.undefined})")
+            else:
+                others = [
+                    format_metric(other.metrics[name]) if name in other.metrics else "-"
+                    for other in part.others
+                ]
+                rows.append([TITLES[name], format_value(metric.value), format_interval(metric), *others])
+        lines = _aligned(rows) + reasons
+        for other, compared in zip(self.others, part.others, strict=True):
+            rows = [["", *difference_header(self.settings.confidence)]]
+            rows += [
+                [TITLES[name], *difference_cells(each)]
+                for name, each in compared.differences.items()
+                if each.value is not None
+            ]
+            lines += ["", f"{self.bundle.name} less {other.name}", *_aligned(rows)]
+        return lines
 
 
 def to_json_text(report: EvaluateReport) -> str:
@@ -195,10 +232,14 @@ def format_metric(metric: Metric) -> str:
     return "undefined" if metric.value is None else format_value(metric.value)
 
 
-def difference_cells(other: Metric, difference: Difference) -> list[str]:
-    """The cells of a metric of the other bundle: value, difference, its interval, p and the test where it is exact."""
+def difference_header(confidence: float) -> list[str]:
+    """What `difference_cells` are."""
+    return ["difference", f"{100 * confidence:.4g}% interval", "p"]
+
+
+def difference_cells(difference: Difference) -> list[str]:
+    """The cells of a difference: its value, its interval, p and the test where it is exact."""
     return [
-        format_metric(other),
         "-" if difference.value is None else f"{difference.value:+.4f}",
         format_interval(difference),
         _format_p(difference.p_value) + (" (McNemar)" if difference.test == "mcnemar" else ""),
@@ -210,23 +251,6 @@ def _format_p(p_value: float | None) -> str:
     if p_value is None:
         return "-"
     return f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001"
-
-
-def _table(part: Part, confidence: float) -> list[str]:
-    header = ["", "value", f"{100 * confidence:.4g}% interval"]
-    if part.against is not None:
-        header += ["other", "difference", "its interval", "p"]
-    rows = [header]
-    reasons = []
-    for name, metric in part.metrics.items():
-        if metric.value is None:
-            reasons.append(f"  {TITLES[name]}: undefined ({metric.undefined})")
-            continue
-        row = [TITLES[name], format_value(metric.value), format_interval(metric)]
-        if part.against is not None and part.differences is not None and name in part.differences:
-            row += difference_cells(part.against[name], part.differences[name])
-        rows.append(row)
-    return _aligned(rows) + reasons
 
 
 def _slice_lines(slices: Sequence[Part], names: Sequence[str]) -> list[str]:
@@ -253,18 +277,27 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _part_json(part: Part) -> dict[str, object]:
-    found: dict[str, object] = {
+    return {
         "name": part.name,
         "num_rows": part.num_rows,
         "metrics": {name: _metric_json(metric) for name, metric in part.metrics.items()},
+        "against": [
+            {
+                "metrics": {name: _metric_json(metric) for name, metric in other.metrics.items()},
+                "differences": {name: _difference_json(each) for name, each in other.differences.items()},
+            }
+            for other in part.others
+        ],
     }
-    if part.against is not None and part.differences is not None:
-        found["against"] = {name: _metric_json(metric) for name, metric in part.against.items()}
-        found["differences"] = {
-            name: {"value": each.value, **_interval_json(each), "p_value": each.p_value, "test": each.test}
-            for name, each in part.differences.items()
-        }
-    return found
+
+
+def _difference_json(difference: Difference) -> dict[str, object]:
+    return {
+        "value": difference.value,
+        **_interval_json(difference),
+        "p_value": difference.p_value,
+        "test": difference.test,
+    }
 
 
 def _metric_json(metric: Metric) -> dict[str, object]:
@@ -287,6 +320,7 @@ def _evaluated_json(evaluated: Evaluated) -> dict[str, object]:
     seen = evaluated.seen
     return {
         "path": str(evaluated.path),
+        "name": evaluated.name,
         "fingerprint": evaluated.fingerprint,
         "task": evaluated.task,
         "labels": list(evaluated.labels),
@@ -297,6 +331,7 @@ def _evaluated_json(evaluated: Evaluated) -> dict[str, object]:
         "seconds": round(evaluated.seconds, 3),
         "num_tokens": evaluated.num_tokens,
         "num_truncated": evaluated.num_truncated,
+        "unscored": dict(evaluated.unscored),
         "seen_before": {
             "is_known": seen.is_known,
             "num_rows": int(seen.row_N.sum()),

@@ -1,4 +1,4 @@
-"""What predictions are worth: values, intervals, reasons where undefined; differences of two. Pure.
+"""What predictions are worth: values, intervals, reasons where undefined; differences of bundles. Pure.
 
 A number is never shown where it has no meaning: AUC of rows of one label, say, is `undefined` with the
 reason, neither 0 nor NaN.
@@ -90,16 +90,26 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """One metric of the first bundle less that of the second, on the same rows."""
+    """One metric of the first bundle less that of another, on the same rows."""
 
     value: float | None
-    """First less second; `None` where either is undefined."""
+    """First less other; `None` where either is undefined."""
     interval: Interval
     """Of the difference, by drawing the same rows for both."""
     p_value: float | None
     """Two-sided, that there is no difference."""
     test: Literal["mcnemar", "bootstrap"]
     """mcnemar: exact, of the rows on which one alone is right; bootstrap: paired."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compared:
+    """Another bundle on the same rows."""
+
+    metrics: Mapping[str, Metric]
+    """Its own."""
+    differences: Mapping[str, Difference]
+    """Of the first bundle less this one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,11 +121,9 @@ class Part:
     num_rows: int
     """How many."""
     metrics: Mapping[str, Metric]
-    """Of the bundle."""
-    against: Mapping[str, Metric] | None = None
-    """Of the other bundle."""
-    differences: Mapping[str, Difference] | None = None
-    """Of the first less the second."""
+    """Of the first bundle."""
+    others: tuple[Compared, ...] = ()
+    """The other bundles, in their order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,17 +140,16 @@ class Resampling:
 def measure(
     name: str,
     outcome: EvaluatedRows,
-    other: EvaluatedRows | None,
+    others: Sequence[EvaluatedRows],
     resampling: Resampling,
     group_N: IntArray | None = None,
 ) -> Part:
-    """The metrics of an outcome, and with `other`, of the same rows, the differences too.
+    """The metrics of an outcome, those of `others`, of the same rows, and the differences to each of them.
 
-    `group_N`: the group of each row, any numbers; intervals then draw groups.
+    `group_N`: the group of each row, any numbers, or [N, 2] the groups of both sides of pairs; intervals
+    then draw groups.
     """
-    values = point_values(outcome)
-    other_values = None if other is None else point_values(other)
-    drawn = _resamples(outcome, other, resampling, group_N)
+    drawn = _resamples([outcome, *others], resampling, group_N)
 
     def found(values: Mapping[str, float | str], prefix: str) -> dict[str, Metric]:
         return {
@@ -154,25 +161,24 @@ def measure(
             for metric, value in values.items()
         }
 
-    if other is None or other_values is None:
-        return Part(name=name, num_rows=outcome.num_rows, metrics=found(values, "first "))
-    return Part(
-        name=name,
-        num_rows=outcome.num_rows,
-        metrics=found(values, "first "),
-        against=found(other_values, "second "),
-        differences={
-            metric: _difference(metric, values[metric], other_values[metric], drawn, resampling)
-            if group_N is not None or metric not in {"accuracy", "subset_accuracy"}
-            else replace(
-                _difference(metric, values[metric], other_values[metric], drawn, resampling),
-                p_value=metrics.mcnemar(_is_right(outcome), _is_right(other)),
-                test="mcnemar",
-            )
-            for metric in values
-            if metric in other_values
-        },
-    )
+    def difference(metric: str, first: float | str, second: float | str, index: int) -> Difference:
+        plain = _difference(f"0 less {index} {metric}", first, second, drawn, resampling)
+        if group_N is not None or metric not in {"accuracy", "subset_accuracy"}:
+            return plain
+        exact = metrics.mcnemar(_is_right(outcome), _is_right(others[index - 1]))
+        return replace(plain, p_value=exact, test="mcnemar")
+
+    values = point_values(outcome)
+    compared = []
+    for index, other in enumerate(others, start=1):
+        theirs = point_values(other)
+        differences = {
+            metric: difference(metric, value, theirs[metric], index)
+            for metric, value in values.items()
+            if metric in theirs
+        }
+        compared.append(Compared(metrics=found(theirs, f"{index} "), differences=differences))
+    return Part(name=name, num_rows=outcome.num_rows, metrics=found(values, "0 "), others=tuple(compared))
 
 
 def point_values(outcome: EvaluatedRows) -> dict[str, float | str]:
@@ -206,9 +212,11 @@ def label_values(outcome: EvaluatedRows, index: int) -> dict[str, float | str]:
     return {**counts, **{name: _value_or_reason(metric) for name, metric in found.items()}}
 
 
-def group_indices(groups: Sequence[str]) -> IntArray:
-    """Groups as numbers 0..G-1, [N]."""
-    return np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)[1].astype(np.int64)
+def group_indices(*columns: Sequence[str]) -> IntArray:
+    """Groups as numbers 0..G-1: [N] of one column; of two, of the sides of pairs, [N, 2] of one numbering."""
+    names = np.array(columns, dtype=object).astype(str)
+    indices = np.unique(names, return_inverse=True)[1].reshape(names.shape).astype(np.int64)
+    return indices[0] if len(columns) == 1 else np.ascontiguousarray(indices.T)
 
 
 def _single_label_values(outcome: EvaluatedRows) -> dict[str, Callable[[], float]]:
@@ -306,27 +314,29 @@ def _statistics(outcome: EvaluatedRows, num_resamples: int) -> Statistics:
 
 
 def _resamples(
-    outcome: EvaluatedRows, other: EvaluatedRows | None, resampling: Resampling, group_N: IntArray | None
+    outcomes: Sequence[EvaluatedRows], resampling: Resampling, group_N: IntArray | None
 ) -> Resamples | None:
-    """Both bundles and their differences in the same resamples: "first auc", "second auc", "difference auc"."""
+    """All bundles and the differences to the first in the same resamples: "0 auc", "1 auc", "0 less 1 auc"."""
     if not resampling.num_resamples:
         return None
-    first = _statistics(outcome, resampling.num_resamples)
-    second = None if other is None else _statistics(other, resampling.num_resamples)
+    each_statistics = [_statistics(outcome, resampling.num_resamples) for outcome in outcomes]
 
-    def both(weights_BN: FloatArray) -> Mapping[str, FloatArray]:
-        values = first(weights_BN)
-        others = {} if second is None else second(weights_BN)
-        return {
-            **{f"first {name}": each for name, each in values.items()},
-            **{f"second {name}": each for name, each in others.items()},
-            **{f"difference {name}": values[name] - each for name, each in others.items() if name in values},
-        }
+    def together(weights_BN: FloatArray) -> Mapping[str, FloatArray]:
+        values = [statistics(weights_BN) for statistics in each_statistics]
+        first = values[0]
+        found = {f"{index} {name}": each for index, of in enumerate(values) for name, each in of.items()}
+        for index, of in enumerate(values[1:], start=1):
+            found |= {
+                f"0 less {index} {name}": first[name] - each for name, each in of.items() if name in first
+            }
+        return found
 
-    index_N = None if group_N is None else np.unique(group_N, return_inverse=True)[1].astype(np.int64)
+    index_N = None
+    if group_N is not None:
+        index_N = np.unique(group_N, return_inverse=True)[1].reshape(group_N.shape).astype(np.int64)
     return resample(
-        both,
-        outcome.num_rows,
+        together,
+        outcomes[0].num_rows,
         num_resamples=resampling.num_resamples,
         seed=resampling.seed,
         group_N=index_N,
@@ -342,13 +352,12 @@ def _interval(value: float, name: str, drawn: Resamples | None, resampling: Resa
 
 
 def _difference(
-    name: str, first: float | str, second: float | str, drawn: Resamples | None, resampling: Resampling
+    key: str, first: float | str, second: float | str, drawn: Resamples | None, resampling: Resampling
 ) -> Difference:
     if isinstance(first, str) or isinstance(second, str):
         return Difference(
             value=None, interval=Interval(undefined="a value is undefined"), p_value=None, test="bootstrap"
         )
-    key = f"difference {name}"
     has_draws = drawn is not None and key in drawn.drawn
     return Difference(
         value=first - second,

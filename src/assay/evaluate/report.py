@@ -20,6 +20,7 @@ from assay.evaluate.findings import (
     EvaluateReport,
     confusion,
     difference_cells,
+    difference_header,
     format_interval,
     format_metric,
     to_json_text,
@@ -72,10 +73,10 @@ def write_report(report: EvaluateReport, out: str) -> None:
 
 def _page(report: EvaluateReport) -> _EvaluationPage:
     evaluated, settings = report.bundle, report.settings
-    against = "" if report.against is None else f" against {report.against.path.name}"
+    against = f" against {', '.join(each.name for each in report.others)}" if report.others else ""
     groups = "" if report.num_groups is None else f" of {report.num_groups:,} groups"
     return _EvaluationPage(
-        title=f"{evaluated.path.name}{against}, evaluated",
+        title=f"{evaluated.name}{against}, evaluated",
         subtitle=f"{report.num_rows:,} rows{groups} from {', '.join(Path(each).name for each in settings.data)}",
         highlights=_highlights(report),
         warnings=report.warnings,
@@ -93,23 +94,34 @@ def _highlights(report: EvaluateReport) -> Facts:
     return [("rows", f"{report.num_rows:,}"), *found]
 
 
-def _part(report: EvaluateReport, part: Part) -> Section:
-    header = ["metric", "value", f"{100 * report.settings.confidence:.4g}% interval"]
-    if part.against is not None:
-        header += ["other bundle", "difference", "interval of the difference", "p"]
+def _part(report: EvaluateReport, part: Part) -> list[Section]:
+    """The metrics of every bundle beside each other, then the differences to each of the others."""
+    interval = f"{100 * report.settings.confidence:.4g}% interval"
+    header = ["metric", report.bundle.name if report.others else "value", interval]
+    for other in report.others:
+        header += [other.name, interval]
     rows = []
     for name, metric in part.metrics.items():
         title = TITLES[name]
         if metric.value is None:
             title += f": undefined ({metric.undefined})"
         row = [title, format_metric(metric), _interval(metric)]
-        if part.against is not None and part.differences is not None and name in part.differences:
-            row += difference_cells(part.against[name], part.differences[name])
+        for compared in part.others:
+            theirs = compared.metrics.get(name)
+            row += ["-", "-"] if theirs is None else [format_metric(theirs), _interval(theirs)]
         rows.append(tuple(row))
     note = f"{part.num_rows:,} rows."
     if report.positive_label is not None:
         note += f" Precision, recall, F1, AUC and average precision are of {report.positive_label}."
-    return Section(title=f"Metrics: {part.name}", note=note, table=Table(header=tuple(header), rows=rows))
+    found = [Section(title=f"Metrics: {part.name}", note=note, table=Table(header=tuple(header), rows=rows))]
+    for other, compared in zip(report.others, part.others, strict=True):
+        table = Table(
+            header=("metric", *difference_header(report.settings.confidence)),
+            rows=[(TITLES[name], *difference_cells(each)) for name, each in compared.differences.items()],
+        )
+        title = f"{report.bundle.name} less {other.name}: {part.name}"
+        found.append(Section(title=title, note=f"The same {part.num_rows:,} rows for both.", table=table))
+    return found
 
 
 def _interval(metric: Metric) -> str:
@@ -120,15 +132,13 @@ def _interval(metric: Metric) -> str:
 def _sections(report: EvaluateReport) -> list[Section]:
     evaluated = report.bundle
     outcome = evaluated.outcome
-    parts = [_part(report, part) for part in report.parts]
+    parts = [section for part in report.parts for section in _part(report, part)]
     if evaluated.task is Task.REGRESSION:
         curves = [regression_section("Rows", outcome.outputs_NC[:, 0], outcome.targets)]
     else:
         curves = [
-            Section(
-                title="Calibration", note=_calibration_note(evaluated), figures=[_reliability(evaluated)]
-            ),
-            _ranking(evaluated),
+            _calibration(report),
+            _ranking(report),
             Section(title="By label", table=_by_label(evaluated)),
         ]
     return [*parts, *curves, *_confusion(evaluated), *_slices(report), *_worst(report)]
@@ -137,11 +147,30 @@ def _sections(report: EvaluateReport) -> list[Section]:
 # ---------------------------------------------------------------- classifiers
 
 
-def _reliability(evaluated: Evaluated) -> Figure:
+def _calibration(report: EvaluateReport) -> Section:
+    """Reliability of every bundle, beside each other."""
+    if not report.others:
+        caption = (
+            "Reliability, 15 bins of about as many rows each: on the dashed line probabilities are honest"
+        )
+        figures = [_reliability(report.bundle, caption)]
+        return Section(title="Calibration", note=_calibration_note(report.bundle), figures=figures)
+    bundles = (report.bundle, *report.others)
+    return Section(
+        title="Calibration",
+        note=(
+            "15 bins of about as many rows each: on the dashed line probabilities are honest. "
+            + " ".join(f"{each.name}: {_calibration_note(each)}" for each in bundles)
+        ),
+        figures=[_reliability(each, f"Reliability of {each.name}") for each in bundles],
+    )
+
+
+def _reliability(evaluated: Evaluated, caption: str) -> Figure:
     outcome = evaluated.outcome
     before = outcome.before_calibration().reliability() if evaluated.before else ()
     return reliability_figure(
-        "Reliability, 15 bins of about as many rows each: on the dashed line probabilities are honest",
+        caption,
         [(each.confidence, each.accuracy, each.num_rows) for each in outcome.reliability()],
         before=[(each.confidence, each.accuracy) for each in before],
         of_what="decision" if outcome.task is Task.MULTI_LABEL else "predicted label",
@@ -158,8 +187,9 @@ def _calibration_note(evaluated: Evaluated) -> str:
     return f"Calibrated by {evaluated.calibration}: {'; '.join(changes)}."
 
 
-def _ranking(evaluated: Evaluated) -> Section:
-    """Precision-recall curves and histograms of the probabilities, of the most frequent labels."""
+def _ranking(report: EvaluateReport) -> Section:
+    """Precision-recall curves and histograms of the probabilities, of the first bundle's most frequent labels."""
+    evaluated = report.bundle
     outcome = evaluated.outcome
     shown = _shown_labels(evaluated)
     lines = []
@@ -183,9 +213,9 @@ def _ranking(evaluated: Evaluated) -> Section:
         svg = charts.line_chart(caption, lines, x_label="recall", y_label="precision", y_range=(0.0, 1.0))
         figures.append(Figure(caption=caption, svg=svg))
     figures += [_histogram(evaluated, index) for index in shown]
-    note = ""
+    note = f"Of {evaluated.name}, as all that follows. " if report.others else ""
     if len(evaluated.labels) > max(len(shown), 2):
-        note = f"The {len(shown)} most frequent of {len(evaluated.labels):,} labels."
+        note += f"The {len(shown)} most frequent of {len(evaluated.labels):,} labels."
     return Section(title="Ranking and probabilities", note=note, figures=figures)
 
 
@@ -281,6 +311,8 @@ def _slices(report: EvaluateReport) -> list[Section]:
     for name in names:
         header += [TITLES[name], "interval"]
     note = "Intervals draw the rows of a group."
+    if report.drawn == "groups of both sides":
+        note = "Intervals draw groups of both sides, as above."
     if report.num_slices_left_out:
         note = f"The {len(report.slices)} largest of {len(report.slices) + report.num_slices_left_out:,} groups. {note}"
     return [Section(title="Groups", note=note, table=Table(header=tuple(header), rows=rows))]
@@ -313,14 +345,17 @@ def _intervals(report: EvaluateReport) -> str:
     if not settings.resamples:
         return "No intervals were asked for."
     method = {"bca": "BCa (Efron 1987)", "percentile": "percentile"}[settings.interval]
-    drawn = "whole groups" if report.drawn == "groups" else "rows"
+    drawn = {
+        "groups": "whole groups",
+        "groups of both sides": "groups, a pair being there as often as its two groups together",
+    }.get(report.drawn, "rows")
     text = (
         f"Intervals: {100 * settings.confidence:.4g}%, {method} bootstrap of {settings.resamples:,} resamples"
         f" that draw {drawn}, seed {settings.seed}."
     )
-    if report.against is not None:
+    if report.others:
         text += (
-            " Differences draw the same rows for both bundles; p is two-sided, of the bootstrap or, for"
+            " Differences draw the same rows for all bundles; p is two-sided, of the bootstrap or, for"
             " accuracy of independent rows, of McNemar's exact test. It is not corrected for how many are shown."
         )
     return text
@@ -328,16 +363,18 @@ def _intervals(report: EvaluateReport) -> str:
 
 def _made(report: EvaluateReport) -> Facts:
     facts: Facts = [("data", ", ".join(report.settings.data))]
-    for name, each in (("bundle", report.bundle), ("other bundle", report.against)):
-        if each is None:
-            continue
+    bundles = [("bundle", report.bundle), *(("other bundle", each) for each in report.others)]
+    for name, each in bundles:
         facts += [
             (name, str(each.path)),
             ("its fingerprint", each.fingerprint),
             ("its engine", each.engine),
             ("its calibration", each.calibration),
             ("most tokens of a text", f"{each.max_length:,}"),
-            ("texts that were cut", f"{each.num_truncated:,} of {report.num_rows:,}"),
+            (
+                "texts that were cut",
+                f"{each.num_truncated:,} of {report.num_rows + report.num_rows_left_out:,}",
+            ),
             ("seconds, loading included", f"{each.seconds:.1f}"),
         ]
     return facts

@@ -4,7 +4,7 @@ Axes: N rows, C outputs.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from assay.data.rows import SourceRows
+from assay.embed.forward import NOT_FINITE, with_not_finite
 from assay.errors import InputError
 from assay.labelled.rows import LabelledRows
 from assay.score.scorer import Scorer
@@ -24,7 +25,9 @@ class LabelledLogits:
     """What the model gives for labelled rows."""
 
     logits_NC: npt.NDArray[np.float32]
-    """Uncalibrated, views reduced, in the order of the rows; finite."""
+    """Uncalibrated, views reduced, in the order of the rows; finite but for unscored rows."""
+    unscored: Mapping[int, str]
+    """Why a row could not be scored, as an error code, by its place."""
     num_tokens: int
     """Tokens of all rows."""
     num_truncated: int
@@ -36,26 +39,40 @@ def labelled_logits(scorer: Scorer, rows: LabelledRows) -> LabelledLogits:
 
     Raises `InputError` where a row cannot be scored: figures must be of all rows.
     """
-    logits, codes = [], Counter[str]()
-    num_tokens = num_truncated = 0
-    for chunk in scorer.chunks(_batches(rows)):
-        logits.append(scorer.logits(scorer.forward(chunk)))
-        codes.update(chunk.errors.values())
-        num_tokens += int(chunk.row_tokens.sum())
-        num_truncated += int(chunk.row_truncated.sum())
+    found = logits_or_reasons(scorer, rows)
+    codes = Counter(found.unscored.values())
+    num_odd = codes.pop(NOT_FINITE, 0)
     if codes:
-        found = ", ".join(f"{count:,} {code}" for code, count in codes.most_common())
+        listed = ", ".join(f"{count:,} {code}" for code, count in codes.most_common())
         raise InputError(
-            f"{found} of {rows.num_rows:,} rows cannot be scored; and figures must be of all rows;"
+            f"{listed} of {rows.num_rows:,} rows cannot be scored; and figures must be of all rows;"
             " drop or fix these"
         )
-    logits_NC = np.concatenate(logits)
-    if num_odd := int((~np.isfinite(logits_NC).all(axis=1)).sum()):
+    if num_odd:
         raise InputError(
             f"{num_odd:,} of {rows.num_rows:,} rows have logits that are not finite, and figures must be of all"
             " rows; check the model's weights and the precision"
         )
-    return LabelledLogits(logits_NC=logits_NC, num_tokens=num_tokens, num_truncated=num_truncated)
+    return found
+
+
+def logits_or_reasons(scorer: Scorer, rows: LabelledRows) -> LabelledLogits:
+    """The logits of the rows, in their order; a row that cannot be scored has its reason in `unscored`."""
+    logits, unscored = [], dict[int, str]()
+    num_tokens = num_truncated = 0
+    for chunk in scorer.chunks(_batches(rows)):
+        logits_NC = scorer.logits(scorer.forward(chunk))
+        logits.append(logits_NC)
+        errors = with_not_finite(chunk.errors, np.asarray(np.isfinite(logits_NC).all(axis=1)))
+        unscored |= {chunk.start + row: code for row, code in errors.items()}
+        num_tokens += int(chunk.row_tokens.sum())
+        num_truncated += int(chunk.row_truncated.sum())
+    return LabelledLogits(
+        logits_NC=np.concatenate(logits),
+        unscored=unscored,
+        num_tokens=num_tokens,
+        num_truncated=num_truncated,
+    )
 
 
 def _batches(rows: LabelledRows) -> Iterator[SourceRows]:

@@ -150,6 +150,9 @@ def test_what_is_missing_or_too_much_is_named(run):
     assert error_of(run("score", "a")) == "assay score needs --bundle; see assay score --help"
     assert error_of(run("score", "a", "--bundle", "b")) == "assay score needs --run; see assay score --help"
     assert error_of(run("merge", "r")) == "assay merge needs --out; see assay merge --help"
+    assert error_of(run("evaluate", "a", "--against", "b", "rows")) == (
+        "assay evaluate needs DATA, before --against, which takes all that follow; see assay evaluate --help"
+    )
     assert error_of(run("status", "a", "b")) == "'b' is one argument too many; see assay status --help"
     assert "--limit-rows: expected one argument" in error_of(run("score", "a", "--limit-rows"))
 

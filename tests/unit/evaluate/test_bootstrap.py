@@ -7,7 +7,7 @@ import pytest
 
 from assay import metrics
 from assay.evaluate import statistics
-from assay.evaluate.bootstrap import Resamples, interval, p_value, resample
+from assay.evaluate.bootstrap import Resamples, interval, p_value, resample, row_weights
 
 
 def mean_of(values):
@@ -63,6 +63,44 @@ def test_groups_of_like_rows_make_the_interval_wide():
     alone = bounds(of_group)
     assert by_group.high - by_group.low == pytest.approx(alone.high - alone.low, rel=0.1)
     assert by_group.high - by_group.low > 2.5 * (rows.high - rows.low)
+
+
+def test_a_pair_is_there_as_often_as_its_two_groups_together():
+    """The product of how often each was drawn; a pair of one group as often as that."""
+    drawn = np.array([[2.0, 0.0, 3.0]])
+    sides = np.array([[0, 2], [2, 0], [0, 0], [2, 2], [0, 1], [1, 1]])
+    assert row_weights(drawn, sides).tolist() == [[6, 6, 2, 3, 0, 0]]
+
+
+def author_pairs(rng, num_authors=40, num_mixed=500, num_same=150):
+    """Pairs of authors, [N, 2], and values that lean as their two authors do."""
+    sides = rng.integers(0, num_authors, size=(num_mixed, 2))
+    sides[:, 1] = np.where(sides[:, 0] == sides[:, 1], (sides[:, 0] + 1) % num_authors, sides[:, 1])
+    sides = np.concatenate([sides, np.repeat(rng.integers(0, num_authors, num_same)[:, None], 2, axis=1)])
+    of_author = rng.normal(size=num_authors)
+    return sides, of_author[sides].sum(axis=1) + 0.5 * rng.normal(size=len(sides))
+
+
+def test_drawing_authors_of_pairs_gives_the_spread_of_new_authors():
+    """The interval is as wide as means of pairs of other authors are spread; drawing rows gives under half of that."""
+    rng = np.random.default_rng(5)
+    spread = np.std([author_pairs(rng)[1].mean() for _ in range(300)])
+    widths, of_rows = [], []
+    for _ in range(10):
+        sides, values = author_pairs(rng)
+        found, rows = bounds(values, group=sides, num_resamples=500), bounds(values, num_resamples=500)
+        widths.append((found.high - found.low) / 3.92)
+        of_rows.append((rows.high - rows.low) / 3.92)
+    assert np.mean(widths) == pytest.approx(spread, rel=0.2)
+    assert np.mean(of_rows) < 0.4 * spread
+
+
+def test_resamples_of_authors_hold_the_mixture_of_pairs_that_the_rows_hold():
+    """The share of pairs of one author stays, on average, what it is; squared counts would near double it."""
+    sides, _ = author_pairs(np.random.default_rng(6))
+    is_same = (sides[:, 0] == sides[:, 1]).astype(float)
+    found = resample(mean_of(is_same), is_same.size, num_resamples=2000, seed=0, group_N=sides)
+    assert np.nanmean(found.drawn["mean"]) == pytest.approx(is_same.mean(), rel=0.05)
 
 
 def test_the_same_seed_gives_the_same_numbers():

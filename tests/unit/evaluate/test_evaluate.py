@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import sklearn.metrics
-from support.models import change_json
+from support.models import change_json, write_model
 from support.rendered import Page
 from support.scoring import read_parts, score_here
 
@@ -212,21 +212,135 @@ def test_a_plain_folder_without_label_names_takes_numbers(bundles, rows, tmp_pat
 
 def test_two_bundles_are_compared_on_the_same_rows(bundles, rows):
     """Difference, interval and p of each metric; accuracy by McNemar's exact test."""
-    report = run(bundles / "single_label", rows(), against=str(bundles / "other"))
+    report = run(bundles / "single_label", rows(), against=(str(bundles / "other"),))
     part = report.parts[0]
-    for name, difference in part.differences.items():
-        first, second = part.metrics[name].value, part.against[name].value
+    differences = part.others[0].differences
+    for name, difference in differences.items():
+        first, second = part.metrics[name].value, part.others[0].metrics[name].value
         assert difference.value == pytest.approx(first - second), name
-    assert part.differences["accuracy"].test == "mcnemar"
-    assert part.differences["nll"].test == "bootstrap"
-    assert 0 < part.differences["nll"].p_value <= 1
+    assert differences["accuracy"].test == "mcnemar"
+    assert differences["nll"].test == "bootstrap"
+    assert 0 < differences["nll"].p_value <= 1
 
 
-def test_a_bundle_does_not_differ_from_itself(bundles, rows):
-    """Differences of 0, p values of 1, no interval where nothing varies."""
-    part = run(bundles / "single_label", rows(), against=str(bundles / "single_label")).parts[0]
-    assert {each.value for each in part.differences.values()} == {0.0}
-    assert {each.p_value for each in part.differences.values()} == {1.0}
+def test_a_bundle_does_not_differ_from_a_copy_of_itself(bundles, rows, tmp_path):
+    """Differences of 0, p values of 1; the report says that they are one, and tells like names apart."""
+    copy = shutil.copytree(bundles / "single_label", tmp_path / "copy" / "single_label")
+    report = run(bundles / "single_label", rows(), against=(str(copy),))
+    differences = report.parts[0].others[0].differences
+    assert {each.value for each in differences.values()} == {0.0}
+    assert {each.p_value for each in differences.values()} == {1.0}
+    assert any("copy/single_label are the same bundle" in warning for warning in report.warnings)
+
+
+def test_a_bundle_that_is_named_twice_is_refused(bundles, rows):
+    """By its folder, however it is written; before it is loaded."""
+    again = bundles / "other" / ".." / "single_label"
+    with pytest.raises(UsageError, match="single_label is named twice"):
+        run(bundles / "single_label", rows(), against=(str(bundles / "other"), str(again)))
+
+
+def test_each_of_several_bundles_is_compared_with_the_first(bundles, rows, tmp_path):
+    """In their order, each as if it were compared alone: the same rows are drawn for all."""
+    write_model(tmp_path / "third", seed=5)
+    data, others = rows(), [str(bundles / "other"), str(tmp_path / "third")]
+    both = run(bundles / "single_label", data, against=tuple(others))
+    assert [each.name for each in both.others] == ["other", "third"]
+    for index, other in enumerate(others):
+        alone = run(bundles / "single_label", data, against=(other,))
+        assert both.parts[0].others[index] == alone.parts[0].others[0]
+    said = str(both)
+    assert "single_label less other" in said
+    assert "single_label less third" in said
+
+
+def test_rows_that_one_bundle_cannot_score_are_left_out_of_all(bundles, tmp_path):
+    """Both are measured on the rows that are left, and how many are not is said."""
+    broken = write_model(tmp_path / "broken", seed=3, nan_word="document")
+    texts, labels = texts_of(NUM_ROWS), labels_of("single_label", NUM_ROWS)
+    num_odd = sum("document" in text.split() for text in texts)
+    assert 0 < num_odd < NUM_ROWS
+    data = write_rows(tmp_path / "rows.jsonl", texts, labels)
+    report = run(bundles / "single_label", data, against=(str(broken),))
+    kept = [row for row, text in enumerate(texts) if "document" not in text.split()]
+    fewer = write_rows(tmp_path / "kept.jsonl", [texts[row] for row in kept], [labels[row] for row in kept])
+    expected = run(bundles / "single_label", fewer)
+    assert report.num_rows_left_out == num_odd
+    assert report.to_json()["num_rows_left_out"] == num_odd
+    assert report.metrics == expected.metrics
+    assert report.parts[0].others[0].metrics["nll"].value is not None
+    assert (
+        f"rows that broken cannot score are left out for all bundles: {num_odd} not_finite" in report.warnings
+    )
+
+
+def test_bundles_without_a_row_in_common_are_refused(bundles, tmp_path):
+    """With what became of the rows."""
+    broken = write_model(tmp_path / "broken", nan_word="document")
+    data = write_rows(tmp_path / "rows.jsonl", ["document of 1", "document of 2"], ["ham", "spam"])
+    with pytest.raises(InputError, match=r"none of 2 rows is scored by every bundle \(not_finite\)"):
+        run(bundles / "single_label", data, against=(str(broken),))
+
+
+# ---------------------------------------------------------------- groups of both sides of pairs
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Makes a file of pairs of `num_rows` by two authors each; other columns by name."""
+
+    def write(num_rows=NUM_ROWS, num_authors=6, **columns):
+        rng = np.random.default_rng(7)
+        authors = {
+            f"author{side}": [f"a{author}" for author in rng.integers(0, num_authors, num_rows)]
+            for side in (1, 2)
+        }
+        columns = {"text2": texts_of(num_rows, seed=1), **authors, **columns}
+        file = tmp_path / "pairs.jsonl"
+        return write_rows(file, texts_of(num_rows), labels_of("single_label", num_rows), **columns)
+
+    return write
+
+
+PAIRS = {"text_pair_column": "text2", "group_columns": ("author1", "author2")}
+
+
+def test_resamples_of_pairs_draw_the_authors_of_both_sides(bundles, pairs):
+    """So in groups of a column too; the report says what was drawn, and that 6 authors are few."""
+    kind = [f"k{row % 2}" for row in range(NUM_ROWS)]
+    data = pairs(kind=kind)
+    report = run(
+        bundles / "single_label", data, **PAIRS, group_column="kind", against=(str(bundles / "other"),)
+    )
+    assert (report.drawn, report.num_groups) == ("groups of both sides", 6)
+    assert any("draw 6 groups, too few" in warning for warning in report.warnings)
+    assert [part.name for part in report.slices] == ["k0", "k1"]
+    rows = run(bundles / "single_label", data, text_pair_column="text2", group_column="kind", resample="rows")
+    assert report.metrics["nll"].value == rows.metrics["nll"].value
+    assert report.metrics["nll"].interval != rows.metrics["nll"].interval
+    assert report.slices[0].metrics["nll"].interval != rows.slices[0].metrics["nll"].interval
+    # Rows that share an author are not independent, so McNemar's test does not hold for them.
+    assert report.parts[0].others[0].differences["accuracy"].test == "bootstrap"
+
+
+def test_pairs_without_an_author_are_refused(bundles, pairs):
+    """A pair that belongs nowhere cannot be drawn; a column that is not there is named."""
+    data = pairs(author2=[None, *["a1"] * (NUM_ROWS - 1)])
+    with pytest.raises(InputError, match="1 of 60 rows have null for author2"):
+        run(bundles / "single_label", data, **PAIRS)
+    columns = {**PAIRS, "group_columns": ("author1", "writer")}
+    with pytest.raises(SourceError, match="writer"):
+        run(bundles / "single_label", data, **columns)
+
+
+def test_groups_of_one_row_are_said_to_be_so(bundles, rows, pairs):
+    """They say nothing of which rows are alike: of a column, and of both sides of pairs."""
+    alone = "each group has one row: drawing groups says no more than drawing rows"
+    names = [f"g{row}" for row in range(NUM_ROWS)]
+    assert alone in run(bundles / "single_label", rows(author=names), group_column="author").warnings
+    assert alone in run(bundles / "single_label", pairs(author1=names, author2=names), **PAIRS).warnings
+    shared = ["g0", "g0", *names[2:]]
+    assert alone not in run(bundles / "single_label", rows(author=shared), group_column="author").warnings
 
 
 def test_labels_in_another_order_compare_by_name(bundles, rows, tmp_path):
@@ -239,8 +353,8 @@ def test_labels_in_another_order_compare_by_name(bundles, rows, tmp_path):
         weights[name] = np.ascontiguousarray(weights[name][::-1])
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     change_json(folder / "config.json", id2label={"0": "spam", "1": "ham"}, label2id={"spam": 0, "ham": 1})
-    part = run(bundles / "single_label", rows(), against=str(folder)).parts[0]
-    for name, difference in part.differences.items():
+    part = run(bundles / "single_label", rows(), against=(str(folder),)).parts[0]
+    for name, difference in part.others[0].differences.items():
         assert difference.value == pytest.approx(0.0, abs=1e-6), name
 
 
@@ -340,17 +454,15 @@ def test_bundles_of_other_tasks_or_labels_do_not_compare(bundles, rows, tmp_path
     """Before any forward pass."""
     data = rows()
     with pytest.raises(UsageError, match="only bundles of one task compare"):
-        run(bundles / "single_label", data, against=str(bundles / "regression"))
+        run(bundles / "single_label", data, against=(str(bundles / "regression"),))
     folder = shutil.copytree(bundles / "other", tmp_path / "renamed")
     change_json(folder / "config.json", id2label={"0": "ham", "1": "eggs"}, label2id={"ham": 0, "eggs": 1})
     with pytest.raises(UsageError, match=r"only one of the bundles knows \['eggs', 'spam'\]"):
-        run(bundles / "single_label", data, against=str(folder))
+        run(bundles / "single_label", data, against=(str(folder),))
 
 
 def test_a_row_that_cannot_be_scored_stops_the_evaluation(tmp_path, rows):
     """A metric of the other rows would be of another test."""
-    from support.models import write_model
-
     bundle = write_model(tmp_path / "nan", nan_word="document")
     data = write_rows(tmp_path / "nan.jsonl", ["document of 1", "of 2"], ["ham", "spam"])
     with pytest.raises(InputError, match="1 of 2 rows have logits that are not finite"):
@@ -364,6 +476,10 @@ def test_a_row_that_cannot_be_scored_stops_the_evaluation(tmp_path, rows):
         ({"resample": "groups"}, "give --group-column"),
         ({"out": "page.pdf"}, "ends in .html"),
         ({"unanswered_within": 0.1}, "give --text-pair-column"),
+        ({"group_columns": ("author1", "author2")}, "name two, with --text-pair-column"),
+        ({"group_columns": ("author",), "text_pair_column": "b"}, "a column for each of two texts"),
+        ({"group_columns": ("author", "author"), "text_pair_column": "b"}, "a column for each of two texts"),
+        ({"group_columns": ("a", "b"), "text_pair_column": "c", "resample": "rows"}, "are there to be drawn"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings, match):
@@ -385,7 +501,7 @@ def test_a_report_replaces_no_rows_and_no_part_of_a_bundle(bundles, rows, tmp_pa
     for source, out in ((held, held), (f"{sources}/*.json", held), (sources, held)):
         with pytest.raises(UsageError, match="is one of the sources"):
             run(model, source, out=str(out), format="jsonl")
-    for bundle, against in ((model, None), (bundles / "other", str(model))):
+    for bundle, against in ((model, ()), (bundles / "other", (str(model),))):
         with pytest.raises(UsageError, match="is a file of the bundle"):
             run(bundle, data, out=str(model / "config.json"), against=against)
     assert held.read_bytes() == data.read_bytes()
@@ -416,7 +532,7 @@ def test_the_command_prints_a_table_or_json_and_writes_the_page(bundles, rows, t
     assert main([*command, "--out", str(tmp_path / "figures.json")]) == 0
     second = json.loads((tmp_path / "figures.json").read_text())
     assert first["parts"] == second["parts"]
-    assert first["format_version"] == 1
+    assert first["format_version"] == 2
 
 
 @pytest.mark.parametrize("task", ["single_label", "multi_label", "regression"])

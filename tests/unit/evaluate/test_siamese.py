@@ -93,7 +93,12 @@ def test_the_report_is_of_the_model_s_probabilities(folder, rows, tmp_path):
     other = make_siamese_folder(tmp_path / "other", seed=1)
     report = evaluate(
         EvaluateSettings(
-            bundle=str(folder), against=str(other), data=(data,), resamples=100, resample="groups", **COLUMNS
+            bundle=str(folder),
+            against=(str(other),),
+            data=(data,),
+            resamples=100,
+            resample="groups",
+            **COLUMNS,
         )
     )
     scores = load_siamese(folder, num_threads=1).probabilities(pairs)[:, 1]
@@ -102,7 +107,7 @@ def test_the_report_is_of_the_model_s_probabilities(folder, rows, tmp_path):
     np.testing.assert_allclose(report.bundle.outcome.outputs_NC[:, 1], scores, atol=1e-5)
     assert everything.metrics["auc"].value == pytest.approx(auc(is_same, scores))
     assert everything.metrics["auc"].interval.low is not None
-    assert set(everything.differences) == set(everything.metrics)
+    assert set(everything.others[0].differences) == set(everything.metrics)
 
 
 def test_pairs_are_asked_for(folder, rows):
