@@ -58,7 +58,7 @@ class Recipe:
     max_gradient_norm: float = 1.0
     max_length: int = 512
     dropout: float | None = None
-    """None: what the base's config says."""
+    """None: what the base's config says, and our default in a Siamese head."""
     seed: int = 0
     device: str = "cuda"
     """cuda or cpu."""
@@ -163,6 +163,7 @@ def our_settings(base: Path, out: Path, recipe: Recipe, **changes: Any) -> Train
         "best_by": recipe.best_by,
         "seed": recipe.seed,
         "overwrite": True,
+        **({} if recipe.dropout is None else {"head_dropout": recipe.dropout}),
         **changes,
     }
     return TrainSettings(base=str(base), out=str(out), **fields)

@@ -64,6 +64,8 @@ CLAIMS: Mapping[str, str] = {
     "h100.train_distilbert_b256_samples_per_second": "Fine-tuning DistilBERT, 256 documents a step",
     "h100.train_roberta_base_pairs_vs_trainer": "Fine-tuning RoBERTa-base on long pairs, against Trainer",
     "h100.train_time_to_accuracy_vs_trainer": "Time to a validation accuracy on a real task, over Trainer's",
+    "h100.train_siamese_vs_plain_transformers": "Siamese training of RoBERTa-base, against plain transformers in bf16",
+    "h100x2.train_contrastive_scaling": "The same on two GPUs over one, negatives of both",
     "h100x2.train_scaling": "Fine-tuning DistilBERT on two GPUs over one, 32 documents on each",
     "h100x2.train_scaling_roberta-base": "The same, RoBERTa-base on long pairs",
     **{

@@ -19,11 +19,14 @@ import os
 import statistics
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from _setup import chosen_device, environment, finish, free_memory, parser
 from _trainer import (
     Recipe,
@@ -34,7 +37,7 @@ from _trainer import (
     without_dropout,
     write_random_model,
 )
-from train_throughput import Case, cases, rows_of, unlike
+from train_throughput import cases, rows_of, unlike
 
 from assay.labelled.rows import LabelledRows
 from assay.train.train import TrainProgress, train
@@ -42,6 +45,30 @@ from assay.train.train import TrainProgress, train
 SHAPES = {"distilbert": "distilbert-b32", "roberta-base": "roberta-base-pairs"}
 STEPS = {"distilbert": 1_000, "roberta-base": 300}
 """Timed steps of a round: a training is long, and a pass of a rare shape that is recorded among few would weigh."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaled:
+    """A training that one and several devices do."""
+
+    base: Path
+    recipe: Recipe
+    """Its batch is that of a device."""
+    num_labels: int
+    rows: Callable[[int], LabelledRows]
+    """Rows for so many steps of one device."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of `TrainSettings`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """What came of it."""
+
+    ratio: float
+    """Median over pairs of rounds of the samples a second of several devices over those of one."""
+    baseline: str
+    details: Mapping[str, object]
 
 
 def main() -> None:
@@ -54,49 +81,61 @@ def main() -> None:
     flags.add_argument("--allowed-loss-difference", type=float, default=0.05)
     arguments = flags.parse_args()
     device = chosen_device(arguments, num_gpus=arguments.devices)
-    os.environ["PYTHONPATH"] = environment()["PYTHONPATH"]  # for the ranks that `train` starts
     case = cases(device, tiny=arguments.tiny)[SHAPES[arguments.shape]]
     steps = arguments.steps or (case.steps if arguments.tiny else STEPS[arguments.shape])
     warmup = 3 * case.warmup
     timed = Timed(first=warmup, last=warmup + steps).check(device.type)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        base = write_random_model(case.config, place / "base", max_length=case.longest)
-        agreement = compare(case, base, place, arguments)
-        seconds: dict[int, list[float]] = {1: [], arguments.devices: []}
-        # Each run takes as many steps, so the rows of one GPU are the first of those of several.
-        files = {
-            count: write_rows(rows_of(case, timed.last * count).rows, place / f"{count}", case.num_labels)
-            for count in seconds
-        }
-        for _ in range(arguments.rounds):
-            for count, kept in seconds.items():
-                done = run(base, files[count], case.recipe, place / "out", count, timed)
-                assert done.seconds is not None
-                kept.append(done.seconds)
-                rate = steps * case.recipe.batch_size * count / done.seconds
-                print(f"  {count} devices: {rate:,.0f} samples/s", flush=True)
-                free_memory(device)
-    several = seconds[arguments.devices]
-    ratio = statistics.median(
-        arguments.devices * one / other for one, other in zip(seconds[1], several, strict=True)
-    )
-    rates = {
-        count: steps * case.recipe.batch_size * count / statistics.median(kept)
-        for count, kept in seconds.items()
-    }
+        scaled = Scaled(
+            base=write_random_model(case.config, place / "base", max_length=case.longest),
+            recipe=case.recipe,
+            num_labels=case.num_labels,
+            rows=lambda num_steps: rows_of(case, num_steps).rows,
+        )
+        found = scaling(scaled, place, device, timed, arguments)
     finish(
         arguments,
         f"h100x{arguments.devices}.train_scaling"
         + ("" if arguments.shape == "distilbert" else f"_{arguments.shape}"),
-        ratio,
+        found.ratio,
         "ratio",
-        f"one device: {rates[1]:,.0f} samples/s",
+        found.baseline,
         ceiling=f"{arguments.devices}",
+        details={"shape": arguments.shape, **found.details},
+    )
+
+
+def scaling(
+    scaled: Scaled, place: Path, device: torch.device, timed: Timed, arguments: argparse.Namespace
+) -> Scaling:
+    """Compare the losses, then time one device and several by turns; prints as it goes."""
+    os.environ["PYTHONPATH"] = environment()["PYTHONPATH"]  # for the ranks that `train` starts
+    agreement = compare(scaled, place, arguments)
+    seconds: dict[int, list[float]] = {1: [], arguments.devices: []}
+    # Each run takes as many steps, so the lengths of one GPU's rows are the first of those of several.
+    files = {
+        count: write_rows(scaled.rows(timed.last * count), place / f"{count}", scaled.num_labels)
+        for count in seconds
+    }
+    samples = (timed.last - timed.first) * scaled.recipe.batch_size
+    for _ in range(arguments.rounds):
+        for count, kept in seconds.items():
+            done = run(scaled, files[count], scaled.recipe, place / "out", count, timed)
+            assert done.seconds is not None
+            kept.append(done.seconds)
+            print(f"  {count} devices: {samples * count / done.seconds:,.0f} samples/s", flush=True)
+            free_memory(device)
+    several = seconds[arguments.devices]
+    rates = {count: samples * count / statistics.median(kept) for count, kept in seconds.items()}
+    return Scaling(
+        ratio=statistics.median(
+            arguments.devices * one / other for one, other in zip(seconds[1], several, strict=True)
+        ),
+        baseline=f"one device: {rates[1]:,.0f} samples/s",
         details={
-            "shape": arguments.shape,
-            "batch_size_of_a_device": case.recipe.batch_size,
-            "steps": steps,
+            "batch_size_of_a_device": scaled.recipe.batch_size,
+            "steps": timed.last - timed.first,
             "samples_per_second": round(rates[arguments.devices]),
             "seconds": [round(each, 4) for each in several],
             "one_device_seconds": [round(each, 4) for each in seconds[1]],
@@ -105,15 +144,15 @@ def main() -> None:
     )
 
 
-def compare(case: Case, base: Path, place: Path, arguments: argparse.Namespace) -> dict[str, float]:
+def compare(scaled: Scaled, place: Path, arguments: argparse.Namespace) -> dict[str, float]:
     """How far the loss curves of one and of several devices lie apart; exits where it is too far."""
     num_steps = 6 if arguments.tiny else 100
-    files = write_rows(rows_of(case, num_steps * arguments.devices).rows, place / "compared", case.num_labels)
-    small = replace(without_dropout(case.recipe), learning_rate=3e-5)
+    files = write_rows(scaled.rows(num_steps * arguments.devices), place / "compared", scaled.num_labels)
+    small = replace(without_dropout(scaled.recipe), learning_rate=3e-5)
     large = replace(small, batch_size=small.batch_size * arguments.devices)
-    several = run(base, files, small, place / "out", arguments.devices, None)
-    one = run(base, files, large, place / "out", 1, None)
-    cut = run(base, files, small, place / "out", 1, None, gradient_accumulation=arguments.devices)
+    several = run(scaled, files, small, place / "out", arguments.devices, None)
+    one = run(scaled, files, large, place / "out", 1, None)
+    cut = run(scaled, files, small, place / "out", 1, None, gradient_accumulation=arguments.devices)
     most = arguments.allowed_loss_difference
     of_passes = check_losses(f"one device in {arguments.devices} passes a step", cut, one, allowed=most)
     rounding = of_passes["largest_loss_difference"]
@@ -136,7 +175,7 @@ def write_rows(rows: LabelledRows, folder: Path, num_labels: int) -> tuple[Path,
 
 
 def run(
-    base: Path,
+    scaled: Scaled,
     files: tuple[Path, Path],
     recipe: Recipe,
     out: Path,
@@ -153,7 +192,7 @@ def run(
 
     has_pairs = "text_pair" in pq.read_schema(files[0]).names
     settings = our_settings(
-        base,
+        scaled.base,
         out,
         recipe,
         data=(str(files[0]),),
@@ -162,6 +201,7 @@ def run(
         near_duplicates=False,
         devices=str(devices),
         gradient_accumulation=gradient_accumulation,
+        **scaled.changes,
     )
     told: list[TrainProgress] = []
 

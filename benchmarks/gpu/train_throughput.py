@@ -21,7 +21,7 @@ reaches in bf16 beside it.
 import argparse
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -198,16 +198,8 @@ def measure(
             free_memory(device)
     begins = timed.first * case.recipe.batch_size
     ends = timed.last * case.recipe.batch_size
-    work = 3 * flops(lengths[begins:ends], model_shape(case.config)) / 1e12
     figures = {
-        side: {
-            "samples_per_second": (ends - begins) / statistics.median(kept),
-            "tokens_per_second": float(lengths[begins:ends].sum()) / statistics.median(kept),
-            "tflops": work / statistics.median(kept),
-            "mfu": work / statistics.median(kept) / ceiling,
-            "mfu_of_data_sheet": work / statistics.median(kept) / PEAK_TFLOPS,
-            "seconds": [round(each, 4) for each in kept],
-        }
+        side: rates(kept, lengths[begins:ends], ends - begins, case.config, ceiling)
         for side, kept in seconds.items()
     }
     for side, each in figures.items():
@@ -246,6 +238,26 @@ def measure(
                 "baseline": rounded(figures[side]),
             },
         )
+
+
+def rates(
+    seconds: Sequence[float],
+    lengths: np.ndarray,
+    num_samples: int,
+    config: Any,  # noqa: ANN401
+    ceiling: float,
+) -> dict[str, Any]:
+    """Rates and MFU of rounds that trained on so many samples, as sequences of these lengths; medians."""
+    taken = statistics.median(seconds)
+    tflops = 3 * flops(lengths, model_shape(config)) / 1e12 / taken
+    return {
+        "samples_per_second": num_samples / taken,
+        "tokens_per_second": float(lengths.sum()) / taken,
+        "tflops": tflops,
+        "mfu": tflops / ceiling,
+        "mfu_of_data_sheet": tflops / PEAK_TFLOPS,
+        "seconds": [round(each, 4) for each in seconds],
+    }
 
 
 def rounded(figures: dict[str, Any]) -> dict[str, Any]:
