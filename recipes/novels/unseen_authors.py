@@ -37,14 +37,14 @@ from assay.books.normal_forms import find_names, mask_names, normalise_typograph
 from assay.books.sentences import split_sentences
 from assay.labelled.rows import LabelledRows
 from assay.metrics import auc
-from assay.siamese.evidence import Combination, PairEvidence
-from assay.siamese.lexicon import SIMILARITIES, Lexicon, similarities
-from assay.siamese.style import StyleScale
+from assay.siamese.evidence import Combination, EvidenceTexts, PairEvidence
+from assay.siamese.lexicon import SIMILARITIES, similarities
 
 SENTENCES, MOST_CHUNKS, MIN_GAP = 14, 60, 28
 NUM_TRAIN, NUM_TEST = 3_000, 1_000
-NUM_TRAIN_WIDE, NUM_TEST_WIDE = 800, 400
+NUM_TRAIN_WIDE, NUM_TEST_WIDE = 600, 400
 """Where a side is several chunks."""
+REGRESSION, WORDS = "regression on TF-IDF, Delta, style", "words and style"
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Side = tuple[int, ...]
@@ -198,39 +198,8 @@ class Sides:
 Scorer = Callable[[Sides], Floats]
 
 
-def baselines(chunks: Chunks, train: Sides, language: str) -> dict[str, Scorer]:
-    """What needs no network: cosines, and a plain regression on three of them and the style."""
-    lexicon = Lexicon.fit(train.texts(chunks), train.books(chunks))
-    style = StyleScale.fit(train.texts(chunks), "full", language)
-
-    is_plain = [not name.startswith("word:") for name in style.names]
-
-    @lru_cache(maxsize=1)
-    def seen(sides: Sides) -> tuple[Floats, Floats]:
-        texts = sides.texts(chunks)
-        cosines = similarities(lexicon.encode(texts), sides.first_M, sides.second_M)
-        features = style(texts)[:, is_plain]
-        return cosines, np.abs(features[sides.first_M] - features[sides.second_M])
-
-    used = [SIMILARITIES.index(name) for name in ("words", "delta_400", "delta_100")]
-    regression = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1_000))
-    cosines, differences = seen(train)
-    regression.fit(np.hstack([cosines[:, used], differences]), train.is_positive_M)
-
-    def plain(sides: Sides) -> Floats:
-        cosines, differences = seen(sides)
-        found: Floats = regression.decision_function(np.hstack([cosines[:, used], differences]))
-        return found
-
-    return {
-        "TF-IDF cosine": lambda sides: seen(sides)[0][:, SIMILARITIES.index("words")],
-        "Cosine Delta": lambda sides: seen(sides)[0][:, SIMILARITIES.index("delta_400")],
-        "regression on TF-IDF, Delta, style": plain,
-    }
-
-
-def evidence_of(chunks: Chunks, train: Sides, language: str) -> Scorer:
-    """Words and style of the product, see `assay.siamese.evidence`."""
+def without_network(chunks: Chunks, train: Sides, language: str) -> dict[str, Scorer]:
+    """Cosines, a plain regression on three of them and the style, and the product's words and style."""
     evidence = PairEvidence.fit(
         train.texts(chunks),
         train.first_M,
@@ -239,9 +208,30 @@ def evidence_of(chunks: Chunks, train: Sides, language: str) -> Scorer:
         books=train.books(chunks),
         language=language,
     )
-    return lambda sides: evidence.log_odds(
-        evidence.encode(sides.texts(chunks)), sides.first_M, sides.second_M
-    )
+
+    @lru_cache(maxsize=2)
+    def encoded(sides: Sides) -> EvidenceTexts:
+        return evidence.encode(sides.texts(chunks))
+
+    def cosines(sides: Sides) -> Floats:
+        return similarities(encoded(sides).lexical, sides.first_M, sides.second_M).astype(np.float64)
+
+    used = [SIMILARITIES.index(name) for name in ("words", "delta_400", "delta_100")]
+    regression = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1_000))
+
+    def plainly_seen(sides: Sides) -> Floats:
+        style_NF = encoded(sides).style_NF
+        return np.hstack(
+            [cosines(sides)[:, used], np.abs(style_NF[sides.first_M] - style_NF[sides.second_M])]
+        )
+
+    regression.fit(plainly_seen(train), train.is_positive_M)
+    return {
+        "TF-IDF cosine": lambda sides: cosines(sides)[:, SIMILARITIES.index("words")],
+        "Cosine Delta": lambda sides: cosines(sides)[:, SIMILARITIES.index("delta_400")],
+        REGRESSION: lambda sides: regression.decision_function(plainly_seen(sides)),
+        WORDS: lambda sides: evidence.log_odds(encoded(sides), sides.first_M, sides.second_M),
+    }
 
 
 def network_of(
@@ -336,16 +326,14 @@ def measure(chunks: Chunks, options: argparse.Namespace, split: int) -> list[tup
         for k in options.chunks_a_side:
             num_train, num_test = (NUM_TRAIN, NUM_TEST) if k == 1 else (NUM_TRAIN_WIDE, NUM_TEST_WIDE)
             all_known = sides_of(known, num_train, k, 10 * split)
-            rows = baselines(chunks, all_known, options.language)
-            rows["words and style"] = evidence_of(chunks, all_known, options.language)
+            rows = without_network(chunks, all_known, options.language)
             if network is not None:
-                part = evidence_of(
-                    chunks, sides_of(train_authors, num_train, k, 10 * split), options.language
-                )
+                trained_on = sides_of(train_authors, num_train, k, 10 * split)
+                part = without_network(chunks, trained_on, options.language)[WORDS]
                 held = sides_of(validation_authors, num_test, k, 10 * split + 2)
                 combination = Combination.fit(network(held), part(held), held.is_positive_M)
                 print(f"  k={k} {task}: {combination}", flush=True)
-                whole = rows["words and style"]
+                whole = rows[WORDS]
                 rows["Siamese network"] = network
                 rows["network, words and style"] = lambda sides, c=combination, n=network, w=whole: c(
                     n(sides), w(sides)
@@ -415,7 +403,7 @@ def main() -> None:
         print(f"{name:18} k={k:<2} {row:36} {mean:.3f} +- {half:.3f}")
     differences: list[dict[str, Any]] = []
     for (name, k, row), values in sorted(found.items()):
-        base = found[name, k, "regression on TF-IDF, Delta, style"]
+        base = found[name, k, REGRESSION]
         mean, half = interval([one - other for one, other in zip(values, base, strict=True)])
         differences.append(
             {
