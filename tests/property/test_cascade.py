@@ -48,7 +48,7 @@ def test_a_higher_recall_never_sends_fewer_pairs_on(rows, two_sided, with_author
 @settings(max_examples=60, deadline=None)
 @given(PROBABILITIES, st.booleans(), st.floats(0.05, 0.8))
 def test_the_recall_of_the_choice_is_that_of_its_decisions(rows, two_sided, recall):
-    """Counted again from the decisions themselves, of both kinds of pairs."""
+    """Counted again from the decisions themselves, of both kinds; no higher threshold that was tried keeps it."""
     first, choices = choices_of(rows, two_sided=two_sided, with_authors=False)
     holds = np.array([holds for _, holds in rows])
     try:
@@ -56,6 +56,8 @@ def test_the_recall_of_the_choice_is_that_of_its_decisions(rows, two_sided, reca
     except InputError:
         return
     thresholds = chosen.thresholds
+    kept = choices.with_label
+    assert (kept.bound_K[kept.threshold_K > thresholds.low] < recall).all()
     assert np.isclose(1 - thresholds.decided_no(first)[holds].mean(), chosen.recall)
     assert not (thresholds.decided_no(first) & thresholds.decided_yes(first)).any()
     if two_sided:

@@ -14,10 +14,13 @@ from support.siamese import make_siamese_folder
 
 from assay.api import CascadeRunSettings, CascadeTuneSettings, cascade_run, cascade_tune, load_cascade
 from assay.bundle.calibration import save_calibration
+from assay.calibrate.folds import fold_rows
+from assay.cascade.decide import combined, fit_combination
 from assay.cascade.run import SCHEMA
 from assay.cascade.stages import open_stages
 from assay.cli.main import main
 from assay.errors import BundleError, InputError, UsageError
+from assay.metrics import auc
 from assay.outcome.calibration import Calibration
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -104,6 +107,26 @@ def test_tuning_says_what_the_cascade_does_to_its_pairs(place, tuned):
     )
     first, second = (NUM_PAIRS / each.pairs_per_second for each in (tuned.first, tuned.second))
     assert tuned.point.cost == pytest.approx((first + tuned.point.share * second) / second)
+
+
+def test_accuracy_and_auc_are_of_combinations_that_were_fitted_on_other_pairs(tuned, place):
+    """By hand: each fold's combination is of the other folds; that of all pairs would be too kind."""
+    first, second = (
+        stage.probabilities(PAIRS, "1")[0]
+        for stage in open_stages(place / "first", place / "second", num_threads=1)
+    )
+    holds = np.array(pq.read_table(place / "pairs.parquet").column("label").to_pylist()) == 1
+    fold = fold_rows(NUM_PAIRS, num_folds=5, seed=0, strata=holds.astype(np.int64))
+    both = np.empty(NUM_PAIRS)
+    for left_out in (fold == number for number in range(5)):
+        combination = fit_combination(first[~left_out], second[~left_out], holds[~left_out])
+        both[left_out] = combined(combination, first[left_out], second[left_out])
+    low = tuned.cascade.thresholds.low
+    final = np.where(first < low, first, both)
+    assert tuned.point.auc == pytest.approx(auc(holds, final))
+    assert tuned.point.accuracy == pytest.approx((((final >= 0.5) & (first >= low)) == holds).mean())
+    in_sample = np.where(first < low, first, combined(tuned.cascade.combination, first, second))
+    assert auc(holds, in_sample) != pytest.approx(tuned.point.auc, abs=1e-9)
 
 
 def test_answers_are_those_of_both_models_and_their_combination(tuned, place):
