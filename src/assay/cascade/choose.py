@@ -2,10 +2,12 @@
 
 The recall of a threshold is the share of the pairs with the label that the first model does not turn away. Its
 lower bound is one-sided, of Clopper and Pearson (1934), exact for independent pairs: a threshold is the
-probability of one of these pairs, so its bound is that of an order statistic, and the bound falls as the threshold
-rises, so the highest one that keeps it needs no correction for the number of thresholds tried. Pairs of the same
-authors are not independent: where authors are known they are drawn with replacement, a pair counting as often as its
-two authors are drawn together (Snijders & Borgatti 1999), and the lower of both bounds holds.
+probability of one of these pairs, so its bound is that of an order statistic, and the bound falls as the
+threshold rises, so the highest one that keeps it needs no correction for the number of thresholds tried. None
+is above 0.5: a pair that the first model finds likelier than not is not turned away, however many of them the
+recall could spare. Pairs of the same authors are not independent: where authors are known they are drawn with
+replacement, a pair counting as often as its two authors are drawn together (Snijders & Borgatti 1999), and the
+lower of both bounds holds.
 
 Axes: P pairs of one label, K thresholds, B resamples, A authors.
 """
@@ -103,12 +105,8 @@ class Choices:
         at = others.highest(recall)
         if at is None:
             raise self._too_few(others, recall, self.num_without, "without the label")
-        high = -float(others.threshold_K[at])
-        if high < low:
-            # Either threshold alone would do for both: nothing is left open.
-            high = float(np.nextafter(low, -1.0))
         return Chosen(
-            thresholds=Thresholds(low=low, high=high),
+            thresholds=Thresholds(low=low, high=-float(others.threshold_K[at])),
             recall=found.recall,
             recall_bound=found.recall_bound,
             kept_others=float(others.share_K[at]),
@@ -134,8 +132,8 @@ def find_choices(
 ) -> Choices:
     """The thresholds for pairs of both kinds, by the first model's probability of the label."""
     return Choices(
-        with_label=_kept(first_M, holds_M, confidence, resampling),
-        without_label=_kept(-first_M, ~holds_M, confidence, resampling) if two_sided else None,
+        with_label=_kept(first_M, holds_M, 0.5, confidence, resampling),
+        without_label=_kept(-first_M, ~holds_M, -0.5, confidence, resampling) if two_sided else None,
         num_with=int(holds_M.sum()),
         num_without=int((~holds_M).sum()),
         confidence=confidence,
@@ -155,24 +153,27 @@ def lower_bound(kept_K: IntArray, num_pairs: int, confidence: float) -> FloatArr
     return bound_K
 
 
-def _kept(score_M: FloatArray, counts_M: BoolArray, confidence: float, resampling: Resampling | None) -> Kept:
-    """What thresholds on a score keep of the pairs that count."""
+def _kept(
+    score_M: FloatArray, counts_M: BoolArray, most: float, confidence: float, resampling: Resampling | None
+) -> Kept:
+    """What thresholds on a score, up to `most`, keep of the pairs that count."""
     rows = np.flatnonzero(counts_M)
     rows = rows[np.argsort(score_M[rows], kind="stable")]
     sorted_P = score_M[rows]
-    first_of_equals = np.flatnonzero(np.append(True, sorted_P[1:] != sorted_P[:-1]))
-    lost_K = first_of_equals[_ranks(first_of_equals.size)]
+    values = np.unique(sorted_P[sorted_P < most])
+    threshold_K = np.append(values[_ranks(values.size)], most)
+    lost_K = np.searchsorted(sorted_P, threshold_K)
     kept_K = rows.size - lost_K
     bound_K = lower_bound(kept_K, rows.size, confidence)
     if resampling is not None:
         drawn_K = _drawn_bound(resampling, rows, lost_K, confidence)
         bound_K = np.minimum(bound_K, drawn_K)
-    return Kept(threshold_K=sorted_P[lost_K], share_K=kept_K / rows.size, bound_K=bound_K)
+    return Kept(threshold_K=threshold_K, share_K=kept_K / rows.size, bound_K=bound_K)
 
 
 def _ranks(count: int) -> NDArray[np.int64]:
     """Which of so many distinct values are tried, rising."""
-    even = np.linspace(0, count - 1, min(count, EVEN_RANKS)).astype(np.int64)
+    even = np.linspace(0, max(count - 1, 0), min(count, EVEN_RANKS)).astype(np.int64)
     return np.union1d(even, np.arange(min(count, LOW_RANKS)))
 
 
