@@ -15,7 +15,8 @@ from assay.cascade.settings import CascadeRunSettings, CascadeTuneSettings
 from assay.cascade.tune import cascade_tune
 from assay.compare.compare import compare
 from assay.compare.comparison import Comparison
-from assay.compare.settings import CompareSettings
+from assay.compare.settings import CompareSettings, StyleCalibrateSettings
+from assay.compare.style_calibrate import StyleReport, style_calibrate
 from assay.embed.drive import EngineRunResult
 from assay.embed.settings import EmbedSettings
 from assay.embed.verb import embed
@@ -82,6 +83,8 @@ __all__ = [
     "ServeSettings",
     "SiameseModel",
     "Status",
+    "StyleCalibrateSettings",
+    "StyleReport",
     "TokenizeResult",
     "TokenizeSettings",
     "TrainReport",
@@ -105,6 +108,7 @@ __all__ = [
     "score",
     "serve",
     "status",
+    "style_calibrate",
     "tokenize",
     "train",
     "verify",

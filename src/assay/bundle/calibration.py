@@ -27,14 +27,17 @@ def load_style_calibration(folder: Path) -> Calibration | None:
     if file is None:
         return None
     content = read_json(file, missing="copy the bundle again")
-    fitted = content.get("style_calibration")
+    return read_style_map(file, content.get("style_calibration"), content.get("meta"))
+
+
+def read_style_map(file: Path, fitted: object, meta: object) -> Calibration:
+    """The map that a `style_calibration` in `file` stands for; raises BundleError for one that cannot be applied."""
     if not isinstance(fitted, dict) or fitted.get("method") not in {"logistic", "isotonic"}:
         msg = (
             f"{file}: style_calibration {brief(fitted)}; it needs the method logistic or isotonic;"
             " calibrate again"
         )
         raise BundleError(msg)
-    meta = content.get("meta")
     calibration = Calibration(
         method=fitted["method"],
         scale=_flat_numbers(file, "coef", fitted.get("coef")),
@@ -77,7 +80,9 @@ def find_calibration(folder: Path) -> tuple[Calibration | None, tuple[str, ...]]
     notes: list[str] = []
     style = _beside_or_above(folder, STYLE_CALIBRATION_FILE)
     if style is not None:
-        notes.append(f"{style}: maps similarities of embeddings, not logits; scores do not use it")
+        notes.append(
+            f"{style}: for assay compare: it maps numbers of documents, not logits, so scores do not use it"
+        )
     file = _beside_or_above(folder, CALIBRATION_FILE)
     if file is None:
         return None, tuple(notes)

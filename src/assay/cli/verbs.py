@@ -104,6 +104,15 @@ ASSAY = Group(
                 ),
             },
         ),
+        "style": Group(
+            summary="How likely documents of many chunks belong together, for `assay compare`.",
+            commands={
+                "calibrate": Listed(
+                    module="assay.cli.style_calibrate",
+                    summary="Fit probabilities of a Siamese model to labelled pairs of documents.",
+                ),
+            },
+        ),
         "bench": Listed(
             module="assay.cli.bench",
             summary="Measure a bundle on a sample of your documents; estimate hours and cost of a corpus.",

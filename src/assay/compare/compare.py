@@ -1,26 +1,36 @@
 """Two files to what a Siamese model says of them: the main path of `assay compare`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import cast, get_args
 
 import numpy as np
 
 from assay.compare.comparison import ComparedText, Comparison, PassagePair, PassagePlace
 from assay.compare.reading import are_same_file, name_of, read_text
 from assay.compare.settings import CompareSettings
+from assay.compare.style_calibration import (
+    StyleCalibration,
+    StyleMap,
+    find_style_calibration,
+    read_style_calibration,
+)
 from assay.errors import BundleError, UsageError
 from assay.labelled.labels import brief
-from assay.outcome.maps import apply_calibration
+from assay.outcome.maps import apply_calibration, map_scores
 from assay.siamese.documents import (
     Document,
     DocumentCutter,
     EncodedDocuments,
+    Numbers,
     compare_documents,
     compare_passages,
     encode_documents,
 )
 from assay.siamese.files import Siamese
 from assay.siamese.pairs import Floats, SiameseModel, load_siamese
+from assay.siamese.settings import Aggregate, DocumentRules
 from assay.tasks import TWO_LABELS
+from assay.telemetry import format_number_of
 
 _LEAST_SHARE = 0.8
 """Of a text in its chunks, below which that is said."""
@@ -44,38 +54,40 @@ def compare(settings: CompareSettings, *, say: Callable[[str], None] | None = No
         say=say,
     )
     label = positive_label(model.bundle, settings.label)
-    if settings.aggregate == "cosine":
-        raise UsageError(
-            "aggregate=cosine; a cosine is not a probability; set aggregate to vectors or logits"
-        )
     cutter = DocumentCutter(
         model.bundle, settings, max_length=settings.max_length or model.bundle.default_max_length
     )
+    style = _style_calibration(model.bundle, settings, cutter, label)
+    aggregate = _aggregate(settings, style)
     documents = [
         cutter.cut(text, name=name_of(path))
         for text, path in zip(texts, (settings.text1, settings.text2), strict=True)
     ]
     encoded = encode_documents(model, documents)
-    score = float(compare_documents(model, encoded, _FIRST, _SECOND, settings.aggregate)[0])
-    probability, calibration = _probability(model, label, score)
+    score = float(
+        oriented(compare_documents(model, encoded, _FIRST, _SECOND, aggregate), aggregate, label)[0]
+    )
     sign = 1.0 if label == 1 else -1.0
+    fitted = None if style is None else style.map_for(min(len(each.passages) for each in documents))
+    probability = (
+        _probability(model.bundle, label, sign * score) if fitted is None else _mapped(fitted, score)
+    )
+    threshold = _threshold(model.bundle, label) if fitted is None else 0.5
     for_it, against_it = _passages(model, encoded, documents, sign, settings.num_passages)
     confidence = max(probability, 1 - probability)
     return Comparison(
         relation=relation_of(model.bundle, label),
-        holds=None
-        if confidence < settings.min_confidence
-        else probability >= _threshold(model.bundle, label),
+        holds=None if confidence < settings.min_confidence else probability >= threshold,
         probability=probability,
         confidence=confidence,
-        calibration=calibration,
-        aggregate=settings.aggregate,
-        score=sign * score,
+        calibration=_calibrated(model.bundle, fitted),
+        aggregate=aggregate,
+        score=score,
         texts=(_compared(documents[0]), _compared(documents[1])),
         passages_for=for_it,
         passages_against=against_it,
-        evidence=_evidence(model.bundle, encoded, sign),
-        notes=tuple(_notes(settings, texts, documents)),
+        evidence={} if aggregate == "cosine" else _evidence(model.bundle, encoded, sign),
+        notes=tuple(_notes(settings, texts, documents, fitted)),
     )
 
 
@@ -108,11 +120,62 @@ def relation_of(bundle: Siamese, label: int) -> str:
     return f"label {bundle.labels[label]}"
 
 
-def _probability(model: SiameseModel, label: int, score: float) -> tuple[float, str]:
-    logits = np.array([[-score / 2, score / 2]])
-    found = apply_calibration(logits, model.bundle.calibration, model.bundle.task)
-    said = "not calibrated" if model.bundle.calibration is None else "calibrated for single texts"
-    return float(found[0, label]), said
+def oriented(score_M: Numbers, aggregate: Aggregate, label: int) -> Numbers:
+    """The numbers of pairs of documents so that a higher one makes `label` likelier; a cosine always does."""
+    return score_M if label == 1 or aggregate == "cosine" else -score_M
+
+
+def document_rules(
+    cutter: DocumentCutter, settings: DocumentRules, aggregate: Aggregate, label: str
+) -> Mapping[str, object]:
+    """All that decides which number two documents have by one model; a calibration keeps it."""
+    return {
+        "label": label,
+        "aggregate": aggregate,
+        "chunk_size": cutter.chunk_tokens,
+        "typography": settings.typography,
+        "mask_names": settings.mask_names,
+    }
+
+
+def _style_calibration(
+    bundle: Siamese, settings: CompareSettings, cutter: DocumentCutter, label: int
+) -> StyleCalibration | None:
+    file = find_style_calibration(bundle.path, settings.calibration)
+    if file is None:
+        return None
+    style = read_style_calibration(file)
+    rules = document_rules(cutter, settings, _aggregate(settings, style), bundle.labels[label])
+    style.refuse_others(file, bundle.path, bundle.fingerprint, rules)
+    return style
+
+
+def _aggregate(settings: CompareSettings, style: StyleCalibration | None) -> Aggregate:
+    """That of the settings, else that of the calibration; UsageError for a cosine without one."""
+    if settings.aggregate == "cosine" and style is None:
+        raise UsageError(
+            "aggregate=cosine; a cosine is not a probability; run assay style calibrate with it first, or set"
+            " aggregate to vectors or logits"
+        )
+    fitted = None if style is None else style.meta.get("aggregate")
+    known = next((each for each in get_args(Aggregate) if each == fitted), "vectors")
+    return settings.aggregate or cast("Aggregate", known)
+
+
+def _mapped(fitted: StyleMap, score: float) -> float:
+    return float(map_scores([score], fitted.map)[0])
+
+
+def _probability(bundle: Siamese, label: int, log_odds: float) -> float:
+    """By the model's own calibration, of the log-odds of its second label."""
+    logits = np.array([[-log_odds / 2, log_odds / 2]])
+    return float(apply_calibration(logits, bundle.calibration, bundle.task)[0, label])
+
+
+def _calibrated(bundle: Siamese, fitted: StyleMap | None) -> str:
+    if fitted is not None:
+        return f"calibrated for documents of {format_number_of(fitted.num_chunks, 'chunk')}"
+    return "not calibrated" if bundle.calibration is None else "calibrated for single texts"
 
 
 def _threshold(bundle: Siamese, label: int) -> float:
@@ -180,8 +243,16 @@ def _evidence(bundle: Siamese, encoded: EncodedDocuments, sign: float) -> dict[s
     return dict(sorted(counted.items(), key=lambda item: -abs(item[1])))
 
 
-def _notes(settings: CompareSettings, texts: list[str], documents: list[Document]) -> list[str]:
+def _notes(
+    settings: CompareSettings, texts: list[str], documents: list[Document], fitted: StyleMap | None
+) -> list[str]:
     notes = []
+    fewest = min(len(document.passages) for document in documents)
+    if fitted is not None and fewest < fitted.num_chunks:
+        notes.append(
+            f"the shorter text has {format_number_of(fewest, 'chunk')}, and the calibration is for {fitted.num_chunks}"
+            " or more; the probability may be too sure"
+        )
     if are_same_file(settings.text1, settings.text2):
         notes.append("both texts are the same file")
     elif texts[0] == texts[1]:

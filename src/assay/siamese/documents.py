@@ -89,6 +89,8 @@ class DocumentCutter:
                 f"chunk_tokens is {rules.chunk_tokens}; {bundle.path} reads {room} of a text; lower it, or raise"
                 " --max-length where the model allows it"
             )
+        self.max_length = max_length
+        """Tokens that the model reads of a text, special ones included."""
         self.chunk_tokens = rules.chunk_tokens or room
         """Most tokens of a chunk, without special ones."""
         self._rules = rules

@@ -78,8 +78,8 @@ class SiameseTraining(Settings):
 class DocumentRules(Settings):
     """How a document becomes chunks, and the chunks of two documents one number."""
 
-    aggregate: Aggregate = "vectors"
-    """vectors: the head on both means of the chunks' vectors; logits: the mean over all pairs of chunks; or cosine."""
+    aggregate: Aggregate | None = None
+    """vectors: the head on the means of the chunks' vectors; logits: the mean over pairs of chunks; or cosine."""
     chunk_tokens: int | None = field(default=None, metadata=COUNT)
     """Most tokens of a chunk, which takes as many sentences as fit; by default what the model takes."""
     typography: Typography = "normal"

@@ -496,7 +496,9 @@ def test_a_style_calibration_loads(tmp_path, place, fitted, expected):
     assert load_style_calibration(folder) == Calibration(**expected, meta=meta)
     bundle = load_bundle(folder)
     assert bundle.calibration is None
-    assert bundle.notes == (f"{file}: maps similarities of embeddings, not logits; scores do not use it",)
+    assert bundle.notes == (
+        f"{file}: for assay compare: it maps numbers of documents, not logits, so scores do not use it",
+    )
 
 
 @pytest.mark.parametrize(
