@@ -123,7 +123,10 @@ def evaluate_rows(
         parts=parts,
         slices=slices,
         num_slices_left_out=num_left_out,
-        warnings=tuple(_warnings(first, compared, parts, rows.groups or (), drawn_N)),
+        warnings=(
+            *_warnings(first, compared, parts, rows.groups or (), drawn_N),
+            *(_pair_warnings(rows) if drawn_N is None and settings.resample == "auto" else ()),
+        ),
         assay_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         out=settings.out,
@@ -490,6 +493,22 @@ def _warnings(
         lengths = ", ".join(f"{each.max_length} for {each.name}" for each in (first, *others))
         found.append(f"bundles cut texts at different numbers of tokens: {lengths}")
     return found
+
+
+def _pair_warnings(rows: LabelledRows) -> list[str]:
+    """That pairs which share texts are drawn as rows, where they do."""
+    if rows.text_pairs is None:
+        return []
+    sides = zip(rows.texts, rows.text_pairs, strict=True)
+    num_pairs = Counter(text for pair in sides for text in set(pair))
+    shared = sum(count > 1 for count in num_pairs.values())
+    if not shared:
+        return []
+    found = (
+        f"{shared:,} of {len(num_pairs):,} texts stand in several pairs, and intervals draw pairs as if they were"
+        " independent: name the columns of both sides' authors with --group-columns"
+    )
+    return [found]
 
 
 def _groups_are_single(group_N: IntArray) -> bool:

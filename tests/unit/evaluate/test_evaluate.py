@@ -323,6 +323,23 @@ def test_resamples_of_pairs_draw_the_authors_of_both_sides(bundles, pairs):
     assert report.parts[0].others[0].differences["accuracy"].test == "bootstrap"
 
 
+def test_pairs_that_share_texts_are_not_quietly_taken_for_independent(bundles, tmp_path):
+    """The report names the way out, unless groups are drawn, rows were asked for, or nothing is shared."""
+    texts, labels = [f"first {row}" for row in range(NUM_ROWS)], labels_of("single_label", NUM_ROWS)
+    authors = {f"author{side}": [f"a{row % 7}" for row in range(NUM_ROWS)] for side in (1, 2)}
+
+    def warned(text2, **settings):
+        data = write_rows(tmp_path / "pairs.jsonl", texts, labels, text2=text2, **authors)
+        found = run(bundles / "single_label", data, **{"text_pair_column": "text2", **settings}).warnings
+        return [each.split(" texts")[0] for each in found if "--group-columns" in each]
+
+    others = [f"other {row}" for row in range(NUM_ROWS)]
+    shared = ["one", "one", "two", "two", "two", *others[5:]]
+    assert warned(shared) == ["2 of 117"]
+    assert warned(shared, resample="rows") == warned(shared, **PAIRS) == []
+    assert warned(others) == warned(texts) == []
+
+
 def test_pairs_without_an_author_are_refused(bundles, pairs):
     """A pair that belongs nowhere cannot be drawn; a column that is not there is named."""
     data = pairs(author2=[None, *["a1"] * (NUM_ROWS - 1)])
