@@ -86,7 +86,7 @@ def _ranks(report: CascadeReport) -> Figure:
             charts.Line(name="accuracy", x=costs, y=[point.accuracy for point in points]),
         ],
         x_label="cost",
-        y_label="",
+        y_label="value",
         marks=[charts.Mark(x=report.point.cost, text="chosen")],
         from_zero=False,
         y_range=(0.0, 1.0),
@@ -95,37 +95,25 @@ def _ranks(report: CascadeReport) -> Figure:
 
 
 def _table(report: CascadeReport) -> Table:
-    is_two_sided = report.settings.two_sided
     rows = []
-    for name, point in [("chosen", report.point), *(("", each) for each in report.curve)]:
+    for which, point in [(" (chosen)", report.point), *(("", each) for each in report.curve)]:
         thresholds = point.chosen.thresholds
-        high = [f"{thresholds.high:.4f}"] if is_two_sided and thresholds.high is not None else []
+        high = [] if thresholds.high is None else [f"{thresholds.high:.4f}"]
         rows.append(
             (
-                name,
+                f"{point.share:.1%}{which}",
                 f"{thresholds.low:.4f}",
                 *high,
                 f"{point.chosen.recall:.4f}",
                 f"{point.chosen.recall_bound:.4f}",
-                f"{point.share:.1%}",
                 f"{point.cost:.1%}",
                 f"{point.accuracy:.4f}",
                 f"{point.auc:.4f}",
             )
         )
-    high_name = ["accepted above"] if is_two_sided else []
-    header = (
-        "",
-        "turned away below",
-        *high_name,
-        "recall",
-        "lower bound",
-        "reach the second",
-        "cost",
-        "accuracy",
-        "AUC",
-    )
-    return Table(header=header, rows=rows)
+    high_name = ["accepted above"] if report.settings.two_sided else []
+    header = ("reach the second", "turned away below", *high_name)
+    return Table(header=(*header, "recall", "lower bound", "cost", "accuracy", "AUC"), rows=rows)
 
 
 def _alone(report: CascadeReport) -> Table:
