@@ -170,7 +170,7 @@ def test_an_encoder_has_no_text_to_score(open_page):
     """The page of a server that gives vectors says so, and where to ask; it shows no form that would fail."""
     with FakeServer(task=None) as server:
         page = open_page(server)
-        page.wait_for_function("document.getElementById('model').textContent.startsWith('Gives')")
+        page.get_by_text("Gives each text").wait_for()
         said = page.locator("#model").inner_text()
         assert (
             said == f"Gives each text a vector of 3 numbers, from up to {MAX_TOKENS} tokens: ask POST /embed."

@@ -186,7 +186,7 @@ def open_model(
     if is_siamese(folder) and kind != "encoder":
         msg = (
             f"{folder} is Siamese; its pairs are not served yet; score them with assay score, or in Python with"
-            " assay.load(...).predict(pairs); --kind encoder serves the vectors of its texts"
+            " assay.load(...).predict(pairs); --model-kind encoder serves the vectors of its texts"
         )
         raise BundleError(msg)
     if kind == "auto":
