@@ -44,6 +44,7 @@ def render(report: CascadeReport) -> bytes:
                 ),
                 figures=[_keeps(report), _ranks(report)],
                 table=_table(report),
+                folded="Figures of these and other thresholds",
             ),
             Section(title="Each model alone", table=_alone(report)),
             Section(title="How it was made", facts=_made(report)),
