@@ -9,9 +9,10 @@ baseline has `--no-deduplicate`, which encodes both texts of each pair for it al
 `--baseline-pairs` pairs and is scaled to all of them, since it would take hours; its rounds stand before and after
 ours. The largest difference of a probability between the two sides is checked.
 
-`--tiny` tries the script; `--device cuda` measures a GPU.
+`--tiny` tries the script; `--device cuda --baseline-pairs 100000` measures a GPU.
 """
 
+import argparse
 import importlib.util
 import shutil
 import tempfile
@@ -49,6 +50,7 @@ def main() -> None:
     flags.add_argument("--words", type=int, default=40, help="of a text")
     flags.add_argument("--baseline-pairs", type=int, default=2_000, help="pairs of a round of the baseline")
     flags.add_argument("--device", default="cpu")
+    flags.add_argument("--precision", default="auto")
     arguments = flags.parse_args()
     if arguments.tiny:
         arguments.pairs, arguments.texts, arguments.baseline_pairs = 20_000, 400, 200
@@ -59,9 +61,9 @@ def main() -> None:
         texts = passages(arguments.texts, arguments.words)
         source = write_pairs(folder / "pairs.parquet", texts, arguments.pairs)
         some = write_pairs(folder / "some.parquet", texts, arguments.baseline_pairs)
-        before, _ = measure(some, model, folder / "before", arguments.device, deduplicate=False)
-        seconds, run = measure(source, model, folder / "run", arguments.device)
-        after, plain = measure(some, model, folder / "after", arguments.device, deduplicate=False)
+        before, _ = measure(some, model, folder / "before", arguments, deduplicate=False)
+        seconds, run = measure(source, model, folder / "run", arguments)
+        after, plain = measure(some, model, folder / "after", arguments, deduplicate=False)
         difference = largest_difference(probabilities(plain), probabilities(run))
     if not difference <= MOST_DIFFERENCE:
         raise SystemExit(f"probabilities of the two sides differ by {difference:.4g}")
@@ -159,7 +161,7 @@ def make_model(folder: Path) -> Path:
 
 
 def measure(
-    source: Path, model: Path, url: Path, device: str, *, deduplicate: bool = True
+    source: Path, model: Path, url: Path, arguments: argparse.Namespace, *, deduplicate: bool = True
 ) -> tuple[float, Run]:
     """Seconds of a whole run once its engine is loaded, and the run."""
     settings = ScoreSettings(
@@ -169,10 +171,11 @@ def measure(
         text_column="text1",
         text_pair_column="text2",
         deduplicate=deduplicate,
+        precision=arguments.precision,
         devices="1",
     )
     run, _ = create_or_join(settings.run, plan_here(settings)[0])
-    work = open_score_work(run, device=device, num_threads=None)
+    work = open_score_work(run, device=arguments.device, num_threads=None)
     description = work.load()
     print(description, flush=True)
     work.load = lambda: description  # type: ignore[method-assign]  # the engine stays
