@@ -68,7 +68,7 @@ def run_evaluate(place, **settings):
 
 def evaluate_against(place, *, bundle, **settings):
     """`assay evaluate`, the bundle as the second of two."""
-    run_evaluate(place, bundle=str(place / "None"), against=bundle, **settings)
+    run_evaluate(place, bundle=str(place / "None"), against=(bundle,), **settings)
 
 
 def run_bench(place, **settings):
