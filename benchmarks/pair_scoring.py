@@ -47,7 +47,7 @@ def main() -> None:
     flags = parser(__doc__, smoke="few pairs of few texts")
     flags.add_argument("--pairs", type=int, default=1_000_000)
     flags.add_argument("--texts", type=int, default=20_000)
-    flags.add_argument("--words", type=int, default=40, help="of a text")
+    flags.add_argument("--words", type=int, default=36, help="of a text")
     flags.add_argument("--baseline-pairs", type=int, default=2_000, help="pairs of a round of the baseline")
     flags.add_argument("--device", default="cpu")
     flags.add_argument("--precision", default="auto")
