@@ -20,6 +20,7 @@ from assay.evaluate.evaluate import evaluate
 from assay.evaluate.predict import predict
 from assay.evaluate.settings import EvaluateSettings
 from assay.labelled.rows import LabelledRows
+from assay.score.labelled import labelled_logits
 from assay.score.merge.merge import merge
 from assay.score.scorer import Scorer
 from assay.tokenize.encode import Encoder
@@ -128,7 +129,7 @@ def test_what_is_evaluated_and_calibrated_is_what_is_scored(kind, policy, place,
         on_long=settings.get("on_long", "truncate"),
         stride=settings.get("stride", 0),
     )
-    evaluated = predict(Scorer(bundle, engine, encoder), rows)
+    evaluated = predict(bundle.decider, labelled_logits(Scorer(bundle, engine, encoder), rows).logits_NC)
     names = [name for name in table.column_names if name.startswith("prob_")] or ["prediction"]
     scored = np.stack([table[name].to_numpy() for name in names], axis=1)
     np.testing.assert_allclose(evaluated.outputs_NC, scored, atol=TOLERANCE)

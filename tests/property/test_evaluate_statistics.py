@@ -46,13 +46,13 @@ def test_weighted_metrics_are_those_of_the_drawn_rows(outcome, data):
 def test_a_metric_is_a_finite_number_or_says_why_it_is_none(outcome, seed):
     """Never NaN; an interval holds the value, or there is a reason for none; a bundle differs from itself by 0."""
     resampling = Resampling(num_resamples=100, method="bca", confidence=0.9, seed=seed)
-    part = measure("all rows", outcome, outcome, resampling)
+    part = measure("all rows", outcome, [outcome], resampling)
     for metric in part.metrics.values():
         assert (metric.value is None) == (metric.undefined is not None)
         assert metric.value is None or np.isfinite(metric.value)
         low, high, why = metric.interval.low, metric.interval.high, metric.interval.undefined
         assert (low is None) == (high is None) == (why is not None)
         assert low is None or low - 1e-9 <= metric.value <= high + 1e-9
-    for name, difference in part.differences.items():
+    for name, difference in part.others[0].differences.items():
         assert difference.value in {None, 0.0}, name
         assert difference.p_value in {None, 1.0}, name

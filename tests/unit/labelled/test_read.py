@@ -325,5 +325,7 @@ def test_further_columns_say_what_rows_belong_to(tmp_path, name):
     assert rows.keys["book"] == ("7", "8", None)
     assert rows.keys["by"] == ("A", "A", "B")
     assert rows.take([2, 0]).keys["by"] == ("B", "A")
-    with pytest.raises(SourceError, match=r"no column 'author'.*--book-columns or --author-columns"):
+    with pytest.raises(
+        SourceError, match=r"no column 'author'.*--book-columns, --author-columns or --group-columns"
+    ):
         read_labelled([str(path)], LabelledSources(), task=Task.SINGLE_LABEL, keys=("author",))
