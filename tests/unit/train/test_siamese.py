@@ -434,3 +434,19 @@ def test_rare_words_are_counted_by_book_where_columns_name_it(base, sides, tmp_p
         evidence = load_siamese(out, num_threads=1).bundle.evidence
         counted.append(evidence.evidence.lexicon.words_by_book.num_documents)
     assert counted == [len({*sides[0].texts, *sides[0].text_pairs}), 2]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "cut", [{"batch_size": 16, "gradient_accumulation": 2}, {"batch_size": 32, "max_batch_tokens": 256}]
+)
+def test_a_cut_step_is_a_whole_one_on_a_gpu(cut, precision, base, sides, tmp_path):
+    """Losses and gradient norms of the first steps, whose negatives are those of all passes."""
+    values = {"epochs": 2, "dropout": 0.0, "precision": precision}
+    whole = fit(siamese_settings(base, tmp_path / "whole", batch_size=32, **values), *sides).history
+    parts = fit(siamese_settings(base, tmp_path / "parts", **cut, **values), *sides).history
+    tolerance = 1e-4 if precision == "fp32" else 2e-2
+    np.testing.assert_allclose(parts.losses, whole.losses, rtol=tolerance)
+    np.testing.assert_allclose(parts.gradient_norms, whole.gradient_norms, rtol=10 * tolerance)
