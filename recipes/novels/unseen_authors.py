@@ -15,9 +15,10 @@ import argparse
 import json
 import math
 import shutil
+import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -357,6 +358,49 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     )
 
 
+CLAIMS = {
+    "same_book_mixed_auc_1_chunk": ("same book, mixed", 1),
+    "same_book_hard_auc_1_chunk": ("same book, hard", 1),
+    "same_author_auc_1_chunk": ("same author", 1),
+    "same_author_auc_8_chunks": ("same author", 8),
+    "same_book_vs_same_author_auc_8_chunks": ("same book, hard", 8),
+}
+"""Questions and chunks a side, by the end of the claim's name."""
+
+
+def record_claims(options: argparse.Namespace, found: Mapping[tuple[str, int, str], Sequence[float]]) -> None:
+    """Print the claims that were measured, one JSON line each, and keep them under --record.
+
+    All are of words and style, one way for every question; what a network adds or costs stands in the details.
+    """
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    from _record import finish
+
+    for end, (question, k) in CLAIMS.items():
+        if (question, k, WORDS) not in found:
+            continue
+        means = {
+            row: interval(values)
+            for (name, size, row), values in found.items()
+            if (name, size) == (question, k)
+        }
+        mean, half = means[WORDS]
+        finish(
+            f"books.{options.language}.{end}",
+            mean,
+            "AUC",
+            f"{REGRESSION}: {means[REGRESSION][0]:.3f}",
+            details={
+                "half_width": round(half, 4),
+                "splits": [round(value, 4) for value in found[question, k, WORDS]],
+                "rows": {row: round(value, 4) for row, (value, _) in means.items()},
+            },
+            packages=("assay", "numpy"),
+            record=options.record,
+            trial=options.on == "validation",
+        )
+
+
 def main() -> None:
     """Print the table; with --out also every split's figures as JSON."""
     parser = argparse.ArgumentParser(
@@ -382,6 +426,7 @@ def main() -> None:
         default="test",
         help="authors to measure on; validation to choose settings",
     )
+    parser.add_argument("--record", action="store_true", help="append the claims to benchmarks/results.jsonl")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -416,6 +461,7 @@ def main() -> None:
             }
         )
         print(f"{name:18} k={k:<2} {row:36} over the regression {mean:+.3f} +- {half:.3f}")
+    record_claims(options, found)
     if options.out:
         options.out.write_text(
             json.dumps(
