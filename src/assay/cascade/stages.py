@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -12,97 +11,28 @@ from assay.bundle.texts import refuse_other_texts
 from assay.errors import BundleError
 from assay.metrics import FloatArray
 from assay.model.checkpoint import JsonObject
-from assay.outcome.calibration import Calibration
-from assay.outcome.maps import apply_calibration
 from assay.score.classifier import Classifier, load
-from assay.siamese.files import is_siamese
-from assay.siamese.pairs import SiameseModel, distinct_texts, load_siamese
+from assay.siamese.files import Siamese
 from assay.tasks import TWO_LABELS, Task
 
 Pairs = Sequence[tuple[str, str]]
 
 
-class Stage(Protocol):
-    """What a cascade asks of a model."""
-
-    @property
-    def path(self) -> Path:
-        """Its folder."""
-
-    @property
-    def kind(self) -> str:
-        """`siamese` or `classifier`."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Its two labels."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of all that can change a probability."""
-
-    @property
-    def provenance(self) -> Sequence[JsonObject]:
-        """What it says it has seen."""
-
-    def probabilities(self, pairs: Pairs, label: str) -> tuple[FloatArray, Mapping[int, str]]:
-        """The calibrated probability of a label for each pair, [M]; NaN, and an error code by row, where none is."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SiameseStage:
-    """A Siamese model: each distinct text is encoded once."""
-
-    model: SiameseModel
-    kind: str = "siamese"
-
-    @property
-    def path(self) -> Path:
-        """Its folder."""
-        return self.model.bundle.path
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Its two labels."""
-        return self.model.labels
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of all that can change a probability."""
-        return self.model.bundle.fingerprint
-
-    @property
-    def provenance(self) -> Sequence[JsonObject]:
-        """What it says it has seen."""
-        return _provenance(self.model.bundle.provenance, self.model.bundle.calibration)
-
-    def probabilities(self, pairs: Pairs, label: str) -> tuple[FloatArray, Mapping[int, str]]:
-        """As `Stage` says."""
-        texts, first_M, second_M = distinct_texts(pairs)
-        encoded = self.model.encode(texts)
-        logits_MC = self.model.score(encoded, first_M, second_M).logits_MC
-        found_MC = apply_calibration(logits_MC, self.model.bundle.calibration, self.model.bundle.task)
-        errors: dict[int, str] = {}
-        if encoded.errors:
-            for row, texts_of_row in enumerate(zip(first_M.tolist(), second_M.tolist(), strict=True)):
-                codes = [encoded.errors[text] for text in texts_of_row if text in encoded.errors]
-                errors |= {row: codes[0]} if codes else {}
-        found_M = found_MC[:, self.labels.index(label)].astype(np.float64)
-        found_M[list(errors)] = np.nan
-        return found_M, errors
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClassifierStage:
-    """A classifier that reads both texts together."""
+class Stage:
+    """A model as a cascade asks it."""
 
     classifier: Classifier
-    kind: str = "classifier"
 
     @property
     def path(self) -> Path:
         """Its folder."""
         return self.classifier.bundle.path
+
+    @property
+    def kind(self) -> str:
+        """`siamese`, which encodes each distinct text once, or `classifier`, which reads both texts together."""
+        return "siamese" if isinstance(self.classifier.bundle, Siamese) else "classifier"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -117,10 +47,14 @@ class ClassifierStage:
     @property
     def provenance(self) -> Sequence[JsonObject]:
         """What it says it has seen."""
-        return _provenance(self.classifier.bundle.provenance, self.classifier.bundle.calibration)
+        bundle = self.classifier.bundle
+        return [
+            bundle.provenance,
+            *([bundle.calibration.provenance] if bundle.calibration is not None else []),
+        ]
 
     def probabilities(self, pairs: Pairs, label: str) -> tuple[FloatArray, Mapping[int, str]]:
-        """As `Stage` says."""
+        """The calibrated probability of a label for each pair, [M]; NaN, and an error code by row, where none is."""
         table = self.classifier.predict([one for one, _ in pairs], [two for _, two in pairs])
         codes = table.column("error").to_pylist()
         errors = {row: code for row, code in enumerate(codes) if code is not None}
@@ -148,27 +82,15 @@ def open_stages(
 
 
 def _open(path: str | os.PathLike[str], *, device: str, num_threads: int | None) -> Stage:
-    stage: Stage
-    if is_siamese(path):
-        stage = SiameseStage(model=load_siamese(path, device=device, num_threads=num_threads))
-        task = Task.SINGLE_LABEL
-    else:
-        classifier = load(path, device=device, num_threads=num_threads)
-        refuse_other_texts(
-            classifier.bundle,
-            are_pairs=True,
-            single_texts="a cascade takes models of pairs",
-            error=BundleError,
-        )
-        stage, task = ClassifierStage(classifier=classifier), classifier.bundle.task
-    if task is not Task.SINGLE_LABEL or len(stage.labels) != TWO_LABELS:
+    stage = Stage(classifier=load(path, device=device, num_threads=num_threads))
+    bundle = stage.classifier.bundle
+    refuse_other_texts(
+        bundle, are_pairs=True, single_texts="a cascade takes models of pairs", error=BundleError
+    )
+    if bundle.task is not Task.SINGLE_LABEL or len(stage.labels) != TWO_LABELS:
         msg = (
-            f"{stage.path} is a {task} model of {len(stage.labels)} outputs; a stage of a cascade tells two labels of a"
-            " pair apart; give such a model"
+            f"{stage.path} is a {bundle.task} model of {len(stage.labels)} outputs; a stage of a cascade tells two"
+            " labels of a pair apart; give such a model"
         )
         raise BundleError(msg)
     return stage
-
-
-def _provenance(provenance: JsonObject, calibration: Calibration | None) -> list[JsonObject]:
-    return [provenance, *([calibration.provenance] if calibration is not None else [])]
