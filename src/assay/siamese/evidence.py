@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from assay.siamese.lexicon import SIMILARITIES, Ints, LexicalTexts, Lexicon, similarities
-from assay.siamese.style import Features, StyleScale, feature_names, style_features
+from assay.siamese.style import Features, StyleScale, feature_names
 
 Numbers = npt.NDArray[np.float64]
 _INVERSE_PENALTY = 0.01
@@ -107,13 +107,7 @@ class PairEvidence:
         """That of training pairs, rows of distinct `texts`; `books` names the book of each text, if known."""
         lexicon = Lexicon.fit(texts, books)
         names = tuple(name for name in feature_names("full", language) if not name.startswith("word:"))
-        found = style_features(texts, names, language).astype(np.float64)
-        style = StyleScale(
-            names=names,
-            language=language,
-            means=tuple(found.mean(axis=0).tolist()),
-            deviations=tuple(found.std(axis=0).tolist()),
-        )
+        style = StyleScale.of_features(texts, names, language)
         seen = _seen(_encode(lexicon, style, texts), first_M, second_M)
         return cls(
             lexicon=lexicon,

@@ -20,7 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -129,6 +129,17 @@ class LexicalTexts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Numbered:
+    """The columns of rows, numbered from 0 so that (row, column) fits one sorted key."""
+
+    numbers: Ints
+    """The number of each entry's column."""
+    num_columns: int
+    keys: Ints
+    """Row times columns, plus number, of each entry; in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class _SparseRows:
     """Rows of length 1: the columns of a row are in order."""
 
@@ -136,6 +147,13 @@ class _SparseRows:
     """[N + 1]."""
     columns: Ints
     weights: Floats
+
+    @cached_property
+    def numbered(self) -> _Numbered:
+        """Return the columns, numbered; a sort of all entries, so it is done once, for whatever pairs are asked."""
+        distinct, numbers = np.unique(self.columns, return_inverse=True)
+        row_of = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        return _Numbered(numbers=numbers, num_columns=len(distinct), keys=row_of * len(distinct) + numbers)
 
     def take(self, rows: Ints) -> "_SparseRows":
         """Some of the rows."""
@@ -218,12 +236,11 @@ class Lexicon:
 def similarities(texts: LexicalTexts, first_M: Ints, second_M: Ints) -> Floats:
     """Return the similarities of pairs of rows, float32 [M, V] in the order of `SIMILARITIES`, from -1 to 1."""
     found_MV = np.zeros((len(first_M), len(SIMILARITIES)), dtype=np.float32)
-    numbered = {name: _Numbered.of(rows) for name, rows in texts.sparse.items()}
     for start in range(0, len(first_M), _PAIRS_AT_ONCE):
         pick = slice(start, start + _PAIRS_AT_ONCE)
         for column, name in enumerate(SIMILARITIES):
-            if name in numbered:
-                found_MV[pick, column] = _sparse_products(numbered[name], first_M[pick], second_M[pick])
+            if name in texts.sparse:
+                found_MV[pick, column] = _sparse_products(texts.sparse[name], first_M[pick], second_M[pick])
             else:
                 rows_NK = texts.dense[name]
                 found_MV[pick, column] = np.einsum(
@@ -232,36 +249,16 @@ def similarities(texts: LexicalTexts, first_M: Ints, second_M: Ints) -> Floats:
     return found_MV
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Numbered:
-    """Rows with their columns numbered from 0, so that (row, column) fits one sorted key."""
-
-    rows: _SparseRows
-    numbers: Ints
-    """The number of each entry's column."""
-    num_columns: int
-    keys: Ints
-    """Row times columns, plus number, of each entry; in order."""
-
-    @classmethod
-    def of(cls, rows: _SparseRows) -> "_Numbered":
-        """Number the columns; takes a sort of all entries."""
-        distinct, numbers = np.unique(rows.columns, return_inverse=True)
-        row_of = np.repeat(np.arange(len(rows.offsets) - 1), np.diff(rows.offsets))
-        return cls(
-            rows=rows, numbers=numbers, num_columns=len(distinct), keys=row_of * len(distinct) + numbers
-        )
-
-
-def _sparse_products(texts: _Numbered, first_M: Ints, second_M: Ints) -> npt.NDArray[np.float64]:
+def _sparse_products(rows: _SparseRows, first_M: Ints, second_M: Ints) -> npt.NDArray[np.float64]:
     """The inner products of pairs of rows: the entries of the first are looked up in the second."""
-    rows, keys = texts.rows, texts.keys
+    numbered = rows.numbered
+    keys = numbered.keys
     starts_M, sizes_M = rows.offsets[first_M], np.diff(rows.offsets)[first_M]
     pair_E = np.repeat(np.arange(len(first_M)), sizes_M)
     entry_E = np.arange(len(pair_E)) - np.repeat(np.cumsum(sizes_M) - sizes_M - starts_M, sizes_M)
     if not len(pair_E) or not len(rows.columns):
         return np.zeros(len(first_M))
-    wanted_E = second_M[pair_E] * texts.num_columns + texts.numbers[entry_E]
+    wanted_E = second_M[pair_E] * numbered.num_columns + numbered.numbers[entry_E]
     place_E = np.minimum(np.searchsorted(keys, wanted_E), len(keys) - 1)
     product_E = np.where(
         keys[place_E] == wanted_E,

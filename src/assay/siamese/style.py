@@ -145,10 +145,14 @@ class StyleScale:
     @classmethod
     def fit(cls, texts: Sequence[str], chosen: StyleSet, language: str) -> "StyleScale":
         """That of a set of features over texts, each counted once."""
-        names = feature_names(chosen, language)
+        return cls.of_features(texts, feature_names(chosen, language), language)
+
+    @classmethod
+    def of_features(cls, texts: Sequence[str], names: Sequence[str], language: str) -> "StyleScale":
+        """That of the features of these names over texts, each counted once."""
         found = style_features(texts, names, language).astype(np.float64)
         return cls(
-            names=names,
+            names=tuple(names),
             language=language,
             means=tuple(found.mean(axis=0).tolist()) if len(texts) else (0.0,) * len(names),
             deviations=tuple(found.std(axis=0).tolist()) if len(texts) else (0.0,) * len(names),

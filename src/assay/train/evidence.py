@@ -34,41 +34,33 @@ def why_without_evidence(settings: TrainSettings, prepared: Prepared) -> str | N
 
 def weigh_evidence(
     settings: TrainSettings, prepared: Prepared, logits_NC: NDArray[np.float32]
-) -> WeighedEvidence | None:
-    """The evidence of the training pairs, weighed against a network's logits of the validation pairs."""
+) -> tuple[WeighedEvidence, Mapping[str, float]] | None:
+    """The evidence of the training pairs, weighed against a network's logits of the validation pairs.
+
+    With it the validation metrics of both together; two weights and a bias were fitted on these very rows.
+    """
     asks = settings.is_siamese and settings.evidence == "words"
     if not asks or why_without_evidence(settings, prepared) is not None:
         return None
-    positive = prepared.names[1]
-    texts, first, second = _sides(prepared.train)
+    train, validation, positive = prepared.train, prepared.validation, prepared.names[1]
+    texts, first, second = _sides(train)
     evidence = PairEvidence.fit(
         texts,
         first,
         second,
-        np.array([label == positive for label in prepared.train.labels]),
-        books=_books(prepared.train, settings.book_columns),
+        np.array([label == positive for label in train.labels]),
+        books=_books(train, settings.book_columns),
         language=settings.language,
     )
-    texts, first, second = _sides(prepared.validation)
-    return WeighedEvidence(
-        evidence=evidence,
-        combination=Combination.fit(
-            margins(logits_NC),
-            evidence.log_odds(evidence.encode(texts), first, second),
-            np.array([label == positive for label in prepared.validation.labels]),
-        ),
+    texts, first, second = _sides(validation)
+    log_odds = evidence.log_odds(evidence.encode(texts), first, second)
+    is_positive = np.array([label == positive for label in validation.labels])
+    weighed = WeighedEvidence(
+        evidence=evidence, combination=Combination.fit(margins(logits_NC), log_odds, is_positive)
     )
-
-
-def joined_metrics(
-    weighed: WeighedEvidence, prepared: Prepared, logits_NC: NDArray[np.float32]
-) -> Mapping[str, float]:
-    """Validation metrics of network and evidence together; two weights and a bias were fitted on these very rows."""
-    texts, first, second = _sides(prepared.validation)
-    encoded = weighed.evidence.encode(texts)
-    joined = joined_logits(weighed, logits_NC, weighed.evidence.log_odds(encoded, first, second))
-    targets = to_targets(prepared.validation.labels, Task.SINGLE_LABEL, prepared.names)
-    return validation_metrics(Task.SINGLE_LABEL, softmax(joined), targets, None)
+    joined = softmax(joined_logits(weighed, logits_NC, log_odds))
+    targets = to_targets(validation.labels, Task.SINGLE_LABEL, prepared.names)
+    return weighed, validation_metrics(Task.SINGLE_LABEL, joined, targets, None)
 
 
 def _sides(rows: LabelledRows) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:

@@ -27,7 +27,7 @@ from assay.train.base import base_checkpoint, load_model
 from assay.train.datasets import Prepared, prepare_given, prepare_rows
 from assay.train.distributed import World
 from assay.train.events import hear
-from assay.train.evidence import joined_metrics, weigh_evidence, why_without_evidence
+from assay.train.evidence import weigh_evidence, why_without_evidence
 from assay.train.gradients import Gradients
 from assay.train.history import History, Listener, OnMessage, OnPhase, OnProgress, TrainProgress, Validation
 from assay.train.inputs import EncodedSplit, encode_split
@@ -339,7 +339,7 @@ def _trained(
     logits_NC = predict(
         ready.learner.classifier, rows.validation, world=world, max_batch_tokens=settings.max_batch_tokens
     )
-    evidence = weigh_evidence(settings, prepared, logits_NC)
+    evidence, joined = weigh_evidence(settings, prepared, logits_NC) or (None, None)
     return Trained(
         settings=settings,
         prepared=prepared,
@@ -347,7 +347,7 @@ def _trained(
         best=best.validation,
         logits_NC=logits_NC,
         evidence=evidence,
-        joined=None if evidence is None else joined_metrics(evidence, prepared, logits_NC),
+        joined=joined,
         targets=rows.validation.targets,
         num_steps=loop.num_steps,
         num_truncated=rows.train.num_truncated,
