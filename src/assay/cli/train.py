@@ -38,11 +38,6 @@ def run(settings: TrainSettings) -> int:
         say(f"interrupted: {way_out(training_folder(settings.out))}")
         return INTERRUPTED
     stdout(str(report))
-    if settings.is_siamese:
-        stdout(
-            f"next: look at {report.out / REPORT_FILE}; its vectors: assay embed SOURCE --bundle {settings.out}"
-        )
-        return 0
     further = f"{settings.out} DATA{row_flags(settings)}"
     stdout(f"next: look at {report.out / REPORT_FILE}; assay calibrate {further}; assay evaluate {further}")
     return 0
