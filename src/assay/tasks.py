@@ -138,7 +138,7 @@ _FACTS = {
         problem_type="single_label_classification",
         num_outputs=(2, None),
         methods=("temperature", "vector", "isotonic"),
-        best_by=("accuracy", "macro_f1", "nll"),
+        best_by=("accuracy", "macro_f1", "nll", "auc"),
         shown_metrics=("accuracy", "macro_f1", "auc", "nll", "ece"),
         group_metrics=("accuracy", "macro_f1", "nll"),
     ),

@@ -375,7 +375,7 @@ def test_mcnemar_is_the_exact_binomial_test(only_first, only_second):
 @pytest.mark.parametrize(
     ("task", "outputs", "targets", "names"),
     [
-        (Task.SINGLE_LABEL, PROBABILITIES, LABELS, {"accuracy", "macro_f1", "nll"}),
+        (Task.SINGLE_LABEL, PROBABILITIES, LABELS, {"accuracy", "macro_f1", "nll", "auc"}),
         (Task.MULTI_LABEL, SAID, SETS, {"macro_f1", "nll", "auc"}),
         (Task.REGRESSION, LOGITS[:, :1], LABELS.astype(float), {"mae", "spearman", "int_macro_f1"}),
     ],

@@ -11,14 +11,19 @@ import zipfile
 from email.message import EmailMessage
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.training import TINY_BERT, pair_rows, write_base
+from transformers import RobertaConfig
 
+from assay.cli.main import main
 from assay.errors import InputError, UsageError
 from assay.train.settings import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = ("bbc", "r8", "newsgroups", "vader", "spam")
+SIDES = ("book1", "book2", "author1", "author2")
 WORDS = [f"{letter}{letter}" for letter in string.ascii_lowercase]
 
 
@@ -83,6 +88,33 @@ def test_each_recipe_is_a_training(task):
     assert settings.data == (f"recipes/data/{task}/train.parquet",)
     assert settings.validation_data == (f"recipes/data/{task}/validation.parquet",)
     assert settings.group_column == "group"
+
+
+@pytest.mark.parametrize("name", ["cross", "siamese"])
+def test_each_recipe_of_novels_plans_as_it_is(name, tmp_path, monkeypatch, capsys):
+    """`assay train` takes the file without a flag, where the folders that it names are there."""
+    config = RobertaConfig(
+        vocab_size=TINY_BERT.vocab_size,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=514,
+        pad_token_id=0,
+        type_vocab_size=1,
+    )
+    write_base(tmp_path / "roberta-large", config)
+    (tmp_path / "pairs").mkdir()
+    for seed, split in enumerate(("train", "validation")):
+        rows = pair_rows(24, seed=seed)
+        sides = {name: [f"{name}{number}" for number in range(rows.num_rows)] for name in SIDES}
+        columns = {"text1": rows.texts, "text2": rows.text_pairs, "label": rows.labels, **sides}
+        pq.write_table(pa.table(columns), tmp_path / "pairs" / f"{split}.parquet")
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", str(ROOT / "recipes" / "novels" / f"{name}.toml"), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    steps = {"cross": 9, "siamese": 15}[name]
+    assert f"steps    {steps} ({steps} of them warm-up), each of 8 documents" in shown
 
 
 def test_published_test_rows_stay_and_the_leaked_ones_are_marked(prepare, tmp_path):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.train.settings import Schedule
+from assay.train.settings import Schedule, TrainSettings
 
 IndexArray = NDArray[np.int64]
 
@@ -132,9 +132,11 @@ def passes(
     return cuts
 
 
-def num_warmup_steps(warmup_share: float, num_steps: int) -> int:
-    """Steps during which the learning rate rises."""
-    return round(warmup_share * num_steps)
+def num_warmup_steps(settings: TrainSettings, num_steps: int) -> int:
+    """Steps during which the learning rate rises, all of them at most."""
+    if settings.warmup_steps is not None:
+        return min(settings.warmup_steps, num_steps)
+    return round(settings.warmup_share * num_steps)
 
 
 def learning_rate_factor(

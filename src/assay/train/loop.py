@@ -294,7 +294,7 @@ class Loop:
         factor = learning_rate_factor(
             step.number,
             num_steps=self.num_steps,
-            num_warmup_steps=num_warmup_steps(settings.warmup_share, self.num_steps),
+            num_warmup_steps=num_warmup_steps(settings, self.num_steps),
             schedule=settings.schedule,
         )
         self._stepper.set_learning_rate(settings.learning_rate * factor)

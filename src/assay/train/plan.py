@@ -133,7 +133,7 @@ def plan(settings: TrainSettings) -> TrainPlan:
         rows_per_step=rows_of_step(step_of(settings, num_devices)),
         tokens_per_step=round(rows.train.lengths.sum() / per_epoch),
         num_steps=num_steps,
-        num_warmup_steps=num_warmup_steps(settings.warmup_share, num_steps),
+        num_warmup_steps=num_warmup_steps(settings, num_steps),
         num_epochs=settings.epochs,
         num_validations=-(-num_steps // (settings.evaluate_every or per_epoch)),
     )

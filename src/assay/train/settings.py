@@ -52,6 +52,8 @@ class TrainSettings(LabelledSources, CpuThreads, SiameseTraining):
     """How the learning rate falls after the warm-up: to 0 in a line or a half cosine, or not at all."""
     warmup_share: float = field(default=0.1, metadata=within(at_least=0, at_most=1))
     """Share of the steps during which the learning rate rises."""
+    warmup_steps: int | None = field(default=None, metadata=within(at_least=0))
+    """Steps during which it rises, instead of a share; by default the share holds."""
     layer_decay: float = field(default=1.0, metadata=within(above=0, at_most=1))
     """Each lower layer's learning rate is this share of the next higher one's; 1: all the same."""
     weight_decay: float = field(default=0.01, metadata=within(at_least=0))

@@ -297,6 +297,12 @@ def test_an_auc_that_will_not_be_defined_cannot_choose_the_weights():
             task="multi_label",
             best_by="auc",
         )
+    with pytest.raises(InputError, match="in all 1 validation rows or in none; their AUC is not defined"):
+        given(
+            LabelledRows(texts=("a", "b"), labels=("x", "y")),
+            LabelledRows(texts=("c",), labels=("x",)),
+            best_by="auc",
+        )
 
 
 def test_targets_whose_square_is_infinite_are_refused():

@@ -70,6 +70,14 @@ def test_a_dry_run_writes_nothing_and_trains_nothing(base, data, tmp_path, monke
     assert shown[-1] == "nothing was trained or written (dry_run)"
 
 
+@pytest.mark.parametrize(("steps", "shown"), [("3", 3), ("1000", 4)])
+def test_a_warm_up_is_a_number_of_steps_or_a_share(steps, shown, base, data, tmp_path, capsys):
+    """Steps win over the share, and are all there are at most."""
+    words = ["--base", str(base), "--out", str(tmp_path / "b"), "--max-length", "32", "--dry-run"]
+    assert main(["train", "--data", data, *words, "--epochs", "1", "--warmup-steps", steps]) == 0
+    assert f"steps    4 ({shown} of them warm-up)" in capsys.readouterr().out
+
+
 def test_two_devices_have_larger_steps(base, data, tmp_path, monkeypatch):
     """Each takes `batch_size` documents; the plan starts no process."""
     monkeypatch.setattr("assay.train.resources.machine.usable_cores", lambda: 2)

@@ -143,19 +143,19 @@ def test_rows_without_label_or_text_are_refused(base, rows, save_rows, tmp_path)
     assert "1 null" in str(caught.value)
 
 
-@pytest.mark.parametrize(("best_by", "expected"), [("accuracy", 2), ("nll", 3), ("macro_f1", 1)])
+@pytest.mark.parametrize(("best_by", "expected"), [("accuracy", 2), ("nll", 3), ("macro_f1", 1), ("auc", 4)])
 def test_the_weights_are_chosen_by_the_named_metric(best_by, expected):
-    """Highest accuracy or F1, lowest NLL; ties in accuracy go to the lower NLL."""
-    values = [(0.8, 0.9, 0.5), (0.9, 0.7, 0.4), (0.7, 0.6, 0.2), (0.9, 0.8, 0.6)]
+    """Highest accuracy, F1 or AUC, lowest NLL; ties in accuracy go to the lower NLL."""
+    values = [(0.8, 0.9, 0.5, 0.6), (0.9, 0.7, 0.4, 0.5), (0.7, 0.6, 0.2, 0.8), (0.9, 0.8, 0.6, 0.9)]
     validations = [
         Validation(
             step=number,
             epoch=float(number),
             train_loss=0.0,
-            metrics={"accuracy": accuracy, "macro_f1": f1, "nll": nll},
+            metrics={"accuracy": accuracy, "macro_f1": f1, "nll": nll, "auc": auc},
             seconds=0.0,
         )
-        for number, (accuracy, f1, nll) in enumerate(values, start=1)
+        for number, (accuracy, f1, nll, auc) in enumerate(values, start=1)
     ]
     assert min(validations, key=lambda each: cost(each, best_by)).step == expected
 
@@ -245,6 +245,7 @@ def test_a_base_that_is_no_model_is_refused(rows, tmp_path):
         {"learning_rate": math.nan},
         {"validation_share": 1.0},
         {"warmup_share": 1.5},
+        {"warmup_steps": -1},
         {"weight_decay": -1.0},
         {"dropout": 1.0},
         {"num_frozen_layers": -1},
