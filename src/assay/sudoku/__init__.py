@@ -1,0 +1,5 @@
+"""Sudoku for models that reason on grids: puzzles as arrays, their rules and their symmetries; knows no model.
+
+grids.py      tokens of a grid, what it breaks, lines of 81 characters (pure)
+puzzles.py    the arrays of one split, read and written in the layout of HRM and TRM
+"""
