@@ -72,26 +72,28 @@ def save_calibration(folder: Path, calibration: Calibration) -> Path:
 
 
 def find_calibration(folder: Path) -> tuple[Calibration | None, tuple[str, ...]]:
-    """The calibration of the bundle in a folder, `None` where there is none, and what to say of it.
+    """The calibration of the bundle in a folder, `None` where there is none, and what to say of where it lies.
 
     The file lies beside the weights or else in the parent folder; there it counts only where the
     parent is not a bundle itself. Raises `BundleError` for a file that cannot be applied as it stands.
     """
-    notes: list[str] = []
-    style = _beside_or_above(folder, STYLE_CALIBRATION_FILE)
-    if style is not None:
-        notes.append(
-            f"{style}: for assay compare: it maps numbers of documents, not logits, so scores do not use it"
-        )
     file = _beside_or_above(folder, CALIBRATION_FILE)
     if file is None:
-        return None, tuple(notes)
-    if file.parent != folder:
-        if not {"method", "temperature"} & read_json(file, missing="").keys():
-            # A file of that name that calibrates something else: it is not ours to refuse.
-            return None, tuple(notes)
-        notes.append(f"{file}: the calibration is taken from the parent folder")
-    return _read_calibration(file), tuple(notes)
+        return None, ()
+    if file.parent == folder:
+        return _read_calibration(file), ()
+    if not {"method", "temperature"} & read_json(file, missing="").keys():
+        # A file of that name that calibrates something else: it is not ours to refuse.
+        return None, ()
+    return _read_calibration(file), (f"{file}: the calibration is taken from the parent folder",)
+
+
+def style_notes(folder: Path) -> tuple[str, ...]:
+    """What to say of a `style_calibration.json` that lies with a classifier, whose scores it does not touch."""
+    style = _beside_or_above(folder, STYLE_CALIBRATION_FILE)
+    if style is None:
+        return ()
+    return (f"{style}: for assay compare: it maps numbers of documents, not logits, so scores do not use it",)
 
 
 def _beside_or_above(folder: Path, name: str) -> Path | None:

@@ -3,8 +3,10 @@
 import os
 
 from assay.bundle.bundle import Bundle
-from assay.bundle.calibration import check_calibration, find_calibration, parameters
+from assay.bundle.calibration import check_calibration, find_calibration, parameters, style_notes
 from assay.bundle.description import check_description, read_description, read_int_score
+from assay.bundle.folders import is_siamese
+from assay.errors import BundleError
 from assay.model.checkpoint import (
     Checkpoint,
     JsonObject,
@@ -26,6 +28,12 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     folder that cannot be used (no tokenizer, no head, labels that disagree) or must not be
     (pickles, remote code).
     """
+    if is_siamese(path):
+        msg = (
+            f"{path} is Siamese and encodes each text by itself; here a classifier is needed, that reads a row"
+            " as one sequence; give one; assay score, serve, evaluate and compare take this with the texts of pairs"
+        )
+        raise BundleError(msg)
     checkpoint = read_checkpoint(path)
     folder = checkpoint.path
     refuse_headless(checkpoint)
@@ -54,6 +62,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         notes=(
             *checkpoint.notes,
             *tokenizer_notes(folder, tokenizer, checkpoint.vocab_size),
+            *style_notes(folder),
             *calibration_notes,
         ),
     )

@@ -80,15 +80,13 @@ def examine(bundle: str | None = None) -> Findings:
 
 
 def _bundle_findings(path: str) -> Findings:
-    from assay.bundle.load import load_bundle
-    from assay.engine.load import load_engine
+    from assay.score.bundles import encoder_of, engine_of, open_bundle
     from assay.tokenize.compare import SAVE_TOKENIZER, compare_probes
-    from assay.tokenize.encode import Encoder
+    from assay.tokenize.settings import LongDocuments
 
-    bundle = load_bundle(path)
-    encoder = Encoder.from_bundle(bundle.path, max_length=bundle.default_max_length, on_long="truncate")
-    device = available_devices()[0].name
-    engine = load_engine(bundle.checkpoint, device=device)
+    bundle = open_bundle(path)
+    encoder = encoder_of(bundle, LongDocuments())
+    engine = engine_of(bundle, device=available_devices()[0].name)
     tokens = compare_probes(bundle.path, encoder)
     calibration = "none" if bundle.calibration is None else bundle.calibration.method
     outputs = format_number_of(len(bundle.labels), "output")

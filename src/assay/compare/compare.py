@@ -200,7 +200,8 @@ def _passages(
     """Pairs of chunks with the highest and with the lowest log-odds, each chunk in one pair of a list at most."""
     if not num:
         return (), ()
-    found = sign * compare_passages(model, encoded, 0, 1)
+    compared = compare_passages(model, encoded, 0, 1)
+    found, places = sign * compared.log_odds_KL, (compared.first_K, compared.second_L)
     # half of the pairs at most, so that none speaks for and against
     most = min(num, max(1, found.size // 2))
     highest, lowest = (_apart(order, found, most) for order in (-found, found))
@@ -209,7 +210,7 @@ def _passages(
 
     def show(pair: tuple[int, int]) -> PassagePair:
         first, second = (
-            documents[side].passages[int(encoded.passages[side][place])] for side, place in enumerate(pair)
+            documents[side].passages[int(places[side][place])] for side, place in enumerate(pair)
         )
         return PassagePair(
             log_odds=float(found[pair]),

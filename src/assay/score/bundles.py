@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from assay.bundle.bundle import Bundle
+from assay.bundle.folders import is_siamese
 from assay.bundle.load import load_bundle
 from assay.bundle.texts import refuse_other_texts
 from assay.embed.plan import make_encoder
-from assay.siamese.files import Siamese, is_siamese, read_siamese
+from assay.siamese.files import Siamese, read_siamese
 from assay.tokenize.encode import Encoder
 from assay.tokenize.kind import TokenizeIdentity
 from assay.tokenize.plan import bundle_encoder, choose_max_length

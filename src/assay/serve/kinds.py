@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from assay.bundle.bundle import Bundle
 from assay.bundle.embedder import Embedder, load_embedder
+from assay.bundle.folders import is_siamese
 from assay.bundle.load import load_bundle
 from assay.embed.plan import make_encoder
 from assay.errors import BundleError
@@ -18,7 +19,6 @@ from assay.model.sentence_files import MODULES, PoolingName
 from assay.serve.scores import Scoring
 from assay.serve.settings import ModelKind
 from assay.serve.vectors import Vectorizing
-from assay.siamese.files import is_siamese
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import choose_max_length, other_lengths
 from assay.tokenize.settings import LongDocuments

@@ -16,6 +16,7 @@ stays in the range that the model was trained on.
 Axes: N documents, K and L chunks of two of them, M pairs of documents, D dimensions of a vector.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -34,6 +35,8 @@ from assay.tokenize.counting import CountTokens, open_encoder, token_counter
 
 Numbers = npt.NDArray[np.float64]
 _PAIRS_AT_ONCE = 32_768
+MOST_PAIRS = 4_096
+"""Of passages of two documents that are all set against each other to show which speak for and against it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,11 +214,50 @@ def compare_documents(
     return weighed.combination(network_M, weighed.evidence.log_odds(wholes.evidence, first_M, second_M))
 
 
-def compare_passages(model: SiameseModel, documents: EncodedDocuments, first: int, second: int) -> Floats:
-    """The log-odds that the model gives each pair of chunks of two documents, float32 [K, L]."""
-    one, two = documents.rows[first], documents.rows[second]
-    found = [margins(model.score(documents.chunks, *pairs).logits_MC) for pairs in _pairs(one, two)]
-    return np.concatenate(found).astype(np.float32).reshape(len(one), len(two))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComparedPassages:
+    """What the model says of pairs of passages of two documents."""
+
+    first_K: Ints
+    """Which passages of the first document."""
+    second_L: Ints
+    """Which of the second."""
+    log_odds_KL: Floats
+    """Of each pair of these."""
+
+
+def compare_passages(
+    model: SiameseModel, documents: EncodedDocuments, first: int, second: int, *, most_pairs: int = MOST_PAIRS
+) -> ComparedPassages:
+    """The log-odds that the model gives pairs of passages of two documents: of all, where they are few.
+
+    Of documents with more than `most_pairs`, the passages of each that say most for and against it when they are
+    set against the whole of the other document are paired: K + L small products instead of K x L.
+    """
+    one, two = (np.arange(len(documents.rows[side])) for side in (first, second))
+    if len(one) * len(two) > most_pairs:
+        most = max(2, math.isqrt(most_pairs))
+        one = _strongest(model, documents, first, second, most)
+        two = _strongest(model, documents, second, first, most)
+    rows = documents.rows[first][one], documents.rows[second][two]
+    found = [margins(model.score(documents.chunks, *pairs).logits_MC) for pairs in _pairs(*rows)]
+    return ComparedPassages(
+        first_K=documents.passages[first][one],
+        second_L=documents.passages[second][two],
+        log_odds_KL=np.concatenate(found).astype(np.float32).reshape(len(one), len(two)),
+    )
+
+
+def _strongest(model: SiameseModel, documents: EncodedDocuments, side: int, other: int, most: int) -> Ints:
+    """Places in `documents.rows[side]` of the passages with the highest and the lowest log-odds against the other."""
+    rows = documents.rows[side]
+    if len(rows) <= most:
+        return np.arange(len(rows))
+    texts = EncodedTexts.join(documents.chunks, documents.wholes)
+    whole = np.full(len(rows), len(documents.chunks.vectors_ND) + other)
+    order = np.argsort(margins(model.score(texts, rows, whole).logits_MC), kind="stable")
+    found: Ints = np.sort(np.concatenate([order[: most // 2], order[-(most - most // 2) :]]))
+    return found
 
 
 def _network(model: SiameseModel, documents: EncodedDocuments, first: int, second: int) -> Iterator[Numbers]:

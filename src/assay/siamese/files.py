@@ -22,6 +22,7 @@ from assay.bundle.bundle import Bundle
 from assay.bundle.calibration import check_calibration, find_calibration, parameters
 from assay.bundle.description import FORMAT_VERSION, check_version, pretty, read_description
 from assay.bundle.embedder import Embedder, load_embedder
+from assay.bundle.folders import HEAD_CONFIG, HEAD_FOLDER, is_siamese
 from assay.errors import BundleError
 from assay.model.checkpoint import (
     JsonObject,
@@ -39,8 +40,6 @@ from assay.siamese.style import StyleScale
 from assay.siamese.style_files import read_style, style_content
 from assay.tasks import Task
 
-HEAD_FOLDER = "pair_head"
-HEAD_CONFIG = "config.json"
 HEAD_WEIGHTS = "model.safetensors"
 POOLING_FOLDER, DENSE_FOLDER = "1_Pooling", "2_Dense"
 _WAY_OUT = "train it with assay train --architecture siamese, or copy the whole bundle again"
@@ -85,11 +84,6 @@ class Siamese(Bundle):
     """The file with the head's tensors."""
     evidence: WeighedEvidence | None
     """What words and style say of a pair beside the network, where it was trained to."""
-
-
-def is_siamese(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds a head of pairs, and so is for `read_siamese`."""
-    return (Path(path) / HEAD_FOLDER / HEAD_CONFIG).is_file()
 
 
 def read_siamese(path: str | os.PathLike[str]) -> Siamese:

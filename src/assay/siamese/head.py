@@ -15,9 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from assay.bundle.folders import HEAD_FOLDER
 from assay.errors import BundleError
 from assay.model.pretrained import one_line
-from assay.siamese.files import HEAD_FOLDER, HEAD_WEIGHTS, PairHeadConfig, Siamese
+from assay.siamese.files import HEAD_WEIGHTS, PairHeadConfig, Siamese
 
 
 class PairHead(nn.Module):

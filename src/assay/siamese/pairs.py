@@ -58,6 +58,19 @@ class EncodedTexts:
     errors: dict[int, str]
     """Error code by row."""
 
+    @classmethod
+    def join(cls, one: "EncodedTexts", two: "EncodedTexts") -> "EncodedTexts":
+        """The texts of both, one after the other."""
+        num_texts = len(one.vectors_ND)
+        evidence = [each.evidence for each in (one, two) if each.evidence is not None]
+        return cls(
+            vectors_ND=np.concatenate([one.vectors_ND, two.vectors_ND]),
+            style_NF=np.concatenate([one.style_NF, two.style_NF]),
+            evidence=EvidenceTexts.join(evidence) if evidence else None,
+            truncated_N=np.concatenate([one.truncated_N, two.truncated_N]),
+            errors=one.errors | {num_texts + row: code for row, code in two.errors.items()},
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredPairs:

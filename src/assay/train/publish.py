@@ -14,12 +14,12 @@ from transformers import PreTrainedModel
 
 from assay._version import __version__
 from assay.bundle.description import Description, write_description
+from assay.bundle.folders import HEAD_FOLDER
 from assay.bundle.publish import publish_folder
 from assay.labelled.labels import names_of
 from assay.siamese.evidence_files import write_evidence
 from assay.siamese.files import (
     DENSE_FOLDER,
-    HEAD_FOLDER,
     HEAD_WEIGHTS,
     POOLING_FOLDER,
     write_head_config,

@@ -370,6 +370,16 @@ def test_doctor_examines_a_bundle(run, tmp_path):
     assert "no such folder" in error_of(run("doctor", "--bundle", tmp_path / "nowhere"))
 
 
+def test_doctor_examines_a_siamese_bundle(run, tmp_path):
+    """Its labels and the engine of its encoder."""
+    from support.siamese import make_siamese_folder  # loads torch
+
+    _, out, _ = run("doctor", "--bundle", make_siamese_folder(tmp_path / "siamese"), "--json")
+    findings = json.loads(out)["findings"]
+    assert findings["bundle"].startswith("single_label, 2 outputs, up to 32 tokens, calibration none")
+    assert "engine" in findings
+
+
 def test_doctor_tells_leftovers_and_other_token_ids(run, tmp_path):
     """Weights that are not read are noted; ids that differ from transformers' are a problem with a way out."""
     from support.models import change_json, write_model  # loads torch

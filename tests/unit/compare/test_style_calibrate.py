@@ -300,3 +300,9 @@ def test_documents_may_be_files(tmp_path, capsys):
     words = ["--text1", str(tmp_path / "0.txt"), "--text2", str(tmp_path / "5.txt"), "--num-threads", "1"]
     assert main(["compare", "--bundle", str(model), *words]) == 0
     assert "(calibrated for documents of " in capsys.readouterr().out
+
+
+def test_a_calibration_of_its_own_documents_is_nothing_to_note(fitted):
+    """The file in a Siamese model's folder is what `assay compare` reads: nobody is told of it each time."""
+    model, _, _ = fitted
+    assert load_siamese(model, num_threads=1).bundle.notes == ()

@@ -18,7 +18,7 @@ from assay.siamese.documents import (
 )
 from assay.siamese.evidence import Combination, PairEvidence
 from assay.siamese.evidence_files import WeighedEvidence, write_evidence
-from assay.siamese.pairs import load_siamese, margins
+from assay.siamese.pairs import EncodedTexts, load_siamese, margins
 from assay.siamese.settings import DocumentRules
 
 SEA = (
@@ -111,7 +111,7 @@ def test_documents_of_one_chunk_are_a_pair_of_texts(model, aggregate):
     encoded = encode_documents(model, cut(model, *texts))
     found = compare_documents(model, encoded, ONE, TWO, aggregate)
     np.testing.assert_allclose(found, margins(model.logits([texts])), atol=1e-5)
-    assert compare_passages(model, encoded, 0, 1) == pytest.approx(found[0], abs=1e-5)
+    assert compare_passages(model, encoded, 0, 1).log_odds_KL == pytest.approx(found[0], abs=1e-5)
 
 
 def test_what_is_compared_is_what_the_aggregate_says(model):
@@ -127,7 +127,9 @@ def test_what_is_compared_is_what_the_aggregate_says(model):
     np.testing.assert_allclose(
         compare_documents(network, encoded, ONE, TWO, "logits"), logits.mean(), atol=1e-5
     )
-    np.testing.assert_allclose(compare_passages(network, encoded, 0, 1).ravel(), logits, atol=1e-5)
+    np.testing.assert_allclose(
+        compare_passages(network, encoded, 0, 1).log_odds_KL.ravel(), logits, atol=1e-5
+    )
     one, two = (network.encode(texts).vectors_ND.mean(axis=0) for texts in (first, second))
     expected = one @ two / np.linalg.norm(one) / np.linalg.norm(two)
     np.testing.assert_allclose(compare_documents(network, encoded, ONE, TWO, "cosine"), expected, atol=1e-5)
@@ -184,3 +186,31 @@ def test_what_cannot_be_cut_or_read_is_refused(model):
         cut(model, " \n ")
     with pytest.raises(UsageError, match=r"chunk_tokens is 31; .* reads 30 of a text; lower it"):
         cut(model, SHORT, chunk_tokens=31)
+
+
+def test_of_long_documents_the_strongest_passages_are_set_against_each_other(model, monkeypatch):
+    """Each against the whole of the other first: fewer pairs, and the numbers of all pairs for those that are left."""
+    encoded = encode_documents(model, cut(model, SEA * 6, LAND * 6))
+    whole = compare_passages(model, encoded, 0, 1)
+    num_pairs = whole.log_odds_KL.size
+    seen, score = [], model.score
+
+    def counted(texts, first, second):
+        seen.append(len(first))
+        return score(texts, first, second)
+
+    monkeypatch.setattr(model, "score", counted)
+    few = compare_passages(model, encoded, 0, 1, most_pairs=16)
+    assert sum(seen) < num_pairs / 2
+    assert few.log_odds_KL.shape == (4, 4)
+    picked = whole.log_odds_KL[np.ix_(few.first_K, few.second_L)]
+    np.testing.assert_allclose(few.log_odds_KL, picked, atol=1e-5)
+    against = margins(
+        score(
+            EncodedTexts.join(encoded.chunks, encoded.wholes),
+            encoded.rows[0],
+            np.full(len(encoded.rows[0]), len(encoded.chunks.vectors_ND) + 1),
+        ).logits_MC
+    )
+    kept = against[few.first_K]
+    assert (kept.max(), kept.min()) == pytest.approx((against.max(), against.min()), abs=1e-5)

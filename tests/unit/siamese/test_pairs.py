@@ -13,12 +13,13 @@ from support.siamese import CONFIG, make_siamese_folder
 from transformers import AutoModel, AutoTokenizer
 
 from assay.bundle.calibration import save_calibration
+from assay.bundle.folders import is_siamese
 from assay.errors import BundleError, InputError
 from assay.metrics import softmax
 from assay.outcome.calibration import Calibration
 from assay.siamese.evidence import Combination, PairEvidence
 from assay.siamese.evidence_files import WeighedEvidence, write_evidence
-from assay.siamese.files import is_siamese, read_siamese
+from assay.siamese.files import read_siamese
 from assay.siamese.pairs import distinct_texts, load_siamese, margins
 
 TEXTS = (

@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.bundles import write_bundle
+from support.siamese import make_siamese_folder
 
 from assay.bundle.load import load_bundle
-from assay.errors import RefusedError, SourceError, UsageError
+from assay.errors import BundleError, RefusedError, SourceError, UsageError
 from assay.runs.pipeline import run_unit
 from assay.runs.run import create_or_join
 from assay.tokenize.kind import TOKENIZE, TokenizeIdentity
@@ -209,3 +210,10 @@ def test_another_overlap_of_windows_names_the_flag_that_agrees():
     said = other_lengths(WINDOWED, max_length=256, on_long="window-mean", stride=64)
     assert "under window-mean with stride 32, used here on up to 256 under window-mean with stride 64" in said
     assert said.endswith("use --max-length 256 --on-long window-mean --stride 32, or calibrate again")
+
+
+def test_a_siamese_bundle_is_refused_with_what_takes_it(folder, tmp_path):
+    """Its texts are encoded one by one, so that ids of pairs are of no use to it."""
+    made = make_siamese_folder(tmp_path / "siamese")
+    with pytest.raises(BundleError, match=r"is Siamese .*; assay score, serve, .* with the texts of pairs"):
+        plan(folder, bundle=str(made), text_pair_column="title")

@@ -1,0 +1,13 @@
+"""What kind of model a folder holds, by the files in it. Reads none of them."""
+
+import os
+from pathlib import Path
+
+HEAD_FOLDER = "pair_head"
+HEAD_CONFIG = "config.json"
+"""In `HEAD_FOLDER`: what the head of pairs of a Siamese model is."""
+
+
+def is_siamese(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a head of pairs, and so is a Siamese model's."""
+    return (Path(path) / HEAD_FOLDER / HEAD_CONFIG).is_file()
