@@ -1,5 +1,6 @@
 """Sudoku for models that reason on grids: puzzles as arrays, their rules and their symmetries; knows no model.
 
 grids.py      tokens of a grid, what it breaks, lines of 81 characters (pure)
+views.py      symmetries of a grid, each with its inverse (pure)
 puzzles.py    the arrays of one split, read and written in the layout of HRM and TRM
 """
