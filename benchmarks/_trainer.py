@@ -553,6 +553,24 @@ def check_losses(name: str, ours: Training, theirs: Training, *, allowed: float)
     }
 
 
+FIRST_STEPS = 5
+FIRST_ALLOWED = {"fp32": 1e-3, "bf16": 0.02}
+"""Largest difference of one of the first losses, which weights have hardly moved apart, by precision."""
+
+
+def check_first_losses(name: str, ours: Training, theirs: Training, *, allowed: float) -> float:
+    """Print how far the first losses lie apart, before rounding has grown; exits where that is more than `allowed`."""
+    first = max(
+        abs(one - other) for one, other in zip(ours.losses[:FIRST_STEPS], theirs.losses, strict=False)
+    )
+    print(f"  {name}: largest difference of the first {FIRST_STEPS} losses {first:.1e}", flush=True)
+    if not first <= allowed:
+        raise SystemExit(
+            f"{name}: the first losses differ by {first:.1e}, more than {allowed}; nothing is timed"
+        )
+    return float(f"{first:.3g}")
+
+
 def without_dropout(recipe: Recipe) -> Recipe:
     """The recipe for a run whose losses are compared."""
     return replace(recipe, dropout=0.0)

@@ -32,6 +32,7 @@ from _trainer import (
     Recipe,
     Timed,
     Training,
+    check_first_losses,
     check_losses,
     our_settings,
     without_dropout,
@@ -59,6 +60,8 @@ class Scaled:
     """Rows for so many steps of one device."""
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of `TrainSettings`."""
+    first_allowed: float | None = None
+    """Largest difference of one of the first losses, which alone are then compared; None: the whole curves are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,13 +149,20 @@ def scaling(
 
 def compare(scaled: Scaled, place: Path, arguments: argparse.Namespace) -> dict[str, float]:
     """How far the loss curves of one and of several devices lie apart; exits where it is too far."""
-    num_steps = 6 if arguments.tiny else 100
+    num_steps = 6 if arguments.tiny or scaled.first_allowed is not None else 100
     files = write_rows(scaled.rows(num_steps * arguments.devices), place / "compared", scaled.num_labels)
     small = replace(without_dropout(scaled.recipe), learning_rate=3e-5)
     large = replace(small, batch_size=small.batch_size * arguments.devices)
     several = run(scaled, files, small, place / "out", arguments.devices, None)
     one = run(scaled, files, large, place / "out", 1, None)
     cut = run(scaled, files, small, place / "out", 1, None, gradient_accumulation=arguments.devices)
+    if scaled.first_allowed is not None:
+        return {
+            f"first_loss_difference_of_{what}": check_first_losses(
+                f"{what} and one", done, one, allowed=scaled.first_allowed
+            )
+            for what, done in (("passes", cut), ("devices", several))
+        }
     most = arguments.allowed_loss_difference
     of_passes = check_losses(f"one device in {arguments.devices} passes a step", cut, one, allowed=most)
     rounding = of_passes["largest_loss_difference"]

@@ -33,11 +33,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from _setup import ceilings, chosen_device, finish, free_memory, parser
 from _trainer import (
+    FIRST_ALLOWED,
     Feature,
     Recipe,
     Stopwatch,
     Timed,
     Training,
+    check_first_losses,
     check_losses,
     made_up_rows,
     our_order,
@@ -65,9 +67,6 @@ CUTS = (1, 2, 4)
 """Padded batches of a step that are tried."""
 MEDIAN, P95, SHORTEST, LONGEST = 404, 833, 16, 512
 """Tokens of a text."""
-FIRST_STEPS = 5
-FIRST_ALLOWED = {"fp32": 1e-3, "bf16": 0.02}
-"""Largest difference of one of the first losses, which weights have hardly moved apart, by precision."""
 CONTRASTIVE_CLAIM = "h100x{}.train_contrastive_scaling"
 
 
@@ -150,6 +149,7 @@ def over_one(
         num_labels=len(LABELS),
         rows=lambda num_steps: case.pairs(num_steps).rows,
         changes=SIAMESE,
+        first_allowed=FIRST_ALLOWED["bf16" if case.recipe.bf16 else "fp32"],
     )
     found = scaling(scaled, place, device, case.timed, arguments)
     finish(
@@ -243,14 +243,9 @@ def compare(case: Case, base: Path, place: Path, arguments: argparse.Namespace) 
         ours, plain = sides_of(chosen, base, place, pairs, None)
         one, other = ours(), plain(num_cuts=CUTS[-1])
         agreed = check_losses(f"ours and plain transformers, {name}", one, other, allowed=allowed[name])
-        pairs_of_losses = zip(one.losses[:FIRST_STEPS], other.losses, strict=False)
-        first = max(abs(ours_loss - theirs) for ours_loss, theirs in pairs_of_losses)
-        print(f"  largest difference of the first {FIRST_STEPS} losses {first:.1e}", flush=True)
-        if not first <= FIRST_ALLOWED[name]:
-            raise SystemExit(
-                f"the first losses differ by {first:.1e}, more than {FIRST_ALLOWED[name]}; nothing is timed"
-            )
-        agreed["largest_difference_of_first_losses"] = float(f"{first:.3g}")
+        agreed["largest_difference_of_first_losses"] = check_first_losses(
+            f"ours and plain transformers, {name}", one, other, allowed=FIRST_ALLOWED[name]
+        )
         found |= {f"{key}_{name}": value for key, value in agreed.items()}
     return found
 
