@@ -239,7 +239,8 @@ def network_of(
     chunks: Chunks, train: Sides, validation: Sides, options: argparse.Namespace, seed: int
 ) -> Scorer:
     """A Siamese network trained on single chunks, stopped on unseen authors; a side's vector is its chunks' mean."""
-    from assay.siamese.pairs import load_siamese, margins
+    from assay.siamese.pairs import load_siamese
+    from assay.siamese.scoring import margins
     from assay.train.settings import TrainSettings
     from assay.train.train import fit
 

@@ -7,8 +7,11 @@ import pytest
 from support.models import change_json
 from support.scoring import make_classifier, make_texts, read_parts, score_here, write_parquet
 from support.serving import client_of, open_service
+from support.siamese import add_evidence, make_siamese_folder
 
-from assay.engine.load import load_engine
+from assay.bundle.calibration import save_calibration
+from assay.outcome.calibration import Calibration
+from assay.score.bundles import engine_of, open_bundle
 from assay.score.classifier import load
 
 pytestmark = pytest.mark.usefixtures("kept_threads")
@@ -43,7 +46,7 @@ def texts():
 
 def over_http(bundle, bodies, **settings):
     """The answers to (path, body) requests: all at once, so that they share batches."""
-    engine = load_engine(bundle, num_threads=1)
+    engine = engine_of(open_bundle(bundle), num_threads=1)
 
     async def run():
         service, _ = open_service(bundle, engine=engine, budget=512, **settings)
@@ -172,3 +175,51 @@ def test_whole_scores_and_intervals(place, texts):
         assert answer["interval"] == pytest.approx(
             [row["prediction_low"], row["prediction_high"]], abs=TOLERANCE
         )
+
+
+def siamese(folder, texts):
+    """A Siamese bundle with evidence of words, calibrated, with a threshold."""
+    made = add_evidence(make_siamese_folder(folder), [text for text in texts if text.strip()])
+    save_calibration(made, Calibration(temperature=2.0, threshold=0.45))
+    return made
+
+
+@pytest.mark.parametrize("on_long", ["truncate", "window-mean"])
+def test_pairs_of_a_siamese_model(on_long, place, texts):
+    """A run's columns, one pair at a time and in batches that share texts; TEI's shapes have the same numbers."""
+    bundle = siamese(place / f"siamese {on_long}", texts)
+    firsts, seconds = [*texts, *texts[:5]], [*texts[::-1], *texts[3:8]]
+    policy = {"on_long": on_long, "stride": 0 if on_long == "truncate" else 5}
+    source = write_parquet(place / f"siamese {on_long}.parquet", firsts, other=seconds)
+    run = score_here(source, bundle, place / f"run {on_long}", text_pair_column="other", **policy)
+    table = read_parts(run)
+    kept = [row for row, text in enumerate(firsts) if text][:8]
+    alone = [("/predict", {"text": firsts[row], "text_pair": seconds[row], "details": True}) for row in kept]
+    pairs = [list(pair) for pair in zip(firsts, seconds, strict=True)]
+    together, tei, raw, ranks, *singly = over_http(
+        bundle,
+        [
+            ("/predict/batch", {"texts": firsts, "text_pairs": seconds, "details": True}),
+            ("/predict", {"inputs": pairs}),
+            ("/predict", {"inputs": pairs, "raw_scores": True}),
+            ("/rerank", {"query": texts[0], "texts": texts[1:]}),
+            *alone,
+        ],
+        **policy,
+    )
+    check_rows(table, together, ("0", "1"))
+    check_rows(table.take(kept), singly, ("0", "1"))
+    assert len({answer["label"] for answer in together}) == 2
+    model = load(bundle, **policy)
+    check_rows(model.predict(firsts, seconds), together, ("0", "1"))
+    for scores, logits, answer in zip(tei, raw, together, strict=True):
+        by_label = {each["label"]: each["score"] for each in scores}
+        assert by_label == pytest.approx(answer["all_probabilities"], abs=TOLERANCE)
+        of = {each["label"]: each["score"] for each in logits}
+        odds = np.log(by_label["1"] / by_label["0"])
+        assert (of["1"] - of["0"]) / 2 == pytest.approx(odds, abs=1e-3)
+    asked = model.predict([texts[0]] * (len(texts) - 1), texts[1:])["prob_1"].to_numpy()
+    found = np.zeros(len(texts) - 1)
+    for rank in ranks:
+        found[rank["index"]] = rank["score"]
+    np.testing.assert_allclose(found, asked, atol=TOLERANCE)

@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from support.encoders import make_encoder_folder
 
 from assay.bundle.description import Description, write_description
+from assay.siamese.evidence import Combination, PairEvidence
+from assay.siamese.evidence_files import WeighedEvidence, write_evidence
 from assay.siamese.files import PairHeadConfig, write_head_config
 from assay.siamese.head import PairHead, save_head
 from assay.siamese.style import StyleScale
@@ -45,4 +48,13 @@ def make_siamese_folder(folder, *, seed=0, labels=("0", "1"), pooling="mean", **
             provenance={},
         ),
     )
+    return folder
+
+
+def add_evidence(folder, texts):
+    """Evidence of words for a bundle, of pairs of neighbours among five or more texts."""
+    rows = np.arange(len(texts) - 1)
+    evidence = PairEvidence.fit(list(texts), rows, rows + 1, rows % 2 == 0, books=None, language="en")
+    combination = Combination(network=0.5, evidence=2.0, bias=-0.25)
+    write_evidence(folder / "pair_head", WeighedEvidence(evidence=evidence, combination=combination))
     return folder

@@ -27,7 +27,8 @@ from assay.siamese.documents import (
     encode_documents,
 )
 from assay.siamese.files import Siamese
-from assay.siamese.pairs import Floats, SiameseModel, load_siamese
+from assay.siamese.pairs import SiameseModel, load_siamese
+from assay.siamese.scoring import Floats
 from assay.siamese.settings import Aggregate, DocumentRules
 from assay.tasks import TWO_LABELS
 from assay.telemetry import format_number_of

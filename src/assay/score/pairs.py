@@ -21,8 +21,9 @@ from assay.engine.engine import Engine
 from assay.score.scorer import Scorer
 from assay.siamese.files import Siamese
 from assay.siamese.head import load_head
-from assay.siamese.pairs import Floats, SiameseModel, encoded
+from assay.siamese.pairs import SiameseModel
 from assay.siamese.reading import PairChunk, PairReader, TextMemory
+from assay.siamese.scoring import Floats, encoded
 from assay.tokenize.chunks import EncodedChunk
 from assay.tokenize.encode import Encoder
 

@@ -13,9 +13,10 @@ from assay.errors import RefusedError, UsageError, WorkError
 from assay.serve.dispatcher import Dispatcher
 from assay.serve.edge import Receive
 from assay.serve.engines import Child, DeviceEngine, EngineSpec
-from assay.serve.kinds import ServedModel, open_model
+from assay.serve.kinds import ServedClassifier, ServedModel, open_model
 from assay.serve.log import RequestLog
 from assay.serve.metrics import Metrics
+from assay.serve.pairs import PairJoiner, split_pairs
 from assay.serve.placement import further_specs
 from assay.serve.refusals import Refusal
 from assay.serve.settings import ServeSettings
@@ -28,6 +29,8 @@ CHARS_PER_TOKEN = 3
 FAULT_STARTS = 1
 """Failed starts in a row after which requests are refused rather than queued."""
 BUSY_HEADERS = {"Retry-After": "1"}
+REFUSED_SECONDS = 1.0
+"""For requests to learn that they are refused at the end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +39,8 @@ class Opened:
 
     model: ServedModel
     tokenizer: Tokenizer
+    joiner: PairJoiner | None
+    """Makes scores of pairs, of a Siamese model."""
 
     def notes(self) -> list[str]:
         """What the user should hear of the model and of how it is served."""
@@ -56,6 +61,7 @@ class Deployment:
     ) -> None:
         """Serve what `load_here` opened; `on_stale` hears of a model that has changed on disk."""
         self.model, self.encoder = opened.model, opened.tokenizer.encoder
+        self._joiner = opened.joiner
         self._settings = settings
         self._metrics = metrics
         self._log = log
@@ -76,6 +82,8 @@ class Deployment:
         """Done once every engine has been ready, or failed."""
         self._tickets: set[Ticket] = set()
         """Accepted and not yet answered."""
+        self._open: set[asyncio.Future[None]] = set()
+        """One for each request that is not answered, pairs still to be made of its texts included."""
         self._estimated_tokens = 0
         """Of tickets that are not tokenized."""
 
@@ -111,29 +119,72 @@ class Deployment:
 
     # ------------------------------------------------------------ a request
 
+    def num_documents(self, texts: RequestTexts) -> int:
+        """How many documents rows count for where documents are counted: the distinct texts of pairs, rows at least."""
+        if self._joiner is None:
+            return len(texts)
+        return max(len(texts), len({text for pair in texts for text in pair}))
+
     async def answer(
         self, texts: RequestTexts, how: How, *, request_id: str, receive: Receive
     ) -> tuple[Ticket, list[AnsweredText]]:
-        """What the model says of texts, in order.
+        """What the model says of rows, in order, and the request's ticket, of its documents.
 
         Raises Refusal where they take too long or cannot be read; ClientGoneError once `receive` says
         that nobody waits any more.
         """
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._open.add(over)
+        try:
+            if self._joiner is None:
+                return await self._answer(texts, how, request_id=request_id, receive=receive)
+            return await self._answer_pairs(self._joiner, texts, how, request_id=request_id, receive=receive)
+        finally:
+            over.set_result(None)
+            self._open.discard(over)
+
+    async def _answer_pairs(
+        self, joiner: PairJoiner, texts: RequestTexts, how: How, *, request_id: str, receive: Receive
+    ) -> tuple[Ticket, list[AnsweredText]]:
+        """The scores of pairs, each distinct text of them encoded once."""
+        pairs = split_pairs(texts)
+        ticket, found = await self._answer(
+            [(text, None) for text in pairs.texts],
+            how,
+            request_id=request_id,
+            receive=receive,
+            rows=pairs.rows,
+        )
+        try:
+            async with asyncio.timeout_at(ticket.deadline):
+                return ticket, await self.stage.run(lambda: joiner.answers(pairs, ticket, found))
+        except TimeoutError:
+            raise self._too_slow() from None
+
+    async def _answer(
+        self,
+        texts: RequestTexts,
+        how: How,
+        *,
+        request_id: str,
+        receive: Receive,
+        rows: Sequence[int] | None = None,
+    ) -> tuple[Ticket, list[AnsweredText]]:
+        """What the engines say of documents, in order."""
         loop = asyncio.get_running_loop()
-        timeout = self._settings.timeout
         ticket = Ticket(
             request_id=request_id,
             num_documents=len(texts),
-            deadline=loop.time() + timeout,
+            deadline=loop.time() + self._settings.timeout,
             how=how,
             done=loop.create_future(),
             arrived_at=time.perf_counter(),
+            rows=rows,
             estimated_tokens=self._estimate(texts),
         )
         self._tickets.add(ticket)
         self._estimated_tokens += ticket.estimated_tokens
-        too_slow = Refusal("timeout", f"not answered within {timeout:g} s")
-        timer = loop.call_at(ticket.deadline, ticket.fail, too_slow)
+        timer = loop.call_at(ticket.deadline, ticket.fail, self._too_slow())
         watch = loop.create_task(_watch(receive, ticket))
         try:
             self.stage.add(
@@ -147,6 +198,9 @@ class Deployment:
             self._estimated_tokens -= ticket.estimated_tokens
             self.stage.cancel(ticket)
             self.dispatcher.cancel(ticket)
+
+    def _too_slow(self) -> Refusal:
+        return Refusal("timeout", f"not answered within {self._settings.timeout:g} s")
 
     def _queue_documents(self, ticket: Ticket, documents: list[Document]) -> None:
         """Texts of a request were tokenized: its documents wait for an engine."""
@@ -175,11 +229,12 @@ class Deployment:
 
     async def end(self, limit_seconds: float) -> None:
         """Answer what was accepted, for as long as allowed, and stop the engines."""
-        waiting = {ticket.done for ticket in self._tickets}
-        if waiting:
-            await asyncio.wait(waiting, timeout=limit_seconds)
+        if self._open:
+            await asyncio.wait(self._open, timeout=limit_seconds)
         for ticket in list(self._tickets):
             ticket.fail(Refusal("unhealthy", "the server is shutting down", BUSY_HEADERS))
+        if self._open:
+            await asyncio.wait(self._open, timeout=REFUSED_SECONDS)
         for engine in self.engines:
             engine.stop()
         for task in self._running:
@@ -242,13 +297,25 @@ class Deployment:
 
 
 def load_here(settings: ServeSettings, folder: str) -> Opened:
-    """The server's half of a model; takes a moment, in any thread."""
+    """The server's half of a model; takes a moment, in any thread.
+
+    Raises UsageError where the queue cannot hold one request of pairs.
+    """
     model = open_model(
         folder, kind=settings.model_kind, pooling=settings.pooling, normalize=settings.normalize
     )
-    tokenizer = Tokenizer(model.make_encoder(settings))
+    encoder = model.make_encoder(settings)
+    joiner = None
+    if isinstance(model, ServedClassifier) and model.siamese is not None:
+        if settings.max_queue < 2 * settings.max_client_batch_size:
+            raise UsageError(
+                f"max_queue is {settings.max_queue} and max_client_batch_size {settings.max_client_batch_size} pairs of"
+                " two texts; a queue must hold one request; raise the first or lower the second"
+            )
+        joiner = PairJoiner(model.siamese, encoder)
+    tokenizer = Tokenizer(encoder, None if joiner is None else joiner.features)
     tokenizer.warm_up()
-    return Opened(model=model, tokenizer=tokenizer)
+    return Opened(model=model, tokenizer=tokenizer, joiner=joiner)
 
 
 async def _watch(receive: Receive, ticket: Ticket) -> None:

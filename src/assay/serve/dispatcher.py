@@ -159,8 +159,9 @@ class Dispatcher:
             ticket = document.ticket
             ticket.forward_seconds = max(ticket.forward_seconds, seconds)
             if answer is None:
-                where = "" if ticket.num_documents == 1 else f" for text {document.index}"
-                ticket.fail(Refusal("backend", f"the model gave no finite numbers{where}"))
+                where = ticket.where(document.index).rstrip()
+                message = f"the model gave no finite numbers{' for ' if where else ''}{where}"
+                ticket.fail(Refusal("backend", message))
             else:
                 ticket.take(document.index, answer)
 

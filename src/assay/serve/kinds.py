@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Literal
 from assay.bundle.bundle import Bundle
 from assay.bundle.embedder import Embedder, load_embedder
 from assay.bundle.folders import is_siamese
-from assay.bundle.load import load_bundle
 from assay.embed.plan import make_encoder
-from assay.errors import BundleError
 from assay.model.checkpoint import Checkpoint, architectures, is_headless, read_config
 from assay.model.sentence_files import MODULES, PoolingName
+from assay.score.bundles import encoder_of, num_outputs, open_bundle, refuse_texts
 from assay.serve.scores import Scoring
 from assay.serve.settings import ModelKind
 from assay.serve.vectors import Vectorizing
+from assay.siamese.files import Siamese
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import choose_max_length, other_lengths
 from assay.tokenize.settings import LongDocuments
@@ -33,9 +33,14 @@ _TEI_POOLINGS: dict[PoolingName, str] = {"mean": "mean", "first_token": "cls", "
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServedClassifier:
-    """A classifier: labels, or a number."""
+    """A classifier: labels, or a number; of texts, of pairs, or of pairs whose texts are encoded apart."""
 
     bundle: Bundle
+
+    @property
+    def siamese(self) -> Siamese | None:
+        """The bundle, where its engines give the vectors of single texts and a head the scores of pairs."""
+        return self.bundle if isinstance(self.bundle, Siamese) else None
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -49,33 +54,32 @@ class ServedClassifier:
 
     @property
     def num_outputs(self) -> int:
-        """C, what the engine gives of a sequence."""
-        return len(self.bundle.labels)
+        """Numbers that the engine gives of a sequence."""
+        return num_outputs(self.bundle)
 
     @property
     def is_pair(self) -> bool | None:
         """Whether it takes two texts; None where the folder does not say."""
         return self.bundle.is_pair
 
-    def head(self) -> None:
-        """None: the model's own."""
+    def head(self) -> "EmbeddingHead | None":
+        """What makes vectors of hidden states; None for the model's own head."""
+        if self.siamese is None:
+            return None
+        from assay.siamese.pairs import vector_head
+
+        return vector_head(self.siamese)
 
     def make_encoder(self, settings: LongDocuments) -> Encoder:
         """What makes token ids of texts."""
-        encoder = Encoder.from_bundle(
-            self.bundle.path,
-            max_length=choose_max_length(self.bundle, settings.max_length),
-            on_long=settings.on_long,
-            stride=settings.stride,
-            fingerprint=self.bundle.tokenizer_fingerprint,
-        )
+        encoder = encoder_of(self.bundle, settings)
         if self.bundle.is_pair:
-            encoder.check_pairs()
+            refuse_texts(self.bundle, encoder, are_pairs=True)
         return encoder
 
-    def answering(self, views: Views) -> Scoring:
-        """What makes scores of outputs."""
-        return Scoring(self.bundle.decider, views)
+    def answering(self, views: Views) -> Scoring | Vectorizing:
+        """What makes scores of outputs, or the vectors that scores are then made of."""
+        return Scoring(self.bundle.decider, views) if self.siamese is None else Vectorizing(views)
 
     def notes(self, encoder: Encoder) -> list[str]:
         """What the user should hear of the model and of how it is served."""
@@ -96,6 +100,7 @@ class ServedClassifier:
                     "label2id": {label: index for index, label in enumerate(labels)},
                 }
             },
+            "kind": "classifier" if self.siamese is None else "siamese",
             "task": self.bundle.task,
             "labels": list(labels),
             "calibrated": self.bundle.calibration is not None,
@@ -179,20 +184,14 @@ def open_model(
 ) -> ServedModel:
     """The model in a folder, of the kind asked for.
 
-    Under `auto` a classifier is what has a classification head by its config, or says nothing and has no
-    modules of sentence-transformers; all else is an encoder. Raises BundleError for what cannot be served,
-    UsageError for a pooling that the model has no weights for.
+    Under `auto` a classifier is what has a head of pairs beside it, or a classification head by its config, or
+    says nothing and has no modules of sentence-transformers; all else is an encoder. Raises BundleError for what
+    cannot be served, UsageError for a pooling that the model has no weights for.
     """
-    if is_siamese(folder) and kind != "encoder":
-        msg = (
-            f"{folder} is Siamese; its pairs are not served yet; score them with assay score, or in Python with"
-            " assay.load(...).predict(pairs); --model-kind encoder serves the vectors of its texts"
-        )
-        raise BundleError(msg)
     if kind == "auto":
-        kind = _kind_of(folder)
+        kind = "classifier" if is_siamese(folder) else _kind_of(folder)
     if kind == "classifier":
-        return ServedClassifier(bundle=load_bundle(folder))
+        return ServedClassifier(bundle=open_bundle(folder))
     embedder = load_embedder(folder)
     return ServedEncoder(
         embedder=embedder, pooling=embedder.pooling(pooling), normalized=embedder.normalized(normalize)

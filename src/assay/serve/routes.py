@@ -291,22 +291,23 @@ class Routes:
         self._metrics.request(work, is_batch=is_batch, num_documents=len(texts))
         self._check(texts)
         self._check_rate(exchange, len(texts))
-        deployment = self._service.admit(len(texts))
+        deployment = self._service.admit(self._deployment().num_documents(texts))
         ticket, found = await deployment.answer(
             texts, how, request_id=exchange.request_id, receive=request.receive
         )
         exchange.tokens = sum(each.num_tokens for each in found)
         total = time.perf_counter() - ticket.arrived_at
         exchange.when_answered = partial(
-            self._count, ticket, total, work=work, is_batch=is_batch, num_tokens=exchange.tokens
+            self._count, ticket, total, work=work, is_batch=is_batch, found=found
         )
         return ticket, found
 
-    def _count(self, ticket: Ticket, total: float, *, work: Work, is_batch: bool, num_tokens: int) -> None:
+    def _count(
+        self, ticket: Ticket, total: float, *, work: Work, is_batch: bool, found: Sequence[AnsweredText]
+    ) -> None:
         """Count a request that was answered, and its times."""
-        self._metrics.success(
-            work, is_batch=is_batch, num_documents=ticket.num_documents, num_tokens=num_tokens
-        )
+        num_tokens = sum(each.num_tokens for each in found)
+        self._metrics.success(work, is_batch=is_batch, num_documents=len(found), num_tokens=num_tokens)
         tokenize, queue, forward = answers.seconds(ticket)
         self._metrics.times(total=total, tokenize=tokenize, queue=queue, forward=forward)
 
@@ -328,7 +329,9 @@ class Routes:
         most, most_chars = self._settings.max_client_batch_size, self._settings.max_text_chars
         if len(texts) > most:
             raise Refusal("invalid", f"{len(texts)} texts in one request; at most {most} are taken")
-        is_pair = self._deployment().model.is_pair
+        model = self._deployment().model
+        is_pair = model.is_pair
+        is_apart = isinstance(model, ServedClassifier) and model.siamese is not None
         for index, (first, second) in enumerate(texts):
             where = "" if len(texts) == 1 else f"text {index}: "
             num_chars = max(len(first), len(second or ""))
@@ -338,7 +341,7 @@ class Routes:
                 raise Refusal("invalid", f"{where}this model takes pairs of texts; send a second text too")
             if is_pair is False and second is not None:
                 raise Refusal("invalid", f"{where}this model takes single texts, not pairs")
-            if second is not None and self._settings.on_long not in ONE_PIECE:
+            if second is not None and self._settings.on_long not in ONE_PIECE and not is_apart:
                 raise Refusal(
                     "invalid", f"{where}this server takes no pairs: it runs with windows or head-tail"
                 )

@@ -43,13 +43,17 @@ class Scoring:
 
     def answers(self, outputs_SC: npt.NDArray[np.float32], num_views_N: list[int]) -> list[Score | None]:
         """A score a document; None where it has no view, or the model gave no finite one."""
-        logits_NC = reduce_views(self._views, outputs_SC, num_views_N)
-        decisions = self._decider.decide(logits_NC)
-        found = _scores(logits_NC.tolist(), decisions)
-        return [
-            score if is_finite else None
-            for score, is_finite in zip(found, decisions.is_finite_N.tolist(), strict=True)
-        ]
+        return scores_of(self._decider, reduce_views(self._views, outputs_SC, num_views_N))
+
+
+def scores_of(decider: Decider, logits_NC: npt.NDArray[np.float32]) -> list[Score | None]:
+    """A score for each document's logits; None where they are not finite."""
+    decisions = decider.decide(logits_NC)
+    found = _scores(logits_NC.tolist(), decisions)
+    return [
+        score if is_finite else None
+        for score, is_finite in zip(found, decisions.is_finite_N.tolist(), strict=True)
+    ]
 
 
 def reduce_views(

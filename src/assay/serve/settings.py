@@ -18,9 +18,9 @@ class ServeSettings(LongDocuments, EngineSettings, CpuThreads, Pooled):
     """Serve a classifier or a sentence encoder over HTTP."""
 
     bundle: str = field(metadata=positional("BUNDLE"))
-    """Directory of a classifier, or of an encoder as `assay embed` takes it."""
+    """Directory of a classifier, a Siamese model, or an encoder as `assay embed` takes it."""
     model_kind: ModelKind = "auto"
-    """What it is; auto: as its config says; `encoder` leaves a classifier's head out."""
+    """What it is; auto: as its files say; `encoder` leaves a classifier's or Siamese model's head out."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for every network; set API keys then."""
     port: int = field(default=8000, metadata=within(at_least=0, at_most=65_535))

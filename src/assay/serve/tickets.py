@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from assay.serve.scores import Score
 from assay.serve.vectors import Vector
+from assay.siamese.reading import TextFeatures
 
 RequestTexts = Sequence[tuple[str, str | None]]
 """The texts of a request in order, each with its second text where it is a pair."""
@@ -28,6 +29,14 @@ class How:
     truncation_side: Side = "right"
     normalize: bool = False
     """Whether vectors are to have length 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextPlace:
+    """Where what joins the vector of a text is: a row of those of a batch that was read together."""
+
+    batch: TextFeatures
+    row: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +98,13 @@ class Ticket:
     done: "asyncio.Future[list[AnsweredText]]"
     arrived_at: float
     """By `time.perf_counter`, as the times below: uvloop counts whole milliseconds."""
+    rows: Sequence[int] | None = None
+    """Which row of the request each text is first of, where these are the distinct texts of pairs."""
     num_tokens: list[int] = field(default_factory=list)
     """Tokens of each text."""
     truncated: list[bool] = field(default_factory=list)
+    features: list[TextPlace | None] = field(default_factory=list)
+    """What of each text joins its vector, of a Siamese model."""
     answers: list[Answer | None] = field(default_factory=list)
     num_left: int = 0
     estimated_tokens: int = 0
@@ -107,7 +120,14 @@ class Ticket:
         self.num_left = self.num_documents
         self.num_tokens = [0] * self.num_documents
         self.truncated = [False] * self.num_documents
+        self.features = [None] * self.num_documents
         self.answers = [None] * self.num_documents
+
+    def where(self, index: int) -> str:
+        """What messages call a text: its row of the request, with a space behind; nothing where there is one row."""
+        if self.rows is None:
+            return "" if self.num_documents == 1 else f"text {index} "
+        return "" if max(self.rows) == 0 else f"pair {self.rows[index]} "
 
     def take(self, index: int, answer: Answer) -> None:
         """Note a text's answer; the last one completes the request."""

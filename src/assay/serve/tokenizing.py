@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,12 @@ import numpy.typing as npt
 from assay import machine
 from assay.serve.policy import Queue, Waiting
 from assay.serve.refusals import Refusal, refusal_of
-from assay.serve.tickets import Document, Side, Text, Ticket
+from assay.serve.tickets import Document, Side, Text, TextPlace, Ticket
+from assay.siamese.reading import TextFeatures
 from assay.tokenize.encode import Encoder
 from assay.tokenize.tokens import ID_OUT_OF_RANGE, Tokens
+
+T = TypeVar("T")
 
 MOST_THREADS = 4
 BATCH_CHARS = 200_000
@@ -31,14 +34,22 @@ _log = logging.getLogger(__name__)
 class Tokenizer:
     """Makes documents of texts. Threads may share it."""
 
-    def __init__(self, encoder: Encoder) -> None:
-        """Encode as `encoder` does, but for requests that ask for texts to be cut, or cut on the left."""
+    def __init__(
+        self, encoder: Encoder, features: Callable[[Sequence[str]], TextFeatures] | None = None
+    ) -> None:
+        """Encode as `encoder` does, but for requests that ask for texts to be cut, or cut on the left.
+
+        `features` gives what of each text joins its vector, where something does; it is noted in the tickets too.
+        """
         self.encoder = encoder
+        self._features = features
         self._cutting = {side: encoder.truncating(side) for side in get_args(Side)}
 
     def warm_up(self) -> None:
         """Encode a text: the first one of a process takes a quarter of a second."""
         self.encoder.encode_texts(["a"])
+        if self._features is not None:
+            self._features(["a"])
 
     def documents(self, texts: Sequence[Text]) -> list[Document | Refusal]:
         """A document for each text, or why there is none; notes token counts in the tickets."""
@@ -54,6 +65,10 @@ class Tokenizer:
             )
             for place, made in zip(places, self._split(of_kind, tokens, encoder), strict=True):
                 found[place] = made
+        if self._features is not None:
+            batch = self._features([text.first for text in texts])
+            for row, text in enumerate(texts):
+                text.ticket.features[text.index] = TextPlace(batch, row)
         return [made for made in found if made is not None]
 
     def _encoder(self, ticket: Ticket) -> Encoder:
@@ -72,7 +87,7 @@ class Tokenizer:
             ticket, index = text.ticket, text.index
             stop = start + sum(lengths[row])
             ticket.num_tokens[index], ticket.truncated[index] = num_tokens[row], truncated[row]
-            where = "" if ticket.num_documents == 1 else f"text {index} "
+            where = ticket.where(index)
             if tokens.errors.get(row) == ID_OUT_OF_RANGE:
                 message = (
                     f"{where}holds a token that the model has no embedding for; leave the token out".strip()
@@ -132,6 +147,10 @@ class TokenizingStage:
     def cancel(self, ticket: Ticket) -> None:
         """Forget what waits of a request."""
         self._queue.cancel(ticket)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """What `work` gives, done in one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def close(self) -> None:
         """End the threads once they are done."""

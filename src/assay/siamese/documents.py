@@ -29,7 +29,8 @@ from assay.books.windows import windows_of_tokens
 from assay.errors import InputError, UsageError
 from assay.siamese.evidence import EvidenceTexts
 from assay.siamese.files import Siamese
-from assay.siamese.pairs import EncodedTexts, Floats, Ints, SiameseModel, margins
+from assay.siamese.pairs import SiameseModel
+from assay.siamese.scoring import EncodedTexts, Floats, Ints, margins
 from assay.siamese.settings import Aggregate, DocumentRules
 from assay.tokenize.counting import CountTokens, open_encoder, token_counter
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from assay.data.rows import NULL, SourceRows
+from assay.errors import InputError
 from assay.siamese.evidence import EvidenceTexts
 from assay.siamese.files import Siamese
 from assay.siamese.style import Features
@@ -46,15 +47,70 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TextFeatures:
+    """What of whole texts joins their vectors; a row each."""
+
+    style_KF: Features
+    """Standardised."""
+    evidence: EvidenceTexts | None
+    """For what words and style say, where the model was trained to see it."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the arrays, about."""
+        total = self.style_KF.nbytes
+        if self.evidence is not None:
+            lexical = self.evidence.lexical
+            total += self.evidence.style_NF.nbytes + sum(each.nbytes for each in lexical.dense.values())
+            total += sum(each.columns.nbytes + each.weights.nbytes for each in lexical.sparse.values())
+        return total
+
+    def take(self, rows: Ints) -> "TextFeatures":
+        """Those of some of the texts."""
+        return TextFeatures(
+            style_KF=self.style_KF[rows], evidence=None if self.evidence is None else self.evidence.take(rows)
+        )
+
+    @classmethod
+    def join(cls, several: "Sequence[TextFeatures]") -> "TextFeatures":
+        """Those of the texts of one or more, one after the other."""
+        if len(several) == 1:
+            return several[0]
+        evidence = [each.evidence for each in several if each.evidence is not None]
+        return cls(
+            style_KF=np.concatenate([each.style_KF for each in several]),
+            evidence=EvidenceTexts.join(evidence) if evidence else None,
+        )
+
+
+def text_features(bundle: Siamese, texts: Sequence[str]) -> TextFeatures:
+    """What of texts joins their vectors, by one Siamese bundle; give each text once."""
+    return TextFeatures(
+        style_KF=bundle.head.style(texts),
+        evidence=None if bundle.evidence is None else bundle.evidence.evidence.encode(texts),
+    )
+
+
+def distinct_texts(pairs: Iterable[Sequence[str]]) -> tuple[list[str], Ints, Ints]:
+    """The texts of pairs, each once, and the rows of the first and of the second of each pair."""
+    places: dict[str, int] = {}
+    rows: list[int] = []
+    for number, pair in enumerate(pairs):
+        if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise InputError(f"pair {number} is {pair!r:.80}; two strings are needed; pass (text, text)")
+        rows += (places.setdefault(text, len(places)) for text in pair)
+    both_M2 = np.array(rows, dtype=np.int64).reshape(-1, 2)
+    return list(places), both_M2[:, 0].copy(), both_M2[:, 1].copy()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReadTexts:
     """Texts as the encoder and the head of pairs take them; a row each."""
 
     tokens: EncodedChunk
     """Token ids, and the error codes of texts that have none."""
-    style_KF: Features
-    """Standardised."""
-    evidence: EvidenceTexts | None
-    """For what words and style say, where the model was trained to see it; drawn from whole texts."""
+    features: TextFeatures
+    """Of the whole texts."""
 
     @property
     def num_texts(self) -> int:
@@ -64,12 +120,7 @@ class ReadTexts:
     @property
     def num_bytes(self) -> int:
         """Memory of the arrays, about."""
-        total = self.tokens.tokens.flat_ids.nbytes + self.style_KF.nbytes
-        if self.evidence is not None:
-            lexical = self.evidence.lexical
-            total += self.evidence.style_NF.nbytes + sum(each.nbytes for each in lexical.dense.values())
-            total += sum(each.columns.nbytes + each.weights.nbytes for each in lexical.sparse.values())
-        return total
+        return self.tokens.tokens.flat_ids.nbytes + self.features.num_bytes
 
     def take(self, rows: Ints) -> "ReadTexts":
         """Some of the texts."""
@@ -89,8 +140,7 @@ class ReadTexts:
                 ),
                 errors={row: code for row, code in enumerate(codes) if code is not None},
             ),
-            style_KF=self.style_KF[rows],
-            evidence=None if self.evidence is None else self.evidence.take(rows),
+            features=self.features.take(rows),
         )
 
     @classmethod
@@ -98,11 +148,9 @@ class ReadTexts:
         """The texts of one or more, one after the other."""
         if len(several) == 1:
             return several[0]
-        evidence = [each.evidence for each in several if each.evidence is not None]
         return cls(
             tokens=join([each.tokens for each in several]),
-            style_KF=np.concatenate([each.style_KF for each in several]),
-            evidence=EvidenceTexts.join(evidence) if evidence else None,
+            features=TextFeatures.join([each.features for each in several]),
         )
 
 
@@ -113,16 +161,13 @@ class TextReader:
         self.bytes_beside = _OVERHEAD_BYTES + 4 * bundle.embedder.dimension
         """What a text that is kept takes beside its arrays: its key, its vector."""
         self._encoder = encoder
-        self._style = bundle.head.style
-        self._weighed = bundle.evidence
+        self._bundle = bundle
 
     def read(self, texts: Sequence[str]) -> ReadTexts:
         """The texts, a row each; give each text once."""
         found = list(chunks(_batches(texts), self._encoder, max_tokens=None))
         return ReadTexts(
-            tokens=join(found) if found else self._none(),
-            style_KF=self._style(texts),
-            evidence=None if self._weighed is None else self._weighed.evidence.encode(texts),
+            tokens=join(found) if found else self._none(), features=text_features(self._bundle, texts)
         )
 
     def _none(self) -> EncodedChunk:

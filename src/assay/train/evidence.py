@@ -14,7 +14,8 @@ from assay.labelled.rows import LabelledRows
 from assay.metrics import softmax, validation_metrics
 from assay.siamese.evidence import Combination, PairEvidence
 from assay.siamese.evidence_files import WeighedEvidence
-from assay.siamese.pairs import distinct_texts, joined_logits, margins
+from assay.siamese.reading import distinct_texts
+from assay.siamese.scoring import joined_logits, margins
 from assay.tasks import Task
 from assay.train.datasets import Prepared
 from assay.train.settings import TrainSettings

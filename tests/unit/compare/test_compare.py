@@ -19,7 +19,8 @@ from assay.metrics import sigmoid
 from assay.outcome.calibration import Calibration
 from assay.siamese.evidence import Combination, PairEvidence
 from assay.siamese.evidence_files import WeighedEvidence, write_evidence
-from assay.siamese.pairs import load_siamese, margins
+from assay.siamese.pairs import load_siamese
+from assay.siamese.scoring import margins
 
 SEA = " ".join(f"The whale number {k} swam on, said Ahab, and he wept." for k in range(12))
 LAND = " ".join(f"Emma walked to house {k}, and the rain fell on her." for k in range(9))

@@ -10,7 +10,7 @@ from support.scoring import make_classifier, read_parts, score_here
 from support.siamese import make_siamese_folder
 
 from assay.bundle.calibration import save_calibration
-from assay.errors import BundleError, CheckError, InputError, RefusedError, UsageError
+from assay.errors import CheckError, InputError, RefusedError, UsageError
 from assay.outcome.calibration import Calibration
 from assay.runs.figures import read_figures
 from assay.runs.pipeline import run_unit
@@ -23,7 +23,6 @@ from assay.score.classifier import load
 from assay.score.settings import ScoreSettings
 from assay.score.verb import plan_here
 from assay.score.worker import open_score_work
-from assay.serve.kinds import open_model
 from assay.siamese import reading
 from assay.siamese.evidence import Combination, PairEvidence
 from assay.siamese.evidence_files import WeighedEvidence, write_evidence
@@ -299,7 +298,7 @@ def test_the_fake_engine_runs_the_whole_way(source, folder, tmp_path):
 
 
 def test_what_it_cannot_take_is_refused_with_the_way_out(source, folder, tmp_path):
-    """Single texts, stored token ids, a measurement of one row's cost, serving of pairs."""
+    """Single texts, stored token ids, a measurement of one row's cost."""
     with pytest.raises(UsageError, match="takes pairs of texts; give the second with --text-pair-column"):
         planned(source, folder, tmp_path / "run", text_pair_column=None)
     with pytest.raises(UsageError, match=r"stored token ids; .* is Siamese"):
@@ -310,11 +309,6 @@ def test_what_it_cannot_take_is_refused_with_the_way_out(source, folder, tmp_pat
                 sources=(str(source),), bundle=str(folder), text_column="text1", text_pair_column="text2"
             )
         )
-    with pytest.raises(
-        BundleError, match=r"is Siamese; its pairs are not served yet; .* --model-kind encoder serves"
-    ):
-        open_model(str(folder), kind="auto", pooling="auto")
-    assert open_model(str(folder), kind="encoder", pooling="auto").num_outputs == 8
     single = make_classifier(tmp_path / "single")
     (single / "assay.json").write_text('{"format_version": 1, "is_pair": false}')
     with pytest.raises(UsageError, match="takes single texts"):

@@ -18,7 +18,8 @@ from assay.siamese.documents import (
 )
 from assay.siamese.evidence import Combination, PairEvidence
 from assay.siamese.evidence_files import WeighedEvidence, write_evidence
-from assay.siamese.pairs import EncodedTexts, load_siamese, margins
+from assay.siamese.pairs import load_siamese
+from assay.siamese.scoring import EncodedTexts, margins
 from assay.siamese.settings import DocumentRules
 
 SEA = (
@@ -117,7 +118,7 @@ def test_documents_of_one_chunk_are_a_pair_of_texts(model, aggregate):
 def test_what_is_compared_is_what_the_aggregate_says(model):
     """By hand from the chunks' own vectors and logits, before words and style join."""
     network = load_siamese(model.bundle.path, num_threads=1)
-    network._weighed = None
+    network._scoring._evidence = None
     network.bundle = replace(model.bundle, evidence=None)
     documents = cut(network, SEA, LAND)
     encoded = encode_documents(network, documents)

@@ -20,7 +20,9 @@ from assay.outcome.calibration import Calibration
 from assay.siamese.evidence import Combination, PairEvidence
 from assay.siamese.evidence_files import WeighedEvidence, write_evidence
 from assay.siamese.files import read_siamese
-from assay.siamese.pairs import distinct_texts, load_siamese, margins
+from assay.siamese.pairs import load_siamese
+from assay.siamese.reading import distinct_texts
+from assay.siamese.scoring import margins
 
 TEXTS = (
     "The cat sat on the mat, and the dog ran.",
