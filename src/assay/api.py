@@ -48,6 +48,8 @@ from assay.serve.verb import serve
 from assay.siamese.pairs import SiameseModel, load_siamese
 from assay.tokenize.settings import TokenizeSettings
 from assay.tokenize.verb import TokenizeResult, tokenize
+from assay.train.puzzles.settings import PuzzleTraining
+from assay.train.puzzles.train import PuzzleReport, sudoku_train
 from assay.train.settings import TrainSettings
 from assay.train.train import TrainReport, train
 
@@ -77,6 +79,8 @@ __all__ = [
     "MineSettings",
     "PrepareResult",
     "Proof",
+    "PuzzleReport",
+    "PuzzleTraining",
     "QuickstartResult",
     "ReportSummary",
     "ScoreSettings",
@@ -109,6 +113,7 @@ __all__ = [
     "serve",
     "status",
     "style_calibrate",
+    "sudoku_train",
     "tokenize",
     "train",
     "verify",

@@ -79,6 +79,15 @@ ASSAY = Group(
             module="assay.cli.train",
             summary="Fine-tune a classifier on labelled rows: one label a row, several, or a number.",
         ),
+        "sudoku": Group(
+            summary="Puzzles, and models that solve them step by step.",
+            commands={
+                "train": Listed(
+                    module="assay.cli.sudoku_train",
+                    summary="Train an HRM or a TRM on a folder of puzzles; run it again to go on.",
+                ),
+            },
+        ),
         "calibrate": Listed(
             module="assay.cli.calibrate",
             summary="Fit probabilities, thresholds or intervals of a bundle to held-out labelled rows.",

@@ -38,6 +38,8 @@ class TrainProgress:
     """Validation metrics, after a validation."""
     num_negatives: float | None = None
     """Siamese: how many texts of the step are held against one that has a positive, on average."""
+    further: Mapping[str, float] | None = None
+    """Figures of this kind of training alone, by name."""
     flops: float = 0.0
     """Operations of the model on these tokens, forward and backward; see speed.py."""
     peak_flops: float | None = None

@@ -192,6 +192,7 @@ def _line(progress: TrainProgress) -> dict[str, object]:
         "learning_rate": progress.learning_rate,
         "gradient_norm": progress.gradient_norm,
         **counted,
+        **(progress.further or {}),
         "rows": progress.num_rows,
         "tokens": progress.num_tokens,
         "seconds": round(progress.seconds, 3),

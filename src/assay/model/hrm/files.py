@@ -77,6 +77,15 @@ def weights_file(folder: Path, step: int) -> Path:
     return folder / f"step_{step}.safetensors"
 
 
+def snapshots_of(folder: Path) -> list[tuple[int, Path]]:
+    """Checkpoints in a folder, each with its step, in their order."""
+    return sorted(
+        (int(match[1]), each)
+        for each in folder.iterdir()
+        if (match := _STEP.fullmatch(each.name)) is not None and each.is_file()
+    )
+
+
 def is_checkpoint(path: Path) -> bool:
     """Whether a file or folder looks like a checkpoint of either layout; reads nothing but names."""
     folder = path if path.is_dir() else path.parent
@@ -139,14 +148,10 @@ def _weights(path: Path) -> Path:
         raise BundleError(
             f"{path}: no such file or folder; name a step_<N> file, or the folder that holds it"
         )
-    found = [
-        (int(match[1]), each)
-        for each in path.iterdir()
-        if (match := _STEP.fullmatch(each.name)) is not None and each.is_file()
-    ]
+    found = snapshots_of(path)
     if not found:
         raise BundleError(f"{path}: no file step_<N> or step_<N>.safetensors in it; name a training's folder")
-    return max(found)[1]
+    return found[-1][1]
 
 
 def _read_config(file: Path, weights: Path) -> Mapping[str, Any]:

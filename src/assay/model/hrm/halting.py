@@ -155,7 +155,8 @@ def supervised_step(
     target = None
     if needs_next_step(config):
         with torch.no_grad():
-            target = target_q_continue(config, places, run(carry, held.inputs_BS, vectors)[1])
+            fixed = None if vectors is None else vectors.detach()
+            target = target_q_continue(config, places, run(carry, held.inputs_BS, fixed)[1])
     losses = losses_of(
         outputs.logits_BSV,
         outputs.q_halt_B,
