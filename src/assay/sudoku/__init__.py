@@ -2,6 +2,7 @@
 
 grids.py      tokens of a grid, what it breaks, lines of 81 characters (pure)
 views.py      symmetries of a grid, each with its inverse (pure)
+augment.py    many grids at once, each in a symmetric form of its own (pure)
 search.py     puzzles solved, rated by guesses and made, compiled (pure)
 canonical.py  which full grids are views of one another, compiled (pure)
 puzzles.py    the arrays of one split, read and written in the layout of HRM and TRM
