@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.runs.plan import helping_order, limit_boundaries, own_share, plan_boundaries, units_of
+from assay.runs.plan import limit_boundaries, own_share, plan_boundaries, units_of
 from assay.runs.verify import is_partition
 
 
@@ -69,14 +69,6 @@ def test_shares_partition_the_units(num_units, world_size):
     assert [unit for share in shares for unit in share] == list(range(num_units))
     sizes = [len(share) for share in shares]
     assert max(sizes) - min(sizes) <= 1
-
-
-@given(st.integers(0, 600), st.integers(1, 20), st.data())
-def test_any_rank_alone_gets_to_every_unit(num_units, world_size, data):
-    """A rank's own share and its helping order together are all units, each once."""
-    rank = data.draw(st.integers(0, world_size - 1))
-    own, others = own_share(num_units, rank, world_size), helping_order(num_units, rank, world_size)
-    assert sorted([*own, *others]) == list(range(num_units))
 
 
 @given(sources(), st.integers(1, 20))

@@ -1,6 +1,7 @@
 """A driver process over fake workers: `python drive.py RUN SOURCES WORKERS UNIT_ROWS`.
 
-A static one where POD_ID and NUM_WORKERS are set. With DRIVER_DEATHS it dies as fake_worker.py describes.
+A static one where POD_ID and NUM_WORKERS are set; one that joins the run where JOINS is.
+With DRIVER_DEATHS it dies as fake_worker.py describes.
 """
 
 import os
@@ -13,8 +14,9 @@ from support.fake_runs import fake_workers, plan_run
 from support.fake_worker import draw_death
 
 from assay.errors import WorkError
-from assay.runs.drive import drive_run
+from assay.runs.drive import drive_run, work_on
 from assay.runs.placement import static_place
+from assay.runs.run import open_run
 from assay.runs.settings import RunSettings
 
 
@@ -24,13 +26,18 @@ def main() -> int:
     deaths = os.environ.pop("DRIVER_DEATHS", None)
     if deaths:
         draw_death(Path(deaths))
+    host = os.environ.get("WORKER_HOST")
+    if "JOINS" in os.environ:
+        run = open_run(url)
+        work_on(run, fake_workers(run, int(num_workers), host=host), joins=True)
+        return 0
     executor = "static" if "POD_ID" in os.environ else "local"
     rank, world_size = static_place(RunSettings(run=url, executor=executor))
     try:
         drive_run(
             url,
             plan_run(folder, unit_rows=int(unit_rows)),
-            lambda run: fake_workers(run, int(num_workers), host=os.environ.get("WORKER_HOST")),
+            lambda run: fake_workers(run, int(num_workers), host=host),
             rank=rank,
             world_size=world_size,
             on_message=lambda line: print(line, flush=True),  # noqa: T201

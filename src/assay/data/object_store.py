@@ -23,7 +23,14 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from assay.data.storage import FOOTER_READ_BYTES, MAX_READ_AHEAD_BYTES, READ_AHEAD_BYTES, FileInfo
+from assay.data.storage import (
+    FOOTER_READ_BYTES,
+    MAX_READ_AHEAD_BYTES,
+    PAGE_OBJECTS,
+    READ_AHEAD_BYTES,
+    FileInfo,
+    is_between,
+)
 from assay.errors import StorageError
 
 if TYPE_CHECKING:
@@ -52,15 +59,24 @@ class ObjectStore:
         """The URL as typed, without a slash at its end."""
         return self._url
 
-    def list(self, prefix: str = "") -> Iterator[FileInfo]:
+    def list(
+        self, prefix: str = "", *, after: str | None = None, until: str | None = None
+    ) -> Iterator[FileInfo]:
         """Every object below `prefix`, sorted by path; one request for each 1,000."""
         import obstore
 
         found: list[FileInfo] = []
         with _object_errors(self._url, "listed"):
-            for chunk in obstore.list(self._store(), prefix.strip("/") or None, chunk_size=1000):
+            pages = obstore.list(
+                self._store(), prefix.strip("/") or None, offset=after, chunk_size=PAGE_OBJECTS
+            )
+            for chunk in pages:
                 found.extend(_object_info(meta) for meta in chunk)
-        yield from sorted(found, key=lambda info: info.path)
+                if until is not None and found and found[-1].path > until:
+                    break  # a listing is in the order of its paths
+        yield from sorted(
+            (info for info in found if is_between(info.path, after, until)), key=lambda info: info.path
+        )
 
     def info(self, path: str) -> FileInfo | None:
         """The object at `path`, None where there is none."""

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl", "azure")
 """Schemes that obstore opens; `file://` is read as a local path."""
 
+PAGE_OBJECTS = 1000
+"""In one answer of a bucket's listing."""
 FOOTER_READ_BYTES = 64 * 1024
 READ_AHEAD_BYTES = 1024 * 1024
 MAX_READ_AHEAD_BYTES = 8 * 1024 * 1024
@@ -78,8 +80,14 @@ class Store(Protocol):
         """What the user typed, normalised: an absolute path, or `s3://bucket/prefix`."""
         ...
 
-    def list(self, prefix: str = "") -> Iterator[FileInfo]:
-        """Every file below the folder `prefix`, recursively, sorted by path; nothing where it is missing."""
+    def list(
+        self, prefix: str = "", *, after: str | None = None, until: str | None = None
+    ) -> Iterator[FileInfo]:
+        """Every file below the folder `prefix`, recursively, sorted by path; nothing where it is missing.
+
+        Only those whose path comes after `after` and not after `until`, where these are given: in a bucket one request
+        for each thousand of them.
+        """
         ...
 
     def info(self, path: str) -> FileInfo | None:
@@ -183,7 +191,9 @@ class LocalStore:
         """The absolute path of the folder."""
         return str(self._root)
 
-    def list(self, prefix: str = "") -> Iterator[FileInfo]:
+    def list(
+        self, prefix: str = "", *, after: str | None = None, until: str | None = None
+    ) -> Iterator[FileInfo]:
         """Every file below the folder `prefix`, sorted by path; temporary files of `scratch` included."""
         found: list[FileInfo] = []
         prefix = prefix.strip("/")
@@ -200,6 +210,8 @@ class LocalStore:
                 for entry in entries:
                     if entry.is_dir():
                         folders.append((folder / entry.name, f"{relative}{entry.name}/"))
+                        continue
+                    if not is_between(relative + entry.name, after, until):
                         continue
                     # A file may be gone between the listing and the look at it.
                     with suppress(FileNotFoundError):
@@ -316,6 +328,11 @@ class LocalStore:
             if given is not None:
                 with suppress(OSError):
                     given.unlink(missing_ok=True)
+
+
+def is_between(path: str, after: str | None, until: str | None) -> bool:
+    """Whether a path comes after the one and not after the other; None for either end."""
+    return (after is None or path > after) and (until is None or path <= until)
 
 
 def _local_info(path: str, status: os.stat_result) -> FileInfo:

@@ -2,6 +2,7 @@
 
 A run is a directory (or object-store prefix) with `run.json`, written once, and `parts/`. A
 published part is the only state: what is published is done, everything else is still to do.
+Heartbeats, claims and notes of failures lie beside the parts; losing them costs time, never rows.
 
     plan.py      rows -> units, and who takes which (pure)
     manifest.py  run.json: what was planned, and what must not change
@@ -11,6 +12,9 @@ published part is the only state: what is published is done, everything else is 
     protocol.py  what a driver and a worker say to each other
     worker.py    a worker's side: take units, publish parts, until told to stop
     driver.py    the driver: units handed out to workers behind handles, retried, stopped
+    agenda.py    which unit a driver takes next, among many (pure)
+    supply.py    what the agenda asks for: looks, claims, units
+    notes.py     what drivers leave for each other: heartbeats, claims, failures
     local.py     workers that are processes of this machine
     drive.py     the whole of a run's command
     placement.py which devices, how many threads, which share of the units

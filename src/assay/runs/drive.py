@@ -1,5 +1,7 @@
 """The whole of a run's command: create the run or join it, drive its workers, say what a person should know."""
 
+import random
+import time
 from collections.abc import Callable, Sequence
 
 from assay.data.scratch import sweep_scratch
@@ -11,6 +13,10 @@ from assay.runs.placement import Placement, place_processes, static_place
 from assay.runs.run import Run, create_or_join
 from assay.runs.settings import RunSettings
 from assay.telemetry import Progress, format_number_of
+
+SPREAD_SECONDS = 0.05
+"""For each command of many, see `start_spread`."""
+MOST_SPREAD_SECONDS = 30.0
 
 
 def drive_workers(
@@ -57,8 +63,8 @@ def drive_run(
     68.", and that a device was lost.
     """
     say = on_message or (lambda _: None)
+    time.sleep(random.uniform(0, start_spread(world_size)))
     run, is_new = create_or_join(url, manifest)
-    sweep_scratch(run.store)
     if unit_rows is not None and _boundaries(run.manifest) != _boundaries(manifest):
         largest = max((unit.num_rows for unit in run.manifest.units()), default=0)
         say(
@@ -69,23 +75,50 @@ def drive_run(
         asked = manifest.settings.get(key)
         if asked != value:
             say(f"{key} stays {short(value)}, as the run was planned with; {short(asked)} needs a new --run.")
-    if obstacles := [] if is_new else find_obstacles(run):
-        raise StorageError(obstacles[0])
-    damaged = {} if is_new else find_damaged(run, published_parts(run))
-    if damaged:
-        count = format_number_of(len(damaged), "part is", "parts are")
-        msg = f"{count} damaged: {next(iter(damaged.values()))}"
-        raise CheckError(msg)
-    driver = Driver(
+    if not is_new and rank == 0:
+        _refuse_damaged(run)
+    outcome = work_on(
         run,
         workers(run),
         rank=rank,
         world_size=world_size,
+        workers_note=workers_note,
+        on_progress=on_progress,
+        on_message=on_message,
+    )
+    return run, outcome
+
+
+def work_on(
+    run: Run,
+    workers: Sequence[WorkerSpec],
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    joins: bool = False,
+    workers_note: str | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Work on a run with these workers until every unit is published, by whomever.
+
+    `joins`: as one that helps, whatever the share of others; nothing but the run is needed for that.
+    """
+    say = on_message or (lambda _: None)
+    sweep_scratch(run.store)
+    if obstacles := find_obstacles(run):
+        raise StorageError(obstacles[0])
+    driver = Driver(
+        run,
+        workers,
+        rank=rank,
+        world_size=world_size,
+        joins=joins,
         on_progress=on_progress,
         on_message=on_message,
     )
     total, left = driver.units_total, driver.units_left
-    if is_new or left == total:
+    if left == total:
         say(f"{format_number_of(total, 'unit')} to do, {format_number_of(run.manifest.planned_rows, 'row')}.")
     elif left:
         say(f"{total - left:,} of {total:,} units are published; going on with {left:,}.")
@@ -95,7 +128,20 @@ def drive_run(
         say(f"All {total:,} units are published already; nothing to do.")
     if left and workers_note:
         say(workers_note)
-    return run, driver.run()
+    return driver.run()
+
+
+def start_spread(world_size: int) -> float:
+    """Seconds over which so many commands that are started at once begin, so that a store does not meet all of them."""
+    return 0.0 if world_size == 1 else min(world_size * SPREAD_SECONDS, MOST_SPREAD_SECONDS)
+
+
+def _refuse_damaged(run: Run) -> None:
+    """Raise CheckError where a quick look finds a part damaged; of many commands one looks."""
+    if damaged := find_damaged(run, published_parts(run)):
+        count = format_number_of(len(damaged), "part is", "parts are")
+        msg = f"{count} damaged: {next(iter(damaged.values()))}"
+        raise CheckError(msg)
 
 
 def _boundaries(manifest: Manifest) -> list[tuple[int, ...]]:

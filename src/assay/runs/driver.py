@@ -2,20 +2,21 @@
 
 It holds no model and no data, only who has which unit, and knows its workers by small handles: a process
 (`local.py`), an actor elsewhere, or a fake in a test. A worker that dies costs its units' work, nothing
-else: they are handed out again. The order of units makes the executor: all of them (`local`), or one's own
-share first and then what others have not published (`static`).
+else: they are handed out again. Which unit is next, `supply.py` says: all of them in order where a driver is alone;
+one's own share first, and then what others have neither published nor claimed, in company.
 """
 
 import queue
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from assay import errors
 from assay.errors import CheckError, InputError, RefusedError, StorageError, UnitError, UsageError, WorkError
-from assay.runs.plan import Unit, helping_order, own_share
+from assay.runs.agenda import TRIES_PER_UNIT
+from assay.runs.plan import Unit
 from assay.runs.protocol import (
     Command,
     Done,
@@ -32,10 +33,10 @@ from assay.runs.protocol import (
     UnderWay,
 )
 from assay.runs.run import Run
+from assay.runs.supply import open_supply
 from assay.telemetry import Counters, Progress, format_number_of
 
 UNITS_AHEAD = 2
-TRIES_PER_UNIT = 3
 STARTS_PER_WORKER = 3
 POLL_SECONDS = 0.2
 STOP_SECONDS = 60.0
@@ -113,6 +114,8 @@ class _Worker:
         self.phase: Phase = "starting"
         self.rows_before = 0
         """Rows that it had counted when it began with the unit it is at."""
+        self.free_since = 0.0
+        """When it began with the unit it is at, at the earliest."""
         self.listening = False
         self.ready = False
         self.ended = False
@@ -141,10 +144,11 @@ class Driver:
         *,
         rank: int = 0,
         world_size: int = 1,
+        joins: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
         on_message: Callable[[str], None] | None = None,
     ) -> None:
-        """Drive `run` with these workers, as `rank` of `world_size` drivers.
+        """Drive `run` with these workers, as `rank` of `world_size` drivers, or as one that `joins` to help.
 
         `on_message` hears of workers that died and units that are tried again, a line at a time.
         """
@@ -152,19 +156,21 @@ class Driver:
         self._specs = workers
         self._on_progress = on_progress
         self._say = on_message or (lambda _: None)
-        units = run.manifest.units()
-        found = run.part_files()
-        share = own_share(len(units), rank, world_size)
-        order = [*share, *helping_order(len(units), rank, world_size)]
-        self._units = {unit.name: unit for unit in units}
-        self._units_total = len(units)
+        self._units = run.manifest.units()
+        self._numbers = {unit.name: number for number, unit in enumerate(self._units)}
         self._rows_total = run.manifest.planned_rows
-        self._published = {unit.name for unit in units if unit.name in found}
-        self._units_found = len(self._published)
-        self._rows_published = sum(unit.num_rows for unit in units if unit.name in self._published)
-        self._pending = deque(units[index] for index in order if units[index].name not in self._published)
+        self._units_done = 0
+        self._rows_published = 0
+        self._supply, self._board = open_supply(
+            run,
+            rank=rank,
+            world_size=world_size,
+            joins=joins,
+            num_workers=len(workers),
+            on_published=self._mark_published,
+        )
+        self._units_found = self._units_done
         self._published_here = 0
-        self._tries: Counter[str] = Counter()
         self._failures: dict[str, str] = {}
         self._starts: Counter[int] = Counter()
         self._last_death = ""
@@ -179,12 +185,12 @@ class Driver:
     @property
     def units_total(self) -> int:
         """Units of the run."""
-        return self._units_total
+        return len(self._units)
 
     @property
     def units_left(self) -> int:
         """Units not published when this driver was made, or not yet handed out."""
-        return len(self._pending)
+        return self._supply.num_open
 
     def run(self) -> Outcome:
         """Publish every unit; raises UnitError naming the units that failed three times.
@@ -193,19 +199,20 @@ class Driver:
         interrupt goes on to the caller. A second one kills them.
         """
         try:
-            while self._pending and len(self._workers) < min(len(self._specs), len(self._pending)):
+            while len(self._workers) < min(len(self._specs), self._supply.num_open):
                 self._start(len(self._workers))
             while self._workers:
                 self._step()
-        except BaseException:
+        except BaseException as error:
             self._stop_workers()
+            self._board.leave("drained" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
-        for unit in [unit for unit in self._failures if self._target.is_published(self._units[unit])]:
-            del self._failures[unit]  # another driver had better luck
+        self._find_failures()
+        self._board.leave("failed" if self._failures else "finished")
         if self._failures:
             shown = "; ".join(f"{unit}: {message}" for unit, message in list(self._failures.items())[:3])
             msg = (
-                f"{len(self._failures)} of {self._units_total} units failed {TRIES_PER_UNIT} times ({shown}); "
+                f"{len(self._failures)} of {len(self._units)} units failed {TRIES_PER_UNIT} times ({shown}); "
                 "the others are published; fix the cause and run the same command again"
             )
             raise UnitError(msg)
@@ -216,6 +223,7 @@ class Driver:
         try:
             worker, event = self._events.get(timeout=POLL_SECONDS)
         except queue.Empty:
+            self._hand_out()
             self._report()
             return
         if isinstance(event, Ended):
@@ -238,16 +246,17 @@ class Driver:
             case Loading(phase=phase):
                 worker.phase = phase
             case Loaded(description=description):
-                worker.ready = True
+                worker.ready, worker.free_since = True, time.monotonic()
                 self._ready_at = self._ready_at or time.monotonic()
                 self._descriptions[description] = None
             case UnderWay(counters=counters):
                 worker.counters = counters
             case Done(created=created, counters=counters):
                 worker.counters, worker.rows_before = counters, counters.rows
-                self._mark_published(worker.assigned.popleft())
+                now = time.monotonic()
+                self._supply.done(self._numbers[worker.assigned.popleft().name], now - worker.free_since)
                 self._published_here += created
-                self._published_at = time.monotonic()
+                self._published_at = worker.free_since = now
                 self._starts[worker.index] = 1
 
     def _on_failure(self, worker: _Worker, event: Failed) -> None:
@@ -261,7 +270,7 @@ class Driver:
             worker.listening = False
             self._put_back(worker)
             return
-        worker.rows_before = worker.counters.rows
+        worker.rows_before, worker.free_since = worker.counters.rows, time.monotonic()
         self._retry(worker.assigned.popleft(), event.message)
 
     def _on_end(self, worker: _Worker, event: Ended) -> None:
@@ -276,7 +285,8 @@ class Driver:
         self._put_back(worker)
         self._last_death = cause
         name = self._specs[worker.index].name
-        if not self._pending:
+        left = self._supply.num_open
+        if not left:
             self._say(f"{name} ended early ({cause}); there is nothing left for it")
         elif self._starts[worker.index] < STARTS_PER_WORKER:
             self._say(f"{name} ended early ({cause}); starting it again")
@@ -286,50 +296,62 @@ class Driver:
             self._say(f"{name} is given up ({cause}); going on with {others}")
         else:
             msg = (
-                f"no worker is left ({cause}), {format_number_of(len(self._pending), 'unit')} to do; fix the cause and "
+                f"no worker is left ({cause}), {format_number_of(left, 'unit')} to do; fix the cause and "
                 "run the same command again"
             )
             raise WorkError(msg)
 
     def _put_back(self, worker: _Worker) -> None:
         """Its units are the next again; none of them was at fault."""
-        self._pending.extendleft(reversed(worker.assigned))
+        for unit in reversed(worker.assigned):
+            self._supply.put_back(self._numbers[unit.name])
         worker.assigned.clear()
 
     def _retry(self, unit: Unit, message: str) -> None:
-        self._tries[unit.name] += 1
-        if self._tries[unit.name] >= TRIES_PER_UNIT:
+        if self._supply.failed(self._numbers[unit.name], message):
             self._failures[unit.name] = message
         else:
             self._say(f"unit {unit.name} failed ({message}); it is tried again")
-            self._pending.append(unit)
+
+    def _find_failures(self) -> None:
+        """What was set aside, here or elsewhere, and is not published by one that had better luck."""
+        names = {self._units[number].name for number in self._supply.aside} | self._failures.keys()
+        found = {name: self._failures.get(name) for name in sorted(names)}
+        self._failures = {
+            name: message or self._board.last_message(name) or "as others noted"
+            for name, message in found.items()
+            if not self._target.is_published(self._units[self._numbers[name]])
+        }
 
     def _hand_out(self) -> None:
         """Keep every listening worker supplied; once nothing is left or under way, let them all go.
 
         A unit is given ahead only while there is at least one for each worker, so that the last
-        units are shared out; one that is still loading gets the unit that it begins with. What
-        others published in the meantime is passed over.
+        units are shared out; one that is still loading gets the unit that it begins with.
         """
+        self._supply.keep_up(
+            units=tuple(unit.name for worker in self._workers for unit in worker.assigned),
+            units_published=self._published_here,
+            rows=self._counters().rows,
+        )
         for worker in self._workers:
-            while worker.listening and self._pending and len(worker.assigned) < self._units_ahead(worker):
-                unit = self._pending.popleft()
-                if self._target.is_published(unit):
-                    self._mark_published(unit)
-                    continue
-                worker.assigned.append(unit)
-                worker.handle.send(Take(unit.name))
-        if not self._pending and not any(worker.assigned for worker in self._workers):
+            while worker.listening and len(worker.assigned) < self._units_ahead(worker):
+                number = self._supply.take()
+                if number is None:
+                    break
+                worker.assigned.append(self._units[number])
+                worker.handle.send(Take(self._units[number].name))
+        if self._supply.is_over and not any(worker.assigned for worker in self._workers):
             for worker in self._workers:
                 worker.end()
 
     def _units_ahead(self, worker: _Worker) -> int:
-        return UNITS_AHEAD if worker.ready and len(self._pending) >= len(self._workers) else 1
+        return UNITS_AHEAD if worker.ready and self._supply.is_plenty(len(self._workers)) else 1
 
-    def _mark_published(self, unit: Unit) -> None:
-        if unit.name not in self._published:
-            self._published.add(unit.name)
-            self._rows_published += unit.num_rows
+    def _mark_published(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._units_done += 1
+            self._rows_published += self._units[number].num_rows
 
     def _report(self) -> None:
         if self._on_progress is None:
@@ -338,8 +360,8 @@ class Driver:
         under_way = sum(worker.counters.rows - worker.rows_before for worker in self._workers)
         self._on_progress(
             Progress(
-                units_total=self._units_total,
-                units_done=len(self._published),
+                units_total=len(self._units),
+                units_done=self._units_done,
                 rows_total=self._rows_total,
                 rows_done=min(self._rows_published + under_way, self._rows_total),
                 phase=self._phase(),
@@ -368,14 +390,14 @@ class Driver:
     def _outcome(self) -> Outcome:
         ready_at = self._ready_at or time.monotonic()
         return Outcome(
-            units_total=self._units_total,
+            units_total=len(self._units),
             units_found=self._units_found,
             units_published=self._published_here,
             counters=self._counters(),
             seconds=max(0.0, (self._published_at or ready_at) - ready_at),
             ready_seconds=ready_at - self._began,
             descriptions=tuple(self._descriptions),
-            num_workers=max(1, min(len(self._specs), self._units_total - self._units_found)),
+            num_workers=max(1, min(len(self._specs), len(self._units) - self._units_found)),
         )
 
     def _stop_workers(self) -> None:

@@ -103,16 +103,3 @@ def own_share(num_units: int, rank: int, world_size: int) -> range:
         )
         raise UsageError(msg)
     return range(num_units * rank // world_size, num_units * (rank + 1) // world_size)
-
-
-def helping_order(num_units: int, rank: int, world_size: int) -> list[int]:
-    """Units of the other ranks in the order in which `rank` helps once its own share is done.
-
-    The owner of a share works from its front, so helpers work from its back, and each helper
-    starts with another owner: two workers rarely meet on one unit (and where they do, the second
-    publish does nothing).
-    """
-    order: list[int] = []
-    for step in range(1, world_size):
-        order.extend(reversed(own_share(num_units, (rank + step) % world_size, world_size)))
-    return order

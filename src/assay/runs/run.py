@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,10 @@ class Run:
             for info in self.store.list(PARTS)
             if info.path.endswith(SUFFIX)
         }
+
+    def list_parts(self, after: str | None, until: str | None) -> Iterator[FileInfo]:
+        """What lies in `parts/` after the path `after` and up to the path `until`, by path; None for either end."""
+        return self.store.list(PARTS, after=after, until=until)
 
     def is_published(self, unit: Unit) -> bool:
         """Whether the unit's part is there."""

@@ -1,21 +1,43 @@
 """What is published, how fast it went lately, and how long still: from the run directory alone.
 
-Reads `run.json`, one listing of `parts/`, and takes a quick look at the newest parts for damage, so it works
-while workers run, from any machine, and for 100,000 parts.
+Reads `run.json`, one listing of `parts/`, the heartbeats of those at work and the notes of units that failed, and
+takes a quick look at the newest parts for damage, so it works while workers run, from any machine, and for 100,000
+parts.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from assay.data.storage import FileInfo
+from assay.runs.notes import find_living, list_failures, read_heartbeats
 from assay.runs.parts import find_damaged, find_obstacles, published_parts
 from assay.runs.plan import Unit
 from assay.runs.run import Run, open_run
 from assay.telemetry import format_count, format_duration, format_number_of, format_rate
 
 RECENT_SECONDS = 600.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DriverStatus:
+    """What one command that worked on the run said last."""
+
+    id: str
+    host: str
+    rank: int
+    world_size: int
+    num_workers: int
+    state: Literal["working", "silent", "finished", "drained", "failed"]
+    """`silent`: it did not say that it ended, and said nothing for three heartbeats."""
+    seconds_since_heartbeat: float
+    units_published: int
+    rows_per_second: float
+    """Since it started."""
+    units: tuple[str, ...]
+    """In hand."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +61,10 @@ class Status:
     """At the recent rate; None where there is none, 0 where all is done."""
     obstacles: tuple[str, ...] = ()
     """What lies where a part belongs and is not a file, a sentence each."""
+    drivers: tuple[DriverStatus, ...] = ()
+    """The commands that worked on the run, the latest heartbeat first."""
+    failed_units: Mapping[str, int] = field(default_factory=dict)
+    """Units that are not published, by how often they failed."""
     damaged: tuple[str, ...] = ()
     """What a quick look found wrong with parts, a sentence each; `assay verify` looks at every byte."""
 
@@ -63,10 +89,23 @@ class Status:
         if self.is_complete:
             return f"{done} ({rows}): complete; `assay verify` proves what the parts hold"
         if self.seconds_since_last_part is None:
-            return f"{done} ({rows}); no part yet"
+            return f"{done} ({rows}); no part yet{self._fleet()}"
         rate = f"{format_rate(self.recent_rows_per_second)} docs/s lately"
         age = format_duration(self.seconds_since_last_part)
-        return f"{done} ({rows}); {rate}, last part {age} ago, {format_duration(self.seconds_left)} left"
+        return f"{done} ({rows}); {rate}, last part {age} ago, {format_duration(self.seconds_left)} left{self._fleet()}"
+
+    def _fleet(self) -> str:
+        """Who is at work and what failed, for the end of a line; "" where nothing is known."""
+        parts = []
+        if working := sum(driver.state == "working" for driver in self.drivers):
+            parts.append(f"{format_number_of(working, 'command')} at work")
+        if silent := sum(driver.state == "silent" for driver in self.drivers):
+            parts.append(f"{silent:,} silent")
+        if self.failed_units:
+            name, count = max(self.failed_units.items(), key=lambda each: each[1])
+            failed = format_number_of(len(self.failed_units), "unit")
+            parts.append(f"{failed} failed, {name} {format_number_of(count, 'time')}")
+        return "".join(f"; {part}" for part in parts)
 
 
 def status(url: str, *, clock: Callable[[], float] = time.time) -> Status:
@@ -75,7 +114,39 @@ def status(url: str, *, clock: Callable[[], float] = time.time) -> Status:
     published = published_parts(run)
     damaged = find_damaged(run, published)
     obstacles = tuple(find_obstacles(run))
-    return status_of(run, published, obstacles=obstacles, damaged=tuple(damaged.values()), now=clock())
+    now = clock()
+    return replace(
+        status_of(run, published, obstacles=obstacles, damaged=tuple(damaged.values()), now=now),
+        drivers=find_drivers(run, now),
+        failed_units=find_failed(run, {unit.name for unit, _ in published}),
+    )
+
+
+def find_drivers(run: Run, now: float) -> tuple[DriverStatus, ...]:
+    """Who worked on the run, by their heartbeats; those of `now` (unix seconds by the store's clock) are at work."""
+    beats = read_heartbeats(run.store)
+    living = find_living({beat.id: at for beat, at in beats if beat.state == "working"}, now)
+    return tuple(
+        DriverStatus(
+            id=beat.id,
+            host=beat.host,
+            rank=beat.rank,
+            world_size=beat.world_size,
+            num_workers=beat.num_workers,
+            state="silent" if beat.state == "working" and beat.id not in living else beat.state,
+            seconds_since_heartbeat=max(now - at, 0.0),
+            units_published=beat.units_published,
+            rows_per_second=beat.rows_per_second,
+            units=beat.units,
+        )
+        for beat, at in beats
+    )
+
+
+def find_failed(run: Run, published: AbstractSet[str]) -> dict[str, int]:
+    """The units that failed and are not among those published, by how often."""
+    known = {unit.name for unit in run.manifest.units()} - published
+    return {unit: count for unit, count in list_failures(run.store).items() if unit in known}
 
 
 def status_of(

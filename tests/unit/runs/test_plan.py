@@ -8,7 +8,6 @@ from assay.runs.plan import (
     MIN_UNIT_ROWS,
     Unit,
     choose_unit_rows,
-    helping_order,
     limit_boundaries,
     own_share,
     plan_boundaries,
@@ -74,10 +73,3 @@ def test_a_rank_is_below_the_world_size(rank, world_size):
     """An impossible place is refused with both numbers and the flags."""
     with pytest.raises(UsageError, match=f"rank {rank} of world size {world_size}.*--rank and --world-size"):
         own_share(10, rank, world_size)
-
-
-def test_helping_order():
-    """A helper begins with the next rank's share and works from its back, away from its owner."""
-    assert helping_order(6, 0, 3) == [3, 2, 5, 4]
-    assert helping_order(6, 2, 3) == [1, 0, 3, 2]
-    assert helping_order(6, 0, 1) == []

@@ -1,0 +1,360 @@
+"""Which unit a driver takes next, among many drivers that share a run. Pure: it is told what was seen, and the time.
+
+Nothing here decides what is right: a published part does, and a second part of the same unit is dropped. What is
+seen of others only makes two drivers on one unit rare.
+
+    alone        the share in order; nothing is claimed, nothing is looked at
+    in company   a look, a claim, then its units: of the own share from its front, a block at a time; then of what
+                 nobody has published or claimed, at random
+
+A look shows one page of the listing of parts and every claim. A block is smaller the less there is left, so that
+the last units are shared out and a lost claim holds up little. What is claimed by a driver that is gone, or for
+three times as long as it should take, is free again.
+"""
+
+import math
+import random
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+TRIES_PER_UNIT = 3
+"""Failures of a unit, wherever they happened, after which it is set aside."""
+BLOCK_SECONDS = 600.0
+"""Of work in a block, at most."""
+FIRST_BLOCK_UNITS = 2
+"""Of each worker, before it is known how long a unit takes."""
+SHARE_OF_REST = 4
+"""A block is at most a quarter of what is left of the share."""
+OVERDUE = 3
+"""Times as long as this driver would take for a claim, and its units are free again."""
+SHORTEST_OVERDUE_SECONDS = 5.0
+UNKNOWN_UNIT_SECONDS = 120.0
+"""Of a unit, for a driver that has not done one."""
+FRESH_SECONDS = 5.0
+"""For so long a look may be acted upon, once."""
+GLANCES = 3
+"""Pages without a free unit, at random, after which a driver pauses while others are at work."""
+SHORTEST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """Units that another driver says it has in hand, from `start` up to `stop`."""
+
+    driver: str
+    start: int
+    stop: int
+    age_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Give:
+    """Do this unit."""
+
+    unit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Claim these units, if any; they are given next."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """List this page of parts, and the claims."""
+
+    page: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """All that is left is in the hands of others: ask again after so long."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """Nothing is left that this driver does not have in hand."""
+
+
+Step: TypeAlias = Give | Hold | Look | Pause | Over
+
+
+class Pages:
+    """The units of a run as a listing shows their parts: in the order of their paths, a page at a time."""
+
+    def __init__(self, paths: Sequence[str], page_units: int) -> None:
+        """`paths[k]` is the part of unit k; a page is one request of the listing."""
+        self.order = sorted(range(len(paths)), key=paths.__getitem__)
+        """Units in the order of the listing."""
+        self.position = [0] * len(paths)
+        for position, unit in enumerate(self.order):
+            self.position[unit] = position
+        self.page_units = max(page_units, 1)
+        self.num_pages = -(-len(paths) // self.page_units)
+        self._paths = paths
+
+    def page_of(self, unit: int) -> int:
+        """The page on which the part of a unit is listed."""
+        return self.position[unit] // self.page_units
+
+    def units_of(self, page: int) -> Sequence[int]:
+        """The units of a page."""
+        return self.order[page * self.page_units : (page + 1) * self.page_units]
+
+    def bounds(self, page: int) -> tuple[str | None, str | None]:
+        """A page lists the paths after the first, up to the second; None at either end of the listing."""
+        before, last = page * self.page_units - 1, (page + 1) * self.page_units - 1
+        is_last = page == self.num_pages - 1
+        return (
+            None if before < 0 else self._paths[self.order[before]],
+            None if is_last else self._paths[self.order[last]],
+        )
+
+    def flags(self, page: int, published: Iterable[str]) -> bytes:
+        """A byte for each unit of a page, 1 where its part is among the listed paths, which are in order."""
+        listed = list(published)
+        flags = bytearray()
+        for unit in self.units_of(page):
+            at = bisect_left(listed, self._paths[unit])
+            flags.append(at < len(listed) and listed[at] == self._paths[unit])
+        return bytes(flags)
+
+
+class Agenda:
+    """What one driver has seen of a run, has in hand, and takes next."""
+
+    def __init__(
+        self, pages: Pages, share: Sequence[int], *, in_company: bool, num_workers: int = 1, seed: int = 0
+    ) -> None:
+        """`share`: the units to do first, in order; `num_workers`: those of this driver."""
+        self._pages = pages
+        self._share = share
+        self._share_at = 0
+        self._num_workers = max(num_workers, 1)
+        self._chance = random.Random(seed)
+        self.in_company = in_company
+        self.published = bytearray(len(pages.order))
+        """1 for each unit that is known to be published, in the order of the listing."""
+        self._open_on_page = [len(pages.units_of(page)) for page in range(pages.num_pages)]
+        self.aside: set[int] = set()
+        """Failed too often."""
+        self._held: deque[int] = deque()
+        self._given: set[int] = set()
+        self._mine: set[int] = set()
+        """Held or given."""
+        self._claimed: set[int] = set()
+        self._num_others = 0
+        self._page: int | None = None
+        self._looked_at = self._claims_at = -math.inf
+        self._glanced: set[int] = set()
+        """Pages without a free unit, since the last that had one or the last pause."""
+        self.unit_seconds: float | None = None
+        """How long a unit took here, lately."""
+
+    # ------------------------------------------------------------ what was seen and what was done
+
+    def saw_page(self, page: int, flags: bytes, now: float) -> list[int]:
+        """One page of the listing, as `Pages.flags` has it; returns the units that are newly known as published."""
+        begin = page * self._pages.page_units
+        before = self.published[begin : begin + len(flags)]
+        new = []
+        if before != flags:
+            new = [
+                self._pages.order[begin + k]
+                for k, (old, now_there) in enumerate(zip(before, flags, strict=True))
+                if now_there and not old
+            ]
+            for unit in new:
+                self._mark(unit)
+        self._page, self._looked_at = page, now
+        return new
+
+    def saw_claims(self, claims: Iterable[Claim], *, num_others: int, now: float) -> None:
+        """Every claim of the other drivers that live, and how many these are."""
+        self._num_others, self._claims_at = num_others, now
+        each = self.unit_seconds or UNKNOWN_UNIT_SECONDS
+        self._claimed = {
+            unit
+            for claim in claims
+            if claim.age_seconds <= max(OVERDUE * each * (claim.stop - claim.start), SHORTEST_OVERDUE_SECONDS)
+            for unit in range(claim.start, claim.stop)
+        }
+        if num_others and not self.in_company:
+            self.in_company = True
+            self._let_go()
+
+    def saw_failures(self, tries: dict[int, int]) -> None:
+        """How often units failed anywhere."""
+        self.aside |= {unit for unit, count in tries.items() if count >= TRIES_PER_UNIT}
+
+    def finished(self, unit: int, seconds: float | None = None) -> bool:
+        """A unit given here is published, after so many seconds of a worker; whether that is news."""
+        self._given.discard(unit)
+        self._mine.discard(unit)
+        if seconds is not None:
+            self.unit_seconds = (
+                seconds if self.unit_seconds is None else (self.unit_seconds * 3 + seconds) / 4
+            )
+        return self._mark(unit)
+
+    def put_back(self, unit: int) -> None:
+        """A unit given here was not done, through no fault of its own: it is the next again."""
+        self._given.remove(unit)
+        self._held.appendleft(unit)
+
+    def try_again(self, unit: int) -> None:
+        """A unit given here failed: it is tried after the others in hand."""
+        self._given.remove(unit)
+        self._held.append(unit)
+
+    def set_aside(self, unit: int) -> None:
+        """A unit given here failed too often."""
+        self._given.discard(unit)
+        self._mine.discard(unit)
+        self.aside.add(unit)
+
+    @property
+    def num_open(self) -> int:
+        """Units that are not known to be published, were not set aside, and are not with a worker here."""
+        apart = sum(not self._is_published(unit) for unit in self._given | self.aside)
+        return len(self.published) - self.published.count(1) - apart
+
+    @property
+    def num_free_of_share(self) -> int:
+        """Units of the share that nobody has in hand."""
+        return sum(1 for unit in self._share[self._share_at :] if self._is_free(unit))
+
+    @property
+    def is_helping(self) -> bool:
+        """Whether nothing of the share is left to take."""
+        return self.in_company and self._next_of_share() is None
+
+    @property
+    def held(self) -> int:
+        """Units that are claimed here and not given yet."""
+        return len(self._held)
+
+    # ------------------------------------------------------------ what is next
+
+    def step(self, now: float) -> Step:
+        """What to do next; each but Pause and Over is followed by another step."""
+        while self._held:
+            unit = self._held.popleft()
+            if not self._is_published(unit) and unit not in self.aside:
+                self._given.add(unit)
+                return Give(unit)
+            self._mine.discard(unit)
+        if not self.in_company:
+            return self._step_alone()
+        first = self._next_of_share()
+        if first is None:
+            return self._help(now)
+        page = self._pages.page_of(first)
+        return self._hold(first, self._own_block()) if self._is_fresh(page, now) else Look(page)
+
+    def _step_alone(self) -> Step:
+        rest = [unit for unit in self._share if self._is_free(unit)]
+        self._held.extend(rest)
+        self._mine.update(rest)
+        return Hold(0, 0) if rest else Over()
+
+    def _help(self, now: float) -> Step:
+        open_pages = [page for page, count in enumerate(self._open_on_page) if count and self._has_open(page)]
+        if not open_pages:
+            return Over()
+        if self._page is not None and self._is_fresh(self._page, now):
+            free = [unit for unit in self._open_units(self._page) if self._is_free(unit)]
+            if free:
+                self._glanced.clear()
+                return self._hold(self._chance.choice(free), self._help_block(len(free) * len(open_pages)))
+            self._glanced.add(self._page)
+        rest = [page for page in open_pages if page not in self._glanced]
+        if not rest or (self._claimed and len(self._glanced) >= GLANCES):
+            self._glanced.clear()
+            self._page = None
+            seconds = (self.unit_seconds or UNKNOWN_UNIT_SECONDS) / 3
+            return Pause(min(max(seconds, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS))
+        return Look(self._chance.choice(rest))
+
+    def _hold(self, first: int, most: int) -> Hold:
+        """Free units from `first` on, on the page that was just seen."""
+        page, stop = self._pages.page_of(first), first + 1
+        while (
+            stop - first < most
+            and stop < len(self.published)
+            and self._pages.page_of(stop) == page
+            and self._is_free(stop)
+        ):
+            stop += 1
+        self._page = None
+        self._held.extend(range(first, stop))
+        self._mine.update(range(first, stop))
+        return Hold(first, stop)
+
+    def _own_block(self) -> int:
+        return max(min(self.num_free_of_share // SHARE_OF_REST, self._longest_block()), 1)
+
+    def _help_block(self, num_free: int) -> int:
+        return max(min(num_free // (SHARE_OF_REST * (self._num_others + 1)), self._longest_block()), 1)
+
+    def _longest_block(self) -> int:
+        each = self.unit_seconds
+        return self._num_workers * (
+            FIRST_BLOCK_UNITS if each is None else max(int(BLOCK_SECONDS / max(each, 1e-3)), 1)
+        )
+
+    def _next_of_share(self) -> int | None:
+        share = self._share
+        while self._share_at < len(share) and (
+            self._is_published(share[self._share_at]) or share[self._share_at] in self.aside
+        ):
+            self._share_at += 1
+        return next((unit for unit in share[self._share_at :] if self._is_free(unit)), None)
+
+    # ------------------------------------------------------------ helpers
+
+    def _let_go(self) -> None:
+        self._mine.difference_update(self._held)
+        self._held.clear()
+
+    def _mark(self, unit: int) -> bool:
+        position = self._pages.position[unit]
+        if self.published[position]:
+            return False
+        self.published[position] = 1
+        self._open_on_page[position // self._pages.page_units] -= 1
+        return True
+
+    def _is_fresh(self, page: int, now: float) -> bool:
+        return page == self._page and now - min(self._looked_at, self._claims_at) <= FRESH_SECONDS
+
+    def _is_published(self, unit: int) -> bool:
+        return bool(self.published[self._pages.position[unit]])
+
+    def _is_ours(self, unit: int) -> bool:
+        """Whether there is nothing to wait for: published, in hand here, or set aside."""
+        return self._is_published(unit) or unit in self._mine or unit in self.aside
+
+    def _is_free(self, unit: int) -> bool:
+        return not self._is_ours(unit) and unit not in self._claimed
+
+    def _has_open(self, page: int) -> bool:
+        return any(not self._is_ours(unit) for unit in self._open_units(page))
+
+    def _open_units(self, page: int) -> Iterator[int]:
+        """The units of a page that are not known to be published."""
+        begin = page * self._pages.page_units
+        end = begin + self._pages.page_units
+        position = self.published.find(0, begin, end)
+        while position >= 0:
+            yield self._pages.order[position]
+            position = self.published.find(0, position + 1, end)

@@ -1,0 +1,265 @@
+"""What the drivers of a run leave for each other beside its parts: who is at work, on what, and which units failed.
+
+    workers/<id>.json                    heartbeat of a driver at work: who, where, since when, how fast
+    workers/<id>.left.json               the last one, of a driver that ended
+    workers/<id>.<start>-<stop>.claim    soft claim of units, by their numbers in the plan; empty
+    failures/<unit>/<n>.json             one failure of a unit
+
+All of it is advice. A file that is lost, stale or made up costs time, never rows: only a published part decides what
+is done. A claim lies in a name, so that one request shows a thousand; read from heartbeats, a thousand drivers would
+take a thousand requests each to know of each other. Ages go by the store's clock: a driver compares with the time of
+its own heartbeat in the same listing.
+"""
+
+import contextlib
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from assay.data.storage import FileInfo, Store
+from assay.errors import StorageError
+from assay.runs.agenda import Claim
+
+WORKERS = "workers/"
+FAILURES = "failures/"
+BEAT_SECONDS = 60.0
+"""Between two heartbeats; more where there are many drivers, so that heartbeats are few beside the parts."""
+BEAT_SECONDS_PER_DRIVER = 0.06
+DEAD_BEATS = 3
+"""A driver is gone that left nothing for so many beats."""
+NUM_THREADS = 32
+MOST_NOTES_OF_A_UNIT = 100
+
+State = Literal["working", "finished", "drained", "failed"]
+_NAME = re.compile(r"workers/([^/.]+)(?:\.(\d+)-(\d+)\.claim|\.json)")
+_FAILURE = re.compile(r"failures/(.+)/\d+\.json")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heartbeat:
+    """What a driver says of itself."""
+
+    id: str
+    host: str
+    rank: int
+    world_size: int
+    num_workers: int
+    """Processes, one a device."""
+    assay_version: str
+    started_at: float
+    """Unix seconds by its own clock."""
+    beat_at: float
+    """The same, of this heartbeat."""
+    state: State = "working"
+    units_published: int = 0
+    rows: int = 0
+    units: tuple[str, ...] = ()
+    """In the hands of its workers."""
+
+    @property
+    def rows_per_second(self) -> float:
+        """Since it started."""
+        return self.rows / max(self.beat_at - self.started_at, 1e-9)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """The others, from one listing."""
+
+    claims: tuple[Claim, ...] = ()
+    num_drivers: int = 0
+    """That live."""
+
+
+def beat_seconds(num_drivers: int) -> float:
+    """Seconds between two heartbeats of a driver among so many."""
+    return BEAT_SECONDS + BEAT_SECONDS_PER_DRIVER * num_drivers
+
+
+def find_living(newest: Mapping[str, float], now: float) -> set[str]:
+    """The drivers that live, of those whose newest file is of the time `newest[id]`, by the clock that says `now`."""
+    period = DEAD_BEATS * beat_seconds(len(newest))
+    return {driver for driver, at in newest.items() if now - at <= period}
+
+
+class Notes:
+    """The notes of one driver, and what it sees of others'. What cannot be written or read is let be."""
+
+    def __init__(
+        self,
+        store: Store,
+        heartbeat: Heartbeat,
+        *,
+        clock: Callable[[], float],
+        replaces: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """`replaces` tells the id of a driver in whose place this one was started, and that is gone therefore."""
+        self.heartbeat = heartbeat
+        self._store = store
+        self._clock = clock
+        self._replaces = replaces
+        self._claims: dict[str, set[int]] = {}
+        """Our claims by path, with those of their units that are not done."""
+        self._num_drivers = 0
+        self._beat_at: float | None = None
+        self._skew = 0.0
+        """Of the store's clock to ours."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for a heartbeat."""
+        return self._beat_at is None or self._clock() - self._beat_at >= beat_seconds(self._num_drivers)
+
+    def beat(self, **changes: Any) -> None:  # noqa: ANN401  fields of a heartbeat
+        """Write the heartbeat, with these of its fields changed."""
+        self._beat_at = self._clock()
+        self.heartbeat = replace(self.heartbeat, beat_at=self._beat_at, **changes)
+        with _advisory():
+            self._store.replace(self._path(".json"), _to_json(self.heartbeat))
+
+    def leave(self, state: State) -> None:
+        """Take back what is claimed, and leave the last heartbeat under another name."""
+        self.heartbeat = replace(self.heartbeat, beat_at=self._clock(), state=state, units=())
+        with _advisory():
+            self._store.replace(self._path(".left.json"), _to_json(self.heartbeat))
+        for path in (self._path(".json"), *self._claims):
+            with _advisory():
+                self._store.delete(path)
+        self._claims.clear()
+
+    def claim(self, start: int, stop: int) -> None:
+        """Claim these units."""
+        path = self._path(f".{start}-{stop}.claim")
+        self._claims[path] = set(range(start, stop))
+        with _advisory():
+            self._store.replace(path, b"")
+
+    def release(self, unit: int) -> None:
+        """A unit is done or given up: a claim goes with its last one."""
+        for path, units in list(self._claims.items()):
+            units.discard(unit)
+            if not units:
+                del self._claims[path]
+                with _advisory():
+                    self._store.delete(path)
+
+    def look(self) -> Seen:
+        """The other drivers that live and what they claim, from one listing."""
+        newest: dict[str, float] = {}
+        claims = []
+        own_beat = self._path(".json")
+        with _advisory():
+            for info in self._store.list(WORKERS):
+                found = _NAME.fullmatch(info.path)
+                if found is None:
+                    continue
+                driver, start, stop = found.groups()
+                if info.path == own_beat and self._beat_at is not None:
+                    self._skew = info.modified - self._beat_at
+                if driver == self.heartbeat.id or self._replaces(driver):
+                    continue
+                newest[driver] = max(newest.get(driver, info.modified), info.modified)
+                if start is not None:
+                    claims.append((driver, int(start), int(stop), info.modified))
+        now = self._clock() + self._skew
+        living = find_living(newest, now)
+        self._num_drivers = len(living) + 1
+        return Seen(
+            claims=tuple(
+                Claim(driver=driver, start=start, stop=stop, age_seconds=max(now - at, 0.0))
+                for driver, start, stop, at in claims
+                if driver in living
+            ),
+            num_drivers=len(living),
+        )
+
+    def fail(self, unit: str, message: str) -> int:
+        """Note that a unit failed here; returns how many such notes there are, 0 where that cannot be known."""
+        content = json.dumps({"driver": self.heartbeat.id, "at": self._clock(), "message": message}).encode()
+        with _advisory():
+            for number in range(1, MOST_NOTES_OF_A_UNIT):
+                if self._store.create(f"{FAILURES}{unit}/{number}.json", content):
+                    return number
+        return 0
+
+    def failures(self) -> dict[str, int]:
+        """How many failures were noted, by unit."""
+        return list_failures(self._store)
+
+    def last_message(self, unit: str) -> str:
+        """What the unit failed of, as its newest note says; "" where none can be read."""
+        with _advisory():
+            paths = sorted((info.modified, info.path) for info in self._store.list(f"{FAILURES}{unit}/"))
+            if paths:
+                return _message(self._store.read_bytes(paths[-1][1]))
+        return ""
+
+    def forget_failures(self) -> None:
+        """Remove the notes of failures: a driver that begins alone tries everything again."""
+        with _advisory():
+            for info in list(self._store.list(FAILURES)):
+                self._store.delete(info.path)
+
+    def _path(self, ending: str) -> str:
+        return f"{WORKERS}{self.heartbeat.id}{ending}"
+
+
+def list_failures(store: Store) -> dict[str, int]:
+    """How many failures were noted, by unit; from one listing."""
+    tries: dict[str, int] = {}
+    with _advisory():
+        for info in store.list(FAILURES):
+            if found := _FAILURE.fullmatch(info.path):
+                tries[found[1]] = tries.get(found[1], 0) + 1
+    return tries
+
+
+def read_heartbeats(store: Store) -> list[tuple[Heartbeat, float]]:
+    """The latest heartbeat of each driver and the store's time of it, the newest first; unreadable ones left out."""
+    listed: list[FileInfo] = []
+    with _advisory():
+        listed = [info for info in store.list(WORKERS) if info.path.endswith(".json")]
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        found = pool.map(lambda info: (_read_heartbeat(store, info.path), info.modified), listed)
+        beats = [(beat, at) for beat, at in found if beat is not None]
+    latest = {
+        beat.id: (beat, at)
+        for beat, at in sorted(beats, key=lambda each: (each[0].state != "working", each[1]))
+    }
+    return sorted(latest.values(), key=lambda each: -each[1])
+
+
+def _read_heartbeat(store: Store, path: str) -> Heartbeat | None:
+    try:
+        raw = json.loads(store.read_bytes(path))
+        names = {field.name for field in fields(Heartbeat)}
+        beat = Heartbeat(**{**{k: v for k, v in raw.items() if k in names}, "units": tuple(raw["units"])})
+        float(beat.started_at), float(beat.beat_at), int(beat.rows), int(beat.units_published)
+    except (StorageError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return beat
+
+
+def _message(content: bytes) -> str:
+    try:
+        return str(json.loads(content)["message"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ""
+
+
+def _to_json(heartbeat: Heartbeat) -> bytes:
+    return json.dumps(asdict(heartbeat)).encode()
+
+
+@contextlib.contextmanager
+def _advisory() -> Iterator[None]:
+    """What goes wrong with advice is not an error."""
+    try:
+        yield
+    except StorageError as error:
+        _log.debug("a note is left out: %s", error)

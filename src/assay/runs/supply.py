@@ -1,0 +1,296 @@
+"""Units for the workers of one driver: what the agenda asks for is looked up, claimed and noted here.
+
+`Board` is all that it knows of the run. That of a real run is `RunBoard`; a simulation has one of its own, and the
+same agenda and supply.
+"""
+
+import random
+import socket
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from assay._version import __version__
+from assay.data.storage import PAGE_OBJECTS, is_object_url
+from assay.runs.agenda import TRIES_PER_UNIT, Agenda, Give, Hold, Look, Pages, Pause
+from assay.runs.notes import Heartbeat, Notes, Seen, State
+from assay.runs.plan import own_share
+from assay.runs.run import Run, part_path
+
+ALONE_LOOK_SECONDS = 15.0
+"""Between two looks of a driver that is alone for others."""
+FAILURES_SECONDS = 60.0
+"""Between two looks for units that failed elsewhere."""
+NUM_THREADS = 16
+"""For pages that are listed at once."""
+PAGES_TO_START = 10
+"""A driver in company that starts lists the run whole where it has no more pages."""
+
+
+class Board(Protocol):
+    """What a driver sees of a run, and leaves there for others."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for a heartbeat."""
+        ...
+
+    def list_pages(self, pages: Sequence[int]) -> Iterable[bytes]:
+        """Which units of each page of the listing are published, as `Pages.flags` has it; one request a page."""
+        ...
+
+    def look(self) -> Seen:
+        """The others at work and their claims."""
+        ...
+
+    def claim(self, start: int, stop: int) -> None:
+        """Claim units."""
+        ...
+
+    def release(self, unit: int) -> None:
+        """A unit is done or given up."""
+        ...
+
+    def beat(self, **changes: object) -> None:
+        """Write the heartbeat, with these of its fields changed."""
+        ...
+
+    def leave(self, state: State) -> None:
+        """Take back claims and say how this driver ended."""
+        ...
+
+    def fail(self, unit: int, message: str) -> int:
+        """Note a failure; returns how many were noted of the unit, 0 where that is unknown."""
+        ...
+
+    def failures(self) -> dict[int, int]:
+        """How many failures were noted, by unit."""
+        ...
+
+    def forget_failures(self) -> None:
+        """Begin to count them again."""
+        ...
+
+
+class RunBoard:
+    """The board of a real run."""
+
+    def __init__(self, run: Run, pages: Pages, notes: Notes) -> None:
+        """`pages` over the paths of all parts, in the order of the plan."""
+        self._run = run
+        self._pages = pages
+        self._notes = notes
+        self._names = [unit.name for unit in run.manifest.units()]
+        self._numbers = {name: number for number, name in enumerate(self._names)}
+        self.look = notes.look
+        self.claim = notes.claim
+        self.release = notes.release
+        self.beat = notes.beat
+        self.leave = notes.leave
+        self.last_message = notes.last_message
+        self.forget_failures = notes.forget_failures
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for a heartbeat."""
+        return self._notes.is_due
+
+    def list_pages(self, pages: Sequence[int]) -> Iterable[bytes]:
+        """Which units of each page are published; some pages at once."""
+        if len(pages) == 1:
+            return [self._flags(pages[0])]
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            return list(pool.map(self._flags, pages))
+
+    def _flags(self, page: int) -> bytes:
+        after, until = self._pages.bounds(page)
+        return self._pages.flags(page, (info.path for info in self._run.list_parts(after, until)))
+
+    def fail(self, unit: int, message: str) -> int:
+        """Note a failure."""
+        return self._notes.fail(self._names[unit], message)
+
+    def failures(self) -> dict[int, int]:
+        """How many failures were noted, by unit."""
+        return {self._numbers[n]: k for n, k in self._notes.failures().items() if n in self._numbers}
+
+
+class Supply:
+    """Gives out units until all are published."""
+
+    def __init__(
+        self,
+        board: Board,
+        pages: Pages,
+        share: Sequence[int],
+        *,
+        in_company: bool,
+        num_workers: int = 1,
+        seed: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        on_published: Callable[[Iterable[int]], None] = lambda _: None,
+    ) -> None:
+        """`share`: the units to do first. `on_published` hears of units that are published, by whomever, once each."""
+        self._board = board
+        self._pages = pages
+        self._clock = clock
+        self._on_published = on_published
+        self._agenda = Agenda(pages, share, in_company=in_company, num_workers=num_workers, seed=seed)
+        self._has_listed_all = False
+        self._looked_at = self._failures_at = self._clock()
+        self._paused_until = self._looked_at
+        self._has_given = False
+        self._tries: Counter[int] = Counter()
+        self.is_over = False
+        """Nothing was left to give, when last asked; what workers have may still be put back."""
+
+    @property
+    def num_open(self) -> int:
+        """Units that may be left to give."""
+        return self._agenda.num_open
+
+    @property
+    def aside(self) -> set[int]:
+        """Units that failed too often, here or elsewhere."""
+        return self._agenda.aside
+
+    @property
+    def unit_seconds(self) -> float | None:
+        """How long a unit took here, lately; None before the first."""
+        return self._agenda.unit_seconds
+
+    def is_plenty(self, num: int) -> bool:
+        """Whether there are at least so many units to give without taking them from others."""
+        return self._agenda.held >= num or self._agenda.num_free_of_share >= num
+
+    def begin(self) -> None:
+        """Say that this driver is there, and list what is published: all of it, if it is alone or the run is small."""
+        self._board.beat()
+        if not self._agenda.in_company or self._pages.num_pages <= PAGES_TO_START:
+            self._list(range(self._pages.num_pages))
+
+    def take(self) -> int | None:
+        """The next unit for a worker of this driver, claimed where there is company; None where there is none now."""
+        if not self._has_given:
+            self._has_given = True
+            self._look_around()
+        if self._agenda.held == 0 and self._clock() < self._paused_until:
+            return None
+        self.is_over = False
+        while True:
+            step = self._agenda.step(self._clock())
+            match step:
+                case Give(unit=unit):
+                    return unit
+                case Hold(start=start, stop=stop):
+                    if stop > start:
+                        self._board.claim(start, stop)
+                case Look(page=page):
+                    self._see_others()
+                    self._list([page])
+                case Pause(seconds=seconds):
+                    self._paused_until = self._clock() + seconds
+                    return None
+                case _:
+                    self.is_over = True
+                    return None
+
+    def done(self, unit: int, seconds: float | None) -> None:
+        """A unit given here is published."""
+        if self._agenda.finished(unit, seconds):
+            self._on_published([unit])
+        self._board.release(unit)
+
+    def put_back(self, unit: int) -> None:
+        """A unit given here was not done, through no fault of its own."""
+        self._agenda.put_back(unit)
+        self.is_over = False
+
+    def failed(self, unit: int, message: str) -> bool:
+        """A unit given here failed; whether it is set aside now, or tried again."""
+        self._tries[unit] += 1
+        if max(self._board.fail(unit, message), self._tries[unit]) < TRIES_PER_UNIT:
+            self._agenda.try_again(unit)
+            self.is_over = False
+            return False
+        self._agenda.set_aside(unit)
+        self._board.release(unit)
+        return True
+
+    def keep_up(self, **changes: object) -> None:
+        """Write the heartbeat where it is time, and look for others where this driver thinks that it is alone."""
+        if self._board.is_due:
+            self._board.beat(**changes)
+        if not self._agenda.in_company and self._clock() - self._looked_at >= ALONE_LOOK_SECONDS:
+            self._see_others()
+
+    def _look_around(self) -> None:
+        """What changed since the workers were started, which may be a minute ago."""
+        if not self._agenda.in_company:
+            self._see_others()
+        if self._pages.num_pages <= PAGES_TO_START:
+            self._list(range(self._pages.num_pages))
+
+    def _list(self, pages: Sequence[int]) -> None:
+        for page, flags in zip(pages, self._board.list_pages(pages), strict=True):
+            self._on_published(self._agenda.saw_page(page, flags, self._clock()))
+
+    def _see_others(self) -> None:
+        seen = self._board.look()
+        self._looked_at = self._clock()
+        self._agenda.saw_claims(seen.claims, num_others=seen.num_drivers, now=self._looked_at)
+        if self._agenda.is_helping and self._looked_at - self._failures_at >= FAILURES_SECONDS:
+            self._failures_at = self._looked_at
+            self._agenda.saw_failures(self._board.failures())
+
+
+def open_supply(
+    run: Run,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    joins: bool = False,
+    num_workers: int = 1,
+    on_published: Callable[[Iterable[int]], None] = lambda _: None,
+) -> tuple[Supply, RunBoard]:
+    """The supply of a driver of `run` and its board; `joins`: no share is its own, it helps."""
+    units = run.manifest.units()
+    paths = [part_path(unit) for unit in units]
+    pages = Pages(paths, PAGE_OBJECTS if is_object_url(run.url) else len(paths))
+    place = f"{rank}-of-{world_size}-" if world_size > 1 else ""
+    now = time.time()
+    notes = Notes(
+        run.store,
+        Heartbeat(
+            id=f"{place}{uuid.uuid4().hex[:12]}",
+            host=socket.gethostname(),
+            rank=rank,
+            world_size=world_size,
+            num_workers=num_workers,
+            assay_version=__version__,
+            started_at=now,
+            beat_at=now,
+        ),
+        clock=time.time,
+        replaces=lambda other: bool(place) and other.startswith(place),
+    )
+    board = RunBoard(run, pages, notes)
+    others = notes.look().num_drivers
+    if not others:
+        notes.forget_failures()
+    share = own_share(len(units), rank, world_size)
+    is_alone = world_size == 1 and not joins and not others
+    supply = Supply(
+        board,
+        pages,
+        share if is_alone or world_size > 1 else (),
+        in_company=not is_alone,
+        num_workers=num_workers,
+        seed=random.SystemRandom().getrandbits(32),
+        on_published=on_published,
+    )
+    supply.begin()
+    return supply, board

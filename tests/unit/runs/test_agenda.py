@@ -1,0 +1,188 @@
+"""Which unit is next: alone in order, in company by looks and claims, and nobody waits for what is gone."""
+
+import pytest
+
+from assay.runs.agenda import Agenda, Claim, Give, Hold, Look, Over, Pages, Pause
+
+PATHS = [f"parts/a-{start}-{start + 20}.parquet" for start in range(0, 2400, 20)]
+
+
+def paged(num_units=120, page_units=50):
+    """The pages of a run of one source, whose units a listing shows in another order."""
+    return Pages(PATHS[:num_units], page_units)
+
+
+def flags_of(pages, page, published):
+    """What a listing of the page says where these units are published."""
+    return pages.flags(page, sorted(PATHS[unit] for unit in published))
+
+
+def take(agenda, pages, published=(), claims=(), others=1, now=0.0):
+    """The next unit with its block, looks answered; or the step that gives none."""
+    held = None
+    while True:
+        step = agenda.step(now)
+        match step:
+            case Look(page=page):
+                agenda.saw_claims(claims, num_others=others, now=now)
+                agenda.saw_page(page, flags_of(pages, page, published), now)
+            case Hold():
+                held = step
+            case Give(unit=unit):
+                return unit, held
+            case _:
+                return step, held
+
+
+def test_pages_are_those_of_a_listing():
+    """Every unit is on one page, pages are in the order of paths, and their bounds hold just their units."""
+    pages = paged()
+    assert sorted(pages.order) == list(range(120))
+    assert [PATHS[unit] for unit in pages.order] == sorted(PATHS)
+    assert pages.num_pages == 3
+    for page in range(pages.num_pages):
+        after, until = pages.bounds(page)
+        within = [
+            path for path in PATHS if (after is None or path > after) and (until is None or path <= until)
+        ]
+        assert sorted(within) == [PATHS[unit] for unit in pages.units_of(page)]
+        assert {pages.page_of(unit) for unit in pages.units_of(page)} == {page}
+
+
+def test_flags_are_of_parts_alone():
+    """A listing with strays and gaps says of each unit whether its part is there."""
+    pages = paged(5, 10)
+    listed = ["parts/a-0-2.parquet", PATHS[0], PATHS[3], "parts/zz.parquet"]
+    assert [pages.order[k] for k, flag in enumerate(pages.flags(0, sorted(listed))) if flag] == [0, 3]
+
+
+def test_alone_in_order():
+    """A driver that is alone does its units in order, and neither looks nor claims."""
+    agenda = Agenda(paged(4), range(4), in_company=False)
+    assert [agenda.step(0.0) for _ in range(5)] == [Hold(0, 0), Give(0), Give(1), Give(2), Give(3)]
+    assert agenda.step(0.0) == Over()
+    agenda.put_back(2)
+    assert [agenda.step(0.0), agenda.step(0.0)] == [Give(2), Over()]
+
+
+def test_what_was_published_is_passed_over():
+    """What a listing shows is not given, whether it was held already or not."""
+    pages = paged(4)
+    agenda = Agenda(pages, range(4), in_company=False)
+    assert agenda.saw_page(0, flags_of(pages, 0, [0, 2]), 0.0) == [0, 2]
+    assert take(agenda, pages)[0] == 1
+    assert agenda.saw_page(0, flags_of(pages, 0, [0, 2, 3]), 1.0) == [3]
+    assert take(agenda, pages)[0] == Over()
+
+
+def test_company_is_noticed():
+    """Once another is seen, what was only held is let go, and each unit is claimed before it is done."""
+    pages = paged(40)
+    agenda = Agenda(pages, range(40), in_company=False)
+    assert take(agenda, pages)[0] == 0
+    agenda.saw_claims([], num_others=1, now=0.0)
+    unit, held = take(agenda, pages)
+    assert (unit, held) == (1, Hold(1, 3))
+
+
+def test_the_share_comes_first_in_blocks():
+    """In company the own share is claimed from its front, in blocks that shrink to one unit."""
+    pages = paged(40)
+    agenda = Agenda(pages, range(10, 30), in_company=True, num_workers=2)
+    blocks, done = [], []
+    while len(done) < 20:
+        unit, held = take(agenda, pages, published=done)
+        if held is not None:
+            blocks.append(held.stop - held.start)
+        agenda.finished(unit, 1.0)
+        done.append(unit)
+    assert done == list(range(10, 30))
+    assert blocks[0] == 4  # two units for each worker, before it is known how long they take
+    assert blocks[-1] == 1
+
+
+def test_a_block_is_ten_minutes_at_most():
+    """A slow worker claims less than a quarter of its share at once."""
+    pages = paged(100, 200)
+    agenda = Agenda(pages, range(100), in_company=True)
+    take(agenda, pages)
+    agenda.finished(0, 240.0)
+    take(agenda, pages)
+    _, held = take(agenda, pages, published=[0, 1])
+    assert held == Hold(2, 4)
+
+
+def test_a_helper_leaves_claims_alone():
+    """Neither published nor claimed units are taken, of any page."""
+    pages = paged()
+    claims = [Claim(driver="b", start=0, stop=60)]
+    published = range(70, 120)
+    agenda = Agenda(pages, (), in_company=True)
+    taken = set()
+    while True:
+        unit, _ = take(agenda, pages, published=published, claims=claims)
+        if not isinstance(unit, int):
+            break
+        taken.add(unit)
+    assert taken == set(range(60, 70))
+    assert isinstance(unit, Pause)
+
+
+def test_helpers_do_not_walk_the_same_way():
+    """Two helpers of one run begin with different units."""
+    pages = paged()
+    firsts = {take(Agenda(pages, (), in_company=True, seed=seed), pages)[0] for seed in range(8)}
+    assert len(firsts) > 4
+
+
+def test_an_overdue_claim_counts_for_nothing():
+    """What should have been done long ago is taken by another, and then nothing is left."""
+    pages = paged(2)
+    agenda = Agenda(pages, (), in_company=True)
+    agenda.saw_page(0, flags_of(pages, 0, [0]), 0.0)
+    agenda.unit_seconds = 10.0
+    claim = Claim(driver="b", start=1, stop=2, age_seconds=29.0)
+    assert isinstance(take(agenda, pages, [0], [claim])[0], Pause)
+    late = Claim(driver="b", start=1, stop=2, age_seconds=31.0)
+    assert take(agenda, pages, [0], [late], now=60.0)[0] == 1
+    agenda.finished(1, 10.0)
+    assert take(agenda, pages, [0], now=61.0)[0] == Over()
+
+
+def test_a_pause_is_followed_by_a_look():
+    """While others have all that is left, a driver pauses between looks, for a part of a unit's time."""
+    pages = paged(2)
+    agenda = Agenda(pages, (), in_company=True)
+    claims = [Claim(driver="b", start=0, stop=2)]
+    agenda.unit_seconds = 30.0
+    assert take(agenda, pages, (), claims)[0] == Pause(10.0)
+    assert isinstance(agenda.step(10.0), Look)
+    assert take(agenda, pages, [0, 1], (), now=10.0)[0] == Over()
+
+
+def test_a_unit_that_failed_is_last():
+    """A failure is tried again after what else is in hand; one that failed often, here or elsewhere, no more."""
+    agenda = Agenda(paged(3), range(3), in_company=False)
+    assert [agenda.step(0.0) for _ in range(2)][1] == Give(0)
+    agenda.try_again(0)
+    assert [agenda.step(0.0) for _ in range(3)] == [Give(1), Give(2), Give(0)]
+    agenda.set_aside(0)
+    agenda.put_back(1)
+    agenda.saw_failures({1: 3, 2: 2})
+    assert agenda.step(0.0) == Over()
+    assert agenda.aside == {0, 1}
+    assert agenda.num_open == 0
+
+
+@pytest.mark.parametrize("in_company", [False, True])
+def test_what_is_open_is_counted(in_company):
+    """Given units are not open, put back ones are again, published ones are not."""
+    pages = paged(10)
+    agenda = Agenda(pages, range(10), in_company=in_company)
+    unit, _ = take(agenda, pages)
+    assert agenda.num_open == 9
+    agenda.put_back(unit)
+    assert agenda.num_open == 10
+    take(agenda, pages)
+    agenda.finished(unit, 1.0)
+    assert agenda.num_open == 9
