@@ -10,7 +10,7 @@ class SourceFormat(Settings):
     """How the files of all sources are read."""
 
     format: str | None = None
-    """parquet, jsonl, csv, arrow or text, where file names do not tell."""
+    """parquet, jsonl, csv, arrow, npy or text, where file names do not tell."""
     delimiter: str | None = None
     """One character (or tab) that stands between the fields of CSV, where the header does not tell."""
 

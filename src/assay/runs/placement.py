@@ -11,7 +11,7 @@ from assay.runs.local import python_worker
 from assay.runs.manifest import Manifest
 from assay.runs.ranks import find_rank
 from assay.runs.run import Run
-from assay.runs.settings import RunSettings
+from assay.runs.settings import RunPlace
 from assay.settings import count_of
 from assay.telemetry import format_count
 
@@ -49,7 +49,7 @@ def place_workers(devices: str, *, num_gpus: int, num_threads: int | None = None
     return Placement(kind="cuda", num_workers=num_workers, threads=threads)
 
 
-def static_place(settings: RunSettings) -> tuple[int, int]:
+def static_place(settings: RunPlace) -> tuple[int, int]:
     """Rank and world size of this driver: from flags or environment, or 0 of 1 for the local executor."""
     if settings.executor == "static":
         return find_rank(os.environ, rank=settings.rank, world_size=settings.world_size)

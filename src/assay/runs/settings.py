@@ -9,19 +9,25 @@ Executor = Literal["local", "static"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings(Settings):
-    """Where a run is, how it is cut into units, and who works on it."""
+class RunPlace(Settings):
+    """Where a run is, and who works on it."""
 
     run: str
     """Directory or URL of the run; run the same command again to continue it."""
-    id_column: str | None = None
-    """Column that names a row; by default `id` where there is one, else the row number."""
     executor: Executor = "local"
     """`local`: this machine alone; `static`: one of many machines, told apart by rank."""
     rank: int | None = field(default=None, metadata=within(at_least=0))
     """Rank of this machine, from 0; by default from the environment."""
     world_size: int | None = field(default=None, metadata=COUNT)
     """How many machines there are; by default from the environment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(RunPlace):
+    """A run over sources, and how these are cut into units."""
+
+    id_column: str | None = None
+    """Column that names a row; by default `id` where there is one, else the row number."""
     unit_rows: int | None = field(default=None, metadata=COUNT)
     """Rows of a unit; by default about a minute of work."""
     limit_rows: int | None = field(default=None, metadata=COUNT)

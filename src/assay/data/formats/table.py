@@ -1,11 +1,12 @@
 """The formats that can be read."""
 
-from assay.data.formats import arrow, csv, jsonl, parquet, text
+from assay.data.formats import arrow, csv, jsonl, npy, parquet, text
 from assay.data.formats.format import FileFormat
 from assay.data.formats.lines import uncompressed_name
 
 FORMATS: dict[str, FileFormat] = {
-    known.name: known for known in (parquet.FORMAT, jsonl.FORMAT, csv.FORMAT, arrow.FORMAT, text.FORMAT)
+    known.name: known
+    for known in (parquet.FORMAT, jsonl.FORMAT, csv.FORMAT, arrow.FORMAT, npy.FORMAT, text.FORMAT)
 }
 """By name, in the order in which they are shown."""
 

@@ -1,4 +1,4 @@
-"""Parquet, Arrow and text sources written as Parquet.
+"""Parquet, Arrow, array and text sources written as Parquet.
 
 A Parquet source keeps every byte of its data: the new column chunks and one footer go behind them (`grafting`).
 Of the others row groups of about 64 MiB are made; text has columns id and text.
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assay.data.columns import without_run_ends
+from assay.data.formats import npy
 from assay.data.formats.arrow import open_arrow
 from assay.data.grafting import CannotGraftError, graft_columns
 from assay.data.reading import read_rows
@@ -143,6 +144,15 @@ def _not_in_parquet(schema: pa.Schema) -> str:
         except pa.ArrowNotImplementedError:
             found.append(f"{field.name!r} ({field.type})")
     return ", ".join(found)
+
+
+def write_npy(source: Source, columns: Columns, num_rows: int, added: AddedColumns, out: Path) -> None:
+    """The rows of an array as lists of token ids."""
+    ids = SourceIds(source, columns, num_rows)
+    batches = _first_rows(npy.record_batches(source.uri), num_rows)
+    with _table_writer(source, source.schema, added, out) as write:
+        for group in row_groups(_joined(batch, ids, added) for batch in batches):
+            write(group)
 
 
 def write_text(source: Source, columns: Columns, num_rows: int, added: AddedColumns, out: Path) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from assay.data.sinks.lines import write_csv, write_jsonl
-from assay.data.sinks.parquet import write_arrow, write_parquet, write_text
+from assay.data.sinks.parquet import write_arrow, write_npy, write_parquet, write_text
 from assay.data.sinks.sink import AddedColumns, MergeSink
 from assay.data.sources import Columns, Source
 
@@ -12,6 +12,7 @@ SINKS = {
     "jsonl": MergeSink(format="jsonl", write=write_jsonl),
     "csv": MergeSink(format="csv", write=write_csv),
     "arrow": MergeSink(format="parquet", write=write_arrow),
+    "npy": MergeSink(format="parquet", write=write_npy),
     "text": MergeSink(format="parquet", write=write_text),
 }
 """By the source's format."""
