@@ -40,6 +40,8 @@ class Counters:
     """Documents whose token sequence had been run already."""
     device_seconds: float = 0.0
     """Seconds in the forward pass."""
+    members: int = 0
+    """Of an ensemble: turns of members that are over."""
 
     def add(self, other: "Counters") -> None:
         """Add another worker's counts to these."""
@@ -49,6 +51,7 @@ class Counters:
         self.error_rows += other.error_rows
         self.duplicate_rows += other.duplicate_rows
         self.device_seconds += other.device_seconds
+        self.members += other.members
 
     def to_json(self) -> dict[str, float]:
         """The counts as a JSON object."""

@@ -113,6 +113,10 @@ ASSAY = Group(
                 ),
             },
         ),
+        "ensemble": Listed(
+            module="assay.cli.ensemble",
+            summary="Run checkpoints times permutations on puzzles; say what each rule makes of them.",
+        ),
         "style": Group(
             summary="How likely documents of many chunks belong together, for `assay compare`.",
             commands={

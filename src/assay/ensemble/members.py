@@ -1,0 +1,135 @@
+"""A member at work: its view of puzzles, its model's passes in pieces that fit, its answers in the puzzles' own digits.
+
+Axes: N puzzles, K steps, S cells.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.ensemble.grids import Bools, Grids
+from assay.sudoku.grids import FIRST_DIGIT, checked
+
+_NUM_DIGITS = 9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passes:
+    """What a model says of N puzzles as it saw them."""
+
+    grids_KNS: Grids
+    """The grid of each step."""
+    q_halt_N: NDArray[np.float32]
+    """Of the last step, as all below."""
+    q_continue_N: NDArray[np.float32]
+    halted_N: Bools
+    """Whether it would stop there."""
+
+
+class Solver(Protocol):
+    """A model that answers puzzles. One thread at a time."""
+
+    def solve(self, puzzles_NS: Grids) -> Passes:
+        """What it says; a puzzle's answer does not depend on those beside it, but for rounding."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answers:
+    """What a member says of N puzzles, in their own digits."""
+
+    grids_NS: Grids
+    """At the last step."""
+    right_N: Bools
+    valid_N: Bools
+    first_valid_step_N: NDArray[np.int32]
+    """From 1 on; 0 where no step's grid is valid."""
+    first_valid_right_N: Bools
+    passes: Passes
+
+
+def shifted(grids: Grids, by: int) -> Grids:
+    """Grids with each digit `by` places on, 9 being followed by 1; blanks stay. The inverse is a shift by -`by`."""
+    moved = (grids.astype(np.int16) - FIRST_DIGIT + by) % _NUM_DIGITS + FIRST_DIGIT
+    return np.where(grids >= FIRST_DIGIT, moved, grids).astype(np.uint8)
+
+
+def ask(solver: Solver, puzzles_NS: Grids, solutions_NS: Grids, *, shift: int) -> Answers:
+    """The answers of the member that is `solver` with its digits shifted."""
+    passes = solver.solve(shifted(puzzles_NS, shift))
+    num_steps, num_puzzles, num_cells = passes.grids_KNS.shape
+    grids_KNS = shifted(passes.grids_KNS, -shift)
+    repeated = np.broadcast_to(puzzles_NS, grids_KNS.shape).reshape(-1, num_cells)
+    valid_KN = checked(grids_KNS.reshape(-1, num_cells), repeated).reshape(num_steps, num_puzzles)
+    right_KN = (grids_KNS == solutions_NS).all(axis=2)
+    first_N = valid_KN.argmax(axis=0)
+    has_valid_N = valid_KN.any(axis=0)
+    return Answers(
+        grids_NS=grids_KNS[-1],
+        right_N=right_KN[-1],
+        valid_N=valid_KN[-1],
+        first_valid_step_N=np.where(has_valid_N, first_N + 1, 0).astype(np.int32),
+        first_valid_right_N=right_KN[first_N, np.arange(num_puzzles)] & has_valid_N,
+        passes=passes,
+    )
+
+
+def in_pieces(
+    solve: Callable[[Grids], Passes],
+    puzzles_NS: Grids,
+    most_rows: int,
+    is_out_of_memory: Callable[[Exception], bool],
+) -> tuple[Passes, int]:
+    """What `solve` says of pieces of at most `most_rows` puzzles, and the size of piece that fitted.
+
+    A piece that runs out of memory is tried again at half its size, down to a single puzzle; then its error is raised.
+    """
+    found: list[Passes] = []
+    start = 0
+    while start < len(puzzles_NS):
+        piece = puzzles_NS[start : start + most_rows]
+        try:
+            found.append(solve(piece))
+        except Exception as error:
+            if not is_out_of_memory(error) or len(piece) == 1:
+                raise
+            most_rows = -(-len(piece) // 2)
+            continue
+        start += len(piece)
+    return joined(found), most_rows
+
+
+def joined(several: list[Passes]) -> Passes:
+    """Passes of puzzles one after the other, as one."""
+    if len(several) == 1:
+        return several[0]
+    return Passes(
+        grids_KNS=np.concatenate([each.grids_KNS for each in several], axis=1),
+        q_halt_N=np.concatenate([each.q_halt_N for each in several]),
+        q_continue_N=np.concatenate([each.q_continue_N for each in several]),
+        halted_N=np.concatenate([each.halted_N for each in several]),
+    )
+
+
+def rows_that_fit(
+    peak_bytes: Callable[[int], int], *, wanted: int, limit_bytes: int, probes: tuple[int, int] = (16, 64)
+) -> int:
+    """How many rows a forward pass may have, `wanted` at the most, so that it keeps within a limit; 0 for none.
+
+    `peak_bytes` runs a pass of so many rows and says what memory was taken at its height, all that was held before
+    included. Memory is taken to grow in a straight line; what the line promises is tried, and lowered until it holds.
+    """
+    few, more = (min(each, wanted) for each in probes)
+    low = peak_bytes(few)
+    if low > limit_bytes:
+        return 0
+    if more == few:
+        return few
+    slope = max((peak_bytes(more) - low) / (more - few), 1e-9)
+    rows = min(wanted, few + int((limit_bytes - low) / slope))
+    while rows > few and peak_bytes(rows) > limit_bytes:
+        rows = max(few, rows * 7 // 8)
+    return rows
