@@ -20,6 +20,8 @@ from assay.compare.style_calibrate import StyleReport, style_calibrate
 from assay.embed.drive import EngineRunResult
 from assay.embed.settings import EmbedSettings
 from assay.embed.verb import embed
+from assay.ensemble.settings import EnsembleSettings
+from assay.ensemble.verb import EnsembleResult, ensemble
 from assay.errors import AssayError
 from assay.evaluate.evaluate import evaluate
 from assay.evaluate.findings import EvaluateReport
@@ -71,6 +73,8 @@ __all__ = [
     "Comparison",
     "EmbedSettings",
     "EngineRunResult",
+    "EnsembleResult",
+    "EnsembleSettings",
     "EvaluateReport",
     "EvaluateSettings",
     "LabelledSettings",
@@ -99,6 +103,7 @@ __all__ = [
     "cascade_tune",
     "compare",
     "embed",
+    "ensemble",
     "evaluate",
     "load",
     "load_cascade",

@@ -130,7 +130,7 @@ def parse_settings(parser: Parser, settings: type[S], arguments: Sequence[str]) 
     Raises UsageError for an unknown flag or key (naming the nearest), a wrong type, a missing value.
     """
     known = [action.option_strings[0] for action in parser._actions if action.option_strings]  # noqa: SLF001
-    namespace, unknown = parser.parse_known_intermixed_args(list(arguments))
+    namespace, unknown = parser.parse_known_intermixed_args([_with_dashes(each, known) for each in arguments])
     for argument in unknown:
         if argument.startswith("-"):
             _refuse_placed(argument.split("=")[0], settings, parser.prog)
@@ -142,6 +142,13 @@ def parse_settings(parser: Parser, settings: type[S], arguments: Sequence[str]) 
     config = given.pop("config", None)
     values = {**(read_config(config, settings) if config else {}), **given}
     return build(settings, values, parser.prog)
+
+
+def _with_dashes(argument: str, known: Sequence[str]) -> str:
+    """A flag that is known but for underscores in place of dashes, as it is known; all else as it is."""
+    flag, equals, value = argument.partition("=")
+    dashed = flag.replace("_", "-")
+    return dashed + equals + value if flag.startswith("--") and dashed in known else argument
 
 
 def _refuse_placed(flag: str, settings: type, command: str) -> None:

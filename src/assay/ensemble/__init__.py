@@ -2,4 +2,12 @@
 
 grids.py       [pure] which member's grid a rule takes, label-free or with labels
 pass_at_k.py   [pure] how often one of k members is right, over all orders of members
+outcomes.py    [pure] what members answered, as arrays
+findings.py    [pure] outcomes counted: rules, members, curves, intervals
+members.py     a view, a model's passes, answers in the puzzle's own digits; pieces that fit into memory
+reasoners.py   checkpoints of HRM and TRM as solvers
+rows.py        outcomes as the rows of a part
+kind.py, plan.py, work.py, worker.py   the run: a batch of puzzles is a unit, every member takes its turn
+verb.py        the whole of `assay ensemble`
+results.py, report.py, display.py      its JSON, its page, its bars
 """

@@ -2,6 +2,7 @@
 
 from assay.ensemble.settings import Settled
 from assay.runs.kinds import RunKind, RunRecord
+from assay.sudoku.views import View
 
 
 class MemberIdentity(RunRecord):
@@ -9,8 +10,15 @@ class MemberIdentity(RunRecord):
 
     checkpoint: str
     """Fingerprint."""
-    shift: int
-    """Places by which the digits are shifted before it sees them."""
+    digits: tuple[int, ...]
+    """What the view shows each digit as, from 1 to 9."""
+    cells: tuple[int, ...] | None
+    """The cell of the puzzle that each cell of the view shows; None where they stay."""
+
+    @property
+    def view(self) -> View:
+        """The view itself."""
+        return View(digits=self.digits) if self.cells is None else View(digits=self.digits, cells=self.cells)
 
 
 class EnsembleIdentity(RunRecord):

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.ensemble.grids import Bools, Grids
-from assay.sudoku.grids import FIRST_DIGIT, checked
-
-_NUM_DIGITS = 9
+from assay.sudoku.grids import checked
+from assay.sudoku.views import View
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,19 +50,13 @@ class Answers:
     passes: Passes
 
 
-def shifted(grids: Grids, by: int) -> Grids:
-    """Grids with each digit `by` places on, 9 being followed by 1; blanks stay. The inverse is a shift by -`by`."""
-    moved = (grids.astype(np.int16) - FIRST_DIGIT + by) % _NUM_DIGITS + FIRST_DIGIT
-    return np.where(grids >= FIRST_DIGIT, moved, grids).astype(np.uint8)
-
-
-def ask(solver: Solver, puzzles_NS: Grids, solutions_NS: Grids, *, shift: int) -> Answers:
-    """The answers of the member that is `solver` with its digits shifted."""
-    passes = solver.solve(shifted(puzzles_NS, shift))
+def ask(solver: Solver, puzzles_NS: Grids, solutions_NS: Grids, *, view: View) -> Answers:
+    """The answers of the member that is `solver` with this view of the puzzles."""
+    passes = solver.solve(view.show(puzzles_NS).astype(np.uint8, copy=False))
     num_steps, num_puzzles, num_cells = passes.grids_KNS.shape
-    grids_KNS = shifted(passes.grids_KNS, -shift)
-    repeated = np.broadcast_to(puzzles_NS, grids_KNS.shape).reshape(-1, num_cells)
-    valid_KN = checked(grids_KNS.reshape(-1, num_cells), repeated).reshape(num_steps, num_puzzles)
+    grids_RS = view.inverse().show(passes.grids_KNS.reshape(-1, num_cells))
+    grids_KNS = grids_RS.astype(np.uint8, copy=False).reshape(passes.grids_KNS.shape)
+    valid_KN = checked(grids_RS, np.tile(puzzles_NS, (num_steps, 1))).reshape(num_steps, num_puzzles)
     right_KN = (grids_KNS == solutions_NS).all(axis=2)
     first_N = valid_KN.argmax(axis=0)
     has_valid_N = valid_KN.any(axis=0)

@@ -14,11 +14,12 @@ from assay.data.formats.npy import COLUMN
 from assay.data.sources import FINGERPRINT_HEX, Columns, Source
 from assay.ensemble.kind import ENSEMBLE, EnsembleIdentity, EnsembleRecord, MemberIdentity, MemberRecord
 from assay.ensemble.rows import SCHEMA
-from assay.ensemble.settings import EnsembleSettings
+from assay.ensemble.settings import EnsembleSettings, ViewKind
 from assay.errors import InputError, UsageError
 from assay.runs.manifest import Manifest, new_manifest
 from assay.sudoku.grids import checked, keeps_rules
 from assay.sudoku.puzzles import DESCRIPTION_FILE, PuzzleSplit, need_sudoku, read_split
+from assay.sudoku.views import IDENTITY, View, cyclic, random_digits, random_view
 from assay.telemetry import format_number_of
 
 USUAL_BATCH_SIZE = 2323
@@ -36,7 +37,7 @@ class Member:
     path: str
     """Its file, absolute."""
     fingerprint: str
-    shift: int
+    view: View
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +66,7 @@ def plan_ensemble(settings: EnsembleSettings, *, device_kind: str) -> EnsemblePl
     columns = Columns(text=None, input_ids=COLUMN)
     (source,) = find_sources([str(inputs_file)], columns=columns)
     source = replace(source, name=split)
-    members = find_members(settings.checkpoint_paths, settings.permutes, puzzles)
+    members = find_members(settings, puzzles)
     batch_size, boundaries = cut_batches(settings, source)
     precision = settings.precision
     if precision == "auto":
@@ -76,7 +77,12 @@ def plan_ensemble(settings: EnsembleSettings, *, device_kind: str) -> EnsemblePl
         identity=EnsembleIdentity(
             solutions=_fingerprint(puzzles),
             members=tuple(
-                MemberIdentity(checkpoint=member.fingerprint, shift=member.shift) for member in members
+                MemberIdentity(
+                    checkpoint=member.fingerprint,
+                    digits=member.view.digits,
+                    cells=None if member.view.cells == IDENTITY.cells else member.view.cells,
+                )
+                for member in members
             ),
             settled=settings.settled,
             num_steps=settings.num_steps,
@@ -107,13 +113,14 @@ def find_split(settings: EnsembleSettings) -> tuple[Path, str]:
     return given, settings.split
 
 
-def find_members(given: Sequence[str], permutes: int, puzzles: PuzzleSplit) -> tuple[Member, ...]:
-    """Each checkpoint with each shift, a checkpoint's members together.
+def find_members(settings: EnsembleSettings, puzzles: PuzzleSplit) -> tuple[Member, ...]:
+    """Each checkpoint with each view, a checkpoint's members together.
 
     Raises `BundleError` for a checkpoint that is not one or is of another task, `UsageError` for one named twice.
     """
     from assay.model.hrm.files import read_hrm, require_task
 
+    given = settings.checkpoint_paths
     files: list[Path] = []
     fingerprints: list[str] = []
     for path in given:
@@ -130,15 +137,29 @@ def find_members(given: Sequence[str], permutes: int, puzzles: PuzzleSplit) -> t
     names = short_names(files)
     return tuple(
         Member(
-            name=f"{name} shift {shift}",
+            name=f"{name} {view_name}",
             checkpoint=path,
             path=str(file),
             fingerprint=fingerprint,
-            shift=shift,
+            view=view,
         )
         for name, path, file, fingerprint in zip(names, given, files, fingerprints, strict=True)
-        for shift in range(permutes)
+        for view_name, view in views_of(settings.views, settings.permutes, settings.seed)
     )
+
+
+def views_of(kind: ViewKind, count: int, seed: int) -> list[tuple[str, View]]:
+    """So many different views with their names, the puzzle as it is first; the first few of more are the same."""
+    if kind == "shift":
+        return [(f"shift {by}", cyclic(by)) for by in range(count)]
+    draw = random_digits if kind == "digits" else random_view
+    rng = np.random.default_rng(seed)
+    found = [IDENTITY]
+    while len(found) < count:
+        view = draw(rng)
+        if view not in found:
+            found.append(view)
+    return [(f"{kind} {number}", view) for number, view in enumerate(found)]
 
 
 def short_names(files: Sequence[Path]) -> list[str]:

@@ -1,7 +1,5 @@
 """Checkpoints of HRM and TRM as solvers, within the share of a GPU's memory that they may take."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
@@ -48,7 +46,7 @@ class ReasonerSolver:
         )
 
 
-def batch_sizes(most_rows: int) -> Sequence[int]:
+def batch_sizes(most_rows: int) -> tuple[int, ...]:
     """The few sizes that batches are padded to: `most_rows` and its halves, so that what is left over stays cheap."""
     sizes = {most_rows}
     while most_rows > _SMALLEST_BATCH:

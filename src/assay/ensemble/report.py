@@ -166,7 +166,7 @@ def _made(settings: EnsembleSettings, stated: Stated, found: Findings) -> Facts:
     return [
         ("data", f"{settings.data}, split {settings.split}"),
         ("checkpoints", ", ".join(settings.checkpoint_paths)),
-        ("digit shifts", f"{settings.permutes}"),
+        ("views of each", f"{settings.permutes}, {settings.views}"),
         ("settled", settings.settled),
         ("steps", "as trained" if settings.num_steps is None else f"{settings.num_steps}"),
         ("precision", stated.precision),

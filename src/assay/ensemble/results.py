@@ -18,7 +18,9 @@ from assay.errors import UsageError
 
 Json = dict[str, Any]
 _TIME = "%Y-%m-%d %H:%M:%S"
-ORACLE_NOTE = "oracle: it looks at the answers to choose a member; nothing that can be deployed has this accuracy"
+ORACLE_NOTE = (
+    "oracle: it looks at the answers to choose a member; nothing that can be deployed has this accuracy"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +44,8 @@ def results_json(settings: EnsembleSettings, stated: Stated, found: Findings, no
         "config": {
             "checkpoints": list(settings.checkpoint_paths),
             "permutes": settings.permutes,
+            "views": settings.views,
+            "seed": settings.seed,
             "max_workers": stated.max_workers,
             "num_batch": stated.num_batch,
             "batch_size": stated.batch_size,

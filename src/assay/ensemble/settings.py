@@ -1,5 +1,7 @@
 """What a user may set for `assay ensemble`. Imports nothing heavy: the command line is made from it."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,8 +12,13 @@ from assay.runs.settings import RunPlace
 from assay.settings import COUNT, positional, within
 
 Settled = Literal["checked", "right", "never"]
-NUM_SHIFTS = 9
-"""Cyclic shifts of nine digits that differ."""
+ViewKind = Literal["shift", "digits", "symmetry"]
+NUM_VIEWS: Mapping[ViewKind, int] = {
+    "shift": 9,
+    "digits": math.factorial(9),
+    "symmetry": math.factorial(9) * 2 * 6**8,
+}
+"""How many views of each kind there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +34,11 @@ class EnsembleSettings(RunPlace, CpuThreads):
     split: str = "test"
     """Split of DATA."""
     permutes: int = field(default=1, metadata=COUNT)
-    """Cyclic shifts of the digits for each checkpoint, from 0 (none) on; 9 at the most."""
+    """Views of the puzzles for each checkpoint, the puzzles as they are among them."""
+    views: ViewKind = "shift"
+    """shift: digits shifted by 0, 1, ..., 9 in all; digits: drawn relabelings; symmetry: rows and columns moved too."""
+    seed: int = field(default=0, metadata=within(at_least=0))
+    """Seed of the views that are drawn."""
     settled: Settled = "checked"
     """When later members leave a puzzle out: once a grid keeps its rules and givens, once one is right, or never."""
     num_steps: int | None = field(default=None, metadata=COUNT)
@@ -67,9 +78,12 @@ class EnsembleSettings(RunPlace, CpuThreads):
 
     def check(self) -> None:
         """Raise `UsageError` where values do not go together."""
-        if self.permutes > NUM_SHIFTS:
+        most = NUM_VIEWS[self.views]
+        if self.permutes > most:
+            other = ", or --views symmetry" if self.views != "symmetry" else ""
             raise UsageError(
-                f"permutes is {self.permutes}; nine digits have {NUM_SHIFTS} cyclic shifts; set {NUM_SHIFTS} or less"
+                f"permutes is {self.permutes:,}; there are {most:,} views of the kind {self.views}; set {most:,} or"
+                f" less{other}"
             )
         if not self.checkpoint_paths:
             raise UsageError("checkpoints name no file; give paths with commas between them")

@@ -64,6 +64,7 @@ class EnsembleWork:
         """Work for the run of `manifest` on its puzzles; `open_solver` is called when a member's turn comes."""
         self.counters = Counters()
         self._identity, self._record = manifest.read(ENSEMBLE)
+        self._views = [member.view for member in self._identity.members]
         self._puzzles = puzzles
         self._open_solver = open_solver
         self._solvers: dict[str, Solver | Exception] = {}
@@ -147,7 +148,7 @@ class EnsembleWork:
         place = batch.unit.start + rows
         inputs = np.asarray(self._puzzles.inputs[place], dtype=np.uint8)
         labels = np.asarray(self._puzzles.labels[place], dtype=np.uint8)
-        answers = ask(solver, inputs, labels, shift=self._identity.members[m].shift)
+        answers = ask(solver, inputs, labels, view=self._views[m])
         found = batch.outcomes
         found.ran_NM[rows, m] = True
         found.grids_NMS[rows, m] = answers.grids_NS

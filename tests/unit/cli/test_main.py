@@ -132,7 +132,9 @@ def test_what_is_unknown_is_refused_with_the_nearest_name(run):
     assert error_of(run("scroe")) == "unknown command scroe; did you mean score?"
     assert error_of(run("--verison")).startswith("unknown command --verison; ")
     assert error_of(run("score", "a", "--bundel", "b")) == "unknown flag --bundel; did you mean --bundle?"
-    assert error_of(run("score", "--max_length=3")) == "unknown flag --max_length; did you mean --max-length?"
+    assert error_of(run("score", "--max_lenght=3")) == "unknown flag --max_lenght; did you mean --max-length?"
+    # underscores are dashes: what is missing is all that is wrong
+    assert error_of(run("score", "--max_length=3")) == "assay score needs SOURCE; see assay score --help"
     placed = error_of(run("evaluate", "--bundle", "b", "rows.csv"))
     assert placed.startswith(
         "--bundle is not a flag, BUNDLE stands without one: assay evaluate BUNDLE DATA... [opt"

@@ -81,7 +81,7 @@ def read(source: Source, columns: Columns, start: int, batch_rows: int) -> Itera
 
 
 def beside_others(store: Store, folder: str, uri: str, paths: Sequence[str]) -> set[str]:
-    """All arrays of a folder: beside files of other formats they are no sources of their own."""
+    """All arrays of a folder: beside files of other formats they are not taken for sources."""
     del store, folder, uri
     return {path for path in paths if path.lower().endswith(ENDINGS)}
 

@@ -1,0 +1,50 @@
+"""A member's passes keep within memory."""
+
+import numpy as np
+import pytest
+
+from assay.ensemble.members import Passes, in_pieces, rows_that_fit
+
+
+def test_what_runs_out_of_memory_is_tried_in_smaller_pieces():
+    """Half the size until it fits, and no larger from then on; the answers come in order."""
+    sizes = []
+
+    def solve(puzzles):
+        sizes.append(len(puzzles))
+        if len(puzzles) > 3:
+            raise MemoryError
+        values = puzzles[:, 0].astype(np.float32)
+        return Passes(grids_KNS=puzzles[None], q_halt_N=values, q_continue_N=values, halted_N=values > 0)
+
+    puzzles = np.arange(10, dtype=np.uint8)[:, None]
+    found, most = in_pieces(solve, puzzles, 10, lambda error: isinstance(error, MemoryError))
+    assert found.q_halt_N.tolist() == list(range(10))
+    assert most == 3
+    assert sizes == [10, 5, 3, 3, 3, 1]
+
+
+def test_a_single_puzzle_that_does_not_fit_is_an_error():
+    """Nothing is smaller than one puzzle: the error of it is raised, and the member has failed."""
+
+    def solve(puzzles):
+        raise MemoryError("none left")
+
+    with pytest.raises(MemoryError, match="none left"):
+        in_pieces(solve, np.zeros((4, 1), dtype=np.uint8), 4, lambda _: True)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(10_000, 100), (1_000, 90), (260, 16), (259, 0)])
+def test_batches_keep_within_the_memory_limit(limit, expected):
+    """100 bytes and 10 a row: as many rows as the limit takes, all that are wanted, or none."""
+
+    def peak_bytes(num_rows):
+        return 100 + 10 * num_rows
+
+    assert rows_that_fit(peak_bytes, wanted=100, limit_bytes=limit) == expected
+
+
+def test_memory_that_grows_faster_than_the_line_is_noticed():
+    """What two small batches promise is tried before it is believed."""
+    found = rows_that_fit(lambda rows: rows * rows, wanted=4_096, limit_bytes=40_000)
+    assert 100 < found <= 200
