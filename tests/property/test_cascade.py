@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.cascade.choose import Resampling, find_choices
+from assay.cascade.choose import AuthorResampling, find_choices
 from assay.cascade.decide import Thresholds, answer, combined, fit_combination
 from assay.errors import InputError
 
@@ -18,7 +18,7 @@ def choices_of(rows, *, two_sided, with_authors):
     first = np.array([probability for probability, _ in rows])
     holds = np.array([holds for _, holds in rows])
     authors = np.arange(2 * len(rows)).reshape(-1, 2) % 7
-    resampling = Resampling(authors_PA=authors, num_resamples=100, seed=0) if with_authors else None
+    resampling = AuthorResampling(authors_PA=authors, num_resamples=100, seed=0) if with_authors else None
     return first, find_choices(first, holds, confidence=0.9, two_sided=two_sided, resampling=resampling)
 
 

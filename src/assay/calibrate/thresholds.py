@@ -35,7 +35,7 @@ class Goal:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Counts:
+class _ThresholdCounts:
     """What each threshold does to the rows."""
 
     threshold_K: NDArray[np.float32]
@@ -100,7 +100,7 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def _count(probability_N: NDArray[np.float32], holds_N: NDArray[np.bool_]) -> _Counts:
+def _count(probability_N: NDArray[np.float32], holds_N: NDArray[np.bool_]) -> _ThresholdCounts:
     order = np.argsort(-probability_N, kind="stable")
     falling = probability_N[order]
     last_of_equals = np.append(np.flatnonzero(falling[1:] != falling[:-1]), falling.size - 1)
@@ -116,7 +116,7 @@ def _count(probability_N: NDArray[np.float32], holds_N: NDArray[np.bool_]) -> _C
         above = np.float32((float(scores[0]) + 1) / 2)
         threshold_K = np.insert(threshold_K, 0, above if above > scores[0] else np.float32(1))
         hits_K, predicted_K = np.insert(hits_K, 0, 0), np.insert(predicted_K, 0, 0)
-    return _Counts(
+    return _ThresholdCounts(
         threshold_K=threshold_K,
         hits_K=hits_K.astype(np.int64),
         predicted_K=predicted_K.astype(np.int64),
@@ -125,7 +125,7 @@ def _count(probability_N: NDArray[np.float32], holds_N: NDArray[np.bool_]) -> _C
     )
 
 
-def _worth(counts: _Counts, goal: Goal) -> tuple[FloatArray, NDArray[np.bool_], FloatArray]:
+def _worth(counts: _ThresholdCounts, goal: Goal) -> tuple[FloatArray, NDArray[np.bool_], FloatArray]:
     """What each threshold is worth, whether it keeps the constraint, and what settles equal worth."""
     hits, predicted = counts.hits_K.astype(np.float64), counts.predicted_K.astype(np.float64)
     missed, wrong = counts.positive - hits, predicted - hits

@@ -31,7 +31,7 @@ _BISECTIONS = 45
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Resampling:
+class AuthorResampling:
     """How authors are drawn."""
 
     authors_PA: IntArray
@@ -41,7 +41,7 @@ class Resampling:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kept:
+class KeptShares:
     """What thresholds keep of the pairs of one label; K of them, rising, so that what is kept falls."""
 
     threshold_K: FloatArray
@@ -58,7 +58,7 @@ class Kept:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Chosen:
+class ChosenThresholds:
     """Thresholds that keep a recall, and how sure that is."""
 
     thresholds: Thresholds
@@ -76,15 +76,15 @@ class Chosen:
 class Choices:
     """All thresholds that labelled pairs offer."""
 
-    with_label: Kept
+    with_label: KeptShares
     """By the first model's probability."""
-    without_label: Kept | None
+    without_label: KeptShares | None
     """By its negative, which a two-sided cascade turns away from."""
     num_with: int
     num_without: int
     confidence: float
 
-    def choose(self, recall: float) -> Chosen:
+    def choose(self, recall: float) -> ChosenThresholds:
         """The thresholds that send the fewest pairs on and keep `recall`.
 
         Raises `InputError` where none does, with the best that these pairs can show.
@@ -94,7 +94,7 @@ class Choices:
         if at is None:
             raise self._too_few(kept, recall, self.num_with, "with the label")
         low = float(kept.threshold_K[at])
-        found = Chosen(
+        found = ChosenThresholds(
             thresholds=Thresholds(low=low),
             recall=float(kept.share_K[at]),
             recall_bound=float(kept.bound_K[at]),
@@ -105,7 +105,7 @@ class Choices:
         at = others.highest(recall)
         if at is None:
             raise self._too_few(others, recall, self.num_without, "without the label")
-        return Chosen(
+        return ChosenThresholds(
             thresholds=Thresholds(low=low, high=-float(others.threshold_K[at])),
             recall=found.recall,
             recall_bound=found.recall_bound,
@@ -113,7 +113,7 @@ class Choices:
             kept_others_bound=float(others.bound_K[at]),
         )
 
-    def _too_few(self, kept: Kept, recall: float, num_pairs: int, which: str) -> InputError:
+    def _too_few(self, kept: KeptShares, recall: float, num_pairs: int, which: str) -> InputError:
         needed = math.ceil(math.log(1 - self.confidence) / math.log(recall))
         return InputError(
             f"recall {recall:g} cannot be shown at confidence {self.confidence:g} on {num_pairs} pairs {which}: the"
@@ -128,7 +128,7 @@ def find_choices(
     *,
     confidence: float,
     two_sided: bool,
-    resampling: Resampling | None = None,
+    resampling: AuthorResampling | None = None,
 ) -> Choices:
     """The thresholds for pairs of both kinds, by the first model's probability of the label."""
     return Choices(
@@ -154,8 +154,12 @@ def lower_bound(kept_K: IntArray, num_pairs: int, confidence: float) -> FloatArr
 
 
 def _kept(
-    score_M: FloatArray, counts_M: BoolArray, most: float, confidence: float, resampling: Resampling | None
-) -> Kept:
+    score_M: FloatArray,
+    counts_M: BoolArray,
+    most: float,
+    confidence: float,
+    resampling: AuthorResampling | None,
+) -> KeptShares:
     """What thresholds on a score, up to `most`, keep of the pairs that count."""
     rows = np.flatnonzero(counts_M)
     rows = rows[np.argsort(score_M[rows], kind="stable")]
@@ -168,7 +172,7 @@ def _kept(
     if resampling is not None:
         drawn_K = _drawn_bound(resampling, rows, lost_K, confidence)
         bound_K = np.minimum(bound_K, drawn_K)
-    return Kept(threshold_K=threshold_K, share_K=kept_K / rows.size, bound_K=bound_K)
+    return KeptShares(threshold_K=threshold_K, share_K=kept_K / rows.size, bound_K=bound_K)
 
 
 def _ranks(count: int) -> NDArray[np.int64]:
@@ -178,7 +182,7 @@ def _ranks(count: int) -> NDArray[np.int64]:
 
 
 def _drawn_bound(
-    resampling: Resampling, rows: NDArray[np.int64], lost_K: NDArray[np.int64], confidence: float
+    resampling: AuthorResampling, rows: NDArray[np.int64], lost_K: NDArray[np.int64], confidence: float
 ) -> FloatArray:
     """The share kept that all but 1 - `confidence` of the resamples of authors exceed, [K]."""
     rng = np.random.default_rng(resampling.seed)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from assay.cascade.choose import Chosen
+from assay.cascade.choose import ChosenThresholds
 from assay.cascade.files import CascadeFile, StageEntry
 from assay.cascade.settings import CascadeTuneSettings
 
@@ -11,7 +11,7 @@ from assay.cascade.settings import CascadeTuneSettings
 class Point:
     """What one choice of thresholds does to the pairs."""
 
-    chosen: Chosen
+    chosen: ChosenThresholds
     share: float
     """Of the pairs that reach the second model."""
     cost: float

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from assay import metrics
 from assay._version import __version__
 from assay.calibrate.folds import fold_rows
-from assay.cascade.choose import Choices, Chosen, Resampling, find_choices
+from assay.cascade.choose import AuthorResampling, Choices, ChosenThresholds, find_choices
 from assay.cascade.decide import Answers, Thresholds, answer, combined, fit_combination
 from assay.cascade.files import CascadeFile, StageEntry, write_cascade
 from assay.cascade.findings import Alone, CascadeReport, Point
@@ -63,7 +63,7 @@ class _Scored:
             lambda _, __, rows: self.crossed_M[rows],
         )
 
-    def point(self, chosen: Chosen) -> Point:
+    def point(self, chosen: ChosenThresholds) -> Point:
         """What thresholds do to the pairs."""
         answers = self.answers(chosen.thresholds)
         share = float(answers.goes_on_M.mean())
@@ -210,7 +210,7 @@ def _crossed(first_M: FloatArray, second_M: FloatArray, holds_M: BoolArray, seed
     return crossed_M
 
 
-def _resampling(settings: CascadeTuneSettings, rows: LabelledRows) -> Resampling | None:
+def _resampling(settings: CascadeTuneSettings, rows: LabelledRows) -> AuthorResampling | None:
     """The authors of the pairs; raises `InputError` where one is missing."""
     if not settings.author_columns:
         return None
@@ -223,14 +223,14 @@ def _resampling(settings: CascadeTuneSettings, rows: LabelledRows) -> Resampling
             )
     _, code = np.unique(np.array(columns, dtype=object).astype(str), return_inverse=True)
     codes_CM: NDArray[np.int64] = code.reshape(len(columns), -1).astype(np.int64)
-    return Resampling(
+    return AuthorResampling(
         authors_PA=np.stack([codes_CM[0], codes_CM[-1]], axis=1),
         num_resamples=settings.resamples,
         seed=settings.seed,
     )
 
 
-def _levels(choices: Choices) -> Iterator[Chosen]:
+def _levels(choices: Choices) -> Iterator[ChosenThresholds]:
     """Thresholds over the whole range of what can be kept, the fewest pairs turned away first."""
     bounds = np.unique(choices.with_label.bound_K)[::-1]
     most = 1.0 if choices.without_label is None else float(choices.without_label.bound_K.max())

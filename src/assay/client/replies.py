@@ -54,7 +54,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rank:
+class RankedText:
     """One text of a reranked list."""
 
     index: int
@@ -189,12 +189,12 @@ def read_info(reply: Reply) -> Info:
         raise WorkError(msg) from None
 
 
-def read_ranks(reply: Reply) -> list[Rank]:
+def read_ranks(reply: Reply) -> list[RankedText]:
     """Ranks as the server sorted them; raises WorkError where an item is not a rank."""
     content = read_json(reply, list, "/rerank")
     try:
         return [
-            Rank(index=int(item["index"]), score=float(item["score"]), text=item.get("text"))
+            RankedText(index=int(item["index"]), score=float(item["score"]), text=item.get("text"))
             for item in content
         ]
     except (AttributeError, KeyError, TypeError, ValueError):

@@ -16,7 +16,7 @@ from assay.engine.proofs import circumstances
 from assay.errors import CheckError
 from assay.runs.figures import PARITY_PATH, figures_of, write_figures
 from assay.runs.run import Run
-from assay.tokenize.compare import SAVE_TOKENIZER, Compared, compare_tokens
+from assay.tokenize.compare import SAVE_TOKENIZER, TokenComparison, compare_tokens
 from assay.tokenize.encode import Encoder
 from assay.tokenize.sample import ParitySample, take_sample
 
@@ -56,7 +56,7 @@ def gate_figures(
     tokens = (
         compare_tokens(Path(bundle), encoder, texts, text_pairs)
         if texts
-        else Compared(num_texts=0, difference=None, reason="the source holds token ids")
+        else TokenComparison(num_texts=0, difference=None, reason="the source holds token ids")
     )
     found = {
         **asdict(report),

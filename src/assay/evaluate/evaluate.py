@@ -140,7 +140,7 @@ def evaluate_rows(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Pass:
+class _BundleOutputs:
     """What a bundle gave for all rows."""
 
     bundle: Bundle
@@ -151,7 +151,9 @@ class _Pass:
     logits: LabelledLogits
 
 
-def _forward(settings: EvaluateSettings, bundle: Bundle, rows: LabelledRows, *, is_alone: bool) -> _Pass:
+def _forward(
+    settings: EvaluateSettings, bundle: Bundle, rows: LabelledRows, *, is_alone: bool
+) -> _BundleOutputs:
     """A bundle's logits of the rows; a bundle that is evaluated alone must score them all."""
     began = time.perf_counter()
     encoder = encoder_of(bundle, settings)
@@ -166,7 +168,7 @@ def _forward(settings: EvaluateSettings, bundle: Bundle, rows: LabelledRows, *, 
         bundle, engine, encoder, device=settings.device, max_batch_tokens=settings.max_batch_tokens
     )
     logits = labelled_logits(scorer, rows) if is_alone else logits_or_reasons(scorer, rows)
-    return _Pass(
+    return _BundleOutputs(
         bundle=bundle,
         max_length=encoder.max_length,
         engine=engine.description(),
@@ -186,7 +188,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _scored_by_all(passes: Sequence[_Pass], num_rows: int) -> IntArray:
+def _scored_by_all(passes: Sequence[_BundleOutputs], num_rows: int) -> IntArray:
     """The rows that every bundle could score; raises `InputError` where there are none."""
     unscored = {row for each in passes for row in each.logits.unscored}
     kept = np.array([row for row in range(num_rows) if row not in unscored], dtype=np.int64)
@@ -201,7 +203,7 @@ def _scored_by_all(passes: Sequence[_Pass], num_rows: int) -> IntArray:
 
 def _evaluated(
     settings: EvaluateSettings,
-    done: _Pass,
+    done: _BundleOutputs,
     name: str,
     rows: LabelledRows,
     kept: IntArray,

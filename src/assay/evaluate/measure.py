@@ -103,7 +103,7 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Compared:
+class ComparedBundle:
     """Another bundle on the same rows."""
 
     metrics: Mapping[str, Metric]
@@ -122,7 +122,7 @@ class Part:
     """How many."""
     metrics: Mapping[str, Metric]
     """Of the first bundle."""
-    others: tuple[Compared, ...] = ()
+    others: tuple[ComparedBundle, ...] = ()
     """The other bundles, in their order."""
 
 
@@ -177,7 +177,7 @@ def measure(
             for metric, value in values.items()
             if metric in theirs
         }
-        compared.append(Compared(metrics=found(theirs, f"{index} "), differences=differences))
+        compared.append(ComparedBundle(metrics=found(theirs, f"{index} "), differences=differences))
     return Part(name=name, num_rows=outcome.num_rows, metrics=found(values, "0 "), others=tuple(compared))
 
 

@@ -54,7 +54,7 @@ class Bounds:
     max_wait_seconds: float
 
 
-class _Failed(Exception):  # noqa: N818  a try that may be made again
+class _FailedTry(Exception):  # noqa: N818  a try that may be made again
     """One try failed in a way that may pass."""
 
     def __init__(self, said: str, *, wait_seconds: float | None = None, unreachable: bool = False) -> None:
@@ -119,7 +119,7 @@ class Downloader:
             tries += 1
             try:
                 return await self._follow(url, html=html)
-            except _Failed as failed:
+            except _FailedTry as failed:
                 if (
                     tries < self._bounds.tries
                     and (failed.wait_seconds or 0.0) <= self._bounds.max_wait_seconds
@@ -165,13 +165,13 @@ class Downloader:
                     return Fetched(kind="failed", url=url), target
                 return await self._read(url, reply, html=html), None
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise _Failed(_said(error), unreachable=True) from error
+            raise _FailedTry(_said(error), unreachable=True) from error
         except (httpx.TransportError, httpx.DecodingError) as error:
-            raise _Failed(_said(error)) from error
+            raise _FailedTry(_said(error)) from error
         except httpx.InvalidURL as error:
             return Fetched(kind="out_of_scope", url=url, detail=f"an invalid address ({error})"), None
         except TimeoutError as error:
-            raise _Failed(f"not complete after {self._bounds.timeout_seconds:g} seconds") from error
+            raise _FailedTry(f"not complete after {self._bounds.timeout_seconds:g} seconds") from error
 
     def _heed(self, host: _Host, reply: "httpx.Response") -> None:
         """Raise for a status that stops this try, or all of them; a pause that is asked for holds for the host."""
@@ -189,7 +189,7 @@ class Downloader:
         if wait is not None and wait <= self._bounds.max_wait_seconds:
             host.not_before = max(host.not_before, now + wait)
         asked = "" if wait is None else f", with a request to wait {wait:,.0f} seconds"
-        raise _Failed(f"status {status}{asked}", wait_seconds=wait)
+        raise _FailedTry(f"status {status}{asked}", wait_seconds=wait)
 
     async def _read(self, url: str, reply: "httpx.Response", *, html: bool) -> Fetched:
         if reply.status_code != 200:

@@ -119,7 +119,7 @@ def _place(groups: Sequence[Counter[str]], shares: Mapping[str, float]) -> list[
     each where its strata have most room; then the others, stratum by stratum. What a stratum leaves
     over is handed on to the next, so that a hundred labels of three rows fill a tenth as one of 300.
     """
-    places = _Places(groups, shares)
+    places = _Placement(groups, shares)
     sizes = [group.total() for group in groups]
     large = max(1, min(shares.values()) / sum(shares.values()) * sum(sizes) / 2)
     by_size = sorted(range(len(groups)), key=lambda index: -sizes[index])
@@ -143,7 +143,7 @@ def _place(groups: Sequence[Counter[str]], shares: Mapping[str, float]) -> list[
     return places.placed
 
 
-class _Places:
+class _Placement:
     """What is placed where, and the room that is left for each stratum in each split."""
 
     def __init__(self, groups: Sequence[Counter[str]], shares: Mapping[str, float]) -> None:

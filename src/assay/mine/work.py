@@ -82,7 +82,7 @@ class MineWork:
     def compute(self, chunk: PairRows) -> MinedRows:
         """The negatives of a chunk's anchors."""
         assert self._miner is not None, "compute comes after load"
-        return _Chunk(chunk, self._miner, self._manifest).mine()
+        return _ChunkOfPairs(chunk, self._miner, self._manifest).mine()
 
     def finish(self, unit: Unit, computed: Iterator[MinedRows]) -> Iterator[pa.RecordBatch]:
         """The rows of the unit's part, in source order."""
@@ -112,7 +112,7 @@ def columns_of(manifest: Manifest) -> Columns:
     return pair_columns(identity.keys, identity.anchor_column, identity.positive_column, manifest.columns.id)
 
 
-class _Chunk:
+class _ChunkOfPairs:
     """One chunk on its way from rows to negatives. Axes: N rows in, R rows out."""
 
     def __init__(self, chunk: PairRows, miner: Miner, manifest: Manifest) -> None:

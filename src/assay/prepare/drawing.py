@@ -11,7 +11,7 @@ from assay.bundle.bundle import Bundle
 from assay.bundle.embedder import load_embedder
 from assay.prepare.folder import WORK
 from assay.prepare.listing import Listing
-from assay.prepare.mined import Chosen, likeliest, open_miner, score_candidates
+from assay.prepare.mined import ChosenCandidates, likeliest, open_miner, score_candidates
 from assay.prepare.neighbours import book_neighbours, embed_sample, write_sample
 from assay.prepare.pairs.draw import Rules, candidate_rules
 from assay.prepare.pairs.kind import MinedIdentity
@@ -106,7 +106,7 @@ class PairsMaker:
 
     def choose(
         self, candidates: Run, bundle: Bundle, mined: MinedIdentity, models: Models, update: Update, say: Say
-    ) -> Chosen | None:
+    ) -> ChosenCandidates | None:
         """The candidates that a model takes for positives; None where there is no candidate."""
         models.runs["candidates"] = candidates.manifest.run_id
         if not any(stats["num_pairs"] for stats in published_stats(candidates)):
@@ -136,7 +136,7 @@ class PairsMaker:
         rules: Rules,
         *,
         neighbours: Sequence[Sequence[int]] | None = None,
-        chosen: Chosen | None = None,
+        chosen: ChosenCandidates | None = None,
         mined: MinedIdentity | None = None,
     ) -> Manifest:
         """The plan of a pairs run over a table of the books, which is kept under a name."""
@@ -176,7 +176,7 @@ def pairs_source(
     shelved: Shelved,
     splits: Sequence[str | None],
     neighbours: Sequence[Sequence[int]] | None = None,
-    chosen: Chosen | None = None,
+    chosen: ChosenCandidates | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The rows of the table of books that the pairs run reads."""
     tables = {

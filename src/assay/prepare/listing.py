@@ -124,7 +124,7 @@ def list_books(source: str, catalogue: str | None, out: Path) -> Listing:
     path = Path(source)
     index = path / INDEX_NAME if path.is_dir() else path
     entries = None if catalogue is None else read_catalogue(catalogue)
-    counts = _Counts(index=index if index.is_file() else None)
+    counts = _ListingCounts(index=index if index.is_file() else None)
     found = list_index(index) if index.is_file() else list_folder(path)
     unsorted = out.with_name(f".{out.name}.unsorted")
     try:
@@ -315,7 +315,7 @@ def _catalogued(book: Book, entries: Mapping[int, CatalogueEntry]) -> Book:
 
 
 def _known(
-    found: Iterable[Book], entries: Mapping[int, CatalogueEntry] | None, counts: "_Counts"
+    found: Iterable[Book], entries: Mapping[int, CatalogueEntry] | None, counts: "_ListingCounts"
 ) -> Iterator[Book]:
     """The books with what a catalogue knows of them; all are counted."""
     for each in found:
@@ -325,7 +325,7 @@ def _known(
 
 
 @dataclass(kw_only=True, slots=True)
-class _Counts:
+class _ListingCounts:
     """What is said of the books of a source."""
 
     index: Path | None

@@ -26,7 +26,7 @@ from assay.telemetry import Progress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Chosen:
+class ChosenCandidates:
     """The likeliest candidates of each book."""
 
     numbers: pa.ListArray
@@ -73,7 +73,7 @@ def score_candidates(
     return open_run(score(asked, on_progress=on_progress, on_message=on_message).run_url)
 
 
-def likeliest(scores: Run, label: str, *, num_books: int, most: int) -> Chosen:
+def likeliest(scores: Run, label: str, *, num_books: int, most: int) -> ChosenCandidates:
     """At most so many candidates of each book, those with the highest probability of `label`.
 
     A file of candidates holds whole books, in the order in which they were drawn; one file is held at a time.
@@ -96,7 +96,7 @@ def likeliest(scores: Run, label: str, *, num_books: int, most: int) -> Chosen:
     owners, numbers, probabilities = (np.concatenate(each) for each in zip(nothing, *kept, strict=True))
     order = np.argsort(owners, kind="stable")
     offsets = pa.array(np.searchsorted(owners[order], np.arange(num_books + 1)).astype(np.int32))
-    return Chosen(
+    return ChosenCandidates(
         numbers=pa.ListArray.from_arrays(offsets, pa.array(numbers[order])),
         probabilities=pa.ListArray.from_arrays(offsets, pa.array(probabilities[order])),
         num_candidates=num_candidates,

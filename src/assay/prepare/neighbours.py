@@ -29,7 +29,7 @@ BLOCK_SCORES = 4 << 20
 SAMPLE_SCHEMA = pa.schema(
     [pa.field("book_id", pa.string(), nullable=False), pa.field("text", pa.string(), nullable=False)]
 )
-Vectors = NDArray[np.float64]
+VectorArray = NDArray[np.float64]
 
 
 def book_neighbours(run: Run, book_ids: Sequence[str]) -> list[list[int]]:
@@ -41,7 +41,7 @@ def book_neighbours(run: Run, book_ids: Sequence[str]) -> list[list[int]]:
     return nearest(sums, NUM_NEIGHBOURS)
 
 
-def nearest(vectors: Vectors, most: int) -> list[list[int]]:
+def nearest(vectors: VectorArray, most: int) -> list[list[int]]:
     """For each row the rows nearest by cosine, without itself; rows of zeros neither have neighbours nor become one."""
     lengths = np.linalg.norm(vectors, axis=1)
     there = np.flatnonzero(lengths > 0)
@@ -98,11 +98,11 @@ def embed_sample(
     return open_run(embed(asked, on_progress=on_progress, on_message=on_message).run_url)
 
 
-def _sums(run: Run, number_of: dict[str, int]) -> Vectors:
+def _sums(run: Run, number_of: dict[str, int]) -> VectorArray:
     """The sum of the unit vectors of each book's chunks."""
     books = pq.read_table(run.manifest.sources[0].uri, columns=["book_id"]).column("book_id")
     numbers = np.array([number_of[book] for book in books.to_pylist()])
-    sums: Vectors | None = None
+    sums: VectorArray | None = None
     for unit in run.manifest.units():
         with open_part(run, unit) as part:
             column = part.read(columns=["embedding"], use_threads=False).column("embedding").combine_chunks()

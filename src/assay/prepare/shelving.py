@@ -116,7 +116,7 @@ def _read_found(path: Path) -> Found:
 def _make(run: Run, num_books: int, folder: Path, *, seed: int) -> None:
     num_chunks = np.zeros(num_books, dtype=np.int32)
     num_passages = np.zeros(num_books, dtype=np.int32)
-    languages, errors = _Words(num_books), _Words(num_books)
+    languages, errors = _BookWords(num_books), _BookWords(num_books)
     with (
         Partitions(folder, "chunks") as chunk_hashes,
         Partitions(folder, "passages") as passage_hashes,
@@ -195,7 +195,7 @@ def _most_frequent(values: list[str | None]) -> str | None:
     return min(counts, key=lambda value: (-counts[value], value), default=None)
 
 
-class _Words:
+class _BookWords:
     """A word a book, of a few that there are; a byte each."""
 
     def __init__(self, num_books: int) -> None:

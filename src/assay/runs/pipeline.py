@@ -85,7 +85,7 @@ def run_unit(run: Run, work: Work[PreparedT, ComputedT], unit: Unit) -> Publishe
 
 
 @dataclass(kw_only=True, slots=True)
-class _UnderWay:
+class _UnitState:
     """A unit on its way through the threads."""
 
     unit: Unit
@@ -112,7 +112,7 @@ class _UnderWay:
 class _Item:
     """What one thread hands to the next: a chunk of a unit, or its end."""
 
-    of: _UnderWay
+    of: _UnitState
     chunk: Any = None
     is_end: bool = False
 
@@ -220,7 +220,7 @@ class Pipeline:
 
     def _prepare_units(self) -> None:
         while (unit := self._units.get()) is not None:
-            under_way = _UnderWay(unit=unit)
+            under_way = _UnitState(unit=unit)
             with under_way.owning_errors():
                 for chunk in self._work.prepare(unit):
                     self._prepared.put(_Item(of=under_way, chunk=chunk))

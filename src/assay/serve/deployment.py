@@ -20,7 +20,7 @@ from assay.serve.pairs import PairJoiner, split_pairs
 from assay.serve.placement import further_specs
 from assay.serve.refusals import Refusal
 from assay.serve.settings import ServeSettings
-from assay.serve.tickets import AnsweredText, ClientGoneError, Document, How, RequestTexts, Text, Ticket
+from assay.serve.tickets import AnsweredText, ClientGoneError, How, QueuedDocument, RequestTexts, Text, Ticket
 from assay.serve.tokenizing import Tokenizer, TokenizingStage
 from assay.tokenize.settings import WINDOWS
 
@@ -202,7 +202,7 @@ class Deployment:
     def _too_slow(self) -> Refusal:
         return Refusal("timeout", f"not answered within {self._settings.timeout:g} s")
 
-    def _queue_documents(self, ticket: Ticket, documents: list[Document]) -> None:
+    def _queue_documents(self, ticket: Ticket, documents: list[QueuedDocument]) -> None:
         """Texts of a request were tokenized: its documents wait for an engine."""
         self._estimated_tokens -= ticket.estimated_tokens
         ticket.estimated_tokens = 0

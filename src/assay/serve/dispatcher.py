@@ -20,7 +20,7 @@ from assay.serve.frames import BatchFrame
 from assay.serve.metrics import Metrics
 from assay.serve.policy import Queue, Waiting
 from assay.serve.refusals import Refusal
-from assay.serve.tickets import Answer, Document, Ticket
+from assay.serve.tickets import QueuedDocument, TextAnswer, Ticket
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,9 @@ MOST_TRIES = 2
 class Answering(Protocol):
     """What makes answers of outputs."""
 
-    def answers(self, outputs_SC: npt.NDArray[np.float32], num_views_N: list[int]) -> Sequence[Answer | None]:
+    def answers(
+        self, outputs_SC: npt.NDArray[np.float32], num_views_N: list[int]
+    ) -> Sequence[TextAnswer | None]:
         """An answer a document that has so many views; None where there is none to give."""
         ...
 
@@ -60,7 +62,7 @@ class Dispatcher:
         self._max_batch_tokens = max_batch_tokens
         self._on_ready = on_ready
         self._on_hello = on_hello
-        self._queue: Queue[Ticket, Document] = Queue()
+        self._queue: Queue[Ticket, QueuedDocument] = Queue()
         self._timer: asyncio.TimerHandle | None = None
 
     # ------------------------------------------------------------ in
@@ -82,7 +84,7 @@ class Dispatcher:
         """What all engines do together, as last measured; 0 before any was ready."""
         return sum(engine.tokens_per_second for engine in self.engines)
 
-    def add(self, ticket: Ticket, documents: list[Document]) -> None:
+    def add(self, ticket: Ticket, documents: list[QueuedDocument]) -> None:
         """Queue tokenized documents of a request."""
         waiting = [Waiting(len(document.flat_ids), document) for document in documents]
         self._queue.add(ticket, waiting, deadline=ticket.deadline)
@@ -148,7 +150,7 @@ class Dispatcher:
 
     def engine_answered(
         self,
-        batch: list[Document],
+        batch: list[QueuedDocument],
         outputs_SC: npt.NDArray[np.float32],
         seconds: float,
     ) -> None:
@@ -165,13 +167,13 @@ class Dispatcher:
             else:
                 ticket.take(document.index, answer)
 
-    def engine_refused(self, batch: list[Document], message: str) -> None:
+    def engine_refused(self, batch: list[QueuedDocument], message: str) -> None:
         """An engine could not compute a batch: each document of it once more, alone."""
         _log.warning("a batch of %d documents was refused: %s", len(batch), message)
         self._again(batch)
         self.send_batches()
 
-    def engine_ended(self, engine: DeviceEngine, batches: list[list[Document]], reason: str) -> None:
+    def engine_ended(self, engine: DeviceEngine, batches: list[list[QueuedDocument]], reason: str) -> None:
         """An engine died: what it was computing once more, each alone; what waited there waits again."""
         _log.error("the engine on %s ended: %s", engine.spec.device, reason)
         for batch in reversed(batches[1:]):
@@ -180,7 +182,7 @@ class Dispatcher:
             self._again(batches[0])
         self.send_batches()
 
-    def _again(self, batch: list[Document]) -> None:
+    def _again(self, batch: list[QueuedDocument]) -> None:
         retried = []
         for document in batch:
             document.num_tried += 1
@@ -192,8 +194,8 @@ class Dispatcher:
         self._metrics.retried(len(retried))
         self._put_back(retried, is_alone=True)
 
-    def _put_back(self, batch: Sequence[Document], *, is_alone: bool) -> None:
-        by_ticket: dict[Ticket, list[Waiting[Document]]] = {}
+    def _put_back(self, batch: Sequence[QueuedDocument], *, is_alone: bool) -> None:
+        by_ticket: dict[Ticket, list[Waiting[QueuedDocument]]] = {}
         for document in batch:
             if not document.ticket.done.done():
                 waiting = Waiting(len(document.flat_ids), document, is_alone or document.num_tried > 0)
@@ -207,7 +209,7 @@ def _readiness(engine: DeviceEngine) -> float:
     return engine.busy_until() if engine.in_flight else 0.0
 
 
-def _frame(documents: list[Document]) -> BatchFrame:
+def _frame(documents: list[QueuedDocument]) -> BatchFrame:
     lengths = [length for document in documents for length in document.lengths]
     offsets = np.fromiter(accumulate(lengths, initial=0), np.int32, len(lengths) + 1)
     starts = normalize = None

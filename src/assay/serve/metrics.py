@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import Metric
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 DOCUMENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 TOKENS = (64, 256, 1024, 4096, 16_384, 65_536, 262_144)
-Work = Literal["predict", "rerank", "embed"]
+RequestKind = Literal["predict", "rerank", "embed"]
 """What is asked of texts."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -61,12 +61,12 @@ class Metrics:
         """Show what `read` gives under `name`."""
         self._gauges[name] = (text, read)
 
-    def request(self, work: Work, *, is_batch: bool, num_documents: int) -> None:
+    def request(self, work: RequestKind, *, is_batch: bool, num_documents: int) -> None:
         """A request to do this was accepted for reading."""
         self._counts["te_request_count", "method", "batch" if is_batch else "single"] += 1
         self._counts[f"te_{work}_count", "", ""] += num_documents
 
-    def success(self, work: Work, *, is_batch: bool, num_documents: int, num_tokens: int) -> None:
+    def success(self, work: RequestKind, *, is_batch: bool, num_documents: int, num_tokens: int) -> None:
         """It was answered."""
         self._counts["te_request_success", "method", "batch" if is_batch else "single"] += 1
         done = "te_embed_success" if work == "embed" else "te_predict_success"

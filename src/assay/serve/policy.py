@@ -34,7 +34,7 @@ class Waiting(Generic[DocumentT]):
 
 
 @dataclass(slots=True)
-class _Request(Generic[DocumentT]):
+class _WaitingRequest(Generic[DocumentT]):
     deadline: float
     documents: deque[Waiting[DocumentT]]
 
@@ -44,7 +44,7 @@ class Queue(Generic[KeyT, DocumentT]):
 
     def __init__(self) -> None:
         """An empty queue."""
-        self._requests: OrderedDict[KeyT, _Request[DocumentT]] = OrderedDict()
+        self._requests: OrderedDict[KeyT, _WaitingRequest[DocumentT]] = OrderedDict()
         self.num_documents = 0
         """Documents that wait."""
         self.num_tokens = 0
@@ -56,7 +56,7 @@ class Queue(Generic[KeyT, DocumentT]):
         """Queue documents of a request; `is_first` puts it before all others (it was there before)."""
         request = self._requests.get(key)
         if request is None:
-            request = self._requests[key] = _Request(deadline, deque())
+            request = self._requests[key] = _WaitingRequest(deadline, deque())
         added = list(documents)
         if is_first:
             request.documents.extendleft(reversed(added))
@@ -99,7 +99,7 @@ class Queue(Generic[KeyT, DocumentT]):
             candidates = further
         return batch
 
-    def _pop(self, key: KeyT, request: _Request[DocumentT]) -> Waiting[DocumentT]:
+    def _pop(self, key: KeyT, request: _WaitingRequest[DocumentT]) -> Waiting[DocumentT]:
         taken = request.documents.popleft()
         self.num_documents -= 1
         self.num_tokens -= taken.num_tokens

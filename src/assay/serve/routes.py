@@ -21,7 +21,7 @@ from assay.serve.docs import docs_page, document
 from assay.serve.edge import EXCHANGE, Answer, App, Exchange, Receive, Scope
 from assay.serve.keys import RateLimit
 from assay.serve.kinds import ServedClassifier, ServedEncoder
-from assay.serve.metrics import CONTENT_TYPE, Metrics, Work
+from assay.serve.metrics import CONTENT_TYPE, Metrics, RequestKind
 from assay.serve.models import (
     BatchRequest,
     EmbeddingsRequest,
@@ -34,9 +34,10 @@ from assay.serve.page import CONTENT_SECURITY_POLICY, read_page_files
 from assay.serve.refusals import Refusal
 from assay.serve.service import Service
 from assay.serve.settings import ServeSettings
-from assay.serve.tickets import AnsweredText, How, RequestTexts, Side, Ticket
+from assay.serve.tickets import AnsweredText, How, RequestTexts, Ticket
 from assay.serve.vectors import stacked
 from assay.tasks import Task
+from assay.tokenize.content import TruncationSide
 from assay.tokenize.settings import ONE_PIECE, WINDOWS
 
 DOCS_PATHS = ("/docs", "/openapi.json")
@@ -272,7 +273,7 @@ class Routes:
         texts: RequestTexts,
         how: How = AS_TOLD,
         *,
-        work: Work = "predict",
+        work: RequestKind = "predict",
         is_batch: bool = False,
     ) -> tuple[Bundle, Ticket, list[AnsweredText]]:
         """The scores of texts, and the bundle that they are of; raises Refusal where the model is an encoder."""
@@ -281,7 +282,7 @@ class Routes:
         return bundle, *await self._answer(request, texts, how, work=work, is_batch=is_batch)
 
     async def _answer(
-        self, request: Request, texts: RequestTexts, how: How, *, work: Work, is_batch: bool
+        self, request: Request, texts: RequestTexts, how: How, *, work: RequestKind, is_batch: bool
     ) -> tuple[Ticket, list[AnsweredText]]:
         """What the model says of texts within every limit; counts the request, and its answer once written."""
         exchange: Exchange = request.scope[EXCHANGE]
@@ -303,7 +304,13 @@ class Routes:
         return ticket, found
 
     def _count(
-        self, ticket: Ticket, total: float, *, work: Work, is_batch: bool, found: Sequence[AnsweredText]
+        self,
+        ticket: Ticket,
+        total: float,
+        *,
+        work: RequestKind,
+        is_batch: bool,
+        found: Sequence[AnsweredText],
     ) -> None:
         """Count a request that was answered, and its times."""
         num_tokens = sum(each.num_tokens for each in found)
@@ -314,7 +321,7 @@ class Routes:
     def _how(self, asked: TeiRequest, *, normalize: bool = False) -> How:
         return How(truncate=asked.truncate, truncation_side=self._side(asked), normalize=normalize)
 
-    def _side(self, asked: TeiRequest) -> Side:
+    def _side(self, asked: TeiRequest) -> TruncationSide:
         """Where over-long texts are cut; raises Refusal where this server does not cut them on the left."""
         if (asked.truncation_direction or "right").lower() == "right":
             return "right"

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +10,11 @@ import numpy.typing as npt
 from assay.serve.scores import Score
 from assay.serve.vectors import Vector
 from assay.siamese.reading import TextFeatures
+from assay.tokenize.content import TruncationSide
 
 RequestTexts = Sequence[tuple[str, str | None]]
 """The texts of a request in order, each with its second text where it is a pair."""
-Side = Literal["right", "left"]
-"""Where over-long texts are cut."""
-Answer = Score | Vector
+TextAnswer = Score | Vector
 """What the model says of one text: a classifier a score, an encoder a vector."""
 
 
@@ -26,7 +24,7 @@ class How:
 
     truncate: bool | None = None
     """Whether over-long texts are cut; None: as the server was told."""
-    truncation_side: Side = "right"
+    truncation_side: TruncationSide = "right"
     normalize: bool = False
     """Whether vectors are to have length 1."""
 
@@ -50,7 +48,7 @@ class Text:
 
 
 @dataclass(slots=True)
-class Document:
+class QueuedDocument:
     """One text as token ids."""
 
     ticket: "Ticket"
@@ -69,7 +67,7 @@ class Document:
 class AnsweredText:
     """What became of one text."""
 
-    answer: Answer
+    answer: TextAnswer
     num_tokens: int
     truncated: bool
 
@@ -105,7 +103,7 @@ class Ticket:
     truncated: list[bool] = field(default_factory=list)
     features: list[TextPlace | None] = field(default_factory=list)
     """What of each text joins its vector, of a Siamese model."""
-    answers: list[Answer | None] = field(default_factory=list)
+    answers: list[TextAnswer | None] = field(default_factory=list)
     num_left: int = 0
     estimated_tokens: int = 0
     """Tokens it counts for until it is tokenized."""
@@ -129,7 +127,7 @@ class Ticket:
             return "" if self.num_documents == 1 else f"text {index} "
         return "" if max(self.rows) == 0 else f"pair {self.rows[index]} "
 
-    def take(self, index: int, answer: Answer) -> None:
+    def take(self, index: int, answer: TextAnswer) -> None:
         """Note a text's answer; the last one completes the request."""
         self.answers[index] = answer
         self.num_left -= 1

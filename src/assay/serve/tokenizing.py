@@ -16,8 +16,9 @@ import numpy.typing as npt
 from assay import machine
 from assay.serve.policy import Queue, Waiting
 from assay.serve.refusals import Refusal, refusal_of
-from assay.serve.tickets import Document, Side, Text, TextPlace, Ticket
+from assay.serve.tickets import QueuedDocument, Text, TextPlace, Ticket
 from assay.siamese.reading import TextFeatures
+from assay.tokenize.content import TruncationSide
 from assay.tokenize.encode import Encoder
 from assay.tokenize.tokens import ID_OUT_OF_RANGE, Tokens
 
@@ -43,7 +44,7 @@ class Tokenizer:
         """
         self.encoder = encoder
         self._features = features
-        self._cutting = {side: encoder.truncating(side) for side in get_args(Side)}
+        self._cutting = {side: encoder.truncating(side) for side in get_args(TruncationSide)}
 
     def warm_up(self) -> None:
         """Encode a text: the first one of a process takes a quarter of a second."""
@@ -51,9 +52,9 @@ class Tokenizer:
         if self._features is not None:
             self._features(["a"])
 
-    def documents(self, texts: Sequence[Text]) -> list[Document | Refusal]:
+    def documents(self, texts: Sequence[Text]) -> list[QueuedDocument | Refusal]:
         """A document for each text, or why there is none; notes token counts in the tickets."""
-        found: list[Document | Refusal | None] = [None] * len(texts)
+        found: list[QueuedDocument | Refusal | None] = [None] * len(texts)
         kinds: dict[tuple[bool, Encoder], list[int]] = {}
         for place, text in enumerate(texts):
             kinds.setdefault((text.second is not None, self._encoder(text.ticket)), []).append(place)
@@ -77,11 +78,13 @@ class Tokenizer:
             return self._cutting[ticket.how.truncation_side]
         return self.encoder
 
-    def _split(self, texts: Sequence[Text], tokens: Tokens, encoder: Encoder) -> list[Document | Refusal]:
+    def _split(
+        self, texts: Sequence[Text], tokens: Tokens, encoder: Encoder
+    ) -> list[QueuedDocument | Refusal]:
         num_tokens, truncated = tokens.num_tokens.tolist(), tokens.truncated.tolist()
         starts = [0] * len(texts) if tokens.second_starts is None else tokens.second_starts.tolist()
         flat_ids, lengths = _views(tokens, encoder)
-        documents: list[Document | Refusal] = []
+        documents: list[QueuedDocument | Refusal] = []
         start = 0
         for row, text in enumerate(texts):
             ticket, index = text.ticket, text.index
@@ -98,7 +101,9 @@ class Tokenizer:
                 message = f"{where}has more than {limit} tokens; shorten it, or send truncate: true".strip()
                 documents.append(Refusal("too_long", message))
             else:
-                documents.append(Document(ticket, index, flat_ids[start:stop], lengths[row], starts[row]))
+                documents.append(
+                    QueuedDocument(ticket, index, flat_ids[start:stop], lengths[row], starts[row])
+                )
             start = stop
         return documents
 
@@ -120,7 +125,7 @@ class TokenizingStage:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        hand_on: Callable[[Ticket, list[Document]], None],
+        hand_on: Callable[[Ticket, list[QueuedDocument]], None],
         *,
         num_threads: int | None = None,
     ) -> None:
@@ -176,13 +181,13 @@ class TokenizingStage:
                 future = loop.run_in_executor(self._threads, _attempt, self._tokenizer, texts)
                 future.add_done_callback(lambda done, texts=texts: self._finish(texts, done.result()))  # type: ignore[misc]
 
-    def _finish(self, texts: list[Text], found: "list[Document | Refusal]") -> None:
+    def _finish(self, texts: list[Text], found: "list[QueuedDocument | Refusal]") -> None:
         self._num_busy -= 1
         self._hand_out(texts, found)
         self._start()
 
-    def _hand_out(self, texts: list[Text], found: "list[Document | Refusal]") -> None:
-        by_ticket: dict[Ticket, list[Document]] = {}
+    def _hand_out(self, texts: list[Text], found: "list[QueuedDocument | Refusal]") -> None:
+        by_ticket: dict[Ticket, list[QueuedDocument]] = {}
         for text, made in zip(texts, found, strict=True):
             if isinstance(made, Refusal):
                 text.ticket.fail(made)
@@ -194,7 +199,7 @@ class TokenizingStage:
                 self._hand_on(ticket, documents)
 
 
-def _attempt(tokenizer: Tokenizer, texts: list[Text]) -> list[Document | Refusal]:
+def _attempt(tokenizer: Tokenizer, texts: list[Text]) -> list[QueuedDocument | Refusal]:
     """The documents, or the same refusal for each where the tokenizer fails."""
     try:
         return tokenizer.documents(texts)

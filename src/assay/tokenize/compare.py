@@ -30,7 +30,7 @@ PROBES = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Compared:
+class TokenComparison:
     """What came of the comparison."""
 
     num_texts: int
@@ -49,16 +49,16 @@ class Compared:
 
 def compare_tokens(
     folder: Path, encoder: Encoder, texts: Sequence[str], text_pairs: Sequence[str] | None = None
-) -> Compared:
+) -> TokenComparison:
     """How the encoder's ids of these texts compare with those of AutoTokenizer, both cut at the end."""
     peer = _load_peer(folder)
-    return peer if isinstance(peer, Compared) else _compare(peer, encoder, texts, text_pairs)
+    return peer if isinstance(peer, TokenComparison) else _compare(peer, encoder, texts, text_pairs)
 
 
-def compare_probes(folder: Path, encoder: Encoder) -> Compared:
+def compare_probes(folder: Path, encoder: Encoder) -> TokenComparison:
     """The same on made-up texts, words of the vocabulary in lower and in title case among them."""
     peer = _load_peer(folder)
-    if isinstance(peer, Compared):
+    if isinstance(peer, TokenComparison):
         return peer
     words = sorted(word for word in peer.get_vocab() if word.isalpha())
     some = " ".join(words[:: len(words) // NUM_WORDS + 1])
@@ -74,7 +74,7 @@ def _load_peer(folder: Path) -> Any:  # noqa: ANN401 - a transformers tokenizer 
             peer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 - whatever keeps transformers from making one
         reason = f"transformers cannot load the tokenizer ({one_line(error)})"
-        return Compared(num_texts=0, difference=None, reason=reason)
+        return TokenComparison(num_texts=0, difference=None, reason=reason)
     peer.truncation_side = "right"  # Assay cuts by its own policy
     return peer
 
@@ -84,7 +84,7 @@ def _compare(
     encoder: Encoder,
     texts: Sequence[str],
     text_pairs: Sequence[str] | None = None,
-) -> Compared:
+) -> TokenComparison:
     first = [text[:MOST_CHARS] for text in texts]
     second = None if text_pairs is None else [text[:MOST_CHARS] for text in text_pairs]
     mine = encoder.truncating("right").encode_texts(first, second)
@@ -103,8 +103,8 @@ def _compare(
         ids = mine.flat_ids[start:stop].tolist()
         if ids != theirs:
             text = first[row] if pair is None else f"{first[row]} / {pair}"
-            return Compared(num_texts=len(first), difference=_difference(text, ids, theirs, peer))
-    return Compared(num_texts=len(first), difference=None)
+            return TokenComparison(num_texts=len(first), difference=_difference(text, ids, theirs, peer))
+    return TokenComparison(num_texts=len(first), difference=None)
 
 
 def _difference(text: str, mine: list[int], theirs: list[int], peer: Any) -> str:  # noqa: ANN401 - untyped

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from assay.tokenize.cuts import CutRule
 
-Side = Literal["left", "right"]
+TruncationSide = Literal["left", "right"]
 """Where a text that is too long loses content."""
 
 # English prose has 4 to 5 characters a token; a head that yields too few tokens is made 8 times longer.
@@ -36,7 +36,7 @@ class ContentReader:
         self._tokenizer = tokenizer
         self._cut_rule = cut_rule
 
-    def near(self, texts: list[str], num_kept: int, side: Side) -> tuple[list[list[int]], set[int]]:
+    def near(self, texts: list[str], num_kept: int, side: TruncationSide) -> tuple[list[list[int]], set[int]]:
         """Content ids of each text, all or more than are kept, and the numbers of those not read whole."""
         content: list[list[int]] = [[] for _ in texts]
         cut: set[int] = set()
@@ -57,7 +57,7 @@ class ContentReader:
             num_chars *= _HEAD_GROWTH
         return content, cut
 
-    def _end(self, text: str, num_chars: int, side: Side) -> str:
+    def _end(self, text: str, num_chars: int, side: TruncationSide) -> str:
         """The end that is kept, of `num_chars` or more; the whole text where it cannot be cut."""
         if side == "right":
             return self._cut_rule.head(text, num_chars)

@@ -30,7 +30,7 @@ from tokenizers import Encoding, Tokenizer
 from assay.errors import BundleError, RefusedError, UsageError
 from assay.model.checkpoint import read_optional_json, vocab_size_of
 from assay.model.tokenizer_files import SAVE_TOKENIZER, read_tokenizer, tokenizer_fingerprint
-from assay.tokenize.content import ContentReader, Side, batch_boundaries
+from assay.tokenize.content import ContentReader, TruncationSide, batch_boundaries
 from assay.tokenize.cuts import CutRule, find_cut_rule
 from assay.tokenize.settings import ONE_PIECE, WINDOWS, OnLong
 from assay.tokenize.special_tokens import probe_pair, probe_single, second_type_start
@@ -129,7 +129,7 @@ class Encoder:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._content = ContentReader(tokenizer, cut_rule)
-        self._side: Side = "right"
+        self._side: TruncationSide = "right"
         self.fingerprint = fingerprint
         """Hash of what the tokenizer does to text, 32 hex digits."""
         self.max_length = max_length
@@ -165,7 +165,7 @@ class Encoder:
             how=how,
         )
 
-    def truncating(self, side: Side) -> "Encoder":
+    def truncating(self, side: TruncationSide) -> "Encoder":
         """This encoder under `truncate`, cutting on that side, as `truncation_side` of `transformers` does."""
         made = copy(self)
         made.on_long, made._side = "truncate", side  # noqa: SLF001  a copy of this

@@ -146,7 +146,7 @@ def live_tensors(
 
 
 @dataclass(slots=True)
-class _Pass:
+class _PassState:
     """What all layers of one pass share."""
 
     batch: TrainBatch
@@ -206,7 +206,7 @@ class PackedClassifier(nn.Module):
         assert isinstance(weights.head, ClassifierHead), "families have classifier heads"
         return self._head(weights.head, self._pooled(weights, batch, run), run)
 
-    def _pooled(self, weights: EncoderWeights, batch: TrainBatch, run: _Pass) -> torch.Tensor:
+    def _pooled(self, weights: EncoderWeights, batch: TrainBatch, run: _PassState) -> torch.Tensor:
         """What the head sees of each document, float32 [S, H]."""
         embedded_TH = self._embed(weights, batch, run)
         states: States = (embedded_TH, embedded_TH)
@@ -227,14 +227,14 @@ class PackedClassifier(nn.Module):
         """All weights but those of layers, which fetch their own when they run."""
         return families.frame_weights(self._config, live_tensors(self.model, without=self.layers))
 
-    def _start(self, batch: TrainBatch, seed: torch.Tensor) -> _Pass:
+    def _start(self, batch: TrainBatch, seed: torch.Tensor) -> _PassState:
         device = batch.input_ids_T.device
         uses_flash = device.type == "cuda" and self._dtype in _FLASH_TYPES
         runs = None
         if not uses_flash:
             assert batch.lengths is not None, "runs are cut by the lengths of documents"
             runs = cut_runs(batch.lengths)
-        return _Pass(
+        return _PassState(
             batch=batch,
             runs=runs,
             dropouts=self._dropouts if self.training else NO_DROPOUT,
@@ -243,7 +243,7 @@ class PackedClassifier(nn.Module):
             angles={},
         )
 
-    def _embed(self, weights: EncoderWeights, batch: TrainBatch, run: _Pass) -> torch.Tensor:
+    def _embed(self, weights: EncoderWeights, batch: TrainBatch, run: _PassState) -> torch.Tensor:
         """The embedded tokens [T, H], summed in float32."""
         summed = F.embedding(batch.input_ids_T, weights.word_embeddings)
         positions = weights.position_embeddings
@@ -263,12 +263,12 @@ class PackedClassifier(nn.Module):
             hidden_TH = self._product(hidden_TH, weights.projection)
         return hidden_TH
 
-    def _layer_forward(self, number: int) -> Callable[[nn.Module, States, _Pass], States]:
+    def _layer_forward(self, number: int) -> Callable[[nn.Module, States, _PassState], States]:
         is_last = number == self._config.num_hidden_layers - 1
         name = families.layer_name(self._config, number)
         salt = _SALTS_PER_LAYER * (number + 1)
 
-        def forward(module: nn.Module, states: States, run: _Pass) -> States:
+        def forward(module: nn.Module, states: States, run: _PassState) -> States:
             weights = families.layer_weights(self._config, number, live_tensors(module, name))
             wants_firsts = is_last and self.layout.pooling == "first"
             # flash attention lines one query up with the document's end, which a window would show
@@ -286,7 +286,7 @@ class PackedClassifier(nn.Module):
         return forward
 
     def _post_norm(
-        self, weights: LayerWeights, states: States, run: _Pass, salt: int, *, firsts_only: bool
+        self, weights: LayerWeights, states: States, run: _PassState, salt: int, *, firsts_only: bool
     ) -> States:
         """A layer of BERT and kin; the states of every token, or of first tokens [S, H]."""
         hidden_TH, residual_RH = states
@@ -320,7 +320,7 @@ class PackedClassifier(nn.Module):
         residual_RH: torch.Tensor,
         norm: Norm,
         dropout: float,
-        run: _Pass,
+        run: _PassState,
         salt: int,
     ) -> States:
         return dropout_add_norm(
@@ -336,7 +336,7 @@ class PackedClassifier(nn.Module):
         )
 
     def _pre_norm(
-        self, weights: LayerWeights, hidden_TH: torch.Tensor, run: _Pass, *, firsts_only: bool
+        self, weights: LayerWeights, hidden_TH: torch.Tensor, run: _PassState, *, firsts_only: bool
     ) -> torch.Tensor:
         """A layer of ModernBERT; the states of every token, or of first tokens [S, H]."""
         drops = run.dropouts
@@ -354,7 +354,7 @@ class PackedClassifier(nn.Module):
         return attended_RH + self._product(F.dropout(inner_RI, drops.inner), weights.down)
 
     def _attend(
-        self, weights: LayerWeights, hidden_TH: torch.Tensor, run: _Pass, *, firsts_only: bool
+        self, weights: LayerWeights, hidden_TH: torch.Tensor, run: _PassState, *, firsts_only: bool
     ) -> torch.Tensor:
         """What attention gathers for every token, or for first tokens [S, H]."""
         width = weights.qkv.weight.shape[0] // 3
@@ -390,7 +390,7 @@ class PackedClassifier(nn.Module):
         )
         return context.flatten(1)
 
-    def _angles(self, weights: LayerWeights, run: _Pass) -> tuple[torch.Tensor, torch.Tensor]:
+    def _angles(self, weights: LayerWeights, run: _PassState) -> tuple[torch.Tensor, torch.Tensor]:
         rotary = weights.rotary
         assert rotary is not None, "only rotary layers have angles"
         if id(rotary) not in run.angles:
@@ -415,7 +415,7 @@ class PackedClassifier(nn.Module):
         sums_SH = zeros_SH.index_add(0, batch.documents_T, hidden_RH.float())
         return sums_SH / batch.cu_seqlens.diff().clamp(min=1)[:, None]
 
-    def _head(self, head: ClassifierHead, pooled_SH: torch.Tensor, run: _Pass) -> torch.Tensor:
+    def _head(self, head: ClassifierHead, pooled_SH: torch.Tensor, run: _PassState) -> torch.Tensor:
         hidden_SP = F.dropout(pooled_SH, run.dropouts.head_in)
         hidden_SP = activate(F.linear(hidden_SP, head.dense.weight, head.dense.bias), head.activation)
         if head.norm is not None:

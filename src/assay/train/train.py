@@ -260,7 +260,7 @@ def _refuse_dry_run(settings: TrainSettings) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Ready:
+class _SetUp:
     """All that the first step needs."""
 
     model: PreTrainedModel
@@ -271,7 +271,7 @@ class _Ready:
     effort: Effort
 
 
-def _set_up(settings: TrainSettings, prepared: Prepared, world: World, on_phase: OnPhase) -> _Ready:
+def _set_up(settings: TrainSettings, prepared: Prepared, world: World, on_phase: OnPhase) -> _SetUp:
     """The rows as tokens, the model on its device and its optimizer."""
     torch.set_num_threads(choose_threads(settings).count)
     dtype = devices.DTYPES[choose_precision(settings, world.device)]
@@ -311,7 +311,7 @@ def _set_up(settings: TrainSettings, prepared: Prepared, world: World, on_phase:
     can_record = world.device.type == "cuda" and gradients.can_record
     groups = parameter_groups(model, settings)
     optimizer = make_optimizer(groups, gradients.own, world.device, can_record=can_record)
-    return _Ready(
+    return _SetUp(
         model=model,
         learner=Learner(classifier=classifier, optimizer=optimizer, gradients=gradients),
         rows=rows,
@@ -332,7 +332,7 @@ def _own_generators(world: World) -> Iterator[None]:
 
 
 def _trained(
-    settings: TrainSettings, prepared: Prepared, ready: _Ready, loop: Loop, best: Best, world: World
+    settings: TrainSettings, prepared: Prepared, ready: _SetUp, loop: Loop, best: Best, world: World
 ) -> Trained:
     """What the training came to; all ranks look at the validation rows once more, with the best weights."""
     rows = ready.rows

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from assay.cascade.choose import Resampling, find_choices, lower_bound
+from assay.cascade.choose import AuthorResampling, find_choices, lower_bound
 from assay.cascade.decide import Thresholds
 from assay.errors import InputError
 
@@ -56,7 +56,9 @@ def test_authors_that_are_lost_together_lower_the_bound():
     first = np.append(first, 0.2)
 
     def bound_at(authors):
-        resampling = Resampling(authors_PA=np.stack([authors, authors], axis=1), num_resamples=500, seed=1)
+        resampling = AuthorResampling(
+            authors_PA=np.stack([authors, authors], axis=1), num_resamples=500, seed=1
+        )
         kept = find_choices(first, holds, confidence=0.95, two_sided=False, resampling=resampling).with_label
         return kept.bound_K[np.searchsorted(kept.threshold_K, 0.5)]
 
@@ -70,7 +72,7 @@ def test_authors_that_are_lost_together_lower_the_bound():
 def test_a_pair_counts_where_both_of_its_authors_are_drawn():
     """With authors 0 and 1 in every pair, a resample that lacks one of them has no pair and says nothing."""
     first, holds = np.linspace(0.1, 0.9, 20), np.arange(20) % 2 == 0
-    resampling = Resampling(authors_PA=np.tile([[0, 1]], (20, 1)), num_resamples=200, seed=0)
+    resampling = AuthorResampling(authors_PA=np.tile([[0, 1]], (20, 1)), num_resamples=200, seed=0)
     drawn = find_choices(first, holds, confidence=0.95, two_sided=False, resampling=resampling)
     plain = find_choices(first, holds, confidence=0.95, two_sided=False)
     np.testing.assert_allclose(drawn.with_label.bound_K, plain.with_label.bound_K)

@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from assay.prepare.pairs.places import Kept, Places
+from assay.prepare.pairs.places import KeptChunks, Places
 
 
 def windows(num, *, length=100, step=70, gap=0, kept=None):
@@ -64,5 +64,5 @@ def test_of_single_chunks_it_does_not_matter_where_they_lie():
     kept = [n for n in range(40) if n % 11]
     for seed in range(50):
         side = windows(40, kept=kept).side(Random(seed), 1, "contiguous")
-        assert Kept(kept).side(Random(seed), 1, "contiguous") == side
-    assert Kept([]).side(Random(0), 1, "spread") is None
+        assert KeptChunks(kept).side(Random(seed), 1, "contiguous") == side
+    assert KeptChunks([]).side(Random(0), 1, "spread") is None

@@ -7,7 +7,7 @@ import json
 from support.bundles import write_bundle
 
 from assay.serve.refusals import Refusal
-from assay.serve.tickets import Document, How, Text, Ticket
+from assay.serve.tickets import How, QueuedDocument, Text, Ticket
 from assay.serve.tokenizing import Tokenizer
 from assay.tokenize.encode import Encoder
 
@@ -31,7 +31,7 @@ def test_a_text_with_a_token_that_has_no_embedding_is_refused_alone(tmp_path):
         )
     texts = [Text(ticket, 0, "document of 3", None), Text(ticket, 1, "a <user> document", None)]
     fine, refused = Tokenizer(encoder).documents(texts)
-    assert isinstance(fine, Document)
+    assert isinstance(fine, QueuedDocument)
     assert fine.flat_ids.tolist() == [2, 5, 6, 10, 3]
     assert isinstance(refused, Refusal)
     assert (refused.reason, refused.message) == (

@@ -14,7 +14,7 @@ from typing import Literal, TypedDict
 from assay.prepare.pairs.partners import EASY, NegativeKind, Numbers
 from assay.prepare.pairs.places import HasSides, Places, Side, Sides
 
-Task = Literal["same_book", "same_author"]
+PairTask = Literal["same_book", "same_author"]
 Difficulty = Literal["easy", "hard"]
 TRIES = 20
 """Draws of one pair before it counts as one that cannot be had."""
@@ -24,7 +24,7 @@ TRIES = 20
 class Rules:
     """What is drawn of a book."""
 
-    task: Task
+    task: PairTask
     positives: int
     negatives: int
     weights: Mapping[NegativeKind, float]
@@ -121,7 +121,7 @@ def candidate_rules(rules: Rules, trials: int) -> Rules:
     return replace(rules, positives=0, negatives=trials, weights={"model_mined": 1.0})
 
 
-class _Found(TypedDict):
+class _DrawnPair(TypedDict):
     """Two sides, and whose the second is."""
 
     other: int
@@ -140,7 +140,7 @@ class _OfBook:
     others: Callable[[int], HasSides]
     seen: set[tuple[int, Side, Side]] = field(default_factory=set)
 
-    def draw(self, what: str, number: int, others: Numbers | None) -> _Found | None:
+    def draw(self, what: str, number: int, others: Numbers | None) -> _DrawnPair | None:
         """A pair within the book, or with one of `others`; None where no new one is found."""
         rng = Random(f"{self.rules.seed}|{self.book_id}|{what}|{number}")
         for _ in range(TRIES):
@@ -170,15 +170,17 @@ class _OfBook:
         self.seen.add(key)
         return is_new
 
-    def _within(self, rng: Random) -> _Found | None:
+    def _within(self, rng: Random) -> _DrawnPair | None:
         two = self.places.two_sides(rng, self.rules.num_chunks, self.rules.sides)
-        return None if two is None else _Found(other=self.book, first=two[0], second=two[1])
+        return None if two is None else _DrawnPair(other=self.book, first=two[0], second=two[1])
 
-    def _with_other(self, rng: Random, others: Numbers) -> _Found | None:
+    def _with_other(self, rng: Random, others: Numbers) -> _DrawnPair | None:
         other = int(others[rng.randrange(len(others))])
         first = self.places.side(rng, self.rules.num_chunks, self.rules.sides)
         second = self.others(other).side(rng, self.rules.num_chunks, self.rules.sides)
-        return None if first is None or second is None else _Found(other=other, first=first, second=second)
+        return (
+            None if first is None or second is None else _DrawnPair(other=other, first=first, second=second)
+        )
 
 
 def share_out(total: int, weights: Mapping[NegativeKind, float]) -> dict[NegativeKind, int]:

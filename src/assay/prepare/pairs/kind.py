@@ -1,6 +1,6 @@
 """The pairs run as a kind: what makes its pairs, and what its workers need."""
 
-from assay.prepare.pairs.draw import Task
+from assay.prepare.pairs.draw import PairTask
 from assay.prepare.pairs.places import Sides
 from assay.runs.kinds import RunKind, RunRecord
 
@@ -20,7 +20,7 @@ class PairsIdentity(RunRecord):
 
     chunks: str
     """Id of the run that made the chunks."""
-    task: Task
+    task: PairTask
     positives: int
     negatives: int
     weights: dict[str, float]

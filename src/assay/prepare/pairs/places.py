@@ -24,7 +24,7 @@ class HasSides(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptChunks:
     """The chunks of a book where one alone makes a side, so that it does not matter where they lie."""
 
     positions: Sequence[int]

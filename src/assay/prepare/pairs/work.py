@@ -15,7 +15,7 @@ import pyarrow as pa
 from assay.data.storage import local_path
 from assay.prepare.pairs.draw import Drawn, Pair, Rules, candidate_rules, draw_pairs
 from assay.prepare.pairs.kind import PAIRS
-from assay.prepare.pairs.places import Kept, Places, Side
+from assay.prepare.pairs.places import KeptChunks, Places, Side
 from assay.prepare.pairs.plan import BOOKS_SCHEMA, bookshelf_of, rules_of
 from assay.prepare.shelf import BookChunks, Shelf
 from assay.prepare.tables import Column, map_table
@@ -105,12 +105,12 @@ class PairsWork:
     def _read_places(self, book: int) -> Places:
         return self._shelf.book(book).places(self._dropped[book], self._identity.min_gap_sentences)
 
-    def _kept(self, book: int) -> Kept:
+    def _kept(self, book: int) -> KeptChunks:
         num_chunks = int(self._num_chunks[book])
         if self._num_kept[book] == num_chunks:
-            return Kept(range(num_chunks))
+            return KeptChunks(range(num_chunks))
         dropped = set(self._dropped[book])
-        return Kept([position for position in range(num_chunks) if position not in dropped])
+        return KeptChunks([position for position in range(num_chunks) if position not in dropped])
 
     def _of_book(self, book: int) -> BookPairs:
         if self._bookshelf.splits[book] < 0:

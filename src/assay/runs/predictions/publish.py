@@ -26,7 +26,7 @@ from assay.runs.run import FOOTER_RUN_ID, PARTS, SUFFIX, footer_of_part, write_r
 PART_ROWS = 1 << 20
 
 
-class _RowReader:
+class _PredictionReader:
     """What the cohort knows of rows, read once from the first to the last."""
 
     def __init__(self, layout: PredictionLayout) -> None:
@@ -72,7 +72,7 @@ class _PartWriter:
     layout: PredictionLayout
     run_id: str
     scratch: Path
-    reader: _RowReader
+    reader: _PredictionReader
     stats: Mapping[str, object]
     files: list[tuple[str, Path]] = field(default_factory=list)
     num_not_finite: int = 0
@@ -193,7 +193,7 @@ def _publish(
         layout=layout,
         run_id=run_id,
         scratch=store.scratch(),
-        reader=_RowReader(layout),
+        reader=_PredictionReader(layout),
         stats={"started_at": time.time(), "world_size": world_size},
     )
     try:
