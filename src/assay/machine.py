@@ -8,8 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from assay.errors import UsageError
+
 MAX_THREADS = 1024
 """More threads than any machine has cores for; beyond, OpenMP does not start."""
+PROCESSES_PER_CORE = 8
+"""Processes that compute, for each usable core at most; more only wait for each other."""
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 YIELDING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
@@ -73,6 +77,16 @@ def child_environment(own: Mapping[str, str], *, num_threads: int | None) -> dic
     # the tokenizers' own threads and their warning about them
     others = {"TOKENIZERS_PARALLELISM": parallel, **made, "RAYON_NUM_THREADS": threads}
     return {**others, "OMP_NUM_THREADS": threads}
+
+
+def check_num_processes(devices: int) -> None:
+    """Raise `UsageError` for more processes than make sense where there is no GPU; `devices` as the user set it."""
+    cores = usable_cores()
+    if devices > PROCESSES_PER_CORE * cores:
+        raise UsageError(
+            f"devices {devices}; without a GPU each is a process, and this machine has {describe_cores()};"
+            f" set --devices {cores} or less"
+        )
 
 
 def usable_cores() -> int:

@@ -22,6 +22,8 @@ from assay.errors import UsageError
 
 Metadata = Mapping[str, object]
 AUTO = "auto"
+MOST_DEVICES = 1_024
+"""More than any machine has, GPUs or cores."""
 _INT64 = range(-(2**63), 2**63)
 _KINDS = {
     tuple: "a list of strings",
@@ -66,17 +68,21 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class AutoOrCount:
-    """`auto`, or a whole number from 1 on, written as a string."""
+    """`auto`, or a whole number from 1 to `MOST_DEVICES`, written as a string."""
 
     def holds(self, value: object) -> bool:
         """Whether a value is one of the two."""
         return value == AUTO or (
-            isinstance(value, str) and value.isascii() and value.isdecimal() and int(value) >= 1
+            isinstance(value, str)
+            and value.isascii()
+            and value.isdecimal()
+            and len(value) <= len(str(MOST_DEVICES))  # Python reads no endless number
+            and 1 <= int(value) <= MOST_DEVICES
         )
 
     def __str__(self) -> str:
         """The rule in words."""
-        return "auto or a whole number from 1 on"
+        return f"auto or a whole number from 1 to {MOST_DEVICES:,}"
 
 
 def within(
@@ -92,6 +98,8 @@ def within(
 
 COUNT = within(at_least=1)
 """Field metadata: counts from 1."""
+WIDTH = within(at_least=1, at_most=65_536)
+"""Field metadata: a side of a weight matrix."""
 AUTO_OR_COUNT: Metadata = {"rule": AutoOrCount()}
 """Field metadata: `auto`, or how many; `count_of` reads it."""
 

@@ -154,8 +154,8 @@ def test_a_stop_writes_a_checkpoint_and_says_how_to_go_on(devices, job, tmp_path
     ("devices", "said"),
     [
         (str(NUM_CPUS + 1), rf"devices={NUM_CPUS + 1}; .*this machine has {NUM_CPUS} cores; lower it"),
-        ("0", r"devices is '0'; it must be auto or a whole number from 1 on"),
-        ("two", r"devices is 'two'; it must be auto or a whole number from 1 on"),
+        ("0", r"devices is '0'; it must be auto or a whole number from 1 to 1,024"),
+        ("two", r"devices is 'two'; it must be auto or a whole number from 1 to 1,024"),
     ],
 )
 def test_devices_that_do_not_exist_are_refused(devices, said, job, tmp_path, capsys):

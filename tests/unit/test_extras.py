@@ -96,6 +96,7 @@ TRAIN = ["train", "--base", "{model}", "--data", "rows.csv", "--out", "{out}", "
         ("prometheus_client", ["serve", "{model}"]),
         ("rensa", TRAIN),
         ("peft", [*TRAIN, "--lora-rank", "4"]),
+        ("sklearn", [*TRAIN, "--architecture", "siamese", "--text-pair-column", "other"]),
         ("tensorboard", [*TRAIN, "--log-to", "tensorboard"]),
         ("wandb", [*TRAIN, "--log-to", "wandb"]),
         ("sklearn", ["calibrate", "{model}", "rows.csv", "--method", "isotonic"]),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from assay import machine
+from assay.errors import UsageError
 
 
 def write(root: Path, **files: str) -> None:
@@ -70,6 +71,14 @@ def test_cores_are_the_fewer_of_affinity_and_quota(monkeypatch, allowed, quota, 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)), raising=False)
     monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
     assert machine.usable_cores() == cores
+
+
+def test_more_processes_than_cores_can_serve_are_refused(monkeypatch):
+    """Eight for each core are taken; a slip of the hand does not start a thousand."""
+    monkeypatch.setattr(machine, "usable_cores", lambda: 2)
+    machine.check_num_processes(16)
+    with pytest.raises(UsageError, match=r"^devices 17; .* set --devices 2 or less$"):
+        machine.check_num_processes(17)
 
 
 @pytest.mark.parametrize(

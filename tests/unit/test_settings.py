@@ -17,7 +17,6 @@ from assay.settings import AUTO_OR_COUNT, COUNT, Range, Settings, count_of, posi
 FROM_MINUS_ONE = {("mine", "max_score"), ("mine", "min_score")}
 """Cosine similarities, for which -1 will do."""
 WITHOUT_RANGE = {
-    ("report", "price_per_hour"),  # `assay.api.report` takes it as an argument of its own and checks it
     ("train", "int_score_min"),  # any whole number will do
     ("train", "int_score_max"),
 }
@@ -107,11 +106,15 @@ def test_groups_compose_into_flat_settings():
         ({"share": None}, "share is None; it must be a number"),
         (
             {"devices": "0"},
-            "devices is '0'; it must be auto or a whole number from 1 on; set for example auto",
+            "devices is '0'; it must be auto or a whole number from 1 to 1,024; set for example auto",
         ),
         (
             {"devices": "two"},
-            "devices is 'two'; it must be auto or a whole number from 1 on; set for example auto",
+            "devices is 'two'; it must be auto or a whole number from 1 to 1,024; set for example auto",
+        ),
+        (
+            {"devices": "9" * 20},
+            f"devices is '{'9' * 20}'; it must be auto or a whole number from 1 to 1,024; set for example auto",
         ),
         ({"length": 7, "share": 0.9}, "length 7 goes with a share up to 0.7; lower it"),
     ],
@@ -223,3 +226,28 @@ def test_flags_files_and_python_are_checked_alike(name, setting, tmp_path):
         with pytest.raises(UsageError) as caught:
             commands.parse(name, words)
         assert str(caught.value).replace("-1.0", "-1") == said
+
+
+HUGE = {
+    "train": (
+        "epochs",
+        "learning_rate",
+        "weight_decay",
+        "lora_rank",
+        "vector_size",
+        "head_size",
+        "temperature",
+    ),
+    "bench": ("rounds", "price_per_hour"),
+    "report": ("price_per_hour",),
+    "gutenberg harvest": ("timeout_seconds", "tries", "max_wait_seconds", "max_book_mib"),
+    "prepare books": ("weight_random",),
+}
+
+
+@pytest.mark.parametrize(("name", "setting"), [(name, each) for name in HUGE for each in HUGE[name]])
+def test_what_no_machine_could_do_is_refused(name, setting):
+    """A number so large that the work would fail later, or never end, has an upper bound."""
+    (each,) = [each for each in fields(VERBS[name].settings) if each.name == setting]
+    huge = 2**63 - 1 if get_type_hints(VERBS[name].settings)[setting] in {int, int | None} else 1e300
+    assert not each.metadata["rule"].holds(huge)

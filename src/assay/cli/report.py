@@ -4,19 +4,18 @@ from dataclasses import dataclass, field
 
 from assay.cli.flags import stdout
 from assay.cli.verb import Verb
-from assay.settings import Settings, positional
+from assay.score.pricing import Pricing
+from assay.settings import positional
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportSettings(Settings):
+class ReportSettings(Pricing):
     """Which run to report on."""
 
     run: str = field(metadata=positional("RUN"))
     """Directory or URL of the run."""
     out: str | None = None
     """The HTML file; by default report.html in the run."""
-    price_per_hour: float | None = None
-    """Price of one worker's device for an hour, for the cost."""
 
 
 def run(settings: ReportSettings) -> int:

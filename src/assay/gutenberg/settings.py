@@ -6,6 +6,8 @@ from assay.errors import UsageError
 from assay.gutenberg import rules
 from assay.settings import COUNT, Settings, within
 
+_DAY_SECONDS = 86_400
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShelfSettings(Settings):
@@ -21,7 +23,7 @@ class ShelfSettings(Settings):
     """Keep the bytes as they came, in raw/."""
     again: bool = False
     """Ask again for books that were passed over earlier: missing, quarantined, in another language."""
-    max_book_mib: float = field(default=64.0, metadata=within(above=0))
+    max_book_mib: float = field(default=64.0, metadata=within(above=0, at_most=1_000_000))
     """Largest file of a book, in MiB; a larger one is not read to its end."""
 
     @property
@@ -34,11 +36,11 @@ class ShelfSettings(Settings):
 class Patience(Settings):
     """How long and how often a server is asked."""
 
-    timeout_seconds: float = field(default=90.0, metadata=within(above=0))
+    timeout_seconds: float = field(default=90.0, metadata=within(above=0, at_most=_DAY_SECONDS))
     """Longest time for one file, from the request to its last byte."""
-    tries: int = field(default=3, metadata=COUNT)
+    tries: int = field(default=3, metadata=within(at_least=1, at_most=1_000))
     """How often a file is asked for when the server fails; a 404 is asked for once."""
-    max_wait_seconds: float = field(default=300.0, metadata=within(at_least=0))
+    max_wait_seconds: float = field(default=300.0, metadata=within(at_least=0, at_most=_DAY_SECONDS))
     """Longest wait that a server may ask for (Retry-After) before the book is left for the next time."""
 
 
@@ -106,7 +108,7 @@ class SyncSettings(ShelfSettings):
     """At most this many books a digit, for a trial."""
     rsync: str = "rsync"
     """The rsync program."""
-    timeout_seconds: int = field(default=60, metadata=COUNT)
+    timeout_seconds: int = field(default=60, metadata=within(at_least=1, at_most=_DAY_SECONDS))
     """Longest silence of the mirror."""
     contact: str | None = None
     """Not sent: rsync carries no User-Agent. Taken so that one config file serves every command."""
@@ -139,9 +141,9 @@ class ArchiveSettings(ShelfSettings):
     """Stop after this many new books."""
     contact: str | None = None
     """For an address: e-mail address or page of who asks, for the User-Agent."""
-    timeout_seconds: float = field(default=90.0, metadata=within(above=0))
+    timeout_seconds: float = field(default=90.0, metadata=within(above=0, at_most=_DAY_SECONDS))
     """For an address: longest silence of the server."""
-    max_archive_gib: float = field(default=100.0, metadata=within(above=0))
+    max_archive_gib: float = field(default=100.0, metadata=within(above=0, at_most=1_000_000))
     """For an address: largest archive, in GiB."""
 
     @property

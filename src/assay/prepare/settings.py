@@ -15,7 +15,7 @@ CHUNK_TOKENS = 250
 SPECIAL_TOKENS = 3
 """Of a pair in BERT's way: at its beginning, between its sides and at its end."""
 SHARE = within(at_least=0, below=1)
-WEIGHT = within(at_least=0)
+WEIGHT = within(at_least=0, at_most=1_000)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,12 +36,14 @@ class Placement:
 def place_workers(devices: str, *, num_gpus: int, num_threads: int | None = None) -> Placement:
     """Every GPU, or one process with all cores; or as many of either as `devices` says.
 
-    `num_threads` of each; None shares the cores out. Raises UsageError for more GPUs than there are.
+    `num_threads` of each; None shares the cores out. Raises UsageError for more GPUs than there are, and for
+    more processes than the cores can serve.
     """
     asked = count_of(devices)
     num_workers = asked or num_gpus or 1
     threads = machine.choose_threads(num_threads, num_processes=num_workers)
     if not num_gpus:
+        machine.check_num_processes(num_workers)
         return Placement(kind="cpu", num_workers=num_workers, threads=threads)
     if asked is not None and asked > num_gpus:
         msg = f"devices {asked}; this machine has {num_gpus} GPUs; set --devices {num_gpus} or less"

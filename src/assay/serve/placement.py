@@ -47,5 +47,6 @@ def further_specs(first: EngineSpec, settings: ServeSettings, num_gpus: int) -> 
 
 
 def _on_cpu(spec: EngineSpec, count: int) -> list[EngineSpec]:
+    machine.check_num_processes(count)
     threads = machine.choose_threads(spec.num_threads, num_processes=count).count
     return [replace(spec, num_threads=threads) for _ in range(count)]

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from assay.books.settings import Typography
-from assay.settings import COUNT, Settings, within
+from assay.settings import COUNT, WIDTH, Settings, within
 
 Architecture = Literal["classifier", "siamese"]
 Contrastive = Literal["none", "infonce", "supcon"]
@@ -15,9 +15,10 @@ StyleSet = Literal["none", "basic", "full"]
 Aggregate = Literal["vectors", "logits", "cosine"]
 """What of two documents' chunks is compared: see `siamese.documents`."""
 
-
 Evidence = Literal["none", "words"]
 """Nothing beside the network; rare words, names, frequent words and style."""
+WEIGHT = within(at_least=0, at_most=1_000)
+SCALE = within(above=0, at_most=1_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +29,15 @@ class SiameseTraining(Settings):
     """classifier: all texts of a row in one sequence; siamese: each of a pair by itself, a head on both vectors."""
     vector_pooling: Literal["mean", "attention", "first_token"] = "mean"
     """Siamese: what of a text's hidden states its vector is made of; attention is trained too."""
-    vector_size: int = field(default=256, metadata=COUNT)
+    vector_size: int = field(default=256, metadata=WIDTH)
     """Siamese: numbers of a text's vector, to which what is pooled is projected."""
     pair_head: HeadKind = "mlp"
     """Siamese: arcface: labels are told apart by angles, with a margin in training (Deng et al. 2019)."""
-    arcface_scale: float = field(default=30.0, metadata=within(above=0))
+    arcface_scale: float = field(default=30.0, metadata=SCALE)
     """Siamese, arcface: cosines times this are logits."""
     arcface_margin: float = field(default=0.25, metadata=within(at_least=0, below=1.5))
     """Siamese, arcface: radians by which the right label has to be ahead in training."""
-    head_size: int = field(default=256, metadata=COUNT)
+    head_size: int = field(default=256, metadata=WIDTH)
     """Siamese: width of the head's inner layer."""
     head_dropout: float = field(default=0.1, metadata=within(at_least=0, below=1))
     """Siamese: share of the head's inner layer dropped in training."""
@@ -50,9 +51,9 @@ class SiameseTraining(Settings):
     """Siamese: words: what the words and style of two texts say is fitted too, and joins the network's logits."""
     contrastive: Contrastive = "infonce"
     """Siamese: loss that pulls vectors together (infonce: of a pair, supcon: of a book) and others of a step apart."""
-    contrastive_weight: float = field(default=0.2, metadata=within(at_least=0))
+    contrastive_weight: float = field(default=0.2, metadata=WEIGHT)
     """Siamese: weight of the contrastive loss beside the cross entropy."""
-    temperature: float = field(default=0.07, metadata=within(above=0))
+    temperature: float = field(default=0.07, metadata=SCALE)
     """Siamese: what cosines are divided by in the contrastive loss at first; it is learned."""
     book_columns: tuple[str, ...] = ()
     """Siamese: columns of the book (or other source) of the first and of the second text, such as book1 book2."""
@@ -60,13 +61,13 @@ class SiameseTraining(Settings):
     """Siamese: columns of the author of the first and of the second text."""
     not_negatives: Literal["same_book", "same_author"] = "same_book"
     """Siamese: which texts of a step, beside its positives, are not held against an anchor."""
-    author_weight: float = field(default=0.0, metadata=within(at_least=0))
+    author_weight: float = field(default=0.0, metadata=WEIGHT)
     """Siamese, supcon: weight of a positive of the same author and another book; one of the same book has 1."""
     teacher: str | None = None
     """Siamese: bundle of a classifier of pairs with the same labels, whose probabilities are learned too."""
-    distillation_weight: float = field(default=0.5, metadata=within(above=0))
+    distillation_weight: float = field(default=0.5, metadata=SCALE)
     """Siamese, with a teacher: weight of the distance to its probabilities beside the cross entropy."""
-    distillation_temperature: float = field(default=3.0, metadata=within(above=0))
+    distillation_temperature: float = field(default=3.0, metadata=SCALE)
     """Siamese, with a teacher: what the logits of both are divided by to be compared."""
     rows_per_book: int = field(default=1, metadata=COUNT)
     """Siamese: rows of a book (that of the first text) that meet in a step."""

@@ -48,6 +48,8 @@ def _check_packages(settings: TrainSettings) -> None:
         need_packages("rensa", used_by="near_duplicates", or_else="set near_duplicates = false")
     if settings.lora_rank is not None:
         need_packages("peft", used_by="lora_rank")
+    if settings.is_siamese and settings.evidence == "words":
+        need_packages("sklearn", used_by="evidence of words", or_else="set evidence = none")
     if settings.log_to != "none":
         need_packages(settings.log_to, used_by=f"log_to={settings.log_to}", or_else="leave log_to out")
 

@@ -8,7 +8,7 @@ from typing import Literal
 from assay.engine.settings import CpuThreads
 from assay.errors import UsageError
 from assay.labelled.settings import LabelledSources
-from assay.settings import AUTO_OR_COUNT, COUNT, within
+from assay.settings import AUTO_OR_COUNT, COUNT, WIDTH, within
 from assay.siamese.settings import SiameseTraining
 from assay.tasks import MetricName, Task, TaskName
 
@@ -38,7 +38,7 @@ class TrainSettings(LabelledSources, CpuThreads, SiameseTraining):
     """Share of the rows set aside where there is no `validation_data`, above 0 and below 1."""
     near_duplicates: bool = True
     """Keep near-duplicate texts (MinHash) on one side of the split."""
-    epochs: int = field(default=3, metadata=COUNT)
+    epochs: int = field(default=3, metadata=within(at_least=1, at_most=1_000_000))
     """Passes over the training rows."""
     batch_size: int = field(default=16, metadata=COUNT)
     """Documents of a device in a step."""
@@ -46,7 +46,7 @@ class TrainSettings(LabelledSources, CpuThreads, SiameseTraining):
     """Batches of a device in a step."""
     max_batch_tokens: int | None = field(default=None, metadata=COUNT)
     """Most tokens of one forward and backward pass; larger batches take several, the step is the same."""
-    learning_rate: float = field(default=5e-5, metadata=within(above=0))
+    learning_rate: float = field(default=5e-5, metadata=within(above=0, at_most=100))
     """Largest learning rate, reached after the warm-up."""
     schedule: Schedule = "linear"
     """How the learning rate falls after the warm-up: to 0 in a line or a half cosine, or not at all."""
@@ -56,7 +56,7 @@ class TrainSettings(LabelledSources, CpuThreads, SiameseTraining):
     """Steps during which it rises, instead of a share; by default the share holds."""
     layer_decay: float = field(default=1.0, metadata=within(above=0, at_most=1))
     """Each lower layer's learning rate is this share of the next higher one's; 1: all the same."""
-    weight_decay: float = field(default=0.01, metadata=within(at_least=0))
+    weight_decay: float = field(default=0.01, metadata=within(at_least=0, at_most=1_000))
     """AdamW's decay of weight matrices; biases and norms have none."""
     max_gradient_norm: float = field(default=1.0, metadata=within(above=0))
     """Gradients with a larger norm are scaled down to it."""
@@ -72,9 +72,9 @@ class TrainSettings(LabelledSources, CpuThreads, SiameseTraining):
     """Lowest layers left as they are; above 0 the embeddings are left too."""
     freeze_encoder: bool = False
     """Train the head alone."""
-    lora_rank: int | None = field(default=None, metadata=COUNT)
+    lora_rank: int | None = field(default=None, metadata=WIDTH)
     """Rank of LoRA updates of the attention's and feed-forward's matrices; by default train the matrices."""
-    lora_alpha: int = field(default=16, metadata=COUNT)
+    lora_alpha: int = field(default=16, metadata=within(at_least=1, at_most=1_000_000))
     """LoRA updates are scaled by alpha / rank."""
     gradient_checkpointing: bool = False
     """Compute each layer twice and keep less in memory."""

@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 
 from assay.data.settings import SourceFormat, Texts
 from assay.engine.settings import CpuThreads, EngineChoice, Forward, OneDevice
+from assay.score.pricing import Pricing
 from assay.settings import COUNT, positional, within
 from assay.tokenize.settings import LongDocuments
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchSettings(Texts, SourceFormat, LongDocuments, OneDevice, Forward, CpuThreads):
+class BenchSettings(Texts, SourceFormat, LongDocuments, OneDevice, Forward, CpuThreads, Pricing):
     """Measure a bundle on a sample of the sources, on one device."""
 
     sources: tuple[str, ...] = field(metadata=positional("SOURCE"))
@@ -24,11 +25,9 @@ class BenchSettings(Texts, SourceFormat, LongDocuments, OneDevice, Forward, CpuT
     """cpu, cuda or cuda:K; auto is the first GPU where there is one."""
     engine: EngineChoice = "auto"
     """As for `assay score`; with `padded` there is nothing to compare."""
-    rounds: int = field(default=3, metadata=COUNT)
+    rounds: int = field(default=3, metadata=within(at_least=1, at_most=10_000))
     """Passes of each side, in turns; the figures are medians."""
     for_documents: str | None = None
     """Documents of the estimate, such as 160M or 2.5e6; by default the rows of the sources."""
-    price_per_hour: float | None = field(default=None, metadata=within(at_least=0))
-    """Price of the device for an hour, for the cost."""
     json: bool = False
     """Print one JSON object instead of lines for people."""

@@ -5,7 +5,6 @@ so do the charts. `tally` counts, `scores`, `speed` and `records` make the secti
 the page together.
 """
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 from assay.data.storage import replace_file
 from assay.embed.kind import EMBED
-from assay.errors import InputError, UsageError
+from assay.errors import InputError
 from assay.pages import Facts, Section, Table, render_page
 from assay.runs.kinds import RunKind
 from assay.runs.manifest import Manifest
@@ -23,6 +22,7 @@ from assay.runs.parts import find_obstacles, published_parts
 from assay.runs.run import PARTS, Run, open_run
 from assay.runs.status import Status, status_of
 from assay.score.kind import SCORE
+from assay.score.pricing import Pricing
 from assay.score.report.records import (
     calibration_section,
     parity_facts,
@@ -102,9 +102,7 @@ def report(
     report, CheckError for a damaged part. Cost: one pass over the score, length and error columns and over some
     vectors of each part, in flat memory.
     """
-    if price_per_hour is not None and not (math.isfinite(price_per_hour) and price_per_hour >= 0):
-        msg = f"price per hour is {price_per_hour}; it is 0 or more; set --price-per-hour to a number"
-        raise UsageError(msg)
+    Pricing(price_per_hour=price_per_hour)  # checked where every setting is
     run = open_run(run_url)
     if run.manifest.kind not in _KINDS:
         msg = (

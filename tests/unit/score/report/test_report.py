@@ -264,10 +264,10 @@ def test_cost_is_worker_hours_at_the_price(tmp_path):
     assert f"{summary.cost / 1000 * 1e6:,.4g}" in page_of(summary).text
 
 
-@pytest.mark.parametrize("price", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("price", [-1.0, float("nan"), float("inf"), 1e300, "2.5"])
 def test_a_price_is_a_number_of_zero_or_more(tmp_path, price):
     """Other prices are refused before anything is read."""
-    with pytest.raises(UsageError, match="--price-per-hour"):
+    with pytest.raises(UsageError, match="price_per_hour is "):
         report(str(tmp_path / "none"), price_per_hour=price)
 
 
