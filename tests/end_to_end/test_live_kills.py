@@ -82,6 +82,17 @@ def num_parts(run):
     return sum(1 for _ in Path(run, "parts").glob("*.parquet"))
 
 
+def start(words, run, host):
+    """The command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, str(SUPPORT / "cli.py"), *words, "--run", str(run)],
+        env={**os.environ, "WORKER_HOST": host},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    )
+
+
 def kill(processes):
     """Kill -9; those that have ended are let be."""
     for process in processes:
@@ -140,13 +151,7 @@ def test_drivers_and_workers_that_are_killed(words, live_host, tmp_path, seed):
     """Twenty times: the driver, its workers or both, and the same command given until it ends well."""
     run, chance, killed = tmp_path / "killed", random.Random(seed), 0
     while True:
-        driver = subprocess.Popen(
-            [sys.executable, str(SUPPORT / "cli.py"), *words, "--run", str(run)],
-            env={**os.environ, "WORKER_HOST": live_host},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-        )
+        driver = start(words, run, live_host)
         while killed < 20 and driver.poll() is None:
             wanted = num_parts(run) + chance.randrange(5)
             while driver.poll() is None and num_parts(run) < wanted:
@@ -162,5 +167,17 @@ def test_drivers_and_workers_that_are_killed(words, live_host, tmp_path, seed):
             break
         assert driver.returncode in {1, -signal.SIGKILL}, output
     assert killed >= 10
+    assert main([*words, "--run", str(tmp_path / "calm")]) == 0
+    assert_as_calm(run, tmp_path / "calm")
+
+
+@pytest.mark.slow
+def test_two_commands_on_one_run(words, live_host, tmp_path):
+    """Started at the same moment: one creates the run, the other joins it, both end well, no part is there twice."""
+    run = tmp_path / "shared"
+    for driver in [start(words, run, live_host) for _ in range(2)]:
+        output, _ = driver.communicate(timeout=300)
+        assert driver.returncode == 0, output
+        assert f"{NUM_UNITS} of {NUM_UNITS} units published" in output
     assert main([*words, "--run", str(tmp_path / "calm")]) == 0
     assert_as_calm(run, tmp_path / "calm")

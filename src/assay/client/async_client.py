@@ -35,7 +35,7 @@ from assay.client.replies import (
     Info,
     JsonObject,
     Prediction,
-    RankedText,
+    RerankedText,
     joined_vectors,
     read_health,
     read_info,
@@ -181,7 +181,7 @@ class AsyncClient:
 
     async def rerank(
         self, query: str, texts: Sequence[str], *, raw_scores: bool = False, return_text: bool = False
-    ) -> list[RankedText]:
+    ) -> list[RerankedText]:
         """As `Client.rerank`."""
         call = rerank_call(query, texts, raw_scores=raw_scores, return_text=return_text)
         return read_ranks(await self._send(call))

@@ -54,7 +54,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RankedText:
+class RerankedText:
     """One text of a reranked list."""
 
     index: int
@@ -189,12 +189,12 @@ def read_info(reply: Reply) -> Info:
         raise WorkError(msg) from None
 
 
-def read_ranks(reply: Reply) -> list[RankedText]:
+def read_ranks(reply: Reply) -> list[RerankedText]:
     """Ranks as the server sorted them; raises WorkError where an item is not a rank."""
     content = read_json(reply, list, "/rerank")
     try:
         return [
-            RankedText(index=int(item["index"]), score=float(item["score"]), text=item.get("text"))
+            RerankedText(index=int(item["index"]), score=float(item["score"]), text=item.get("text"))
             for item in content
         ]
     except (AttributeError, KeyError, TypeError, ValueError):

@@ -27,7 +27,7 @@ from assay.client.replies import (
     Info,
     JsonObject,
     Prediction,
-    RankedText,
+    RerankedText,
     joined_vectors,
     read_health,
     read_info,
@@ -186,7 +186,7 @@ class Client:
 
     def rerank(
         self, query: str, texts: Sequence[str], *, raw_scores: bool = False, return_text: bool = False
-    ) -> list[RankedText]:
+    ) -> list[RerankedText]:
         """The texts from the best answer to the query to the worst; pair models of one output or two."""
         call = rerank_call(query, texts, raw_scores=raw_scores, return_text=return_text)
         return read_ranks(self._send(call))

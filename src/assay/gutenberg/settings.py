@@ -14,7 +14,7 @@ class ShelfSettings(Settings):
     """Where books go, and which are wanted."""
 
     out: str
-    """Folder for the texts and their index; made, or gone on with."""
+    """Folder for the texts and their index; made, or continued."""
     languages: tuple[str, ...] = ()
     """Keep books in these languages alone (ISO 639-1: en pl); a book that names no language is kept."""
     catalogue: str | None = None
