@@ -7,7 +7,8 @@ assert verify("run/").holds
 merge("run/", "scored/")
 """
 
-from assay.calibrate.calibrate import CalibrateReport, calibrate
+from assay.calibrate.calibrate import calibrate
+from assay.calibrate.report import CalibrateReport
 from assay.calibrate.settings import CalibrateSettings
 from assay.cascade.findings import CascadeReport
 from assay.cascade.run import Cascade, CascadeRunResult, cascade_run, load_cascade

@@ -13,10 +13,9 @@ from assay.model.checkpoint import (
     canonical_digest,
     hash_file,
     read_checkpoint,
-    read_labels,
-    read_task,
     refuse_headless,
 )
+from assay.model.labels import read_labels, read_task
 from assay.model.tokenizer_files import read_tokenizer, tokenizer_fingerprint, tokenizer_notes
 from assay.outcome.calibration import Calibration
 

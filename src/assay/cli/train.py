@@ -18,10 +18,10 @@ def run(settings: TrainSettings) -> int:
 
     from assay.train.checkpoints import training_folder, way_out
     from assay.train.display import TrainDisplay
-    from assay.train.distributed import find_place
     from assay.train.plan import plan
     from assay.train.report import REPORT_FILE
     from assay.train.train import train
+    from assay.train.world import find_place
 
     place = find_place(os.environ)
     if settings.dry_run:

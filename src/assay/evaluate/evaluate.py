@@ -40,6 +40,7 @@ from assay.evaluate.predict import PredictedRows, predict
 from assay.evaluate.report import write_report
 from assay.evaluate.seen import find_seen
 from assay.evaluate.settings import EvaluateSettings
+from assay.evaluate.warnings import find_warnings, length_notes, pair_warnings
 from assay.labelled.labels import generic_names, to_targets
 from assay.labelled.read import read_labelled
 from assay.labelled.rows import LabelledRows
@@ -47,14 +48,9 @@ from assay.metrics import FloatArray, IntArray
 from assay.score.bundles import encoder_of, engine_of, open_bundle, refuse_texts, scorer_of
 from assay.score.labelled import LabelledLogits, labelled_logits, logits_or_reasons
 from assay.tasks import TWO_LABELS, Task
-from assay.tokenize.plan import other_lengths
 
 MOST_SLICES = 50
 """Groups whose metrics are found, the largest first."""
-FEW_ROWS = 100
-FEW_LABEL_ROWS = 10
-FEW_SLICE_ROWS = 30
-FEW_GROUPS = 20
 SHOWN_WORST = 20
 CALIBRATION_METRICS = ("nll", "brier", "ece", "ece_equal_mass")
 
@@ -124,8 +120,8 @@ def evaluate_rows(
         slices=slices,
         num_slices_left_out=num_left_out,
         warnings=(
-            *_warnings(first, compared, parts, rows.groups or (), drawn_N),
-            *(_pair_warnings(rows) if drawn_N is None and settings.resample == "auto" else ()),
+            *find_warnings(first, compared, parts, rows.groups or (), drawn_N),
+            *(pair_warnings(rows) if drawn_N is None and settings.resample == "auto" else ()),
         ),
         assay_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -231,7 +227,7 @@ def _evaluated(
         calibration="none" if calibration is None else calibration.method,
         thresholds=bundle.decider.thresholds,
         max_length=done.max_length,
-        notes=(*bundle.notes, *_length_notes(bundle, settings, done.max_length)),
+        notes=(*bundle.notes, *length_notes(bundle, settings, done.max_length)),
         engine=done.engine,
         seconds=done.seconds,
         num_tokens=done.logits.num_tokens,
@@ -439,126 +435,3 @@ def _said(value: IntArray | FloatArray, task: Task, labels: Sequence[str]) -> st
     if task is Task.MULTI_LABEL:
         return ", ".join(label for label, holds in zip(labels, value, strict=True) if holds) or "(none)"
     return labels[int(value)]
-
-
-# ---------------------------------------------------------------- what a reader must know
-
-
-def _length_notes(bundle: Bundle, settings: EvaluateSettings, max_length: int) -> list[str]:
-    if bundle.calibration is None:
-        return []
-    note = other_lengths(
-        bundle.calibration.meta, max_length=max_length, on_long=settings.on_long, stride=settings.stride
-    )
-    return [] if note is None else [f"{bundle.path}: {note}"]
-
-
-def _warnings(
-    first: Evaluated,
-    others: Sequence[Evaluated],
-    parts: Sequence[Part],
-    groups: Sequence[str],
-    group_N: IntArray | None,
-) -> list[str]:
-    outcome = first.outcome
-    found = []
-    for each in (first, *others):
-        found += _seen_warnings(each)
-        found += each.notes
-        if each.unscored:
-            codes = ", ".join(f"{count:,} {code}" for code, count in sorted(each.unscored.items()))
-            found.append(f"rows that {each.name} cannot score are left out for all bundles: {codes}")
-    same = Counter(each.fingerprint for each in (first, *others))
-    for fingerprint in (each for each, count in same.items() if count > 1):
-        named = [each.name for each in (first, *others) if each.fingerprint == fingerprint]
-        found.append(f"{' and '.join(named)} are the same bundle (fingerprint {fingerprint[:8]})")
-    if outcome.num_rows < FEW_ROWS:
-        found.append(f"only {outcome.num_rows} rows: every number is rough, and its interval too")
-    found += _label_warnings(outcome, first.labels)
-    if outcome.task.is_classifier and outcome.num_rows < 10 * metrics.NUM_BINS:
-        found.append(
-            f"ECE of {outcome.num_rows} rows in {metrics.NUM_BINS} bins is too high: it counts noise as miscalibration"
-        )
-    if group_N is not None and (num_groups := int(np.unique(group_N).size)) < FEW_GROUPS:
-        found.append(
-            f"intervals draw {num_groups} groups, too few to be exact; where groups are kinds rather than"
-            " clusters of like rows, set --resample rows"
-        )
-    if group_N is not None and _groups_are_single(group_N):
-        found.append("each group has one row: drawing groups says no more than drawing rows")
-    group_sizes = Counter(groups).values()
-    if small := sum(size < FEW_SLICE_ROWS for size in group_sizes):
-        found.append(f"{small:,} of {len(group_sizes):,} groups have fewer than {FEW_SLICE_ROWS} rows")
-    if others and len(parts) > 1:
-        found.append("a bundle has seen some of the rows: compare on the other rows, further below")
-    if len({each.max_length for each in (first, *others)}) > 1:
-        lengths = ", ".join(f"{each.max_length} for {each.name}" for each in (first, *others))
-        found.append(f"bundles cut texts at different numbers of tokens: {lengths}")
-    return found
-
-
-def _pair_warnings(rows: LabelledRows) -> list[str]:
-    """That pairs which share texts are drawn as rows, where they do."""
-    if rows.text_pairs is None:
-        return []
-    sides = zip(rows.texts, rows.text_pairs, strict=True)
-    num_pairs = Counter(text for pair in sides for text in set(pair))
-    shared = sum(count > 1 for count in num_pairs.values())
-    if not shared:
-        return []
-    found = (
-        f"{shared:,} of {len(num_pairs):,} texts stand in several pairs, and intervals draw pairs as if they were"
-        " independent: name the columns of both sides' authors with --group-columns"
-    )
-    return [found]
-
-
-def _groups_are_single(group_N: IntArray) -> bool:
-    """Whether each group has one row; a pair of one group is one row of it."""
-    if group_N.ndim == 2:
-        first_N, second_N = group_N.T
-        group_N = np.concatenate([first_N, second_N[first_N != second_N]])
-    return bool(np.unique(group_N).size == group_N.size > 1)
-
-
-def _seen_warnings(evaluated: Evaluated) -> list[str]:
-    seen, name = evaluated.seen, evaluated.name
-    if not seen.is_known:
-        return [f"{name} does not say what it was trained on: whether test rows are among it is not known"]
-    met = {"train": "trained on", "validation": "chose the checkpoint", "calibration": "were calibrated on"}
-    found = [
-        f"{count:,} of {seen.row_N.size:,} rows {'share a group with rows that' if kind == 'group' else ''}"
-        f" {met.get(role, 'were seen as ' + role)} ({name}, by {kind})".replace("  ", " ")
-        for kind, counts in seen.counts.items()
-        for role, count in counts.items()
-        if count
-    ]
-    if seen.row_N.all():
-        found.append(f"{name} has seen every test row: no number here says how good it is on new ones")
-    return found
-
-
-def _label_warnings(outcome: EvaluatedRows, labels: Sequence[str]) -> list[str]:
-    if outcome.task is Task.REGRESSION:
-        return []
-    if outcome.task is Task.MULTI_LABEL:
-        counts = outcome.targets.sum(axis=0)
-    else:
-        counts = np.bincount(outcome.targets.astype(np.int64), minlength=len(labels))
-    absent = [label for label, count in zip(labels, counts, strict=True) if count == 0]
-    few = [label for label, count in zip(labels, counts, strict=True) if 0 < count < FEW_LABEL_ROWS]
-    found = []
-    if absent:
-        found.append(f"no row of {_listed(absent)}: nothing here is measured on it")
-    if few:
-        found.append(f"fewer than {FEW_LABEL_ROWS} rows of {_listed(few)}: their metrics are rough")
-    if outcome.task is Task.SINGLE_LABEL and np.unique(outcome.predicted).size == 1 < outcome.num_rows:
-        found.append(
-            f"every row is predicted {labels[int(outcome.predicted[0])]}: the bundle does not tell labels apart"
-        )
-    return found
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more labels"

@@ -22,8 +22,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from assay.train.distributed import World
 from assay.train.optimizer import load_state
+from assay.train.world import World
 
 BUCKET_BYTES = (16 << 20, 128 << 20)
 """The least and the most of gradients that are summed at a time."""

@@ -16,7 +16,6 @@ from assay.errors import InputError, RefusedError
 from assay.model.checkpoint import read_checkpoint
 from assay.train import checkpoints, distributed
 from assay.train.checkpoints import BestWeights, TrainCheckpoint
-from assay.train.distributed import World
 from assay.train.history import History
 from assay.train.inputs import EncodedSplit
 from assay.train.learner import Learner
@@ -25,6 +24,7 @@ from assay.train.model import trained_parameters
 from assay.train.parts import Parts
 from assay.train.settings import STEP_OF, TrainSettings, rows_of_step, step_of
 from assay.train.sharded import load_tensors, spread_like, wholes
+from assay.train.world import World
 
 _log = logging.getLogger(__name__)
 _CHANGES_NO_NUMBER = frozenset(

@@ -29,13 +29,13 @@ from assay.train.batches import (
     passes,
     rank_rows,
 )
-from assay.train.distributed import World
 from assay.train.history import History, Listener, TrainProgress, Validation, cost
 from assay.train.inputs import EncodedSplit, TrainBatch, filled_shape, host_batch, pinned
 from assay.train.model import TrainableClassifier, trained_parameters
 from assay.train.predict import predict, too_large
 from assay.train.readings import DeviceMark, Figures
 from assay.train.settings import TrainSettings
+from assay.train.world import World
 
 _STEPS_BETWEEN_READINGS = {"cpu": 1, "cuda": 25}
 """Steps whose losses are read together. On a GPU they are read that many steps later, so that it never waits."""

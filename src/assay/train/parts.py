@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from assay.tasks import Task
 from assay.train.batches import MeetingSampler, ShuffledSampler
-from assay.train.distributed import World
 from assay.train.inputs import EncodedRows
 from assay.train.learner import Learner
 from assay.train.loop import BatchSampler, Stepper
@@ -16,6 +15,7 @@ from assay.train.objective import TaskLoss, positive_weights
 from assay.train.pair_objective import PairObjective
 from assay.train.settings import TrainSettings, rows_of_step, step_of
 from assay.train.step import Objective, PassStepper
+from assay.train.world import World
 
 
 def shuffled(settings: TrainSettings, rows: EncodedRows, num_ranks: int) -> BatchSampler:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from assay.errors import WorkError
 from assay.train import distributed
 from assay.train.batches import IndexArray, passes, rank_rows
-from assay.train.distributed import World
 from assay.train.inputs import EncodedRows, TrainBatch, host_batch
 from assay.train.model import TrainableClassifier
+from assay.train.world import World
 
 _EVALUATION_TOKENS = {"cpu": 4_096, "cuda": 65_536}
 

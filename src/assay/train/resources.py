@@ -10,19 +10,19 @@ from assay.engine.precision import Computed, auto_training_precision, refuse_mis
 from assay.errors import UsageError
 from assay.settings import count_of
 from assay.telemetry import format_number_of
-from assay.train import distributed
 from assay.train.settings import TrainSettings
+from assay.train.world import find_place
 
 
 def num_ranks() -> int:
     """Processes that train together, this one included, where none is started from here."""
-    place = distributed.find_place(os.environ)
+    place = find_place(os.environ)
     return 1 if place is None else place.world_size
 
 
 def num_processes(settings: TrainSettings) -> int:
     """Processes to start here: 1 where a launcher has started this one; raises `UsageError` for too many."""
-    if distributed.find_place(os.environ) is not None:
+    if find_place(os.environ) is not None:
         return 1
     num_gpus = torch.cuda.device_count()
     wanted = count_of(settings.devices)
@@ -57,7 +57,7 @@ def choose_threads(settings: TrainSettings) -> machine.Threads:
 
 def describe_threads(settings: TrainSettings, wanted: int) -> str | None:
     """The processes to start and their threads, for people; None on GPUs and where a launcher has started this."""
-    if torch.cuda.device_count() or distributed.find_place(os.environ) is not None:
+    if torch.cuda.device_count() or find_place(os.environ) is not None:
         return None
     threads = machine.choose_threads(settings.num_threads, num_processes=wanted)
     return f"{format_number_of(wanted, 'process', 'processes')} on cpu, each with {threads}"

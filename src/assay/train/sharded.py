@@ -13,8 +13,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from assay.train.distributed import World
 from assay.train.optimizer import load_state
+from assay.train.world import World
 
 
 def shard(classifier: nn.Module, layers: Sequence[nn.Module], *, world: World, dtype: torch.dtype) -> None:

@@ -18,11 +18,11 @@ import torch
 
 from assay.engine.graphs import recording
 from assay.train import distributed
-from assay.train.distributed import World
 from assay.train.gradients import Gradients
 from assay.train.inputs import Shape, TrainBatch, tensors_of
 from assay.train.learner import Learner
 from assay.train.optimizer import set_learning_rate
+from assay.train.world import World
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

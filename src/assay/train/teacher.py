@@ -17,8 +17,8 @@ from assay.tokenize.encode import Encoder
 from assay.train import distributed
 from assay.train.batches import rank_rows
 from assay.train.datasets import Prepared
-from assay.train.distributed import World
 from assay.train.inputs import EncodedSplit, tokens_of
+from assay.train.world import World
 
 
 def with_teacher(rows: EncodedSplit, teacher: str, prepared: Prepared, world: World) -> EncodedSplit:

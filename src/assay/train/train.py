@@ -25,7 +25,6 @@ from assay.telemetry import format_duration, format_number_of, format_rate
 from assay.train import checkpoints, distributed
 from assay.train.base import base_checkpoint, load_model
 from assay.train.datasets import Prepared, prepare_given, prepare_rows
-from assay.train.distributed import World
 from assay.train.events import hear
 from assay.train.evidence import weigh_evidence, why_without_evidence
 from assay.train.gradients import Gradients
@@ -60,6 +59,7 @@ from assay.train.siamese import SiameseEncoder, add_pair_parts
 from assay.train.sinks import Recorder
 from assay.train.speed import Effort, flops_per_token, peak_flops
 from assay.train.teacher import with_teacher
+from assay.train.world import World, find_place
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,7 +157,7 @@ def train(
         listener.on_message(line)
     if wanted == 1:
         num_gpus = torch.cuda.device_count()
-        if num_gpus > 1 and distributed.find_place(os.environ) is None:
+        if num_gpus > 1 and find_place(os.environ) is None:
             listener.on_message(
                 f"1 of {num_gpus} GPUs is used; for more set devices, batch_size documents a step on each"
             )

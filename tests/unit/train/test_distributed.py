@@ -15,9 +15,10 @@ import torch
 import torch.distributed as dist
 
 from assay.errors import UsageError, WorkError
-from assay.train import distributed
-from assay.train.distributed import RankPlace, World, find_place, first_host, join
+from assay.train import distributed, peers
+from assay.train.distributed import join
 from assay.train.launch import launch
+from assay.train.world import RankPlace, World, find_place, first_host, pick_device
 
 ALONE = World(rank=0, world_size=1, local_rank=0, device=torch.device("cpu"))
 
@@ -118,13 +119,13 @@ def test_variables_that_do_not_fit(environment, said):
 def test_more_processes_than_gpus(monkeypatch):
     """A rank without a GPU of its own is refused; a task that sees one GPU alone takes that."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert distributed._pick_device(1) == torch.device("cuda", 1)
+    assert pick_device(1) == torch.device("cuda", 1)
     with pytest.raises(
         UsageError, match="local rank 2; this machine has 2 GPUs; start 2 processes on it at most"
     ):
-        distributed._pick_device(2)
+        pick_device(2)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert distributed._pick_device(3) == torch.device("cuda", 0)
+    assert pick_device(3) == torch.device("cuda", 0)
 
 
 def test_alone():
@@ -147,12 +148,12 @@ CHILD = """
     import numpy as np
     import torch
     import torch.distributed as dist
-    from assay.train import distributed
+    from assay.train import distributed, peers
     from assay.train.distributed import *
     from assay.train.launch import child_main
 
     def body(job, send):
-        distributed.BEAT_SECONDS = job.get("beat", 1.0)
+        peers.BEAT_SECONDS = job.get("beat", 1.0)
         with join(os.environ, way_out=lambda: "go on with --resume", timeout_seconds=job.get("timeout", 120)) as world:
             assert dist.get_backend() == "gloo" and dist.get_rank() == world.rank
             results = {}
@@ -310,15 +311,15 @@ def test_ranks_that_do_not_come():
 @pytest.fixture
 def watch_of(monkeypatch):
     """Watches of three ranks on one store in this process, with fast beats."""
-    monkeypatch.setattr(distributed, "BEAT_SECONDS", 0.05)
-    monkeypatch.setattr(distributed, "LEAVE_SECONDS", 0.3)
+    monkeypatch.setattr(peers, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(peers, "LEAVE_SECONDS", 0.3)
     store = dist.TCPStore(
         "127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=5)
     )
 
     def make(rank, *, end_process=False):
         place = RankPlace(launcher="torchrun", rank=rank, world_size=3, local_rank=rank, host="", port=0)
-        return distributed._PeerWatch(store, place, way_out=lambda: "go on", end_process=end_process)
+        return peers.PeerWatch(store, place, way_out=lambda: "go on", end_process=end_process)
 
     return make
 

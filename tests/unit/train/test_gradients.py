@@ -6,8 +6,8 @@ import torch.distributed as dist
 from torch import nn
 
 from assay.train import gradients as module
-from assay.train.distributed import World
 from assay.train.gradients import Gradients
+from assay.train.world import World
 
 CPU = torch.device("cpu")
 ALONE = World(rank=0, world_size=1, local_rank=0, device=CPU)

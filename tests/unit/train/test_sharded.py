@@ -12,12 +12,12 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForSequenceClassification
 
 from assay.tasks import Task
-from assay.train.distributed import World
 from assay.train.inputs import EncodedRows, host_batch
 from assay.train.model import make_classifier, state_for_saving
 from assay.train.objective import TaskLoss
 from assay.train.optimizer import layer_stack
 from assay.train.sharded import ShardedGradients, load_tensors, shard, spread_like, whole, wholes
+from assay.train.world import World
 
 SEED = torch.zeros(1, dtype=torch.int64)
 WORLD = World(rank=0, world_size=1, local_rank=0, device=torch.device("cpu"))

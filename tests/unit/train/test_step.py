@@ -10,7 +10,6 @@ from transformers import AutoModelForSequenceClassification
 
 from assay.tasks import Task
 from assay.train import gradients
-from assay.train.distributed import World
 from assay.train.gradients import Gradients
 from assay.train.inputs import EncodedRows, filled_shape, host_batch
 from assay.train.learner import Learner
@@ -19,6 +18,7 @@ from assay.train.objective import TaskLoss
 from assay.train.optimizer import make_optimizer, parameter_groups, set_learning_rate
 from assay.train.step import PassStepper
 from assay.train.train import fit
+from assay.train.world import World
 
 CPU = torch.device("cpu")
 LENGTHS = (3, 17, 9, 9, 30, 1, 12, 25)

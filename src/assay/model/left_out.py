@@ -1,4 +1,4 @@
-"""Layers that weights hold and a config does not ask for: transformers leaves them out, with a warning.
+"""Layers and heads that weights hold and a classifier does not use: transformers leaves them out, with a warning.
 
 Told by the names of tensors alone, for any family that numbers its layers as transformers does.
 """
@@ -11,6 +11,27 @@ _LAYER = re.compile(r"(?P<stack>(?:.*?\.)?(?:layers?|h|blocks?))\.(?P<number>\d+
 _DEPTHS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "encoder_layers")
 """Names of the number of layers, by family; of an encoder and a decoder, the encoder's."""
 _DECODER_DEPTHS = ("decoder_layers", "num_decoder_layers")
+_OTHER_HEADS = (
+    "cls.predictions",
+    "cls.seq_relationship",
+    "discriminator_predictions",
+    "generator_lm_head",
+    "generator_predictions",
+    "lm_head",
+    "lm_predictions",
+    "mask_predictions",
+    "qa_outputs",
+    "vocab_layer_norm",
+    "vocab_projector",
+    "vocab_transform",
+)
+"""Heads of transformers' models for other tasks: masked words, next sentences, replaced words, answers in a text."""
+
+
+def heads_left_out(tensors: Iterable[str]) -> tuple[str, ...]:
+    """[pure] The heads for other tasks, which no classifier uses."""
+    names = tuple(tensors)
+    return tuple(head for head in _OTHER_HEADS if any(name.startswith(f"{head}.") for name in names))
 
 
 def layers_left_out(config: Mapping[str, object], tensors: Iterable[str]) -> tuple[str, ...]:

@@ -1,12 +1,15 @@
-"""A config that asks for other layers than the weights hold."""
+"""Weights that hold layers or heads which the model does not use, or lack some."""
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from support.models import change_json, write_model
 
 from assay.bundle.load import load_bundle
 from assay.engine.load import load_engine
 from assay.errors import BundleError
-from assay.model.depth import layers_left_out
+from assay.model.checkpoint import read_checkpoint
+from assay.model.left_out import heads_left_out, layers_left_out
 
 
 @pytest.mark.parametrize(("asked", "told"), [(1, "layer.1 left out"), (0, "layer.0 to 1 left out")])
@@ -67,3 +70,18 @@ def test_stacks_are_found_by_the_names_of_tensors(config, tensors, told):
     """The outermost number counts layers; experts and heads have numbers of their own."""
     found = layers_left_out(config, tensors)
     assert [told in clause for clause in found] == ([True] if told else [])
+
+
+def test_heads_for_other_tasks_are_noted(tmp_path):
+    """A classifier that kept the head it was pre-trained with runs, and says so; a base without a head says nothing."""
+    folder = write_model(tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["cls.predictions.bias"] = torch.zeros(3)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (note,) = load_bundle(folder).notes
+    assert note.endswith("the weights also hold cls.predictions, which a classifier does not use")
+    change_json(folder / "config.json", architectures=["BertForMaskedLM"])
+    assert read_checkpoint(folder).notes == ()
+    assert heads_left_out(["bert.embeddings.word_embeddings.weight", "classifier.bias", "lm_head.bias"]) == (
+        "lm_head",
+    )
