@@ -49,6 +49,9 @@ from assay.score.verb import score
 from assay.serve.settings import ServeSettings
 from assay.serve.verb import serve
 from assay.siamese.pairs import SiameseModel, load_siamese
+from assay.sudoku.build import sudoku_build
+from assay.sudoku.findings import SudokuBuildReport
+from assay.sudoku.settings import SudokuBuildSettings
 from assay.tokenize.settings import TokenizeSettings
 from assay.tokenize.verb import TokenizeResult, tokenize
 from assay.train.puzzles.settings import PuzzleTraining
@@ -94,6 +97,8 @@ __all__ = [
     "Status",
     "StyleCalibrateSettings",
     "StyleReport",
+    "SudokuBuildReport",
+    "SudokuBuildSettings",
     "TokenizeResult",
     "TokenizeSettings",
     "TrainReport",
@@ -119,6 +124,7 @@ __all__ = [
     "serve",
     "status",
     "style_calibrate",
+    "sudoku_build",
     "sudoku_train",
     "tokenize",
     "train",

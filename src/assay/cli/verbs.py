@@ -82,6 +82,10 @@ ASSAY = Group(
         "sudoku": Group(
             summary="Puzzles, and models that solve them step by step.",
             commands={
+                "build": Listed(
+                    module="assay.cli.sudoku_build",
+                    summary="Make or read puzzles with one solution, rate, split and augment them.",
+                ),
                 "train": Listed(
                     module="assay.cli.sudoku_train",
                     summary="Train an HRM or a TRM on a folder of puzzles; run it again to go on.",

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.sudoku.grids import FIRST_DIGIT, NUM_TOKENS, Tokens
+from assay.sudoku.grids import FIRST_DIGIT, NUM_CELLS, NUM_TOKENS, Tokens
 
 
 def random_forms(rng: np.random.Generator, *grids: Tokens) -> tuple[Tokens, ...]:
@@ -17,7 +17,7 @@ def random_forms(rng: np.random.Generator, *grids: Tokens) -> tuple[Tokens, ...]
     rows, columns = _lines(rng, number), _lines(rng, number)
     straight = rows[:, :, None] * 9 + columns[:, None, :]
     turned = columns[:, None, :] * 9 + rows[:, :, None]
-    cells = np.where((rng.random(number) < 0.5)[:, None, None], straight, turned).reshape(number, -1)
+    cells = np.where((rng.random(number) < 0.5)[:, None, None], straight, turned).reshape(number, NUM_CELLS)
     return tuple(
         np.take_along_axis(shown, np.take_along_axis(each, cells, 1).astype(np.int64), 1).astype(each.dtype)
         for each in grids
