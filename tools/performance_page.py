@@ -45,6 +45,7 @@ CLAIMS: Mapping[str, str] = {
     "books.pl.same_author_auc_8_chunks": "Unseen Polish authors: same author, 8 chunks a side, AUC",
     "books.pl.same_book_vs_same_author_auc_8_chunks": "Unseen Polish authors: a book among its author's, 8 chunks",
     "books.plan_seconds": "Planning 50,000 books, from the first import",
+    "cpu.sudoku_puzzles_per_second_core": "Sudokus of one solution made and rated, a core",
     "merge.speed_vs_duckdb": "Verify and merge, against DuckDB's join on a string id",
     "merge.memory_vs_duckdb": "Peak memory of verify and merge, over that of DuckDB's join",
     "resume.seconds_10000_parts": "Going on with a run of 10,000 published parts, until the first new work",

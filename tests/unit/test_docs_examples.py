@@ -20,7 +20,7 @@ from assay.cli.flags import build, read_config
 
 DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "tutorial.md"
-OURS = ("sources", "long-documents", "many-machines")
+OURS = ("sources", "long-documents", "many-machines", "sudoku")
 HOW_TO = [DOCS / "how-to" / f"{name}.md" for name in OURS]
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 FLAGS = {name: {flag for action in parser(name)._actions for flag in action.option_strings} for name in VERBS}

@@ -49,7 +49,7 @@ class SudokuBuildReport:
     num_givens: Mapping[str, float]
     """Mean number of givens by split."""
     num_grids: int
-    """Solutions of the drawn splits that are no views of each other."""
+    """Solutions of the drawn splits, those that are views of each other counted once."""
     num_made: int
     """Puzzles made to choose from; 0 where lists were read."""
     num_held_back: int
