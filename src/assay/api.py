@@ -29,6 +29,9 @@ from assay.evaluate.findings import EvaluateReport
 from assay.evaluate.settings import EvaluateSettings
 from assay.mine.settings import MineSettings
 from assay.mine.verb import MineResult, mine
+from assay.pipeline.books import pipeline_books
+from assay.pipeline.report import PipelineReport
+from assay.pipeline.settings import PipelineSettings
 from assay.prepare.books import prepare_books
 from assay.prepare.labelled.prepare import PrepareResult, prepare_labelled
 from assay.prepare.labelled.settings import LabelledSettings
@@ -85,6 +88,8 @@ __all__ = [
     "MergeReport",
     "MineResult",
     "MineSettings",
+    "PipelineReport",
+    "PipelineSettings",
     "PrepareResult",
     "Proof",
     "PuzzleReport",
@@ -116,6 +121,7 @@ __all__ = [
     "load_siamese",
     "merge",
     "mine",
+    "pipeline_books",
     "prepare_books",
     "prepare_labelled",
     "quickstart",

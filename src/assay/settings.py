@@ -14,7 +14,7 @@ import functools
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -107,6 +107,16 @@ AUTO_OR_COUNT: Metadata = {"rule": AutoOrCount()}
 def positional(metavar: str) -> Metadata:
     """Field metadata: given on the command line by place, not by flag."""
     return {"positional": True, "metavar": metavar}
+
+
+def is_positional(field: "Field[Any]") -> bool:
+    """Whether a field is given on the command line by place, without a flag."""
+    return bool(field.metadata.get("positional"))
+
+
+def is_required(field: "Field[Any]") -> bool:
+    """Whether a setting has no default."""
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def count_of(value: str) -> int | None:

@@ -10,7 +10,7 @@ from assay.data.finding import find_sources
 from assay.data.sources import Columns
 from assay.embed.worker import open_embed_work
 from assay.prepare.chunks.plan import PART_SCHEMA
-from assay.prepare.chunks.work import ChunksWork
+from assay.prepare.chunks.worker import open_chunks_work
 from assay.prepare.pairs.work import PairsWork
 from assay.prepare.sketches import text_hash
 from assay.runs.driver import WorkerSpec
@@ -110,7 +110,7 @@ def _loaded(work):
 
 
 WORKS = {
-    "chunks": lambda run: ChunksWork(run.manifest, None),
+    "chunks": open_chunks_work,
     "pairs": lambda run: PairsWork(run.manifest),
     "embed": lambda run: _loaded(open_embed_work(run, device="cpu", num_threads=1)),
     "score": lambda run: _loaded(open_score_work(run, device="cpu", num_threads=1)),

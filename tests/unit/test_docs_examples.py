@@ -16,7 +16,8 @@ from safetensors.numpy import save_file
 from support.commands import VERBS, parse, parser
 from support.pages import ROOT, commands, read_blocks, run_page
 
-from assay.cli.flags import build, read_config
+from assay.cli.flags import build
+from assay.configs import read_config
 
 DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "tutorial.md"

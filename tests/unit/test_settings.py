@@ -10,9 +10,18 @@ from support import commands
 from support.commands import VERBS
 
 from assay.cli.flags import fields as in_order_of_help
-from assay.cli.flags import is_positional
 from assay.errors import UsageError
-from assay.settings import AUTO_OR_COUNT, COUNT, Range, Settings, count_of, positional, shared, within
+from assay.settings import (
+    AUTO_OR_COUNT,
+    COUNT,
+    Range,
+    Settings,
+    count_of,
+    is_positional,
+    positional,
+    shared,
+    within,
+)
 
 FROM_MINUS_ONE = {("mine", "max_score"), ("mine", "min_score")}
 """Cosine similarities, for which -1 will do."""

@@ -1,4 +1,4 @@
-"""Flags and config files from a settings dataclass: one name for a setting, from file to code.
+"""Flags from a settings dataclass: one name for a setting, from file to code.
 
 `text_column: str = "text"` becomes `--text-column`, and `text_column = "text"` in a TOML or YAML file.
 A flag wins over the file, the file over the default. The help text is the field's docstring.
@@ -7,33 +7,23 @@ A flag wins over the file, the file over the default. The help text is the field
 import argparse
 import ast
 import contextlib
-import difflib
 import inspect
 import itertools
-import re
 import sys
 import textwrap
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, is_dataclass
 from dataclasses import fields as dataclass_fields
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
+from assay.configs import read_config, refuse_unknown, rows_hint
 from assay.errors import UsageError
-from assay.settings import plain_type, wanted_instead
+from assay.settings import is_positional, is_required, plain_type, wanted_instead
 
 S = TypeVar("S")
 
 NOT_GIVEN = None
 HELP_WIDTH = 110
-_CONFIG_SUFFIXES = frozenset({".toml", ".yaml", ".yml"})
-_YAML_NUMBERS = {
-    "tag:yaml.org,2002:int": re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"),
-    "tag:yaml.org,2002:float": re.compile(
-        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
-    ),
-}
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -61,11 +51,6 @@ def fields(settings: type) -> list["Field[Any]"]:
     order = [name for kind in settings.__mro__ for name in vars(kind).get("__annotations__", {})]
     found = sorted(dataclass_fields(settings), key=lambda field: order.index(field.name))
     return sorted(found, key=lambda field: not is_required(field))
-
-
-def is_required(field: "Field[Any]") -> bool:
-    """Whether a setting has no default."""
-    return field.default is MISSING and field.default_factory is MISSING
 
 
 def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
@@ -119,11 +104,6 @@ def usage(command: str, settings: type, config: str = "none") -> str:
     return " ".join([*words, "[options]"])
 
 
-def is_positional(field: "Field[Any]") -> bool:
-    """Whether a field is given on the command line by place, without a flag."""
-    return bool(field.metadata.get("positional"))
-
-
 def parse_settings(parser: Parser, settings: type[S], arguments: Sequence[str]) -> S:
     """The settings that the arguments, a `--config` file and the defaults give, in that order.
 
@@ -135,7 +115,7 @@ def parse_settings(parser: Parser, settings: type[S], arguments: Sequence[str]) 
         if argument.startswith("-"):
             _refuse_placed(argument.split("=")[0], settings, parser.prog)
             refuse_unknown(argument.split("=")[0], known, "flag", f"{parser.prog} --help")
-        way_out = _rows_hint(argument, settings) or f"see {parser.prog} --help"
+        way_out = rows_hint(argument, settings) or f"see {parser.prog} --help"
         msg = f"{argument!r} is one argument too many; {way_out}"
         raise UsageError(msg)
     given = {name: value for name, value in vars(namespace).items() if value not in (NOT_GIVEN, [])}
@@ -180,67 +160,6 @@ def build(settings: type[S], values: Mapping[str, Any], command: str) -> S:
     )
 
 
-def read_config(given: str | Path, settings: type) -> dict[str, Any]:
-    """The settings in a TOML or YAML file, checked against the fields; raises UsageError."""
-    path = Path(given)
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        # a URL loses a slash as a path
-        way_out = _rows_hint(str(given), settings) or "give a TOML or YAML file"
-        reason = error.strerror if isinstance(error, OSError) else error
-        msg = f"config {given} cannot be read ({reason}); {way_out}"
-        raise UsageError(msg) from error
-    raw = _parse(path, content, settings)
-    hints = get_type_hints(settings)
-    for key, value in raw.items():
-        if key not in hints:
-            refuse_unknown(str(key), list(hints), f"key in {path}", "the fields of this command's --help")
-        _check_type(path, key, value, hints[key])
-    return raw
-
-
-def _rows_hint(given: str, settings: type) -> str | None:
-    """The way out where rows were given for a config, of a command that takes them with a flag."""
-    takes_rows = any(field.name == "data" and not is_positional(field) for field in fields(settings))
-    if Path(given).suffix in _CONFIG_SUFFIXES or not takes_rows:
-        return None
-    return f"a config holds settings, rows go to --data: --data {given}"
-
-
-def _parse(path: Path, content: str, settings: type) -> dict[str, Any]:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """YAML in which 1_0, 010 and 1:30 are strings, not 10, 8 and 90."""
-
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, _YAML_NUMBERS.get(tag, rule)) for tag, rule in rules]
-        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    is_yaml = path.suffix in {".yaml", ".yml"}
-    try:
-        raw = yaml.load(content, Loader) if is_yaml else tomllib.loads(content)  # noqa: S506  a safe loader
-    except (ValueError, yaml.YAMLError) as error:  # PyYAML raises ValueError for an impossible date
-        first = str(error).replace("\n", " ")
-        hint = _rows_hint(str(path), settings) or "name it .yaml if it is YAML"
-        way_out = "fix it" if path.suffix in _CONFIG_SUFFIXES else hint
-        msg = f"config {path} is not {'YAML' if is_yaml else 'TOML'} ({first}); {way_out}"
-        raise UsageError(msg) from error
-    if not isinstance(raw, dict):
-        msg = f"config {path} holds {type(raw).__name__}; write key = value lines"
-        raise UsageError(msg)
-    return raw
-
-
-def refuse_unknown(name: str, known: Sequence[str], what: str, where: str) -> NoReturn:
-    """Raise UsageError for an unknown name, with the nearest known one."""
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]}?" if nearest else f"see {where}"
-    msg = f"unknown {what} {name}; {hint}"
-    raise UsageError(msg)
-
-
 def field_docs(settings: type) -> dict[str, str]:
     """The docstring below each field of a dataclass and of the groups it inherits, on one line; its own win."""
     found: dict[str, str] = {}
@@ -260,19 +179,6 @@ def _own_field_docs(settings: type) -> dict[str, str]:
         if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
             found[node.target.id] = " ".join(str(following.value.value).split())
     return found
-
-
-def _check_type(path: Path, key: str, value: object, hint: object) -> None:
-    wanted = wanted_instead(value, hint)
-    if wanted is None:
-        return
-    kind, choices = plain_type(hint)
-    if kind is float and isinstance(value, str):
-        wanted += ", written as 5.0e-4"
-    elif kind is str and not choices and isinstance(value, int | float):
-        wanted += f', written as "{value}"'
-    msg = f"{key} in {path} is {value!r}; it must be {wanted}"
-    raise UsageError(msg)
 
 
 def _as_written(name: str, hint: object) -> Callable[[str], Any]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from assay.cli import flags
 from assay.cli.verb import Group, Listed, Verb
+from assay.configs import refuse_unknown
 
 VerbWords = tuple[str, ...]
 
@@ -27,7 +28,7 @@ def find(root: Group, given: Sequence[str]) -> tuple[VerbWords, Listed | Group, 
         if not rest or rest[0] in {"-h", "--help", "help"}:
             break
         if rest[0] not in node.commands:
-            flags.refuse_unknown(rest[0], list(node.commands), "command", f"{spelled(words)} --help")
+            refuse_unknown(rest[0], list(node.commands), "command", f"{spelled(words)} --help")
         node = node.commands[rest[0]]
         words = (*words, rest[0])
     return words, node, given[len(words) :]

@@ -121,6 +121,15 @@ ASSAY = Group(
             module="assay.cli.ensemble",
             summary="Run checkpoints times permutations on puzzles; say what each rule makes of them.",
         ),
+        "pipeline": Group(
+            summary="Several commands as one that goes on where it was stopped.",
+            commands={
+                "books": Listed(
+                    module="assay.cli.pipeline_books",
+                    summary="From a folder of books to a Siamese model, a cross-encoder and a tuned cascade.",
+                ),
+            },
+        ),
         "style": Group(
             summary="How likely documents of many chunks belong together, for `assay compare`.",
             commands={

@@ -76,19 +76,27 @@ class Clock:
 
 
 def prepare_books(
-    settings: BooksSettings, *, watch: Watch = unwatched, say: Say = lambda _: None
+    settings: BooksSettings,
+    *,
+    watch: Watch = unwatched,
+    say: Say = lambda _: None,
+    shared: Path | None = None,
 ) -> BooksReport:
     """Make the data set of pairs in `settings.out`, or go on making it; returns what it holds.
 
-    Raises SourceError or InputError for books that cannot be used, RefusedError where the folder holds pairs of
-    other settings.
+    `shared`: folder of the list of books and of their chunks, where several data sets of the same books have
+    these in common; by default each data set has its own. Raises SourceError or InputError for books that
+    cannot be used, RefusedError where the folder holds pairs of other settings.
     """
     clock = Clock()
     folder = Path(settings.out).absolute()
     open_models(settings)
     with at_work(folder):
+        books = shared or folder / WORK
+        with writing(str(books)):
+            books.mkdir(parents=True, exist_ok=True)
         with clock.step("listing"):
-            listing = _list(settings, folder / WORK / "books.arrow")
+            listing = _list(settings, books / "books.arrow")
             settings = replace(settings, cleaned=settings.cleaned or listing.is_cleaned)
         with clock.step("chunks"), watch("chunks") as update:
             rules = settings.chunk_rules()
@@ -96,18 +104,25 @@ def prepare_books(
             made = run_chunks(
                 rules,
                 listing.path,
-                str(folder / WORK / f"chunks-{manifest.run_id[:12]}"),
+                str(books / f"chunks-{manifest.run_id[:12]}"),
                 bundle=settings.bundle,
                 devices=str(worker_placement(settings.devices).num_workers),
                 unit_rows=settings.unit_rows,
                 on_progress=update,
                 on_message=say,
             )
-        return pair_books(settings, listing, made.run, clock=clock, watch=watch, say=say)
+        return pair_books(settings, listing, made.run, clock=clock, watch=watch, say=say, shared=shared)
 
 
 def pair_books(
-    settings: BooksSettings, listing: Listing, chunks: Run, *, clock: Clock, watch: Watch, say: Say
+    settings: BooksSettings,
+    listing: Listing,
+    chunks: Run,
+    *,
+    clock: Clock,
+    watch: Watch,
+    say: Say,
+    shared: Path | None = None,
 ) -> BooksReport:
     """The second half: from a finished chunks run over `listing` to the files and the report."""
     folder = Path(settings.out).absolute()
@@ -116,7 +131,7 @@ def pair_books(
         shelved = shelve(
             chunks,
             len(listing.books),
-            folder / WORK / f"shelf-{chunks.manifest.run_id[:12]}",
+            (shared or folder / WORK) / f"shelf-{chunks.manifest.run_id[:12]}",
             seed=settings.seed,
             say=say,
         )

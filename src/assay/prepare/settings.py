@@ -95,20 +95,28 @@ class BookSplits(Settings):
     """Share of the books that choose the weights; 0 for none."""
     test_share: float = field(default=0.15, metadata=SHARE)
     """Share of the books that training never sees; 0 for none."""
+    calibration_share: float = field(default=0.0, metadata=SHARE)
+    """Share of the books for `assay calibrate`; by default none."""
+    tuning_share: float = field(default=0.0, metadata=SHARE)
+    """Share of the books for `assay cascade tune`; by default none."""
 
     def check(self) -> None:
         """Raise UsageError where nothing is left to train on."""
-        if self.validation_share + self.test_share >= 1:
-            raise UsageError(
-                f"validation_share {self.validation_share} and test_share {self.test_share} leave nothing to "
-                "train on; they must be below 1 together"
-            )
+        held = self._held_out()
+        if sum(held.values()) >= 1:
+            named = " and ".join(f"{name}_share {share}" for name, share in held.items() if share)
+            raise UsageError(f"{named} leave nothing to train on; they must be below 1 together")
 
     def shares(self) -> dict[str, float]:
         """The share of each split that there is."""
-        validation, test = self.validation_share, self.test_share
-        shares = {"train": 1 - validation - test, "validation": validation, "test": test}
+        held = self._held_out()
+        shares = {"train": 1 - sum(held.values()), **held}
         return {name: share for name, share in shares.items() if share > 0}
+
+    def _held_out(self) -> dict[str, float]:
+        return {
+            name: getattr(self, f"{name}_share") for name in ("validation", "test", "calibration", "tuning")
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,74 @@
+"""What the test rows say: metrics with intervals, by the same resamples of authors for models and cascade."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from assay.evaluate.findings import EvaluateReport
+from assay.evaluate.measure import EvaluatedRows, Metric, Resampling, group_indices, measure
+from assay.evaluate.settings import EvaluateSettings
+from assay.metrics import FloatArray
+from assay.pipeline.ledger import Facts
+from assay.tasks import Task
+
+SHOWN = ("auc", "accuracy", "f1", "brier", "ece")
+"""Metrics on the page."""
+
+
+def figures_of(report: EvaluateReport) -> dict[str, Facts]:
+    """Metrics of each model that was evaluated, by the name of its folder."""
+    part = report.parts[0]
+    found = [
+        (report.bundle, part.metrics),
+        *zip(report.others, (each.metrics for each in part.others), strict=True),
+    ]
+    return {evaluated.path.name: _shown(metrics) for evaluated, metrics in found}
+
+
+def cascade_figures(answers: Path, rows: str, settings: EvaluateSettings) -> Facts:
+    """Metrics of a cascade's answers, the share that reached its second model, and its recall of positive pairs.
+
+    `rows` are the labelled pairs that it answered, in order; label 1 is what it tells.
+    """
+    said, labelled = pq.read_table(answers), pq.read_table(rows, columns=["label", *settings.group_columns])
+    probability_N = _floats(said, "final_probability")
+    holds_N = labelled.column("label").to_numpy().astype(np.int64)
+    outputs_NC = np.stack([1 - probability_N, probability_N], axis=1)
+    outcome = EvaluatedRows(
+        task=Task.SINGLE_LABEL,
+        outputs_NC=outputs_NC,
+        plain_NC=outputs_NC,
+        predicted=np.array(said.column("same_book").to_pylist(), dtype=np.int64),
+        targets=holds_N,
+    )
+    resampling = Resampling(
+        num_resamples=settings.resamples,
+        method=settings.interval,
+        confidence=settings.confidence,
+        seed=settings.seed,
+    )
+    groups = [labelled.column(name).to_pylist() for name in settings.group_columns]
+    part = measure("all rows", outcome, [], resampling, group_indices(*groups))
+    goes_on_N = np.array(said.column("stage").to_pylist()) == "two-stage"
+    turned_away_N = ~goes_on_N & (outcome.predicted == 0)
+    return {
+        "figures": _shown(part.metrics),
+        "share": float(goes_on_N.mean()),
+        "recall": float(1 - turned_away_N[holds_N == 1].mean()),
+    }
+
+
+def _floats(table: pa.Table, name: str) -> FloatArray:
+    values: FloatArray = table.column(name).to_numpy().astype(np.float64)
+    return values
+
+
+def _shown(metrics: Mapping[str, Metric]) -> Facts:
+    return {
+        name: {"value": each.value, "low": each.interval.low, "high": each.interval.high}
+        for name, each in metrics.items()
+        if name in SHOWN
+    }
