@@ -156,7 +156,7 @@ def _aggregate(settings: CompareSettings, style: StyleCalibration | None) -> Agg
     if settings.aggregate == "cosine" and style is None:
         raise UsageError(
             "aggregate=cosine; a cosine is not a probability; run assay style calibrate with it first, or set"
-            " aggregate to vectors or logits"
+            " aggregate to vectors, attention or logits"
         )
     fitted = None if style is None else style.meta.get("aggregate")
     known = next((each for each in get_args(Aggregate) if each == fitted), "vectors")

@@ -7,9 +7,10 @@ By the aggregate this number is
 
     vectors   the log-odds of the head on the means of both documents' vectors and style
     logits    the mean of the log-odds over all pairs of a chunk of one and a chunk of the other
+    attention as vectors, but of means in which a chunk counts the more the nearer it is to the other document
     cosine    the cosine of both means of vectors; nothing else joins it
 
-To the first two what words and style say is joined, where the model was trained to see it. Words are those of the
+To all but the cosine what words and style say is joined, where the model was trained to see it. Words are those of the
 whole documents; what depends on the length of a text (style, number of words) is the mean of the chunks, so that it
 stays in the range that the model was trained on.
 
@@ -27,6 +28,7 @@ from assay.books.normal_forms import find_names, mask_names, normalise_typograph
 from assay.books.sentences import split_sentences
 from assay.books.windows import windows_of_tokens
 from assay.errors import InputError, UsageError
+from assay.metrics import softmax
 from assay.siamese.evidence import EvidenceTexts
 from assay.siamese.files import Siamese
 from assay.siamese.pairs import SiameseModel
@@ -202,13 +204,16 @@ def compare_documents(
         return model.score(wholes, first_M, second_M).cosines_M.astype(np.float64)
     if aggregate == "vectors":
         return margins(model.score(wholes, first_M, second_M).logits_MC)
-    network_M = np.array(
-        [
-            sum(float(block.sum()) for block in _network(model, documents, one, two))
-            / (len(documents.rows[one]) * len(documents.rows[two]))
-            for one, two in zip(first_M.tolist(), second_M.tolist(), strict=True)
-        ]
-    )
+    if aggregate == "attention":
+        network_M = _attended(model, documents, first_M, second_M)
+    else:
+        network_M = np.array(
+            [
+                sum(float(block.sum()) for block in _network(model, documents, one, two))
+                / (len(documents.rows[one]) * len(documents.rows[two]))
+                for one, two in zip(first_M.tolist(), second_M.tolist(), strict=True)
+            ]
+        )
     weighed = model.bundle.evidence
     if weighed is None or wholes.evidence is None:
         return network_M
@@ -259,6 +264,33 @@ def _strongest(model: SiameseModel, documents: EncodedDocuments, side: int, othe
     order = np.argsort(margins(model.score(texts, rows, whole).logits_MC), kind="stable")
     found: Ints = np.sort(np.concatenate([order[: most // 2], order[-(most - most // 2) :]]))
     return found
+
+
+def _attended(model: SiameseModel, documents: EncodedDocuments, first_M: Ints, second_M: Ints) -> Numbers:
+    """The log-odds of the network on means by attention, [M]: the other document's mean vector is the query.
+
+    Weights are the softmax of the chunks' cosines to it over the temperature that cosines had in training (dot-product
+    attention, Luong et al. 2015, without weights of its own): a passage that is near the other text counts more.
+    """
+    chunks, wholes = documents.chunks, documents.wholes
+    vectors, styles = [], []
+    for one, two in zip(first_M.tolist(), second_M.tolist(), strict=True):
+        for side, other in ((one, two), (two, one)):
+            rows = documents.rows[side]
+            cosines_K = chunks.vectors_ND[rows].astype(np.float64) @ wholes.vectors_ND[other]
+            weights_K = softmax(cosines_K[None] / model.temperature)[0]
+            mean_D = weights_K @ chunks.vectors_ND[rows]
+            vectors.append(mean_D / max(float(np.linalg.norm(mean_D)), 1e-12))
+            styles.append(weights_K @ chunks.style_NF[rows])
+    both = EncodedTexts(
+        vectors_ND=np.array(vectors, dtype=np.float32).reshape(-1, chunks.vectors_ND.shape[1]),
+        style_NF=np.array(styles, dtype=np.float32).reshape(-1, chunks.style_NF.shape[1]),
+        evidence=None,
+        truncated_N=np.zeros(len(vectors), dtype=np.bool_),
+        errors={},
+    )
+    place_M = 2 * np.arange(len(first_M))
+    return margins(model.score(both, place_M, place_M + 1).logits_MC)
 
 
 def _network(model: SiameseModel, documents: EncodedDocuments, first: int, second: int) -> Iterator[Numbers]:

@@ -53,6 +53,11 @@ class SiameseModel:
         """Names of the outputs, in the order of the columns."""
         return self.bundle.labels
 
+    @property
+    def temperature(self) -> float:
+        """What cosines were divided by at the end of contrastive training, above 0."""
+        return self._scoring.temperature
+
     def encode(self, texts: Sequence[str]) -> EncodedTexts:
         """The vectors and style of texts, a row each; give each text once."""
         read = self._reader.read(texts)

@@ -70,6 +70,8 @@ class PairScoring:
         self._evidence = bundle.evidence
         self._device = devices.parse_device(device)
         self._head = head.to(self._device)
+        self.temperature = float(head.temperature)
+        """What cosines were divided by at the end of contrastive training, above 0."""
 
     @torch.inference_mode()
     def score(self, texts: EncodedTexts, first_M: Ints, second_M: Ints) -> ScoredPairs:

@@ -12,7 +12,7 @@ HeadKind = Literal["mlp", "arcface"]
 """A plain classifier of pairs, or one of angles (Deng et al. 2019)."""
 StyleSet = Literal["none", "basic", "full"]
 """No features; three of them; all that there are words for."""
-Aggregate = Literal["vectors", "logits", "cosine"]
+Aggregate = Literal["vectors", "logits", "attention", "cosine"]
 """What of two documents' chunks is compared: see `siamese.documents`."""
 
 Evidence = Literal["none", "words"]
@@ -80,7 +80,7 @@ class DocumentRules(Settings):
     """How a document becomes chunks, and the chunks of two documents one number."""
 
     aggregate: Aggregate | None = None
-    """vectors: the head on the means of the chunks' vectors; logits: the mean over pairs of chunks; or cosine."""
+    """vectors: the head on means of chunks' vectors; attention: on weighed ones; logits: mean over pairs; or cosine."""
     chunk_tokens: int | None = field(default=None, metadata=COUNT)
     """Most tokens of a chunk, which takes as many sentences as fit; by default what the model takes."""
     typography: Typography = "normal"

@@ -105,7 +105,7 @@ def test_each_chunk_is_encoded_once(model):
     assert sum(map(len, encoded.rows)) > len(texts)
 
 
-@pytest.mark.parametrize("aggregate", ["vectors", "logits"])
+@pytest.mark.parametrize("aggregate", ["vectors", "logits", "attention"])
 def test_documents_of_one_chunk_are_a_pair_of_texts(model, aggregate):
     """The number is the log-odds that the model gives the two texts."""
     texts = (SHORT, "Emma walked to the house.")
@@ -136,6 +136,35 @@ def test_what_is_compared_is_what_the_aggregate_says(model):
     np.testing.assert_allclose(compare_documents(network, encoded, ONE, TWO, "cosine"), expected, atol=1e-5)
 
 
+def test_attention_weighs_chunks_by_the_other_document(model):
+    """By hand: softmax of cosines over the learned temperature; so hot that all count alike, it is the plain means."""
+    network = load_siamese(model.bundle.path, num_threads=1)
+    network._scoring._evidence = None
+    network.bundle = replace(model.bundle, evidence=None)
+    documents = encode_documents(network, cut(network, SEA, LAND, SEA[: len(SEA) // 3]))
+    first, second = np.array([0, 2, 1]), np.array([1, 0, 2])
+    found = compare_documents(network, documents, first, second, "attention")
+    chunks, wholes = documents.chunks, documents.wholes
+    for one, two, number in zip(first, second, found, strict=True):
+        sides = []
+        for side, other in ((one, two), (two, one)):
+            rows = documents.rows[side]
+            weights = np.exp(chunks.vectors_ND[rows] @ wholes.vectors_ND[other] / network.temperature)
+            weights /= weights.sum()
+            mean = weights @ chunks.vectors_ND[rows]
+            sides.append((mean / np.linalg.norm(mean), weights @ chunks.style_NF[rows]))
+        vectors, styles = (
+            torch.tensor(np.array(each), dtype=torch.float32) for each in zip(*sides, strict=True)
+        )
+        logits = network._scoring._head(vectors[:1], vectors[1:], styles[:1], styles[1:])[0]
+        assert number == pytest.approx(float(logits[1] - logits[0]), abs=1e-4)
+    plain = compare_documents(network, documents, first, second, "vectors")
+    assert np.abs(found - plain).max() > 1e-4
+    network._scoring.temperature = 1e5
+    even = compare_documents(network, documents, first, second, "attention")
+    np.testing.assert_allclose(even, plain, atol=1e-4)
+
+
 def test_what_words_say_joins_the_network(tmp_path):
     """With the weights of the combination, whatever the aggregate; cosines stay what they are."""
     folder = make_siamese_folder(tmp_path / "model")
@@ -154,7 +183,7 @@ def test_what_words_say_joins_the_network(tmp_path):
     documents = cut(plain, SEA, LAND)
     without, encoded = encode_documents(plain, documents), encode_documents(joined, documents)
     said = evidence.log_odds(encoded.wholes.evidence, ONE, TWO)
-    for aggregate in ("vectors", "logits"):
+    for aggregate in ("vectors", "logits", "attention"):
         network = compare_documents(plain, without, ONE, TWO, aggregate)
         found = compare_documents(joined, encoded, ONE, TWO, aggregate)
         np.testing.assert_allclose(found, 2 * network + 0.5 * said - 1, atol=1e-4)
