@@ -9,10 +9,11 @@ carry is kept. Rows are padded to one of a few fixed batch sizes, so compiled co
 size a puzzle's numbers do not depend on the others in its batch.
 """
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,8 +24,11 @@ from assay.errors import UsageError
 from assay.model.hrm.config import HrmConfig
 from assay.model.hrm.files import read_hrm
 from assay.model.hrm.halting import wants_to_halt
-from assay.model.hrm.network import Carry, Network
+from assay.model.hrm.network import Carry, Network, Outputs
 from assay.model.hrm.noise import Noise, noise_of
+
+if TYPE_CHECKING:
+    from assay.engine.hrm_step import ReplayedStep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,16 +60,20 @@ class Reasoner:
         dtype: torch.dtype,
         batch_sizes: Sequence[int] = (),
         fingerprint: str = "",
+        is_fused: bool = True,
     ) -> None:
         """Take over the network, whose weights are cast to `dtype` once.
 
-        `batch_sizes`: the sizes that batches are padded to; none: as many rows as puzzles.
+        `batch_sizes`: the sizes that batches are padded to; none: as many rows as puzzles. `is_fused`: whether to
+        use fused kernels on a GPU, where there are some for the model; else it runs in plain torch.
         """
         self.config: HrmConfig = network.config
         self.fingerprint = fingerprint
         """SHA-256 of weights and configuration; "" for a network that came from no file."""
         self.device, self.dtype = device, dtype
         self.batch_sizes = tuple(sorted(batch_sizes))
+        self.is_fused = is_fused
+        self._fused: ReplayedStep | None = None
         self._network = network.to(device=device, dtype=dtype).eval()
 
     @property
@@ -133,9 +141,24 @@ class Reasoner:
                 f"{noise.seeds_N.shape} noise seeds for {num_puzzles} puzzles; give each puzzle one"
             )
 
-    def forward(self, carry: Carry, x_BPD: torch.Tensor) -> Carry:
-        """The carry after one step."""
-        return self._network.think(carry, x_BPD, self._network.rotation(x_BPD.shape[1], x_BPD.device))
+    def step(self, carry: Carry, x_BPD: torch.Tensor) -> tuple[Carry, Outputs]:
+        """The carry after one step, and what the heads say; on a GPU by fused kernels where there are some."""
+        network, positions = self._network, x_BPD.shape[1]
+        if self._can_fuse(positions):
+            if self._fused is None:
+                from assay.engine.hrm_step import FusedStep, ReplayedStep
+
+                self._fused = ReplayedStep(network, FusedStep(network, self.dtype))
+            return self._fused(carry, x_BPD)
+        after = network.think(carry, x_BPD, network.rotation(positions, x_BPD.device))
+        return after, network.read(after)
+
+    def _can_fuse(self, positions: int) -> bool:
+        if not self.is_fused or self.device.type != "cuda" or importlib.util.find_spec("triton") is None:
+            return False
+        from assay.engine.hrm_step import can_run
+
+        return can_run(self.config, self.device, positions)
 
     def padded_size(self, num_puzzles: int) -> int:
         """Rows of a batch of so many puzzles."""
@@ -175,14 +198,13 @@ class Trajectory:
 
     def step(self) -> StepResult:
         """Run one step of what is there."""
-        reasoner, network = self._reasoner, self._reasoner.network
+        reasoner = self._reasoner
         num_puzzles = len(self._items_N)
         self._step += 1
         with torch.inference_mode():
             if self._scale:
                 self._disturb()
-            self._carry = reasoner.forward(self._carry, self._x_BPD)
-            outputs = network.read(self._carry)
+            self._carry, outputs = reasoner.step(self._carry, self._x_BPD)
             halts = wants_to_halt(reasoner.config, outputs.q_halt_B, outputs.q_continue_B)
             grids = outputs.logits_BSV.argmax(-1).to(torch.uint8)
             return StepResult(

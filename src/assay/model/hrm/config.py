@@ -72,6 +72,18 @@ class HrmConfig:
         return self.hidden_size // self.num_heads
 
     @property
+    def updates(self) -> tuple[str, str]:
+        """A step's updates of the fast (L) and the slow (H) state, in order: first those without gradient.
+
+        Gradients flow through the last fast and slow update (HRM), or through all of the last cycle (TRM): of the
+        default HRM ("LLHL", "LH").
+        """
+        cycle = "L" * self.L_cycles + "H"
+        whole = cycle * self.H_cycles
+        with_gradient = len(cycle) if self.is_trm else 2
+        return whole[:-with_gradient], whole[-with_gradient:]
+
+    @property
     def num_layers(self) -> int:
         """Layers that a token passes in one step."""
         fast = self.H_cycles * self.L_cycles * self.L_layers

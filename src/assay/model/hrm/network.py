@@ -231,28 +231,21 @@ class Network(nn.Module):
         return rotation_of(positions, self.config.head_size, self.config.rope_theta, device)
 
     def think(self, carry: Carry, x_BPD: torch.Tensor, rotation: Rotation) -> Carry:
-        """The carry after a step: H_cycles times L_cycles fast updates and a slow one.
-
-        Gradients flow through the last fast and slow update alone (HRM), or through all of the last cycle (TRM).
-        """
-        config = self.config
-        z_H, z_L = carry.z_H, carry.z_L
+        """The carry after a step's updates; gradients flow through the last of them, `HrmConfig.updates`."""
+        before, after = self.config.updates
         with torch.no_grad():
-            for cycle in range(config.H_cycles):
-                is_last = cycle == config.H_cycles - 1
-                for _ in range(self._without_gradient(is_last=is_last)):
-                    z_L = self.L_level(z_L, z_H + x_BPD, rotation)
-                if not is_last:
-                    z_H = self.slow_level(z_H, z_L, rotation)
-        for _ in range(config.L_cycles - self._without_gradient(is_last=True)):
-            z_L = self.L_level(z_L, z_H + x_BPD, rotation)
-        return Carry(z_H=self.slow_level(z_H, z_L, rotation), z_L=z_L)
+            carry = self.update(carry, x_BPD, rotation, before)
+        return self.update(carry, x_BPD, rotation, after)
 
-    def _without_gradient(self, *, is_last: bool) -> int:
-        """Fast updates of a cycle through which no gradient flows."""
-        if not is_last:
-            return self.config.L_cycles
-        return 0 if self.config.is_trm else self.config.L_cycles - 1
+    def update(self, carry: Carry, x_BPD: torch.Tensor, rotation: Rotation, kinds: str) -> Carry:
+        """The carry after some updates, L or H each."""
+        z_H, z_L = carry.z_H, carry.z_L
+        for kind in kinds:
+            if kind == "L":
+                z_L = self.L_level(z_L, z_H + x_BPD, rotation)
+            else:
+                z_H = self.slow_level(z_H, z_L, rotation)
+        return Carry(z_H=z_H, z_L=z_L)
 
     def read(self, carry: Carry) -> Outputs:
         """What the heads say of the slow state."""
