@@ -144,12 +144,24 @@ def supervised_step(
     `puzzles` fill the places of halted ones. `step`: a faster forward of the network's weights. The target of
     going on comes from a second forward pass with the weights of this step, without gradient.
     """
-    config, run = network.config, step or network
     places = take_in(network, places, puzzles)
-    held = places.puzzles
-    vectors = network.puzzle_vectors(held.identifiers_B)
+    vectors = network.puzzle_vectors(places.puzzles.identifiers_B)
     if vectors is not None:
         vectors = vectors.detach().clone().requires_grad_()
+    return judged_step(network, places, vectors, draws, step=step)
+
+
+def judged_step(
+    network: Network,
+    places: Places,
+    vectors: torch.Tensor | None,
+    draws: Draws,
+    *,
+    step: StepFunction | None = None,
+) -> Supervised:
+    """As `supervised_step`, once new puzzles are in their places; `vectors` gather the puzzle embeddings' gradient."""
+    config, run = network.config, step or network
+    held = places.puzzles
     carry, outputs = run(places.carry, held.inputs_BS, vectors)
     places = after_step(config, places, carry, outputs, draws)
     target = None

@@ -3,6 +3,7 @@
 settings.py    what it can be told
 feed.py        which puzzles a step is offered, of a seed and the step alone
 optimizer.py   AdamATan2 or AdamW over all weights as one tensor, SignSGD for puzzle embeddings, their average
+fused.py       a step's forward on a GPU
 state.py       what a checkpoint holds: weights, optimizer, and the puzzles that are half thought through
 validate.py    share of held-out grids and cells that are right
 train.py       the loop

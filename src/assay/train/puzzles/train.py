@@ -146,9 +146,9 @@ class _Run:
             weight_decay=settings.weight_decay,
             ema=settings.ema,
         )
-        self._step_function: StepFunction | None = None
-        if settings.compile and self._device.type == "cuda":
-            self._step_function = torch.compile(self._network.forward, dynamic=False)
+        self._step_function, self._refresh = _faster(
+            self._network, self._dtype, found.seq_len, compiles=settings.compile
+        )
         self._places: Places = empty_places(self._network, settings.batch_size, found.seq_len, self._dtype)
         self._step = 0
         self._figures = torch.zeros(7, device=self._device, dtype=torch.float64)
@@ -202,6 +202,7 @@ class _Run:
         self._network.load_state_dict(
             {name: each.to(self._device) for name, each in checkpoint.model.items()}
         )
+        self._refresh()
         self._places = load_tensors(checkpoint.optimizer, self._updates, self._device)
         values: Any = checkpoint.values
         self._step, self._seconds_before = checkpoint.step, float(values["seconds"])
@@ -273,6 +274,7 @@ class _Run:
                 learning_rate=settings.puzzle_learning_rate * share,
                 weight_decay=settings.puzzle_weight_decay,
             )
+        self._refresh()
         self._places = found.places
         losses, halted = found.losses, found.places.halted_B & found.losses.counts_B
         self._figures += torch.stack(
@@ -327,6 +329,7 @@ class _Run:
         settings = self._settings
         self._listener.on_phase(f"validating after step {self._step:,}")
         with self._updates.averaged():
+            self._refresh()
             figures = validate(
                 self._network,
                 self._test,
@@ -335,6 +338,7 @@ class _Run:
                 dtype=self._dtype,
                 step=self._step_function,
             )
+        self._refresh()
         progress = self._progress(validation=figures)
         self._history.validations.append(
             Validation(
@@ -441,6 +445,28 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return parse_device(name)
+
+
+def _faster(
+    network: Network, dtype: torch.dtype, seq_len: int, *, compiles: bool
+) -> tuple[StepFunction | None, Callable[[], None]]:
+    """A faster forward for the device, None where there is none, and what it is to be told after each update."""
+    device = network.H_init.device
+    if not compiles or device.type != "cuda":
+        return None, _nothing
+    from assay.engine.hrm_step import can_run
+
+    if not can_run(network.config, device, network.config.num_positions(seq_len)):
+        compiled: StepFunction = torch.compile(network.forward, dynamic=False)
+        return compiled, _nothing
+    from assay.train.puzzles.fused import FusedTraining
+
+    fused = FusedTraining(network, dtype)
+    return fused, fused.refresh
+
+
+def _nothing() -> None:
+    """A forward that reads the weights at each use is to be told nothing."""
 
 
 def _draw_seed(seed: int, step: int) -> int:
