@@ -302,7 +302,7 @@ def correct(arguments: argparse.Namespace, device: torch.device) -> None:
     wanted = dict(np.load(GIVEN / "reference" / "eval_otter_step300.npz"))
     checkpoint = next((GIVEN / "checkpoints").glob("*/*/step_300"))
     for dtype, prefix in ((torch.float32, ""), (torch.bfloat16, "bf16_")):
-        for fused in (True, False):
+        for fused in (True, False) if dtype == torch.bfloat16 else (False,):
             ours = Reasoner(read_hrm(checkpoint).network(), device=device, dtype=dtype, is_fused=fused)
             lines = []
             for step in ours.run(wanted["inputs"]):
@@ -313,16 +313,21 @@ def correct(arguments: argparse.Namespace, device: torch.device) -> None:
             print(f"{dtype}, {'fused' if fused else 'plain'}, by step: {'; '.join(lines)}", flush=True)
     config = DEFAULT if device.type == "cuda" else TINY
     puzzles = puzzles_of(512 if device.type == "cuda" else 4, config)
-    for dtype in (torch.float32, torch.bfloat16):
+    pairs = {
+        "fused and plain bf16": ((torch.bfloat16, True), (torch.bfloat16, False)),
+        "fused bf16 and plain fp32": ((torch.bfloat16, True), (torch.float32, False)),
+        "plain bf16 and plain fp32": ((torch.bfloat16, False), (torch.float32, False)),
+    }
+    for name, pair in pairs.items():
         sides = [
             Reasoner(network_of(config, device), device=device, dtype=dtype, is_fused=fused)
-            for fused in (True, False)
+            for dtype, fused in pair
         ]
         for first, second in zip(*(each.run(puzzles, num_steps=4) for each in sides), strict=True):
             same = (first.grids_NS == second.grids_NS).mean()
             off = abs(first.q_halt_N - second.q_halt_N)
             print(
-                f"default shape, {dtype}, step {first.step}: cells equal {same:.4f}, "
+                f"default shape, {name}, step {first.step}: cells equal {same:.4f}, "
                 f"q_halt off by {off.mean():.2e} on average, {off.max():.2e} at most",
                 flush=True,
             )
@@ -371,10 +376,15 @@ def pieces(arguments: argparse.Namespace, device: torch.device) -> None:
             2.0 * rows * (columns + inputs),
         )
     cases |= {
-        "attend": (
-            lambda: triton_hrm.attend(qkv, turns, positions=positions, num_heads=config.num_heads),
-            0, 8.0 * rows * hidden,
-        ),
+        **{
+            f"attend {tile}": (
+                lambda tile=tile: triton_hrm.attend(  # type: ignore[misc]
+                    qkv, turns, positions=positions, num_heads=config.num_heads, tile=tile
+                ),
+                0, 8.0 * rows * hidden,
+            )
+            for tile in ((64, 4), (64, 8), (32, 4), (128, 8), (16, 4))
+        },
         "sdpa without rotation": (lambda: F.scaled_dot_product_attention(*heads), 0, 8.0 * rows * hidden),
         "add_norm": (lambda: triton_hrm.add_norm(x, y, 1e-5), 0, 6.0 * rows * hidden),
         "inject": (lambda: triton_hrm.inject(x, y, y), 0, 8.0 * rows * hidden),

@@ -158,7 +158,7 @@ class Reasoner:
             return False
         from assay.engine.hrm_step import can_run
 
-        return can_run(self.config, self.device, positions)
+        return can_run(self.config, self.device, self.dtype, positions)
 
     def padded_size(self, num_puzzles: int) -> int:
         """Rows of a batch of so many puzzles."""

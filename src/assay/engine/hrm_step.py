@@ -31,11 +31,12 @@ class _Layer:
     down_DI: torch.Tensor
 
 
-def can_run(config: HrmConfig, device: torch.device, positions: int) -> bool:
-    """Whether kernels exist for this model: attention over few positions, heads of a power of two."""
+def can_run(config: HrmConfig, device: torch.device, dtype: torch.dtype, positions: int) -> bool:
+    """Whether kernels suit this model: half precision, attention over few positions, heads of a power of two."""
     head = config.head_size
     return (
         device.type == "cuda"
+        and dtype != torch.float32
         and not config.mlp_t
         and positions <= triton_hrm.MAX_POSITIONS
         and head >= triton_hrm.MIN_HEAD

@@ -11,6 +11,7 @@ from assay.model.hrm.network import rms_norm, rotate, rotation_of
 
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+GPU = torch.device("cuda")
 DTYPES = pytest.mark.parametrize(
     "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.gpu)], ids=str
 )
@@ -102,21 +103,17 @@ def test_a_fused_step_is_the_plain_one(config):
 @pytest.mark.gpu
 @pytest.mark.parametrize("size", [8, 600], ids=["replayed", "launched"])
 def test_on_a_gpu_a_reasoner_s_steps_are_those_of_plain_torch(size):
-    """Float32 and bfloat16, replayed from a graph or not; a puzzle alone has the bits it has in company."""
+    """In bfloat16, replayed from a graph or not; a puzzle alone has the bits it has in company."""
     config = small_config(hidden_size=128, vocab_size=11, seq_len=81, puzzle_emb_ndim=128, expansion=4.0)
     puzzles = torch.randint(0, 11, (size, 81)).numpy()
-    for dtype, tolerance in ((torch.float32, 1e-3), (torch.bfloat16, 0.1)):
-        results = [
-            next(
-                Reasoner(
-                    random_network(config), device=torch.device("cuda"), dtype=dtype, is_fused=fused
-                ).run(puzzles)
-            )
-            for fused in (True, False)
-        ]
-        assert abs(results[0].q_halt_N - results[1].q_halt_N).max() < tolerance
-        ours = Reasoner(random_network(config), device=torch.device("cuda"), dtype=dtype, batch_sizes=(size,))
-        *_, whole = ours.run(puzzles)
-        *_, alone = ours.run(puzzles[3:4])
-        assert alone.q_halt_N[0] == whole.q_halt_N[3]
-        assert (alone.grids_NS[0] == whole.grids_NS[3]).all()
+    results = [
+        next(Reasoner(random_network(config), device=GPU, dtype=torch.bfloat16, is_fused=fused).run(puzzles))
+        for fused in (True, False)
+    ]
+    assert abs(results[0].q_halt_N - results[1].q_halt_N).mean() < 0.02
+    assert (results[0].grids_NS == results[1].grids_NS).mean() > 0.97
+    ours = Reasoner(random_network(config), device=GPU, dtype=torch.bfloat16, batch_sizes=(size,))
+    *_, whole = ours.run(puzzles)
+    *_, alone = ours.run(puzzles[3:4])
+    assert alone.q_halt_N[0] == whole.q_halt_N[3]
+    assert (alone.grids_NS[0] == whole.grids_NS[3]).all()

@@ -16,6 +16,8 @@ from assay.engine.kernels.triton_linear import Tile
 MAX_POSITIONS = 128
 """Of a puzzle, for attention in one block."""
 MIN_HEAD = 32
+ATTEND_TILE = (64, 4)
+"""Queries at a time, and warps."""
 _NORM_ROWS = 4
 GATE_TILE = Tile(rows=128, columns=256, depth=64, group=8, warps=8, stages=3)
 """How the gated product is cut; half of a tile's columns are gates."""
@@ -24,41 +26,55 @@ _TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16:
 
 
 @triton.jit
+def _turned(left, right, cosines, sines):
+    """Both halves of heads, turned in float32."""
+    kind = left.dtype
+    left, right = left.to(tl.float32), right.to(tl.float32)
+    return (left * cosines - right * sines).to(kind), (right * cosines + left * sines).to(kind)
+
+
+@triton.jit
 def _attend_kernel(
     qkv_ptr, cosines_ptr, sines_ptr, out_ptr, positions, scale,
-    NUM_HEADS: tl.constexpr, HALF: tl.constexpr, BP: tl.constexpr, ROTATES: tl.constexpr,
+    NUM_HEADS: tl.constexpr, HALF: tl.constexpr, BQ: tl.constexpr, BP: tl.constexpr, ROTATES: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A head of a puzzle: rotation, scores, softmax and sums without leaving the chip."""
     width = NUM_HEADS * 2 * HALF
     place = tl.arange(0, BP)
-    half = tl.arange(0, HALF)
-    full = tl.arange(0, 2 * HALF)
+    half = tl.arange(0, HALF)[None, :]
+    full = tl.arange(0, 2 * HALF)[None, :]
     here = (place < positions)[:, None]
-    row = tl.program_id(0).to(tl.int64) * positions + place
-    first_ptr = qkv_ptr + row[:, None] * (3 * width) + tl.program_id(1) * 2 * HALF
-    q_left = tl.load(first_ptr + half[None, :], mask=here, other=0.0)
-    q_right = tl.load(first_ptr + HALF + half[None, :], mask=here, other=0.0)
-    k_left = tl.load(first_ptr + width + half[None, :], mask=here, other=0.0)
-    k_right = tl.load(first_ptr + width + HALF + half[None, :], mask=here, other=0.0)
-    v = tl.load(first_ptr + 2 * width + full[None, :], mask=here, other=0.0)
+    first_row = tl.program_id(0).to(tl.int64) * positions
+    head = tl.program_id(1) * 2 * HALF
+    keys_ptr = qkv_ptr + (first_row + place)[:, None] * (3 * width) + width + head
+    k_left = tl.load(keys_ptr + half, mask=here, other=0.0)
+    k_right = tl.load(keys_ptr + HALF + half, mask=here, other=0.0)
+    v = tl.load(keys_ptr + width + full, mask=here, other=0.0)
     if ROTATES:
-        angles = place[:, None] * HALF + half[None, :]
+        angles = place[:, None] * HALF + half
         cosines = tl.load(cosines_ptr + angles, mask=here, other=0.0)
         sines = tl.load(sines_ptr + angles, mask=here, other=0.0)
-        kind = q_left.dtype
-        left, right = q_left.to(tl.float32), q_right.to(tl.float32)
-        q_left, q_right = (left * cosines - right * sines).to(kind), (right * cosines + left * sines).to(kind)
-        left, right = k_left.to(tl.float32), k_right.to(tl.float32)
-        k_left, k_right = (left * cosines - right * sines).to(kind), (right * cosines + left * sines).to(kind)
-    scores = tl.dot(q_left, tl.trans(k_left), input_precision=PRECISION)
-    scores = tl.dot(q_right, tl.trans(k_right), scores, input_precision=PRECISION) * scale
-    scores = tl.where((place < positions)[None, :], scores, float("-inf"))
-    shares = tl.exp2(scores - tl.max(scores, 1)[:, None])
-    total = tl.sum(shares, 1)
-    out = tl.dot(shares.to(v.dtype), v, input_precision=PRECISION) / total[:, None]
-    out_ptrs = out_ptr + row[:, None] * width + tl.program_id(1) * 2 * HALF + full[None, :]
-    tl.store(out_ptrs, out.to(out_ptr.dtype.element_ty), mask=here)
+        k_left, k_right = _turned(k_left, k_right, cosines, sines)
+    for start in range(0, positions, BQ):
+        query = start + tl.arange(0, BQ)
+        asked = (query < positions)[:, None]
+        queries_ptr = qkv_ptr + (first_row + query)[:, None] * (3 * width) + head
+        q_left = tl.load(queries_ptr + half, mask=asked, other=0.0)
+        q_right = tl.load(queries_ptr + HALF + half, mask=asked, other=0.0)
+        if ROTATES:
+            q_angles = query[:, None] * HALF + half
+            q_cosines = tl.load(cosines_ptr + q_angles, mask=asked, other=0.0)
+            q_sines = tl.load(sines_ptr + q_angles, mask=asked, other=0.0)
+            q_left, q_right = _turned(q_left, q_right, q_cosines, q_sines)
+        scores = tl.dot(q_left, tl.trans(k_left), input_precision=PRECISION)
+        scores = tl.dot(q_right, tl.trans(k_right), scores, input_precision=PRECISION) * scale
+        scores = tl.where((place < positions)[None, :], scores, float("-inf"))
+        shares = tl.exp2(scores - tl.max(scores, 1)[:, None])
+        total = tl.sum(shares, 1)
+        out = tl.dot(shares.to(v.dtype), v, input_precision=PRECISION) / total[:, None]
+        out_ptrs = out_ptr + (first_row + query)[:, None] * width + head + full
+        tl.store(out_ptrs, out.to(out_ptr.dtype.element_ty), mask=asked)
 
 
 @triton.jit
@@ -119,20 +135,27 @@ def _gated_kernel(
 
 
 def attend(
-    qkv_TE: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor] | None, *, positions: int, num_heads: int
+    qkv_TE: torch.Tensor,
+    turns: tuple[torch.Tensor, torch.Tensor] | None,
+    *,
+    positions: int,
+    num_heads: int,
+    tile: tuple[int, int] = ATTEND_TILE,
 ) -> torch.Tensor:
     """Return every head's sums of values [T, D], of [queries | keys | values] [T, 3 D], heads side by side.
 
-    `turns`: cosines and sines [P, head], of which the first half of a head is read, float32.
+    `turns`: cosines and sines [P, head], of which the first half of a head is read, float32. `tile`: queries at a
+    time, and warps.
     """
     num_rows, width = qkv_TE.shape[0], qkv_TE.shape[1] // 3
     head = width // num_heads
     out_TD = qkv_TE.new_empty((num_rows, width))
+    padded, (block, warps) = max(16, triton.next_power_of_2(positions)), tile
     cosines, sines = (each[:, : head // 2].contiguous() for each in turns) if turns else (None, None)
     _attend_kernel[(num_rows // positions, num_heads)](
         qkv_TE, cosines, sines, out_TD, positions, 1.4426950408889634 * head**-0.5,
-        NUM_HEADS=num_heads, HALF=head // 2, BP=triton.next_power_of_2(positions), ROTATES=turns is not None,
-        PRECISION=_precision(qkv_TE), num_warps=8, num_stages=1,
+        NUM_HEADS=num_heads, HALF=head // 2, BQ=min(block, padded), BP=padded, ROTATES=turns is not None,
+        PRECISION=_precision(qkv_TE), num_warps=warps, num_stages=1,
     )  # fmt: skip
     return out_TD
 

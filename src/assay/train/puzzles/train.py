@@ -456,7 +456,7 @@ def _faster(
         return None, _nothing
     from assay.engine.hrm_step import can_run
 
-    if not can_run(network.config, device, network.config.num_positions(seq_len)):
+    if not can_run(network.config, device, dtype, network.config.num_positions(seq_len)):
         compiled: StepFunction = torch.compile(network.forward, dynamic=False)
         return compiled, _nothing
     from assay.train.puzzles.fused import FusedTraining
