@@ -21,7 +21,8 @@ from assay.compare.style_calibrate import StyleReport, style_calibrate
 from assay.embed.drive import EngineRunResult
 from assay.embed.settings import EmbedSettings
 from assay.embed.verb import embed
-from assay.ensemble.settings import EnsembleSettings
+from assay.ensemble.build import BuildResult, ensemble_build
+from assay.ensemble.settings import BuildSettings, EnsembleSettings
 from assay.ensemble.verb import EnsembleResult, ensemble
 from assay.errors import AssayError
 from assay.evaluate.evaluate import evaluate
@@ -68,6 +69,8 @@ __all__ = [
     "BenchSettings",
     "BooksReport",
     "BooksSettings",
+    "BuildResult",
+    "BuildSettings",
     "CalibrateReport",
     "CalibrateSettings",
     "Cascade",
@@ -115,6 +118,7 @@ __all__ = [
     "compare",
     "embed",
     "ensemble",
+    "ensemble_build",
     "evaluate",
     "load",
     "load_cascade",

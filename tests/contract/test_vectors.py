@@ -16,7 +16,6 @@ from transformers import AutoModel
 
 from assay.engine.cpu import CpuPackedEngine
 from assay.engine.gpu import GpuPackedEngine
-from assay.engine.load import load_engine
 from assay.engine.padded import PaddedEngine
 from assay.engine.run import run_sequences
 from assay.engine.sequences import Sequences
@@ -218,8 +217,8 @@ def served_vectors(folder, requests, *, deterministic=False, **settings):
     async def run():
         service, (function,) = open_service(folder, budget=256, **settings)
         model = service.deployment.model
-        function.engine = load_engine(
-            model.checkpoint, num_threads=1, deterministic=deterministic, head=model.head()
+        function.engine = model.load_engine(
+            device="cpu", precision="auto", num_threads=1, packed=True, deterministic=deterministic
         )
         async with client_of(service) as client:
             sent = [client.post(path, json=body) for path, body in requests]

@@ -11,3 +11,12 @@ HEAD_CONFIG = "config.json"
 def is_siamese(path: str | os.PathLike[str]) -> bool:
     """Whether a folder holds a head of pairs, and so is a Siamese model's."""
     return (Path(path) / HEAD_FOLDER / HEAD_CONFIG).is_file()
+
+
+ENSEMBLE_FILE = "ensemble.json"
+"""Says which models an ensemble is of, and how their outputs become one."""
+
+
+def is_ensemble(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds several models that answer as one."""
+    return (Path(path) / ENSEMBLE_FILE).is_file()

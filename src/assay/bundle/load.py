@@ -5,7 +5,7 @@ import os
 from assay.bundle.bundle import Bundle
 from assay.bundle.calibration import check_calibration, find_calibration, parameters, style_notes
 from assay.bundle.description import check_description, read_description, read_int_score
-from assay.bundle.folders import is_siamese
+from assay.bundle.folders import is_ensemble, is_siamese
 from assay.errors import BundleError
 from assay.model.checkpoint import (
     Checkpoint,
@@ -31,6 +31,11 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         msg = (
             f"{path} is Siamese and encodes each text by itself; here a classifier is needed, that reads a row"
             " as one sequence; give one; assay score, serve, evaluate and compare take this with the texts of pairs"
+        )
+        raise BundleError(msg)
+    if is_ensemble(path):
+        msg = (
+            f"{path} is an ensemble, and one classifier is needed here; name a member of it, {path}/members/1"
         )
         raise BundleError(msg)
     checkpoint = read_checkpoint(path)

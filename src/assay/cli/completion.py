@@ -43,6 +43,8 @@ def _add_commands(parser: argparse.ArgumentParser, group: Group) -> None:
         command = subparsers.add_parser(name, help=node.summary)
         if isinstance(node, Group):
             _add_commands(command, node)
+            if node.own is not None:
+                add_arguments(command, node.own.load())
             continue
         add_arguments(command, node.load())
 

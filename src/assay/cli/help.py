@@ -25,7 +25,11 @@ def find(root: Group, given: Sequence[str]) -> tuple[VerbWords, Listed | Group, 
     node: Listed | Group = root
     while isinstance(node, Group):
         rest = given[len(words) :]
-        if not rest or rest[0] in {"-h", "--help", "help"}:
+        asks_for_help = not rest or rest[0] in {"-h", "--help", "help"}
+        if node.own is not None and (asks_for_help or rest[0] not in node.commands):
+            node = node.own
+            break
+        if asks_for_help:
             break
         if rest[0] not in node.commands:
             refuse_unknown(rest[0], list(node.commands), "command", f"{spelled(words)} --help")

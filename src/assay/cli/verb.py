@@ -48,12 +48,17 @@ class Group:
     summary: str
     """One line for the overview."""
     commands: Mapping[str, "Listed | Group"]
+    own: Listed | None = None
+    """What the word does where none of the commands follows it."""
 
     def walk(self, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], "Listed | Group"]]:
-        """Every command and group below this one in the order of the help, each with its words."""
+        """Every command and group below this one in the order of the help, each with its words.
+
+        A group that is a command itself comes as that.
+        """
         for name, node in self.commands.items():
             words = (*above, name)
-            yield words, node
+            yield words, node if not isinstance(node, Group) or node.own is None else node.own
             if isinstance(node, Group):
                 yield from node.walk(words)
 

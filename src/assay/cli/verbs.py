@@ -117,9 +117,18 @@ ASSAY = Group(
                 ),
             },
         ),
-        "ensemble": Listed(
-            module="assay.cli.ensemble",
-            summary="Run checkpoints times permutations on puzzles; say what each rule makes of them.",
+        "ensemble": Group(
+            summary="Run checkpoints times permutations on puzzles, or build one bundle of classifiers.",
+            own=Listed(
+                module="assay.cli.ensemble",
+                summary="Run checkpoints times permutations on puzzles (`assay ensemble build` is for classifiers).",
+            ),
+            commands={
+                "build": Listed(
+                    module="assay.cli.ensemble_build",
+                    summary="Make one bundle of several classifiers, which score, evaluate and serve take.",
+                ),
+            },
         ),
         "pipeline": Group(
             summary="Several commands as one that goes on where it was stopped.",

@@ -3,6 +3,7 @@
 The reference is transformers' own forward pass in fp32, one document at a time, without padding.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,12 +118,16 @@ def compare(
     task: Task,
     tolerance: Tolerance = TOLERANCES["fp32"],
     max_batch_tokens: int | None = None,
+    logits_of: Callable[[Floats], Floats] = lambda outputs: outputs,
 ) -> ParityReport:
-    """Return how far `engine` is from `reference` on these sequences; not finite never passes."""
+    """Return how far `engine` is from `reference` on these sequences; not finite never passes.
+
+    `logits_of` makes the logits of outputs, where these are something else: those of several models.
+    """
     found, _ = run_sequences(engine, sequences, max_batch_tokens=max_batch_tokens)
     # a budget of one token: each document alone
     expected, _ = run_sequences(reference, sequences, max_batch_tokens=1, deduplicate=False)
-    return judge(found, expected, task=task, tolerance=tolerance)
+    return judge(logits_of(found), logits_of(expected), task=task, tolerance=tolerance)
 
 
 def judge(found: Floats, expected: Floats, *, task: Task, tolerance: Tolerance) -> ParityReport:

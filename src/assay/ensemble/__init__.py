@@ -10,4 +10,8 @@ rows.py        outcomes as the rows of a part
 kind.py, plan.py, work.py, worker.py   the run: a batch of puzzles is a unit, every member takes its turn
 verb.py        the whole of `assay ensemble`
 results.py, report.py, display.py      its JSON, its page, its bars
+build.py       classifiers to one bundle: members checked, pooled raw, calibrated once, measured on test rows
+choose.py      [pure] the fewest members that do nearly as well, on validation rows
+measure.py     [pure] members, pooled, by their number, with intervals
+build_report.py                        its page
 """

@@ -1,16 +1,25 @@
 """What a user may set for `assay ensemble`. Imports nothing heavy: the command line is made from it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from assay.engine.settings import CpuThreads
+from assay.engine.settings import CpuThreads, Forward, OneDevice
 from assay.errors import UsageError
+from assay.labelled.settings import LabelledSources
 from assay.runs.settings import RunPlace
 from assay.settings import COUNT, positional, within
+from assay.tokenize.settings import LongDocuments
 
+_RULES = ("mean", "logit-mean")
+_NOT_OF_A_BUNDLE: Mapping[str, str] = {
+    "any-correct": "looks at the answers, and answers are what scoring is for",
+    "rank-mean": "needs the scores of all documents to give one its own",
+    "majority": "gives a label and no probability",
+    "plurality": "gives a label and no probability",
+}
 Settled = Literal["checked", "right", "never"]
 ViewKind = Literal["shift", "digits", "symmetry"]
 NUM_VIEWS: Mapping[ViewKind, int] = {
@@ -65,11 +74,7 @@ class EnsembleSettings(RunPlace, CpuThreads):
     @property
     def checkpoint_paths(self) -> tuple[str, ...]:
         """Each checkpoint's path; one that is there as it stands keeps its commas."""
-        found: list[str] = []
-        for value in self.checkpoints:
-            several = [each.strip() for each in value.split(",") if each.strip()]
-            found += [value] if Path(value).exists() else several
-        return tuple(found)
+        return split_paths(self.checkpoints)
 
     @property
     def num_members(self) -> int:
@@ -91,3 +96,89 @@ class EnsembleSettings(RunPlace, CpuThreads):
             value = getattr(self, name)
             if value is not None and not value.endswith(ending):
                 raise UsageError(f"{name} is {value}; it is a {ending} file; name such a file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSettings(LabelledSources, LongDocuments, OneDevice, Forward, CpuThreads):
+    """Make one bundle of several classifiers."""
+
+    out: str = field(metadata=positional("OUT"))
+    """Folder of the bundle to write."""
+    members: tuple[str, ...]
+    """Folders of the classifiers with commas between them; they share labels, tokenizer and length."""
+    rule: str = "mean"
+    """mean: of probabilities; logit-mean: of log probabilities, which is sharper."""
+    weights: str | None = None
+    """Weights of the members with commas between them; by default all the same."""
+    validation: tuple[str, ...] = ()
+    """Sources of labelled rows that no member was trained on: the pooled probabilities are calibrated on them."""
+    test: tuple[str, ...] = ()
+    """Sources of labelled rows to measure the members and the ensemble on, once."""
+    report: str | None = None
+    """HTML file that shows what was measured on the test rows."""
+    max_loss: float | None = field(default=None, metadata=within(at_least=0))
+    """Keep the fewest members whose NLL on the validation rows is at most this much above that of the best choice."""
+    resamples: int = field(default=1_000, metadata=within(at_least=100))
+    """Resamples of the rows behind each interval."""
+    seed: int = field(default=0, metadata=within(at_least=0))
+    """Seed of the resamples."""
+    overwrite: bool = False
+    """Replace a bundle that OUT holds."""
+
+    @property
+    def member_paths(self) -> tuple[str, ...]:
+        """Each member's folder."""
+        return split_paths(self.members)
+
+    @property
+    def member_weights(self) -> tuple[float, ...]:
+        """The weights, adding up to 1."""
+        count = len(self.member_paths)
+        if self.weights is None:
+            return (1.0 / count,) * count
+        numbers = [float(each) for each in self.weights.split(",")]
+        return tuple(number / sum(numbers) for number in numbers)
+
+    def check(self) -> None:
+        """Raise `UsageError` where values do not go together."""
+        if self.rule not in _RULES:
+            reason = _NOT_OF_A_BUNDLE.get(self.rule, "is not known")
+            raise UsageError(f"rule {self.rule!r} {reason}; use {' or '.join(_RULES)}")
+        if len(self.member_paths) < 2:
+            raise UsageError(
+                f"members name {len(self.member_paths)} folder; an ensemble has two or more; put commas between them"
+            )
+        if self.weights is not None:
+            self._check_weights()
+        if self.max_loss is not None and (not self.validation or self.weights is not None):
+            raise UsageError(
+                "max_loss chooses members on validation rows, all of one weight; give --validation and no --weights"
+            )
+        if self.report is not None and not (self.report.endswith(".html") and self.test):
+            raise UsageError(
+                f"report is {self.report}; it is a .html file on test rows; name one, and give --test"
+            )
+
+    def _check_weights(self) -> None:
+        try:
+            numbers = [float(each) for each in (self.weights or "").split(",")]
+        except ValueError:
+            numbers = []
+        if (
+            len(numbers) != len(self.member_paths)
+            or not all(math.isfinite(number) and number >= 0 for number in numbers)
+            or not sum(numbers)
+        ):
+            raise UsageError(
+                f"weights are {self.weights!r} for {len(self.member_paths)} members; give as many numbers of 0 or more,"
+                " with commas between"
+            )
+
+
+def split_paths(values: Sequence[str]) -> tuple[str, ...]:
+    """The paths in values with commas between them; one that is there as it stands keeps its commas."""
+    found: list[str] = []
+    for value in values:
+        several = [each.strip() for each in value.split(",") if each.strip()]
+        found += [value] if Path(value).exists() else several
+    return tuple(found)

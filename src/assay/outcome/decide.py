@@ -16,6 +16,7 @@ import numpy.typing as npt
 from assay.metrics import whole_scores
 from assay.outcome.calibration import Calibration
 from assay.outcome.maps import apply_calibration
+from assay.outcome.pooling import Pooling
 from assay.tasks import (
     INT_SCORE,
     INTERVAL,
@@ -62,6 +63,14 @@ class Decider:
     """How logits become probabilities, these decisions, and predictions intervals."""
     int_score: tuple[int, int] | None = None
     """Regression: least and greatest whole score, where predictions are also given rounded and clipped."""
+    pooling: Pooling | None = None
+    """How the members of an ensemble become one; None for a single model."""
+
+    def logits(self, outputs_NC: npt.NDArray[np.floating]) -> Floats:
+        """The logits [N, C] that `decide` takes, of an engine's outputs: those of an ensemble's members pooled."""
+        if self.pooling is None:
+            return outputs_NC.astype(np.float32, copy=False)
+        return self.pooling.pool(outputs_NC, self.task).astype(np.float32)
 
     @property
     def columns(self) -> dict[str, ColumnType]:

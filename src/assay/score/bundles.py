@@ -1,5 +1,6 @@
 """What kind of bundle a folder holds, and what scores rows with it. Imports no torch until an engine is wanted.
 
+an ensemble     several classifiers: the engine gives the logits of all of them, the decider pools them
 a classifier    a row, be it a text or a pair, is one sequence: its logits are the engine's
 Siamese         each text of a pair is a sequence of its own: the engine gives vectors, a head the logits
 """
@@ -9,7 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from assay.bundle.bundle import Bundle
-from assay.bundle.folders import is_siamese
+from assay.bundle.ensemble import Ensemble, read_ensemble
+from assay.bundle.folders import is_ensemble, is_siamese
 from assay.bundle.load import load_bundle
 from assay.bundle.texts import refuse_other_texts
 from assay.embed.plan import make_encoder
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
-    """The bundle in a folder, Siamese or a classifier; raises BundleError as `load_bundle` does."""
+    """The bundle in a folder, of whatever kind; raises BundleError as `load_bundle` does."""
+    if is_ensemble(path):
+        return read_ensemble(path)
     return read_siamese(path) if is_siamese(path) else load_bundle(path)
 
 
@@ -65,6 +69,21 @@ def engine_of(
     """The engine that gives what a bundle's scorer takes; settings and errors are those of `load_engine`."""
     from assay.engine.load import load_engine
 
+    if isinstance(bundle, Ensemble):
+        from assay.engine.several import SeveralEngines
+
+        engines = [
+            engine_of(
+                member,
+                device=device,
+                precision=precision,
+                num_threads=num_threads,
+                packed=packed,
+                deterministic=deterministic,
+            )
+            for member in bundle.members
+        ]
+        return SeveralEngines(engines, bundle.label_orders)
     head = None
     if isinstance(bundle, Siamese):
         from assay.siamese.pairs import vector_head
@@ -83,6 +102,8 @@ def engine_of(
 
 def num_outputs(bundle: Bundle) -> int:
     """How many numbers that engine gives of a sequence."""
+    if isinstance(bundle, Ensemble):
+        return len(bundle.members) * len(bundle.labels)
     return bundle.embedder.dimension if isinstance(bundle, Siamese) else len(bundle.labels)
 
 

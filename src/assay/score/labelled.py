@@ -34,12 +34,12 @@ class LabelledLogits:
     """Rows whose text was cut."""
 
 
-def labelled_logits(scorer: Scorer, rows: LabelledRows) -> LabelledLogits:
-    """The logits of the rows, in their order.
+def labelled_logits(scorer: Scorer, rows: LabelledRows, *, of_members: bool = False) -> LabelledLogits:
+    """The logits of the rows, in their order; `of_members` is as in `logits_or_reasons`.
 
     Raises `InputError` where a row cannot be scored: figures must be of all rows.
     """
-    found = logits_or_reasons(scorer, rows)
+    found = logits_or_reasons(scorer, rows, of_members=of_members)
     codes = Counter(found.unscored.values())
     num_odd = codes.pop(NOT_FINITE, 0)
     if codes:
@@ -56,12 +56,16 @@ def labelled_logits(scorer: Scorer, rows: LabelledRows) -> LabelledLogits:
     return found
 
 
-def logits_or_reasons(scorer: Scorer, rows: LabelledRows) -> LabelledLogits:
-    """The logits of the rows, in their order; a row that cannot be scored has its reason in `unscored`."""
+def logits_or_reasons(scorer: Scorer, rows: LabelledRows, *, of_members: bool = False) -> LabelledLogits:
+    """The logits of the rows, in their order; a row that cannot be scored has its reason in `unscored`.
+
+    `of_members`: of an ensemble those of its members side by side, [N, M * C], in place of the pooled ones.
+    """
     logits, unscored = [], dict[int, str]()
     num_tokens = num_truncated = 0
     for chunk in scorer.chunks(_batches(rows)):
-        logits_NC = scorer.logits(scorer.forward(chunk))
+        forwarded = scorer.forward(chunk)
+        logits_NC = scorer.forwarder.outputs(forwarded) if of_members else scorer.logits(forwarded)
         logits.append(logits_NC)
         errors = with_not_finite(chunk.errors, np.asarray(np.isfinite(logits_NC).all(axis=1)))
         unscored |= {chunk.start + row: code for row, code in errors.items()}

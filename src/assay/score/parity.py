@@ -7,14 +7,27 @@ measured of; a worker whose engine, device or versions are others measures again
 
 import math
 
+from assay.bundle.ensemble import read_ensemble
+from assay.bundle.folders import is_ensemble
 from assay.embed.gate import gate_figures, refuse_failed
+from assay.engine.engine import Engine
 from assay.engine.parity import TOLERANCES, ParityReport, Tolerance, compare, judge, reference_engine
+from assay.engine.several import SeveralEngines
 from assay.runs.run import Run
 from assay.score.kind import SCORE
 from assay.score.pairs import PairScorer, reference_logits
 from assay.score.scorer import Scorer
 from assay.siamese.pairs import vector_head
 from assay.tokenize.sample import ParitySample
+
+
+def plain_engine(folder: str, *, device: str) -> Engine:
+    """The fp32 reference of a classifier or, all side by side, of an ensemble's members."""
+    if not is_ensemble(folder):
+        return reference_engine(folder, device=device)
+    bundle = read_ensemble(folder)
+    engines = [reference_engine(member.path, device=device) for member in bundle.members]
+    return SeveralEngines(engines, bundle.label_orders)
 
 
 def check_parity(run: Run, scorer: Scorer, *, device: str) -> None:
@@ -33,8 +46,15 @@ def check_parity(run: Run, scorer: Scorer, *, device: str) -> None:
                 scorer, plain, sample.texts, sample.text_pairs or (), device=device
             )
             return judge(found, expected, task=settings.task, tolerance=tolerance)
-        reference = reference_engine(settings.bundle, device=device)
-        return compare(scorer.engine, reference, sample.sequences, task=settings.task, tolerance=tolerance)
+        reference = plain_engine(settings.bundle, device=device)
+        return compare(
+            scorer.engine,
+            reference,
+            sample.sequences,
+            task=settings.task,
+            tolerance=tolerance,
+            logits_of=scorer.decider.logits,
+        )
 
     found = gate_figures(
         run,

@@ -70,7 +70,7 @@ class Scorer:
 
     def logits(self, forwarded: ForwardedChunk) -> npt.NDArray[np.float32]:
         """The logits [N, C] of a chunk's rows; NaN for a row without tokens or without finite logits."""
-        return self.forwarder.outputs(forwarded)
+        return self.decider.logits(self.forwarder.outputs(forwarded))
 
     def finish(self, forwarded: ForwardedChunk) -> FinishedChunk:
         """The scores of a chunk's rows, in order, from the logits of its sequences."""

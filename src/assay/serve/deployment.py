@@ -286,9 +286,7 @@ class Deployment:
         if self._warm.done():
             self._on_stale()
         else:
-            self._fail(
-                RefusedError(f"{self.model.checkpoint.path} changed while it was being loaded; try again")
-            )
+            self._fail(RefusedError(f"{self.model.path} changed while it was being loaded; try again"))
 
     def _fail(self, error: Exception) -> None:
         """The start failed, unless it is over."""

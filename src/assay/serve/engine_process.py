@@ -183,14 +183,12 @@ def load(arguments: argparse.Namespace, model: "ServedModel") -> "Engine":
         return load_engine(
             arguments.engine if ":" in arguments.engine else f"{arguments.engine}:{model.num_outputs}"
         )
-    engine = load_engine(
-        model.checkpoint,
+    engine = model.load_engine(
         device=arguments.device,
         precision=arguments.precision,
         num_threads=arguments.threads,
         packed=arguments.engine != "padded",
         deterministic=arguments.deterministic,
-        head=model.head(),
     )
     if not arguments.device.startswith("cuda"):
         return engine

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 from assay.bundle.bundle import Bundle
 from assay.bundle.embedder import Embedder, load_embedder
-from assay.bundle.folders import is_siamese
+from assay.bundle.folders import is_ensemble, is_siamese
 from assay.embed.plan import make_encoder
-from assay.model.checkpoint import Checkpoint, architectures, is_headless, read_config
+from assay.model.checkpoint import architectures, is_headless, read_config
 from assay.model.sentence_files import MODULES, PoolingName
-from assay.score.bundles import encoder_of, num_outputs, open_bundle, refuse_texts
+from assay.score.bundles import encoder_of, engine_of, num_outputs, open_bundle, refuse_texts
 from assay.serve.scores import Scoring
 from assay.serve.settings import ModelKind
 from assay.serve.vectors import Vectorizing
@@ -25,7 +25,7 @@ from assay.tokenize.settings import LongDocuments
 from assay.tokenize.views import Views
 
 if TYPE_CHECKING:
-    from assay.model.heads import EmbeddingHead
+    from assay.engine.engine import Engine
 
 _TEI_POOLINGS: dict[PoolingName, str] = {"mean": "mean", "first_token": "cls", "attention": "attention"}
 """Poolings as text-embeddings-inference names them; it has no attention."""
@@ -43,9 +43,9 @@ class ServedClassifier:
         return self.bundle if isinstance(self.bundle, Siamese) else None
 
     @property
-    def checkpoint(self) -> Checkpoint:
-        """The files of the model."""
-        return self.bundle.checkpoint
+    def path(self) -> Path:
+        """The folder of the model."""
+        return self.bundle.path
 
     @property
     def fingerprint(self) -> str:
@@ -62,13 +62,18 @@ class ServedClassifier:
         """Whether it takes two texts; None where the folder does not say."""
         return self.bundle.is_pair
 
-    def head(self) -> "EmbeddingHead | None":
-        """What makes vectors of hidden states; None for the model's own head."""
-        if self.siamese is None:
-            return None
-        from assay.siamese.pairs import vector_head
-
-        return vector_head(self.siamese)
+    def load_engine(
+        self, *, device: str, precision: str, num_threads: int | None, packed: bool, deterministic: bool
+    ) -> "Engine":
+        """The engine that answers are made of; settings and errors are those of `engine.load.load_engine`."""
+        return engine_of(
+            self.bundle,
+            device=device,
+            precision=precision,
+            num_threads=num_threads,
+            packed=packed,
+            deterministic=deterministic,
+        )
 
     def make_encoder(self, settings: LongDocuments) -> Encoder:
         """What makes token ids of texts."""
@@ -117,9 +122,9 @@ class ServedEncoder:
     """Whether vectors have length 1 where a request does not say."""
 
     @property
-    def checkpoint(self) -> Checkpoint:
-        """The files of the model."""
-        return self.embedder.checkpoint
+    def path(self) -> Path:
+        """The folder of the model."""
+        return self.embedder.checkpoint.path
 
     @property
     def fingerprint(self) -> str:
@@ -136,12 +141,23 @@ class ServedEncoder:
         """False: an encoder takes single texts."""
         return False
 
-    def head(self) -> "EmbeddingHead":
-        """What makes vectors of hidden states; of any length, since each request says whether it is to be 1."""
+    def load_engine(
+        self, *, device: str, precision: str, num_threads: int | None, packed: bool, deterministic: bool
+    ) -> "Engine":
+        """The engine of vectors of any length, since each request says whether it is to be 1."""
+        from assay.engine.load import load_engine
         from assay.model.embedding import embedding_head
 
-        return embedding_head(
-            self.embedder.checkpoint, self.embedder.files, pooling=self.pooling, normalized=False
+        return load_engine(
+            self.embedder.checkpoint,
+            device=device,
+            precision=precision,
+            num_threads=num_threads,
+            packed=packed,
+            deterministic=deterministic,
+            head=embedding_head(
+                self.embedder.checkpoint, self.embedder.files, pooling=self.pooling, normalized=False
+            ),
         )
 
     def make_encoder(self, settings: LongDocuments) -> Encoder:
@@ -189,7 +205,7 @@ def open_model(
     cannot be served, UsageError for a pooling that the model has no weights for.
     """
     if kind == "auto":
-        kind = "classifier" if is_siamese(folder) else _kind_of(folder)
+        kind = "classifier" if is_siamese(folder) or is_ensemble(folder) else _kind_of(folder)
     if kind == "classifier":
         return ServedClassifier(bundle=open_bundle(folder))
     embedder = load_embedder(folder)

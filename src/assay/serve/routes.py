@@ -155,7 +155,7 @@ class Routes:
         model, ticket, found, vectors_ND = await self._vectors(request, asked, asked.input, "input")
         answer = answers.embeddings(
             vectors_ND,
-            model_id=str(model.checkpoint.path),
+            model_id=str(model.path),
             num_tokens=sum(each.num_tokens for each in found),
             encoding_format=asked.encoding_format or "float",
         )
@@ -214,7 +214,7 @@ class Routes:
         ready = [engine.ready for engine in deployment.engines if engine.ready is not None]
         return _json(
             {
-                "model_id": str(model.checkpoint.path),
+                "model_id": str(model.path),
                 "model_sha": model.fingerprint,
                 "model_dtype": next((each.dtype for each in ready), self._settings.precision),
                 "max_concurrent_requests": self._settings.max_queue,

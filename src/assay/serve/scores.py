@@ -43,7 +43,8 @@ class Scoring:
 
     def answers(self, outputs_SC: npt.NDArray[np.float32], num_views_N: list[int]) -> list[Score | None]:
         """A score a document; None where it has no view, or the model gave no finite one."""
-        return scores_of(self._decider, reduce_views(self._views, outputs_SC, num_views_N))
+        outputs_NC = reduce_views(self._views, outputs_SC, num_views_N)
+        return scores_of(self._decider, self._decider.logits(outputs_NC))
 
 
 def scores_of(decider: Decider, logits_NC: npt.NDArray[np.float32]) -> list[Score | None]:

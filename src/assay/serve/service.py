@@ -116,9 +116,7 @@ class Service:
                 return
             self.deployment = made
             self.metrics.reload("done")
-            self._events.write(
-                "serving", bundle=str(made.model.checkpoint.path), fingerprint=made.model.fingerprint
-            )
+            self._events.write("serving", bundle=str(made.model.path), fingerprint=made.model.fingerprint)
         if old is not None:
             self._retiring.add(old)
             # one without an engine has nothing to wait for

@@ -1,0 +1,278 @@
+"""`assay ensemble build`: several classifiers to one bundle, calibrated after pooling, measured on test rows once."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from assay._version import __version__
+from assay.bundle.bundle import Bundle
+from assay.bundle.description import Description, write_description
+from assay.bundle.ensemble import Ensemble, join_members, read_ensemble, refuse_unlike, write_ensemble
+from assay.bundle.folders import is_siamese
+from assay.bundle.load import load_bundle
+from assay.bundle.publish import check_out, publish_folder
+from assay.bundle.texts import refuse_other_texts
+from assay.calibrate.calibrate import calibrate_rows
+from assay.calibrate.disjoint import refuse_seen
+from assay.calibrate.settings import CalibrateSettings
+from assay.data.storage import replace_file
+from assay.ensemble.build_report import render
+from assay.ensemble.choose import Targets, choose_members, row_losses
+from assay.ensemble.measure import Measured, measure
+from assay.ensemble.plan import short_names
+from assay.ensemble.settings import BuildSettings
+from assay.errors import BundleError, UsageError
+from assay.labelled.labels import generic_names, to_targets
+from assay.labelled.provenance import HashArray, HashKind, packed_provenance, seen_hashes
+from assay.labelled.read import read_labelled
+from assay.labelled.rows import LabelledRows
+from assay.metrics import FloatArray
+from assay.model.checkpoint import JsonObject
+from assay.outcome.calibration import Calibration
+from assay.outcome.maps import apply_link
+from assay.outcome.pooling import Pooling, PoolingRule, equal_weights
+from assay.score.bundles import encoder_of, engine_of, scorer_of
+from assay.score.labelled import labelled_logits
+from assay.settings import shared
+from assay.tasks import Task
+
+_KINDS: tuple[HashKind, ...] = ("text", "id", "group")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildResult:
+    """What `ensemble_build` did."""
+
+    out: str
+    names: tuple[str, ...]
+    """The members that are in it."""
+    left_out: tuple[str, ...]
+    """Members that `max_loss` left out."""
+    rule: str
+    best: str | None
+    """The member that did best on the validation rows; None without any."""
+    calibration: Calibration | None
+    measured: Measured | None
+    """None without test rows."""
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """The bundle and its figures, for people."""
+        lines = [f"wrote {self.out}: {self.rule} of {len(self.names)} members, {', '.join(self.names)}"]
+        if self.left_out:
+            lines.append(f"  left out as of no use on the validation rows: {', '.join(self.left_out)}")
+        if self.calibration is not None:
+            lines.append(f"  calibrated after pooling: {self.calibration.method}")
+        if self.measured is not None:
+            lines += _figures(self.measured)
+        return "\n".join(lines)
+
+
+def ensemble_build(settings: BuildSettings) -> BuildResult:
+    """Writes the bundle `settings.out`, whole or not at all.
+
+    Raises `BundleError` for members that cannot answer as one, `UsageError` where `out` holds something, `InputError`
+    where validation or test rows were part of a training, or of both.
+    """
+    out = Path(settings.out)
+    check_out(out, overwrite=settings.overwrite)
+    members = open_members(settings)
+    names = short_names([member.path for member in members])
+    pooling = Pooling(rule=cast("PoolingRule", settings.rule), weights=settings.member_weights)
+    whole = join_members(members[0].path, members, pooling, provenance=joined_provenance(members))
+    validation, test = (_read(settings, whole, data) for data in (settings.validation, settings.test))
+    notes = tuple(
+        dict.fromkeys(note for rows in (validation, test) if rows for note in refuse_seen(whole, rows))
+    )
+    best, kept = None, list(range(len(members)))
+    if validation is not None:
+        best, kept = _choose(settings, whole, validation)
+    chosen = [members[k] for k in kept]
+    if len(chosen) < len(members):
+        pooling = replace(pooling, weights=equal_weights(len(chosen)))
+    with publish_folder(out, overwrite=settings.overwrite) as folder:
+        write_ensemble(folder, chosen, pooling)
+        write_description(folder, _description(settings, chosen, names, kept))
+        bundle = read_ensemble(folder)
+        if validation is not None:
+            bundle = _calibrate(settings, bundle, validation, test)
+        measured = None
+        if test is not None:
+            measured = _measure(settings, bundle, [names[k] for k in kept], test, kept, best)
+    result = BuildResult(
+        out=settings.out,
+        names=tuple(names[k] for k in kept),
+        left_out=tuple(name for k, name in enumerate(names) if k not in kept),
+        rule=settings.rule,
+        best=None if best is None else names[best],
+        calibration=bundle.calibration,
+        measured=measured,
+        notes=notes,
+    )
+    if settings.report is not None and measured is not None:
+        replace_file(settings.report, render(settings, result.names, measured, bundle.calibration, notes))
+    return result
+
+
+def open_members(settings: BuildSettings) -> list[Bundle]:
+    """The members, without their calibrations; refused where they are not alike, or one is there twice."""
+    members = []
+    for path in settings.member_paths:
+        if is_siamese(path):
+            raise BundleError(f"{path} is Siamese; an ensemble is of classifiers; name one")
+        members.append(replace(load_bundle(path), calibration=None))
+    refuse_unlike(members)
+    weights = [_weights(member) for member in members]
+    for k, each in enumerate(weights):
+        if each in weights[:k]:
+            first = members[weights.index(each)].path
+            raise UsageError(
+                f"{members[k].path} holds the weights of {first}; each member counts once: name it once"
+            )
+    return members
+
+
+def _weights(member: Bundle) -> list[tuple[str, bytes]]:
+    """What tells its weights from others."""
+    found = []
+    for file in member.checkpoint.weights:
+        with file.open("rb") as content:
+            found.append((file.name, hashlib.file_digest(content, "sha256").digest()))
+    return found
+
+
+def joined_provenance(members: Sequence[Bundle]) -> JsonObject:
+    """What any member has seen, by role, in the shape of a bundle's provenance, and what each is."""
+    hashes: dict[HashKind, dict[str, HashArray]] = {}
+    for kind in _KINDS:
+        for member in members:
+            for role, seen in seen_hashes(member.provenance, kind).items():
+                held = hashes.setdefault(kind, {}).get(role)
+                hashes[kind][role] = seen if held is None else np.union1d(held, seen)
+    return {
+        **packed_provenance(hashes),
+        "members": [{"folder": member.path.name, "fingerprint": member.fingerprint} for member in members],
+    }
+
+
+def _description(
+    settings: BuildSettings, members: Sequence[Bundle], names: Sequence[str], kept: Sequence[int]
+) -> Description:
+    first = members[0]
+    return Description(
+        assay_version=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        task=first.task.value,
+        labels=first.labels,
+        max_length=first.default_max_length,
+        is_pair=bool(first.is_pair),
+        provenance={
+            **joined_provenance(members),
+            "rule": settings.rule,
+            "names": [names[k] for k in kept],
+        },
+        int_score=first.int_score,
+    )
+
+
+def _read(settings: BuildSettings, bundle: Bundle, data: Sequence[str]) -> LabelledRows | None:
+    if not data:
+        return None
+    refuse_other_texts(bundle, are_pairs=settings.text_pair_column is not None)
+    return read_labelled(data, settings, task=bundle.task)
+
+
+def _logits(settings: BuildSettings, bundle: Ensemble, rows: LabelledRows) -> tuple[FloatArray, Targets]:
+    """The members' raw logits [M, N, C], labels in the ensemble's order, and the targets."""
+    labels = rows.labels if bundle.task is Task.REGRESSION else generic_names(rows.labels, bundle.labels)
+    targets = np.asarray(to_targets(labels, bundle.task, bundle.labels))
+    engine = engine_of(
+        bundle, device=settings.device, precision=settings.precision, num_threads=settings.num_threads
+    )
+    scorer = scorer_of(
+        bundle,
+        engine,
+        encoder_of(bundle, settings),
+        device=settings.device,
+        max_batch_tokens=settings.max_batch_tokens,
+    )
+    logits = labelled_logits(scorer, rows, of_members=True).logits_NC
+    shape = (rows.num_rows, len(bundle.members), len(bundle.labels))
+    return np.moveaxis(logits.reshape(shape), 1, 0).astype(np.float64), targets
+
+
+def _choose(settings: BuildSettings, whole: Ensemble, validation: LabelledRows) -> tuple[int, list[int]]:
+    """On the validation rows, the member that does best by itself, and the members to keep."""
+    logits_MNC, targets = _logits(settings, whole, validation)
+    values_MNC = np.stack([apply_link(logits_NC, whole.task) for logits_NC in logits_MNC])
+    link = whole.task.link
+    losses = [row_losses(values_NC, targets, link).mean() for values_NC in values_MNC]
+    kept = list(range(len(values_MNC)))
+    if settings.max_loss is not None:
+        kept, _ = choose_members(values_MNC, targets, link, max_loss=settings.max_loss, seed=settings.seed)
+    return int(np.argmin(losses)), kept
+
+
+def _calibrate(
+    settings: BuildSettings, bundle: Ensemble, validation: LabelledRows, test: LabelledRows | None
+) -> Ensemble:
+    """The bundle with a calibration of its pooled outputs, as `assay calibrate` fits it by default."""
+    chosen = CalibrateSettings(
+        bundle=str(bundle.path), data=settings.validation, **shared(settings, CalibrateSettings)
+    )
+    engine = engine_of(
+        bundle, device=settings.device, precision=settings.precision, num_threads=settings.num_threads
+    )
+    calibrate_rows(chosen, bundle, engine, validation, test)
+    return read_ensemble(bundle.path)
+
+
+def _measure(
+    settings: BuildSettings,
+    bundle: Ensemble,
+    names: Sequence[str],
+    test: LabelledRows,
+    kept: Sequence[int],
+    best: int | None,
+) -> Measured:
+    logits_MNC, targets = _logits(settings, bundle, test)
+    return measure(
+        names,
+        logits_MNC,
+        targets,
+        bundle.task,
+        bundle.pooling,
+        calibration=bundle.calibration,
+        best=kept.index(best) if best in kept else None,
+        resamples=settings.resamples,
+        seed=settings.seed,
+    )
+
+
+def _figures(measured: Measured) -> list[str]:
+    rows = [*measured.members, measured.pooled, *([measured.calibrated] if measured.calibrated else [])]
+    metrics = list(measured.pooled.values)
+    width = max(len(row.name) for row in rows)
+    lines = [
+        f"  {measured.num_rows:,} test rows {'':{max(0, width - 14)}}"
+        + "  ".join(f"{name:>8}" for name in metrics)
+    ]
+    lines += [
+        f"  {row.name:{width}}  " + "  ".join(f"{row.values[name]:8.4f}" for name in metrics) for row in rows
+    ]
+    for each in measured.differences:
+        shown = ", ".join(
+            f"{name} {value:+.4f}" + _ends(each.intervals[name].low, each.intervals[name].high)
+            for name, value in each.values.items()
+        )
+        lines.append(f"  pooled less {each.against}: {shown}")
+    return lines
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" ({low:+.4f} to {high:+.4f})"

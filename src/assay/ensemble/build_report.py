@@ -1,0 +1,142 @@
+"""One HTML file about an ensemble of classifiers: members alone, pooled, calibrated, and what more members buy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from assay import charts
+from assay.ensemble.measure import Figures, Measured
+from assay.ensemble.settings import BuildSettings
+from assay.evaluate.bootstrap import Interval
+from assay.outcome.calibration import Calibration
+from assay.pages import Facts, Figure, Section, Table, render_page
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _BuildPage:
+    """What the template shows, ready as text."""
+
+    title: str
+    subtitle: str
+    highlights: Facts
+    warnings: tuple[str, ...]
+    sections: list[Section]
+    created: str
+
+
+def render(
+    settings: BuildSettings,
+    names: Sequence[str],
+    measured: Measured,
+    calibration: Calibration | None,
+    notes: Sequence[str],
+) -> bytes:
+    """The page, as UTF-8."""
+    first = next(iter(measured.pooled.values))
+    final = measured.calibrated or measured.pooled
+    alone = [member.values[first] for member in measured.members]
+    page = _BuildPage(
+        title="An ensemble of classifiers",
+        subtitle=f"{settings.rule} of {len(names)} members, {measured.num_rows:,} test rows",
+        highlights=[
+            *((name, f"{value:.4f}") for name, value in final.values.items()),
+            (f"{first} of the members", f"{min(alone):.4f} to {max(alone):.4f}"),
+        ],
+        warnings=tuple(notes),
+        sections=[
+            Section(
+                title="Members and ensemble",
+                note=(
+                    "Members are pooled raw; the calibration is of the pooled outputs, fitted once on validation rows."
+                    " Intervals of 95% from resamples of the rows. Passes: forward passes of a document, its cost."
+                ),
+                table=_table(
+                    [
+                        *measured.members,
+                        measured.pooled,
+                        *([measured.calibrated] if measured.calibrated else []),
+                    ]
+                ),
+            ),
+            Section(
+                title="The pooled members less one",
+                note="Of the same rows, uncalibrated; the mean member is one drawn by chance.",
+                table=_differences(measured),
+            ),
+            _by_size(measured),
+            Section(title="How it was made", facts=_made(settings, measured, calibration)),
+        ],
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return render_page("ensemble", page)
+
+
+def _table(rows: Sequence[Figures]) -> Table:
+    metrics = list(rows[0].values)
+    return Table(
+        header=("model", "passes", *metrics),
+        rows=[
+            (
+                row.name,
+                f"{row.num_members}",
+                *(_shown(row.values[name], row.intervals.get(name)) for name in metrics),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _differences(measured: Measured) -> Table:
+    metrics = list(measured.differences[0].values)
+    return Table(
+        header=("less", *metrics),
+        rows=[
+            (each.against, *(_shown(each.values[name], each.intervals[name]) for name in metrics))
+            for each in measured.differences
+        ],
+    )
+
+
+def _shown(value: float, found: Interval | None) -> str:
+    if found is None or found.low is None or found.high is None:
+        return f"{value:.4f}"
+    return f"{value:.4f} ({found.low:.4f} to {found.high:.4f})"
+
+
+def _by_size(measured: Measured) -> Section:
+    sizes = [row.num_members for row in measured.by_size]
+    figures = []
+    for name in measured.pooled.values:
+        caption = f"{name} by the number of members"
+        lines = [charts.Line(name=name, x=sizes, y=[row.values[name] for row in measured.by_size])]
+        ends = [row.intervals.get(name) for row in measured.by_size]
+        if all(each is not None and each.low is not None for each in ends):
+            lines += [
+                charts.Line(name=side, x=sizes, y=[float(getattr(each, side)) for each in ends])
+                for side in ("low", "high")
+            ]
+        svg = charts.line_chart(
+            caption, lines, x_label="members, and so passes a document", y_label=name, from_zero=False
+        )
+        figures.append(Figure(caption=caption, svg=svg))
+    return Section(
+        title="What more members buy",
+        note="Means over subsets of the members, pooled raw with equal weights; a model alone is 1.",
+        figures=figures,
+        table=_table(measured.by_size),
+        folded="Figures by number of members",
+    )
+
+
+def _made(settings: BuildSettings, measured: Measured, calibration: Calibration | None) -> Facts:
+    disagreement = "-" if measured.disagreement is None else f"{measured.disagreement:.2%} of rows"
+    return [
+        ("bundle", settings.out),
+        ("members", ", ".join(settings.member_paths)),
+        ("rule", settings.rule),
+        ("weights", settings.weights or "equal"),
+        ("validation", ", ".join(settings.validation) or "none"),
+        ("test", ", ".join(settings.test)),
+        ("calibration of the pooled outputs", "none" if calibration is None else calibration.method),
+        ("pairs of members disagree on", disagreement),
+    ]

@@ -1,0 +1,211 @@
+"""[pure] What an ensemble of classifiers is worth on rows that nothing was chosen on: members, pooled, by their number.
+
+Axes: M members, N rows, C outputs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+
+import numpy as np
+
+from assay import metrics
+from assay.ensemble.choose import Targets, row_losses
+from assay.evaluate.bootstrap import Interval, interval, resample
+from assay.metrics import FloatArray
+from assay.outcome.calibration import Calibration
+from assay.outcome.maps import apply_calibration, apply_link
+from assay.outcome.pooling import Pooling, equal_weights
+from assay.tasks import Task
+
+MOST_SUBSETS = 40
+"""Subsets of members of one size that are averaged; where there are more, so many drawn ones."""
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """Figures of one model or pooled members."""
+
+    name: str
+    num_members: int
+    """Forward passes of a document."""
+    values: Mapping[str, float]
+    """By metric, in the order in which they are shown."""
+    intervals: Mapping[str, Interval]
+    """Of those that are means over rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """The pooled members less a single one, on the same rows."""
+
+    against: str
+    values: Mapping[str, float]
+    intervals: Mapping[str, Interval]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """What was measured on the test rows."""
+
+    num_rows: int
+    members: tuple[Figures, ...]
+    pooled: Figures
+    calibrated: Figures | None
+    by_size: tuple[Figures, ...]
+    """Pooled raw, for 1 to M members: means over subsets of that size."""
+    differences: tuple[Difference, ...]
+    disagreement: float | None
+    """Share of rows, over pairs of members, on which their labels differ; None for a regression."""
+
+
+def pooled_values(logits_MNC: FloatArray, pooling: Pooling, task: Task) -> FloatArray:
+    """Probabilities, or values, [N, C] of members' logits."""
+    side_by_side = np.moveaxis(logits_MNC, 0, 1).reshape(logits_MNC.shape[1], -1)
+    return apply_link(pooling.pool(side_by_side, task), task)
+
+
+def measure(
+    names: Sequence[str],
+    logits_MNC: FloatArray,
+    targets: Targets,
+    task: Task,
+    pooling: Pooling,
+    *,
+    calibration: Calibration | None,
+    best: int | None,
+    resamples: int,
+    seed: int,
+) -> Measured:
+    """The figures; `best` is the member that did best on the validation rows, where there are some."""
+
+    def figures(name: str, several: Sequence[FloatArray], num_members: int) -> Figures:
+        rows = [_row_values(values_NC, targets, task) for values_NC in several]
+        means = {key: np.mean([each[key] for each in rows], axis=0) for key in rows[0]}
+        whole = [_whole_values(values_NC, targets, task) for values_NC in several]
+        return Figures(
+            name=name,
+            num_members=num_members,
+            values={
+                **{key: float(value_N.mean()) for key, value_N in means.items()},
+                **{key: float(np.mean([each[key] for each in whole])) for key in whole[0]},
+            },
+            intervals=_intervals(means, resamples, seed),
+        )
+
+    values = [apply_link(logits_NC, task) for logits_NC in logits_MNC]
+    together = pooled_values(logits_MNC, pooling, task)
+    num_members = len(names)
+    calibrated = None
+    if calibration is not None and task.is_classifier:
+        side_by_side = np.moveaxis(logits_MNC, 0, 1).reshape(logits_MNC.shape[1], -1)
+        mapped = apply_calibration(pooling.pool(side_by_side, task), calibration, task)
+        calibrated = figures("pooled, calibrated", [mapped], num_members)
+    by_size = [
+        figures(
+            f"{k}",
+            [
+                pooled_values(
+                    logits_MNC[list(chosen)], Pooling(rule=pooling.rule, weights=equal_weights(k)), task
+                )
+                for chosen in subsets(num_members, k, seed)
+            ],
+            k,
+        )
+        for k in range(1, num_members + 1)
+    ]
+    mine = _row_values(together, targets, task)
+    each = [_row_values(values_NC, targets, task) for values_NC in values]
+    references = {"the mean member": {key: np.mean([one[key] for one in each], axis=0) for key in mine}}
+    if best is not None:
+        references = {f"{names[best]}, the best on validation": each[best], **references}
+    return Measured(
+        num_rows=len(together),
+        members=tuple(figures(name, [values_NC], 1) for name, values_NC in zip(names, values, strict=True)),
+        pooled=figures("pooled", [together], num_members),
+        calibrated=calibrated,
+        by_size=tuple(by_size),
+        differences=tuple(
+            _difference(against, mine, theirs, resamples, seed) for against, theirs in references.items()
+        ),
+        disagreement=_disagreement(values, task),
+    )
+
+
+def subsets(num_members: int, size: int, seed: int) -> list[tuple[int, ...]]:
+    """All subsets of a size, or `MOST_SUBSETS` drawn ones, no two the same, where there are more."""
+    if comb(num_members, size) <= MOST_SUBSETS:
+        return list(combinations(range(num_members), size))
+    rng = np.random.default_rng([seed, size])
+    drawn: set[tuple[int, ...]] = set()
+    while len(drawn) < MOST_SUBSETS:
+        drawn.add(tuple(sorted(rng.choice(num_members, size, replace=False).tolist())))
+    return sorted(drawn)
+
+
+def _row_values(values_NC: FloatArray, targets: Targets, task: Task) -> dict[str, FloatArray]:
+    """Metrics that are means over rows, a number a row."""
+    loss_N = row_losses(values_NC, targets, task.link)
+    if task is Task.REGRESSION:
+        return {"mae": np.abs(values_NC[:, 0] - targets), "mse": loss_N}
+    if task is Task.MULTI_LABEL:
+        holds_NC = targets.astype(np.bool_)
+        right_N = ((values_NC >= 0.5) == holds_NC).all(axis=1)
+        brier_N = ((values_NC - holds_NC) ** 2).mean(axis=1)
+        return {"subset_accuracy": right_N.astype(np.float64), "nll": loss_N, "brier": brier_N}
+    label_N = targets.astype(np.int64)
+    right_N = values_NC.argmax(axis=1) == label_N
+    brier_N = ((values_NC - np.eye(values_NC.shape[1])[label_N]) ** 2).sum(axis=1)
+    return {"accuracy": right_N.astype(np.float64), "nll": loss_N, "brier": brier_N}
+
+
+def _whole_values(values_NC: FloatArray, targets: Targets, task: Task) -> dict[str, float]:
+    """Metrics of all rows together."""
+    if task is Task.REGRESSION:
+        return {"spearman": metrics.spearman(targets, values_NC[:, 0])}
+    if task is Task.MULTI_LABEL:
+        return {"ece": metrics.multilabel_ece(targets, values_NC)}
+    return {"ece": metrics.ece(values_NC, targets)}
+
+
+def _difference(
+    against: str,
+    mine: Mapping[str, FloatArray],
+    theirs: Mapping[str, FloatArray],
+    resamples: int,
+    seed: int,
+) -> Difference:
+    differences = {key: mine[key] - theirs[key] for key in mine}
+    return Difference(
+        against=against,
+        values={key: float(value_N.mean()) for key, value_N in differences.items()},
+        intervals=_intervals(differences, resamples, seed),
+    )
+
+
+def _intervals(rows: Mapping[str, FloatArray], resamples: int, seed: int) -> dict[str, Interval]:
+    """Of the means of values [N], from resamples of the rows, the same for all."""
+
+    def means(weights_BN: FloatArray) -> Mapping[str, FloatArray]:
+        total_B = weights_BN.sum(axis=1)
+        return {key: weights_BN @ value_N / total_B for key, value_N in rows.items()}
+
+    num_rows = len(next(iter(rows.values())))
+    drawn = resample(means, num_rows, num_resamples=resamples, seed=seed)
+    return {
+        key: interval(float(value_N.mean()), key, drawn, confidence=_CONFIDENCE, method="percentile")
+        for key, value_N in rows.items()
+    }
+
+
+def _disagreement(values: Sequence[FloatArray], task: Task) -> float | None:
+    if not task.is_classifier:
+        return None
+    labels = [each.argmax(axis=1)[:, None] if task is Task.SINGLE_LABEL else each >= 0.5 for each in values]
+    shares = [
+        float((labels[one] != labels[other]).any(axis=1).mean())
+        for one, other in combinations(range(len(labels)), 2)
+    ]
+    return float(np.mean(shares)) if shares else None

@@ -1,0 +1,261 @@
+"""An ensemble is a bundle like any other, and says what its members say apart, put together."""
+
+import asyncio
+import json
+
+import numpy as np
+import pytest
+from support.scoring import (
+    calibrate,
+    make_classifier,
+    make_texts,
+    read_parts,
+    score_here,
+    tokenize_here,
+    write_parquet,
+)
+from support.serving import client_of, open_service
+
+from assay.bundle.ensemble import read_ensemble
+from assay.bundle.load import load_bundle
+from assay.calibrate.calibrate import calibrate as calibrate_bundle
+from assay.calibrate.settings import CalibrateSettings
+from assay.ensemble.build import ensemble_build
+from assay.ensemble.settings import BuildSettings
+from assay.errors import BundleError, UsageError
+from assay.evaluate.evaluate import evaluate
+from assay.evaluate.settings import EvaluateSettings
+from assay.metrics import nll, softmax
+from assay.score.bundles import engine_of, open_bundle
+from assay.score.classifier import load
+
+pytestmark = pytest.mark.usefixtures("kept_threads")
+
+THREE = ("ham", "spam", "fowl")
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder for the bundles and sources of this module."""
+    return tmp_path_factory.mktemp("ensembles")
+
+
+@pytest.fixture(scope="module")
+def members(place):
+    """Three classifiers of three labels; the second has them in another order, the third is calibrated."""
+    folders = [
+        make_classifier(place / "one", labels=THREE, seed=1),
+        make_classifier(place / "two", labels=("fowl", "ham", "spam"), seed=2),
+        make_classifier(place / "three", labels=THREE, seed=3),
+    ]
+    calibrate(folders[2], temperature=3.0, threshold=None)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def ensemble(place, members):
+    """The mean of the three."""
+    out = place / "ensemble"
+    ensemble_build(BuildSettings(out=str(out), members=(",".join(map(str, members)),)))
+    return out
+
+
+@pytest.fixture(scope="module")
+def source(place):
+    """40 texts, some of them over the limit, two equal, one empty."""
+    return write_parquet(place / "source.parquet", make_texts(40))
+
+
+def probabilities(table):
+    """The probability columns [N, 3], labels in one order."""
+    return np.stack([table[f"prob_{label}"].to_numpy() for label in THREE], axis=1)
+
+
+def apart(members, source, place, **settings):
+    """Each member's raw probabilities from a run of its own."""
+    found = []
+    for number, member in enumerate(members):
+        (member / "calibration.json").unlink(missing_ok=True)
+        run = score_here(source, member, place / f"apart-{number}-{len(settings)}", **settings)
+        found.append(probabilities(read_parts(run)))
+    return np.stack(found)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"on_long": "window-mean", "stride": 8}], ids=["truncated", "windows"]
+)
+def test_the_mean_of_probabilities_is_that_of_separate_runs(members, ensemble, source, place, settings):
+    """Row by row, labels put in one order by name, members' own calibrations left out, long documents too."""
+    together = read_parts(score_here(source, ensemble, place / f"together-{len(settings)}", **settings))
+    each = apart(members, source, place, **settings)
+    np.testing.assert_allclose(probabilities(together), each.mean(axis=0), atol=TOLERANCE)
+    likeliest = [THREE[k] for k in each.mean(axis=0).argmax(axis=1)]
+    assert together["prediction"].to_pylist() == likeliest
+    assert np.abs(each[0] - each.mean(axis=0)).max() > 0.05, "members that differ"
+
+
+def test_weights_and_the_geometric_mean_are_as_they_say(members, place, source):
+    """0.5, 0.3, 0.2 of log probabilities, from separate runs, normalised."""
+    out = place / "weighted"
+    paths = tuple(map(str, members))
+    ensemble_build(BuildSettings(out=str(out), members=paths, rule="logit-mean", weights="5,3,2"))
+    found = probabilities(read_parts(score_here(source, out, place / "weighted-run")))
+    each = apart(members, source, place / "again")
+    expected = softmax((np.log(each) * np.array([0.5, 0.3, 0.2])[:, None, None]).sum(axis=0))
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+
+
+def test_load_and_http_give_the_numbers_of_a_run(ensemble, source, place):
+    """`assay.load(...).predict` and `/predict/batch` equal the scored rows."""
+    texts = make_texts(40)[10:30]
+    classifier = load(ensemble, num_threads=1)
+    assert "3 x" in repr(classifier)
+    rows = probabilities(read_parts(score_here(source, ensemble, place / "run")))[10:30]
+    np.testing.assert_allclose(probabilities(classifier.predict(texts)), rows, atol=TOLERANCE)
+    engine = engine_of(open_bundle(ensemble), num_threads=1)
+
+    async def ask():
+        service, _ = open_service(ensemble, engine=engine, budget=512)
+        async with client_of(service) as client:
+            return (await client.post("/predict/batch", json={"texts": texts})).json()
+
+    answers = asyncio.run(ask())
+    served = np.array([[answer["all_probabilities"][label] for label in THREE] for answer in answers])
+    np.testing.assert_allclose(served, rows, atol=TOLERANCE)
+
+
+def test_texts_are_tokenized_once_for_all_members(ensemble, members, source, place):
+    """A tokenize run of one member is scored by the ensemble; the parity gate compares with transformers."""
+    tokens = tokenize_here(source, members[0], place / "tokens")
+    from_ids = read_parts(score_here(tokens.url, ensemble, place / "from-ids", parity_documents=8))
+    from_texts = read_parts(score_here(source, ensemble, place / "from-texts"))
+    np.testing.assert_allclose(probabilities(from_ids), probabilities(from_texts), atol=TOLERANCE)
+    figures = json.loads((place / "from-ids" / "parity.json").read_text())
+    assert figures["passed"]
+    assert figures["num_documents"] == 8
+
+
+def labelled(path, texts, seed):
+    """Texts with drawn labels."""
+    rng = np.random.default_rng(seed)
+    rows = [{"text": text, "label": str(rng.choice(THREE))} for text in texts]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_calibration_comes_after_pooling_and_evaluation_sees_it(members, place):
+    """Fitted once on validation rows, it lowers the NLL of what is pooled; the best single is chosen on these rows."""
+    words = [text or "none" for text in make_texts(120, seed=5, longest=40)]
+    words = [f"{number} {text}" for number, text in enumerate(words)]
+    validation = labelled(place / "validation.jsonl", words[:80], 0)
+    test = labelled(place / "test.jsonl", words[80:], 1)
+    out = place / "calibrated"
+    result = ensemble_build(
+        BuildSettings(
+            out=str(out),
+            members=tuple(map(str, members)),
+            validation=(str(validation),),
+            test=(str(test),),
+            report=str(place / "report.html"),
+            resamples=100,
+        )
+    )
+    assert result.calibration.method == "temperature"
+    assert result.best in result.names
+    measured = result.measured
+    assert measured.calibrated.values["nll"] < measured.pooled.values["nll"]
+    assert measured.calibrated.values["accuracy"] == measured.pooled.values["accuracy"]
+    assert measured.pooled.values == pytest.approx(measured.by_size[-1].values)
+    mean_nll = np.mean([member.values["nll"] for member in measured.members])
+    assert measured.by_size[0].values["nll"] == pytest.approx(mean_nll)
+    assert measured.pooled.values["nll"] < mean_nll, (
+        "the mean of probabilities is never worse than its members' mean"
+    )
+    against = measured.differences[-1]
+    assert against.values["nll"] == pytest.approx(measured.pooled.values["nll"] - mean_nll)
+    assert against.intervals["nll"].low <= against.values["nll"] <= against.intervals["nll"].high
+    evaluated = evaluate(EvaluateSettings(bundle=str(out), data=(str(test),), resamples=100))
+    for name in ("accuracy", "nll", "brier", "ece"):
+        assert evaluated.metrics[name].value == pytest.approx(measured.calibrated.values[name], abs=1e-5)
+    assert "pooled, calibrated" in (place / "report.html").read_text()
+    rows = [json.loads(line) for line in test.read_text().splitlines()]
+    table = load(out, num_threads=1).predict([row["text"] for row in rows])
+    found = nll(probabilities(table).astype(float), [THREE.index(row["label"]) for row in rows])
+    assert found == pytest.approx(measured.calibrated.values["nll"], abs=1e-5)
+
+
+def test_assay_calibrate_takes_an_ensemble(ensemble, place):
+    """The pooled outputs are calibrated where they are; the members' folders stay as they are."""
+    words = [f"{number} {text}" for number, text in enumerate(make_texts(60, seed=9, longest=20))]
+    rows = labelled(place / "more.jsonl", words, 4)
+    before = read_ensemble(ensemble)
+    calibrate_bundle(CalibrateSettings(bundle=str(ensemble), data=(str(rows),)))
+    after = read_ensemble(ensemble)
+    assert after.calibration is not None
+    assert after.fingerprint != before.fingerprint
+    assert [member.fingerprint for member in after.members] == [
+        member.fingerprint for member in before.members
+    ]
+    (ensemble / "calibration.json").unlink()
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def test_members_that_differ_are_refused_with_what_differs(members, place):
+    """Other labels, another length: one line, nothing written."""
+    other = make_classifier(place / "other-labels", labels=("ham", "spam"), seed=5)
+    with pytest.raises(
+        BundleError, match=r"differ in labels: .*ham.* and .*leave one out, or train them alike"
+    ):
+        ensemble_build(BuildSettings(out=str(place / "out"), members=(str(members[0]), str(other))))
+    short = make_classifier(place / "short", labels=THREE, seed=6)
+    (short / "assay.json").write_text(json.dumps({"max_length": 32}))
+    with pytest.raises(BundleError, match="differ in max_length: 64 and 32"):
+        ensemble_build(BuildSettings(out=str(place / "out"), members=(str(members[0]), str(short))))
+    tokenizer = json.loads((short / "tokenizer.json").read_text())
+    tokenizer["normalizer"]["lowercase"] = not tokenizer["normalizer"]["lowercase"]
+    (short / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(BundleError, match="differ in tokenizer"):
+        ensemble_build(BuildSettings(out=str(place / "out"), members=(str(members[0]), str(short))))
+    with pytest.raises(UsageError, match="each member counts once"):
+        ensemble_build(BuildSettings(out=str(place / "out"), members=(str(members[0]), str(members[0]))))
+    assert not (place / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rule": "any-correct"}, "rule 'any-correct' looks at the answers"),
+        ({"rule": "rank-mean"}, "needs the scores of all documents"),
+        ({"rule": "majority"}, "gives a label and no probability"),
+        ({"rule": "men"}, "is not known; use mean or logit-mean"),
+        ({"members": ("one",)}, "an ensemble has two or more"),
+        ({"weights": "1,2"}, "weights are '1,2' for 3 members"),
+        ({"weights": "0,0,0"}, "give as many numbers of 0 or more"),
+        ({"max_loss": 0.1}, "give --validation"),
+        ({"report": "page.html"}, "give --test"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes, message):
+    """What measures never scores; the rest says the value and the way out."""
+    with pytest.raises(UsageError, match=message):
+        BuildSettings(**{"out": "out", "members": ("one,two,three",), **changes})
+
+
+def test_a_member_that_was_exchanged_is_refused(ensemble, place):
+    """The fingerprint of each member stands in ensemble.json."""
+    weights = ensemble / "members" / "2" / "model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes((ensemble / "members" / "1" / "model.safetensors").read_bytes())
+    with pytest.raises(BundleError, match=r"members/2 is .* or put the member back"):
+        open_bundle(ensemble)
+    weights.write_bytes(kept)
+    assert len(open_bundle(ensemble).members) == 3
+
+
+def test_what_takes_one_classifier_says_so(ensemble):
+    """A command that has no use for several models names a member."""
+    with pytest.raises(BundleError, match="is an ensemble, and one classifier is needed here; name a member"):
+        load_bundle(ensemble)
