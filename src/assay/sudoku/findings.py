@@ -94,7 +94,7 @@ class SudokuBuildReport:
         how = "made" if self.num_made else "read and solved"
         rate = num_seen / self.seconds_found if self.seconds_found else 0.0
         lines.append(
-            f"{self.num_grids:,} grids, none in two splits; {num_seen:,} puzzles {how}, "
+            f"{format_number_of(self.num_grids, 'grid')}, none in two splits; {num_seen:,} puzzles {how}, "
             f"{rate:,.0f} a second on {format_number_of(self.num_workers, 'thread')}; "
             f"{format_duration(self.seconds)} in all"
         )

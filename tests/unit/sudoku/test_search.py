@@ -58,7 +58,7 @@ def is_solved_by_singles(grid):
 
 def test_the_number_of_solutions_is_that_of_plain_search():
     """No solution, one, or several: made puzzles as they are, with a given less, and with a wrong one more."""
-    easy = np.flatnonzero(MADE.guesses < 3)[:5]
+    easy = np.flatnonzero(MADE.guesses == 0)[:5]
     plain, less, more = (MADE.inputs[easy].copy() for _ in range(3))
     for row in range(5):
         less[row, np.flatnonzero(less[row] > 1)[0]] = 1
