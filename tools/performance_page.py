@@ -39,6 +39,8 @@ CLAIMS: Mapping[str, str] = {
     "books.en.same_author_auc_1_chunk": "Unseen British authors: same author, one chunk a side, AUC",
     "books.en.same_author_auc_8_chunks": "Unseen British authors: same author, 8 chunks a side, AUC",
     "books.en.same_book_vs_same_author_auc_8_chunks": "Unseen British authors: a book among its author's, 8 chunks",
+    "books.cascade_auc_over_cross_encoder": "Unseen British authors: a cascade's AUC, over both models on every pair",
+    "books.cascade_cost_over_cross_encoder": "The cascade's time on pairs that share texts, over the cross-encoder",
     "books.pl.same_book_mixed_auc_1_chunk": "Unseen Polish authors: same book, one chunk a side, AUC",
     "books.pl.same_book_hard_auc_1_chunk": "Unseen Polish authors: a book among its author's, one chunk",
     "books.pl.same_author_auc_1_chunk": "Unseen Polish authors: same author, one chunk a side, AUC",

@@ -26,6 +26,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from cascade_tables import grouped, mean_by_split, of_seeds
 from chunk_pairs import (
     NUM_TEST,
     NUM_TEST_WIDE,
@@ -40,7 +41,7 @@ from chunk_pairs import (
 )
 from scorers import SIAMESE, labelled, siamese_scorer, train_network
 from timed_jobs import Lines, append_lines, read_lines, run_jobs
-from two_stages import HELD_OUT, authors_of_cascade, grouped, mean_by_split, of_seeds
+from two_stages import HELD_OUT, authors_of_cascade
 
 from assay.books.normal_forms import normalise_typography
 

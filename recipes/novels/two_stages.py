@@ -12,13 +12,13 @@ that keeps 99% of the best AUC found on the tuning pairs: that of the second sta
 
 After the jobs, each cascade is timed by itself: seconds of the cross-encoder on all pairs, and of the cascade.
 Lines of JSON go to the folder `--out` as jobs end; the same folder again goes on with the jobs that it lacks.
+cascade_tables.py prints the tables of such a folder again.
 """
 
 import argparse
 import itertools
 import json
 import shutil
-import statistics
 import sys
 import tempfile
 import time
@@ -32,6 +32,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from cascade_tables import (
+    AT_RECALL,
+    BOTH_ROW,
+    CASCADE,
+    CROSS_ROW,
+    FIRST,
+    RECALL,
+    SIAMESE_ROW,
+    claims_of,
+    print_costs,
+    print_tables,
+)
 from chunk_pairs import (
     NUM_TEST,
     NUM_TEST_WIDE,
@@ -41,7 +53,6 @@ from chunk_pairs import (
     Sides,
     draw_pairs,
     hold_out,
-    interval,
     read_chunks,
     sides_of,
 )
@@ -75,15 +86,8 @@ NUM_CASCADE, NUM_TIMED = 2_000, 10_000
 
 The second makes some 45 pairs a chunk: a first stage that encodes each text once is for pairs that share texts.
 """
-RECALL, KEPT_AUC = 0.95, 0.99
+KEPT_AUC = 0.99
 ROUNDS = 2
-SIAMESE_ROW, CROSS_ROW, FIRST, CASCADE = (
-    "Siamese network",
-    "cross-encoder",
-    "first stage: network, words and style",
-    "cascade, cheapest that keeps .99",
-)
-AT_RECALL = f"cascade, recall {RECALL:g}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -260,7 +264,7 @@ def cascade(job: Job, test_authors: Sequence[str], folder: Path) -> Lines:
         found: dict[str, tuple[Floats, float]] = {
             FIRST: (first_M, 0.0),
             CROSS_ROW: (second_M, 1.0),
-            "both on every pair": (combined(two_sided.combination, first_M, second_M), 1.0),
+            BOTH_ROW: (combined(two_sided.combination, first_M, second_M), 1.0),
         }
         for name, tuned in ((AT_RECALL, at_recall), (CASCADE, cheapest)):
             answers = answer(
@@ -375,124 +379,22 @@ def time_cascade(job: Job) -> Lines:
     return lines
 
 
-# ---------------------------------------------------------------- what is printed
-
-
-def mean_by_split(lines: Sequence[dict[str, Any]], value: str = "auc") -> list[float]:
-    """One number a split, the mean of its seeds: seeds of a split are no further evidence of other authors."""
-    by_split = defaultdict(list)
-    for line in lines:
-        by_split[line["split"]].append(line[value])
-    return [statistics.mean(by_split[split]) for split in sorted(by_split)]
-
-
-def of_seeds(lines: Sequence[dict[str, Any]]) -> str:
-    """Mean over splits of each seed that has all the splits that the first has."""
-    by_seed = defaultdict(dict)
-    for line in lines:
-        by_seed[line["seed"]][line["split"]] = line["auc"]
-    whole = max(len(each) for each in by_seed.values())
-    return " ".join(
-        f"{statistics.mean(each.values()):.3f}" for _, each in sorted(by_seed.items()) if len(each) == whole
-    )
-
-
-def grouped(lines: Lines, kind: str, *names: str) -> dict[tuple[Any, ...], Lines]:
-    """Lines of a kind by their values of these names."""
-    found: dict[tuple[Any, ...], Lines] = defaultdict(list)
-    for line in lines:
-        if line["kind"] == kind:
-            found[tuple(line[name] for name in names)].append(line)
-    return dict(sorted(found.items()))
-
-
-def print_tables(lines: Lines) -> None:
-    """Rows and cascades, means over splits; in brackets the means of each seed."""
-    for (question, k, row), each in grouped(lines, "row", "question", "k", "row").items():
-        mean, half = interval(mean_by_split(each))
-        print(f"{question:17} k={k:<2} {row:36} {mean:.3f} +- {half:.3f}  ({of_seeds(each)})")
-    for (question, row), each in grouped(lines, "cascade", "question", "row").items():
-        mean, half = interval(mean_by_split(each))
-        on = statistics.mean(line["share_to_second"] for line in each)
-        print(f"{question:17} {row:39} {mean:.3f} +- {half:.3f}  ({of_seeds(each)})  to the second {on:.2f}")
-    sys.stdout.flush()
-
-
-def print_costs(lines: Lines) -> None:
-    """Seconds of each way, and over the cross-encoder's."""
-    for (task, _), each in grouped(lines, "cost", "task", "is_large").items():
-        pairs, texts = (statistics.mean(line[name] for line in each) for name in ("pairs", "texts"))
-        print(
-            f"{task}: {pairs:,.0f} pairs of {texts:,.0f} chunks, {len(each)} cascades, over the cross-encoder"
-        )
-        for name in each[0]["seconds"]:
-            ratios = [line["over_cross_encoder"][name] for line in each]
-            seconds = statistics.mean(line["seconds"][name] for line in each)
-            print(f"  {name:39} {seconds:8.3f} s  {statistics.mean(ratios):.3f}")
-        if "auc" in each[0]:
-            on, found = (statistics.mean(line[name] for line in each) for name in ("share_to_second", "auc"))
-            print(f"  {CASCADE}: AUC {found:.3f}, to the second {on:.2f}")
-
-
-def record_claims(lines: Lines, options: argparse.Namespace) -> None:
-    """AUC of the cascade over that of the cross-encoder, and its cost: same book, mixed negatives."""
+def record(lines: Lines, options: argparse.Namespace) -> None:
+    """The claims of the lines, printed, and kept under `--record`."""
     sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
     from _record import finish
 
-    by_row = {
-        row: each
-        for (question, row), each in grouped(lines, "cascade", "question", "row").items()
-        if question == "same book, mixed"
-    }
-    if not by_row:
-        return
-    means = {row: interval(mean_by_split(each)) for row, each in by_row.items()}
-    ratios = [
-        {**one, "ratio": one["auc"] / other["auc"]}
-        for one in by_row[CASCADE]
-        for other in by_row[CROSS_ROW]
-        if (one["split"], one["seed"]) == (other["split"], other["seed"])
-    ]
-    mean, half = interval(mean_by_split(ratios, "ratio"))
-    packages = ("assay", "torch", "transformers", "numpy")
-    finish(
-        "books.cascade_auc_over_cross_encoder",
-        mean,
-        "x",
-        f"cross-encoder alone on the same pairs: {means[CROSS_ROW][0]:.3f}",
-        details={
-            "half_width": round(half, 4),
-            "splits": len({line["split"] for line in ratios}),
-            "seeds": len({line["seed"] for line in ratios}),
-            "rows": {row: round(value, 4) for row, (value, _) in means.items()},
-            "share_to_second": round(statistics.mean(line["share_to_second"] for line in by_row[CASCADE]), 4),
-        },
-        packages=packages,
-        record=options.record,
-        trial=options.tiny,
-    )
-    costs = grouped(lines, "cost", "task", "is_large")
-    if not (large := costs.get(("same_book", True))):
-        return
-    details = {
-        f"{name}: seconds for {statistics.mean(line['pairs'] for line in each):.0f} pairs of "
-        f"{statistics.mean(line['texts'] for line in each):.0f} chunks": round(
-            statistics.mean(line["seconds"][name] for line in each), 4
+    for claim in claims_of(lines):
+        finish(
+            claim.name,
+            claim.value,
+            "x",
+            claim.baseline,
+            details=claim.details,
+            packages=("assay", "torch", "transformers", "numpy"),
+            record=options.record,
+            trial=options.tiny,
         )
-        for is_large in (True, False)
-        for each in [costs["same_book", is_large]]
-        for name in each[0]["seconds"]
-    }
-    finish(
-        "books.cascade_cost_over_cross_encoder",
-        statistics.mean(line["over_cross_encoder"][CASCADE] for line in large),
-        "x",
-        f"cross-encoder alone on the same pairs: {statistics.mean(line['seconds'][CROSS_ROW] for line in large):.3f} s",
-        details=details,
-        packages=packages,
-        record=options.record,
-        trial=options.tiny,
-    )
 
 
 def main() -> None:
@@ -561,7 +463,7 @@ def main() -> None:
         shutil.rmtree(options.models)
     lines = read_lines(file)
     print_costs(lines)
-    record_claims(lines, options)
+    record(lines, options)
 
 
 if __name__ == "__main__":
