@@ -25,6 +25,7 @@ from assay.bundle.load import load_bundle
 from assay.data.finding import find_sources
 from assay.data.row_groups import ROW_GROUP_ROWS
 from assay.data.sources import Columns
+from assay.embed.engine_work import EngineWork
 from assay.engine.fake import FakeEngine
 from assay.runs.cut import cut_sources, id_field
 from assay.runs.manifest import new_manifest
@@ -34,7 +35,7 @@ from assay.runs.run import create_or_join, writer_options
 from assay.score.kind import SCORE, ScoreIdentity, ScoreRecord
 from assay.score.schema import part_schema
 from assay.score.scorer import Scorer
-from assay.score.work import ScoreWork
+from assay.tokenize.chunks import read_with
 from assay.tokenize.encode import Encoder
 
 BATCH_ROWS = 65_536
@@ -162,7 +163,7 @@ def main() -> None:
             )
             run, _ = create_or_join(str(place / f"run{turn}"), manifest)
             scorer = Scorer(bundle, FakeEngine(output_shape=(2,)), encoder)
-            work = ScoreWork(manifest, encoder, lambda scorer=scorer: scorer)
+            work = EngineWork(manifest, read_with(encoder), lambda scorer=scorer: scorer, strict=False)
             work.load()
             rows = sum(run_unit(run, work, unit).rows_out for unit in manifest.units())
             ours = time.perf_counter() - began

@@ -9,7 +9,7 @@ as a user would, fake engine, and measures two times from the start of that comm
 - to the first new part, in the details: the first file in `parts/` that was not there. This holds everything.
 
 The command and its worker are the real ones; a `sitecustomize.py` on PYTHONPATH, written by this benchmark, has the
-worker note the time at which `ScoreWork.prepare` gives its first chunk. Python caches bytecode, as it does unless told
+worker note the time at which `EngineWork.prepare` gives its first chunk. Python caches bytecode, as it does unless told
 otherwise; a round that is not counted fills that cache. Median of the rounds; each round resumes where the one before
 was stopped.
 """
@@ -39,9 +39,9 @@ PROBE = """
 import os, sys, time
 
 if "assay.score.worker" in sys.orig_argv:
-    from assay.score.work import ScoreWork
+    from assay.embed.engine_work import EngineWork
 
-    prepare = ScoreWork.prepare
+    prepare = EngineWork.prepare
 
     def prepare_and_note(self, unit):
         for chunk in prepare(self, unit):
@@ -52,7 +52,7 @@ if "assay.score.worker" in sys.orig_argv:
                 os.rename(file.name, os.environ["FIRST_CHUNK"])
             yield chunk
 
-    ScoreWork.prepare = prepare_and_note
+    EngineWork.prepare = prepare_and_note
 """
 """Python runs this at the start of each process that has its folder on PYTHONPATH; it acts in the worker alone."""
 

@@ -30,6 +30,7 @@ import torch
 from _record import finish, parser
 
 from assay.bundle.load import load_bundle
+from assay.embed.engine_work import EngineWork
 from assay.engine.load import load_engine
 from assay.runs.pipeline import Pipeline
 from assay.runs.placement import place_workers
@@ -37,7 +38,7 @@ from assay.runs.run import create_or_join
 from assay.score.plan import plan_score
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings
-from assay.score.work import ScoreWork
+from assay.tokenize.chunks import read_with
 from assay.tokenize.encode import Encoder
 from assay.train.corpus import base_model_folder
 
@@ -95,7 +96,7 @@ def make_ours(bundle_path: Path, source: Path, place: Path, *, pair: bool) -> Ca
         manifest, _ = plan_score(settings, place_workers("1", num_gpus=0), "fp32")
         run, _ = create_or_join(settings.run, manifest)
         scorer = Scorer(bundle, engine, encoder)
-        work = ScoreWork(manifest, encoder, lambda: scorer)
+        work = EngineWork(manifest, read_with(encoder), lambda: scorer, strict=False)
         with Pipeline(work, lambda: False) as pipeline:
             for unit in manifest.units():
                 pipeline.add(unit)

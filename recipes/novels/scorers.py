@@ -160,7 +160,7 @@ def siamese_scorer(chunks: Chunks, folder: Path, device: str) -> Scorer:
 
 def cross_scorer(chunks: Chunks, folder: Path, device: str) -> Scorer:
     """A cross-encoder; where sides are several chunks, the mean log-odds of the first with the first, and so on."""
-    from assay.cascade.decide import log_odds_of
+    from assay.score.cascade.decide import log_odds_of
     from assay.score.classifier import load
 
     model = load(folder, device=device)

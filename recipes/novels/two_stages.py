@@ -71,13 +71,14 @@ from scorers import (
 )
 from timed_jobs import Lines, append_lines, read_lines, run_jobs
 
-from assay.cascade.decide import Thresholds, answer, combined
-from assay.cascade.files import CascadeFile, read_cascade, write_cascade
-from assay.cascade.run import load_cascade
 from assay.cascade.settings import CascadeTuneSettings
 from assay.cascade.stages import open_stages
 from assay.cascade.tune import cascade_tune
 from assay.metrics import auc
+from assay.score.cascade.bundle import read_cascade
+from assay.score.cascade.decide import Thresholds, answer, combined
+from assay.score.cascade.files import CascadeFile, read_cascade_file, write_cascade
+from assay.score.classifier import load
 from assay.siamese.evidence import Combination
 
 HELD_OUT, NUM_TUNED_ON = 5, 2
@@ -249,7 +250,7 @@ def cascade(job: Job, test_authors: Sequence[str], folder: Path) -> Lines:
                 device=options.device,
             )
         )
-        return read_cascade(folder / out)
+        return read_cascade_file(folder / out)
 
     at_recall = tune("recall.json", two_sided=False)
     two_sided = tune("curve.json", two_sided=True)
@@ -334,14 +335,14 @@ def time_cascade(job: Job) -> Lines:
     question, picked = next(iter(questions.items()))
     texts = text_pairs(chunks, sides)
     pairs, is_positive_M = [texts[row] for row in picked], sides.is_positive_M[picked]
-    cheap, careful = (
-        load_cascade(folder / name, device=options.device) for name in ("cheapest.json", "recall.json")
-    )
+    cheap, careful = (load(folder / name, device=options.device) for name in ("cheapest.json", "recall.json"))
+    tuned = read_cascade(folder / "cheapest.json")
+    first, second = open_stages(tuned.first.path, tuned.second.path, device=options.device)
     few = draw_pairs(chunks, measured_on, NUM_TEST // 10, 1, Random(1))
     few_pairs = text_pairs(chunks, Sides.of(few.same_author, few.others))
     ways = {
-        CROSS_ROW: lambda given: cheap.second.probabilities(given, "1"),
-        FIRST: lambda given: cheap.first.probabilities(given, "1"),
+        CROSS_ROW: lambda given: second.probabilities(given, "1"),
+        FIRST: lambda given: first.probabilities(given, "1"),
         CASCADE: cheap.predict,
         AT_RECALL: careful.predict,
     }

@@ -11,8 +11,7 @@ from assay.calibrate.calibrate import calibrate
 from assay.calibrate.report import CalibrateReport
 from assay.calibrate.settings import CalibrateSettings
 from assay.cascade.findings import CascadeReport
-from assay.cascade.run import Cascade, CascadeRunResult, cascade_run, load_cascade
-from assay.cascade.settings import CascadeRunSettings, CascadeTuneSettings
+from assay.cascade.settings import CascadeTuneSettings
 from assay.cascade.tune import cascade_tune
 from assay.compare.compare import compare
 from assay.compare.comparison import Comparison
@@ -73,10 +72,7 @@ __all__ = [
     "BuildSettings",
     "CalibrateReport",
     "CalibrateSettings",
-    "Cascade",
     "CascadeReport",
-    "CascadeRunResult",
-    "CascadeRunSettings",
     "CascadeTuneSettings",
     "Classifier",
     "CompareSettings",
@@ -113,7 +109,6 @@ __all__ = [
     "TrainSettings",
     "bench",
     "calibrate",
-    "cascade_run",
     "cascade_tune",
     "compare",
     "embed",
@@ -121,7 +116,6 @@ __all__ = [
     "ensemble_build",
     "evaluate",
     "load",
-    "load_cascade",
     "load_siamese",
     "merge",
     "mine",

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from support.models import change_json
 from support.scoring import make_classifier, make_texts, read_parts, score_here, write_parquet
-from support.serving import client_of, open_service
-from support.siamese import add_evidence, make_siamese_folder
+from support.serving import client_of, open_cascade, open_service
+from support.siamese import add_evidence, make_siamese_folder, write_cascade_of
 
 from assay.bundle.calibration import save_calibration
 from assay.outcome.calibration import Calibration
 from assay.score.bundles import engine_of, open_bundle
+from assay.score.cascade.bundle import Cascade
+from assay.score.cascade.columns import CASCADE_FIELDS
 from assay.score.classifier import load
 
 pytestmark = pytest.mark.usefixtures("kept_threads")
@@ -46,10 +48,15 @@ def texts():
 
 def over_http(bundle, bodies, **settings):
     """The answers to (path, body) requests: all at once, so that they share batches."""
-    engine = engine_of(open_bundle(bundle), num_threads=1)
+    opened = open_bundle(bundle)
+    stages = (opened.first, opened.second) if isinstance(opened, Cascade) else (opened,)
+    engines = [engine_of(stage, num_threads=1) for stage in stages]
 
     async def run():
-        service, _ = open_service(bundle, engine=engine, budget=512, **settings)
+        if len(engines) == 2:
+            service, _ = open_cascade(bundle, engines=engines, budget=512, **settings)
+        else:
+            service, _ = open_service(bundle, engine=engines[0], budget=512, **settings)
         async with client_of(service) as client:
             sent = [client.post(path, json=body) for path, body in bodies]
             return [answer.json() for answer in await asyncio.gather(*sent)]
@@ -223,3 +230,45 @@ def test_pairs_of_a_siamese_model(on_long, place, texts):
     for rank in ranks:
         found[rank["index"]] = rank["score"]
     np.testing.assert_allclose(found, asked, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("is_two_sided", [False, True])
+def test_a_cascade(is_two_sided, place, texts):
+    """A run's columns, stages included, one pair at a time and in batches; and those of `assay.load`."""
+    folder = place / f"cascade {is_two_sided}"
+    folder.mkdir()
+    first = siamese(folder / "a", texts)
+    second = make_classifier(folder / "b", labels=("0", "1"), calibration={"temperature": 1.3}, seed=1)
+    firsts, seconds = [*texts, *texts[:5]], [*texts[::-1], *texts[3:8]]
+    alone = load(first).predict(firsts, seconds)["prob_1"].to_numpy()
+    low = float(np.quantile(alone, 0.3))
+    assert low < 0.5
+    high = max(0.5, float(np.quantile(alone, 0.8))) if is_two_sided else None
+    cascade = write_cascade_of(folder, first, second, low=low, high=high)
+    source = write_parquet(folder / "pairs.parquet", firsts, other=seconds)
+    table = read_parts(score_here(source, cascade, folder / "run", text_pair_column="other"))
+    kept = [row for row, text in enumerate(firsts) if text][:6]
+    together, tei, *singly = over_http(
+        cascade,
+        [
+            ("/predict/batch", {"texts": firsts, "text_pairs": seconds, "details": True}),
+            ("/predict", {"inputs": [list(pair) for pair in zip(firsts, seconds, strict=True)]}),
+            *[
+                ("/predict", {"text": firsts[row], "text_pair": seconds[row], "details": True})
+                for row in kept
+            ],
+        ],
+    )
+    check_rows(table, together, ("0", "1"))
+    check_rows(table.take(kept), singly, ("0", "1"))
+    names = [field.name for field in CASCADE_FIELDS]
+    for row, answer in zip(table.to_pylist(), together, strict=True):
+        assert {name: answer.get(name) for name in names} == {
+            name: pytest.approx(row[name], abs=TOLERANCE) if isinstance(row[name], float) else row[name]
+            for name in names
+        }
+    assert {answer["stage"] for answer in together} == {"bi-only", "two-stage"}
+    assert [{each["label"]: each["score"] for each in scores} for scores in tei] == [
+        pytest.approx(answer["all_probabilities"], abs=TOLERANCE) for answer in together
+    ]
+    check_rows(load(cascade).predict(firsts, seconds), together, ("0", "1"))

@@ -27,7 +27,7 @@ def test_two_models_are_trained_tuned_and_asked(tmp_path, capsys):
     base = write_base(tmp_path / "base")
     fit(siamese_settings(base, tmp_path / "quick", epochs=2), pair_rows(300, seed=0), pair_rows(40, seed=1))
     fit(siamese_settings(base, tmp_path / "long", epochs=4), pair_rows(400, seed=0), pair_rows(80, seed=1))
-    out, answered = tmp_path / "cascade.json", tmp_path / "answers.parquet"
+    out, answered = tmp_path / "cascade.json", tmp_path / "answers"
     models = [str(tmp_path / "quick"), str(tmp_path / "long")]
     tuning = written(tmp_path / "tuning.parquet", pair_rows(400, seed=2))
     asked = ["--recall", "0.9", "--num-threads", "1"]
@@ -35,8 +35,12 @@ def test_two_models_are_trained_tuned_and_asked(tmp_path, capsys):
     content = json.loads(out.read_text())
     assert f"{content['chosen']['share']:.1%} reach the second model" in capsys.readouterr().out
     new = pair_rows(300, seed=3)
-    words = [written(tmp_path / "new.parquet", new), "--cascade", str(out), "--out", str(answered)]
-    assert main(["cascade", "run", *words, "--num-threads", "1"]) == 0
+    words = ["--bundle", str(out), "--text-column", "text1", "--text-pair-column", "text2"]
+    run = str(tmp_path / "run")
+    source = written(tmp_path / "new.parquet", new)
+    assert main(["score", source, *words, "--run", run, "--unit-rows", "64", "--num-threads", "1"]) == 0
+    assert main(["verify", run]) == 0
+    assert main(["merge", run, "--out", str(answered)]) == 0
     answers = pq.read_table(answered).to_pylist()
     holds = np.array(new.labels) == "1"
     goes_on = np.array([each["stage"] == "two-stage" for each in answers])

@@ -13,7 +13,6 @@ from support.novels import work_here
 from support.training import SPECIALS, TINY_BERT, write_base
 from transformers import BertConfig
 
-from assay.cascade.run import load_cascade
 from assay.cli.main import main
 from assay.errors import InputError, RefusedError
 from assay.pipeline import books
@@ -22,11 +21,20 @@ from assay.pipeline.settings import PipelineSettings
 from assay.prepare import drawing
 from assay.prepare.chunks import verb
 from assay.runs import drive
+from assay.score.classifier import load
 
 pytestmark = pytest.mark.usefixtures("one_thread", "kept_sigterm")
 
 WORDS = [f"{first}{second}" for first in "bdfgklmnprst" for second in ("a", "en", "is", "or", "um")]
-VERBS = ("prepare_books", "train", "calibrate", "style_calibrate", "cascade_tune", "evaluate", "cascade_run")
+VERBS = (
+    "prepare_books",
+    "train",
+    "calibrate",
+    "style_calibrate",
+    "cascade_tune",
+    "evaluate",
+    "write_answers",
+)
 PREPARE = """
 positives = 10
 negatives = 10
@@ -148,7 +156,7 @@ def test_killed_at_each_step_it_goes_on(killed_often):
         "style_calibrate": 1,
         "cascade_tune": 1,
         "evaluate": 1,
-        "cascade_run": 1,
+        "write_answers": 1,
     }
     assert all(number == 1 for (name, *_), number in calls.items() if name == "train")
     assert all(number <= 3 for number in calls.values())
@@ -214,7 +222,7 @@ def test_the_page_leads_to_what_there_is(made):
 def test_the_cascade_answers(made):
     """What was tuned is loaded with both models from the folder."""
     settings, _ = made
-    cascade = load_cascade(Path(settings.out, "cascade.json"))
+    cascade = load(Path(settings.out, "cascade.json"))
     table = pq.read_table(Path(settings.out, "pairs", "test.parquet")).slice(0, 4)
     pairs = list(zip(table["text1"].to_pylist(), table["text2"].to_pylist(), strict=True))
     assert cascade.predict(pairs)["error"].null_count == 4

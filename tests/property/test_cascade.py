@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.cascade.choose import AuthorResampling, find_choices
-from assay.cascade.decide import Thresholds, answer, combined, fit_combination
 from assay.errors import InputError
+from assay.score.cascade.decide import Thresholds, answer, combined, fit_combination
 
 PROBABILITIES = st.lists(
     st.tuples(st.integers(0, 40).map(lambda n: n / 40), st.booleans()), min_size=4, max_size=120

@@ -8,13 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.scoring import MAX_LENGTH, make_classifier, read_parts, write_parquet
 
+from assay.embed.engine_work import EngineWork
 from assay.engine.load import load_engine
 from assay.runs.pipeline import run_unit
 from assay.runs.run import create_or_join
 from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings
 from assay.score.verb import plan_here
-from assay.score.work import ScoreWork
+from assay.tokenize.chunks import read_with
 from assay.tokenize.encode import Encoder
 from assay.tokenize.settings import OnLong
 
@@ -77,7 +78,9 @@ def score(folder, engine):
             max_batch_tokens=chosen.max_batch_tokens,
             deduplicate=chosen.deduplicate,
         )
-        works = [ScoreWork(manifest, encoder, lambda: scorer) for _ in range(num_workers)]
+        works = [
+            EngineWork(manifest, read_with(encoder), lambda: scorer, strict=False) for _ in range(num_workers)
+        ]
         for work in works:
             work.load()
         units = run.manifest.units()

@@ -16,6 +16,7 @@ import numpy as np
 
 from assay.embed.unit_length import unit_length
 from assay.serve import frames
+from assay.serve.cascade import load_cascade_here
 from assay.serve.deployment import load_here
 from assay.serve.edge import Edge
 from assay.serve.engine_process import run_batch
@@ -121,19 +122,36 @@ def open_service(folder, *, seconds=0.0, budget=2048, num_engines=1, engine=None
     chosen = ServeSettings(bundle=str(folder), **settings)
     service = Service(chosen, Metrics(), RequestLog())
     deployment = service.deploy(load_here(chosen, str(folder)))
-    engines = []
-    for _ in range(num_engines):
-        made = FunctionEngine(
-            deployment.dispatcher,
-            num_outputs=deployment.model.num_outputs,
-            seconds=seconds,
-            budget=budget,
-            engine=engine,
-        )
-        deployment.dispatcher.engines.append(made)
-        engines.append(made)
+    engines = [
+        _add_engine(deployment, seconds=seconds, budget=budget, engine=engine) for _ in range(num_engines)
+    ]
     service.deployment, service.state = deployment, "serving"
     return service, engines
+
+
+def open_cascade(file, *, engines=(None, None), seconds=0.0, budget=2048, **settings):
+    """A service of a cascade in the running loop; the service and the engine of each of its models."""
+    chosen = ServeSettings(bundle=str(file), **settings)
+    service = Service(chosen, Metrics(), RequestLog())
+    deployment = service.deploy(load_cascade_here(chosen))
+    made = [
+        _add_engine(each, seconds=seconds, budget=budget, engine=engine)
+        for each, engine in zip((deployment.first, deployment.second), engines, strict=True)
+    ]
+    service.deployment, service.state = deployment, "serving"
+    return service, made
+
+
+def _add_engine(deployment, *, seconds, budget, engine):
+    made = FunctionEngine(
+        deployment.dispatcher,
+        num_outputs=deployment.model.num_outputs,
+        seconds=seconds,
+        budget=budget,
+        engine=engine,
+    )
+    deployment.dispatcher.engines.append(made)
+    return made
 
 
 def make_edge(service, *, keys=None, stream=None):

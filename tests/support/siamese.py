@@ -7,6 +7,9 @@ import torch
 from support.encoders import make_encoder_folder
 
 from assay.bundle.description import Description, write_description
+from assay.score.cascade.bundle import kind_of, open_single
+from assay.score.cascade.decide import Thresholds
+from assay.score.cascade.files import CascadeFile, StageEntry, write_cascade
 from assay.siamese.evidence import Combination, PairEvidence
 from assay.siamese.evidence_files import WeighedEvidence, write_evidence
 from assay.siamese.files import PairHeadConfig, write_head_config
@@ -58,3 +61,23 @@ def add_evidence(folder, texts):
     combination = Combination(network=0.5, evidence=2.0, bias=-0.25)
     write_evidence(folder / "pair_head", WeighedEvidence(evidence=evidence, combination=combination))
     return folder
+
+
+def write_cascade_of(folder, first, second, *, low, high=None, weights=(0.6, 0.7, 0.1)):
+    """The file of a cascade of two bundles, with thresholds that nothing was tuned for."""
+    one, two = open_single(first), open_single(second)
+    entries = [
+        StageEntry(path=str(each.path), kind=kind_of(each), fingerprint=each.fingerprint)
+        for each in (one, two)
+    ]
+    network, evidence, bias = weights
+    cascade = CascadeFile(
+        labels=("0", "1"),
+        thresholds=Thresholds(low=low, high=high),
+        combination=Combination(network=network, evidence=evidence, bias=bias),
+        first=entries[0],
+        second=entries[1],
+    )
+    folder.mkdir(exist_ok=True)
+    write_cascade(str(folder / "cascade.json"), cascade, {})
+    return folder / "cascade.json"

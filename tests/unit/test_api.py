@@ -16,7 +16,6 @@ from assay.errors import AssayError
 VERB_FUNCTIONS = {
     "bench",
     "calibrate",
-    "cascade_run",
     "cascade_tune",
     "compare",
     "embed",
@@ -50,10 +49,7 @@ API_NAMES = [
     "BuildSettings",
     "CalibrateReport",
     "CalibrateSettings",
-    "Cascade",
     "CascadeReport",
-    "CascadeRunResult",
-    "CascadeRunSettings",
     "CascadeTuneSettings",
     "Classifier",
     "CompareSettings",
@@ -88,7 +84,7 @@ API_NAMES = [
     "TokenizeSettings",
     "TrainReport",
     "TrainSettings",
-    *sorted(VERB_FUNCTIONS | {"load", "load_cascade", "load_siamese"}),
+    *sorted(VERB_FUNCTIONS | {"load", "load_siamese"}),
 ]
 
 

@@ -42,6 +42,12 @@ class Bundle:
         return self.checkpoint.path
 
     @property
+    def provenances(self) -> tuple[JsonObject, ...]:
+        """What it and its calibration say that they have seen."""
+        calibration = self.calibration
+        return (self.provenance, *([] if calibration is None else [calibration.provenance]))
+
+    @property
     def max_length(self) -> int:
         """Most tokens, special tokens included, that the model can take."""
         return self.checkpoint.max_length

@@ -6,6 +6,7 @@ from pathlib import Path
 HEAD_FOLDER = "pair_head"
 HEAD_CONFIG = "config.json"
 """In `HEAD_FOLDER`: what the head of pairs of a Siamese model is."""
+CASCADE_FILE = "cascade.json"
 
 
 def is_siamese(path: str | os.PathLike[str]) -> bool:
@@ -20,3 +21,11 @@ ENSEMBLE_FILE = "ensemble.json"
 def is_ensemble(path: str | os.PathLike[str]) -> bool:
     """Whether a folder holds several models that answer as one."""
     return (Path(path) / ENSEMBLE_FILE).is_file()
+
+
+def cascade_file(path: str | os.PathLike[str]) -> Path | None:
+    """The JSON file of a cascade that a path names, itself or the folder that it is in; None for a model's folder."""
+    given = Path(path)
+    if given.is_file():
+        return given if given.suffix == ".json" else None
+    return given / CASCADE_FILE if (given / CASCADE_FILE).is_file() else None

@@ -5,7 +5,7 @@ import os
 from assay.bundle.bundle import Bundle
 from assay.bundle.calibration import check_calibration, find_calibration, parameters, style_notes
 from assay.bundle.description import check_description, read_description, read_int_score
-from assay.bundle.folders import is_ensemble, is_siamese
+from assay.bundle.folders import cascade_file, is_ensemble, is_siamese
 from assay.errors import BundleError
 from assay.model.checkpoint import (
     Checkpoint,
@@ -27,6 +27,12 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     folder that cannot be used (no tokenizer, no head, labels that disagree) or must not be
     (pickles, remote code).
     """
+    if cascade_file(path) is not None:
+        msg = (
+            f"{path} is a cascade of two models; here one classifier is needed; give its folder; assay score, serve,"
+            " evaluate and compare take this"
+        )
+        raise BundleError(msg)
     if is_siamese(path):
         msg = (
             f"{path} is Siamese and encodes each text by itself; here a classifier is needed, that reads a row"

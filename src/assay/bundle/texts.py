@@ -1,9 +1,7 @@
 """Single texts or pairs: what a bundle takes, against what it is given."""
 
 from assay.bundle.bundle import Bundle
-from assay.bundle.load import load_bundle
-from assay.errors import AssayError, BundleError, UsageError
-from assay.tasks import Task
+from assay.errors import AssayError, UsageError
 
 
 def refuse_other_texts(
@@ -30,29 +28,3 @@ def refuse_other_texts(
             f"pairs of texts; {bundle.path} takes single texts; {single_texts or f'leave {setting} out'},"
             " or use a model of pairs"
         )
-
-
-def open_pair_classifier(
-    path: str, label: str | None, *, setting: str, label_setting: str
-) -> tuple[Bundle, str]:
-    """A pair classifier and the label that means positive: `label`, or the second of two.
-
-    `setting` and `label_setting` are what the two are given by. Raises BundleError for another kind of model.
-    """
-    bundle = load_bundle(path)
-    refuse_other_texts(bundle, are_pairs=True, setting=setting, error=BundleError)
-    if bundle.task != Task.SINGLE_LABEL:
-        raise BundleError(
-            f"{path} is a {bundle.task} model; {setting} needs the probability of one label: give a single_label one"
-        )
-    if label is None and len(bundle.labels) != 2:
-        flag = "--" + label_setting.replace("_", "-")
-        raise BundleError(
-            f"{path} has {len(bundle.labels)} labels; say with {flag} which of them means positive"
-        )
-    chosen = bundle.labels[1] if label is None else label
-    if chosen not in bundle.labels:
-        raise BundleError(
-            f"{label_setting} {chosen!r}; {path} has the labels {', '.join(bundle.labels[:10])}; give one of these"
-        )
-    return bundle, chosen

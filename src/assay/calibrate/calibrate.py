@@ -51,6 +51,7 @@ from assay.metrics import FloatArray, IntArray, ReliabilityBin
 from assay.outcome.calibration import Calibration
 from assay.outcome.maps import apply_calibration
 from assay.score.bundles import encoder_of, engine_of, open_bundle, scorer_of
+from assay.score.cascade.bundle import Cascade
 from assay.score.labelled import labelled_logits
 from assay.tasks import Method, Task
 from assay.tokenize.plan import choose_max_length
@@ -83,6 +84,11 @@ def calibrate(settings: CalibrateSettings) -> CalibrateReport:
     or threshold of the kind asked for suits them; the old file is then untouched.
     """
     bundle = open_bundle(settings.bundle)
+    if isinstance(bundle, Cascade):
+        raise UsageError(
+            f"{bundle.path} is a cascade, whose probabilities assay cascade tune fits; calibrate its models, then tune"
+            " it again"
+        )
     _check_settings(settings, bundle)
     refuse_other_texts(bundle, are_pairs=settings.text_pair_column is not None)
     devices.parse_precision(settings.precision, devices.parse_device(settings.device))

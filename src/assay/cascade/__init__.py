@@ -1,1 +1,1 @@
-"""Two classifiers of pairs, one after the other: a cheap one decides what is clear, an exact one the rest."""
+"""The thresholds of a cascade: which pairs a cheap model decides alone, and which an exact one reads too."""

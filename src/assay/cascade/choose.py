@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.cascade.decide import Thresholds
 from assay.errors import InputError
 from assay.metrics import BoolArray, FloatArray, IntArray
+from assay.score.cascade.decide import Thresholds
 
 EVEN_RANKS, LOW_RANKS = 200, 100
 """Thresholds that are tried: at so many pairs evenly spread over the ranks, and at so many of the lowest."""

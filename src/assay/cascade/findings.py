@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from assay.cascade.choose import ChosenThresholds
-from assay.cascade.files import CascadeFile, StageEntry
 from assay.cascade.settings import CascadeTuneSettings
+from assay.score.cascade.files import CascadeFile, StageEntry
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,12 +54,11 @@ class CascadeReport:
 
     def __str__(self) -> str:
         """What was chosen and what it gives, for people."""
-        point, chosen, thresholds = self.point, self.point.chosen, self.point.chosen.thresholds
+        point, chosen = self.point, self.point.chosen
         first, second = self.first, self.second
-        above = "" if thresholds.high is None else f", above {thresholds.high:.4f} accepted"
         lines = [
             f"tuned on {self.num_pairs:,} pairs, {self.num_with_label:,} of them {self.cascade.labels[1]}",
-            f"below {thresholds.low:.4f} turned away{above}: {point.share:.1%} reach the second model",
+            f"{chosen.thresholds}: {point.share:.1%} reach the second model",
             f"recall {chosen.recall:.4f}, lower bound {chosen.recall_bound:.4f} ({self.settings.confidence:g} sure)",
             f"cost {point.cost:.1%} of the second model alone, which takes {second.pairs_per_second:,.0f} pairs/s",
             f"AUC {point.auc:.4f}, alone {first.auc:.4f} and {second.auc:.4f}",

@@ -2,24 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from assay.data.settings import SourceFormat, Texts
+from assay.data.settings import SourceFormat
 from assay.engine.settings import CpuThreads, OneDevice
 from assay.errors import UsageError
 from assay.settings import positional, within
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairTexts(Texts):
-    """Where a row has its two texts; the names are those of `assay prepare books`."""
-
-    text_column: str = "text1"
-    """Column that holds the first text; a dotted path reaches into structs."""
-    text_pair_column: str = "text2"
-    """Column of the second text."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CascadeTuneSettings(PairTexts, SourceFormat, OneDevice, CpuThreads):
+class CascadeTuneSettings(SourceFormat, OneDevice, CpuThreads):
     """Thresholds of two models on labelled pairs."""
 
     first: str = field(metadata=positional("FIRST"))
@@ -28,6 +18,10 @@ class CascadeTuneSettings(PairTexts, SourceFormat, OneDevice, CpuThreads):
     """Folder of the exact model: the same, with the same two labels."""
     data: tuple[str, ...] = field(metadata=positional("DATA"))
     """Sources of labelled pairs that neither training, calibration nor the test has seen."""
+    text_column: str = "text1"
+    """Column that holds the first text; a dotted path reaches into structs."""
+    text_pair_column: str = "text2"
+    """Column of the second text."""
     out: str
     """JSON file to write; a page that shows it is written beside it, with the ending .html."""
     recall: float = field(default=0.95, metadata=within(above=0, below=1))
@@ -53,26 +47,3 @@ class CascadeTuneSettings(PairTexts, SourceFormat, OneDevice, CpuThreads):
             raise UsageError(
                 f"author_columns names {len(self.author_columns)} columns; a pair has two texts; name one or two"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class CascadeRunSettings(PairTexts, SourceFormat, OneDevice, CpuThreads):
-    """Answers of a tuned cascade for pairs."""
-
-    data: tuple[str, ...] = field(metadata=positional("DATA"))
-    """Sources of pairs."""
-    cascade: str
-    """File of `assay cascade tune`."""
-    out: str
-    """Parquet file to write: a row a pair, in order."""
-    id_column: str | None = None
-    """Column that names a pair; by default "id" where there is one, else rows are counted."""
-    first: str | None = None
-    """Folder of the first model, where it is not where it was when the cascade was tuned."""
-    second: str | None = None
-    """The same of the second."""
-
-    def check(self) -> None:
-        """Raise `UsageError` where values do not go together."""
-        if not self.out.endswith(".parquet"):
-            raise UsageError(f"out={self.out}; answers are a .parquet file; name such a file")

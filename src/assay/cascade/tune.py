@@ -20,8 +20,6 @@ from assay import metrics
 from assay._version import __version__
 from assay.calibrate.folds import fold_rows
 from assay.cascade.choose import AuthorResampling, Choices, ChosenThresholds, find_choices
-from assay.cascade.decide import Answers, Thresholds, answer, combined, fit_combination
-from assay.cascade.files import CascadeFile, StageEntry, write_cascade
 from assay.cascade.findings import Alone, CascadeReport, Point
 from assay.cascade.report import render
 from assay.cascade.settings import CascadeTuneSettings
@@ -31,10 +29,13 @@ from assay.errors import InputError, UsageError
 from assay.evaluate.seen import find_seen
 from assay.extras import need_packages
 from assay.labelled.labels import generic_names, to_targets
+from assay.labelled.provenance import hashes_of, packed_provenance
 from assay.labelled.read import read_labelled
 from assay.labelled.rows import LabelledRows
 from assay.labelled.settings import LabelledSources
 from assay.metrics import BoolArray, FloatArray
+from assay.score.cascade.decide import Answers, Thresholds, answer, combined, fit_combination
+from assay.score.cascade.files import CascadeFile, StageEntry, write_cascade
 from assay.tasks import Task
 
 CURVE_POINTS = 60
@@ -114,6 +115,7 @@ def cascade_tune(settings: CascadeTuneSettings) -> CascadeReport:
         combination=fit_combination(scored.first_M, scored.second_M, holds_M),
         first=_entry(stages[0], out),
         second=_entry(stages[1], out),
+        provenance=packed_provenance(hashes_of({"tuning": rows})),
     )
     report = CascadeReport(
         settings=settings,
@@ -154,7 +156,7 @@ def _refuse_one_label(holds_M: BoolArray, labels: tuple[str, str]) -> None:
 
 def _refuse_seen(stages: Sequence[Stage], rows: LabelledRows) -> None:
     for stage in stages:
-        if num_seen := int(find_seen(rows, stage.provenance).row_N.sum()):
+        if num_seen := int(find_seen(rows, stage.bundle.provenances).row_N.sum()):
             raise InputError(
                 f"{num_seen:,} of {rows.num_rows:,} pairs were seen when {stage.path} was trained or calibrated;"
                 " thresholds on them would be too sure; give other pairs"
@@ -250,7 +252,7 @@ def _alone(entry: StageEntry, probability_M: FloatArray, holds_M: BoolArray, sec
 
 def _entry(stage: Stage, out: Path) -> StageEntry:
     path = os.path.relpath(stage.path, out.absolute().parent)
-    return StageEntry(path=path, kind=stage.kind, fingerprint=stage.fingerprint)
+    return StageEntry(path=path, kind=stage.kind, fingerprint=stage.bundle.fingerprint)
 
 
 def _notes(report: CascadeReport) -> Iterator[str]:

@@ -14,6 +14,7 @@ import torch
 
 from assay import machine
 from assay._version import __version__
+from assay.bundle.bundle import Bundle
 from assay.engine.devices import available_devices, parse_device, parse_precision
 from assay.telemetry import format_number_of
 
@@ -80,11 +81,25 @@ def examine(bundle: str | None = None) -> Findings:
 
 
 def _bundle_findings(path: str) -> Findings:
-    from assay.score.bundles import encoder_of, engine_of, open_bundle
+    from assay.score.bundles import open_bundle
+    from assay.score.cascade.bundle import Cascade
+
+    bundle = open_bundle(path)
+    if not isinstance(bundle, Cascade):
+        return _single_findings(bundle)
+    stages = {name: _single_findings(each) for name, each in (("1st", bundle.first), ("2nd", bundle.second))}
+    lines = [(f"{name} {key}", value) for name, found in stages.items() for key, value in found.lines]
+    return Findings(
+        lines=(("cascade", f"fingerprint {bundle.fingerprint}, {bundle.thresholds}"), *lines),
+        problems=tuple(problem for found in stages.values() for problem in found.problems),
+    )
+
+
+def _single_findings(bundle: Bundle) -> Findings:
+    from assay.score.bundles import encoder_of, engine_of
     from assay.tokenize.compare import SAVE_TOKENIZER, compare_probes
     from assay.tokenize.settings import LongDocuments
 
-    bundle = open_bundle(path)
     encoder = encoder_of(bundle, LongDocuments())
     engine = engine_of(bundle, device=available_devices()[0].name)
     tokens = compare_probes(bundle.path, encoder)

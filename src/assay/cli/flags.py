@@ -114,6 +114,7 @@ def parse_settings(parser: Parser, settings: type[S], arguments: Sequence[str]) 
     for argument in unknown:
         if argument.startswith("-"):
             _refuse_placed(argument.split("=")[0], settings, parser.prog)
+            _refuse_cascade(argument.split("=")[0], settings, parser.prog)
             refuse_unknown(argument.split("=")[0], known, "flag", f"{parser.prog} --help")
         way_out = rows_hint(argument, settings) or f"see {parser.prog} --help"
         msg = f"{argument!r} is one argument too many; {way_out}"
@@ -138,6 +139,13 @@ def _refuse_placed(flag: str, settings: type, command: str) -> None:
         if is_positional(field) and name in {field.name, _metavar(field).lower()}:
             msg = f"{flag} is not a flag, {_metavar(field)} stands without one: {usage(command, settings)}"
             raise UsageError(msg)
+
+
+def _refuse_cascade(flag: str, settings: type, command: str) -> None:
+    """Raise UsageError where a cascade is given by a flag of its own: it is given as any other model."""
+    if flag == "--cascade" and any(field.name == "bundle" for field in fields(settings)):
+        msg = f"{flag} is not a flag; a cascade is given where a bundle is: {usage(command, settings)}"
+        raise UsageError(msg)
 
 
 def build(settings: type[S], values: Mapping[str, Any], command: str) -> S:

@@ -111,10 +111,6 @@ ASSAY = Group(
                     module="assay.cli.cascade_tune",
                     summary="Choose the cheapest thresholds of two models that keep a recall, on labelled pairs.",
                 ),
-                "run": Listed(
-                    module="assay.cli.cascade_run",
-                    summary="Answer for pairs with a tuned cascade, in one pass.",
-                ),
             },
         ),
         "ensemble": Group(

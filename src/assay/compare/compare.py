@@ -5,6 +5,8 @@ from typing import cast, get_args
 
 import numpy as np
 
+from assay.bundle.folders import cascade_file
+from assay.compare.cascade import ask_cascade, open_cascade
 from assay.compare.comparison import ComparedText, Comparison, PassagePair, PassagePlace
 from assay.compare.reading import are_same_file, name_of, read_text
 from assay.compare.settings import CompareSettings
@@ -47,14 +49,16 @@ def compare(settings: CompareSettings, *, say: Callable[[str], None] | None = No
     that cannot be compared or compare.
     """
     texts = [read_text(path) for path in (settings.text1, settings.text2)]
+    cascade = None if cascade_file(settings.bundle) is None else open_cascade(settings.bundle)
     model = load_siamese(
-        settings.bundle,
+        settings.bundle if cascade is None else cascade.first.path,
         device=settings.device,
         max_length=settings.max_length,
         num_threads=settings.num_threads,
         say=say,
     )
-    label = positive_label(model.bundle, settings.label)
+    asked = settings.label or (None if cascade is None else cascade.labels[1])
+    label = positive_label(model.bundle, asked)
     cutter = DocumentCutter(
         model.bundle, settings, max_length=settings.max_length or model.bundle.default_max_length
     )
@@ -73,7 +77,12 @@ def compare(settings: CompareSettings, *, say: Callable[[str], None] | None = No
     probability = (
         _probability(model.bundle, label, sign * score) if fitted is None else _mapped(fitted, score)
     )
-    threshold = _threshold(model.bundle, label) if fitted is None else 0.5
+    threshold = _threshold(model.bundle, label) if fitted is None and cascade is None else 0.5
+    staged = None
+    if cascade is not None:
+        is_positive = model.bundle.labels[label] == cascade.labels[1]
+        staged = ask_cascade(cascade, settings, documents, probability if is_positive else 1 - probability)
+        probability = staged.probability if is_positive else 1 - staged.probability
     for_it, against_it = _passages(model, encoded, documents, sign, settings.num_passages)
     confidence = max(probability, 1 - probability)
     return Comparison(
@@ -81,14 +90,17 @@ def compare(settings: CompareSettings, *, say: Callable[[str], None] | None = No
         holds=None if confidence < settings.min_confidence else probability >= threshold,
         probability=probability,
         confidence=confidence,
-        calibration=_calibrated(model.bundle, fitted),
+        calibration=_calibrated(model.bundle, fitted)
+        if staged is None
+        else "put together as tuned on single texts",
+        stages={} if staged is None else staged.stages,
         aggregate=aggregate,
         score=score,
         texts=(_compared(documents[0]), _compared(documents[1])),
         passages_for=for_it,
         passages_against=against_it,
         evidence={} if aggregate == "cosine" else _evidence(model.bundle, encoded, sign),
-        notes=tuple(_notes(settings, texts, documents, fitted)),
+        notes=(*_notes(settings, texts, documents, fitted), *(() if staged is None else staged.notes)),
     )
 
 

@@ -54,6 +54,8 @@ class Comparison:
     """Probability of the likelier of both, 0.5 to 1."""
     calibration: str
     """What made a probability of the number that was compared."""
+    stages: Mapping[str, object]
+    """What each model of a cascade said, by the names of a scored pair's columns; {} of a single model."""
     aggregate: str
     """How that number was made."""
     score: float
@@ -68,8 +70,12 @@ class Comparison:
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, object]:
-        """The same as a JSON object, with `same_book` or `same_author` beside `holds` where it is one of these."""
+        """The same as a JSON object, with `same_book` or `same_author` beside `holds` where it is one of these.
+
+        What the models of a cascade said stands beside them, not under `stages`.
+        """
         found = asdict(self)
+        found = {**found.pop("stages"), **found}
         if self.relation.startswith("same "):
             found = {self.relation.replace(" ", "_"): self.holds, **found}
         return found
@@ -84,6 +90,10 @@ class Comparison:
             f"{self.relation}: {answer}; probability {self.probability:.3f},"
             f" confidence {self.confidence:.3f} ({self.calibration})"
         )
+        if self.stages:
+            second = self.stages.get("cross_probability")
+            said = "was not asked" if second is None else f"{second:.3f}"
+            yield f"  {self.stages['stage']}: first model {self.stages['bi_probability']:.3f}, second model {said}"
         for text in self.texts:
             chunks, words = (
                 format_number_of(text.num_chunks, "chunk"),

@@ -17,7 +17,7 @@ class CompareSettings(DocumentRules, OneDevice, CpuThreads):
     """A comparison of two documents."""
 
     bundle: str
-    """Folder of a Siamese model, as `assay train --architecture siamese` writes it."""
+    """Folder of a Siamese model, or a cascade whose first model is one: its file, or its folder."""
     text1: str
     """File with the first text, in UTF-8; - reads standard input."""
     text2: str
@@ -28,6 +28,8 @@ class CompareSettings(DocumentRules, OneDevice, CpuThreads):
     """Least confidence with which an answer is given; below it the answer is that it is not certain."""
     num_passages: int = field(default=3, metadata=within(at_least=0))
     """Pairs of passages to show that spoke most for it, and as many against it."""
+    num_cross_pairs: int = field(default=32, metadata=COUNT)
+    """Cascade: pairs of passages, drawn from all, that the second model reads where the first is not sure."""
     max_length: int | None = field(default=None, metadata=COUNT)
     """Most tokens of a chunk, special ones included; by default what the model was trained for."""
     calibration: str | None = None

@@ -10,14 +10,13 @@ unit while the engine and its libraries are loaded.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
 from assay.data.ids import shown_ids
 from assay.data.reading import RowReader
-from assay.data.rows import SourceRows
 from assay.engine.sequences import Stopped
 from assay.runs.manifest import Manifest
 from assay.runs.pipeline import StopRequestedError, strict_error
@@ -26,8 +25,7 @@ from assay.runs.protocol import Phase
 from assay.runs.run import Run
 from assay.runs.worker import worker_command
 from assay.telemetry import Counters
-from assay.tokenize.chunks import CHUNK_ROWS, ChunkRows, EncodedChunk, chunks, max_row_tokens, read_unit
-from assay.tokenize.encode import Encoder
+from assay.tokenize.chunks import CHUNK_ROWS, ChunkRows, EncodedChunk, ReadChunks, read_unit
 
 if TYPE_CHECKING:
     from assay.embed.forward import FinishedChunk, Finisher, ForwardedChunk
@@ -57,7 +55,7 @@ class EngineWork:
     def __init__(
         self,
         manifest: Manifest,
-        encoder: Encoder,
+        read: ReadChunks,
         load: "Callable[[], Finisher]",
         *,
         strict: bool,
@@ -66,12 +64,13 @@ class EngineWork:
     ) -> None:
         """Work for the run of `manifest`; `worker` names this process in the parts' footers.
 
-        `load` is called by the work's own; all but `prepare` waits for that. `strict` stops at a bad row.
+        `read` makes rows chunks that what `load` gives takes. `load` is called by the work's own; all but `prepare`
+        waits for that. `strict` stops at a bad row.
         """
         self.counters = Counters()
         self._manifest = manifest
         self._strict = strict
-        self._encoder = encoder
+        self._read = read
         self._load = load
         self._loaded: Finisher | None = None
         self._worker = worker
@@ -84,11 +83,11 @@ class EngineWork:
     def load(self) -> str:
         """Load the engine and put it to the test; returns its description."""
         self._loaded = self._load()
-        return self._loaded.engine.description()
+        return self._loaded.description()
 
     def prepare(self, unit: Unit) -> Iterator[EncodedChunk]:
         """The unit's rows as token ids, in order, a chunk at a time."""
-        return self._chunks(read_unit(self._manifest, self._reader, unit), self._chunk_rows)
+        return self._read(read_unit(self._manifest, self._reader, unit), self._chunk_rows)
 
     def compute(self, chunk: EncodedChunk) -> "ForwardedChunk":
         """The outputs of a chunk."""
@@ -119,10 +118,6 @@ class EngineWork:
     def stats(self) -> dict[str, Any]:
         """Figures of the unit just finished, for the part's footer."""
         return {**self._stats, "errors": self._errors, "worker": self._worker}
-
-    def _chunks(self, rows: Iterable[SourceRows], chunk_rows: ChunkRows) -> Iterator[EncodedChunk]:
-        """Rows as chunks of token ids."""
-        return chunks(rows, self._encoder, max_tokens=max_row_tokens(self._encoder), chunk_rows=chunk_rows)
 
     def _finisher(self) -> "Finisher":
         assert self._loaded is not None, "load() comes before compute()"

@@ -60,9 +60,8 @@ class FinishedChunk:
 class Finisher(Protocol):
     """What makes rows of chunks, with an engine that is loaded."""
 
-    @property
-    def engine(self) -> Engine:
-        """Gives the outputs."""
+    def description(self) -> str:
+        """One line on what computes where."""
         ...
 
     def forward(self, chunk: EncodedChunk) -> ForwardedChunk:

@@ -48,6 +48,10 @@ class Vectors:
         """Gives the vectors."""
         return self.forwarder.engine
 
+    def description(self) -> str:
+        """Return one line on what computes where."""
+        return self.engine.description()
+
     def forward(self, chunk: EncodedChunk) -> ForwardedChunk:
         """The vectors of a chunk's sequences; raises Stopped where it is told to stop."""
         return self.forwarder.forward(chunk, self._run)

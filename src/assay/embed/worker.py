@@ -18,6 +18,7 @@ from assay.embed.plan import make_encoder
 from assay.errors import RefusedError
 from assay.runs.protocol import Phase
 from assay.runs.run import Run
+from assay.tokenize.chunks import read_with
 from assay.tokenize.encode import Encoder
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def open_embed_work(
 
     return EngineWork(
         run.manifest,
-        encoder,
+        read_with(encoder),
         load,
         strict=settings.strict,
         worker=f"{socket.gethostname()}-{os.getpid()}-{device}",

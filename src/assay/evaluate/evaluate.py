@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ from assay.labelled.labels import generic_names, to_targets
 from assay.labelled.read import read_labelled
 from assay.labelled.rows import LabelledRows
 from assay.metrics import FloatArray, IntArray
-from assay.score.bundles import encoder_of, engine_of, open_bundle, refuse_texts, scorer_of
+from assay.score.bundles import engine_of, open_bundle, open_scorer, refuse_lengths, refuse_texts
 from assay.score.labelled import LabelledLogits, labelled_logits, logits_or_reasons
 from assay.tasks import TWO_LABELS, Task
 
@@ -67,6 +68,7 @@ def evaluate(settings: EvaluateSettings) -> EvaluateReport:
         _check_comparable(bundle, other)
     for each in (bundle, *others):
         refuse_other_texts(each, are_pairs=settings.text_pair_column is not None)
+        refuse_lengths(each, settings)
     devices.parse_precision(settings.precision, devices.parse_device(settings.device))
     if settings.out is not None and not is_object_url(settings.out):
         _check_out(settings, local_path(settings.out))
@@ -152,22 +154,18 @@ def _forward(
 ) -> _BundleOutputs:
     """A bundle's logits of the rows; a bundle that is evaluated alone must score them all."""
     began = time.perf_counter()
-    encoder = encoder_of(bundle, settings)
-    refuse_texts(bundle, encoder, are_pairs=rows.text_pairs is not None)
-    engine = engine_of(
-        bundle,
-        device=settings.device,
-        precision=settings.precision,
-        num_threads=settings.num_threads,
+    refuse_texts(bundle, settings, are_pairs=rows.text_pairs is not None)
+    make_engine = partial(
+        engine_of, device=settings.device, precision=settings.precision, num_threads=settings.num_threads
     )
-    scorer = scorer_of(
-        bundle, engine, encoder, device=settings.device, max_batch_tokens=settings.max_batch_tokens
+    scorer = open_scorer(
+        bundle, settings, make_engine, device=settings.device, max_batch_tokens=settings.max_batch_tokens
     )
     logits = labelled_logits(scorer, rows) if is_alone else logits_or_reasons(scorer, rows)
     return _BundleOutputs(
         bundle=bundle,
-        max_length=encoder.max_length,
-        engine=engine.description(),
+        max_length=scorer.encoder.max_length,
+        engine=scorer.description(),
         seconds=time.perf_counter() - began,
         logits=logits,
     )
@@ -217,7 +215,6 @@ def _evaluated(
         plain, mapped = point_values(outcome.before_calibration()), point_values(outcome)
         before = {name: value for name in CALIBRATION_METRICS if isinstance(value := plain[name], float)}
         after = {name: value for name in CALIBRATION_METRICS if isinstance(value := mapped[name], float)}
-    provenances = [bundle.provenance, *([calibration.provenance] if calibration is not None else [])]
     return Evaluated(
         path=bundle.path,
         name=name,
@@ -240,7 +237,7 @@ def _evaluated(
         if bundle.task is Task.REGRESSION
         else {label: label_values(outcome, index) for index, label in enumerate(labels)},
         worst=_worst(outcome, rows, labels, show_texts=settings.show_texts),
-        seen=find_seen(rows, provenances),
+        seen=find_seen(rows, bundle.provenances),
     )
 
 

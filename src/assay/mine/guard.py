@@ -1,12 +1,12 @@
-"""A scoring model that drops candidates which are probably positives: a pair classifier, run by the engine."""
+"""A scoring model that drops candidates which are probably positives: a model of pairs, run by the engine."""
+
+from functools import partial
 
 from assay.bundle.bundle import Bundle
-from assay.bundle.texts import open_pair_classifier
-from assay.engine.load import load_engine
 from assay.mine.store import Floats
+from assay.score.bundles import AS_TUNED, engine_of, open_pair_classifier, open_scorer
 from assay.score.classifier import Classifier
 from assay.tasks import probability_column
-from assay.tokenize.encode import Encoder
 
 
 def open_guard_bundle(path: str, label: str | None) -> tuple[Bundle, str]:
@@ -19,11 +19,13 @@ class Guard:
 
     def __init__(self, bundle: Bundle, label: str, *, device: str, num_threads: int | None) -> None:
         """Load the model; the same bits whatever a pair is batched with."""
-        encoder = Encoder.from_bundle(
-            bundle.path, max_length=bundle.default_max_length, on_long="truncate", stride=0
+        scorer = open_scorer(
+            bundle,
+            AS_TUNED,
+            partial(engine_of, device=device, num_threads=num_threads, deterministic=True),
+            device=device,
         )
-        engine = load_engine(bundle.checkpoint, device=device, num_threads=num_threads, deterministic=True)
-        self._classifier = Classifier(bundle, engine, encoder, device=device)
+        self._classifier = Classifier(bundle, scorer, device=device)
         self._column = probability_column(label)
 
     def probabilities(self, anchors: list[str], candidates: list[str]) -> Floats:

@@ -47,7 +47,7 @@ class GuardSettings(Settings):
     """A scoring model that drops candidates which are probably positives."""
 
     guard_bundle: str | None = None
-    """Bundle of a pair classifier that scores (anchor, candidate); by default no guard."""
+    """Bundle of a model of pairs, of any kind, that scores (anchor, candidate); by default no guard."""
     guard_max: float = field(default=0.2, metadata=within(at_least=0, at_most=1))
     """Greatest probability of the guard's label that a negative may have."""
     guard_label: str | None = None

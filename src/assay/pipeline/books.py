@@ -17,7 +17,6 @@ from typing import Any
 
 from assay.calibrate.calibrate import calibrate
 from assay.calibrate.settings import CalibrateSettings
-from assay.cascade.run import cascade_run
 from assay.cascade.tune import cascade_tune
 from assay.compare.settings import StyleCalibrateSettings
 from assay.compare.style_calibrate import style_calibrate
@@ -28,7 +27,7 @@ from assay.evaluate.evaluate import evaluate
 from assay.extras import need_packages
 from assay.model.checkpoint import read_checkpoint
 from assay.pipeline.disjoint import check_disjoint
-from assay.pipeline.figures import cascade_figures, figures_of
+from assay.pipeline.figures import cascade_figures, figures_of, write_answers
 from assay.pipeline.ledger import Facts, Ledger, Step, open_ledger, refuse_others, steps_done
 from assay.pipeline.plan import SPLITS, Plan, make_plan
 from assay.pipeline.report import PipelineReport, render
@@ -341,7 +340,7 @@ class _Steps:
         def work() -> Facts:
             self.ledger.look_at_test(str(made["cascade"]))
             report = evaluate(settings)
-            cascade_run(self.plan.answering())
+            write_answers(self.plan)
             cascade = cascade_figures(self.plan.answers, self.plan.rows("test"), settings)
             return {
                 "id": pairs["files"]["test"],
@@ -356,7 +355,7 @@ class _Steps:
         return self.ledger.do(
             Step(
                 name="test",
-                title="test: assay evaluate, assay cascade run",
+                title="test: assay evaluate, the cascade's answers",
                 inputs={**made, "rows": pairs["files"]["test"], **_deciding(settings)},
                 outputs=[self.plan.evaluation, self.plan.answers],
                 work=work,

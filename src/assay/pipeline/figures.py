@@ -7,11 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from assay.data.storage import replace_file
 from assay.evaluate.findings import EvaluateReport
 from assay.evaluate.measure import EvaluatedRows, Metric, Resampling, group_indices, measure
 from assay.evaluate.settings import EvaluateSettings
 from assay.metrics import FloatArray
 from assay.pipeline.ledger import Facts
+from assay.pipeline.plan import SIDES, Plan
+from assay.score.classifier import load
 from assay.tasks import Task
 
 SHOWN = ("auc", "accuracy", "f1", "brier", "ece")
@@ -26,6 +29,18 @@ def figures_of(report: EvaluateReport) -> dict[str, Facts]:
         *zip(report.others, (each.metrics for each in part.others), strict=True),
     ]
     return {evaluated.path.name: _shown(metrics) for evaluated, metrics in found}
+
+
+def write_answers(plan: Plan) -> None:
+    """Writes what the cascade says of the test rows, a row each, in order, in one step."""
+    first, second = SIDES["text_column"], SIDES["text_pair_column"]
+    rows = pq.read_table(plan.rows("test"), columns=[first, second])
+    cascade = load(plan.cascade, device=plan.device, num_threads=plan.settings.num_threads)
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        cascade.predict(rows, text_column=first, text_pair_column=second), sink, compression="zstd"
+    )
+    replace_file(str(plan.answers), sink.getvalue().to_pybytes())
 
 
 def cascade_figures(answers: Path, rows: str, settings: EvaluateSettings) -> Facts:

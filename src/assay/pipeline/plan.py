@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from assay.calibrate.settings import CalibrateSettings
-from assay.cascade.settings import CascadeRunSettings, CascadeTuneSettings
+from assay.cascade.settings import CascadeTuneSettings
 from assay.compare.settings import StyleCalibrateSettings
 from assay.configs import read_config
 from assay.errors import UsageError
@@ -214,16 +214,6 @@ class Plan:
             device=self.device,
             num_threads=self.settings.num_threads,
             **SIDES,
-        )
-
-    def answering(self) -> CascadeRunSettings:
-        """Of the cascade on the test rows."""
-        return CascadeRunSettings(
-            data=(self.rows("test"),),
-            cascade=str(self.cascade),
-            out=str(self.answers),
-            device=self.device,
-            num_threads=self.settings.num_threads,
         )
 
 

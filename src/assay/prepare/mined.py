@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from assay.bundle.bundle import Bundle
-from assay.bundle.texts import open_pair_classifier
 from assay.prepare.pairs.kind import MinedIdentity
 from assay.prepare.place import engine_place
 from assay.prepare.settings import BooksSettings
 from assay.runs.parts import open_part
 from assay.runs.run import PARTS, Run, open_run
+from assay.score.bundles import open_pair_classifier
 from assay.score.settings import ScoreSettings
 from assay.score.verb import score
 from assay.tasks import probability_column

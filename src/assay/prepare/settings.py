@@ -43,7 +43,7 @@ class PairRules(Settings):
     weight_model_mined: float | None = field(default=None, metadata=WEIGHT)
     """Weight of negatives that a model takes for positives; by default 0.5 with --mine-with."""
     mine_with: str | None = None
-    """Bundle of a pair classifier that scores candidates; those of the highest probability are kept."""
+    """Bundle of a model of pairs, of any kind, that scores candidates; those of the highest probability are kept."""
     mine_label: str | None = None
     """Its label that means positive; by default the second of two."""
     mine_trials: int = field(default=200, metadata=COUNT)

@@ -2,9 +2,9 @@
 
 How a unit becomes a part, in the order of the steps:
 
-work.py        a unit -> the rows of its part: prepare, compute, finish
-chunks.py      rows -> chunks of token ids
+bundles.py     what kind of bundle a folder holds: what reads its rows, what scores them
 scorer.py      chunks of token ids -> logits -> scores; `outcome.decide` decides
+pairs.py       the same for Siamese bundles; cascade/ for two models, one after the other
 schema.py      the columns of a part
 
 Around it:

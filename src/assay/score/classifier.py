@@ -11,18 +11,18 @@ classifier.predict([("a question", "an answer")])
 import logging
 import os
 from collections.abc import Iterable
+from functools import partial
 
 import pyarrow as pa
 
 from assay.bundle.bundle import Bundle
 from assay.bundle.texts import refuse_other_texts
 from assay.data.rows import SourceRows
-from assay.engine.engine import Engine
 from assay.errors import InputError
-from assay.score.bundles import encoder_of, engine_of, open_bundle, scorer_of
-from assay.score.schema import score_fields
+from assay.score.bundles import engine_of, open_bundle, open_scorer, refuse_lengths
+from assay.score.schema import bundle_fields
+from assay.score.scorer import Scorer
 from assay.score.texts import GivenTexts, read_texts
-from assay.tokenize.encode import Encoder
 from assay.tokenize.settings import LongDocuments, OnLong
 
 _log = logging.getLogger(__name__)
@@ -35,14 +35,15 @@ SHOWN_LABELS = 10
 class Classifier:
     """A loaded bundle. Not thread-safe: one forward pass at a time."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, encoder: Encoder, *, device: str) -> None:
+    def __init__(self, bundle: Bundle, scorer: Scorer, *, device: str) -> None:
         """Use `load`."""
         self.bundle = bundle
         """What was loaded: labels, task, calibration, fingerprints."""
-        self.engine = engine
+        self.engine = scorer.engine
+        """What computes; of a cascade that of the second model."""
         self.device = device
         """Where the forward pass runs."""
-        self._encoder = encoder
+        self._scorer = scorer
 
     def __repr__(self) -> str:
         """Model, task, labels, engine and device, on one line."""
@@ -75,9 +76,10 @@ class Classifier:
         `text_column`, and `text_pair_column` for pair models. A null or a value that is not a string becomes
         a row with an error code and null scores, as in a run. Columns are those of a scored part (regression
         `prediction`; single-label `prediction`, `probability`, `prob_<label>`; multi-label `labels`,
-        `prob_<label>`), calibrated where the bundle is. The table has `to_pandas()`; Polars takes it with
-        `pl.from_arrow`. Raises InputError for what is not texts, and for pairs where the model takes single
-        texts or the other way round.
+        `prob_<label>`; of a cascade also `stage`, `bi_probability`, `bi_confidence`, `cross_probability`,
+        `cross_confidence`, `final_probability`, `same_book`), calibrated where the bundle is. The table has
+        `to_pandas()`; Polars takes it with `pl.from_arrow`. Raises InputError for what is not texts, and for pairs
+        where the model takes single texts or the other way round.
         """
         given = read_texts(texts, text_pairs, text_column=text_column, text_pair_column=text_pair_column)
         refuse_other_texts(
@@ -87,10 +89,11 @@ class Classifier:
             single_texts="pass a list of strings" if text_column is None and text_pairs is None else None,
             error=InputError,
         )
-        scorer = scorer_of(self.bundle, self.engine, self._encoder, device=self.device)
-        rows = _batches(given)
-        schema = pa.schema(score_fields(self.bundle.decider))
-        scored = [scorer.score(chunk).columns for chunk in scorer.chunks(rows)]
+        schema = pa.schema(bundle_fields(self.bundle))
+        try:
+            scored = [self._scorer.score(chunk).columns for chunk in self._scorer.chunks(_batches(given))]
+        finally:
+            self._scorer.forget()
         batches = [
             pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
             for columns in scored
@@ -108,8 +111,9 @@ def load(
     stride: int = 0,
     num_threads: int | None = None,
 ) -> Classifier:
-    """The classifier in a bundle directory, Siamese or not, or in any transformers sequence classification directory.
+    """The classifier in a bundle directory, or in any transformers sequence classification directory.
 
+    A Siamese model's directory is loaded too, and a cascade: the file of `assay cascade tune`, or its folder.
     `device` is `cpu`, `cuda` or `cuda:K`; `max_length`, `on_long` and `stride` are as in `assay score`;
     `num_threads` counts CPU threads, by default OMP_NUM_THREADS or the usable cores. Raises BundleError for a
     directory that cannot be loaded or must not be, UsageError for a setting out of range. What the user should
@@ -119,9 +123,10 @@ def load(
     bundle = open_bundle(path)
     for note in bundle.notes:
         _log.warning("%s", note)
-    encoder = encoder_of(bundle, LongDocuments(max_length=max_length, on_long=on_long, stride=stride))
-    engine = engine_of(bundle, device=device, precision=precision, num_threads=num_threads)
-    return Classifier(bundle, engine, encoder, device=device)
+    documents = LongDocuments(max_length=max_length, on_long=on_long, stride=stride)
+    refuse_lengths(bundle, documents)
+    make_engine = partial(engine_of, device=device, precision=precision, num_threads=num_threads)
+    return Classifier(bundle, open_scorer(bundle, documents, make_engine, device=device), device=device)
 
 
 def _batches(given: GivenTexts) -> Iterable[SourceRows]:

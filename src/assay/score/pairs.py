@@ -11,6 +11,7 @@ Axes: N rows of a chunk, K distinct texts, D dimensions, C outputs.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -53,8 +54,14 @@ class PairScorer(Scorer):
         )
         self.model = SiameseModel(bundle, self.forwarder, load_head(bundle), device=device)
         """Gives the vectors of texts and the logits of pairs."""
-        self._reader = PairReader(bundle, encoder, deduplicate=deduplicate)
+        self._make_reader = partial(PairReader, bundle, encoder, deduplicate=deduplicate)
+        self._reader = self._make_reader()
         self._kept = _Kept(None, bundle.embedder.dimension)
+
+    def forget(self) -> None:
+        """Forget the texts that were met, and their vectors."""
+        self._reader = self._make_reader()
+        self._kept = _Kept(None, self._kept.dimension)
 
     def chunks(self, rows: Iterable[SourceRows]) -> Iterator[EncodedChunk]:
         """Rows of pairs as chunks of their distinct texts."""

@@ -14,6 +14,7 @@ from assay.engine.engine import Engine
 from assay.engine.parity import TOLERANCES, ParityReport, Tolerance, compare, judge, reference_engine
 from assay.engine.several import SeveralEngines
 from assay.runs.run import Run
+from assay.score.cascade.scorer import CascadeScorer
 from assay.score.kind import SCORE
 from assay.score.pairs import PairScorer, reference_logits
 from assay.score.scorer import Scorer
@@ -31,27 +32,35 @@ def plain_engine(folder: str, *, device: str) -> Engine:
 
 
 def check_parity(run: Run, scorer: Scorer, *, device: str) -> None:
-    """Raise CheckError unless the scorer's path agrees with the reference on a sample of the corpus."""
+    """Raise CheckError unless the scorer's path agrees with the reference on a sample of the corpus.
+
+    Both models of a cascade are compared, each on all of the sample.
+    """
+    if isinstance(scorer, CascadeScorer):
+        for single in (scorer.first, scorer.second):
+            check_parity(run, single, device=device)
+        return
     identity, settings = run.manifest.read(SCORE)
     if not settings.parity_documents:
         return
+    bundle = scorer.bundle
     tolerance = TOLERANCES[identity.precision]
     if settings.parity_tolerance is not None:
         tolerance = Tolerance(probability=settings.parity_tolerance, logit=settings.parity_tolerance * 10)
 
     def compare_logits(sample: ParitySample) -> ParityReport:
         if isinstance(scorer, PairScorer):
-            plain = reference_engine(settings.bundle, device=device, head=vector_head(scorer.model.bundle))
+            plain = reference_engine(bundle.path, device=device, head=vector_head(scorer.model.bundle))
             found, expected = reference_logits(
                 scorer, plain, sample.texts, sample.text_pairs or (), device=device
             )
-            return judge(found, expected, task=settings.task, tolerance=tolerance)
-        reference = plain_engine(settings.bundle, device=device)
+            return judge(found, expected, task=bundle.task, tolerance=tolerance)
+        reference = plain_engine(str(bundle.path), device=device)
         return compare(
             scorer.engine,
             reference,
             sample.sequences,
-            task=settings.task,
+            task=bundle.task,
             tolerance=tolerance,
             logits_of=scorer.decider.logits,
         )
@@ -60,10 +69,14 @@ def check_parity(run: Run, scorer: Scorer, *, device: str) -> None:
         run,
         scorer.engine,
         scorer.encoder,
-        bundle=settings.bundle,
+        bundle=str(bundle.path),
         num_documents=settings.parity_documents,
         device=device,
-        identity=identity.model_dump(include={"bundle", "tokenizer", "precision"}),
+        identity={
+            "bundle": bundle.fingerprint,
+            "tokenizer": bundle.tokenizer_fingerprint,
+            "precision": identity.precision,
+        },
         compare=compare_logits,
         apart=isinstance(scorer, PairScorer),
     )

@@ -15,7 +15,8 @@ from assay.runs.cut import cut_sources, id_field
 from assay.runs.manifest import Manifest, new_manifest
 from assay.runs.placement import Placement
 from assay.runs.run import PARTS, Run, part_path
-from assay.score.bundles import encoder_of, open_bundle, refuse_texts
+from assay.score.bundles import open_bundle, read_chunks, refuse_lengths, refuse_texts
+from assay.score.cascade.bundle import Cascade
 from assay.score.kind import SCORE, ScoreIdentity, ScoreRecord, TokenRunRecord
 from assay.score.schema import part_schema
 from assay.score.settings import ScoreSettings
@@ -36,12 +37,16 @@ def plan_score(settings: ScoreSettings, placement: Placement, precision: Compute
     """
     bundle = open_bundle(settings.bundle)
     token_run = find_token_run(settings.sources)
-    if isinstance(bundle, Siamese) and (token_run is not None or settings.input_ids_column is not None):
+    if isinstance(bundle, Siamese | Cascade) and (
+        token_run is not None or settings.input_ids_column is not None
+    ):
+        kind = "Siamese" if isinstance(bundle, Siamese) else "a cascade"
         msg = (
-            f"stored token ids; {bundle.path} is Siamese and takes the texts of pairs themselves; score the sources"
+            f"stored token ids; {bundle.path} is {kind} and takes the texts of pairs themselves; score the sources"
             " that hold them with --text-column and --text-pair-column"
         )
         raise UsageError(msg)
+    refuse_lengths(bundle, settings)
     if token_run is not None:
         refuse_other_texts(
             bundle, are_pairs=holds_pairs(token_run), setting="--text-pair-column of assay tokenize"
@@ -54,9 +59,9 @@ def plan_score(settings: ScoreSettings, placement: Placement, precision: Compute
             stride=settings.stride,
         )
         # Refuses a policy, length or stride that this tokenizer cannot have, before there is a run of it.
-        encoder = encoder_of(bundle, tokens)
+        read_chunks(bundle, tokens)
         if settings.input_ids_column is None:
-            refuse_texts(bundle, encoder, are_pairs=settings.text_pair_column is not None)
+            refuse_texts(bundle, tokens, are_pairs=settings.text_pair_column is not None)
         patterns, columns = settings.sources, _columns(settings)
     else:
         tokens, _ = token_run.manifest.read(TOKENIZE)

@@ -6,6 +6,8 @@ import pyarrow as pa
 
 from assay.bundle.bundle import Bundle
 from assay.outcome.decide import Decider, Decisions
+from assay.score.cascade.bundle import Cascade
+from assay.score.cascade.columns import CASCADE_FIELDS
 from assay.tasks import ColumnType
 
 _TYPES: dict[ColumnType, pa.DataType] = {
@@ -18,15 +20,22 @@ _TYPES: dict[ColumnType, pa.DataType] = {
 
 def part_schema(id_: pa.Field, bundle: Bundle) -> pa.Schema:
     """The columns of a scored part; the footer says which model and calibration made them."""
-    calibrated = "none" if bundle.calibration is None else bundle.calibration.method
+    calibrated: str = "none" if bundle.calibration is None else bundle.calibration.method
+    if isinstance(bundle, Cascade):
+        calibrated = "cascade"
     return pa.schema(
-        [id_, *score_fields(bundle.decider)],
+        [id_, *bundle_fields(bundle)],
         metadata={
             "assay.bundle": bundle.fingerprint,
             "assay.task": bundle.task,
             "assay.calibration": calibrated,
         },
     )
+
+
+def bundle_fields(bundle: Bundle) -> list[pa.Field]:
+    """The columns of a bundle's scores, those that a cascade adds included."""
+    return [*score_fields(bundle.decider), *(CASCADE_FIELDS if isinstance(bundle, Cascade) else ())]
 
 
 def score_fields(decider: Decider) -> list[pa.Field]:

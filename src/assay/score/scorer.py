@@ -35,6 +35,8 @@ class Scorer:
         deduplicate: bool = True,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
+        self.bundle = bundle
+        """What is scored with."""
         self.decider = bundle.decider
         """Turns logits of rows into what is said of them."""
         self.forwarder = Forwarder(
@@ -55,6 +57,13 @@ class Scorer:
     def encoder(self) -> Encoder:
         """Made the token ids."""
         return self.forwarder.encoder
+
+    def description(self) -> str:
+        """Return one line on what computes where."""
+        return self.engine.description()
+
+    def forget(self) -> None:
+        """Forget the texts that were met, where any are kept."""
 
     def chunks(self, rows: Iterable[SourceRows]) -> Iterator[EncodedChunk]:
         """Rows of any length as chunks that `forward` takes, in order."""

@@ -15,7 +15,7 @@ class ScoreSettings(EngineRunSettings, Texts, SourceFormat, LongDocuments):
     sources: tuple[str, ...] = field(metadata=positional("SOURCE"))
     """Files, folders, globs or URLs to score; or the run of `assay tokenize`."""
     bundle: str
-    """Directory of the classifier: Siamese, or any transformers sequence classifier."""
+    """Folder of a transformers sequence classifier or Siamese model, or a cascade."""
     input_ids_column: str | None = None
     """Column of token ids made elsewhere, special tokens included, instead of text."""
     unique_ids: bool = False

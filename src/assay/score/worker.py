@@ -11,16 +11,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from assay.bundle.bundle import Bundle
-from assay.embed.engine_work import engine_worker_command
+from assay.embed.engine_work import EngineWork, engine_worker_command
 from assay.errors import RefusedError
 from assay.runs.protocol import Phase
 from assay.runs.run import Run
-from assay.score.bundles import encoder_of, engine_of, num_outputs, open_bundle, scorer_of
+from assay.score.bundles import engine_of, num_outputs, open_bundle, open_scorer, read_chunks
 from assay.score.kind import SCORE
-from assay.score.work import ScoreWork
-from assay.siamese.files import Siamese
-from assay.siamese.reading import PairReader
-from assay.tokenize.encode import Encoder
 
 if TYPE_CHECKING:
     from assay.engine.engine import Engine
@@ -34,7 +30,7 @@ def open_score_work(
     num_threads: int | None,
     should_stop: Callable[[], bool] = lambda: False,
     say_phase: Callable[[Phase], None] = lambda _: None,
-) -> ScoreWork:
+) -> EngineWork:
     """The work of a scoring run on one device; its `load` loads the engine.
 
     Raises RefusedError where the bundle on disk is no longer the one that the run was planned with;
@@ -48,14 +44,15 @@ def open_score_work(
             f"{bundle.fingerprint[:12]}... now; put it back, or use another --run"
         )
         raise RefusedError(msg)
-    encoder = encoder_of(bundle, identity)
-    encoder.refuse_changed(identity.tokenizer, bundle.path)
+    if bundle.tokenizer_fingerprint != identity.tokenizer:
+        msg = f"the tokenizer in {bundle.path} changed since the run was planned; put it back, or use another --run"
+        raise RefusedError(msg)
+    read = read_chunks(bundle, identity, deduplicate=settings.deduplicate)
 
     def load() -> "Scorer":
         return load_scorer(
             run,
             bundle,
-            encoder,
             device=device,
             num_threads=num_threads,
             should_stop=should_stop,
@@ -63,16 +60,12 @@ def open_score_work(
         )
 
     worker = f"{socket.gethostname()}-{os.getpid()}-{device}"
-    pairs = None
-    if isinstance(bundle, Siamese):
-        pairs = PairReader(bundle, encoder, deduplicate=settings.deduplicate)
-    return ScoreWork(run.manifest, encoder, load, pairs=pairs, worker=worker)
+    return EngineWork(run.manifest, read, load, strict=settings.strict, worker=worker)
 
 
 def load_scorer(
     run: Run,
     bundle: Bundle,
-    encoder: Encoder,
     *,
     device: str,
     num_threads: int | None,
@@ -82,10 +75,10 @@ def load_scorer(
     """The scorer of a run on one device, past the parity gate; takes seconds."""
     identity, settings = run.manifest.read(SCORE)
     is_fake = identity.engine == "fake"
-    scorer = scorer_of(
+    scorer = open_scorer(
         bundle,
-        _fake_engine(bundle) if is_fake else _load_engine(run, bundle, device, num_threads),
-        encoder,
+        identity,
+        _fake_engine if is_fake else lambda single: _load_engine(run, single, device, num_threads),
         device=device,
         max_batch_tokens=settings.max_batch_tokens,
         deduplicate=settings.deduplicate,

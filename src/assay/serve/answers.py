@@ -31,6 +31,7 @@ def prediction(bundle: Bundle, scored: AnsweredText) -> dict[str, object]:
         "label": bundle.labels[score.label],
         "confidence": score.probability,
         "all_probabilities": probabilities,
+        **(score.stages or {}),
     }
 
 

@@ -16,7 +16,7 @@ from assay.serve.engines import Child, DeviceEngine, EngineSpec
 from assay.serve.kinds import ServedClassifier, ServedModel, open_model
 from assay.serve.log import RequestLog
 from assay.serve.metrics import Metrics
-from assay.serve.pairs import PairJoiner, split_pairs
+from assay.serve.pairs import PairJoiner, SplitPairs, split_pairs
 from assay.serve.placement import further_specs
 from assay.serve.refusals import Refusal
 from assay.serve.settings import ServeSettings
@@ -95,6 +95,11 @@ class Deployment:
         return self.dispatcher.engines
 
     @property
+    def num_tokenizing_threads(self) -> int:
+        """Threads that make token ids."""
+        return self.stage.num_threads
+
+    @property
     def num_waiting(self) -> int:
         """Documents that were accepted and are not with an engine."""
         return self.stage.num_documents + self.dispatcher.num_documents
@@ -126,62 +131,51 @@ class Deployment:
         return max(len(texts), len({text for pair in texts for text in pair}))
 
     async def answer(
-        self, texts: RequestTexts, how: How, *, request_id: str, receive: Receive
-    ) -> tuple[Ticket, list[AnsweredText]]:
-        """What the model says of rows, in order, and the request's ticket, of its documents.
-
-        Raises Refusal where they take too long or cannot be read; ClientGoneError once `receive` says
-        that nobody waits any more.
-        """
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._open.add(over)
-        try:
-            if self._joiner is None:
-                return await self._answer(texts, how, request_id=request_id, receive=receive)
-            return await self._answer_pairs(self._joiner, texts, how, request_id=request_id, receive=receive)
-        finally:
-            over.set_result(None)
-            self._open.discard(over)
-
-    async def _answer_pairs(
-        self, joiner: PairJoiner, texts: RequestTexts, how: How, *, request_id: str, receive: Receive
-    ) -> tuple[Ticket, list[AnsweredText]]:
-        """The scores of pairs, each distinct text of them encoded once."""
-        pairs = split_pairs(texts)
-        ticket, found = await self._answer(
-            [(text, None) for text in pairs.texts],
-            how,
-            request_id=request_id,
-            receive=receive,
-            rows=pairs.rows,
-        )
-        try:
-            async with asyncio.timeout_at(ticket.deadline):
-                return ticket, await self.stage.run(lambda: joiner.answers(pairs, ticket, found))
-        except TimeoutError:
-            raise self._too_slow() from None
-
-    async def _answer(
         self,
         texts: RequestTexts,
         how: How,
         *,
         request_id: str,
         receive: Receive,
+        deadline: float | None = None,
         rows: Sequence[int] | None = None,
     ) -> tuple[Ticket, list[AnsweredText]]:
-        """What the engines say of documents, in order."""
+        """What the model says of rows, in order, and the request's ticket, of its documents.
+
+        `deadline` is event loop time, by default the timeout from now; `rows` are the numbers by which the client
+        knows the rows, by default their places. Raises Refusal where they take too long or cannot be read;
+        ClientGoneError once `receive` says that nobody waits any more.
+        """
         loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        self._open.add(over)
+        until = loop.time() + self._settings.timeout if deadline is None else deadline
+        pairs = None if self._joiner is None else split_pairs(texts)
+        if pairs is not None:
+            texts = [(text, None) for text in pairs.texts]
+            rows = pairs.rows if rows is None else [rows[row] for row in pairs.rows]
         ticket = Ticket(
             request_id=request_id,
             num_documents=len(texts),
-            deadline=loop.time() + self._settings.timeout,
+            deadline=until,
             how=how,
             done=loop.create_future(),
             arrived_at=time.perf_counter(),
             rows=rows,
             estimated_tokens=self._estimate(texts),
         )
+        try:
+            found = await self._answer(ticket, texts, receive)
+            if pairs is not None and self._joiner is not None:
+                found = await self._join(self._joiner, pairs, ticket, found)
+            return ticket, found
+        finally:
+            over.set_result(None)
+            self._open.discard(over)
+
+    async def _answer(self, ticket: Ticket, texts: RequestTexts, receive: Receive) -> list[AnsweredText]:
+        """What the engines say of documents, in order."""
+        loop = asyncio.get_running_loop()
         self._tickets.add(ticket)
         self._estimated_tokens += ticket.estimated_tokens
         timer = loop.call_at(ticket.deadline, ticket.fail, self._too_slow())
@@ -190,7 +184,7 @@ class Deployment:
             self.stage.add(
                 ticket, [Text(ticket, index, first, second) for index, (first, second) in enumerate(texts)]
             )
-            return ticket, await ticket.done
+            return await ticket.done
         finally:
             timer.cancel()
             watch.cancel()
@@ -198,6 +192,16 @@ class Deployment:
             self._estimated_tokens -= ticket.estimated_tokens
             self.stage.cancel(ticket)
             self.dispatcher.cancel(ticket)
+
+    async def _join(
+        self, joiner: PairJoiner, pairs: SplitPairs, ticket: Ticket, found: list[AnsweredText]
+    ) -> list[AnsweredText]:
+        """The scores of pairs whose texts have vectors."""
+        try:
+            async with asyncio.timeout_at(ticket.deadline):
+                return await self.stage.run(lambda: joiner.answers(pairs, ticket, found))
+        except TimeoutError:
+            raise self._too_slow() from None
 
     def _too_slow(self) -> Refusal:
         return Refusal("timeout", f"not answered within {self._settings.timeout:g} s")
@@ -231,8 +235,7 @@ class Deployment:
         """Answer what was accepted, for as long as allowed, and stop the engines."""
         if self._open:
             await asyncio.wait(self._open, timeout=limit_seconds)
-        for ticket in list(self._tickets):
-            ticket.fail(Refusal("unhealthy", "the server is shutting down", BUSY_HEADERS))
+        self.refuse_open()
         if self._open:
             await asyncio.wait(self._open, timeout=REFUSED_SECONDS)
         for engine in self.engines:
@@ -241,6 +244,11 @@ class Deployment:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         self.stage.close()
+
+    def refuse_open(self) -> None:
+        """Give requests that are not answered a refusal."""
+        for ticket in list(self._tickets):
+            ticket.fail(Refusal("unhealthy", "the server is shutting down", BUSY_HEADERS))
 
     def _add_engine(self, spec: EngineSpec, child: Child | None) -> None:
         engine = DeviceEngine(spec=spec, owner=self.dispatcher, child=child)

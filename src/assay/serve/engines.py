@@ -46,6 +46,8 @@ class EngineSpec:
     model_kind: ModelKind = "auto"
     pooling: PoolingName | Literal["auto"] = "auto"
     """Of an encoder."""
+    stage: int = 0
+    """Of a cascade: whether it is for the first model, 0, or for the second, 1."""
 
     def command(self, descriptor: int) -> list[str]:
         """The command line of the process."""

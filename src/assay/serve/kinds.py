@@ -14,7 +14,8 @@ from assay.bundle.folders import is_ensemble, is_siamese
 from assay.embed.plan import make_encoder
 from assay.model.checkpoint import architectures, is_headless, read_config
 from assay.model.sentence_files import MODULES, PoolingName
-from assay.score.bundles import encoder_of, engine_of, num_outputs, open_bundle, refuse_texts
+from assay.score.bundles import encoder_of, engine_of, num_outputs, open_bundle
+from assay.score.cascade.bundle import Cascade, kind_of
 from assay.serve.scores import Scoring
 from assay.serve.settings import ModelKind
 from assay.serve.vectors import Vectorizing
@@ -44,7 +45,7 @@ class ServedClassifier:
 
     @property
     def path(self) -> Path:
-        """The folder of the model."""
+        """What is served: the folder of the model, the file of a cascade."""
         return self.bundle.path
 
     @property
@@ -78,8 +79,8 @@ class ServedClassifier:
     def make_encoder(self, settings: LongDocuments) -> Encoder:
         """What makes token ids of texts."""
         encoder = encoder_of(self.bundle, settings)
-        if self.bundle.is_pair:
-            refuse_texts(self.bundle, encoder, are_pairs=True)
+        if self.bundle.is_pair and self.siamese is None:
+            encoder.check_pairs()
         return encoder
 
     def answering(self, views: Views) -> Scoring | Vectorizing:
@@ -105,10 +106,10 @@ class ServedClassifier:
                     "label2id": {label: index for index, label in enumerate(labels)},
                 }
             },
-            "kind": "classifier" if self.siamese is None else "siamese",
+            "kind": "cascade" if isinstance(self.bundle, Cascade) else kind_of(self.bundle),
             "task": self.bundle.task,
             "labels": list(labels),
-            "calibrated": self.bundle.calibration is not None,
+            "calibrated": self.bundle.calibration is not None or isinstance(self.bundle, Cascade),
         }
 
 

@@ -147,6 +147,22 @@ class PredictResponse(BaseModel):
     score: Annotated[float | None, Field(description="The predicted number; regression.")] = None
     int_score: Annotated[int | None, Field(description="The same, rounded and clipped; regression.")] = None
     interval: Annotated[list[float] | None, Field(description="Where the number lies; regression.")] = None
+    stage: Annotated[
+        Literal["bi-only", "two-stage"] | None,
+        Field(description="Whether both models of a cascade were asked."),
+    ] = None
+    bi_probability: Annotated[
+        float | None, Field(description="A cascade's first model's probability of the second label.")
+    ] = None
+    bi_confidence: Annotated[float | None, Field(description="That of the likelier label.")] = None
+    cross_probability: Annotated[
+        float | None, Field(description="The same of the second model, where it was asked.")
+    ] = None
+    cross_confidence: Annotated[float | None, Field(description="That of the likelier label.")] = None
+    final_probability: Annotated[float | None, Field(description="Of both together; a cascade.")] = None
+    same_book: Annotated[
+        bool | None, Field(description="Whether the pair has the second label; a cascade.")
+    ] = None
     num_tokens: Annotated[int | None, Field(description="Tokens of the text; with details.")] = None
     truncated: Annotated[bool | None, Field(description="Whether it was cut; with details.")] = None
     timings: Annotated[RequestTimings | None, Field(description="Of the request; with details.")] = None

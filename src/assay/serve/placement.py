@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from assay import machine
+from assay.bundle.folders import cascade_file
 from assay.errors import UsageError
 from assay.serve.engines import Child, EngineSpec, start_child
 from assay.serve.settings import ServeSettings, is_fake
@@ -17,36 +18,58 @@ def start_first(settings: ServeSettings) -> list[tuple[EngineSpec, Child]]:
 
 
 def first_specs(settings: ServeSettings) -> list[EngineSpec]:
-    """One engine on the first GPU; without a driver as many on the CPU as asked for."""
+    """One engine on the first GPU; without a driver as many on the CPU as asked for; of a cascade for each model.
+
+    Raises BundleError for a cascade whose models are not there.
+    """
     count = count_of(settings.devices)
     has_driver = machine.has_gpu_driver() and not is_fake(settings.engine)
-    spec = EngineSpec(
-        # links resolved, so that server and engines load the same folder
-        bundle=str(Path(settings.bundle).resolve()),
-        model_kind=settings.model_kind,
-        pooling=settings.pooling,
-        device="cuda:0" if has_driver else "cpu",
-        engine=settings.engine,
-        precision=settings.precision,
-        deterministic=settings.deterministic,
-        max_batch_tokens=settings.max_batch_tokens,
-        num_threads=settings.num_threads,
-    )
-    return [spec] if has_driver else _on_cpu(spec, count or 1)
+    folders = bundle_folders(settings.bundle)
+    specs = [
+        EngineSpec(
+            bundle=str(folder),
+            stage=stage,
+            model_kind=settings.model_kind,
+            pooling=settings.pooling,
+            device="cuda:0" if has_driver else "cpu",
+            engine=settings.engine,
+            precision=settings.precision,
+            deterministic=settings.deterministic,
+            max_batch_tokens=settings.max_batch_tokens,
+            num_threads=settings.num_threads,
+        )
+        for stage, folder in enumerate(folders)
+    ]
+    if has_driver:
+        return specs
+    return [each for spec in specs for each in _on_cpu(spec, count or 1, len(specs))]
+
+
+def bundle_folders(bundle: str) -> list[Path]:
+    """The folder of a model, or those of a cascade's two, links resolved: server and engines load the same."""
+    if cascade_file(bundle) is None:
+        return [Path(bundle).resolve()]
+    from assay.score.cascade.files import stage_folders
+
+    return stage_folders(bundle)
 
 
 def further_specs(first: EngineSpec, settings: ServeSettings, num_gpus: int) -> list[EngineSpec]:
-    """The other engines, once the first one has counted the GPUs; raises UsageError for more than there are."""
+    """The other engines of a model, once its first one has counted the GPUs.
+
+    Raises UsageError for more than there are.
+    """
     count = count_of(settings.devices)
     if not num_gpus:
-        return _on_cpu(replace(first, device="cpu"), count or 1)[1:]
+        num_models = 1 if cascade_file(settings.bundle) is None else 2
+        return _on_cpu(replace(first, device="cpu"), count or 1, num_models)[1:]
     if count is not None and count > num_gpus:
         msg = f"devices {count}; this machine has {format_number_of(num_gpus, 'GPU')}; set --devices {num_gpus} or less"
         raise UsageError(msg)
     return [replace(first, device=f"cuda:{index}") for index in range(1, count or num_gpus)]
 
 
-def _on_cpu(spec: EngineSpec, count: int) -> list[EngineSpec]:
-    machine.check_num_processes(count)
-    threads = machine.choose_threads(spec.num_threads, num_processes=count).count
+def _on_cpu(spec: EngineSpec, count: int, num_models: int) -> list[EngineSpec]:
+    machine.check_num_processes(count * num_models)
+    threads = machine.choose_threads(spec.num_threads, num_processes=count * num_models).count
     return [replace(spec, num_threads=threads) for _ in range(count)]

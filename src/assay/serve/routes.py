@@ -16,6 +16,7 @@ from assay._version import __version__
 from assay.bundle.bundle import Bundle
 from assay.serve import answers, models
 from assay.serve.bodies import Held, read_json
+from assay.serve.cascade import CascadeDeployment
 from assay.serve.deployment import Deployment
 from assay.serve.docs import docs_page, document
 from assay.serve.edge import EXCHANGE, Answer, App, Exchange, Receive, Scope
@@ -224,7 +225,7 @@ class Routes:
                 "max_batch_requests": None,
                 "max_client_batch_size": self._settings.max_client_batch_size,
                 "auto_truncate": self._settings.on_long != "error",
-                "tokenization_workers": deployment.stage.num_threads,
+                "tokenization_workers": deployment.num_tokenizing_threads,
                 "version": __version__,
                 "fingerprint": model.fingerprint,
                 "is_pair": model.is_pair,
@@ -254,7 +255,7 @@ class Routes:
             timeout_seconds=self._settings.timeout,
         )
 
-    def _deployment(self) -> Deployment:
+    def _deployment(self) -> Deployment | CascadeDeployment:
         deployment = self._service.deployment
         if deployment is None:
             raise Refusal("unhealthy", f"not ready: {self._service.trouble()}", {"Retry-After": "1"})

@@ -3,6 +3,7 @@
 Axes: S sequences (views of documents), N documents, C outputs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,8 @@ class Score:
     """The value of a regression, rounded and clipped."""
     interval: tuple[float, float] | None = None
     """Where the value of a regression lies."""
+    stages: Mapping[str, object] | None = None
+    """What the models of a cascade said, and the cascade, by the names of its columns."""
 
 
 class Scoring:

@@ -11,7 +11,9 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+from assay.bundle.folders import cascade_file
 from assay.errors import AssayError
+from assay.serve.cascade import CascadeDeployment, OpenedCascade, load_cascade_here
 from assay.serve.deployment import BUSY_HEADERS, Deployment, Opened, load_here
 from assay.serve.engines import Child, EngineSpec
 from assay.serve.log import RequestLog
@@ -37,9 +39,9 @@ class Service:
         self.metrics = metrics
         self._events = log
         self.state: State = "starting"
-        self.deployment: Deployment | None = None
+        self.deployment: Deployment | CascadeDeployment | None = None
         self._reloading = asyncio.Lock()
-        self._retiring: set[Deployment] = set()
+        self._retiring: set[Deployment | CascadeDeployment] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         metrics.gauge("te_queue_size", "Documents that wait.", self._num_waiting)
         metrics.gauge("assay_ready", "Whether predictions are answered now.", self._is_ready)
@@ -62,7 +64,7 @@ class Service:
 
     # ------------------------------------------------------------ requests
 
-    def admit(self, num_texts: int) -> Deployment:
+    def admit(self, num_texts: int) -> Deployment | CascadeDeployment:
         """The deployment that takes so many texts; raises Refusal where it would not answer in time."""
         deployment = self.deployment
         if self.state == "draining" or deployment is None or deployment.is_faulty():
@@ -123,11 +125,11 @@ class Service:
             await old.end(0 if old.trouble() else self.settings.timeout + 1)
             self._retiring.discard(old)
 
-    async def _open(self, children: Sequence[tuple[EngineSpec, Child]]) -> Deployment:
+    async def _open(self, children: Sequence[tuple[EngineSpec, Child]]) -> Deployment | CascadeDeployment:
         """A warm deployment of the bundle that the children load; they end with it where that fails."""
         loop = asyncio.get_running_loop()
         try:
-            opened = await loop.run_in_executor(None, load_here, self.settings, children[0][0].bundle)
+            opened = await loop.run_in_executor(None, _load, self.settings, children[0][0].bundle)
             for note in opened.notes():
                 _log.warning("%s", note)
             deployment = self.deploy(opened)
@@ -138,6 +140,15 @@ class Service:
         await deployment.start(children)
         return deployment
 
-    def deploy(self, opened: Opened) -> Deployment:
-        """A deployment of an opened model, not started."""
-        return Deployment(self.settings, opened, self.metrics, self._events, on_stale=self.reload)
+    def deploy(self, opened: Opened | OpenedCascade) -> Deployment | CascadeDeployment:
+        """A deployment of an opened model or cascade, not started."""
+        if isinstance(opened, Opened):
+            return Deployment(self.settings, opened, self.metrics, self._events, on_stale=self.reload)
+        return CascadeDeployment(self.settings, opened, self.metrics, self._events, on_stale=self.reload)
+
+
+def _load(settings: ServeSettings, folder: str) -> Opened | OpenedCascade:
+    """The server's half of what is served; `folder` is the one that the engines load, of one model."""
+    if cascade_file(settings.bundle) is None:
+        return load_here(settings, folder)
+    return load_cascade_here(settings)

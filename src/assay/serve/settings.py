@@ -18,7 +18,7 @@ class ServeSettings(LongDocuments, EngineSettings, CpuThreads, Pooled):
     """Serve a classifier or a sentence encoder over HTTP."""
 
     bundle: str = field(metadata=positional("BUNDLE"))
-    """Directory of a classifier, a Siamese model, or an encoder as `assay embed` takes it."""
+    """Folder of a classifier, a Siamese model or an encoder, or a cascade."""
     model_kind: ModelKind = "auto"
     """What it is; auto: as its files say; `encoder` leaves a classifier's or Siamese model's head out."""
     host: str = "127.0.0.1"

@@ -97,7 +97,7 @@ class Ticket:
     arrived_at: float
     """By `time.perf_counter`, as the times below: uvloop counts whole milliseconds."""
     rows: Sequence[int] | None = None
-    """Which row of the request each text is first of, where these are the distinct texts of pairs."""
+    """Which row of the request each document is (first) of, where these are not in the places of its documents."""
     num_tokens: list[int] = field(default_factory=list)
     """Tokens of each text."""
     truncated: list[bool] = field(default_factory=list)
@@ -139,6 +139,13 @@ class Ticket:
                     if found is not None
                 ]
             )
+
+    def add(self, other: "Ticket") -> None:
+        """Count the times of another ticket, of the same request and later, as this one's."""
+        tokenizing, waiting = other.tokenized_at - other.arrived_at, other.started_at - other.tokenized_at
+        self.tokenized_at += tokenizing
+        self.started_at += tokenizing + waiting
+        self.forward_seconds += other.forward_seconds
 
     def fail(self, refusal: Exception) -> None:
         """The whole request gets an error for an answer, or none where its client is gone."""

@@ -15,7 +15,7 @@ from assay.errors import UsageError
 from assay.extras import need_packages
 from assay.model.checkpoint import read_config
 from assay.serve.keys import Keys, read_keys
-from assay.serve.placement import start_first
+from assay.serve.placement import bundle_folders, start_first
 from assay.serve.settings import ServeSettings
 from assay.telemetry import format_number_of
 
@@ -51,7 +51,8 @@ def serve(settings: ServeSettings, *, on_message: Callable[[str], None] | None =
 
 def check_bundle(settings: ServeSettings) -> None:
     """Raise BundleError where there is no bundle, before anything is started."""
-    read_config(settings.bundle)
+    for folder in bundle_folders(settings.bundle):
+        read_config(folder)
 
 
 def warnings(settings: ServeSettings, keys: Keys) -> list[str]:

@@ -4,7 +4,7 @@ Token parts pass through untouched: an Arrow list array is one flat buffer of id
 is what the engine takes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -75,6 +75,16 @@ class ChunkRows:
     def grow(self) -> None:
         """A quarter more, up to what a chunk may have: preparing it should not outlast the chunk before."""
         self.value = min(self._most, self.value + self.value // 4)
+
+
+ReadChunks = Callable[[Iterable[SourceRows], ChunkRows | None], Iterator[EncodedChunk]]
+"""Rows as chunks, in order; a chunk ends where a batch of rows does."""
+
+
+def read_with(encoder: Encoder) -> ReadChunks:
+    """What makes rows chunks of one sequence a row."""
+    most = max_row_tokens(encoder)
+    return lambda batches, chunk_rows: chunks(batches, encoder, max_tokens=most, chunk_rows=chunk_rows)
 
 
 def chunks(

@@ -10,18 +10,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.models import change_json, write_model
+from support.scoring import read_parts, score_here
 from support.siamese import make_siamese_folder
 
-from assay.api import CascadeRunSettings, CascadeTuneSettings, cascade_run, cascade_tune, load_cascade
+from assay.api import (
+    BenchSettings,
+    CalibrateSettings,
+    CascadeTuneSettings,
+    EvaluateSettings,
+    ScoreSettings,
+    TokenizeSettings,
+    bench,
+    calibrate,
+    cascade_tune,
+    evaluate,
+    load,
+    tokenize,
+    verify,
+)
 from assay.bundle.calibration import save_calibration
 from assay.calibrate.folds import fold_rows
-from assay.cascade.decide import combined, fit_combination
-from assay.cascade.run import SCHEMA
 from assay.cascade.stages import open_stages
-from assay.cli.main import main
-from assay.errors import BundleError, InputError, UsageError
+from assay.errors import BundleError, InputError, RefusedError, UsageError
 from assay.metrics import auc
 from assay.outcome.calibration import Calibration
+from assay.runs.figures import read_figures
+from assay.runs.run import create_or_join
+from assay.score.bundles import open_bundle
+from assay.score.cascade.columns import CASCADE_FIELDS
+from assay.score.cascade.decide import combined, fit_combination
+from assay.score.verb import plan_here
+from assay.score.worker import open_score_work
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -92,7 +111,7 @@ def tuned(place, tmp_path_factory):
 
 def test_tuning_says_what_the_cascade_does_to_its_pairs(place, tuned):
     """Share and recall are those that the loaded cascade has on the same pairs; some are decided, some go on."""
-    answers = load_cascade(tuned.settings.out, num_threads=1).predict(PAIRS).to_pylist()
+    answers = load(tuned.settings.out, num_threads=1).predict(PAIRS).to_pylist()
     goes_on = np.array([each["stage"] == "two-stage" for each in answers])
     holds = np.array(pq.read_table(place / "pairs.parquet").column("label").to_pylist()) == 1
     assert 0 < goes_on.mean() < 1
@@ -131,18 +150,23 @@ def test_accuracy_and_auc_are_of_combinations_that_were_fitted_on_other_pairs(tu
 
 def test_answers_are_those_of_both_models_and_their_combination(tuned, place):
     """R2's fields: of decided pairs the first model's alone, of the others both, put together by hand."""
-    cascade = load_cascade(tuned.settings.out, num_threads=1)
+    cascade = load(tuned.settings.out, num_threads=1)
     answers = cascade.predict(PAIRS)
-    assert answers.schema == SCHEMA
-    first, second = (stage.probabilities(PAIRS, "1")[0] for stage in (cascade.first, cascade.second))
+    assert answers.schema.names[-7:] == [field.name for field in CASCADE_FIELDS]
+    stages = open_stages(cascade.bundle.first.path, cascade.bundle.second.path, num_threads=1)
+    first, second = (stage.probabilities(PAIRS, "1")[0] for stage in stages)
     low, weights = (
-        cascade.tuned.thresholds.low,
+        cascade.bundle.thresholds.low,
         json.loads(Path(tuned.settings.out).read_text())["combination"],
     )
     for row, each in enumerate(answers.to_pylist()):
         one, two = first[row], second[row]
         assert each["bi_probability"] == pytest.approx(one, abs=1e-6)
         assert each["bi_confidence"] == pytest.approx(max(one, 1 - one), abs=1e-6)
+        assert each["prob_1"] == each["final_probability"]
+        assert each["prob_0"] == pytest.approx(1 - each["prob_1"], abs=1e-6)
+        assert each["prediction"] == str(int(each["same_book"]))
+        assert each["probability"] == each[f"prob_{each['prediction']}"]
         if one < low:
             assert each["stage"] == "bi-only"
             assert each["final_probability"] == each["bi_probability"]
@@ -162,22 +186,24 @@ def test_answers_are_those_of_both_models_and_their_combination(tuned, place):
 
 
 def test_the_second_model_sees_only_what_is_left_open(tuned, monkeypatch):
-    """Counted at its door: the pairs that go on, in one call; none at all where all are decided."""
-    cascade = load_cascade(tuned.settings.out, num_threads=1)
-    seen, predict = [], cascade.second.classifier.predict
+    """Counted at its door: the pairs that go on, and none where all are decided."""
+    cascade = load(tuned.settings.out, num_threads=1)
+    second = cascade._scorer.second
+    seen, forward = [], second.forward
 
-    def counting(one, two):
-        seen.append(list(zip(one, two, strict=True)))
-        return predict(one, two)
+    def counting(chunk):
+        seen.append(chunk.num_rows)
+        return forward(chunk)
 
-    monkeypatch.setattr(cascade.second.classifier, "predict", counting)
+    monkeypatch.setattr(second, "forward", counting)
     stages = cascade.predict(PAIRS).column("stage").to_pylist()
-    assert seen == [[pair for pair, stage in zip(PAIRS, stages, strict=True) if stage == "two-stage"]]
+    assert sum(seen) == stages.count("two-stage")
     decided = [pair for pair, stage in zip(PAIRS, stages, strict=True) if stage == "bi-only"]
+    seen.clear()
     cascade.predict(decided)
-    assert len(seen) == 1
-    assert cascade.predict([]).num_rows == 0
-    with pytest.raises(InputError, match="pair 0 is 'ab'; two strings are needed"):
+    assert seen == []
+    assert cascade.predict([], []).num_rows == 0
+    with pytest.raises(InputError, match="takes pairs of texts"):
         cascade.predict(["ab"])
 
 
@@ -210,41 +236,128 @@ def test_two_sided_with_authors(place, tmp_path):
     )
     assert report.num_authors == 30
     assert report.point.chosen.thresholds.low <= plain.point.chosen.thresholds.low
-    answers = load_cascade(report.settings.out, num_threads=1).predict(PAIRS).to_pylist()
+    answers = load(report.settings.out, num_threads=1).predict(PAIRS).to_pylist()
     high = report.cascade.thresholds.high
     accepted = [each for each in answers if each["bi_probability"] > high + 1e-6]
     assert accepted
     assert all(each["stage"] == "bi-only" and each["same_book"] for each in accepted)
 
 
-def test_a_run_answers_every_row_of_the_sources(tuned, place, tmp_path, capsys):
-    """By the command line: a row a pair in order, ids kept, a null text an error code, the rest as `predict` says."""
+def planned(tuned, source, run, **changes):
+    """Settings of a run of the cascade over pairs."""
+    values = {"text_column": "text1", "text_pair_column": "text2", "devices": "1", "num_threads": 1}
+    return ScoreSettings(
+        sources=(str(source),), bundle=tuned.settings.out, run=str(run), **{**values, **changes}
+    )
+
+
+def test_a_run_is_a_run_like_any_other(tuned, tmp_path):
+    """Sharded, gone on with, exactly once; ids kept, a null text an error code, the rest as `predict` says."""
     one, two = zip(*PAIRS[:40], strict=True)
     table = pa.table({"text1": [*one, None], "text2": [*two, "x"], "id": [f"p{n}" for n in range(41)]})
     pq.write_table(table, tmp_path / "pairs.parquet")
-    out = tmp_path / "answers.parquet"
-    words = ["cascade", "run", tmp_path / "pairs.parquet", "--cascade", tuned.settings.out, "--out", out]
-    assert main([*map(str, words), "--num-threads", "1"]) == 0
-    assert "41 pairs: " in capsys.readouterr().out
-    answers = pq.read_table(out)
-    assert answers.column_names == ["source", "source_row", "id", *SCHEMA.names]
+    run = score_here(
+        tmp_path / "pairs.parquet",
+        tuned.settings.out,
+        tmp_path / "run",
+        text_column="text1",
+        text_pair_column="text2",
+        unit_rows=9,
+        parity_documents=8,
+    )
+    assert len(run.part_files()) == 5
+    assert verify(run.url).holds
+    answers = read_parts(run)
+    common = ["id", "num_tokens", "truncated", "error", "prediction", "probability", "prob_0", "prob_1"]
+    assert answers.column_names == [*common, *(field.name for field in CASCADE_FIELDS)]
     assert answers.column("id").to_pylist() == table.column("id").to_pylist()
     last = answers.to_pylist()[-1]
-    assert (last["source_row"], last["error"], last["final_probability"]) == (40, "null", None)
-    expected = load_cascade(tuned.settings.out, num_threads=1).predict(PAIRS[:40])
-    assert close(answers.slice(0, 40).select(SCHEMA.names), expected)
+    assert (last["error"], last["final_probability"], last["stage"]) == ("null", None, None)
+    expected = load(tuned.settings.out, num_threads=1).predict(PAIRS[:40])
+    assert close(answers.slice(0, 40).drop_columns("id"), expected)
+    assert len(read_figures(run)) == 2  # each model was held to the plain path
+
+
+def test_a_run_belongs_to_its_models(tuned, place, tmp_path):
+    """A model that changed is refused at the planning and by a worker; so are other lengths, and token ids."""
+    own = shutil.copytree(Path(tuned.settings.out).parent, tmp_path / "own")
+    shutil.copytree(place / "first", own / "first")
+    shutil.copytree(place / "second", own / "second")
+    content = json.loads((own / "cascade.json").read_text())
+    for name in ("first", "second"):
+        content[name]["path"] = "elsewhere"
+    (own / "cascade.json").write_text(json.dumps(content))
+    bundle = open_bundle(own)
+    assert bundle.fingerprint == open_bundle(tuned.settings.out).fingerprint
+    pairs = place / "pairs.parquet"
+    settings = replace(planned(tuned, pairs, tmp_path / "run"), bundle=str(own))
+    run = create_or_join(settings.run, plan_here(settings)[0])[0]
+    save_calibration(own / "second", Calibration(temperature=2.0))
+    with pytest.raises(BundleError, match="thresholds belong to one model, its calibration included"):
+        open_score_work(run, device="cpu", num_threads=1)
+    (own / "second" / "calibration.json").unlink()
+    change_json(own / "cascade.json", thresholds={"low": 0.001, "high": None})
+    with pytest.raises(RefusedError, match="put it back, or use another --run"):
+        open_score_work(run, device="cpu", num_threads=1)
+    shutil.rmtree(own / "first")
+    with pytest.raises(
+        BundleError, match=r"its first model is neither at .*elsewhere nor at .*first; put the"
+    ):
+        open_bundle(own)
+    for changes in ({"max_length": 16}, {"on_long": "window-mean", "stride": 3}, {"on_long": "error"}):
+        with pytest.raises(
+            UsageError, match=r"is a cascade, whose models read texts as they were tuned; leave"
+        ):
+            plan_here(planned(tuned, pairs, tmp_path / "other", **changes))
+    with pytest.raises(UsageError, match="is a cascade and takes the texts of pairs themselves"):
+        plan_here(planned(tuned, pairs, tmp_path / "other", input_ids_column="ids"))
+    with pytest.raises(UsageError, match="takes pairs of texts; give the second with --text-pair-column"):
+        plan_here(planned(tuned, pairs, tmp_path / "other", text_pair_column=None))
+
+
+def test_an_evaluation_is_of_the_whole_and_knows_what_was_tuned_on(tuned, place, tmp_path):
+    """AUC of the final probabilities; the tuning pairs count as seen, as those of either model's training do."""
+    columns = {"text_column": "text1", "text_pair_column": "text2", "num_threads": 1, "resamples": 100}
+    report = evaluate(
+        EvaluateSettings(bundle=tuned.settings.out, data=(str(place / "pairs.parquet"),), **columns)
+    )
+    answers = load(tuned.settings.out, num_threads=1).predict(PAIRS)
+    holds = np.array(pq.read_table(place / "pairs.parquet").column("label").to_pylist()) == 1
+    assert report.metrics["auc"].value == pytest.approx(auc(holds, answers["final_probability"].to_numpy()))
+    assert report.bundle.seen.counts["text"]["tuning"] == NUM_PAIRS
+
+
+def test_what_takes_no_cascade_says_what_does(tuned, place, tmp_path):
+    """A calibration of the whole, token ids, a measurement; and an unknown flag names the one that takes it."""
+    pairs = str(place / "pairs.parquet")
+    columns = {"text_column": "text1", "text_pair_column": "text2"}
+    with pytest.raises(UsageError, match="is a cascade, whose probabilities assay cascade tune fits"):
+        calibrate(CalibrateSettings(bundle=tuned.settings.out, data=(pairs,), **columns))
+    with pytest.raises(BundleError, match="is a cascade of two models; here one classifier is needed"):
+        tokenize(TokenizeSettings(sources=(pairs,), bundle=tuned.settings.out, run=str(tmp_path), **columns))
+    with pytest.raises(UsageError, match="is a cascade; what a pair costs"):
+        bench(BenchSettings(sources=(pairs,), bundle=tuned.settings.out, **columns))
 
 
 def test_a_changed_model_is_refused(tuned, place, tmp_path):
     """Other weights or another calibration are another fingerprint, whichever stage it is; the same copied is fine."""
-    copied = shutil.copytree(place / "second", tmp_path / "second")
-    load_cascade(tuned.settings.out, second=copied, num_threads=1)
+    out = tmp_path / "cascade.json"
+    content = json.loads(Path(tuned.settings.out).read_text())
+    copied = shutil.copytree(place / "second", tmp_path / "copied")
+    entries = {"first": {**content["first"], "path": str(place / "first")}}
+    entries["second"] = {**content["second"], "path": "copied"}
+    out.write_text(json.dumps({**content, **entries}))
+    load(out, num_threads=1)
+    load(tmp_path, num_threads=1)
     save_calibration(copied, Calibration(temperature=2.0))
-    for changed in ({"second": copied}, {"first": make_siamese_folder(tmp_path / "other", seed=3)}):
-        with pytest.raises(
-            BundleError, match=r"tuned for the model \w+, and .* is \w+; thresholds belong to one"
-        ):
-            load_cascade(tuned.settings.out, num_threads=1, **changed)
+    said = r"tuned for the model \w+, and .* is \w+; thresholds belong to one"
+    with pytest.raises(BundleError, match=said):
+        load(out, num_threads=1)
+    make_siamese_folder(tmp_path / "other", seed=3)
+    entries["first"]["path"] = "other"
+    out.write_text(json.dumps({**content, **entries}))
+    with pytest.raises(BundleError, match=said):
+        load(out, num_threads=1)
 
 
 def test_models_that_do_not_go_together_are_refused(place, tmp_path):
@@ -297,25 +410,25 @@ def test_a_recall_of_all_or_none_is_refused(place, tmp_path, recall):
 
 
 def test_what_does_not_suit_the_files_is_refused(tuned, place, tmp_path):
-    """Names of outputs, too many authors, a source as output, a file that is not a cascade's."""
+    """Names of outputs, too many authors, a file that is not a cascade's."""
     with pytest.raises(UsageError, match=r"a cascade is a \.json file"):
         settings_of(place, tmp_path, out="cascade.html")
     with pytest.raises(UsageError, match="names 3 columns; a pair has two texts"):
         settings_of(place, tmp_path, author_columns=("a", "b", "c"))
-    pairs = str(shutil.copy(place / "pairs.parquet", tmp_path))
-    run = CascadeRunSettings(data=(pairs,), cascade=tuned.settings.out, out=pairs, num_threads=1)
-    with pytest.raises(UsageError, match="is one of the sources; it would be replaced"):
-        cascade_run(run)
-    with pytest.raises(UsageError, match=r"answers are a \.parquet file"):
-        replace(run, out="answers.csv")
     content = json.loads(Path(tuned.settings.out).read_text())
     file = tmp_path / "broken.json"
-    for name, value in (("labels", ["0"]), ("thresholds", {"low": None}), ("combination", {"first": -1})):
+    for name, value in (
+        ("labels", ["0"]),
+        ("thresholds", {"low": None}),
+        ("thresholds", {"low": 0.7}),
+        ("thresholds", {"low": 0.1, "high": 0.4}),
+        ("combination", {"first": -1}),
+    ):
         file.write_text(json.dumps({**content, name: value}))
         with pytest.raises(
             BundleError, match=f"{name} is .*, which is not a cascade's; run assay cascade tune"
         ):
-            load_cascade(file)
+            load(file)
 
 
 def test_pairs_that_a_model_was_calibrated_on_are_refused(place, tmp_path):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from assay.cascade.choose import AuthorResampling, find_choices, lower_bound
-from assay.cascade.decide import Thresholds
 from assay.errors import InputError
+from assay.score.cascade.decide import Thresholds
 
 
 def binomial_at_least(kept, num_pairs, share):

@@ -372,14 +372,21 @@ def test_doctor_examines_a_bundle(run, tmp_path):
     assert "no such folder" in error_of(run("doctor", "--bundle", tmp_path / "nowhere"))
 
 
-def test_doctor_examines_a_siamese_bundle(run, tmp_path):
-    """Its labels and the engine of its encoder."""
-    from support.siamese import make_siamese_folder  # loads torch
+def test_doctor_examines_a_siamese_bundle_and_a_cascade(run, tmp_path):
+    """Labels, the engine of its encoder; of a cascade the thresholds and the engine of each model."""
+    from support.siamese import make_siamese_folder, write_cascade_of  # loads torch
 
     _, out, _ = run("doctor", "--bundle", make_siamese_folder(tmp_path / "siamese"), "--json")
     findings = json.loads(out)["findings"]
     assert findings["bundle"].startswith("single_label, 2 outputs, up to 32 tokens, calibration none")
     assert "engine" in findings
+    siamese = tmp_path / "siamese"
+    cascade = write_cascade_of(tmp_path, siamese, siamese, low=0.25)
+    _, out, _ = run("doctor", "--bundle", cascade, "--json")
+    findings = json.loads(out)["findings"]
+    assert findings["cascade"].endswith("below 0.2500 turned away")
+    assert "1st engine" in findings
+    assert "2nd engine" in findings
 
 
 def test_doctor_tells_leftovers_and_other_token_ids(run, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support.models import change_json, write_model
-from support.siamese import make_siamese_folder
+from support.siamese import make_siamese_folder, write_cascade_of
 
 from assay.api import CompareSettings, compare
 from assay.bundle.calibration import save_calibration
@@ -17,10 +17,13 @@ from assay.compare.compare import relation_of
 from assay.errors import BundleError
 from assay.metrics import sigmoid
 from assay.outcome.calibration import Calibration
+from assay.score.classifier import load
+from assay.siamese.documents import DocumentCutter
 from assay.siamese.evidence import Combination, PairEvidence
 from assay.siamese.evidence_files import WeighedEvidence, write_evidence
 from assay.siamese.pairs import load_siamese
 from assay.siamese.scoring import margins
+from assay.siamese.settings import DocumentRules
 
 SEA = " ".join(f"The whale number {k} swam on, said Ahab, and he wept." for k in range(12))
 LAND = " ".join(f"Emma walked to house {k}, and the rain fell on her." for k in range(9))
@@ -210,3 +213,50 @@ def test_a_model_that_cannot_compare_is_refused(model, files, capsys, tmp_path):
     assert (status, "standard input is one text" in lines[0]) == (2, True)
     with pytest.raises(BundleError, match="give one of these"):
         compare(settings_of(model, files, label="x"))
+
+
+def test_a_cascade_asks_the_second_model_about_what_the_first_leaves_open(model, files, tmp_path, capsys):
+    """By hand: the first by the whole documents, the second by the mean log-odds of pairs of passages."""
+    cross = write_model(tmp_path / "cross", labels=("0", "1"))
+    one = compare(settings_of(model, files))
+    cascade = write_cascade_of(tmp_path / "cascade", model, cross, low=min(0.5, one.probability / 2))
+    found = compare(settings_of(cascade, files, num_cross_pairs=5))
+    assert found.stages["bi_probability"] == pytest.approx(one.probability, abs=1e-6)
+    rule = DocumentCutter(load_siamese(model, num_threads=1).bundle, DocumentRules(), max_length=32)
+    first, second = (rule.cut(text, name="x").passages for text in (SEA, LAND))
+    drawn = np.random.default_rng(0).choice(len(first) * len(second), 5, replace=False)
+    picked = [(first[at // len(second)].text, second[at % len(second)].text) for at in drawn]
+    said = load(cross).predict(picked)["prob_1"].to_numpy().astype(float)
+    cross_probability = sigmoid(np.log(said / (1 - said)).mean())
+    assert found.stages["stage"] == "two-stage"
+    assert found.stages["cross_probability"] == pytest.approx(float(cross_probability), abs=1e-5)
+    odds = 0.6 * np.log(one.probability / (1 - one.probability)) + 0.7 * np.log(
+        cross_probability / (1 - cross_probability)
+    )
+    assert found.probability == pytest.approx(float(sigmoid(odds + 0.1)), abs=1e-5)
+    assert found.holds is (found.probability >= 0.5)
+    assert any("read 5 of" in note for note in found.notes)
+    turned = compare(settings_of(cascade, files, num_cross_pairs=5, label="0"))
+    assert turned.probability == pytest.approx(1 - found.probability, abs=1e-6)
+    as_json = found.to_json()
+    assert (as_json["stage"], as_json["final_probability"]) == ("two-stage", found.probability)
+    assert "two-stage: first model" in str(found)
+
+
+def test_a_cascade_leaves_what_is_clear_to_the_first_model(model, files, tmp_path, monkeypatch):
+    """The second is not even loaded; one whose first model is not Siamese has no documents to compare."""
+    cross = write_model(tmp_path / "cross", labels=("0", "1"))
+    cascade = write_cascade_of(tmp_path / "cascade", model, cross, low=0.0, high=0.5)
+    high = compare(settings_of(model, files)).probability > 0.5
+    monkeypatch.setattr("assay.compare.cascade.open_scorer", None)
+    asked = settings_of(cascade, files, label="1")
+    if not high:
+        cascade = write_cascade_of(tmp_path / "other", model, cross, low=0.5)
+        asked = settings_of(cascade, files, label="1")
+    found = compare(asked)
+    assert found.stages["stage"] == "bi-only"
+    assert found.holds is high
+    assert "second model was not asked" in str(found)
+    plain = write_cascade_of(tmp_path / "plain", cross, cross, low=0.2)
+    with pytest.raises(BundleError, match="is a classifier; documents are compared by a cascade whose first"):
+        compare(settings_of(plain, files))

@@ -5,9 +5,11 @@ import pytest
 from support.embedded import write_embed_run, write_pairs
 from support.mining import mine_here, plan_here
 from support.models import write_model
+from support.siamese import make_siamese_folder, write_cascade_of
 
 import assay
 from assay.errors import BundleError, RefusedError
+from assay.mine.guard import Guard, open_guard_bundle
 from assay.mine.plan import plan_mine
 from assay.mine.settings import MineSettings
 from assay.mine.worker import open_mine_work
@@ -53,6 +55,18 @@ def test_a_guard_drops_what_it_takes_for_positive(tmp_path, vectors):
         number: [row["negative"] for row in every if row["source_row"] == number][:3] for number in expected
     }
     assert unguarded != {number: [negative for negative, _ in kept] for number, kept in expected.items()}
+
+
+def test_a_siamese_model_and_a_cascade_guard_too(tmp_path):
+    """What they say is what `assay.load` says; the label may be either."""
+    siamese = make_siamese_folder(tmp_path / "siamese")
+    cross = write_model(tmp_path / "cross", labels=("0", "1"))
+    cascade = write_cascade_of(tmp_path / "cascade", siamese, cross, low=0.3)
+    for path, label in ((siamese, "1"), (cascade, "0")):
+        bundle, chosen = open_guard_bundle(str(path), label)
+        found = Guard(bundle, chosen, device="cpu", num_threads=1).probabilities(TEXTS[:8], TEXTS[8:16])
+        expected = assay.load(path).predict(TEXTS[:8], TEXTS[8:16])[f"prob_{label}"].to_numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_model_that_cannot_guard_is_refused(tmp_path, vectors):

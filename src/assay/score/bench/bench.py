@@ -38,6 +38,7 @@ from assay.score.bench.estimate import estimate, parse_count
 from assay.score.bench.report import BenchReport
 from assay.score.bench.sample import Sample, first_sequences, take_sample
 from assay.score.bench.settings import BenchSettings
+from assay.score.cascade.bundle import Cascade
 from assay.score.kind import SCORE
 from assay.score.plan import plan_score
 from assay.score.scorer import Scorer
@@ -66,9 +67,10 @@ def bench(settings: BenchSettings, *, on_message: Callable[[str], None] | None =
     device = _device(settings.device)
     precision = devices.parse_precision(settings.precision, device)
     manifest, bundle = _plan(settings, device, precision)
-    if isinstance(bundle, Siamese):
+    if isinstance(bundle, Siamese | Cascade):
+        kind = "Siamese" if isinstance(bundle, Siamese) else "a cascade"
         raise UsageError(
-            f"{bundle.path} is Siamese; what a pair costs depends on how often its texts occur, which a sample does"
+            f"{bundle.path} is {kind}; what a pair costs depends on how often its texts occur, which a sample does"
             " not show; score some units with assay score --limit-rows and see its report"
         )
     identity, _ = manifest.read(SCORE)

@@ -12,11 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.metrics import BoolArray, FloatArray, sigmoid
+from assay.outcome.decide import Decisions
 from assay.siamese.evidence import Combination
+from assay.tasks import PREDICTION, PROBABILITY, probability_column
 
 _LEAST = 1e-6
-BI_ONLY, TWO_STAGE = "bi-only", "two-stage"
+STAGES = ("bi-only", "two-stage")
 """What `stage` says: the first model decided, or both did."""
+_MOST_LOG_ODDS = 80.0
+"""Of the logits that stand for a probability of 0 or 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +31,11 @@ class Thresholds:
     """Below it a pair does not have the label."""
     high: float | None = None
     """Above it a pair has the label; None: the first model never says so alone."""
+
+    def __str__(self) -> str:
+        """Both, for people."""
+        above = "" if self.high is None else f", above {self.high:.4f} accepted"
+        return f"below {self.low:.4f} turned away{above}"
 
     def decided_no(self, first_M: FloatArray) -> BoolArray:
         """Which pairs the first model turns away."""
@@ -55,11 +64,6 @@ class Answers:
     """That of the cascade."""
     holds_M: BoolArray
     """Whether the pair has the label; False where there is no probability."""
-
-    @property
-    def stages(self) -> list[str]:
-        """`bi-only` or `two-stage`, of each pair."""
-        return [TWO_STAGE if goes_on else BI_ONLY for goes_on in self.goes_on_M.tolist()]
 
 
 def log_odds_of(probability_M: FloatArray) -> FloatArray:
@@ -103,3 +107,27 @@ def answer(
         final_M[rows] = combine(first_M[rows], second_M[rows], rows)
     holds_M = thresholds.decided_yes(first_M) | (goes_on_M & (final_M >= 0.5))
     return Answers(goes_on_M=goes_on_M, first_M=first_M, second_M=second_M, final_M=final_M, holds_M=holds_M)
+
+
+def logits_of(final_M: FloatArray) -> NDArray[np.float32]:
+    """Logits [M, 2] whose softmax gives the probability of the label; NaN where there is none."""
+    with np.errstate(divide="ignore"):
+        log_odds_M = np.clip(np.log(final_M) - np.log1p(-final_M), -_MOST_LOG_ODDS, _MOST_LOG_ODDS)
+    found_M2: NDArray[np.float32] = np.column_stack([-log_odds_M / 2, log_odds_M / 2]).astype(np.float32)
+    return found_M2
+
+
+def decisions_of(answers: Answers, labels: tuple[str, str] | tuple[str, ...]) -> Decisions:
+    """What a classifier that says the same as the cascade says of the pairs; the label is the second of `labels`."""
+    values_M2 = np.column_stack([1 - answers.final_M, answers.final_M]).astype(np.float32)
+    label_M = answers.holds_M.astype(np.int64)
+    return Decisions(
+        values_NC=values_M2,
+        is_finite_N=np.isfinite(answers.final_M),
+        columns={
+            PREDICTION: label_M,
+            PROBABILITY: np.where(answers.holds_M, values_M2[:, 1], values_M2[:, 0]),
+            **{probability_column(label): values_M2[:, c] for c, label in enumerate(labels)},
+        },
+        label_N=label_M,
+    )

@@ -2,15 +2,15 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from assay.bundle.description import FORMAT_VERSION, check_version, pretty
-from assay.cascade.decide import Thresholds
-from assay.cascade.stages import Stage
+from assay.bundle.folders import cascade_file
 from assay.data.storage import replace_file
 from assay.errors import BundleError
 from assay.model.checkpoint import JsonObject, brief, is_number, read_json
+from assay.score.cascade.decide import Thresholds
 from assay.siamese.evidence import Combination
 
 _WAY_OUT = "run assay cascade tune again"
@@ -25,12 +25,12 @@ class StageEntry:
     kind: str
     fingerprint: str
 
-    def check(self, file: Path, stage: Stage) -> None:
-        """Raise `BundleError` where the stage is another model than the thresholds are for."""
-        if stage.fingerprint != self.fingerprint:
+    def check(self, file: Path, folder: Path, fingerprint: str) -> None:
+        """Raise `BundleError` where the model in a folder is another than the thresholds are for."""
+        if fingerprint != self.fingerprint:
             msg = (
-                f"{file}: tuned for the model {self.fingerprint}, and {stage.path} is {stage.fingerprint}; thresholds"
-                f" belong to one model; {_WAY_OUT}, or give the folder of that model"
+                f"{file}: tuned for the model {self.fingerprint}, and {folder} is {fingerprint}; thresholds belong to"
+                f" one model, its calibration included; {_WAY_OUT}, or put that model there"
             )
             raise BundleError(msg)
 
@@ -45,6 +45,12 @@ class CascadeFile:
     combination: Combination
     first: StageEntry
     second: StageEntry
+    provenance: JsonObject = field(default_factory=dict)
+    """What the tuning saw, as hashes of its rows."""
+
+    def stages(self) -> tuple[tuple[str, StageEntry], tuple[str, StageEntry]]:
+        """Both models, in order, by name."""
+        return ("first", self.first), ("second", self.second)
 
 
 def write_cascade(out: str, cascade: CascadeFile, found: Mapping[str, object]) -> None:
@@ -62,11 +68,12 @@ def write_cascade(out: str, cascade: CascadeFile, found: Mapping[str, object]) -
             "bias": combination.bias,
         },
         **found,
+        "provenance": cascade.provenance,
     }
     replace_file(out, pretty(content))
 
 
-def read_cascade(path: str | os.PathLike[str]) -> CascadeFile:
+def read_cascade_file(path: str | os.PathLike[str]) -> CascadeFile:
     """The cascade in a file; raises `BundleError` for one that cannot be used."""
     file = Path(path)
     content = read_json(file, missing=_WAY_OUT)
@@ -79,7 +86,11 @@ def read_cascade(path: str | os.PathLike[str]) -> CascadeFile:
     ):
         raise _wrong(file, "labels", labels)
     low, high = (_part(file, content, "thresholds").get(name) for name in ("low", "high"))
-    if not is_number(low) or not (high is None or is_number(high)):
+    if (
+        not is_number(low)
+        or not 0 <= low <= 0.5
+        or not (high is None or (is_number(high) and 0.5 <= high <= 1))
+    ):
         raise _wrong(file, "thresholds", content["thresholds"])
     weights = _part(file, content, "combination")
     numbers = [float(each) for name in ("first", "second", "bias") if is_number(each := weights.get(name))]
@@ -91,7 +102,31 @@ def read_cascade(path: str | os.PathLike[str]) -> CascadeFile:
         combination=Combination(network=numbers[0], evidence=numbers[1], bias=numbers[2]),
         first=_stage(file, content, "first"),
         second=_stage(file, content, "second"),
+        provenance=provenance if isinstance(provenance := content.get("provenance"), dict) else {},
     )
+
+
+def stage_folders(path: str | os.PathLike[str]) -> list[Path]:
+    """The folders of the two models of a cascade, links resolved; raises BundleError where one is not there."""
+    file = cascade_file(path)
+    if file is None:
+        msg = f"{path}: not a cascade; give the file of assay cascade tune, or a folder with its cascade.json"
+        raise BundleError(msg)
+    tuned = read_cascade_file(file)
+    return [stage_folder(file, name, entry) for name, entry in tuned.stages()]
+
+
+def stage_folder(file: Path, name: str, entry: StageEntry) -> Path:
+    """Where a model of a cascade is: where the file says, else in a folder of its name beside the file."""
+    named, beside = file.absolute().parent / entry.path, file.absolute().parent / name
+    folder = next((each for each in (named, beside) if each.is_dir()), None)
+    if folder is None:
+        msg = (
+            f"{file}: its {name} model is neither at {named.resolve()} nor at {beside}; put the model there, or"
+            f" {_WAY_OUT}"
+        )
+        raise BundleError(msg)
+    return folder.resolve()
 
 
 def _stage_content(stage: StageEntry) -> JsonObject:
