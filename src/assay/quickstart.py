@@ -97,6 +97,10 @@ def quickstart(
     say = on_message or (lambda _: None)
     began = time.monotonic()
     place = Path(directory)
+    run_url = str(place / "run")
+    settings = ScoreSettings(
+        sources=(str(place / "corpus.parquet"),), bundle=str(place / "model"), run=run_url, devices=devices
+    )
     _make_room(place)
     corpus = load_corpus()
     _write_corpus(corpus, place / "corpus.parquet")
@@ -106,11 +110,7 @@ def quickstart(
     )
     _train(corpus, place / "model", say, show_progress=show_progress)
     temperature = _calibrate(corpus, place / "model", say)
-    run_url = str(place / "run")
     say("scoring the whole corpus")
-    settings = ScoreSettings(
-        sources=(str(place / "corpus.parquet"),), bundle=str(place / "model"), run=run_url, devices=devices
-    )
     with ProgressDisplay("score") if show_progress else nullcontext() as display:
         score(settings, on_progress=display.update if display else None, on_message=on_message)
     proof = verify(run_url, sources=True, duplicates=True)

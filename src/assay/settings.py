@@ -172,7 +172,9 @@ class Settings:
         for field in fields(self):
             rule = field.metadata.get("rule")
             value = getattr(self, field.name)
-            if value is None and field.default is None:
+            if value is None and (
+                field.default is None or NoneType in get_args(_hints(type(self))[field.name])
+            ):
                 continue
             if not isinstance(rule, AutoOrCount):
                 value = self._in_its_type(field.name, value)
@@ -184,9 +186,14 @@ class Settings:
                 if isinstance(value, int) and value not in _INT64:
                     raise UsageError(f"{field.name} is {value}; it must be a number of at most 63 bits")
                 continue
-            way_out = (
-                "change it or leave it out" if field.default is None else f"set for example {field.default}"
-            )
+            if field.default is MISSING:
+                way_out = "change it"
+            else:
+                way_out = (
+                    "change it or leave it out"
+                    if field.default is None
+                    else f"set for example {field.default}"
+                )
             is_endless = isinstance(value, float) and not math.isfinite(value)
             kind = "a finite number, " if is_endless else ""
             raise UsageError(f"{field.name} is {value!r}; it must be {kind}{rule}; {way_out}")

@@ -35,8 +35,8 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         raise BundleError(msg)
     if is_siamese(path):
         msg = (
-            f"{path} is Siamese and encodes each text by itself; here a classifier is needed, that reads a row"
-            " as one sequence; give one; assay score, serve, evaluate and compare take this with the texts of pairs"
+            f"{path} is Siamese and encodes each text by itself; a classifier that reads a row as one sequence is"
+            " needed here; give one, or use assay score, serve, evaluate or compare with the texts of pairs"
         )
         raise BundleError(msg)
     if is_ensemble(path):

@@ -27,7 +27,7 @@ def refuse_seen(bundle: Bundle, rows: LabelledRows) -> tuple[str, ...]:
             by = "" if kind == "text" else f" by {kind}"
             raise InputError(
                 f"of {rows.num_rows} rows the training of {bundle.path} has seen {found}{by};"
-                " a calibration on them would be too sure; remove them"
+                " a calibration on them would be overconfident; remove them"
             )
     return tuple(notes)
 
@@ -40,7 +40,7 @@ def refuse_shared(rows: LabelledRows, test_rows: LabelledRows) -> None:
         if shared:
             raise InputError(
                 f"{shared} of {rows.num_rows} calibration rows share their {kind} with test rows; a test on"
-                " rows that set the calibration is too kind; remove them from one side"
+                " rows that set the calibration is too optimistic; remove them from one side"
             )
 
 

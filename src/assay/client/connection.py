@@ -1,24 +1,28 @@
 """What both clients are made with: checked settings, headers, httpx, and what its errors mean."""
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from assay.client.wire import Lost
 from assay.errors import UsageError
+from assay.settings import Settings, within
 
 if TYPE_CHECKING:
     import httpx
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClientSettings:
+@dataclass(frozen=True, kw_only=True)
+class ClientSettings(Settings):
     """What a client was made with."""
 
     url: str
     api_key: str | None = field(repr=False)
-    in_flight: int
+    timeout: float = field(metadata=within(above=0, at_most=86_400))
+    """Seconds of one try."""
+    retries: int = field(metadata=within(at_least=0, at_most=1_000))
+    """How often a request is tried again."""
+    in_flight: int = field(metadata=within(at_least=1, at_most=1_024))
     """Requests under way at once, at the most."""
 
 
@@ -34,19 +38,13 @@ def check_settings(
     if not is_address:
         msg = f"url {url!r}; an address of a server is needed; pass one such as http://127.0.0.1:8000"
         raise UsageError(msg)
-    if api_key is not None and (not api_key or not api_key.isascii() or not api_key.isprintable()):
+    is_key = isinstance(api_key, str) and api_key and api_key.isascii() and api_key.isprintable()
+    if api_key is not None and not is_key:  # the message does not show it
         msg = "api_key holds characters that a header cannot carry, or none; pass the key as it stands"
         raise UsageError(msg)
-    if not 0 < timeout < math.inf:
-        msg = f"timeout {timeout}; a try takes more than 0 seconds; pass for example 30"
-        raise UsageError(msg)
-    if retries < 0:
-        msg = f"retries {retries}; it must be 0 or more; pass 0 to try once"
-        raise UsageError(msg)
-    if in_flight < 1:
-        msg = f"in_flight {in_flight}; requests under way at once are 1 or more; pass 1 for one after another"
-        raise UsageError(msg)
-    return ClientSettings(url=url.rstrip("/"), api_key=api_key, in_flight=in_flight)
+    return ClientSettings(
+        url=url.rstrip("/"), api_key=api_key, timeout=timeout, retries=retries, in_flight=in_flight
+    )
 
 
 def headers_of(settings: ClientSettings) -> dict[str, str]:

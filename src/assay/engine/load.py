@@ -19,6 +19,7 @@ from assay.engine.fake import FakeEngine
 from assay.engine.fp8 import check_fp8
 from assay.engine.padded import PaddedEngine
 from assay.engine.proofs import SelfTestNote
+from assay.engine.settings import CpuThreads
 from assay.errors import UsageError
 from assay.model import families, pretrained
 from assay.model.checkpoint import Checkpoint, read_checkpoint, refuse_changed
@@ -58,8 +59,10 @@ def load_engine(
     `num_threads` the CPU threads (None: as `machine.choose_threads`); `packed=False` asks for the
     transformers model itself; a `deterministic` engine gives a document the same bits whatever it is
     batched with. Raises BundleError for a bundle that cannot or must not be loaded, RefusedError for one
-    whose files changed since the checkpoint was read, UsageError for a precision that it does not run in.
+    whose files changed since the checkpoint was read, UsageError for a precision that it does not run in, and for a
+    number of threads that cannot be.
     """
+    CpuThreads(num_threads=num_threads)  # checked where every setting is
     if isinstance(model, str) and model.startswith(FAKE_PREFIX):
         return _fake_engine(model)
     chosen = devices.parse_device(device)

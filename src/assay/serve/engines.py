@@ -310,7 +310,7 @@ class DeviceEngine:
         elif content.get("is_fatal"):
             if self.num_starts == 1 and self.ready is None:
                 self.first_error = errors.KINDS.get(content.get("kind") or "", WorkError)(content["message"])
-            # of two batches under way the one that it died of is held to account
+            # of two batches under way, the one that it died of is blamed
             self.in_flight.sort(key=lambda each: each.number != head.number)
             return str(content["message"])
         else:

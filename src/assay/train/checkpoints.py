@@ -408,8 +408,8 @@ def _read_state(path: Path) -> Json:
         )
     if isinstance(version, int) and version < FORMAT_VERSION:
         raise RefusedError(
-            f"{path / STATE_FILE}: format_version {version}; this release goes on from {FORMAT_VERSION}; "
-            "end that training with the assay that began it, or start again with --overwrite"
+            f"{path / STATE_FILE}: format_version {version}; this release resumes from {FORMAT_VERSION}; "
+            "finish that training with the assay that began it, or start again with --overwrite"
         )
     if state.pop("crc32") != _crc32_of(state):
         raise ValueError(path)

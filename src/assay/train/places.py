@@ -77,7 +77,7 @@ def _check_room(settings: TrainSettings, out: Path, base: Checkpoint) -> None:
 
 
 def _check_interrupted(settings: TrainSettings, num_ranks: int) -> None:
-    """Raise `UsageError` or `RefusedError` where an interrupted training is neither gone on with nor given up."""
+    """Raise `UsageError` or `RefusedError` where an interrupted training is neither resumed nor given up."""
     folder = checkpoints.training_folder(settings.out)
     if not settings.resume:
         if not settings.overwrite:

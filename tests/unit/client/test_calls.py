@@ -1,6 +1,7 @@
 """What is sent: within the limits, in order, and only texts."""
 
 import json
+import math
 
 import httpx
 import pytest
@@ -82,9 +83,17 @@ def test_what_is_no_text_is_refused_before_it_is_sent(call, words):
         ({"url": None}, "url None"),
         ({"url": "http://h", "api_key": "line\nbreak"}, "api_key"),
         ({"url": "http://h", "api_key": ""}, "api_key"),
-        ({"url": "http://h", "timeout": 0}, "timeout 0"),
-        ({"url": "http://h", "retries": -1}, "retries -1"),
-        ({"url": "http://h", "in_flight": 0}, "in_flight 0"),
+        ({"url": "http://h", "api_key": 3}, "api_key holds"),
+        ({"url": "http://h", "timeout": 0}, "timeout is 0"),
+        ({"url": "http://h", "timeout": math.nan}, "timeout is nan; it must be a finite number, above 0"),
+        ({"url": "http://h", "timeout": 1e300}, "timeout is 1e"),
+        ({"url": "http://h", "timeout": None}, "timeout is None; it must be a number"),
+        (
+            {"url": "http://h", "retries": -1},
+            "retries is -1; it must be at least 0 and at most 1,000; change it",
+        ),
+        ({"url": "http://h", "retries": 1.5}, "retries is 1.5; it must be a whole number"),
+        ({"url": "http://h", "in_flight": 0}, "in_flight is 0"),
     ],
 )
 def test_a_client_checks_its_arguments(arguments, words):

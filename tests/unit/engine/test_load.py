@@ -48,6 +48,13 @@ def test_a_known_family_runs_packed(bert):
     assert "1 threads" in engine.description()
 
 
+@pytest.mark.parametrize("wrong", [0, -1, 10**9, 1.5, "2", True])
+def test_a_number_of_threads_that_cannot_be_is_refused(bert, wrong):
+    """In the words of every setting, before anything is loaded."""
+    with pytest.raises(UsageError, match="num_threads is "):
+        load_engine(bert, num_threads=wrong)
+
+
 def test_an_unknown_family_runs_padded_and_says_why(tmp_path):
     """MPNet gets transformers' own forward and a reason."""
     AutoModelForSequenceClassification.from_config(MPNetConfig(**SHAPE)).save_pretrained(tmp_path)

@@ -1,6 +1,7 @@
 """`assay evaluate`: the numbers of a scored column, with intervals, warnings and reasons."""
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -25,6 +26,13 @@ NUM_ROWS = 60
 def run(bundle, data, **settings):
     """An evaluation with few resamples."""
     return evaluate(EvaluateSettings(bundle=str(bundle), data=(str(data),), **{"resamples": 200, **settings}))
+
+
+def values_of(report):
+    """Each metric's value; NaN where it is undefined."""
+    return {
+        name: math.nan if metric.value is None else metric.value for name, metric in report.metrics.items()
+    }
 
 
 @pytest.fixture
@@ -267,7 +275,8 @@ def test_rows_that_one_bundle_cannot_score_are_left_out_of_all(bundles, tmp_path
     expected = run(bundles / "single_label", fewer)
     assert report.num_rows_left_out == num_odd
     assert report.to_json()["num_rows_left_out"] == num_odd
-    assert report.metrics == expected.metrics
+    # other rows share the batches, which moves the last bits
+    assert values_of(report) == pytest.approx(values_of(expected), abs=1e-6, nan_ok=True)
     assert report.parts[0].others[0].metrics["nll"].value is not None
     assert (
         f"rows that broken cannot score are left out for all bundles: {num_odd} not_finite" in report.warnings
