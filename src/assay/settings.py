@@ -172,9 +172,7 @@ class Settings:
         for field in fields(self):
             rule = field.metadata.get("rule")
             value = getattr(self, field.name)
-            if value is None and (
-                field.default is None or NoneType in get_args(_hints(type(self))[field.name])
-            ):
+            if value is None and self._may_be_none(field):
                 continue
             if not isinstance(rule, AutoOrCount):
                 value = self._in_its_type(field.name, value)
@@ -198,6 +196,10 @@ class Settings:
             kind = "a finite number, " if is_endless else ""
             raise UsageError(f"{field.name} is {value!r}; it must be {kind}{rule}; {way_out}")
         self.check()
+
+    def _may_be_none(self, field: Field[Any]) -> bool:
+        own: type = type(self)
+        return field.default is None or NoneType in get_args(_hints(own)[field.name])
 
     def _in_its_type(self, name: str, value: object) -> object:
         """The value as the field's type has it; `UsageError` where it cannot be one."""
