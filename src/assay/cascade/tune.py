@@ -28,6 +28,7 @@ from assay.data.storage import local_path, replace_file, writable_place
 from assay.errors import InputError, UsageError
 from assay.evaluate.seen import find_seen
 from assay.extras import need_packages
+from assay.labelled.findings import refuse_one_sided
 from assay.labelled.labels import generic_names, to_targets
 from assay.labelled.provenance import hashes_of, packed_provenance
 from assay.labelled.read import read_labelled
@@ -98,6 +99,7 @@ def cascade_tune(settings: CascadeTuneSettings) -> CascadeReport:
     rows = _read(settings)
     holds_M = to_targets(generic_names(rows.labels, labels), Task.SINGLE_LABEL, labels).astype(np.int64) == 1
     _refuse_one_label(holds_M, labels)
+    refuse_one_sided(rows, "pairs")
     _refuse_seen(stages, rows)
     scored = _score(settings, stages, rows, holds_M, labels[1])
     resampling = _resampling(settings, rows)

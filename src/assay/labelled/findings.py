@@ -105,14 +105,42 @@ def look_alikes(names: Sequence[str]) -> Iterator[str]:
             )
 
 
-def without_text(rows: LabelledRows) -> Iterator[str]:
-    """Rows whose text is empty."""
-    seconds = rows.text_pairs or ("",) * rows.num_rows
-    count = sum(
-        not (first.strip() or second.strip()) for first, second in zip(rows.texts, seconds, strict=True)
+def num_without_text(rows: LabelledRows) -> int:
+    """How many rows have an empty text; of pairs, a side without one."""
+    seconds = rows.text_pairs or rows.texts
+    return sum(
+        not (first.strip() and second.strip()) for first, second in zip(rows.texts, seconds, strict=True)
     )
-    if count:
+
+
+def without_text(rows: LabelledRows) -> Iterator[str]:
+    """Rows whose text is empty, or a side of a pair."""
+    if count := num_without_text(rows):
         yield f"{count:,} of {rows.num_rows:,} training rows have an empty text: drop them unless they are meant"
+
+
+def refuse_one_sided(rows: LabelledRows, what: str) -> None:
+    """Raise `InputError` where a pair has a side without text; `what` says which pairs they are."""
+    if count := num_without_text(rows):
+        raise InputError(
+            f"{count:,} of {rows.num_rows:,} {what} have a side without text; two texts are compared; drop these rows"
+        )
+
+
+def shared_books(train: LabelledRows, validation: LabelledRows, columns: Sequence[str]) -> str | None:
+    """A sentence where validation pairs have a text of a book that training pairs have too; else None."""
+    if not columns or not train.keys.keys() & validation.keys.keys() >= set(columns):
+        return None
+    known = {book for name in columns for book in train.keys[name] if book is not None}
+    sides = [validation.keys[name] for name in columns]
+    rows = [any(book in known for book in books) for books in zip(*sides, strict=True)]
+    if not any(rows):
+        return None
+    example = next(book for books in zip(*sides, strict=True) for book in books if book in known)
+    return (
+        f"{sum(rows):,} of {len(rows):,} validation pairs are of books of training pairs too,"
+        f" such as {brief(example)}"
+    )
 
 
 def conflicts(rows: LabelledRows, hashes: HashArray) -> Iterator[str]:

@@ -21,6 +21,8 @@ from assay.labelled.findings import (
     conflicts,
     look_alikes,
     many_labels,
+    refuse_one_sided,
+    shared_books,
     without_text,
 )
 from assay.labelled.labels import Label, brief, label_names, names_of
@@ -68,7 +70,14 @@ def prepare_rows(settings: TrainSettings) -> Prepared:
     )
     division = divide(rows, task, rules)
     sides = {"train": division.train, "validation": division.validation}
-    return _prepared(settings, sides, hashes_of(sides), division.report, division.warnings)
+    warnings = list(division.warnings)
+    if settings.is_siamese and (
+        shared := shared_books(division.train, division.validation, settings.book_columns)
+    ):
+        warnings.append(
+            f"{shared}: metrics on them are too good; name a group_column, or give validation_data of other books"
+        )
+    return _prepared(settings, sides, hashes_of(sides), division.report, warnings)
 
 
 def prepare_given(
@@ -92,6 +101,10 @@ def prepare_given(
     sides = {"train": train_rows, "validation": validation_rows}
     hashes = hashes_of(sides)
     check_apart(hashes, num_validation_rows=validation_rows.num_rows)
+    if settings.is_siamese and (shared := shared_books(train_rows, validation_rows, settings.book_columns)):
+        raise InputError(
+            f"{shared}; a metric on them means nothing; move whole books, or leave book_columns out"
+        )
     report = split_report({role: rows.labels for role, rows in sides.items()}, task)
     warnings = _near_crossings(train_rows, validation_rows) if settings.near_duplicates else ()
     return _prepared(settings, sides, hashes, report, warnings)
@@ -111,6 +124,9 @@ def _prepared(
     warnings: Iterable[str],
 ) -> Prepared:
     train, validation = sides["train"], sides["validation"]
+    if settings.is_siamese:
+        refuse_one_sided(train, "training pairs")
+        refuse_one_sided(validation, "validation pairs")
     names = _checked_names(train.labels, validation.labels, settings)
     provenance = packed_provenance(hashes)
     return Prepared(

@@ -400,6 +400,15 @@ def test_pairs_that_teach_nothing_are_refused(place, tmp_path, labels, said):
     assert not (tmp_path / "cascade.json").exists()
 
 
+def test_a_side_without_text_is_refused(place, tmp_path):
+    """Two texts are compared: a pair with one of white space has nothing to say of thresholds."""
+    table = pq.read_table(place / "pairs.parquet")
+    texts = ["\t ", *table.column("text1").to_pylist()[1:]]
+    pq.write_table(table.set_column(0, "text1", pa.array(texts)), tmp_path / "pairs.parquet")
+    with pytest.raises(InputError, match=r"1 of 240 pairs have a side without text; .* drop these rows"):
+        cascade_tune(settings_of(place, tmp_path, data=(str(tmp_path / "pairs.parquet"),)))
+
+
 @pytest.mark.parametrize("recall", [0.0, 1.0])
 def test_a_recall_of_all_or_none_is_refused(place, tmp_path, recall):
     """No sample shows a recall of 1, and 0 asks for nothing."""

@@ -255,7 +255,7 @@ def test_books_and_authors_are_read_from_columns(base, sides, tmp_path, save_row
     """Rows from a file whose columns say where texts are from; a row without an author has none."""
     paths = []
     for name, rows in zip(("train", "validation"), sides, strict=True):
-        books = [f"book {number // 6}" for number in range(rows.num_rows)]
+        books = [f"{name} {number // 6}" for number in range(rows.num_rows)]
         authors = [None if number == 0 else f"author {number // 12}" for number in range(rows.num_rows)]
         columns = {
             "pair": rows.text_pairs,
@@ -420,12 +420,43 @@ def test_pairs_of_one_label_have_no_evidence_and_say_so(base, sides, tmp_path):
     assert any("all validation pairs have one label" in line for line in said)
 
 
+def test_a_book_on_both_sides_is_refused(base, sides, tmp_path):
+    """What chooses the checkpoint, and is calibrated by, would know the book; the rows are counted, one is named."""
+    columns = ("one", "two")
+    train, validation = (
+        replace(
+            rows,
+            keys={name: tuple(f"{name}{row % 3}" for row in range(rows.num_rows)) for name in columns},
+        )
+        for rows in sides
+    )
+    chosen = siamese_settings(base, tmp_path / "b", epochs=1, book_columns=columns)
+    with pytest.raises(
+        InputError,
+        match=rf"{validation.num_rows} of {validation.num_rows} validation pairs are of books of training pairs too,"
+        r" such as .*one0.*; a metric on them means nothing; move whole books, or leave book_columns out",
+    ):
+        fit(chosen, train, validation)
+
+
+def test_a_side_without_text_is_refused(base, sides, tmp_path):
+    """White space has no style and no words; pairs of training and of validation are named."""
+    blank = replace(sides[0], texts=("  \n", *sides[0].texts[1:]))
+    with pytest.raises(
+        InputError, match=r"1 of \d+ training pairs have a side without text; .* drop these rows"
+    ):
+        fit(siamese_settings(base, tmp_path / "b", epochs=1), blank, sides[1])
+    blank = replace(sides[1], text_pairs=(*sides[1].text_pairs[:-1], ""))
+    with pytest.raises(InputError, match="validation pairs have a side without text"):
+        fit(siamese_settings(base, tmp_path / "b", epochs=1), sides[0], blank)
+
+
 def test_rare_words_are_counted_by_book_where_columns_name_it(base, sides, tmp_path):
     """Without columns each text is a book of its own."""
     books = {name: tuple("ab"[row % 2] for row in range(sides[0].num_rows)) for name in ("one", "two")}
     told = (
         replace(sides[0], keys=books),
-        replace(sides[1], keys=dict.fromkeys(books, ("a",) * sides[1].num_rows)),
+        replace(sides[1], keys=dict.fromkeys(books, ("c",) * sides[1].num_rows)),
     )
     counted = []
     for number, (rows, columns) in enumerate([(sides, ()), (told, ("one", "two"))]):
