@@ -5,6 +5,9 @@ fill a batch at an epoch's end is left out. A step is offered a whole batch, and
 theirs.
 """
 
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -51,6 +54,31 @@ class Feed:
             rng = np.random.default_rng([self._seed, 0, epoch])
             self._epoch = (epoch, rng.permutation(self._split.num_groups))
         return self._epoch[1]
+
+
+class Ahead:
+    """A feed whose next batch is made while a step runs. A context: its end waits for the batch under way."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="puzzles")
+        self._next: tuple[int, Future[Puzzles]] | None = None
+
+    def __enter__(self) -> Self:
+        """Nothing to do yet."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Let the worker go."""
+        self._worker.shutdown()
+
+    def batch(self, step: int) -> Puzzles:
+        """As `Feed.batch`."""
+        if self._next is None or self._next[0] != step:
+            self._next = (step, self._worker.submit(self._feed.batch, step))
+        found = self._next[1].result()
+        self._next = (step + 1, self._worker.submit(self._feed.batch, step + 1))
+        return found
 
 
 def puzzles_of(

@@ -31,7 +31,7 @@ class PuzzleTraining(CpuThreads):
     """A model of puzzles, from random weights."""
 
     data: str = field(metadata=positional("DATA"))
-    """Folder of puzzles with the splits train and test, as `assay sudoku build` writes it."""
+    """Folder of puzzles as `assay sudoku build` writes it: a split train, and validation or test."""
     out: str
     """Folder of the snapshots."""
     architecture: Architecture = "hrm"
@@ -91,7 +91,7 @@ class PuzzleTraining(CpuThreads):
     compile: bool = True
     """On a GPU: compile the model's step, which takes a minute at the start."""
     validation_rows: int = field(default=1024, metadata=COUNT)
-    """Puzzles of the split test that validations look at, the first ones."""
+    """Held-out puzzles that validations look at: the first of the split validation, or of test where there is none."""
     evaluate_every: int | None = field(default=None, metadata=COUNT)
     """Steps between validations; by default a twentieth of all."""
     snapshots: int = field(default=10, metadata=COUNT)

@@ -41,7 +41,7 @@ from assay.train.checkpoints import TrainCheckpoint
 from assay.train.history import History, Listener, TrainProgress, Validation
 from assay.train.launch import stop_signals
 from assay.train.loop import Interrupted, Snapshot
-from assay.train.puzzles.feed import Feed
+from assay.train.puzzles.feed import Ahead, Feed
 from assay.train.puzzles.optimizer import Updates, rate_share, sign_step
 from assay.train.puzzles.settings import PuzzleTraining
 from assay.train.puzzles.state import load_tensors, tensors_of, write_snapshot
@@ -49,6 +49,8 @@ from assay.train.puzzles.validate import validate
 from assay.train.sinks import METRICS_FILE, MetricsFile
 
 SUMMARY_FILE = "training.json"
+_HELD_OUT = ("validation", "test")
+"""The split that validations look at: the first there is."""
 _STEPS_BETWEEN_READINGS = 50
 """On a GPU: each reading waits for the device."""
 
@@ -77,7 +79,7 @@ class PuzzleReport:
         done = f"step {self.step:,} of {self.num_steps:,} after {format_duration(self.seconds)}"
         figures = ", ".join(f"{name} {value:.4f}" for name, value in (self.validation or {}).items())
         size = f"{self.num_parameters:,} parameters"
-        lines = [f"{size}; {done}" + (f"; on test {figures}" if figures else "")]
+        lines = [f"{size}; {done}" + (f"; held out: {figures}" if figures else "")]
         snapshots = snapshots_of(self.out) if self.out.is_dir() else []
         lines.append(f"{format_number_of(len(snapshots), 'snapshot')} in {self.out}")
         if not self.is_done:
@@ -94,14 +96,16 @@ def sudoku_train(settings: PuzzleTraining, listener: Listener | None = None) -> 
     """
     listener = listener or Listener()
     torch.set_num_threads(machine.choose_threads(settings.num_threads, num_processes=1).count)
-    train, test = (read_split(Path(settings.data), split) for split in ("train", "test"))
+    data = Path(settings.data)
+    held_out = next((name for name in _HELD_OUT if (data / name).is_dir()), "test")
+    train, test = read_split(data, "train"), read_split(data, held_out)
     if settings.augment:
         need_sudoku(train, settings.data)
     if (train.description.vocab_size, train.description.seq_len) != (
         test.description.vocab_size,
         test.description.seq_len,
     ):
-        raise InputError(f"{settings.data}: train and test are puzzles of other sizes; build them together")
+        raise InputError(f"{data}: train and {held_out} are puzzles of other sizes; build them together")
     folder = checkpoints.training_folder(settings.out)
     with checkpoints.locked(folder), stop_signals() as should_stop:
         run = _Run(settings, train, test, folder, listener, should_stop)
@@ -231,17 +235,8 @@ class _Run:
         metrics = self._metrics = MetricsFile(self._out / METRICS_FILE, before if self._step else None)
         is_done = False
         try:
-            while self._step < settings.num_steps:
-                self._one_step()
-                self._step += 1
-                self._unread += 1
-                self._after_step()
-                if self._should_stop():
-                    self._save()
-                    raise Interrupted
-                if time.monotonic() - self._began > limit and self._step < settings.num_steps:
-                    self._save()
-                    break
+            with Ahead(self._feed) as feed:
+                self._train(feed, limit)
             is_done = True
         finally:
             metrics.close(is_done=is_done)
@@ -250,11 +245,25 @@ class _Run:
             self._end(report)
         return report
 
-    def _one_step(self) -> None:
+    def _train(self, feed: Ahead, limit: float) -> None:
+        """Steps until the last one, or until so many seconds have passed."""
+        num_steps = self._settings.num_steps
+        while self._step < num_steps:
+            self._one_step(feed.batch(self._step))
+            self._step += 1
+            self._unread += 1
+            self._after_step()
+            if self._should_stop():
+                self._save()
+                raise Interrupted
+            if time.monotonic() - self._began > limit and self._step < num_steps:
+                self._save()
+                return
+
+    def _one_step(self, puzzles: Puzzles) -> None:
         """One optimizer step; waits for nothing."""
         settings, network = self._settings, self._network
         step = self._step + 1
-        puzzles = self._feed.batch(self._step)
         generator = torch.Generator().manual_seed(_draw_seed(settings.seed, step))
         draws = Draws.draw(settings.batch_size, network.config.halt_max_steps, generator).to(self._device)
         found = supervised_step(

@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from assay.cli.flags import read_config
 from assay.errors import BundleError, RefusedError, SourceError, UsageError
 from assay.model.hrm.files import read_hrm
 from assay.sudoku.puzzles import Description, PuzzleSplit, write_split
@@ -95,7 +97,7 @@ def test_a_training_leaves_its_newest_snapshots(settings, tmp_path):
     assert heard[-1].validation == lines[-1]["validation"] == report.validation
     checkpoint = read_hrm(out)
     assert checkpoint.config.seq_len == 4
-    assert "on test accuracy" in str(report)
+    assert "held out: accuracy" in str(report)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +228,14 @@ def test_what_cannot_work_is_refused_before_the_first_step(settings, change, err
     with pytest.raises(error, match=message):
         sudoku_train(replace(settings, **change))
     assert not checkpoints.training_folder(settings.out).exists()
+
+
+def test_the_recipe_is_one_that_training_takes():
+    """Its settings exist and make a model for Sudokus."""
+    recipe = Path(__file__).resolve().parents[4] / "recipes" / "sudoku" / "hrm.toml"
+    read = PuzzleTraining(data="puzzles", out="model", **read_config(recipe, PuzzleTraining))
+    config = read.config(vocab_size=11, seq_len=81, num_puzzle_identifiers=1)
+    assert (config.hidden_size, config.head_size) == (256, 32)
 
 
 def test_settings_that_do_not_go_together_are_refused(settings):
