@@ -24,7 +24,7 @@ GIB = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Findings:
+class Examination:
     """What `examine` found."""
 
     lines: tuple[tuple[str, str], ...]
@@ -43,7 +43,7 @@ class Findings:
         return "\n".join(shown + [f"PROBLEM  {problem}" for problem in self.problems])
 
 
-def examine(bundle: str | None = None) -> Findings:
+def examine(bundle: str | None = None) -> Examination:
     """Look at versions, devices, memory and disk; and, where a bundle is given, at what runs it.
 
     Raises BundleError for a bundle that cannot be loaded.
@@ -77,10 +77,10 @@ def examine(bundle: str | None = None) -> Findings:
         found = _bundle_findings(bundle)
         lines += found.lines
         problems += found.problems
-    return Findings(lines=tuple(lines), problems=tuple(problems))
+    return Examination(lines=tuple(lines), problems=tuple(problems))
 
 
-def _bundle_findings(path: str) -> Findings:
+def _bundle_findings(path: str) -> Examination:
     from assay.score.bundles import open_bundle
     from assay.score.cascade.bundle import Cascade
 
@@ -89,13 +89,13 @@ def _bundle_findings(path: str) -> Findings:
         return _single_findings(bundle)
     stages = {name: _single_findings(each) for name, each in (("1st", bundle.first), ("2nd", bundle.second))}
     lines = [(f"{name} {key}", value) for name, found in stages.items() for key, value in found.lines]
-    return Findings(
+    return Examination(
         lines=(("cascade", f"fingerprint {bundle.fingerprint}, {bundle.thresholds}"), *lines),
         problems=tuple(problem for found in stages.values() for problem in found.problems),
     )
 
 
-def _single_findings(bundle: Bundle) -> Findings:
+def _single_findings(bundle: Bundle) -> Examination:
     from assay.score.bundles import encoder_of, engine_of
     from assay.tokenize.compare import SAVE_TOKENIZER, compare_probes
     from assay.tokenize.settings import LongDocuments
@@ -114,7 +114,7 @@ def _single_findings(bundle: Bundle) -> Findings:
         *(("note", note) for note in bundle.notes),
     ]
     problems = [] if tokens.difference is None else [f"{bundle.path}: {tokens.difference}; {SAVE_TOKENIZER}"]
-    return Findings(lines=tuple(lines), problems=tuple(problems))
+    return Examination(lines=tuple(lines), problems=tuple(problems))
 
 
 def _why_slow() -> str:

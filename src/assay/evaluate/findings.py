@@ -12,8 +12,8 @@ import numpy as np
 
 from assay import metrics
 from assay.evaluate.definitions import DEFINITIONS
-from assay.evaluate.measure import Difference, EvaluatedRows, Metric, Part
-from assay.evaluate.seen import Seen
+from assay.evaluate.measure import EvaluatedRows, Metric, MetricDifference, Part
+from assay.evaluate.seen import SeenRows
 from assay.evaluate.settings import EvaluateSettings
 from assay.metrics import TITLES, IntArray, format_value
 from assay.tasks import TWO_LABELS, Task
@@ -77,7 +77,7 @@ class Evaluated:
     """Metrics of each label against the rest, by label; a text says why one is undefined."""
     worst: tuple[Worst, ...]
     """The rows judged worst, the worst first."""
-    seen: Seen
+    seen: SeenRows
     """Rows that were seen when it was made."""
 
 
@@ -221,7 +221,7 @@ def confusion(outcome: EvaluatedRows) -> IntArray | None:
     return None
 
 
-def format_interval(metric: Metric | Difference) -> str:
+def format_interval(metric: Metric | MetricDifference) -> str:
     """`0.9012 to 0.9345`, or a dash where there is none."""
     low, high = metric.interval.low, metric.interval.high
     return "-" if low is None or high is None else f"{format_value(low)} to {format_value(high)}"
@@ -237,7 +237,7 @@ def difference_header(confidence: float) -> list[str]:
     return ["difference", f"{100 * confidence:.4g}% interval", "p"]
 
 
-def difference_cells(difference: Difference) -> list[str]:
+def difference_cells(difference: MetricDifference) -> list[str]:
     """The cells of a difference: its value, its interval, p and the test where it is exact."""
     return [
         "-" if difference.value is None else f"{difference.value:+.4f}",
@@ -291,7 +291,7 @@ def _part_json(part: Part) -> dict[str, object]:
     }
 
 
-def _difference_json(difference: Difference) -> dict[str, object]:
+def _difference_json(difference: MetricDifference) -> dict[str, object]:
     return {
         "value": difference.value,
         **_interval_json(difference),
@@ -306,7 +306,7 @@ def _metric_json(metric: Metric) -> dict[str, object]:
     return {"value": metric.value, **_interval_json(metric)}
 
 
-def _interval_json(metric: Metric | Difference) -> dict[str, object]:
+def _interval_json(metric: Metric | MetricDifference) -> dict[str, object]:
     if metric.interval.undefined is not None:
         return {"low": None, "high": None, "no_interval": metric.interval.undefined}
     return {"low": metric.interval.low, "high": metric.interval.high}

@@ -89,7 +89,7 @@ class Metric:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Difference:
+class MetricDifference:
     """One metric of the first bundle less that of another, on the same rows."""
 
     value: float | None
@@ -108,7 +108,7 @@ class ComparedBundle:
 
     metrics: Mapping[str, Metric]
     """Its own."""
-    differences: Mapping[str, Difference]
+    differences: Mapping[str, MetricDifference]
     """Of the first bundle less this one."""
 
 
@@ -161,7 +161,7 @@ def measure(
             for metric, value in values.items()
         }
 
-    def difference(metric: str, first: float | str, second: float | str, index: int) -> Difference:
+    def difference(metric: str, first: float | str, second: float | str, index: int) -> MetricDifference:
         plain = _difference(f"0 less {index} {metric}", first, second, drawn, resampling)
         if group_N is not None or metric not in {"accuracy", "subset_accuracy"}:
             return plain
@@ -353,13 +353,13 @@ def _interval(value: float, name: str, drawn: Resamples | None, resampling: Resa
 
 def _difference(
     key: str, first: float | str, second: float | str, drawn: Resamples | None, resampling: Resampling
-) -> Difference:
+) -> MetricDifference:
     if isinstance(first, str) or isinstance(second, str):
-        return Difference(
+        return MetricDifference(
             value=None, interval=Interval(undefined="a value is undefined"), p_value=None, test="bootstrap"
         )
     has_draws = drawn is not None and key in drawn.drawn
-    return Difference(
+    return MetricDifference(
         value=first - second,
         interval=_interval(first - second, key, drawn, resampling),
         p_value=p_value(drawn.drawn[key]) if drawn is not None and has_draws else None,

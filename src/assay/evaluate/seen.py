@@ -11,7 +11,7 @@ from assay.metrics import BoolArray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Seen:
+class SeenRows:
     """Test rows that training, the choice of the checkpoint or calibration has seen."""
 
     is_known: bool
@@ -24,7 +24,7 @@ class Seen:
     """Whether the row was seen, or another row of its group."""
 
 
-def find_seen(rows: LabelledRows, provenances: Sequence[Mapping[str, object]]) -> Seen:
+def find_seen(rows: LabelledRows, provenances: Sequence[Mapping[str, object]]) -> SeenRows:
     """What the provenances (a bundle's and its calibration's) say of these rows."""
     counts: dict[str, dict[str, int]] = {}
     masks: dict[HashKind, BoolArray] = {}
@@ -40,4 +40,6 @@ def find_seen(rows: LabelledRows, provenances: Sequence[Mapping[str, object]]) -
         masks[kind] = met_N
     nothing_N = np.zeros(rows.num_rows, dtype=np.bool_)
     row_N = masks["text"] | masks.get("id", nothing_N)
-    return Seen(is_known=is_known, counts=counts, row_N=row_N, group_N=row_N | masks.get("group", nothing_N))
+    return SeenRows(
+        is_known=is_known, counts=counts, row_N=row_N, group_N=row_N | masks.get("group", nothing_N)
+    )

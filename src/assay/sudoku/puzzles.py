@@ -32,7 +32,7 @@ ROWS_AT_A_TIME = 65_536
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Description:
+class SplitDescription:
     """What `dataset.json` says of a split; the names are the official ones."""
 
     pad_id: int = 0
@@ -63,7 +63,7 @@ class PuzzleSplit:
     """The first row of each puzzle, and N."""
     group_indices: NDArray[np.int32]
     """The first puzzle of each group, and the number of puzzles."""
-    description: Description
+    description: SplitDescription
 
     def __post_init__(self) -> None:
         """Raise `SourceError` for the first array of a wrong type, shape, order or range."""
@@ -126,7 +126,7 @@ def sudoku_split(
         puzzle_identifiers=np.zeros(num_rows, np.int32),
         puzzle_indices=np.arange(num_rows + 1, dtype=np.int32),
         group_indices=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32),
-        description=Description(total_groups=len(sizes)),
+        description=SplitDescription(total_groups=len(sizes)),
     )
 
 
@@ -186,12 +186,12 @@ def _array(folder: Path, name: str, *, mapped: bool = False) -> NDArray[Any]:
     return array
 
 
-def _description(path: Path) -> Description:
+def _description(path: Path) -> SplitDescription:
     try:
         given = json.loads(path.read_bytes())
-        known = {each.name for each in fields(Description)}
+        known = {each.name for each in fields(SplitDescription)}
         values = {name: value for name, value in given.items() if name in known}
-        found = Description(**{**values, "sets": tuple(values.get("sets", (SET,)))})
+        found = SplitDescription(**{**values, "sets": tuple(values.get("sets", (SET,)))})
     except FileNotFoundError:
         raise SourceError(f"no file {path.name}; copy the whole split, or build it again") from None
     except (OSError, ValueError, AttributeError, TypeError) as error:

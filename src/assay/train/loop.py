@@ -33,7 +33,7 @@ from assay.train.history import History, Listener, TrainProgress, Validation, co
 from assay.train.inputs import EncodedSplit, TrainBatch, filled_shape, host_batch, pinned
 from assay.train.model import TrainableClassifier, trained_parameters
 from assay.train.predict import predict, too_large
-from assay.train.readings import DeviceMark, Figures
+from assay.train.readings import DeviceMark, StepFigures
 from assay.train.settings import TrainSettings
 from assay.train.world import World
 
@@ -174,7 +174,7 @@ class Loop:
         self._patience_used = 0
         self._step = 0
         self._unread: list[tuple[torch.Tensor, ...]] = []
-        self._on_their_way: deque[Figures] = deque()
+        self._on_their_way: deque[StepFigures] = deque()
         self._began = DeviceMark.now(world.device)
         self._saved_at = time.monotonic()
         self._seconds_before = 0.0
@@ -319,12 +319,12 @@ class Loop:
     def _read(self, *, but_newest: bool = False) -> None:
         """Tell of the steps done, once their figures are there; `but_newest`: those since the last time come later."""
         if self._unread:
-            self._on_their_way.append(Figures(self._unread))
+            self._on_their_way.append(StepFigures(self._unread))
             self._unread.clear()
         while len(self._on_their_way) > but_newest:
             self._note(self._on_their_way.popleft())
 
-    def _note(self, of_steps: Figures) -> None:
+    def _note(self, of_steps: StepFigures) -> None:
         """Write down and tell of the next steps, with the time at which the last of them ended."""
         figures = of_steps.wait()
         # losses are shares of each step's, so that ranks add up; norms are the same on each

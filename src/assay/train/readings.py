@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 
-class Figures:
+class StepFigures:
     """Losses, norms and what else was counted of some steps, on their way from the device."""
 
     def __init__(self, of_steps: Sequence[tuple[torch.Tensor, ...]]) -> None:

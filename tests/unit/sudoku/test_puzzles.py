@@ -10,7 +10,14 @@ from support.pages import ROOT
 
 from assay.errors import SourceError
 from assay.sudoku.grids import checked
-from assay.sudoku.puzzles import Description, PuzzleSplit, need_sudoku, read_split, sudoku_split, write_split
+from assay.sudoku.puzzles import (
+    PuzzleSplit,
+    SplitDescription,
+    need_sudoku,
+    read_split,
+    sudoku_split,
+    write_split,
+)
 
 TINY = ROOT / "tests" / "support" / "sudoku-tiny"
 """Written by the official builder: 16 puzzles to test, 24 with two augmentations each to train."""
@@ -178,7 +185,7 @@ def test_other_puzzles_are_not_sudokus():
         puzzle_identifiers=np.zeros(1, np.int32),
         puzzle_indices=starts,
         group_indices=starts,
-        description=Description(vocab_size=6, seq_len=900, total_groups=1),
+        description=SplitDescription(vocab_size=6, seq_len=900, total_groups=1),
     )
     with pytest.raises(SourceError, match="mazes/test has 900 cells and 6 tokens; Sudokus have 81 and 11"):
         need_sudoku(maze, "mazes/test")

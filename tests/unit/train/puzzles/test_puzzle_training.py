@@ -11,7 +11,7 @@ import torch
 from assay.cli.flags import read_config
 from assay.errors import BundleError, RefusedError, SourceError, UsageError
 from assay.model.hrm.files import read_hrm
-from assay.sudoku.puzzles import Description, PuzzleSplit, write_split
+from assay.sudoku.puzzles import PuzzleSplit, SplitDescription, write_split
 from assay.train import checkpoints
 from assay.train.history import Listener
 from assay.train.loop import Interrupted
@@ -33,7 +33,7 @@ def split(number, *, group=1, seed=0, size=4):
         puzzle_identifiers=np.zeros(number, np.int32),
         puzzle_indices=np.arange(number + 1, dtype=np.int32),
         group_indices=np.arange(0, number + 1, group, dtype=np.int32),
-        description=Description(vocab_size=6, seq_len=size, total_groups=number // group),
+        description=SplitDescription(vocab_size=6, seq_len=size, total_groups=number // group),
     )
 
 
