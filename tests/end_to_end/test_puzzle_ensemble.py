@@ -1,8 +1,14 @@
 """Checkpoints of the official HRM code times digit shifts, against what that code and the batch script give."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 
 import numpy as np
+import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.hrm import reference
@@ -75,6 +81,31 @@ def test_members_grids_and_flags_are_those_of_the_official_code(official, tmp_pa
     assert fewer.member_runs < findings.member_runs
 
 
+def test_noise_makes_members_that_batches_do_not_change(tmp_path):
+    """Two seeds differ, the first of them is the same in batches of 16 and of 5."""
+    found = []
+    for batch_size in (16, 5):
+        settings = settings_of(
+            tmp_path / f"{batch_size}",
+            checkpoints=CHECKPOINTS[2:],
+            permutes=1,
+            noise=0.5,
+            noise_seeds=2,
+            settled="never",
+            batch_size=batch_size,
+        )
+        run, _ = create_or_join(settings.run, plan_ensemble(settings, device_kind="cpu").manifest)
+        work = open_ensemble_work(run, device="cpu", num_threads=1)
+        for unit in run.manifest.units():
+            run_unit(run, work, unit)
+        tables = [pq.read_table(f"{run.url}/{part_path(unit)}") for unit in run.manifest.units()]
+        found.append(from_table(pa.concat_tables(tables), 0, num_puzzles=16, num_members=2, num_cells=81))
+    whole, cut = found
+    np.testing.assert_array_equal(whole.grids_NMS, cut.grids_NMS)
+    np.testing.assert_allclose(whole.q_halt_NM, cut.q_halt_NM, atol=1e-4)
+    assert (whole.grids_NMS[:, 0] != whole.grids_NMS[:, 1]).any()
+
+
 def test_the_rules_are_those_of_the_official_code_on_its_own_arrays():
     """OR and halted-majority of 64 random items equal what the reference computed."""
     unit = reference("aggregation_unit")
@@ -98,10 +129,36 @@ def test_the_command_takes_the_scripts_flags_and_writes_its_json(tmp_path, capsy
     assert [batch["total"] for batch in results["batch_results"]] == [8, 8]
     assert len(results["members"]) == 6
     assert "oracle" in (tmp_path / "report.html").read_text()
-    assert main([*script, *run]) == 0
+    assert main([*script, *run, "--report", str(tmp_path / "report.html")]) == 0
     assert "All 2 units are published already" in capsys.readouterr().err
     assert json.loads((tmp_path / "results.json").read_text())["rules"] == results["rules"]
     assert main([*script, "--run", str(tmp_path / "other"), "--views", "digits"]) == 2
     refused = capsys.readouterr().err
     assert "exists and holds other results" in refused
     assert len(refused.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_results_are_those_of_a_run_that_was_not(tmp_path):
+    """SIGKILL to the command and its worker, three times; then on with two workers: equal rows in every part."""
+    words = [sys.executable, "-m", "assay", "ensemble", str(PUZZLES), "--checkpoints", ",".join(CHECKPOINTS)]
+    words += ["--permutes", "2", "--batch-size", "3", "--settled", "never"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for num_parts in (1, 2, 3):
+        process = subprocess.Popen(
+            [*words, "--run", str(tmp_path / "killed")], env=environment, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and len(list((tmp_path / "killed").glob("parts/*.parquet"))) < num_parts:
+            time.sleep(0.02)
+        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        for each in (process, *children):
+            each.kill()
+        process.wait()
+    subprocess.run(
+        [*words, "--run", str(tmp_path / "killed"), "--max-workers", "2"], env=environment, check=True
+    )
+    subprocess.run([*words, "--run", str(tmp_path / "whole")], env=environment, check=True)
+    parts = sorted((tmp_path / "whole" / "parts").glob("*.parquet"))
+    assert len(parts) == 6
+    for part in parts:
+        assert pq.read_table(part).equals(pq.read_table(tmp_path / "killed" / "parts" / part.name))

@@ -38,7 +38,7 @@ class Knowing:
             for puzzle, solution in zip(view.show(split.inputs), view.show(split.labels), strict=True):
                 self._solutions[puzzle.tobytes()] = solution
 
-    def solve(self, puzzles_NS):
+    def solve(self, puzzles_NS, seeds_N=None):
         """Wrong at the first step, all that it can at the last."""
         self.num_asked += len(puzzles_NS)
         seen = [hashlib.sha256(self.name.encode() + puzzle.tobytes()).digest() for puzzle in puzzles_NS]
@@ -58,7 +58,7 @@ class Knowing:
 class Failing:
     """A member whose every pass raises, as each did in the script's last commit."""
 
-    def solve(self, puzzles_NS):
+    def solve(self, puzzles_NS, seeds_N=None):
         """Raise what a call with the wrong arguments raises."""
         raise TypeError("create_batch() got an unexpected keyword argument 'train_loader'")
 

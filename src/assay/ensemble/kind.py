@@ -15,6 +15,9 @@ class MemberIdentity(RunRecord):
     cells: tuple[int, ...] | None
     """The cell of the puzzle that each cell of the view shows; None where they stay."""
 
+    noise_seed: int | None
+    """Which noise of several; None without noise."""
+
     @property
     def view(self) -> View:
         """The view itself."""
@@ -29,6 +32,8 @@ class EnsembleIdentity(RunRecord):
     members: tuple[MemberIdentity, ...]
     """In the order in which they run: a puzzle that one settles is left out of those behind it."""
     settled: Settled
+    noise: float
+    """Deviation of the noise on the latent state."""
     num_steps: int | None
     """None: as many as each checkpoint was trained for."""
     precision: str

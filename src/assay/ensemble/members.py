@@ -5,6 +5,7 @@ Axes: N puzzles, K steps, S cells.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from assay.ensemble.grids import Bools, Grids
 from assay.sudoku.grids import checked
 from assay.sudoku.views import View
+
+Seeds = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,8 +34,11 @@ class Passes:
 class Solver(Protocol):
     """A model that answers puzzles. One thread at a time."""
 
-    def solve(self, puzzles_NS: Grids) -> Passes:
-        """What it says; a puzzle's answer does not depend on those beside it, but for rounding."""
+    def solve(self, puzzles_NS: Grids, seeds_N: Seeds | None) -> Passes:
+        """What it says; a puzzle's answer does not depend on those beside it, but for rounding.
+
+        `seeds_N`: of the noise of each puzzle; None without noise.
+        """
         ...
 
 
@@ -50,9 +56,22 @@ class Answers:
     passes: Passes
 
 
-def ask(solver: Solver, puzzles_NS: Grids, solutions_NS: Grids, *, view: View) -> Answers:
+def noise_seeds(rows_N: NDArray[np.int64], member_seed: int) -> Seeds:
+    """A seed for each puzzle of one member, of its row in the split and the member's own: batches decide nothing."""
+    found = [
+        int.from_bytes(
+            blake2b(f"{member_seed}:{row}".encode(), digest_size=8).digest(), "little", signed=True
+        )
+        for row in rows_N.tolist()
+    ]
+    return np.array(found, dtype=np.int64)
+
+
+def ask(
+    solver: Solver, puzzles_NS: Grids, solutions_NS: Grids, *, view: View, seeds_N: Seeds | None = None
+) -> Answers:
     """The answers of the member that is `solver` with this view of the puzzles."""
-    passes = solver.solve(view.show(puzzles_NS).astype(np.uint8, copy=False))
+    passes = solver.solve(view.show(puzzles_NS).astype(np.uint8, copy=False), seeds_N)
     num_steps, num_puzzles, num_cells = passes.grids_KNS.shape
     grids_RS = view.inverse().show(passes.grids_KNS.reshape(-1, num_cells))
     grids_KNS = grids_RS.astype(np.uint8, copy=False).reshape(passes.grids_KNS.shape)
@@ -71,8 +90,9 @@ def ask(solver: Solver, puzzles_NS: Grids, solutions_NS: Grids, *, view: View) -
 
 
 def in_pieces(
-    solve: Callable[[Grids], Passes],
+    solve: Callable[[Grids, Seeds | None], Passes],
     puzzles_NS: Grids,
+    seeds_N: Seeds | None,
     most_rows: int,
     is_out_of_memory: Callable[[Exception], bool],
 ) -> tuple[Passes, int]:
@@ -85,7 +105,7 @@ def in_pieces(
     while start < len(puzzles_NS):
         piece = puzzles_NS[start : start + most_rows]
         try:
-            found.append(solve(piece))
+            found.append(solve(piece, None if seeds_N is None else seeds_N[start : start + most_rows]))
         except Exception as error:
             if not is_out_of_memory(error) or len(piece) == 1:
                 raise

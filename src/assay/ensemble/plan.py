@@ -38,6 +38,7 @@ class Member:
     """Its file, absolute."""
     fingerprint: str
     view: View
+    noise_seed: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,10 +82,12 @@ def plan_ensemble(settings: EnsembleSettings, *, device_kind: str) -> EnsemblePl
                     checkpoint=member.fingerprint,
                     digits=member.view.digits,
                     cells=None if member.view.cells == IDENTITY.cells else member.view.cells,
+                    noise_seed=member.noise_seed,
                 )
                 for member in members
             ),
             settled=settings.settled,
+            noise=settings.noise,
             num_steps=settings.num_steps,
             precision=precision,
             batch_size=batch_size,
@@ -114,7 +117,7 @@ def find_split(settings: EnsembleSettings) -> tuple[Path, str]:
 
 
 def find_members(settings: EnsembleSettings, puzzles: PuzzleSplit) -> tuple[Member, ...]:
-    """Each checkpoint with each view, a checkpoint's members together.
+    """Each checkpoint with each view and each seed of noise, a checkpoint's members together.
 
     Raises `BundleError` for a checkpoint that is not one or is of another task, `UsageError` for one named twice.
     """
@@ -137,14 +140,16 @@ def find_members(settings: EnsembleSettings, puzzles: PuzzleSplit) -> tuple[Memb
     names = short_names(files)
     return tuple(
         Member(
-            name=f"{name} {view_name}",
+            name=f"{name} {view_name}" + ("" if seed is None else f" noise {seed}"),
             checkpoint=path,
             path=str(file),
             fingerprint=fingerprint,
             view=view,
+            noise_seed=seed,
         )
         for name, path, file, fingerprint in zip(names, given, files, fingerprints, strict=True)
         for view_name, view in views_of(settings.views, settings.permutes, settings.seed)
+        for seed in (range(settings.noise_seeds) if settings.noise else (None,))
     )
 
 

@@ -5,8 +5,9 @@ import torch
 
 from assay.engine.hrm import Reasoner, load_reasoner
 from assay.ensemble.grids import Grids
-from assay.ensemble.members import Passes, in_pieces, rows_that_fit
+from assay.ensemble.members import Passes, Seeds, in_pieces, rows_that_fit
 from assay.errors import WorkError
+from assay.model.hrm.noise import Noise
 from assay.sudoku.grids import NUM_CELLS, NUM_TOKENS
 
 _SMALLEST_BATCH = 8
@@ -17,10 +18,19 @@ _TOO_MUCH = 1 << 62
 class ReasonerSolver:
     """Runs puzzles through a checkpoint, in pieces of a few fixed sizes."""
 
-    def __init__(self, reasoner: Reasoner, *, num_steps: int | None, batch_size: int, most_rows: int) -> None:
-        """`batch_size`: most puzzles that come at once; `most_rows`: most that one forward pass takes."""
+    def __init__(
+        self,
+        reasoner: Reasoner,
+        *,
+        num_steps: int | None,
+        batch_size: int,
+        most_rows: int,
+        noise: float = 0.0,
+    ) -> None:
+        """`noise`: its deviation; `batch_size`: most puzzles at once; `most_rows`: most of a forward pass."""
         self._reasoner = reasoner
         self._num_steps = num_steps
+        self._noise = noise
         self.most_rows = min(most_rows, batch_size)
         """Puzzles of a piece."""
         reasoner.batch_sizes = batch_sizes(self.most_rows)
@@ -30,13 +40,14 @@ class ReasonerSolver:
         """Of the checkpoint."""
         return self._reasoner.fingerprint
 
-    def solve(self, puzzles_NS: Grids) -> Passes:
+    def solve(self, puzzles_NS: Grids, seeds_N: Seeds | None) -> Passes:
         """What the checkpoint says."""
-        found, self.most_rows = in_pieces(self._solve, puzzles_NS, self.most_rows, is_out_of_memory)
+        found, self.most_rows = in_pieces(self._solve, puzzles_NS, seeds_N, self.most_rows, is_out_of_memory)
         return found
 
-    def _solve(self, puzzles_NS: Grids) -> Passes:
-        steps = list(self._reasoner.run(puzzles_NS, num_steps=self._num_steps))
+    def _solve(self, puzzles_NS: Grids, seeds_N: Seeds | None) -> Passes:
+        noise = None if seeds_N is None else Noise(scale=self._noise, seeds_N=seeds_N)
+        steps = list(self._reasoner.run(puzzles_NS, num_steps=self._num_steps, noise=noise))
         last = steps[-1]
         return Passes(
             grids_KNS=np.stack([step.grids_NS for step in steps]),
@@ -63,6 +74,7 @@ def open_solver(
     num_steps: int | None,
     batch_size: int,
     memory_limit: float,
+    noise: float = 0.0,
 ) -> ReasonerSolver:
     """The checkpoint in a file as a solver; on a GPU, batches are cut to what its share of the memory takes.
 
@@ -77,7 +89,7 @@ def open_solver(
                 f"{path}: a batch of {_SMALLEST_BATCH} puzzles takes more than {memory_limit:.0%} of the memory of"
                 f" {device}; raise --gpu-memory-limit, or free memory"
             )
-    return ReasonerSolver(reasoner, num_steps=num_steps, batch_size=batch_size, most_rows=rows)
+    return ReasonerSolver(reasoner, num_steps=num_steps, batch_size=batch_size, most_rows=rows, noise=noise)
 
 
 def limit_memory(device: str, share: float) -> None:

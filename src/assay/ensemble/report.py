@@ -167,6 +167,7 @@ def _made(settings: EnsembleSettings, stated: Stated, found: Findings) -> Facts:
         ("data", f"{settings.data}, split {settings.split}"),
         ("checkpoints", ", ".join(settings.checkpoint_paths)),
         ("views of each", f"{settings.permutes}, {settings.views}"),
+        ("noise", f"{settings.noise_seeds} of deviation {settings.noise:g}" if settings.noise else "none"),
         ("settled", settings.settled),
         ("steps", "as trained" if settings.num_steps is None else f"{settings.num_steps}"),
         ("precision", stated.precision),

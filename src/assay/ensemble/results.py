@@ -46,6 +46,8 @@ def results_json(settings: EnsembleSettings, stated: Stated, found: Findings, no
             "permutes": settings.permutes,
             "views": settings.views,
             "seed": settings.seed,
+            "noise": settings.noise,
+            "noise_seeds": settings.noise_seeds,
             "max_workers": stated.max_workers,
             "num_batch": stated.num_batch,
             "batch_size": stated.batch_size,
@@ -106,15 +108,20 @@ def results_json(settings: EnsembleSettings, stated: Stated, found: Findings, no
     }
 
 
-def refuse_other_results(path: str, run_id: str | None) -> None:
-    """Raise `UsageError` where a file lies at `path` that is not the results of this run, before any work is done."""
+def refuse_place(path: str) -> None:
+    """Raise an error where no file can be written at `path`, before any work is done."""
     if is_object_url(path):
         return
     file = local_path(path)
     if file.is_dir():
         raise UsageError(f"{path} is a folder; name a file")
     writable_place(file, path)
-    if file.exists() and (run_id is None or run_id_of(file) != run_id):
+
+
+def refuse_other_results(path: str, run_id: str) -> None:
+    """Raise `UsageError` where a file lies at `path` that is not the results of this run."""
+    file = None if is_object_url(path) else local_path(path)
+    if file is not None and file.exists() and run_id_of(file) != run_id:
         raise UsageError(f"{path} exists and holds other results; remove it, or name another file")
 
 

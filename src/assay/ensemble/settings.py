@@ -48,6 +48,10 @@ class EnsembleSettings(RunPlace, CpuThreads):
     """shift: digits shifted by 0, 1, ..., 9 in all; digits: drawn relabelings; symmetry: rows and columns moved too."""
     seed: int = field(default=0, metadata=within(at_least=0))
     """Seed of the views that are drawn."""
+    noise: float = field(default=0.0, metadata=within(at_least=0))
+    """Deviation of the noise on the latent state at each step; 0: none. The state's own is 1."""
+    noise_seeds: int = field(default=1, metadata=COUNT)
+    """Members of each checkpoint and view that differ in their noise."""
     settled: Settled = "checked"
     """When later members leave a puzzle out: once a grid keeps its rules and givens, once one is right, or never."""
     num_steps: int | None = field(default=None, metadata=COUNT)
@@ -78,8 +82,8 @@ class EnsembleSettings(RunPlace, CpuThreads):
 
     @property
     def num_members(self) -> int:
-        """Checkpoints times views."""
-        return len(self.checkpoint_paths) * self.permutes
+        """Checkpoints times views times seeds of noise."""
+        return len(self.checkpoint_paths) * self.permutes * self.noise_seeds
 
     def check(self) -> None:
         """Raise `UsageError` where values do not go together."""
@@ -89,6 +93,10 @@ class EnsembleSettings(RunPlace, CpuThreads):
             raise UsageError(
                 f"permutes is {self.permutes:,}; there are {most:,} views of the kind {self.views}; set {most:,} or"
                 f" less{other}"
+            )
+        if self.noise_seeds > 1 and not self.noise:
+            raise UsageError(
+                f"noise_seeds is {self.noise_seeds} without noise; passes would be equal; set for example --noise 0.1"
             )
         if not self.checkpoint_paths:
             raise UsageError("checkpoints name no file; give paths with commas between them")

@@ -11,7 +11,7 @@ from assay.ensemble.findings import LABEL_FREE, Findings, Share, Tally, checkpoi
 from assay.ensemble.kind import ENSEMBLE
 from assay.ensemble.plan import EnsemblePlan, plan_ensemble
 from assay.ensemble.report import render
-from assay.ensemble.results import Json, Stated, refuse_other_results, results_json
+from assay.ensemble.results import Json, Stated, refuse_other_results, refuse_place, results_json
 from assay.ensemble.rows import from_table
 from assay.ensemble.settings import EnsembleSettings
 from assay.errors import WorkError
@@ -58,7 +58,9 @@ def ensemble(
     manifest = plan.manifest
     for path in (settings.output, settings.report):
         if path is not None:
-            refuse_other_results(path, manifest.run_id if path == settings.output else None)
+            refuse_place(path)
+    if settings.output is not None:
+        refuse_other_results(settings.output, manifest.run_id)
     for note in plan.notes:
         say(note)
     if settings.dry_run:
@@ -154,6 +156,10 @@ def describe(found: Findings) -> str:
     lines += [f"  {member.name:{width}}  {_shown(member.right)}" for member in found.members]
     passes = f"{found.member_runs:,} passes of {found.total * found.num_members:,} in full"
     lines.append(f"  cost: {passes}, {format_number_of(found.total, 'puzzle')}")
+    if "vote" not in found.rules:
+        lines.append(
+            "  later members left settled puzzles out; votes and the curve over all orders: --settled never"
+        )
     if found.num_several:
         rows = format_number_of(found.num_several, "puzzle has", "puzzles have")
         lines.append(f"  {rows} a grid that checks and is not the label: several solutions, or a wrong label")

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from assay.ensemble.grids import Bools
 from assay.ensemble.kind import ENSEMBLE
-from assay.ensemble.members import Solver, ask
+from assay.ensemble.members import Solver, ask, noise_seeds
 from assay.ensemble.outcomes import Outcomes
 from assay.ensemble.rows import SCHEMA, to_batch
 from assay.ensemble.settings import Settled
@@ -148,7 +148,9 @@ class EnsembleWork:
         place = batch.unit.start + rows
         inputs = np.asarray(self._puzzles.inputs[place], dtype=np.uint8)
         labels = np.asarray(self._puzzles.labels[place], dtype=np.uint8)
-        answers = ask(solver, inputs, labels, view=self._views[m])
+        seed = self._identity.members[m].noise_seed
+        seeds_N = None if seed is None else noise_seeds(place, seed)
+        answers = ask(solver, inputs, labels, view=self._views[m], seeds_N=seeds_N)
         found = batch.outcomes
         found.ran_NM[rows, m] = True
         found.grids_NMS[rows, m] = answers.grids_NS

@@ -44,6 +44,7 @@ def open_ensemble_work(
             num_steps=identity.num_steps,
             batch_size=identity.batch_size,
             memory_limit=record.gpu_memory_limit,
+            noise=identity.noise,
         )
         if solver.fingerprint != planned[path]:
             raise RefusedError(

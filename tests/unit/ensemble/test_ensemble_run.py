@@ -198,6 +198,7 @@ def test_what_cannot_work_is_refused_before_anything_runs(tmp_path, changes, err
         ({"gpu_memory_limit": 1.5}, "gpu_memory_limit is 1.5; it must be above 0 and at most 1"),
         ({"output": "results.txt"}, "it is a .json file"),
         ({"checkpoints": (" , ",)}, "checkpoints name no file"),
+        ({"noise_seeds": 4}, "noise_seeds is 4 without noise"),
     ],
 )
 def test_settings_out_of_range_are_refused(tmp_path, changes, message):

@@ -3,22 +3,23 @@
 import numpy as np
 import pytest
 
-from assay.ensemble.members import Passes, in_pieces, rows_that_fit
+from assay.ensemble.members import Passes, in_pieces, noise_seeds, rows_that_fit
 
 
 def test_what_runs_out_of_memory_is_tried_in_smaller_pieces():
     """Half the size until it fits, and no larger from then on; the answers come in order."""
     sizes = []
 
-    def solve(puzzles):
+    def solve(puzzles, seeds):
         sizes.append(len(puzzles))
+        assert seeds.tolist() == puzzles[:, 0].tolist()
         if len(puzzles) > 3:
             raise MemoryError
         values = puzzles[:, 0].astype(np.float32)
         return Passes(grids_KNS=puzzles[None], q_halt_N=values, q_continue_N=values, halted_N=values > 0)
 
     puzzles = np.arange(10, dtype=np.uint8)[:, None]
-    found, most = in_pieces(solve, puzzles, 10, lambda error: isinstance(error, MemoryError))
+    found, most = in_pieces(solve, puzzles, np.arange(10), 10, lambda error: isinstance(error, MemoryError))
     assert found.q_halt_N.tolist() == list(range(10))
     assert most == 3
     assert sizes == [10, 5, 3, 3, 3, 1]
@@ -27,11 +28,11 @@ def test_what_runs_out_of_memory_is_tried_in_smaller_pieces():
 def test_a_single_puzzle_that_does_not_fit_is_an_error():
     """Nothing is smaller than one puzzle: the error of it is raised, and the member has failed."""
 
-    def solve(puzzles):
+    def solve(puzzles, seeds):
         raise MemoryError("none left")
 
     with pytest.raises(MemoryError, match="none left"):
-        in_pieces(solve, np.zeros((4, 1), dtype=np.uint8), 4, lambda _: True)
+        in_pieces(solve, np.zeros((4, 1), dtype=np.uint8), None, 4, lambda _: True)
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(10_000, 100), (1_000, 90), (260, 16), (259, 0)])
@@ -48,3 +49,10 @@ def test_memory_that_grows_faster_than_the_line_is_noticed():
     """What two small batches promise is tried before it is believed."""
     found = rows_that_fit(lambda rows: rows * rows, wanted=4_096, limit_bytes=40_000)
     assert 100 < found <= 200
+
+
+def test_noise_belongs_to_a_puzzle_and_a_member():
+    """The same row has the same seed in any batch; another row or member has another."""
+    whole = noise_seeds(np.arange(100), 0)
+    np.testing.assert_array_equal(noise_seeds(np.array([7, 3]), 0), whole[[7, 3]])
+    assert len(set(whole.tolist()) | set(noise_seeds(np.arange(100), 1).tolist())) == 200
