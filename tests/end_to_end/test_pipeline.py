@@ -14,7 +14,7 @@ from support.training import SPECIALS, TINY_BERT, write_base
 from transformers import BertConfig
 
 from assay.cli.main import main
-from assay.errors import InputError, RefusedError
+from assay.errors import InputError, RefusedError, UsageError
 from assay.pipeline import books
 from assay.pipeline.books import pipeline_books
 from assay.pipeline.settings import PipelineSettings
@@ -258,6 +258,13 @@ def test_other_thresholds_overwrite_the_cascade_alone(made, place, tmp_path, mon
     assert "for 2 different cascades" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_device_that_is_not_there_is_said_first(place, tmp_path):
+    """Not after the hours that training takes."""
+    with pytest.raises(UsageError, match="device 'cuda:77' is not there"):
+        pipeline_books(asked(place, tmp_path / "out", device="cuda:77"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_too_few_authors_are_one_line(place, tmp_path):
     """Five splits take ten authors; nothing is cut into chunks before that is said."""
     (tmp_path / "novels").mkdir()
@@ -267,7 +274,7 @@ def test_too_few_authors_are_one_line(place, tmp_path):
         InputError, match=r"books of 9 authors; train, validation, .* so 10; add books by others"
     ):
         pipeline_books(asked(place, tmp_path / "out", source=str(tmp_path / "novels")))
-    assert not (tmp_path / "out" / "pairs").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_dry_run_lists_the_steps(place, tmp_path, made, capsys):

@@ -22,6 +22,7 @@ from assay.compare.settings import StyleCalibrateSettings
 from assay.compare.style_calibrate import style_calibrate
 from assay.data.storage import replace_file
 from assay.embed.place import find_gpus
+from assay.engine.devices import parse_device
 from assay.errors import InputError
 from assay.evaluate.evaluate import evaluate
 from assay.extras import need_packages
@@ -39,7 +40,7 @@ from assay.prepare.settings import BooksSettings
 from assay.prepare.splits import MIN_AUTHORS, author_keys
 from assay.score.bundles import open_bundle
 from assay.settings import Settings
-from assay.telemetry import Progress, ProgressDisplay
+from assay.telemetry import Progress, ProgressDisplay, format_number_of
 from assay.tokenize.counting import open_encoder
 from assay.train.checkpoints import training_folder
 from assay.train.display import TrainDisplay
@@ -375,6 +376,7 @@ def _displayed(step: str) -> Iterator[Callable[[Progress], None] | None]:
 
 def _device(settings: PipelineSettings) -> str:
     if settings.device != "auto":
+        parse_device(settings.device)
         return settings.device
     return "cuda" if find_gpus() else "cpu"
 
@@ -415,8 +417,8 @@ def _refuse_few_authors(keys: set[str]) -> None:
     needed = MIN_AUTHORS * len(SPLITS)
     if num_authors < needed:
         raise InputError(
-            f"books of {num_authors} authors; {', '.join(SPLITS)} take {MIN_AUTHORS} authors each at the least, so"
-            f" {needed}; add books by others"
+            f"books of {format_number_of(num_authors, 'author')}; {', '.join(SPLITS)} take {MIN_AUTHORS} authors each"
+            f" at the least, so {needed}; add books by others"
         )
 
 

@@ -74,6 +74,11 @@ class Ledger:
         return [name for name, entry in self._steps.items() if entry["made"] is not None]
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no step was begun."""
+        return not self._steps
+
+    @property
     def looks_at_test(self) -> int:
         """Of how many different models the test rows were scored."""
         return len(self._state["looks_at_test"])
@@ -83,7 +88,7 @@ class Ledger:
         looks = self._state["looks_at_test"]
         if identity not in looks:
             looks.append(identity)
-            self._write()
+            self.write()
 
     def do(self, step: Step) -> Facts:
         """What the step made: now, or before.
@@ -99,12 +104,12 @@ class Ledger:
             return made
         self._make_room(step, entry, inputs)
         self._steps[step.name] = {"inputs": inputs, "made": None}
-        self._write()
+        self.write()
         self._say(step.title)
         began = time.monotonic()
         made = {**_plain(step.work()), "seconds": time.monotonic() - began}
         self._steps[step.name]["made"] = made
-        self._write()
+        self.write()
         self._say(f"done in {format_duration(made['seconds'])}: {step.title}")
         return made
 
@@ -136,7 +141,8 @@ class Ledger:
         steps: dict[str, Facts] = self._state["steps"]
         return steps
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Put what is known into the file, in one step."""
         with writing(str(self._file)):
             replace_local(self._file, json.dumps(self._state, indent=1, ensure_ascii=False).encode())
 
@@ -148,6 +154,7 @@ def open_ledger(folder: Path, *, overwrite: bool, say: Callable[[str], None]) ->
     Raises RefusedError where the folder holds files of others or another process is at work in it.
     """
     refuse_others(folder)
+    is_new = not folder.exists()
     with writing(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / LOCK).open("ab")
@@ -161,7 +168,13 @@ def open_ledger(folder: Path, *, overwrite: bool, say: Callable[[str], None]) ->
         except OSError as error:
             if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}:
                 raise  # some network filesystems have no locks
-        yield Ledger(folder, overwrite=overwrite, say=say)
+        ledger = Ledger(folder, overwrite=overwrite, say=say)
+        ledger.write()
+        try:
+            yield ledger
+        finally:
+            if is_new and ledger.is_empty:
+                shutil.rmtree(folder)  # there were no books, or none that can be used
 
 
 def refuse_others(folder: Path) -> None:
@@ -196,7 +209,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _plain(values: Inputs) -> Facts:
     """As a JSON file gives them back."""
-    plain: Facts = json.loads(json.dumps(values, sort_keys=True, default=str))
+    plain: Facts = json.loads(json.dumps(values, default=str))
     return plain
 
 

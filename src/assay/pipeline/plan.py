@@ -303,6 +303,13 @@ def _books(settings: PipelineSettings, values: Mapping[str, Any], base: str, lim
 
 def _check(plan: Plan) -> None:
     """Make the settings of every step once, so that what is wrong with them is said before hours of work."""
+    for name, values in (("cross", plan.cross), ("siamese", plan.siamese)):
+        limit = read_checkpoint(values["base"]).max_length
+        if values["max_length"] > limit:
+            raise UsageError(
+                f"max_length={values['max_length']} for the {name} model; {values['base']} takes {limit:,} tokens; set"
+                f" max_length={limit}"
+            )
     for number in range(1, plan.settings.rounds + 1):
         plan.books_of(number)
         plan.cross_of(number)

@@ -145,7 +145,7 @@ def _split_table(report: PipelineReport) -> Table:
         )
         for split, what in SPLITS.items()
     ]
-    header = ("split", "it", "authors", "books", "pairs", "positive")
+    header = ("split", "what for", "authors", "books", "pairs", "positive")
     return Table(header=header, rows=rows, numeric_from=2)
 
 

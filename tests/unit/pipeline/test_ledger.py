@@ -140,6 +140,16 @@ def test_files_of_others_are_left_alone(tmp_path):
     assert (tmp_path / "out" / "two").read_text() == "not ours"
 
 
+def test_a_folder_in_which_nothing_began_is_not_left(tmp_path):
+    """Whoever mistyped the folder of books may use the same --out; one with steps stays."""
+    with pytest.raises(Killed), open_ledger(tmp_path / "out", overwrite=False, say=print):
+        raise Killed
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(Killed):
+        run(tmp_path / "out", killed_in="before one")
+    assert (tmp_path / "out" / STATE_FILE).is_file()
+
+
 def test_one_command_at_a_time(tmp_path):
     """The second is refused while the first is at work."""
     with (

@@ -109,6 +109,7 @@ def test_the_recipes_of_novels_go_in_as_they_are(tmp_path):
         ({"cross": "epoch = 3\n"}, {}, "unknown key in .*cross.toml epoch; did you mean epochs"),
         ({"prepare": "tuning_share = 0\n"}, {}, "tuning_share is 0; .* authors of their own"),
         ({"prepare": "test_share = 0.8\n"}, {}, "leave nothing to train on"),
+        ({"siamese": "max_length = 65\n"}, {}, "max_length=65 for the siamese model; .* set max_length=64"),
         ({"siamese": "max_length = 0\n"}, {}, "max_length is 0"),
         ({"siamese": 'contrastive = "supcom"\n'}, {}, "contrastive in .* is 'supcom'"),
         ({}, {"base": None}, "no encoder for the cross model; name its folder with --base"),
