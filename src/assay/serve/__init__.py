@@ -16,6 +16,7 @@ dispatcher.py      documents -> batches -> engines -> answers
 policy.py          which documents the device gets next (pure)
 engines.py         engine processes, from the server's side
 engine_process.py  the process that computes; frames.py what goes between (pure)
+cascade.py         two deployments, the second asked about what the first leaves open
 pairs.py           pairs of a Siamese model -> distinct texts, and their vectors -> scores
 scores.py          logits -> probabilities -> decisions, as a scored row
 vectors.py         vectors of windows -> vectors of documents, as an embed run
