@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 INTERRUPTED = 130
-SIGNALS = (_signal.SIGINT, _signal.SIGTERM)  # a preempted pod stops as on Ctrl-C
+SIGNALS = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGUSR1)  # a preempted pod stops as on Ctrl-C
 
 
 def main() -> int:
@@ -43,12 +43,12 @@ def answer(handler: "Callable[[int, FrameType | None], object]") -> None:
 
 
 def interrupt(number: int, frame: "FrameType | None") -> None:
-    """End the process within an import; raise KeyboardInterrupt anywhere else."""
+    """End the process within an import; anywhere else raise a KeyboardInterrupt that holds the signal's number."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             quit_now(number, frame)
         frame = frame.f_back
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(number)
 
 
 def quit_now(*_: object) -> int:

@@ -27,6 +27,8 @@ from assay.errors import AssayError
 from assay.evaluate.evaluate import evaluate
 from assay.evaluate.findings import EvaluateReport
 from assay.evaluate.settings import EvaluateSettings
+from assay.fleet.join import JoinResult, join
+from assay.fleet.settings import JoinSettings
 from assay.mine.settings import MineSettings
 from assay.mine.verb import MineResult, mine
 from assay.pipeline.books import pipeline_books
@@ -83,6 +85,8 @@ __all__ = [
     "EnsembleSettings",
     "EvaluateReport",
     "EvaluateSettings",
+    "JoinResult",
+    "JoinSettings",
     "LabelledSettings",
     "MergeReport",
     "MineResult",
@@ -115,6 +119,7 @@ __all__ = [
     "ensemble",
     "ensemble_build",
     "evaluate",
+    "join",
     "load",
     "load_siamese",
     "merge",

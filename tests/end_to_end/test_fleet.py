@@ -28,13 +28,17 @@ def losing_notes(run_url, *, seed):
 
     def strike():
         while not has_ended.wait(0.01):
-            files = [path for name in ("workers", "failures") for path in Path(run_url, name).rglob("*.*")]
+            files = [
+                path
+                for name in ("workers", "claims", "failures")
+                for path in Path(run_url, name).rglob("*.*")
+            ]
             [kind] = chance.choices(["delete", "empty", "invent"], [20, 10, 1])
             with contextlib.suppress(OSError):
                 if kind == "invent":
                     start = chance.randrange(200)
                     stop = start + chance.randrange(10)
-                    Path(run_url, "workers", f"ghost{start % 5}.{start}-{stop}.claim").touch()
+                    Path(run_url, "claims", f"{start}-{stop}.ghost{start % 5}").touch()
                 elif files and kind == "delete":
                     chance.choice(files).unlink()
                 elif files:
@@ -124,7 +128,7 @@ def test_notes_spare_work(tmp_path, worker_host):
     found = status(run_url)
     assert [driver.state for driver in found.drivers] == ["finished"] * 4
     assert sum(driver.units_published for driver in found.drivers) <= 200
-    assert not list(Path(run_url, "workers").glob("*.claim")), "claims go with their units"
+    assert not list(Path(run_url, "claims").iterdir()), "claims go with their units"
     assert json.dumps(found.to_json())
 
 

@@ -32,9 +32,12 @@ def assay(monkeypatch, worker_host):
     return main
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt(tmp_path, number, assay, capsys):
-    """SIGINT and SIGTERM end with status 130 and a line that says how to go on.
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 75, "drained"), (signal.SIGUSR1, 75, "drained")],
+)
+def test_an_interrupt(tmp_path, number, status, word, assay, capsys):
+    """SIGINT ends with status 130, a scheduler's SIGTERM and SIGUSR1 with 75, and a line that says how to go on.
 
     The workers are gone, every part is whole, and the same command does only what is left.
     """
@@ -53,11 +56,10 @@ def test_an_interrupt(tmp_path, number, assay, capsys):
     workers = psutil.Process(driver.pid).children()
     driver.send_signal(number)
     _, errors = driver.communicate(timeout=60)
-    assert driver.returncode == 130
+    assert driver.returncode == status
     assert "Traceback" not in errors
     assert (
-        errors.splitlines()[-1]
-        == "interrupted: nothing half is published; run the same command again to go on"
+        errors.splitlines()[-1] == f"{word}: nothing half is published; run the same command again to go on"
     )
     assert psutil.wait_procs(workers, timeout=10)[1] == []
 

@@ -25,6 +25,7 @@ def run(settings: EmbedSettings) -> int:
 VERB = Verb(
     settings=EmbedSettings,
     run=run,
+    is_of_a_run=True,
     example="example: assay embed chunks/ --bundle encoder/ --run vectors/",
     config="flag",
 )

@@ -34,6 +34,7 @@ def run(settings: EnsembleSettings) -> int:
 VERB = Verb(
     settings=EnsembleSettings,
     run=run,
+    is_of_a_run=True,
     example='example: assay ensemble sudoku/ --checkpoints "run a/step_300,run b/" --permutes 5 --output results.json',
     config="flag",
 )

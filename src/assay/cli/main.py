@@ -1,9 +1,10 @@
 """`assay COMMAND ...`: find the command, parse its settings, run it, translate an error into one line.
 
-0 done | 1 the work failed or a check did not hold | 2 bad usage or input | 3 refused | 130 interrupted
+0 done | 1 the work failed or a check did not hold | 2 bad usage or input | 3 refused | 75 drained | 130 interrupted
 """
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from assay._version import __version__
 from assay.cli import flags
 from assay.cli.help import find, overview, parser_of
-from assay.cli.verb import INTERRUPTED, Group
+from assay.cli.verb import DRAINED, INTERRUPTED, Group
 from assay.cli.verbs import ASSAY
 from assay.errors import AssayError, InputError, RefusedError, UsageError, WorkError
 
@@ -62,7 +63,14 @@ def dispatch(words: Sequence[str]) -> int:
     if any(word in {"-h", "--help"} for word in rest):
         flags.stdout(parser.format_help().rstrip())
         return 0
-    return verb.run(flags.parse_settings(parser, verb.settings, rest))
+    settings: object = flags.parse_settings(parser, verb.settings, rest)
+    try:
+        return verb.run(settings)
+    except KeyboardInterrupt as stop:
+        if not verb.is_of_a_run or not {signal.SIGTERM, signal.SIGUSR1} & {*stop.args}:
+            raise
+        sys.stderr.write("drained: nothing half is published; run the same command again to go on\n")
+        return DRAINED
 
 
 def _report(error: Exception, code: int, *, debug: bool) -> int:

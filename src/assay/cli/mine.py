@@ -26,6 +26,7 @@ def run(settings: MineSettings) -> int:
 VERB = Verb(
     settings=MineSettings,
     run=run,
+    is_of_a_run=True,
     example="example: assay mine pairs.parquet --corpus vectors/ --relative-margin 0.05 --run negatives/",
     config="flag",
 )

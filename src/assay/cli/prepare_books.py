@@ -33,6 +33,7 @@ def run(settings: BooksSettings) -> int:
 VERB = Verb(
     settings=BooksSettings,
     run=run,
+    is_of_a_run=True,
     example="example: assay prepare books novels/ --out pairs/ --bundle model/",
     config="flag",
 )

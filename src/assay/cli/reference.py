@@ -3,7 +3,7 @@
 from assay.cli.flags import stdout
 from assay.cli.help import VerbWords, overview, parser_of, spelled
 from assay.cli.main import EXIT_CODES
-from assay.cli.verb import INTERRUPTED, Group, Listed
+from assay.cli.verb import DRAINED, INTERRUPTED, Group, Listed
 from assay.cli.verbs import ASSAY
 
 
@@ -15,7 +15,8 @@ def reference(root: Group = ASSAY) -> str:
         f"```text\n{overview((), root)}\n```\n",
         (
             "## Exit status\n\n| status | means |\n| --- | --- |\n| 0 | done |\n"
-            f"{codes}| {INTERRUPTED} | interrupted |\n"
+            f"{codes}| {DRAINED} | drained: a scheduler stopped a command on a run; start it again |\n"
+            f"| {INTERRUPTED} | interrupted |\n"
         ),
     ]
     sections += [

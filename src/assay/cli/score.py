@@ -24,6 +24,7 @@ def run(settings: ScoreSettings) -> int:
 VERB = Verb(
     settings=ScoreSettings,
     run=run,
+    is_of_a_run=True,
     example="example: assay score 'corpus/*.parquet' --bundle model/ --run run/",
     config="flag",
 )

@@ -25,6 +25,7 @@ def run(settings: TokenizeSettings) -> int:
 VERB = Verb(
     settings=TokenizeSettings,
     run=run,
+    is_of_a_run=True,
     example="example: assay tokenize 'corpus/*.parquet' --bundle model/ --run tokens/",
     config="flag",
 )

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 INTERRUPTED = 130
 """Exit status of a command that was stopped by Ctrl-C or SIGTERM."""
+DRAINED = 75
+"""That of a command on a run that a scheduler's signal stopped: the same command goes on (EX_TEMPFAIL)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +24,8 @@ class Verb:
     """Takes the settings, prints, returns the exit status."""
     example: str
     """Shown below the flags."""
+    is_of_a_run: bool = False
+    """Whether it works on a run, and a scheduler that stops it should start it again."""
     config: Literal["none", "flag", "positional"] = "none"
     """Whether a TOML or YAML file may hold the settings, and how it is given."""
 

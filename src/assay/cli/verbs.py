@@ -42,6 +42,10 @@ ASSAY = Group(
             module="assay.cli.embed",
             summary="Make a vector of every row of the sources with a sentence encoder, into a run.",
         ),
+        "join": Listed(
+            module="assay.cli.join",
+            summary="Help with a run of which only the URL is known, from any machine.",
+        ),
         "status": Listed(
             module="assay.cli.status",
             summary="Say how far a run is, while it runs and from any machine.",

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from assay.data.creating import create_once, replace_surely
 from assay.data.storage import (
     FOOTER_READ_BYTES,
     MAX_READ_AHEAD_BYTES,
@@ -37,8 +38,7 @@ if TYPE_CHECKING:
     from obstore import ObjectMeta
     from obstore.store import ObjectStore as ObstoreStore
 
-PUT_TRIES = 7
-FIRST_PAUSE_SECONDS = 0.2
+_CHANCE = random.SystemRandom()
 _MARK = "assayput"  # letters alone: a name that S3, Google and Azure all take for metadata
 
 
@@ -129,28 +129,22 @@ class ObjectStore:
         from obstore.exceptions import AlreadyExistsError, GenericError
 
         mark = uuid.uuid4().hex
+
+        def put() -> None:
+            obstore.put(
+                self._store(), path, content, mode="create", use_multipart=False, attributes={_MARK: mark}
+            )
+
         with _object_errors(self._name(path), "written"), _taken_over(content):
-            for pause in _pauses():
-                try:
-                    obstore.put(
-                        self._store(),
-                        path,
-                        content,
-                        mode="create",
-                        use_multipart=False,
-                        attributes={_MARK: mark},
-                    )
-                except (AlreadyExistsError, GenericError):
-                    # obstore says AlreadyExists for S3's 409 too, when two puts met and neither may have won.
-                    owner = self._mark_of(path)
-                    if owner is not None:
-                        return owner == mark
-                    if pause is None:
-                        raise
-                    time.sleep(pause)
-                else:
-                    return True
-        raise AssertionError("the last pause is None")
+            return create_once(
+                put,
+                lambda: self._mark_of(path),
+                mark,
+                # obstore says AlreadyExists for S3's 409 too, when two puts met and neither may have won
+                unsure=(AlreadyExistsError, GenericError),
+                sleep=time.sleep,
+                chance=_CHANCE,
+            )
 
     def _mark_of(self, path: str) -> str | None:
         """The mark of the call that created the object, "" where it has none; None where there is no object."""
@@ -168,17 +162,13 @@ class ObjectStore:
         from obstore.exceptions import AlreadyExistsError
 
         with _object_errors(self._name(path), "written"), _taken_over(content):
-            for pause in _pauses():
-                try:
-                    obstore.put(self._store(), path, content)
-                except (
-                    AlreadyExistsError
-                ):  # S3's 409: two puts met; obstore repeats all other failures itself
-                    if pause is None:
-                        raise
-                    time.sleep(pause)
-                else:
-                    return
+            # S3's 409: two puts met; obstore repeats all other failures itself
+            replace_surely(
+                lambda: obstore.put(self._store(), path, content),
+                unsure=(AlreadyExistsError,),
+                sleep=time.sleep,
+                chance=_CHANCE,
+            )
 
     def delete(self, path: str) -> None:
         """Remove the object at `path`; a missing one is fine."""
@@ -201,13 +191,6 @@ class ObjectStore:
             with _object_errors(self._url, "opened"):
                 self._opened = from_url(self._url)
         return self._opened
-
-
-def _pauses() -> Iterator[float | None]:
-    """Seconds to wait after each failed try, drawn at random so that callers that met part; None after the last."""
-    for number in range(PUT_TRIES - 1):
-        yield FIRST_PAUSE_SECONDS * 2**number * random.uniform(0.5, 1.5)
-    yield None
 
 
 def _object_info(meta: "ObjectMeta") -> FileInfo:

@@ -1,4 +1,4 @@
-"""Which unit a driver takes next, among many drivers that share a run. Pure: it is told what was seen, and the time.
+"""Which unit a driver takes next, among many drivers that share a run. Pure: it is told what was seen.
 
 Nothing here decides what is right: a published part does, and a second part of the same unit is dropped. What is
 seen of others only makes two drivers on one unit rare.
@@ -12,13 +12,15 @@ the last units are shared out and a lost claim holds up little. What is claimed 
 three times as long as it should take, is free again.
 """
 
-import math
 import random
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 TRIES_PER_UNIT = 3
 """Failures of a unit, wherever they happened, after which it is set aside."""
@@ -28,27 +30,38 @@ FIRST_BLOCK_UNITS = 2
 """Of each worker, before it is known how long a unit takes."""
 SHARE_OF_REST = 4
 """A block is at most a quarter of what is left of the share."""
+LATE = 1.5
+"""Times as long as this driver would take for a claim, and its units are taken where nothing else is left."""
 OVERDUE = 3
-"""Times as long as this driver would take for a claim, and its units are free again."""
-SHORTEST_OVERDUE_SECONDS = 5.0
+"""Times as long, and they are free again."""
+SHORTEST_LIMIT_SECONDS = 2.0
+"""What a claim is allowed, at the least, before these factors."""
 UNKNOWN_UNIT_SECONDS = 120.0
 """Of a unit, for a driver that has not done one."""
-FRESH_SECONDS = 5.0
-"""For so long a look may be acted upon, once."""
 GLANCES = 3
 """Pages without a free unit, at random, after which a driver pauses while others are at work."""
 SHORTEST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS = 60.0
+
+_CLAIMED, _LATE = 1, 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
-    """Units that another driver says it has in hand, from `start` up to `stop`."""
+class Claims:
+    """What other drivers that live say they have in hand, each from a unit on and up to another."""
 
-    driver: str
-    start: int
-    stop: int
-    age_seconds: float = 0.0
+    starts: npt.NDArray[np.int64]
+    stops: npt.NDArray[np.int64]
+    made_at: npt.NDArray[np.float64]
+    """Unix seconds by the store's clock."""
+
+    @staticmethod
+    def of(rows: Iterable[tuple[int, int, float]]) -> "Claims":
+        """From the first unit, one past the last and the time of each."""
+        table = np.array(list(rows), dtype=np.float64).reshape(-1, 3)
+        return Claims(
+            starts=table[:, 0].astype(np.int64), stops=table[:, 1].astype(np.int64), made_at=table[:, 2]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +164,15 @@ class Agenda:
         self._given: set[int] = set()
         self._mine: set[int] = set()
         """Held or given."""
-        self._claimed: set[int] = set()
+        self._claimed = bytearray(len(pages.order))
+        """For each unit, by its number: not claimed by another, claimed, or claimed and late."""
+        self._is_claimed = False
         self._num_others = 0
         self._page: int | None = None
-        self._looked_at = self._claims_at = -math.inf
+        """The page that was just seen, and after the claims; acted upon once."""
+        self._has_seen_claims = False
+        self._num_pauses = 0
+        """Since the last unit that was free."""
         self._glanced: set[int] = set()
         """Pages without a free unit, since the last that had one or the last pause."""
         self.unit_seconds: float | None = None
@@ -162,32 +180,33 @@ class Agenda:
 
     # ------------------------------------------------------------ what was seen and what was done
 
-    def saw_page(self, page: int, flags: bytes, now: float) -> list[int]:
-        """One page of the listing, as `Pages.flags` has it; returns the units that are newly known as published."""
-        begin = page * self._pages.page_units
-        before = self.published[begin : begin + len(flags)]
-        new = []
-        if before != flags:
-            new = [
-                self._pages.order[begin + k]
-                for k, (old, now_there) in enumerate(zip(before, flags, strict=True))
-                if now_there and not old
-            ]
-            for unit in new:
-                self._mark(unit)
-        self._page, self._looked_at = page, now
-        return new
+    def saw_page(self, page: int, flags: bytes) -> Iterator[int]:
+        """One page of the listing, as `Pages.flags` has it; gives the units that are newly known as published."""
+        begin, length = page * self._pages.page_units, len(flags)
+        before = bytes(self.published[begin : begin + length])
+        after = int.from_bytes(before) | int.from_bytes(flags)  # what is known stays: a listing may be old
+        self.published[begin : begin + length] = after.to_bytes(length)
+        self._open_on_page[page] = self.published.count(0, begin, begin + length)
+        self._page = page if self._has_seen_claims else None
+        new = (after ^ int.from_bytes(before)).to_bytes(length)
+        return (self._pages.order[begin + k] for k in range(length) if new[k])
 
-    def saw_claims(self, claims: Iterable[Claim], *, num_others: int, now: float) -> None:
-        """Every claim of the other drivers that live, and how many these are."""
-        self._num_others, self._claims_at = num_others, now
-        each = self.unit_seconds or UNKNOWN_UNIT_SECONDS
-        self._claimed = {
-            unit
-            for claim in claims
-            if claim.age_seconds <= max(OVERDUE * each * (claim.stop - claim.start), SHORTEST_OVERDUE_SECONDS)
-            for unit in range(claim.start, claim.stop)
-        }
+    def saw_claims(self, claims: Claims, *, num_others: int, store_now: float) -> None:
+        """Every claim of the other drivers that live, how many these are, and the time by the store's clock."""
+        self._num_others, self._has_seen_claims = num_others, True
+        counts = claims.stops - claims.starts
+        limits = np.maximum(counts * (self.unit_seconds or UNKNOWN_UNIT_SECONDS), SHORTEST_LIMIT_SECONDS)
+        ages = store_now - claims.made_at
+        is_late = ages > LATE * limits
+        is_valid = (ages <= OVERDUE * limits) & (counts > 0) & (claims.stops <= len(self._claimed))
+        claimed = bytearray(len(self._claimed))
+        # what anyone has begun lately is not late
+        for state, chosen in ((_LATE, is_valid & is_late), (_CLAIMED, is_valid & ~is_late)):
+            for start, stop in zip(
+                claims.starts[chosen].tolist(), claims.stops[chosen].tolist(), strict=True
+            ):
+                claimed[start:stop] = bytes((state,)) * (stop - start)
+        self._claimed, self._is_claimed = claimed, bool(is_valid.any())
         if num_others and not self.in_company:
             self.in_company = True
             self._let_go()
@@ -245,7 +264,7 @@ class Agenda:
 
     # ------------------------------------------------------------ what is next
 
-    def step(self, now: float) -> Step:
+    def step(self) -> Step:
         """What to do next; each but Pause and Over is followed by another step."""
         while self._held:
             unit = self._held.popleft()
@@ -257,9 +276,9 @@ class Agenda:
             return self._step_alone()
         first = self._next_of_share()
         if first is None:
-            return self._help(now)
+            return self._help()
         page = self._pages.page_of(first)
-        return self._hold(first, self._own_block()) if self._is_fresh(page, now) else Look(page)
+        return self._hold(first, self._own_block()) if page == self._page else Look(page)
 
     def _step_alone(self) -> Step:
         rest = [unit for unit in self._share if self._is_free(unit)]
@@ -267,21 +286,26 @@ class Agenda:
         self._mine.update(rest)
         return Hold(0, 0) if rest else Over()
 
-    def _help(self, now: float) -> Step:
-        open_pages = [page for page, count in enumerate(self._open_on_page) if count and self._has_open(page)]
+    def _help(self) -> Step:
+        open_pages = [page for page, count in enumerate(self._open_on_page) if count and self.has_open(page)]
         if not open_pages:
             return Over()
-        if self._page is not None and self._is_fresh(self._page, now):
+        if self._page is not None:
             free = [unit for unit in self._open_units(self._page) if self._is_free(unit)]
             if free:
                 self._glanced.clear()
+                self._num_pauses = 0
                 return self._hold(self._chance.choice(free), self._help_block(len(free) * len(open_pages)))
             self._glanced.add(self._page)
         rest = [page for page in open_pages if page not in self._glanced]
-        if not rest or (self._claimed and len(self._glanced) >= GLANCES):
+        most_glances = 1 if self._num_pauses else GLANCES
+        if not rest or (self._is_claimed and len(self._glanced) >= most_glances):
+            if self._page is not None and (late := self._late_units(self._page)):
+                return self._hold(self._chance.choice(late), 1)
             self._glanced.clear()
             self._page = None
-            seconds = (self.unit_seconds or UNKNOWN_UNIT_SECONDS) / 3
+            self._num_pauses += 1
+            seconds = (self.unit_seconds or UNKNOWN_UNIT_SECONDS) * min(0.25 + 0.25 * self._num_pauses, 1.0)
             return Pause(min(max(seconds, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS))
         return Look(self._chance.choice(rest))
 
@@ -334,9 +358,6 @@ class Agenda:
         self._open_on_page[position // self._pages.page_units] -= 1
         return True
 
-    def _is_fresh(self, page: int, now: float) -> bool:
-        return page == self._page and now - min(self._looked_at, self._claims_at) <= FRESH_SECONDS
-
     def _is_published(self, unit: int) -> bool:
         return bool(self.published[self._pages.position[unit]])
 
@@ -345,9 +366,17 @@ class Agenda:
         return self._is_published(unit) or unit in self._mine or unit in self.aside
 
     def _is_free(self, unit: int) -> bool:
-        return not self._is_ours(unit) and unit not in self._claimed
+        return not self._claimed[unit] and not self._is_ours(unit)
 
-    def _has_open(self, page: int) -> bool:
+    def _late_units(self, page: int) -> list[int]:
+        return [
+            unit
+            for unit in self._open_units(page)
+            if self._claimed[unit] == _LATE and not self._is_ours(unit)
+        ]
+
+    def has_open(self, page: int) -> bool:
+        """Whether a page has units that are neither published, nor in hand here, nor set aside."""
         return any(not self._is_ours(unit) for unit in self._open_units(page))
 
     def _open_units(self, page: int) -> Iterator[int]:

@@ -15,7 +15,7 @@ from assay.runs.settings import RunSettings
 from assay.telemetry import Progress, format_number_of
 
 SPREAD_SECONDS = 0.05
-"""For each command of many, see `start_spread`."""
+"""For each command of many that start together."""
 MOST_SPREAD_SECONDS = 30.0
 
 
@@ -63,7 +63,7 @@ def drive_run(
     68.", and that a device was lost.
     """
     say = on_message or (lambda _: None)
-    time.sleep(random.uniform(0, start_spread(world_size)))
+    wait_for_turn(world_size)
     run, is_new = create_or_join(url, manifest)
     if unit_rows is not None and _boundaries(run.manifest) != _boundaries(manifest):
         largest = max((unit.num_rows for unit in run.manifest.units()), default=0)
@@ -118,7 +118,11 @@ def work_on(
         on_message=on_message,
     )
     total, left = driver.units_total, driver.units_left
-    if left == total:
+    if not driver.knows_all:
+        say(
+            f"{format_number_of(total, 'unit')} in all, {format_number_of(run.manifest.planned_rows, 'row')}."
+        )
+    elif left == total:
         say(f"{format_number_of(total, 'unit')} to do, {format_number_of(run.manifest.planned_rows, 'row')}.")
     elif left:
         say(f"{total - left:,} of {total:,} units are published; going on with {left:,}.")
@@ -131,9 +135,10 @@ def work_on(
     return driver.run()
 
 
-def start_spread(world_size: int) -> float:
-    """Seconds over which so many commands that are started at once begin, so that a store does not meet all of them."""
-    return 0.0 if world_size == 1 else min(world_size * SPREAD_SECONDS, MOST_SPREAD_SECONDS)
+def wait_for_turn(world_size: int) -> None:
+    """Wait a while, drawn at random: a store does not meet all of so many commands at once that start together."""
+    if world_size > 1:
+        time.sleep(random.uniform(0, min(world_size * SPREAD_SECONDS, MOST_SPREAD_SECONDS)))
 
 
 def _refuse_damaged(run: Run) -> None:

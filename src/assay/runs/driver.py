@@ -6,10 +6,12 @@ else: they are handed out again. Which unit is next, `supply.py` says: all of th
 one's own share first, and then what others have neither published nor claimed, in company.
 """
 
+import contextlib
 import queue
+import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,9 +38,10 @@ from assay.runs.run import Run
 from assay.runs.supply import open_supply
 from assay.telemetry import Counters, Progress, format_number_of
 
-UNITS_AHEAD = 2
 STARTS_PER_WORKER = 3
 POLL_SECONDS = 0.2
+GRACE_SECONDS: Mapping[int, float] = {signal.SIGTERM: 20.0, signal.SIGUSR1: 90.0}
+"""For units under way: most schedulers leave half a minute after SIGTERM; SIGUSR1 comes as early as one asks."""
 STOP_SECONDS = 60.0
 PHASES: tuple[Phase, ...] = ("starting", "loading", "parity")
 """Of a worker, in order, before it is ready."""
@@ -116,10 +119,16 @@ class _Worker:
         """Rows that it had counted when it began with the unit it is at."""
         self.free_since = 0.0
         """When it began with the unit it is at, at the earliest."""
+        self.unit_seconds: float | None = None
+        """How long it took for a unit, lately."""
         self.listening = False
         self.ready = False
         self.ended = False
         self.handle = spec.start(lambda event: events.put((self, event)))
+
+    def took(self, seconds: float) -> None:
+        """It did a unit in so many seconds."""
+        self.unit_seconds = seconds if self.unit_seconds is None else (3 * self.unit_seconds + seconds) / 4
 
     def end(self) -> None:
         """No more units for this worker; it exits after the last, and at once where it is still loading."""
@@ -192,11 +201,17 @@ class Driver:
         """Units not published when this driver was made, or not yet handed out."""
         return self._supply.num_open
 
+    @property
+    def knows_all(self) -> bool:
+        """Whether `units_left` is exact: a command among many does not list a large run to start."""
+        return self._supply.knows_all
+
     def run(self) -> Outcome:
         """Publish every unit; raises UnitError naming the units that failed three times.
 
         On KeyboardInterrupt the workers finish their batch, publish nothing half and exit; then the
-        interrupt goes on to the caller. A second one kills them.
+        interrupt goes on to the caller. Where it names a signal of a scheduler, they may publish the units
+        they are at first, for as long as such a signal leaves. A second one kills them.
         """
         try:
             while len(self._workers) < min(len(self._specs), self._supply.num_open):
@@ -204,6 +219,8 @@ class Driver:
             while self._workers:
                 self._step()
         except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                self._finish_begun(next((GRACE_SECONDS.get(number, 0.0) for number in error.args), 0.0))
             self._stop_workers()
             self._board.leave("drained" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
@@ -254,6 +271,7 @@ class Driver:
             case Done(created=created, counters=counters):
                 worker.counters, worker.rows_before = counters, counters.rows
                 now = time.monotonic()
+                worker.took(now - worker.free_since)
                 self._supply.done(self._numbers[worker.assigned.popleft().name], now - worker.free_since)
                 self._published_here += created
                 self._published_at = worker.free_since = now
@@ -335,7 +353,7 @@ class Driver:
             rows=self._counters().rows,
         )
         for worker in self._workers:
-            while worker.listening and len(worker.assigned) < self._units_ahead(worker):
+            while worker.listening and len(worker.assigned) < self._units_for(worker):
                 number = self._supply.take()
                 if number is None:
                     break
@@ -345,8 +363,12 @@ class Driver:
             for worker in self._workers:
                 worker.end()
 
-    def _units_ahead(self, worker: _Worker) -> int:
-        return UNITS_AHEAD if worker.ready and self._supply.is_plenty(len(self._workers)) else 1
+    def _units_for(self, worker: _Worker) -> int:
+        if not worker.ready:
+            return 1
+        wanted = self._supply.units_for(len(worker.assigned), worker.unit_seconds, len(self._workers))
+        are_others_at_work = any(each.assigned for each in self._workers if each is not worker)
+        return wanted if are_others_at_work else max(wanted, 1)
 
     def _mark_published(self, numbers: Iterable[int]) -> None:
         for number in numbers:
@@ -399,6 +421,27 @@ class Driver:
             descriptions=tuple(self._descriptions),
             num_workers=max(1, min(len(self._specs), len(self._units) - self._units_found)),
         )
+
+    def _finish_begun(self, seconds: float) -> None:
+        """Let workers publish the unit that each is at, for so many seconds; nothing more is given."""
+        deadline = time.monotonic() + seconds
+        begun = [(worker, worker.assigned[0]) for worker in self._workers if worker.ready and worker.assigned]
+        if not seconds or not begun:
+            return
+        units = format_number_of(len(begun), "unit is", "units are")
+        self._say(f"told to stop: {units} under way and published if done within {seconds:.0f} s")
+        with contextlib.suppress(KeyboardInterrupt):
+            while time.monotonic() < deadline and any(
+                worker.assigned and worker.assigned[0] is unit for worker, unit in begun
+            ):
+                try:
+                    worker, event = self._events.get(timeout=POLL_SECONDS)
+                except queue.Empty:
+                    continue
+                if isinstance(event, Ended | Failed):
+                    worker.assigned.clear()
+                else:
+                    self._on_news(worker, event)
 
     def _stop_workers(self) -> None:
         deadline = time.monotonic() + STOP_SECONDS

@@ -1,9 +1,9 @@
 """What the drivers of a run leave for each other beside its parts: who is at work, on what, and which units failed.
 
-    workers/<id>.json                    heartbeat of a driver at work: who, where, since when, how fast
-    workers/<id>.left.json               the last one, of a driver that ended
-    workers/<id>.<start>-<stop>.claim    soft claim of units, by their numbers in the plan; empty
-    failures/<unit>/<n>.json             one failure of a unit
+    workers/<id>.json            heartbeat of a driver at work: who, where, since when, how fast
+    workers/<id>.left.json       the last one, of a driver that ended
+    claims/<start>-<stop>.<id>   soft claim of units, by their numbers in the plan; empty
+    failures/<unit>/<n>.json     one failure of a unit
 
 All of it is advice. A file that is lost, stale or made up costs time, never rows: only a published part decides what
 is done. A claim lies in a name, so that one request shows a thousand; read from heartbeats, a thousand drivers would
@@ -22,20 +22,24 @@ from typing import Any, Literal
 
 from assay.data.storage import FileInfo, Store
 from assay.errors import StorageError
-from assay.runs.agenda import Claim
+from assay.runs.agenda import Claims
 
 WORKERS = "workers/"
+CLAIMS = "claims/"
 FAILURES = "failures/"
-BEAT_SECONDS = 60.0
+BEAT_SECONDS = 110.0
 """Between two heartbeats; more where there are many drivers, so that heartbeats are few beside the parts."""
 BEAT_SECONDS_PER_DRIVER = 0.06
-DEAD_BEATS = 3
+DEAD_BEATS = 2.5
 """A driver is gone that left nothing for so many beats."""
+BEATS_SECONDS = 180.0
+"""For so long the list of heartbeats is known; claims are listed at each look."""
 NUM_THREADS = 32
 MOST_NOTES_OF_A_UNIT = 100
 
 State = Literal["working", "finished", "drained", "failed"]
-_NAME = re.compile(r"workers/([^/.]+)(?:\.(\d+)-(\d+)\.claim|\.json)")
+_BEAT = re.compile(r"workers/([^/.]+)\.json")
+_CLAIM = re.compile(r"claims/(\d{1,15})-(\d{1,15})\.([^/.]+)")
 _FAILURE = re.compile(r"failures/(.+)/\d+\.json")
 _log = logging.getLogger(__name__)
 
@@ -71,9 +75,11 @@ class Heartbeat:
 class Seen:
     """The others, from one listing."""
 
-    claims: tuple[Claim, ...] = ()
-    num_drivers: int = 0
+    claims: Claims
+    num_drivers: int
     """That live."""
+    at: float
+    """Now, Unix seconds by the store's clock."""
 
 
 def beat_seconds(num_drivers: int) -> float:
@@ -81,9 +87,14 @@ def beat_seconds(num_drivers: int) -> float:
     return BEAT_SECONDS + BEAT_SECONDS_PER_DRIVER * num_drivers
 
 
+def silent_seconds(num_drivers: int) -> float:
+    """Seconds without a file of a driver among so many, after which it is gone."""
+    return DEAD_BEATS * beat_seconds(num_drivers)
+
+
 def find_living(newest: Mapping[str, float], now: float) -> set[str]:
     """The drivers that live, of those whose newest file is of the time `newest[id]`, by the clock that says `now`."""
-    period = DEAD_BEATS * beat_seconds(len(newest))
+    period = silent_seconds(len(newest))
     return {driver for driver, at in newest.items() if now - at <= period}
 
 
@@ -105,6 +116,9 @@ class Notes:
         self._replaces = replaces
         self._claims: dict[str, set[int]] = {}
         """Our claims by path, with those of their units that are not done."""
+        self._beats: dict[str, float] = {}
+        """The time of the heartbeat of each other, by the store's clock."""
+        self._listed_at = 0.0
         self._num_drivers = 0
         self._beat_at: float | None = None
         self._skew = 0.0
@@ -134,7 +148,7 @@ class Notes:
 
     def claim(self, start: int, stop: int) -> None:
         """Claim these units."""
-        path = self._path(f".{start}-{stop}.claim")
+        path = f"{CLAIMS}{start}-{stop}.{self.heartbeat.id}"
         self._claims[path] = set(range(start, stop))
         with _advisory():
             self._store.replace(path, b"")
@@ -149,34 +163,40 @@ class Notes:
                     self._store.delete(path)
 
     def look(self) -> Seen:
-        """The other drivers that live and what they claim, from one listing."""
-        newest: dict[str, float] = {}
-        claims = []
-        own_beat = self._path(".json")
+        """The other drivers that live and what they claim, from one listing; from two once in three minutes."""
+        if not self._listed_at or self._clock() - self._listed_at >= BEATS_SECONDS:
+            self._list_beats()
+        newest, claims = dict(self._beats), []
         with _advisory():
-            for info in self._store.list(WORKERS):
-                found = _NAME.fullmatch(info.path)
-                if found is None:
-                    continue
-                driver, start, stop = found.groups()
-                if info.path == own_beat and self._beat_at is not None:
-                    self._skew = info.modified - self._beat_at
-                if driver == self.heartbeat.id or self._replaces(driver):
-                    continue
-                newest[driver] = max(newest.get(driver, info.modified), info.modified)
-                if start is not None:
-                    claims.append((driver, int(start), int(stop), info.modified))
+            for info in self._store.list(CLAIMS):
+                found = _CLAIM.fullmatch(info.path)
+                if found is not None and self._is_other(found[3]):
+                    newest[found[3]] = max(newest.get(found[3], info.modified), info.modified)
+                    claims.append((found[3], int(found[1]), int(found[2]), info.modified))
         now = self._clock() + self._skew
         living = find_living(newest, now)
         self._num_drivers = len(living) + 1
         return Seen(
-            claims=tuple(
-                Claim(driver=driver, start=start, stop=stop, age_seconds=max(now - at, 0.0))
-                for driver, start, stop, at in claims
-                if driver in living
-            ),
+            claims=Claims.of((start, stop, at) for driver, start, stop, at in claims if driver in living),
             num_drivers=len(living),
+            at=now,
         )
+
+    def _list_beats(self) -> None:
+        self._listed_at = self._clock()
+        self._beats = {}
+        with _advisory():
+            for info in self._store.list(WORKERS):
+                found = _BEAT.fullmatch(info.path)
+                if found is None:
+                    continue
+                if found[1] == self.heartbeat.id and self._beat_at is not None:
+                    self._skew = info.modified - self._beat_at
+                if self._is_other(found[1]):
+                    self._beats[found[1]] = info.modified
+
+    def _is_other(self, driver: str) -> bool:
+        return driver != self.heartbeat.id and not self._replaces(driver)
 
     def fail(self, unit: str, message: str) -> int:
         """Note that a unit failed here; returns how many such notes there are, 0 where that cannot be known."""

@@ -32,6 +32,7 @@ LAUNCHERS = (
     Launcher(
         name="Kubernetes indexed Job", rank="JOB_COMPLETION_INDEX", world_sizes=("NUM_WORKERS", "WORLD_SIZE")
     ),
+    Launcher(name="SkyPilot jobs", rank="SKYPILOT_JOB_RANK", world_sizes=("SKYPILOT_NUM_JOBS",)),
     Launcher(name="SkyPilot", rank="SKYPILOT_NODE_RANK", world_sizes=("SKYPILOT_NUM_NODES",)),
     Launcher(name="pods", rank="POD_ID", world_sizes=("NUM_WORKERS",)),
 )

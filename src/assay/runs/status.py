@@ -31,7 +31,7 @@ class DriverStatus:
     world_size: int
     num_workers: int
     state: Literal["working", "silent", "finished", "drained", "failed"]
-    """`silent`: it did not say that it ended, and said nothing for three heartbeats."""
+    """`silent`: it did not say that it ended, and said nothing for two and a half heartbeats."""
     seconds_since_heartbeat: float
     units_published: int
     rows_per_second: float

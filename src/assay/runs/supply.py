@@ -22,11 +22,17 @@ from assay.runs.run import Run, part_path
 
 ALONE_LOOK_SECONDS = 15.0
 """Between two looks of a driver that is alone for others."""
-FAILURES_SECONDS = 60.0
+FAILURES_SECONDS = 180.0
 """Between two looks for units that failed elsewhere."""
 NUM_THREADS = 16
 """For pages that are listed at once."""
-PAGES_TO_START = 10
+UNITS_AHEAD = 2
+"""Of a worker: the one it works on, and the next, whose reading hides behind it."""
+SLOW = 2.0
+"""Times as long for a unit as workers here take."""
+SPARE = 2.0
+"""Times as long as expected a unit may take, without another waiting for it at the end."""
+PAGES_TO_START = 4
 """A driver in company that starts lists the run whole where it has no more pages."""
 
 
@@ -131,7 +137,7 @@ class Supply:
         num_workers: int = 1,
         seed: int = 0,
         clock: Callable[[], float] = time.monotonic,
-        on_published: Callable[[Iterable[int]], None] = lambda _: None,
+        on_published: Callable[[Iterable[int]], None] | None = None,
     ) -> None:
         """`share`: the units to do first. `on_published` hears of units that are published, by whomever, once each."""
         self._board = board
@@ -139,11 +145,13 @@ class Supply:
         self._clock = clock
         self._on_published = on_published
         self._agenda = Agenda(pages, share, in_company=in_company, num_workers=num_workers, seed=seed)
-        self._has_listed_all = False
         self._looked_at = self._failures_at = self._clock()
-        self._paused_until = self._looked_at
+        self.paused_until = self._looked_at
+        """Until then nothing is given, unless something is put back."""
         self._has_given = False
         self._tries: Counter[int] = Counter()
+        self.knows_all = False
+        """Whether all that was published at the start has been seen."""
         self.is_over = False
         """Nothing was left to give, when last asked; what workers have may still be put back."""
 
@@ -162,26 +170,40 @@ class Supply:
         """How long a unit took here, lately; None before the first."""
         return self._agenda.unit_seconds
 
-    def is_plenty(self, num: int) -> bool:
-        """Whether there are at least so many units to give without taking them from others."""
-        return self._agenda.held >= num or self._agenda.num_free_of_share >= num
+    def units_for(self, num_in_hand: int, unit_seconds: float | None, num_workers: int) -> int:
+        """How many units a worker should have, that has so many and takes so long for one, beside so many others.
+
+        Two while there is plenty: the next one's reading hides behind the first. Near the end one; and none, if it is
+        so slow that another is free sooner than it would be done.
+        """
+        agenda = self._agenda
+        each = agenda.unit_seconds
+        plenty = agenda.held + (agenda.num_free_of_share if agenda.in_company else 0)
+        if unit_seconds is None or each is None:
+            return UNITS_AHEAD if plenty >= num_workers else 1
+        rest_seconds = plenty * each / num_workers / SPARE
+        if num_in_hand == 0:
+            is_slow = num_workers > 1 and unit_seconds > max(SLOW * each, rest_seconds)
+            return 0 if is_slow else 1
+        return UNITS_AHEAD if plenty and UNITS_AHEAD * unit_seconds <= rest_seconds else 1
 
     def begin(self) -> None:
         """Say that this driver is there, and list what is published: all of it, if it is alone or the run is small."""
         self._board.beat()
         if not self._agenda.in_company or self._pages.num_pages <= PAGES_TO_START:
             self._list(range(self._pages.num_pages))
+            self.knows_all = True
 
     def take(self) -> int | None:
         """The next unit for a worker of this driver, claimed where there is company; None where there is none now."""
         if not self._has_given:
             self._has_given = True
             self._look_around()
-        if self._agenda.held == 0 and self._clock() < self._paused_until:
+        if self._agenda.held == 0 and self._clock() < self.paused_until:
             return None
-        self.is_over = False
+        self.is_over = has_looked = False
         while True:
-            step = self._agenda.step(self._clock())
+            step = self._agenda.step()
             match step:
                 case Give(unit=unit):
                     return unit
@@ -189,10 +211,15 @@ class Supply:
                     if stop > start:
                         self._board.claim(start, stop)
                 case Look(page=page):
-                    self._see_others()
-                    self._list([page])
+                    if has_looked:
+                        self._list([page])
+                    if not has_looked or self._agenda.has_open(page):
+                        # claims first: what is published in between was claimed, or is listed
+                        self._see_others()
+                        self._list([page])
+                    has_looked = True
                 case Pause(seconds=seconds):
-                    self._paused_until = self._clock() + seconds
+                    self.paused_until = self._clock() + seconds
                     return None
                 case _:
                     self.is_over = True
@@ -200,7 +227,7 @@ class Supply:
 
     def done(self, unit: int, seconds: float | None) -> None:
         """A unit given here is published."""
-        if self._agenda.finished(unit, seconds):
+        if self._agenda.finished(unit, seconds) and self._on_published is not None:
             self._on_published([unit])
         self._board.release(unit)
 
@@ -231,17 +258,19 @@ class Supply:
         """What changed since the workers were started, which may be a minute ago."""
         if not self._agenda.in_company:
             self._see_others()
-        if self._pages.num_pages <= PAGES_TO_START:
-            self._list(range(self._pages.num_pages))
+            if self._pages.num_pages <= PAGES_TO_START:
+                self._list(range(self._pages.num_pages))
 
     def _list(self, pages: Sequence[int]) -> None:
         for page, flags in zip(pages, self._board.list_pages(pages), strict=True):
-            self._on_published(self._agenda.saw_page(page, flags, self._clock()))
+            new = self._agenda.saw_page(page, flags)
+            if self._on_published is not None:
+                self._on_published(new)
 
     def _see_others(self) -> None:
         seen = self._board.look()
         self._looked_at = self._clock()
-        self._agenda.saw_claims(seen.claims, num_others=seen.num_drivers, now=self._looked_at)
+        self._agenda.saw_claims(seen.claims, num_others=seen.num_drivers, store_now=seen.at)
         if self._agenda.is_helping and self._looked_at - self._failures_at >= FAILURES_SECONDS:
             self._failures_at = self._looked_at
             self._agenda.saw_failures(self._board.failures())
@@ -254,7 +283,7 @@ def open_supply(
     world_size: int = 1,
     joins: bool = False,
     num_workers: int = 1,
-    on_published: Callable[[Iterable[int]], None] = lambda _: None,
+    on_published: Callable[[Iterable[int]], None] | None = None,
 ) -> tuple[Supply, RunBoard]:
     """The supply of a driver of `run` and its board; `joins`: no share is its own, it helps."""
     units = run.manifest.units()

@@ -6,6 +6,7 @@ A driver that is gone is a reason to stop too: the worker publishes nothing half
 
 import argparse
 import contextlib
+import signal
 import sys
 import threading
 import time
@@ -153,6 +154,8 @@ def worker_command(
 
     `open_work` is given the run, the mailbox, the device and the number of threads. Returns the exit status.
     """
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # schedulers signal every process of a job: the driver decides
     parser = argparse.ArgumentParser(description=documentation)
     parser.add_argument("run")
     parser.add_argument("--device", default="cpu")

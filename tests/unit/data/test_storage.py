@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.faulty_s3 import FaultyS3
 
-from assay.data import object_store, storage
+from assay.data import creating, object_store, storage
 from assay.data.object_store import ObjectStore
 from assay.data.storage import LocalStore, open_store, split_url
 from assay.errors import StorageError, UsageError
@@ -333,7 +333,7 @@ def faulty_s3(monkeypatch):
         "AWS_TIMEOUT": "1s",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(object_store, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(creating, "FIRST_PAUSE_SECONDS", 0.001)
     yield server, object_store.ObjectStore("s3://bucket/run")
     server.close()
 
@@ -386,7 +386,7 @@ def test_a_create_that_never_succeeds(faulty_s3, order):
     server.orders = [order] * 100
     with pytest.raises(StorageError, match="s3://bucket/run/parts/a: could not be written"):
         store.create("parts/a", b"x")
-    assert server.puts == object_store.PUT_TRIES
+    assert server.puts == creating.PUT_TRIES
 
 
 def test_one_of_many_creators_wins_where_requests_fail(faulty_s3):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from assay.runs.agenda import Agenda, Claim, Give, Hold, Look, Over, Pages, Pause
+from assay.runs.agenda import Agenda, Claims, Give, Hold, Look, Over, Pages, Pause
 
 PATHS = [f"parts/a-{start}-{start + 20}.parquet" for start in range(0, 2400, 20)]
 
@@ -17,15 +17,15 @@ def flags_of(pages, page, published):
     return pages.flags(page, sorted(PATHS[unit] for unit in published))
 
 
-def take(agenda, pages, published=(), claims=(), others=1, now=0.0):
+def take(agenda, pages, published=(), claims=(), others=1):
     """The next unit with its block, looks answered; or the step that gives none."""
     held = None
     while True:
-        step = agenda.step(now)
+        step = agenda.step()
         match step:
             case Look(page=page):
-                agenda.saw_claims(claims, num_others=others, now=now)
-                agenda.saw_page(page, flags_of(pages, page, published), now)
+                agenda.saw_claims(Claims.of(claims), num_others=others, store_now=0.0)
+                agenda.saw_page(page, flags_of(pages, page, published))
             case Hold():
                 held = step
             case Give(unit=unit):
@@ -59,19 +59,19 @@ def test_flags_are_of_parts_alone():
 def test_alone_in_order():
     """A driver that is alone does its units in order, and neither looks nor claims."""
     agenda = Agenda(paged(4), range(4), in_company=False)
-    assert [agenda.step(0.0) for _ in range(5)] == [Hold(0, 0), Give(0), Give(1), Give(2), Give(3)]
-    assert agenda.step(0.0) == Over()
+    assert [agenda.step() for _ in range(5)] == [Hold(0, 0), Give(0), Give(1), Give(2), Give(3)]
+    assert agenda.step() == Over()
     agenda.put_back(2)
-    assert [agenda.step(0.0), agenda.step(0.0)] == [Give(2), Over()]
+    assert [agenda.step(), agenda.step()] == [Give(2), Over()]
 
 
 def test_what_was_published_is_passed_over():
     """What a listing shows is not given, whether it was held already or not."""
     pages = paged(4)
     agenda = Agenda(pages, range(4), in_company=False)
-    assert agenda.saw_page(0, flags_of(pages, 0, [0, 2]), 0.0) == [0, 2]
+    assert list(agenda.saw_page(0, flags_of(pages, 0, [0, 2]))) == [0, 2]
     assert take(agenda, pages)[0] == 1
-    assert agenda.saw_page(0, flags_of(pages, 0, [0, 2, 3]), 1.0) == [3]
+    assert list(agenda.saw_page(0, flags_of(pages, 0, [0, 2, 3]))) == [3]
     assert take(agenda, pages)[0] == Over()
 
 
@@ -80,7 +80,7 @@ def test_company_is_noticed():
     pages = paged(40)
     agenda = Agenda(pages, range(40), in_company=False)
     assert take(agenda, pages)[0] == 0
-    agenda.saw_claims([], num_others=1, now=0.0)
+    agenda.saw_claims(Claims.of([]), num_others=1, store_now=0.0)
     unit, held = take(agenda, pages)
     assert (unit, held) == (1, Hold(1, 3))
 
@@ -115,7 +115,7 @@ def test_a_block_is_ten_minutes_at_most():
 def test_a_helper_leaves_claims_alone():
     """Neither published nor claimed units are taken, of any page."""
     pages = paged()
-    claims = [Claim(driver="b", start=0, stop=60)]
+    claims = [(0, 60, 0.0)]
     published = range(70, 120)
     agenda = Agenda(pages, (), in_company=True)
     taken = set()
@@ -135,41 +135,59 @@ def test_helpers_do_not_walk_the_same_way():
     assert len(firsts) > 4
 
 
-def test_an_overdue_claim_counts_for_nothing():
-    """What should have been done long ago is taken by another, and then nothing is left."""
-    pages = paged(2)
-    agenda = Agenda(pages, (), in_company=True)
-    agenda.saw_page(0, flags_of(pages, 0, [0]), 0.0)
-    agenda.unit_seconds = 10.0
-    claim = Claim(driver="b", start=1, stop=2, age_seconds=29.0)
-    assert isinstance(take(agenda, pages, [0], [claim])[0], Pause)
-    late = Claim(driver="b", start=1, stop=2, age_seconds=31.0)
-    assert take(agenda, pages, [0], [late], now=60.0)[0] == 1
+def test_a_late_claim_is_taken_last():
+    """What should have been done by now is taken where nothing else is left, by one; what should long ago, any time."""
+    pages = paged(3)
+
+    def helper():
+        agenda = Agenda(pages, (), in_company=True)
+        agenda.unit_seconds = 10.0
+        return agenda
+
+    in_time, late, overdue = (1, 2, -14.0), (1, 2, -16.0), (1, 2, -400.0)
+    assert isinstance(take(helper(), pages, [0, 2], [in_time])[0], Pause)
+    assert take(helper(), pages, [0, 2], [late])[0] == 1
+    assert isinstance(take(helper(), pages, [0, 2], [late, (1, 2, -1.0)])[0], Pause)
+    agenda = helper()
+    assert take(agenda, pages, [0], [late])[0] == 2, "what is free comes first"
+    agenda.finished(2, 10.0)
+    assert take(agenda, pages, [0, 2], [late])[0] == 1
     agenda.finished(1, 10.0)
-    assert take(agenda, pages, [0], now=61.0)[0] == Over()
+    assert take(agenda, pages, [0, 2])[0] == Over()
+    assert {take(Agenda(pages, (), in_company=True, seed=k), pages, [0], [overdue])[0] for k in range(8)} == {
+        1,
+        2,
+    }
+
+
+@pytest.mark.parametrize("claim", [(3, 3, 0.0), (5, 2, 0.0), (0, 99, 0.0), (0, 2**40, 0.0)])
+def test_a_made_up_claim_counts_for_nothing(claim):
+    """A claim that no driver can have written is passed over."""
+    pages = paged(3)
+    assert isinstance(take(Agenda(pages, (), in_company=True), pages, (), [claim])[0], int)
 
 
 def test_a_pause_is_followed_by_a_look():
     """While others have all that is left, a driver pauses between looks, for a part of a unit's time."""
     pages = paged(2)
     agenda = Agenda(pages, (), in_company=True)
-    claims = [Claim(driver="b", start=0, stop=2)]
+    claims = [(0, 2, 0.0)]
     agenda.unit_seconds = 30.0
-    assert take(agenda, pages, (), claims)[0] == Pause(10.0)
-    assert isinstance(agenda.step(10.0), Look)
-    assert take(agenda, pages, [0, 1], (), now=10.0)[0] == Over()
+    assert take(agenda, pages, (), claims)[0] == Pause(15.0)
+    assert isinstance(agenda.step(), Look)
+    assert take(agenda, pages, [0, 1], ())[0] == Over()
 
 
 def test_a_unit_that_failed_is_last():
     """A failure is tried again after what else is in hand; one that failed often, here or elsewhere, no more."""
     agenda = Agenda(paged(3), range(3), in_company=False)
-    assert [agenda.step(0.0) for _ in range(2)][1] == Give(0)
+    assert [agenda.step() for _ in range(2)][1] == Give(0)
     agenda.try_again(0)
-    assert [agenda.step(0.0) for _ in range(3)] == [Give(1), Give(2), Give(0)]
+    assert [agenda.step() for _ in range(3)] == [Give(1), Give(2), Give(0)]
     agenda.set_aside(0)
     agenda.put_back(1)
     agenda.saw_failures({1: 3, 2: 2})
-    assert agenda.step(0.0) == Over()
+    assert agenda.step() == Over()
     assert agenda.aside == {0, 1}
     assert agenda.num_open == 0
 

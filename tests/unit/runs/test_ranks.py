@@ -17,6 +17,12 @@ from assay.runs.settings import RunSettings
         {"JOB_COMPLETION_INDEX": "2", "NUM_WORKERS": "5"},
         {"JOB_COMPLETION_INDEX": "2", "WORLD_SIZE": "5"},
         {"SKYPILOT_NODE_RANK": "2", "SKYPILOT_NUM_NODES": "5"},
+        {
+            "SKYPILOT_JOB_RANK": "2",
+            "SKYPILOT_NUM_JOBS": "5",
+            "SKYPILOT_NODE_RANK": "0",
+            "SKYPILOT_NUM_NODES": "1",
+        },
         {"POD_ID": "2", "NUM_WORKERS": "5"},
     ],
 )
@@ -27,7 +33,7 @@ def test_each_launcher(environment):
 
 def test_every_launcher_is_tested():
     """The list above has a case for each launcher that is known."""
-    assert len(LAUNCHERS) == 5
+    assert len(LAUNCHERS) == 6
 
 
 def test_flags_win():
