@@ -359,7 +359,7 @@ def pieces(arguments: argparse.Namespace, device: torch.device) -> None:
         n: random(*n) / 16
         for n in ((3 * hidden, hidden), (hidden, hidden), (2 * inner, hidden), (hidden, inner))
     }
-    turns = network_of(config, device).rotation(positions, device)
+    turns = triton_hrm.halves(network_of(config, device).rotation(positions, device))
     both, out = random(rows, 2 * inner), random(rows, inner)
     split = qkv.view(2323, positions, 3, config.num_heads, config.head_size).unbind(2)
     heads = tuple(each.transpose(1, 2) for each in split)

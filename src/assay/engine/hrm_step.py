@@ -87,7 +87,7 @@ class FusedStep:
     def update(self, carry: Carry, x_BPD: torch.Tensor, kinds: str) -> Carry:
         """The carry after some updates, L or H each; see `Network.update`."""
         shape = x_BPD.shape
-        z_H, z_L, x = (each.reshape(-1, shape[2]) for each in (carry.z_H, carry.z_L, x_BPD))
+        z_H, z_L, x = (each.contiguous().view(-1, shape[2]) for each in (carry.z_H, carry.z_L, x_BPD))
         for kind in kinds:
             if kind == "L":
                 z_L = self._level(self._fast, triton_hrm.inject(z_L, z_H, x), shape[1])
@@ -121,7 +121,7 @@ class FusedStep:
 
     def _turns_of(self, positions: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
         if positions not in self._turns:
-            self._turns[positions] = self._network.rotation(positions, device)
+            self._turns[positions] = triton_hrm.halves(self._network.rotation(positions, device))
         return self._turns[positions]
 
 

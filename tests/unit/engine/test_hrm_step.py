@@ -42,7 +42,7 @@ def test_attention_rotates_and_sums(dtype, turns):
     puzzles, positions, heads, head = 2, 19, 2, 32
     qkv = random(puzzles * positions, 3 * heads * head, dtype=dtype)
     rotation = rotation_of(positions, head, 10_000.0, torch.device(DEVICE)) if turns else None
-    found = kernels().attend(qkv, rotation, positions=positions, num_heads=heads)
+    found = kernels().attend(qkv, kernels().halves(rotation), positions=positions, num_heads=heads)
     q, k, v = qkv.view(puzzles, positions, 3, heads, head).unbind(2)
     if rotation is not None:
         q, k = rotate(q, rotation), rotate(k, rotation)

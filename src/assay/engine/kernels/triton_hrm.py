@@ -144,20 +144,29 @@ def attend(
 ) -> torch.Tensor:
     """Return every head's sums of values [T, D], of [queries | keys | values] [T, 3 D], heads side by side.
 
-    `turns`: cosines and sines [P, head], of which the first half of a head is read, float32. `tile`: queries at a
-    time, and warps.
+    `turns`: what `halves` gave; None where positions are not rotated. `tile`: queries at a time, and warps.
     """
     num_rows, width = qkv_TE.shape[0], qkv_TE.shape[1] // 3
     head = width // num_heads
     out_TD = qkv_TE.new_empty((num_rows, width))
     padded, (block, warps) = max(16, triton.next_power_of_2(positions)), tile
-    cosines, sines = (each[:, : head // 2].contiguous() for each in turns) if turns else (None, None)
+    cosines, sines = turns or (None, None)
     _attend_kernel[(num_rows // positions, num_heads)](
         qkv_TE, cosines, sines, out_TD, positions, 1.4426950408889634 * head**-0.5,
         NUM_HEADS=num_heads, HALF=head // 2, BQ=min(block, padded), BP=padded, ROTATES=turns is not None,
         PRECISION=_precision(qkv_TE), num_warps=warps, num_stages=1,
     )  # fmt: skip
     return out_TD
+
+
+def halves(
+    turns: tuple[torch.Tensor, torch.Tensor] | None,
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return the first halves of cosines and sines [P, head], which the second ones repeat, for `attend`."""
+    if turns is None:
+        return None
+    cosines, sines = (each[:, : each.shape[1] // 2].contiguous() for each in turns)
+    return cosines, sines
 
 
 def add_norm(x_TD: torch.Tensor, added_TD: torch.Tensor, eps: float) -> torch.Tensor:

@@ -484,8 +484,15 @@ def _draw_seed(seed: int, step: int) -> int:
 
 
 def _on(puzzles: Puzzles, device: torch.device) -> Puzzles:
+    """The puzzles on a device; the host does not wait for what the device still has to do."""
+    if device.type == "cpu":
+        return puzzles
+
+    def moved(each: torch.Tensor) -> torch.Tensor:
+        return each.pin_memory().to(device, non_blocking=True)
+
     return Puzzles(
-        inputs_BS=puzzles.inputs_BS.to(device),
-        labels_BS=puzzles.labels_BS.to(device),
-        identifiers_B=puzzles.identifiers_B.to(device),
+        inputs_BS=moved(puzzles.inputs_BS),
+        labels_BS=moved(puzzles.labels_BS),
+        identifiers_B=moved(puzzles.identifiers_B),
     )
