@@ -248,6 +248,8 @@ HUGE = {
         "temperature",
     ),
     "bench": ("rounds", "price_per_hour"),
+    "evaluate": ("resamples",),
+    "cascade tune": ("resamples",),
     "report": ("price_per_hour",),
     "gutenberg harvest": ("timeout_seconds", "tries", "max_wait_seconds", "max_book_mib"),
     "prepare books": ("weight_random",),

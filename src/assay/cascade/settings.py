@@ -34,7 +34,7 @@ class CascadeTuneSettings(SourceFormat, OneDevice, CpuThreads):
     """Column of the label: a name or whole number, one of the two that both models know."""
     author_columns: tuple[str, ...] = ()
     """Columns of the author (or site) of both texts, or one for the pair: bounds then draw authors too."""
-    resamples: int = field(default=2_000, metadata=within(at_least=100))
+    resamples: int = field(default=2_000, metadata=within(at_least=100, at_most=1_000_000))
     """Resamples of the authors behind each bound."""
     seed: int = field(default=0, metadata=within(at_least=0))
     """Seed of the resamples and of the folds of the combination."""

@@ -32,7 +32,7 @@ class EvaluateSettings(LabelledSources, LongDocuments, OneDevice, Forward, CpuTh
     """Distance from 0.5 up to which PAN's metrics take a pair for unanswered."""
     resample: Literal["auto", "rows", "groups"] = "auto"
     """What each resample draws; auto: groups where a column of them is given."""
-    resamples: int = field(default=2_000, metadata=within(at_least=0))
+    resamples: int = field(default=2_000, metadata=within(at_least=0, at_most=1_000_000))
     """Resamples behind each interval, 100 or more; 0: no intervals."""
     interval: Literal["bca", "percentile"] = "bca"
     """bca: corrected for bias and skew (Efron 1987); percentile: plain quantiles of the resamples."""
