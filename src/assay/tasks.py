@@ -33,6 +33,16 @@ ColumnType = Literal["string", "strings", "float32", "int32"]
 
 TWO_LABELS = 2
 PREDICTION, PROBABILITY, LABELS, INT_SCORE = "prediction", "probability", "labels", "int_score"
+STAGE_COLUMNS = (
+    "stage",
+    "bi_probability",
+    "bi_confidence",
+    "cross_probability",
+    "cross_confidence",
+    "final_probability",
+    "same_book",
+)
+"""What a cascade adds to the columns of a classifier of two labels, in order."""
 INTERVAL = ("prediction_low", "prediction_high")
 """Columns of a regression's interval."""
 

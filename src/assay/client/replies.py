@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from assay.client.wire import OK, Reply, error_text
 from assay.errors import WorkError
-from assay.tasks import Task
+from assay.tasks import STAGE_COLUMNS, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +45,8 @@ class Prediction:
     """The same, rounded and clipped, where the bundle has whole scores; regression only."""
     interval: tuple[float, float] | None = None
     """Where the true number lies, as far as the bundle was calibrated for that; regression only."""
+    stages: Mapping[str, Any] | None = None
+    """What each model of a cascade said, by the names of its columns, None for what was not asked; cascades only."""
     num_tokens: int | None = None
     """Tokens that the model saw; with `details`."""
     truncated: bool | None = None
@@ -138,6 +140,7 @@ def read_prediction(content: object) -> Prediction:
             score=None if score is None else float(score),
             int_score=item.get("int_score"),
             interval=None if interval is None else (float(interval[0]), float(interval[1])),
+            stages={name: item.get(name) for name in STAGE_COLUMNS} if "stage" in item else None,
             num_tokens=item.get("num_tokens"),
             truncated=item.get("truncated"),
             timings=None if timings is None else read_timings(timings),

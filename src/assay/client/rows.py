@@ -170,4 +170,4 @@ def score_columns(prediction: Prediction, *, details: bool) -> dict[str, Any]:
     if prediction.labels is not None:
         columns[LABELS] = list(prediction.labels)
     columns |= {probability_column(label): value for label, value in prediction.probabilities.items()}
-    return columns
+    return {**columns, **(prediction.stages or {})}

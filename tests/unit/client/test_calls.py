@@ -11,9 +11,11 @@ from support.fake_server import LABELS
 
 import assay
 from assay.client.calls import batch_call, pack, quote, quote_all
-from assay.client.replies import read_info
+from assay.client.replies import read_info, read_prediction
+from assay.client.rows import score_columns
 from assay.client.wire import Reply
 from assay.errors import InputError, UsageError
+from assay.tasks import STAGE_COLUMNS
 
 SAID = {
     "model_id": "m",
@@ -128,3 +130,15 @@ def test_a_prefix_in_the_address_is_kept():
     with assay.Client("https://h/assay/", transport=httpx.MockTransport(reply)) as client:
         client.info()
     assert seen == ["https://h/assay/info"]
+
+
+def test_what_each_model_of_a_cascade_said_is_kept():
+    """By the names of a scored part's columns, in a prediction and a row of a stream; null where none was asked."""
+    said = {"stage": "bi-only", "bi_probability": 0.2, "bi_confidence": 0.8, "final_probability": 0.2}
+    answer = {"label": "0", "confidence": 0.8, "all_probabilities": {"0": 0.8, "1": 0.2}, **said}
+    found = read_prediction({**answer, "same_book": False})
+    assert found.stages == {**said, "cross_probability": None, "cross_confidence": None, "same_book": False}
+    columns = score_columns(found, details=False)
+    assert list(columns) == ["prediction", "probability", "prob_0", "prob_1", *STAGE_COLUMNS]
+    assert read_prediction(answer | {"stage": "two-stage"}).stages["stage"] == "two-stage"
+    assert read_prediction({"all_probabilities": {"a": 1.0}}).stages is None

@@ -8,21 +8,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from assay.score.cascade.decide import STAGES, Answers
+from assay.tasks import STAGE_COLUMNS
 
-CASCADE_FIELDS = (
-    pa.field("stage", pa.string()),
-    *(
-        pa.field(name, pa.float32())
-        for name in (
-            "bi_probability",
-            "bi_confidence",
-            "cross_probability",
-            "cross_confidence",
-            "final_probability",
-        )
-    ),
-    pa.field("same_book", pa.bool_()),
-)
+_TYPES = (pa.string(), *[pa.float32()] * 5, pa.bool_())
+CASCADE_FIELDS = tuple(map(pa.field, STAGE_COLUMNS, _TYPES))
 
 
 def cascade_arrays(answers: Answers, is_bad_M: npt.NDArray[np.bool_] | None) -> dict[str, pa.Array]:
