@@ -230,12 +230,13 @@ def test_members_that_differ_are_refused_with_what_differs(members, place):
         ({"rule": "any-correct"}, "rule 'any-correct' looks at the answers"),
         ({"rule": "rank-mean"}, "needs the scores of all documents"),
         ({"rule": "majority"}, "gives a label and no probability"),
-        ({"rule": "men"}, "is not known; use mean or logit-mean"),
+        ({"rule": "men"}, "is not known; use mean, logit-mean, soup"),
         ({"members": ("one",)}, "an ensemble has two or more"),
         ({"weights": "1,2"}, "weights are '1,2' for 3 members"),
         ({"weights": "0,0,0"}, "give as many numbers of 0 or more"),
         ({"max_loss": 0.1}, "give --validation"),
         ({"report": "page.html"}, "give --test"),
+        ({"rule": "soup"}, "a soup is chosen on validation rows"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes, message):

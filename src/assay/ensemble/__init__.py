@@ -12,6 +12,7 @@ verb.py        the whole of `assay ensemble`
 results.py, report.py, display.py      its JSON, its page, its bars
 build.py       classifiers to one bundle: members checked, pooled raw, calibrated once, measured on test rows
 choose.py      [pure] the fewest members that do nearly as well, on validation rows
+soup.py        the mean of weights that began together, greedily
 measure.py     [pure] members, pooled, by their number, with intervals
 build_report.py                        its page
 """

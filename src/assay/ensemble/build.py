@@ -26,6 +26,7 @@ from assay.ensemble.choose import Targets, choose_members, row_losses
 from assay.ensemble.measure import Measured, measure
 from assay.ensemble.plan import short_names
 from assay.ensemble.settings import BuildSettings
+from assay.ensemble.soup import greedy_soup
 from assay.errors import BundleError, UsageError
 from assay.labelled.labels import generic_names, to_targets
 from assay.labelled.provenance import HashArray, HashKind, packed_provenance, seen_hashes
@@ -83,6 +84,8 @@ def ensemble_build(settings: BuildSettings) -> BuildResult:
     check_out(out, overwrite=settings.overwrite)
     members = open_members(settings)
     names = short_names([member.path for member in members])
+    if settings.rule == "soup":
+        return _build_soup(settings, members, names)
     pooling = Pooling(rule=cast("PoolingRule", settings.rule), weights=settings.member_weights)
     whole = join_members(members[0].path, members, pooling, provenance=joined_provenance(members))
     validation, test = (_read(settings, whole, data) for data in (settings.validation, settings.test))
@@ -117,6 +120,40 @@ def ensemble_build(settings: BuildSettings) -> BuildResult:
     if settings.report is not None and measured is not None:
         replace_file(settings.report, render(settings, result.names, measured, bundle.calibration, notes))
     return result
+
+
+def _build_soup(settings: BuildSettings, members: Sequence[Bundle], names: Sequence[str]) -> BuildResult:
+    """One classifier whose weights are the mean of those of members that help on the validation rows."""
+    whole = join_members(
+        members[0].path,
+        members,
+        Pooling(rule="mean", weights=equal_weights(len(members))),
+        provenance=joined_provenance(members),
+    )
+    rows = _read(settings, whole, settings.validation)
+    assert rows is not None, "a soup has validation rows"
+    notes = refuse_seen(whole, rows)
+
+    def loss_of(folder: Path) -> float:
+        one = replace(load_bundle(folder), calibration=None)
+        alone = join_members(folder, [one], Pooling(rule="mean", weights=(1.0,)))
+        logits_MNC, targets = _logits(settings, alone, rows)
+        values_NC = apply_link(logits_MNC[0], one.task)
+        return float(row_losses(values_NC, targets, one.task.link).mean())
+
+    with publish_folder(Path(settings.out), overwrite=settings.overwrite) as folder:
+        kept, _ = greedy_soup(members, folder, loss_of)
+        write_description(folder, _description(settings, [members[k] for k in kept], names, kept))
+    return BuildResult(
+        out=settings.out,
+        names=tuple(names[k] for k in kept),
+        left_out=tuple(name for k, name in enumerate(names) if k not in kept),
+        rule="soup",
+        best=None,
+        calibration=None,
+        measured=None,
+        notes=notes,
+    )
 
 
 def open_members(settings: BuildSettings) -> list[Bundle]:

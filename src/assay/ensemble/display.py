@@ -21,9 +21,12 @@ class EnsembleDisplay(ProgressDisplay):
         super().__init__("ensemble", stream=stream, clock=clock)
         self._num_members = num_members
         self._now: Progress | None = None
+        self._found = 0
 
     def update(self, progress: Progress) -> None:
         """Show where the run stands now."""
+        if self._now is None:
+            self._found = progress.units_done  # before this command
         self._now = progress
         super().update(progress)
 
@@ -33,9 +36,7 @@ class EnsembleDisplay(ProgressDisplay):
         if now is None or now.phase in {"starting", "loading"}:
             return super().line(width)
         turns = now.units_total * self._num_members
-        # a batch that was there before this command had all its turns
-        found = max(0, now.units_done * self._num_members - now.counters.members)
-        turns_done = min(turns, max(now.counters.members + found, now.units_done * self._num_members))
+        turns_done = min(turns, self._found * self._num_members + now.counters.members)
         batches = [
             f"{now.units_done:,}/{now.units_total:,} batches",
             f"{format_duration(self.elapsed)} so far",

@@ -13,7 +13,7 @@ from assay.runs.settings import RunPlace
 from assay.settings import COUNT, positional, within
 from assay.tokenize.settings import LongDocuments
 
-_RULES = ("mean", "logit-mean")
+_RULES = ("mean", "logit-mean", "soup")
 _NOT_OF_A_BUNDLE: Mapping[str, str] = {
     "any-correct": "looks at the answers, and answers are what scoring is for",
     "rank-mean": "needs the scores of all documents to give one its own",
@@ -115,7 +115,7 @@ class BuildSettings(LabelledSources, LongDocuments, OneDevice, Forward, CpuThrea
     members: tuple[str, ...]
     """Folders of the classifiers with commas between them; they share labels, tokenizer and length."""
     rule: str = "mean"
-    """mean: of probabilities; logit-mean: of log probabilities, which is sharper."""
+    """mean: of probabilities; logit-mean: of log probabilities, sharper; soup: of weights, greedily, at one's cost."""
     weights: str | None = None
     """Weights of the members with commas between them; by default all the same."""
     validation: tuple[str, ...] = ()
@@ -151,7 +151,13 @@ class BuildSettings(LabelledSources, LongDocuments, OneDevice, Forward, CpuThrea
         """Raise `UsageError` where values do not go together."""
         if self.rule not in _RULES:
             reason = _NOT_OF_A_BUNDLE.get(self.rule, "is not known")
-            raise UsageError(f"rule {self.rule!r} {reason}; use {' or '.join(_RULES)}")
+            raise UsageError(f"rule {self.rule!r} {reason}; use {', '.join(_RULES)}")
+        is_soup = self.rule == "soup"
+        if is_soup and (not self.validation or self.test or self.weights or self.max_loss is not None):
+            raise UsageError(
+                "a soup is chosen on validation rows and is one model, for assay evaluate to measure; give --validation"
+                " and no --test, --weights or --max-loss"
+            )
         if len(self.member_paths) < 2:
             raise UsageError(
                 f"members name {len(self.member_paths)} folder; an ensemble has two or more; put commas between them"
