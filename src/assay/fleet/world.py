@@ -168,7 +168,7 @@ class WorldBoard:
             self._listed_at = world.now
             for _ in range(1 + len(world.slots) // PAGE_OBJECTS):
                 self._request("list heartbeats", "reads")
-        is_living = world.now - world.newest <= silent_seconds(len(world.slots))
+        is_living = self._listed_at - world.newest <= silent_seconds(len(world.slots))
         for driver in (self.driver, *self._ghosts):
             if driver in world.slots:
                 is_living[world.slots[driver]] = False

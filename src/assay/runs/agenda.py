@@ -305,7 +305,7 @@ class Agenda:
             self._glanced.clear()
             self._page = None
             self._num_pauses += 1
-            seconds = (self.unit_seconds or UNKNOWN_UNIT_SECONDS) * min(0.25 + 0.25 * self._num_pauses, 1.0)
+            seconds = (self.unit_seconds or UNKNOWN_UNIT_SECONDS) * min(0.5 + 0.25 * self._num_pauses, 1.0)
             return Pause(min(max(seconds, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS))
         return Look(self._chance.choice(rest))
 

@@ -174,7 +174,7 @@ class Notes:
                     newest[found[3]] = max(newest.get(found[3], info.modified), info.modified)
                     claims.append((found[3], int(found[1]), int(found[2]), info.modified))
         now = self._clock() + self._skew
-        living = find_living(newest, now)
+        living = find_living(newest, self._listed_at + self._skew)  # as it was when heartbeats were listed
         self._num_drivers = len(living) + 1
         return Seen(
             claims=Claims.of((start, stop, at) for driver, start, stop, at in claims if driver in living),

@@ -173,7 +173,7 @@ def test_a_pause_is_followed_by_a_look():
     agenda = Agenda(pages, (), in_company=True)
     claims = [(0, 2, 0.0)]
     agenda.unit_seconds = 30.0
-    assert take(agenda, pages, (), claims)[0] == Pause(15.0)
+    assert take(agenda, pages, (), claims)[0] == Pause(22.5)
     assert isinstance(agenda.step(), Look)
     assert take(agenda, pages, [0, 1], ())[0] == Over()
 
