@@ -107,7 +107,7 @@ def test_each_recipe_of_novels_plans_as_it_is(name, tmp_path, monkeypatch, capsy
     (tmp_path / "pairs").mkdir()
     for seed, split in enumerate(("train", "validation")):
         rows = pair_rows(24, seed=seed)
-        sides = {name: [f"{name}{number}" for number in range(rows.num_rows)] for name in SIDES}
+        sides = {name: [f"{split} {name} {number}" for number in range(rows.num_rows)] for name in SIDES}
         columns = {"text1": rows.texts, "text2": rows.text_pairs, "label": rows.labels, **sides}
         pq.write_table(pa.table(columns), tmp_path / "pairs" / f"{split}.parquet")
     monkeypatch.chdir(tmp_path)
