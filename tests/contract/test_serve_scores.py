@@ -198,7 +198,7 @@ def test_pairs_of_a_siamese_model(on_long, place, texts):
     firsts, seconds = [*texts, *texts[:5]], [*texts[::-1], *texts[3:8]]
     policy = {"on_long": on_long, "stride": 0 if on_long == "truncate" else 5}
     source = write_parquet(place / f"siamese {on_long}.parquet", firsts, other=seconds)
-    run = score_here(source, bundle, place / f"run {on_long}", text_pair_column="other", **policy)
+    run = score_here(source, bundle, place / f"run pairs {on_long}", text_pair_column="other", **policy)
     table = read_parts(run)
     kept = [row for row, text in enumerate(firsts) if text][:8]
     alone = [("/predict", {"text": firsts[row], "text_pair": seconds[row], "details": True}) for row in kept]
