@@ -73,8 +73,13 @@ class Pairs:
         }
 
 
-def read_chunks(folder: Path, language: str, *, mask: bool) -> Chunks:
-    """The chunks of all novels of a folder; the first 14 sentences are left out, since titles stand there."""
+def read_chunks(
+    folder: Path, language: str, *, mask: bool, step: int = SENTENCES, most: int = MOST_CHUNKS
+) -> Chunks:
+    """The chunks of all novels of a folder; the first 14 sentences are left out, since titles stand there.
+
+    They begin `step` sentences apart; of those of a novel `most` are drawn.
+    """
     chunks = Chunks(texts=[], books=[], authors=[], places=[])
     for file in sorted(folder.glob("*.txt")):
         text = normalise_typography(file.read_text(encoding="utf-8", errors="replace"))
@@ -82,12 +87,12 @@ def read_chunks(folder: Path, language: str, *, mask: bool) -> Chunks:
             text = mask_names(text, language, find_names(text, language))
         spans = split_sentences(text, language)
         found = []
-        for first in range(SENTENCES, len(spans) - SENTENCES, SENTENCES):
+        for first in range(SENTENCES, len(spans) - SENTENCES, step):
             piece = text[spans[first, 0] : spans[first + SENTENCES - 1, 1]]
             if 200 <= len(piece) <= 6_000:
                 found.append((first, piece))
-        if len(found) > MOST_CHUNKS:
-            found = sorted(Random(f"0{file.stem}").sample(found, MOST_CHUNKS))
+        if len(found) > most:
+            found = sorted(Random(f"0{file.stem}").sample(found, most))
         for place, piece in found:
             chunks.texts.append(piece)
             chunks.books.append(file.stem)
