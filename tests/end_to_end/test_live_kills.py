@@ -64,12 +64,23 @@ def mine_words(tmp_path_factory):
 
 def workers_of(host):
     """The worker processes that a host has running."""
-    [process] = [
-        child
-        for child in psutil.Process().children()
-        if host in child.cmdline() and "serve" in child.cmdline()
-    ]
-    return [child for child in process.children(recursive=True) if not child.children()]
+    [process] = [child for child in psutil.Process().children() if is_host(child, host)]
+    return [child for child in process.children(recursive=True) if is_leaf(child)]
+
+
+def is_host(process, address):
+    """Whether a process is the host of this address; a command that was killed a moment ago is not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        words = process.cmdline()
+        return address in words and "serve" in words
+    return False
+
+
+def is_leaf(process):
+    """Whether a process is still there and has started no other."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return not process.children()
+    return False
 
 
 def rows_of(run):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.books.languages.table import TABLES
-from assay.books.normal_forms import mask_names, normalise_typography
+from assay.books.normal_forms import mask_names, normalise_typography, typography_of
 from assay.books.sentences import split_sentences
 
 PIECES = st.sampled_from(
@@ -33,6 +33,13 @@ def test_typography_twice_is_once(text: str) -> None:
     normal = normalise_typography(text)
     assert normalise_typography(normal) == normal
     assert normal == " ".join(normal.split())
+
+
+@given(text=TEXTS, cuts=st.tuples(st.integers(0, 60), st.integers(0, 60)))
+def test_a_piece_is_normalised_as_by_itself(text: str, cuts: tuple[int, int]) -> None:
+    """What is known of a whole text changes nothing in the normal form of its pieces."""
+    piece = text[slice(*sorted(cuts))]
+    assert typography_of(text).normalise(piece) == normalise_typography(piece)
 
 
 @given(text=TEXTS)

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
 from assay.books.languages.table import table_of
 
@@ -27,6 +28,8 @@ _DASHES = "‒–—―"
 _GUILLEMETS = "«»‹›"
 _OPENING_GUILLEMET = re.compile(r"(?<!\S)([«‹])\s+")
 _CLOSING_GUILLEMET = re.compile(r"\s+([»›])(?![^\s.,;:!?)\]…])")
+_ORDINARY = bytes({*range(0x20, 0x7F), ord("\n")} - set(_DROPPED.encode()) - set(b"`"))
+"""ASCII that needs no mark to be looked for."""
 _DOTS = re.compile(r"\.(?: ?\.){2,}")
 _STARS = re.compile(r"\*(?: ?\*)+")
 _WORD = re.compile(r"[^\W\d_]+")
@@ -34,40 +37,92 @@ _INNER_WORD = re.compile(r"(?<=[^\W\d_] |[,;] )[^\W\d_]+")
 _TWO_WORDS = re.compile(r"([^\W\d_]+) (?=([^\W\d_]+))")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Typography:
+    """What there is to normalise in the pieces of a text: looking for no more than that takes half the time."""
+
+    dropped: str
+    replaced: tuple[tuple[str, str], ...]
+    """Marks beyond ASCII, and what stands for them; in order."""
+    has_guillemets: bool
+    is_composed: bool
+    """Every piece is in normal form C once what is dropped is gone."""
+    is_plain: bool
+    """Of white space the pieces hold spaces and line feeds alone."""
+
+    def normalise(self, text: str) -> str:
+        """A piece with plain quotes, dashes and dots, on one line; see `normalise_typography`."""
+        for mark in self.dropped:
+            text = text.replace(mark, "")
+        if not text.isascii():
+            if not self.is_composed:
+                text = unicodedata.normalize("NFC", text)
+            if self.has_guillemets and any(mark in text for mark in _GUILLEMETS):
+                text = _CLOSING_GUILLEMET.sub(r"\1", _OPENING_GUILLEMET.sub(r"\1", text))
+            for mark, plain in self.replaced:
+                text = text.replace(mark, plain)
+        text = text.replace("`", "'").replace("''", '"')
+        while "---" in text:
+            text = text.replace("---", "--")
+        text = _on_one_line(text.replace("--", " - "), is_plain=self.is_plain)
+        if "*" in text:
+            text = _on_one_line(_STARS.sub(" ", text), is_plain=self.is_plain)
+        if ".." in text or ". ." in text:
+            text = _DOTS.sub("...", text).replace(" ...", "...")
+        for mark in "!?;:":
+            if mark in text:
+                text = text.replace(f" {mark}", mark)
+        return text
+
+
+ANY_TYPOGRAPHY = Typography(
+    dropped=_DROPPED,
+    replaced=(
+        *((mark, "'") for mark in _SINGLE_QUOTES),
+        *((mark, '"') for mark in _DOUBLE_QUOTES),
+        *((mark, " - ") for mark in _DASHES),
+        ("…", "..."),
+        ("‐", "-"),
+        ("‑", "-"),
+    ),
+    has_guillemets=True,
+    is_composed=False,
+    is_plain=False,
+)
+"""That of a piece of which nothing is known."""
+
+
+def typography_of(text: str) -> Typography:
+    """That of a text, for its pieces."""
+    rest = text.encode("utf-8", "surrogatepass").translate(None, _ORDINARY)
+    characters = "".join(set(rest.decode("utf-8", "surrogatepass")))
+    dropped = "".join(mark for mark in _DROPPED if mark in characters)
+    for mark in dropped:
+        text, characters = text.replace(mark, ""), characters.replace(mark, "")
+    if not unicodedata.is_normalized("NFC", text):
+        return ANY_TYPOGRAPHY  # another form may hold other marks
+    return Typography(
+        dropped=dropped,
+        replaced=tuple((mark, plain) for mark, plain in ANY_TYPOGRAPHY.replaced if mark in characters),
+        has_guillemets=any(mark in characters for mark in _GUILLEMETS),
+        is_composed=True,
+        is_plain=characters.isprintable(),  # of all white space a space alone is printable
+    )
+
+
 def normalise_typography(text: str) -> str:
     """The text with plain quotes, dashes and dots, on one line; doing it twice is doing it once.
 
     Quotes of any shape become `"` and `'`, dashes ` - `, an ellipsis `...`; rows of stars, italics
-    marks and spaces before `!?;:` go; white space becomes one space.
+    marks and spaces before `!?;:` go; white space becomes one space. For many pieces of one text, `typography_of`.
     """
-    for mark in _DROPPED:
-        text = text.replace(mark, "")
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", text)
-        if any(mark in text for mark in _GUILLEMETS):
-            text = _CLOSING_GUILLEMET.sub(r"\1", _OPENING_GUILLEMET.sub(r"\1", text))
-        for marks, plain in ((_SINGLE_QUOTES, "'"), (_DOUBLE_QUOTES, '"'), (_DASHES, " - "), ("…", "...")):
-            for mark in marks:
-                text = text.replace(mark, plain)
-        text = text.replace("‐", "-").replace("‑", "-")
-    text = text.replace("`", "'").replace("''", '"')
-    while "---" in text:
-        text = text.replace("---", "--")
-    text = _on_one_line(text.replace("--", " - "))
-    if "*" in text:
-        text = _on_one_line(_STARS.sub(" ", text))
-    if ".." in text or ". ." in text:
-        text = _DOTS.sub("...", text).replace(" ...", "...")
-    for mark in "!?;:":
-        if mark in text:
-            text = text.replace(f" {mark}", mark)
-    return text
+    return ANY_TYPOGRAPHY.normalise(text)
 
 
-def _on_one_line(text: str) -> str:
+def _on_one_line(text: str, *, is_plain: bool) -> str:
     """The same as `" ".join(text.split())`, three times faster where a text has no odd white space."""
     plain = text.replace("\n", " ")
-    if not plain.isprintable():  # of all white space a space alone is printable
+    if not is_plain and not plain.isprintable():
         return " ".join(text.split())
     while "  " in plain:
         plain = plain.replace("  ", " ")

@@ -75,9 +75,15 @@ class _Rule:
     def boundaries(self, text: str) -> list[tuple[int, int]]:
         """Where sentences stop and the next ones start, as terminators show them."""
         found = []
+        verdicts = _Verdicts(self.abbreviations)
         for match in self.candidate.finditer(text):
             stop, start = place = match.span(1)
-            if text[stop - 1] != "." or stop - match.start() > 1 or self._is_full_stop(text, stop, start):
+            if (
+                verdicts[text[stop - 3 : stop]]
+                or text[stop - 1] != "."
+                or stop - match.start() > 1
+                or self._is_full_stop(text, stop, start)
+            ):
                 found.append(place)
         return found
 
@@ -112,6 +118,25 @@ class _Rule:
     def _is_opener(self, text: str, start: int) -> bool:
         following = _OPENING_WORD.match(text, start)
         return following is not None and following[1] in self.words.openers and not following[2]
+
+
+class _Verdicts(dict[str, bool]):
+    """Of the three characters up to a boundary, whether they alone show that it is one; each looked at once.
+
+    Most do: the last is not a full stop, or two letters stand before it with which no abbreviation ends.
+    """
+
+    def __init__(self, abbreviations: frozenset[str]) -> None:
+        super().__init__()
+        self._ends = frozenset(word[-2:] for word in abbreviations)
+
+    def __missing__(self, tail: str) -> bool:
+        letters = tail[:-1]
+        is_sure = len(letters) == 2 and (
+            tail[2] != "." or (letters not in self._ends and all(letter in _LETTERS for letter in letters))
+        )
+        self[tail] = is_sure
+        return is_sure
 
 
 @cache

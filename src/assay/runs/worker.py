@@ -6,6 +6,7 @@ A driver that is gone is a reason to stop too: the worker publishes nothing half
 
 import argparse
 import contextlib
+import gc
 import signal
 import sys
 import threading
@@ -38,6 +39,8 @@ from assay.runs.run import Run, open_run
 from assay.telemetry import configure_logging
 
 PROGRESS_SECONDS = 0.5
+NEW_OBJECTS = 50_000
+"""New objects after which the collector looks for cycles among them."""
 
 
 class Mailbox:
@@ -163,4 +166,7 @@ def worker_command(
     arguments = parser.parse_args()
     configure_logging()
     run = open_run(arguments.run)
+    # What was imported stays to the end: the collector need not go through it again and again.
+    gc.freeze()
+    gc.set_threshold(NEW_OBJECTS)
     return worker_main(run, lambda mailbox: open_work(run, mailbox, arguments.device, arguments.threads))

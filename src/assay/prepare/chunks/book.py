@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from assay.books.cleaning import clean_book, decode_book
-from assay.books.normal_forms import find_names, mask_names, normalise_typography
+from assay.books.normal_forms import ANY_TYPOGRAPHY, find_names, mask_names, typography_of
 from assay.books.sentences import Spans, split_sentences
 from assay.books.windows import (
     SentenceWindows,
@@ -111,6 +111,8 @@ class _Chunker:
         self._count_tokens = count_tokens
         self._spans: Spans = split_sentences(text, language or "")
         self._names = find_names(text, language or "") if rules.mask_names else frozenset[str]()
+        # What stands for a name may join with a mark behind it, so that the text tells less of its pieces.
+        self._typography = ANY_TYPOGRAPHY if rules.mask_names else typography_of(text)
         self._sentence_tokens: list[int] | None = None
         self._counts: Counter[str] = Counter(sentences=len(self._spans))
 
@@ -163,7 +165,7 @@ class _Chunker:
         text = self._text[start:stop]
         if self._rules.mask_names:
             text = mask_names(text, self._language or "", self._names)
-        return normalise_typography(text) if self._rules.typography == "normal" else text
+        return self._typography.normalise(text) if self._rules.typography == "normal" else text
 
     def _good(self, windows: SentenceWindows) -> Iterator[tuple[int, str]]:
         """The chunks that are kept: number and text, in the order in which the sample takes them."""
