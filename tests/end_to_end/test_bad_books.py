@@ -214,6 +214,23 @@ class TestPrepare:
         assert codes == {"h_tiny": "shorter_than_a_chunk", "i_two": "quarantined", "j_page": "html"}
 
     @pytest.mark.usefixtures("here")
+    def test_a_file_that_may_be_two_novels(self, assay, novels, tmp_path):
+        """It is used all the same, and a note names the place."""
+        for number in (50, 51):
+            write_novel(tmp_path / f"{number}.txt", number, sentences=400)
+        one, other = ((tmp_path / f"{number}.txt").read_text() for number in (50, 51))
+        (novels / "k_both.txt").write_text(f"{one}\nTHE END\n\nThe Other\n\n{other}")
+        status, out, _ = assay(*MAKE, "--out", "pairs")
+        assert status == 0
+        assert (
+            "k_both may hold two books: see 'THE END', 50% into the text; if it does, split the file there"
+            in out
+        )
+        report = json.loads((tmp_path / "pairs/report.json").read_text())
+        assert sum("may hold two books" in note for note in report["notes"]) == 1
+        assert "k_both" not in report["books_unused"]
+
+    @pytest.mark.usefixtures("here")
     def test_only_short_books(self, refused, books, tmp_path):
         """One chunk a book gives no pair of one book; nothing is chunked where nothing is long enough."""
         for number in range(6):

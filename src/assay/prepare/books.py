@@ -26,7 +26,7 @@ from assay.data.storage import writing
 from assay.data.syncing import replace_local
 from assay.errors import InputError, RefusedError
 from assay.prepare.chunks.plan import plan_chunks
-from assay.prepare.chunks.verb import run_chunks
+from assay.prepare.chunks.verb import run_chunks, second_books
 from assay.prepare.collecting import SplitCounts, SplitOf, collect
 from assay.prepare.drawing import (
     PAIR_BOOKS_FILE,
@@ -41,7 +41,7 @@ from assay.prepare.listing import Listing, list_books
 from assay.prepare.mined import open_miner
 from assay.prepare.neighbours import NUM_SAMPLED
 from assay.prepare.place import worker_placement
-from assay.prepare.report import BooksReport, SplitFigures
+from assay.prepare.report import BooksReport, SplitFigures, notes_of_second_books
 from assay.prepare.samples import measure_leaks
 from assay.prepare.settings import BooksSettings
 from assay.prepare.shelving import Shelved, shelve
@@ -165,6 +165,7 @@ def pair_books(
         )
         _refuse_nothing(counts["train"], not_had(run), settings)
     with clock.step("leaks"):
+        models.notes.extend(notes_of_second_books(second_books(chunks)))
         report = _report(settings, listing, shelved, splits, counts, run, models)
     report.seconds.update(clock.seconds)
     with writing(str(folder)):

@@ -178,6 +178,17 @@ class BooksReport:
         return lines
 
 
+def notes_of_second_books(found: Mapping[str, str]) -> list[str]:
+    """For people, of files that seem to hold two books; `found` has the place of each by the id of the book."""
+    notes = [
+        f"{book} may hold two books: see {place}; if it does, split the file there, and use another --out"
+        for book, place in list(found.items())[:SHOWN]
+    ]
+    if len(found) > SHOWN:
+        notes.append(f"and {len(found) - SHOWN:,} more files may hold two books")
+    return notes
+
+
 def _some(names: Sequence[str]) -> str:
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")

@@ -39,8 +39,6 @@ from assay.runs.run import Run, open_run
 from assay.telemetry import configure_logging
 
 PROGRESS_SECONDS = 0.5
-NEW_OBJECTS = 50_000
-"""New objects after which the collector looks for cycles among them."""
 
 
 class Mailbox:
@@ -168,5 +166,4 @@ def worker_command(
     run = open_run(arguments.run)
     # What was imported stays to the end: the collector need not go through it again and again.
     gc.freeze()
-    gc.set_threshold(NEW_OBJECTS)
     return worker_main(run, lambda mailbox: open_work(run, mailbox, arguments.device, arguments.threads))

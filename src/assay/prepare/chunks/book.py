@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from assay.books.cleaning import clean_book, decode_book
 from assay.books.normal_forms import ANY_TYPOGRAPHY, find_names, mask_names, typography_of
+from assay.books.second_book import SecondBook, find_second_book
 from assay.books.sentences import Spans, split_sentences
 from assay.books.windows import (
     SentenceWindows,
@@ -67,6 +68,8 @@ class ChunkedBook:
     language: str | None = None
     error: str | None = None
     """Why there is no chunk."""
+    second_book: SecondBook | None = None
+    """Where the file seems to hold another book; its chunks are made all the same."""
     counts: Counter[str] = field(default_factory=Counter)
     """`sentences`, `windows`, `not_sampled`, and dropped chunks by flaw."""
 
@@ -140,7 +143,12 @@ class _Chunker:
                 text_hash=hash_of(text),
             )
             chunks.append(chunk)
-        return ChunkedBook(chunks=tuple(chunks), language=self._language, counts=self._counts)
+        return ChunkedBook(
+            chunks=tuple(chunks),
+            language=self._language,
+            second_book=find_second_book(self._text),
+            counts=self._counts,
+        )
 
     def _failed(self, code: str) -> ChunkedBook:
         return ChunkedBook(error=code, language=self._language, counts=self._counts)

@@ -65,3 +65,11 @@ def count_chunks(run: Run) -> tuple[Counter[str], Counter[str]]:
         errors.update(stats["errors"])
         counts.update({key: value for key, value in stats.items() if isinstance(value, int)})
     return counts, errors
+
+
+def second_books(run: Run) -> dict[str, str]:
+    """Books of a finished chunks run that seem to be two, and where the second begins."""
+    found: dict[str, str] = {}
+    for stats in published_stats(run):
+        found.update(stats.get("second_books", {}))
+    return found

@@ -64,6 +64,7 @@ class ChunksWork:
         self._worker = f"{socket.gethostname()}-{os.getpid()}-cpu"
         self._stats: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
+        self._second_books: dict[str, str] = {}
 
     def load(self) -> str:
         """Nothing is left to load; returns a line on what a chunk is."""
@@ -104,12 +105,15 @@ class ChunksWork:
         """The rows of the unit's part: those of each book in the order of its text."""
         self._stats.clear()
         self._errors.clear()
+        self._second_books.clear()
         for result in computed:
             error = result.chunked.error
             if error is not None and self._strict:
                 row = f"row {result.source_row} of source {unit.source_name}"
                 raise strict_error(f"book {result.book_id} ({row})", error)
             self._count(result.chunked)
+            if result.chunked.second_book is not None:
+                self._second_books[result.book_id] = result.chunked.second_book.described
             yield self._batch(result)
 
     @property
@@ -119,7 +123,12 @@ class ChunksWork:
 
     def stats(self) -> dict[str, Any]:
         """Figures of the unit just finished, for the part's footer."""
-        return {**self._stats, "errors": dict(self._errors), "worker": self._worker}
+        return {
+            **self._stats,
+            "errors": dict(self._errors),
+            "second_books": dict(self._second_books),
+            "worker": self._worker,
+        }
 
     def _batch(self, result: BookResult) -> pa.RecordBatch:
         chunks, num_rows = result.chunked.chunks, max(1, len(result.chunked.chunks))

@@ -1,5 +1,6 @@
 """The process that makes chunks: `python -m assay.prepare.chunks.worker RUN`."""
 
+import gc
 import sys
 
 from assay.prepare.chunks.kind import CHUNKS
@@ -7,6 +8,9 @@ from assay.prepare.chunks.work import ChunksWork
 from assay.runs.run import Run
 from assay.runs.worker import worker_command
 from assay.tokenize.counting import open_encoder
+
+NEW_OBJECTS = 50_000
+"""New objects after which the collector looks for cycles among them; chunks have none."""
 
 
 def open_chunks_work(run: Run) -> ChunksWork:
@@ -24,6 +28,7 @@ def open_chunks_work(run: Run) -> ChunksWork:
 
 def main() -> int:
     """Parse the driver's arguments and serve units until told to stop."""
+    gc.set_threshold(NEW_OBJECTS)
     return worker_command(__doc__, lambda run, *_: open_chunks_work(run))
 
 
