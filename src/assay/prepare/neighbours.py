@@ -46,8 +46,11 @@ def nearest(vectors: VectorArray, most: int) -> list[list[int]]:
     lengths = np.linalg.norm(vectors, axis=1)
     there = np.flatnonzero(lengths > 0)
     found: list[list[int]] = [[] for _ in range(len(vectors))]
-    unit = (vectors[there] / lengths[there, None]).astype(np.float32)
     block = max(1, BLOCK_SCORES // max(1, len(there)))
+    unit = np.empty((len(there), vectors.shape[1]), dtype=np.float32)
+    for begin in range(0, len(there), block):
+        rows = there[begin : begin + block]
+        unit[begin : begin + block] = vectors[rows] / lengths[rows, None]
     for begin in range(0, len(there), block):
         scores = unit[begin : begin + block] @ unit.T
         for row, of_row in enumerate(scores, start=begin):
@@ -100,8 +103,17 @@ def embed_sample(
 
 def _sums(run: Run, number_of: dict[str, int]) -> VectorArray:
     """The sum of the unit vectors of each book's chunks."""
-    books = pq.read_table(run.manifest.sources[0].uri, columns=["book_id"]).column("book_id")
-    numbers = np.array([number_of[book] for book in books.to_pylist()])
+    # A number a chunk: the ids of millions of chunks as strings would take fifty times the memory.
+    with pq.ParquetFile(run.manifest.sources[0].uri) as sample:
+        numbers = np.fromiter(
+            (
+                number_of[book]
+                for batch in sample.iter_batches(columns=["book_id"], use_threads=False)
+                for book in batch.column(0).to_pylist()
+            ),
+            np.int32,
+            sample.metadata.num_rows,
+        )
     sums: VectorArray | None = None
     for unit in run.manifest.units():
         with open_part(run, unit) as part:
