@@ -51,12 +51,15 @@ def test_the_page_runs_as_written(urls, monkeypatch):
         text = block.text.replace(ADDRESS, urls[is_of_an_encoder(block)])
         if "not run" in block.marks:
             assert "assay serve" in text, block.where
+            said = None
         elif block.language == "console":
             for line in text.splitlines():
                 said = subprocess.run(
                     ["bash", "-euo", "pipefail", "-c", line], capture_output=True, check=True
                 ).stdout
                 assert json.loads(said), f"{block.where}: {line}"
+        elif block.language == "json" and said is None:
+            continue  # what an example that is not run would answer
         elif block.language == "json":
             assert shape(json.loads(said)) == shape(json.loads(block.text)), f"{block.where}: {said}"
         else:

@@ -144,7 +144,7 @@ def test_unknown_formats(root):
     assert message.endswith("set --format")
     assert "narrow the glob" in refusal([f"{root}/*"])
     assert names([f"{root}/*.data"], format="jsonl") == ["a.data", "b.data"]
-    assert "use one of parquet, jsonl, csv, arrow, text" in refusal([root], format="xml")
+    assert "use one of parquet, jsonl, csv, arrow, npy, text" in refusal([root], format="xml")
 
 
 def test_text_files_want_a_glob_of_their_own(root):

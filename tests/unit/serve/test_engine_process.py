@@ -33,13 +33,11 @@ def test_batches_are_bounded_by_the_card_unless_asked_for(monkeypatch, processor
     """What comes next waits for a batch, so serving's are smaller than those of scoring."""
     engine = load_engine("fake:2")
     engine.default_batch_tokens = 270_336
-    monkeypatch.setattr("assay.engine.load.load_engine", lambda *_, **__: engine)
     properties = SimpleNamespace(multi_processor_count=processors)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     arguments = Namespace(
         bundle="b", device="cuda:0", precision="bf16", engine="auto", threads=None, deterministic=False
     )
     arguments.max_batch_tokens = asked
-    assert (
-        load(arguments, SimpleNamespace(checkpoint="b", head=lambda: None)).default_batch_tokens == expected
-    )
+    model = SimpleNamespace(load_engine=lambda *_, **__: engine)
+    assert load(arguments, model).default_batch_tokens == expected

@@ -215,5 +215,7 @@ def test_another_overlap_of_windows_names_the_flag_that_agrees():
 def test_a_siamese_bundle_is_refused_with_what_takes_it(folder, tmp_path):
     """Its texts are encoded one by one, so that ids of pairs are of no use to it."""
     made = make_siamese_folder(tmp_path / "siamese")
-    with pytest.raises(BundleError, match=r"is Siamese .*; assay score, serve, .* with the texts of pairs"):
+    with pytest.raises(
+        BundleError, match=r"is Siamese .*; give one, or use assay score, serve, .* with the texts of pairs"
+    ):
         plan(folder, bundle=str(made), text_pair_column="title")
