@@ -120,7 +120,7 @@ class Findings:
 
 
 @dataclass(kw_only=True, slots=True)
-class Tally:
+class EnsembleTally:
     """Counts of an ensemble run, batch by batch."""
 
     names: Sequence[str]

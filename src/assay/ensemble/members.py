@@ -43,7 +43,7 @@ class Solver(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answers:
+class CheckpointAnswers:
     """What a member says of N puzzles, in their own digits."""
 
     grids_NS: Grids
@@ -69,7 +69,7 @@ def noise_seeds(rows_N: NDArray[np.int64], member_seed: int) -> Seeds:
 
 def ask(
     solver: Solver, puzzles_NS: Grids, solutions_NS: Grids, *, view: View, seeds_N: Seeds | None = None
-) -> Answers:
+) -> CheckpointAnswers:
     """The answers of the member that is `solver` with this view of the puzzles."""
     passes = solver.solve(view.show(puzzles_NS).astype(np.uint8, copy=False), seeds_N)
     num_steps, num_puzzles, num_cells = passes.grids_KNS.shape
@@ -79,7 +79,7 @@ def ask(
     right_KN = (grids_KNS == solutions_NS).all(axis=2)
     first_N = valid_KN.argmax(axis=0)
     has_valid_N = valid_KN.any(axis=0)
-    return Answers(
+    return CheckpointAnswers(
         grids_NS=grids_KNS[-1],
         right_N=right_KN[-1],
         valid_N=valid_KN[-1],

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from assay.data.storage import replace_file
 from assay.embed.place import find_gpus
-from assay.ensemble.findings import LABEL_FREE, Findings, Share, Tally, checkpoints_of
+from assay.ensemble.findings import LABEL_FREE, EnsembleTally, Findings, Share, checkpoints_of
 from assay.ensemble.kind import ENSEMBLE
 from assay.ensemble.plan import EnsemblePlan, plan_ensemble
 from assay.ensemble.report import render
@@ -112,7 +112,7 @@ def place(settings: EnsembleSettings) -> Placement:
 def read_findings(run: Run) -> Findings:
     """What the published parts of an ensemble run hold, all their rows counted again."""
     identity, record = run.manifest.read(ENSEMBLE)
-    tally = Tally(
+    tally = EnsembleTally(
         names=[member.name for member in record.members],
         checkpoint_M=checkpoints_of([member.path for member in record.members]),
         settled=identity.settled,

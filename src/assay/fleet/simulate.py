@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from assay.data.storage import PAGE_OBJECTS
-from assay.fleet.world import Conditions, UnsureError, World, WorldBoard
+from assay.fleet.world import Conditions, SimulatedFleet, UnsureError, WorldBoard
 from assay.runs.agenda import Pages
 from assay.runs.notes import beat_seconds
 from assay.runs.plan import own_share
@@ -101,7 +101,7 @@ class Simulation:
         self._conditions = conditions or Conditions()
         self._chance = random.Random(seed)
         paths = [f"parts/corpus-{number:09d}-{number + 1:09d}.parquet" for number in range(len(costs))]
-        self.world = World(
+        self.world = SimulatedFleet(
             conditions=self._conditions,
             pages=Pages(paths, page_units),
             costs=costs,

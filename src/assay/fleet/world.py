@@ -60,7 +60,7 @@ class UnsureError(Exception):
 
 
 @dataclass(kw_only=True)
-class World:
+class SimulatedFleet:
     """The store and the truth."""
 
     conditions: Conditions
@@ -133,7 +133,7 @@ class WorldBoard:
     Requests take time: `waited` is what they took since it was set to 0.
     """
 
-    def __init__(self, world: World, driver: str, rank: int | None) -> None:
+    def __init__(self, world: SimulatedFleet, driver: str, rank: int | None) -> None:
         """`rank`: its place among static drivers; it replaces an earlier one of the same."""
         self.driver = driver
         self.waited = 0.0

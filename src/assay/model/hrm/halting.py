@@ -30,7 +30,7 @@ class Puzzles:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Places:
+class BatchPlaces:
     """What stands in the places between two steps: all of it is needed to go on exactly."""
 
     carry: Carry
@@ -64,12 +64,12 @@ class Draws:
         return Draws(uniform_B=self.uniform_B.to(device), min_steps_B=self.min_steps_B.to(device))
 
 
-def empty_places(network: Network, num_places: int, seq_len: int, dtype: torch.dtype) -> Places:
+def empty_places(network: Network, num_places: int, seq_len: int, dtype: torch.dtype) -> BatchPlaces:
     """Places that all take a new puzzle in the first step."""
     device = network.H_init.device
     cells = torch.zeros((num_places, seq_len), dtype=torch.int32, device=device)
     each = torch.zeros(num_places, dtype=torch.int32, device=device)
-    return Places(
+    return BatchPlaces(
         carry=network.first_carry(num_places, seq_len, dtype),
         steps_B=each.clone(),
         halted_B=torch.ones_like(each, dtype=torch.bool),
@@ -77,10 +77,10 @@ def empty_places(network: Network, num_places: int, seq_len: int, dtype: torch.d
     )
 
 
-def take_in(network: Network, places: Places, puzzles: Puzzles) -> Places:
+def take_in(network: Network, places: BatchPlaces, puzzles: Puzzles) -> BatchPlaces:
     """The places with a new puzzle wherever one had halted; what comes for the others is dropped."""
     fresh, held = places.halted_B, places.puzzles
-    return Places(
+    return BatchPlaces(
         carry=network.reset(places.carry, fresh),
         steps_B=torch.where(fresh, 0, places.steps_B),
         halted_B=torch.zeros_like(fresh),
@@ -97,7 +97,9 @@ def wants_to_halt(config: HrmConfig, q_halt_B: torch.Tensor, q_continue_B: torch
     return q_halt_B > (0 if config.no_ACT_continue else q_continue_B)
 
 
-def after_step(config: HrmConfig, places: Places, carry: Carry, outputs: Outputs, draws: Draws) -> Places:
+def after_step(
+    config: HrmConfig, places: BatchPlaces, carry: Carry, outputs: Outputs, draws: Draws
+) -> BatchPlaces:
     """The places after a step of training whose outputs are these."""
     steps_B = places.steps_B + 1
     halted_B = steps_B >= config.halt_max_steps
@@ -105,10 +107,10 @@ def after_step(config: HrmConfig, places: Places, carry: Carry, outputs: Outputs
         halted_B = halted_B | wants_to_halt(config, outputs.q_halt_B.detach(), outputs.q_continue_B.detach())
         must_go_on = draws.uniform_B < config.halt_exploration_prob
         halted_B = halted_B & (steps_B >= torch.where(must_go_on, draws.min_steps_B, 0))
-    return Places(carry=carry, steps_B=steps_B, halted_B=halted_B, puzzles=places.puzzles)
+    return BatchPlaces(carry=carry, steps_B=steps_B, halted_B=halted_B, puzzles=places.puzzles)
 
 
-def target_q_continue(config: HrmConfig, places: Places, next_outputs: Outputs) -> torch.Tensor:
+def target_q_continue(config: HrmConfig, places: BatchPlaces, next_outputs: Outputs) -> torch.Tensor:
     """What going on is worth, [B], of the outputs of one step more: Q-learning without a replay buffer.
 
     `places`: after the step. In the last step that is allowed, halting is all that can come.
@@ -127,7 +129,7 @@ def needs_next_step(config: HrmConfig) -> bool:
 class Supervised:
     """What a step of training came to."""
 
-    places: Places
+    places: BatchPlaces
     """For the next step."""
     losses: Losses
     outputs: Outputs
@@ -137,7 +139,7 @@ class Supervised:
 
 
 def supervised_step(
-    network: Network, places: Places, puzzles: Puzzles, draws: Draws, *, step: StepFunction | None = None
+    network: Network, places: BatchPlaces, puzzles: Puzzles, draws: Draws, *, step: StepFunction | None = None
 ) -> Supervised:
     """Run one step of training up to its losses, whose `total` awaits `backward`.
 
@@ -153,7 +155,7 @@ def supervised_step(
 
 def judged_step(
     network: Network,
-    places: Places,
+    places: BatchPlaces,
     vectors: torch.Tensor | None,
     draws: Draws,
     *,

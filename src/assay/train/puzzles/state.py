@@ -13,7 +13,7 @@ import torch
 from assay.data.storage import writing
 from assay.data.syncing import replace_local, sync_folder
 from assay.model.hrm.files import OWN_CONFIG, snapshots_of, weights_file
-from assay.model.hrm.halting import Places, Puzzles
+from assay.model.hrm.halting import BatchPlaces, Puzzles
 from assay.model.hrm.network import Carry, Network
 from assay.train.checkpoints import write_tensors
 from assay.train.puzzles.optimizer import Updates
@@ -22,7 +22,7 @@ _PLACES = "places."
 _UPDATES = "updates."
 
 
-def tensors_of(updates: Updates, places: Places) -> dict[str, torch.Tensor]:
+def tensors_of(updates: Updates, places: BatchPlaces) -> dict[str, torch.Tensor]:
     """Optimizer and places by name."""
     held = {
         "z_H": places.carry.z_H,
@@ -39,7 +39,7 @@ def tensors_of(updates: Updates, places: Places) -> dict[str, torch.Tensor]:
     }
 
 
-def load_tensors(tensors: Mapping[str, torch.Tensor], updates: Updates, device: torch.device) -> Places:
+def load_tensors(tensors: Mapping[str, torch.Tensor], updates: Updates, device: torch.device) -> BatchPlaces:
     """The places of what `tensors_of` gave; the optimizer takes over its part."""
     updates.load_state(
         {name.removeprefix(_UPDATES): each for name, each in tensors.items() if name.startswith(_UPDATES)}
@@ -49,7 +49,7 @@ def load_tensors(tensors: Mapping[str, torch.Tensor], updates: Updates, device: 
         for name, each in tensors.items()
         if name.startswith(_PLACES)
     }
-    return Places(
+    return BatchPlaces(
         carry=Carry(z_H=held["z_H"], z_L=held["z_L"]),
         steps_B=held["steps"],
         halted_B=held["halted"],

@@ -25,8 +25,8 @@ from assay.engine.devices import parse_device
 from assay.errors import InputError, RefusedError, WorkError
 from assay.model.hrm.files import OWN_CONFIG, snapshots_of
 from assay.model.hrm.halting import (
+    BatchPlaces,
     Draws,
-    Places,
     Puzzles,
     StepFunction,
     empty_places,
@@ -153,7 +153,9 @@ class _Run:
         self._step_function, self._refresh = _faster(
             self._network, self._dtype, found.seq_len, compiles=settings.compile
         )
-        self._places: Places = empty_places(self._network, settings.batch_size, found.seq_len, self._dtype)
+        self._places: BatchPlaces = empty_places(
+            self._network, settings.batch_size, found.seq_len, self._dtype
+        )
         self._step = 0
         self._figures = torch.zeros(7, device=self._device, dtype=torch.float64)
         self._unread = 0
