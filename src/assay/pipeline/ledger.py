@@ -7,8 +7,6 @@ settings that decide and identities (hashes of files, fingerprints, ids of runs)
 steps among them, so that a change reaches all that depends on it.
 """
 
-import errno
-import fcntl
 import json
 import re
 import shutil
@@ -19,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from assay.data.locking import locked
 from assay.data.storage import writing
 from assay.data.syncing import replace_local
 from assay.errors import RefusedError
@@ -155,19 +154,8 @@ def open_ledger(folder: Path, *, overwrite: bool, say: Callable[[str], None]) ->
     """
     refuse_others(folder)
     is_new = not folder.exists()
-    with writing(str(folder)):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("ab")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RefusedError(
-                f"another command is at work in {folder}; wait for it, or use another --out"
-            ) from error
-        except OSError as error:
-            if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}:
-                raise  # some network filesystems have no locks
+    busy = f"another command is at work in {folder}; wait for it, or use another --out"
+    with locked(folder / LOCK, busy):
         ledger = Ledger(folder, overwrite=overwrite, say=say)
         ledger.write()
         try:

@@ -1,13 +1,11 @@
 """The folder of a data set while it is made: nothing of others lies in it, and one command works there at a time."""
 
-import errno
-import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from assay.data.storage import writing
+from assay.data.locking import locked
 from assay.errors import RefusedError
 
 WORK = "work"
@@ -41,19 +39,8 @@ def at_work(folder: Path) -> Iterator[None]:
     """
     refuse_others(folder)
     is_new = not folder.exists()
-    with writing(str(folder)):
-        (folder / WORK).mkdir(parents=True, exist_ok=True)
-        file = (folder / WORK / LOCK).open("ab")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RefusedError(
-                f"another command is making a data set in {folder}; wait for it, or use another --out"
-            ) from error
-        except OSError as error:
-            if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}:
-                raise  # some network filesystems have no locks; parts are published in one step all the same
+    busy = f"another command is making a data set in {folder}; wait for it, or use another --out"
+    with locked(folder / WORK / LOCK, busy):
         for name in (RECIPE_FILE, REPORT_FILE):
             for left in folder.glob(f".{name}.*"):
                 left.unlink()  # of a command that was killed as it wrote them
