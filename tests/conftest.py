@@ -27,6 +27,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="assay-tests-")
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Packed bytes are named by their argument: gzip keeps the time, and each worker must collect the same names."""
+    return argname if isinstance(val, bytes) and val.startswith(b"\x1f\x8b") else None
+
+
 def pytest_collection_modifyitems(items):
     """Tests that need a GPU skip where there is none, and say so."""
     needing = [item for item in items if item.get_closest_marker("gpu")]
