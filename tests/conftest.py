@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import logging
 import os
 import signal
 import subprocess
@@ -11,7 +10,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from support.fake_store import FakeStore
 from support.signals import heed_stopping_signals
+
+from assay.data import creating
 
 CHROMIUM = Path("/usr/bin/chromium")
 _BUCKET = "assay-tests"
@@ -45,44 +47,42 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def s3_server():
-    """The environment that reaches an S3-compatible server on loopback, which has one bucket."""
-    pytest.importorskip("moto.server")
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ALLOW_HTTP": "true",
-    }
-    client = boto3.client(
-        "s3",
-        endpoint_url=environment["AWS_ENDPOINT_URL"],
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
-        region_name="us-east-1",
-    )
-    client.create_bucket(Bucket=_BUCKET)
-    yield environment
-    server.stop()
+def store_server():
+    """A server of objects on loopback, which has one bucket and no faults."""
+    with FakeStore(_BUCKET) as server:
+        yield server
 
 
 @pytest.fixture
-def s3_url(s3_server, monkeypatch):
+def s3_url(store_server, monkeypatch):
     """A fresh `s3://bucket/prefix`, reachable through the environment by this process and its children."""
-    for name, value in s3_server.items():
+    reach(monkeypatch, store_server.s3_environment())
+    return f"s3://{_BUCKET}/test-{next(_numbers)}"
+
+
+@pytest.fixture
+def google_url(store_server, monkeypatch):
+    """The same of Google's kind, `gs://bucket/prefix`."""
+    reach(monkeypatch, store_server.google_environment())
+    return f"gs://{_BUCKET}/test-{next(_numbers)}"
+
+
+@pytest.fixture
+def fake_store(monkeypatch):
+    """A server of objects with a bucket of the name `bucket`, of this test alone, whose faults do not take long."""
+    monkeypatch.setattr(creating, "FIRST_PAUSE_SECONDS", 0.001)
+    with FakeStore() as server:
+        reach(monkeypatch, {**server.s3_environment(), "AWS_TIMEOUT": "1s"})
+        reach(monkeypatch, {**server.google_environment(), "GOOGLE_TIMEOUT": "1s"})
+        yield server
+
+
+def reach(monkeypatch, environment):
+    """Have this process and its children find a server on loopback by these variables."""
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    return f"s3://{_BUCKET}/test-{next(_numbers)}"
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import pytest
 from assay.data.storage import open_store
 
 
-@pytest.fixture(params=["disk", "s3"])
+@pytest.fixture(params=["disk", "s3", "google"])
 def store(request, tmp_path):
     """A store with five files in one folder, and one beside it."""
-    url = str(tmp_path) if request.param == "disk" else request.getfixturevalue("s3_url")
+    url = str(tmp_path) if request.param == "disk" else request.getfixturevalue(f"{request.param}_url")
     store = open_store(url)
     for path in ("a/1", "a/2", "a/3", "a/30", "a/4", "b/1"):
         store.create(path, b"x")

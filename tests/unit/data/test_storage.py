@@ -1,4 +1,4 @@
-"""One suite for both kinds of store: what works in a folder works in a bucket."""
+"""One suite for every kind of store: what works in a folder works in a bucket."""
 
 import errno
 import io
@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.faulty_s3 import FaultyS3
 
 from assay.data import creating, object_store, storage
 from assay.data.object_store import ObjectStore
@@ -18,12 +17,12 @@ from assay.data.storage import LocalStore, open_store, split_url
 from assay.errors import StorageError, UsageError
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", "s3", "google"])
 def store(request, tmp_path):
     """A store that is empty and holds no folder yet."""
     if request.param == "local":
         return open_store(tmp_path / "root")
-    return open_store(request.getfixturevalue("s3_url"))
+    return open_store(request.getfixturevalue(f"{request.param}_url"))
 
 
 def test_a_new_store_is_empty(store):
@@ -320,22 +319,10 @@ def test_an_unknown_scheme(opening):
         opening("ftp://host/a")
 
 
-@pytest.fixture
-def faulty_s3(monkeypatch):
+@pytest.fixture(params=["s3", "gs"])
+def faulty(request, fake_store):
     """A server that fails on order, and a store in it."""
-    server = FaultyS3()
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": server.endpoint,
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_TIMEOUT": "1s",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(creating, "FIRST_PAUSE_SECONDS", 0.001)
-    yield server, object_store.ObjectStore("s3://bucket/run")
-    server.close()
+    return fake_store, object_store.ObjectStore(f"{request.param}://bucket/run")
 
 
 @pytest.mark.parametrize(
@@ -355,9 +342,9 @@ def faulty_s3(monkeypatch):
     ids="; ".join,
 )
 @pytest.mark.parametrize("as_file", [False, True], ids=["bytes", "file"])
-def test_a_create_whose_answer_was_lost_or_a_conflict(faulty_s3, tmp_path, orders, as_file):
+def test_a_create_whose_answer_was_lost_or_a_conflict(faulty, tmp_path, orders, as_file):
     """The call publishes in the end and says so, whether its put took effect before the fault or not."""
-    server, store = faulty_s3
+    server, store = faulty
     server.orders = list(orders)
     content = b"x" * 1000
     if as_file:
@@ -370,9 +357,9 @@ def test_a_create_whose_answer_was_lost_or_a_conflict(faulty_s3, tmp_path, order
 
 
 @pytest.mark.parametrize("orders", [[], ["500"], ["reset"], ["409"], ["other, then 409"]], ids="; ".join)
-def test_a_create_that_another_won(faulty_s3, orders):
+def test_a_create_that_another_won(faulty, orders):
     """Where another's object is there, of the same content even, the call says that it did not publish."""
-    server, store = faulty_s3
+    server, store = faulty
     if "other" not in str(orders):
         assert store.create("parts/a", b"the same") is True
     server.orders = list(orders)
@@ -380,18 +367,18 @@ def test_a_create_that_another_won(faulty_s3, orders):
 
 
 @pytest.mark.parametrize("order", ["409", "reset"])
-def test_a_create_that_never_succeeds(faulty_s3, order):
+def test_a_create_that_never_succeeds(faulty, order):
     """Tries end: after a bounded number of them the error names the object."""
-    server, store = faulty_s3
+    server, store = faulty
     server.orders = [order] * 100
-    with pytest.raises(StorageError, match="s3://bucket/run/parts/a: could not be written"):
+    with pytest.raises(StorageError, match="://bucket/run/parts/a: could not be written"):
         store.create("parts/a", b"x")
     assert server.puts == creating.PUT_TRIES
 
 
-def test_one_of_many_creators_wins_where_requests_fail(faulty_s3):
+def test_one_of_many_creators_wins_where_requests_fail(faulty):
     """Of many callers at once, with faults before and after the effect, exactly one gets True."""
-    server, store = faulty_s3
+    server, store = faulty
     for number in range(5):
         server.orders = ["409", "reset", "done, then reset", "409", "done, then 500", "500", "reset"]
         with ThreadPoolExecutor(8) as pool:
@@ -400,9 +387,9 @@ def test_one_of_many_creators_wins_where_requests_fail(faulty_s3):
         assert store.read_bytes(f"parts/{number}") == b"%d" % won.index(True)
 
 
-def test_a_replace_that_meets_another(faulty_s3):
+def test_a_replace_that_meets_another(faulty):
     """A conflict of two puts is tried again; the last content is there."""
-    server, store = faulty_s3
+    server, store = faulty
     server.orders = ["409", "reset", "409"]
     store.replace("status", b"one")
     assert store.read_bytes("status") == b"one"
