@@ -114,6 +114,16 @@ def is_positional(field: "Field[Any]") -> bool:
     return bool(field.metadata.get("positional"))
 
 
+def after_dashes(metavar: str) -> Metadata:
+    """Field metadata: given on the command line as all that follows `--`, flags of another command among it."""
+    return {"after_dashes": True, "metavar": metavar}
+
+
+def is_after_dashes(field: "Field[Any]") -> bool:
+    """Whether a field is what follows `--` on the command line."""
+    return bool(field.metadata.get("after_dashes"))
+
+
 def is_required(field: "Field[Any]") -> bool:
     """Whether a setting has no default."""
     return field.default is MISSING and field.default_factory is MISSING

@@ -17,6 +17,7 @@ from assay.settings import (
     Range,
     Settings,
     count_of,
+    is_after_dashes,
     is_positional,
     positional,
     shared,
@@ -219,8 +220,9 @@ def test_flags_files_and_python_are_checked_alike(name, setting, tmp_path):
     assert said.startswith(f"{setting} is -1; it must be ")
     by_flag = [f"--{setting.replace('_', '-')}=-1"]
     if VERBS[name].config == "none":
-        for each in required:
-            by_flag += ["x"] if is_positional(each) else [f"--{each.name}=x"]
+        for each in sorted(required, key=is_after_dashes):
+            behind = ["--", "x"] if is_after_dashes(each) else [f"--{each.name}=x"]
+            by_flag += ["x"] if is_positional(each) else behind
         given = [by_flag]
     else:
         lines = [

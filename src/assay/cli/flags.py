@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from assay.configs import read_config, refuse_unknown, rows_hint
 from assay.errors import UsageError
-from assay.settings import is_positional, is_required, plain_type, wanted_instead
+from assay.settings import is_after_dashes, is_positional, is_required, plain_type, wanted_instead
 
 S = TypeVar("S")
 
@@ -60,7 +60,7 @@ def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
     for field in fields(settings):
         kind, choices = plain_type(hints[field.name])
         text = documents.get(field.name, "").replace("%", "%%")
-        if is_positional(field):
+        if is_positional(field) or is_after_dashes(field):
             many = kind is tuple
             parser.add_argument(
                 field.name, nargs="*" if many else "?", default=NOT_GIVEN, metavar=_metavar(field), help=text
@@ -99,9 +99,10 @@ def usage(command: str, settings: type, config: str = "none") -> str:
         if is_positional(field):
             many = "..." if str(field.type).startswith("tuple") else ""
             words.append(f"{_metavar(field)}{many}" if required else f"[{_metavar(field)}{many}]")
-        elif required and config != "positional":
+        elif required and config != "positional" and not is_after_dashes(field):
             words.append(f"--{field.name.replace('_', '-')} {field.name.upper()}")
-    return " ".join([*words, "[options]"])
+    behind = [f"-- {_metavar(field)}..." for field in fields(settings) if is_after_dashes(field)]
+    return " ".join([*words, "[options]", *behind])
 
 
 def parse_settings(parser: Parser, settings: type[S], arguments: Sequence[str]) -> S:
@@ -109,8 +110,13 @@ def parse_settings(parser: Parser, settings: type[S], arguments: Sequence[str]) 
 
     Raises UsageError for an unknown flag or key (naming the nearest), a wrong type, a missing value.
     """
+    arguments, behind = _split_at_dashes(arguments, settings)
     known = [action.option_strings[0] for action in parser._actions if action.option_strings]  # noqa: SLF001
     namespace, unknown = parser.parse_known_intermixed_args([_with_dashes(each, known) for each in arguments])
+    for name in behind:
+        if before := getattr(namespace, name):
+            msg = f"{before[0]!r} stands before --; write {usage(parser.prog, settings)}"
+            raise UsageError(msg)
     for argument in unknown:
         if argument.startswith("-"):
             _refuse_placed(argument.split("=")[0], settings, parser.prog)
@@ -119,10 +125,23 @@ def parse_settings(parser: Parser, settings: type[S], arguments: Sequence[str]) 
         way_out = rows_hint(argument, settings) or f"see {parser.prog} --help"
         msg = f"{argument!r} is one argument too many; {way_out}"
         raise UsageError(msg)
-    given = {name: value for name, value in vars(namespace).items() if value not in (NOT_GIVEN, [])}
+    given = {
+        name: value for name, value in (vars(namespace) | behind).items() if value not in (NOT_GIVEN, [])
+    }
     config = given.pop("config", None)
     values = {**(read_config(config, settings) if config else {}), **given}
     return build(settings, values, parser.prog)
+
+
+def _split_at_dashes(
+    arguments: Sequence[str], settings: type
+) -> tuple[Sequence[str], dict[str, Sequence[str]]]:
+    """The arguments before `--`, and those behind it by the setting that takes them, where one does."""
+    for field in fields(settings):
+        if is_after_dashes(field):
+            at = list(arguments).index("--") if "--" in arguments else len(arguments)
+            return arguments[:at], {field.name: list(arguments[at + 1 :])}
+    return arguments, {}
 
 
 def _with_dashes(argument: str, known: Sequence[str]) -> str:
@@ -154,6 +173,9 @@ def build(settings: type[S], values: Mapping[str, Any], command: str) -> S:
     if missing:
         field = missing[0]
         name = _metavar(field) if is_positional(field) else "--" + field.name.replace("_", "-")
+        if is_after_dashes(field):
+            msg = f"{command} needs a {_metavar(field)} after --; see {command} --help"
+            raise UsageError(msg)
         placed = {each.name for each in fields(settings) if is_positional(each)}
         takers = [
             "--" + each.replace("_", "-")

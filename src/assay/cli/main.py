@@ -28,8 +28,9 @@ EXIT_UNEXPECTED = 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. Errors are one line on stderr, `--debug` adds the traceback."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    own, behind = _split(words)
+    debug = "--debug" in own
+    words = [*(word for word in own if word != "--debug"), *behind]
     try:
         return dispatch(words)
     except AssayError as error:
@@ -60,7 +61,7 @@ def dispatch(words: Sequence[str]) -> int:
         return 0
     verb = node.load()
     parser = parser_of(name, node.summary, verb)
-    if any(word in {"-h", "--help"} for word in rest):
+    if any(word in {"-h", "--help"} for word in _split(rest)[0]):
         flags.stdout(parser.format_help().rstrip())
         return 0
     settings: object = flags.parse_settings(parser, verb.settings, rest)
@@ -71,6 +72,12 @@ def dispatch(words: Sequence[str]) -> int:
             raise
         sys.stderr.write("drained: nothing half is published; run the same command again to go on\n")
         return DRAINED
+
+
+def _split(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The words before the first `--`, and the rest with it, which may be another command's."""
+    at = list(words).index("--") if "--" in words else len(words)
+    return words[:at], words[at:]
 
 
 def _report(error: Exception, code: int, *, debug: bool) -> int:

@@ -46,6 +46,19 @@ ASSAY = Group(
             module="assay.cli.join",
             summary="Help with a run of which only the URL is known, from any machine.",
         ),
+        "launch": Group(
+            summary="Start one command on many machines: a job file, checked, and submitted where asked to.",
+            commands={
+                "slurm": Listed(
+                    module="assay.cli.launch_slurm",
+                    summary="An array job of Slurm whose tasks share one run.",
+                ),
+                "kubernetes": Listed(
+                    module="assay.cli.launch_kubernetes",
+                    summary="An indexed Job of Kubernetes whose pods share one run.",
+                ),
+            },
+        ),
         "status": Listed(
             module="assay.cli.status",
             summary="Say how far a run is, while it runs and from any machine.",

@@ -1,0 +1,94 @@
+"""What a launcher is, and the steps that all share: make the job, render, check, submit, say what follows."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from assay.errors import UsageError, WorkError
+from assay.fleet.launch.job import Job, Work, make_job
+from assay.fleet.launch.settings import LaunchSettings
+
+S = TypeVar("S", bound=LaunchSettings)
+TOOL_SECONDS = 120.0
+"""For a launcher's tool to answer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launcher(Generic[S]):
+    """One way to start workers on many machines."""
+
+    name: str
+    render: Callable[[Job, S], str]
+    """The job file. Pure: the same text for the same values."""
+    check: Callable[[str], Sequence[str]]
+    """What is wrong with a job file, a line each, beyond what a schema knows. Pure."""
+    submit: Callable[[str, Job, S], str]
+    """Submit a job file; returns what the launcher calls it. Raises UsageError where its tool is not installed."""
+    follow: Callable[[Job, S, str | None], Sequence[str]]
+    """Commands that show how it goes, given what it is called, or None where it is not submitted yet."""
+    stop: Callable[[Job, S, str | None], Sequence[str]]
+    """Commands that stop it and lose nothing that is published."""
+    start: Callable[[S, str], str]
+    """The command that submits a file by hand."""
+    refuse: Callable[[Job, S], None] = lambda _job, _settings: None
+    """Raise UsageError for a job that this launcher cannot start; it may ask the cluster."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launched:
+    """A job file, and what became of it."""
+
+    job: Job
+    text: str
+    submitted: str | None
+    """What the launcher calls it; None where it was not submitted."""
+    follow: tuple[str, ...]
+    stop: tuple[str, ...]
+
+
+def launch(launcher: Launcher[S], settings: S, work: Work) -> Launched:
+    """Render and check the job, and submit it where asked to.
+
+    Raises UsageError for what cannot work, and WorkError where the launcher's tool refuses it.
+    """
+    job = make_job(settings, work)
+    launcher.refuse(job, settings)
+    text = launcher.render(job, settings)
+    if problems := launcher.check(text):
+        raise UsageError(problems[0])
+    submitted = launcher.submit(text, job, settings) if settings.submit else None
+    return Launched(
+        job=job,
+        text=text,
+        submitted=submitted,
+        follow=(f"assay status {job.run}", *launcher.follow(job, settings, submitted)),
+        stop=tuple(launcher.stop(job, settings, submitted)),
+    )
+
+
+def call_tool(command: Sequence[str], text: str, *, found_at: str) -> str:
+    """What a launcher's tool prints when it is given a job file on stdin.
+
+    Raises UsageError where it is not installed (`found_at`: where people have it), and WorkError with its own words
+    where it fails.
+    """
+    tool = command[0]
+    if shutil.which(tool) is None:
+        msg = (
+            f"--submit needs {tool}, which is not on the PATH here; run this {found_at}, or leave --submit out and "
+            "submit the file there"
+        )
+        raise UsageError(msg)
+    try:
+        done = subprocess.run(
+            command, input=text, capture_output=True, text=True, check=False, timeout=TOOL_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        msg = f"{tool} did not answer within {TOOL_SECONDS:.0f} s; see whether the job was submitted before another try"
+        raise WorkError(msg) from None
+    if done.returncode:
+        msg = f"{tool} failed with status {done.returncode}: {done.stderr.strip() or done.stdout.strip()}"
+        raise WorkError(msg)
+    return done.stdout.strip()
