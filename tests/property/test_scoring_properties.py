@@ -22,7 +22,7 @@ from assay.tokenize.settings import OnLong
 TOLERANCE = 1e-5
 NAMES = ("prob_ham", "prob_spam", "prob_fowl")
 few = settings(
-    max_examples=8,
+    max_examples=5,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
