@@ -178,11 +178,50 @@ def test_calibration_comes_after_pooling_and_evaluation_sees_it(members, place):
     evaluated = evaluate(EvaluateSettings(bundle=str(out), data=(str(test),), resamples=100))
     for name in ("accuracy", "nll", "brier", "ece"):
         assert evaluated.metrics[name].value == pytest.approx(measured.calibrated.values[name], abs=1e-5)
-    assert "pooled, calibrated" in (place / "report.html").read_text()
+    by_rule = {each.rule: each.accuracy for each in result.rules}
+    assert by_rule["mean"] == measured.pooled.values["accuracy"]
+    assert by_rule["majority"] <= by_rule["plurality"] <= by_rule["any-correct"]
+    assert result.orders == ()
+    page = (place / "report.html").read_text()
+    assert "pooled, calibrated" in page
+    assert "an oracle: it looks at the answers" in page
     rows = [json.loads(line) for line in test.read_text().splitlines()]
     table = load(out, num_threads=1).predict([row["text"] for row in rows])
     found = nll(probabilities(table).astype(float), [THREE.index(row["label"]) for row in rows])
     assert found == pytest.approx(measured.calibrated.values["nll"], abs=1e-5)
+
+
+def test_pairs_are_measured_with_their_texts_swapped_too(place):
+    """Of each member and of all: how many labels change, and what the mean of both orders gets right."""
+    members = [make_classifier(place / f"pairs-{seed}", labels=("no", "yes"), seed=seed) for seed in (7, 8)]
+    rng = np.random.default_rng(2)
+    words = [f"{number} {text or 'none'}" for number, text in enumerate(make_texts(80, seed=6, longest=30))]
+    rows = [
+        {"text": one, "other": two, "label": str(rng.choice(["no", "yes"]))}
+        for one, two in zip(words[:40], words[40:], strict=True)
+    ]
+    (place / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    result = ensemble_build(
+        BuildSettings(
+            out=str(place / "pairs"),
+            members=tuple(map(str, members)),
+            test=(str(place / "pairs.jsonl"),),
+            text_pair_column="other",
+            report=str(place / "pairs.html"),
+            resamples=100,
+        )
+    )
+    alone = {
+        each.name: each.values["accuracy"] for each in (*result.measured.members, result.measured.pooled)
+    }
+    assert {each.name: each.accuracy for each in result.orders} == alone
+    assert any(each.changed for each in result.orders)
+    swapped = [{**row, "text": row["other"], "other": row["text"]} for row in rows]
+    table = load(place / "pairs", num_threads=1).predict([(row["text"], row["other"]) for row in swapped])
+    right = [row["label"] == said for row, said in zip(rows, table["prediction"].to_pylist(), strict=True)]
+    assert result.orders[-1].accuracy_swapped == pytest.approx(np.mean(right))
+    assert {each.rule for each in result.rules if each.auc is not None} == {"mean", "logit-mean", "rank-mean"}
+    assert "The order of the two texts" in (place / "pairs.html").read_text()
 
 
 def test_assay_calibrate_takes_an_ensemble(ensemble, place):

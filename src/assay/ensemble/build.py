@@ -23,6 +23,7 @@ from assay.calibrate.settings import CalibrateSettings
 from assay.data.storage import replace_file
 from assay.ensemble.build_report import render
 from assay.ensemble.choose import Targets, choose_members, row_losses
+from assay.ensemble.compare_rules import OrderFigures, RuleFigures, compare_orders, compare_rules
 from assay.ensemble.measure import Measured, measure
 from assay.ensemble.plan import short_names
 from assay.ensemble.settings import BuildSettings
@@ -60,6 +61,10 @@ class BuildResult:
     calibration: Calibration | None
     measured: Measured | None
     """None without test rows."""
+    rules: tuple[RuleFigures, ...]
+    """Each rule on the test rows, where each has one label."""
+    orders: tuple[OrderFigures, ...]
+    """What swapping the two texts does, where the test rows are pairs."""
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -71,6 +76,7 @@ class BuildResult:
             lines.append(f"  calibrated after pooling: {self.calibration.method}")
         if self.measured is not None:
             lines += _figures(self.measured)
+            lines += _rule_lines(self.rules) + _order_lines(self.orders)
         return "\n".join(lines)
 
 
@@ -104,9 +110,11 @@ def ensemble_build(settings: BuildSettings) -> BuildResult:
         bundle = read_ensemble(folder)
         if validation is not None:
             bundle = _calibrate(settings, bundle, validation, test)
-        measured = None
+        measured: Measured | None = None
+        rules: tuple[RuleFigures, ...] = ()
+        orders: tuple[OrderFigures, ...] = ()
         if test is not None:
-            measured = _measure(settings, bundle, [names[k] for k in kept], test, kept, best)
+            measured, rules, orders = _measure(settings, bundle, [names[k] for k in kept], test, kept, best)
     result = BuildResult(
         out=settings.out,
         names=tuple(names[k] for k in kept),
@@ -115,10 +123,13 @@ def ensemble_build(settings: BuildSettings) -> BuildResult:
         best=None if best is None else names[best],
         calibration=bundle.calibration,
         measured=measured,
+        rules=rules,
+        orders=orders,
         notes=notes,
     )
     if settings.report is not None and measured is not None:
-        replace_file(settings.report, render(settings, result.names, measured, bundle.calibration, notes))
+        page = render(settings, result.names, measured, rules, orders, bundle.calibration, notes)
+        replace_file(settings.report, page)
     return result
 
 
@@ -152,6 +163,8 @@ def _build_soup(settings: BuildSettings, members: Sequence[Bundle], names: Seque
         best=None,
         calibration=None,
         measured=None,
+        rules=(),
+        orders=(),
         notes=notes,
     )
 
@@ -276,9 +289,10 @@ def _measure(
     test: LabelledRows,
     kept: Sequence[int],
     best: int | None,
-) -> Measured:
+) -> tuple[Measured, tuple[RuleFigures, ...], tuple[OrderFigures, ...]]:
     logits_MNC, targets = _logits(settings, bundle, test)
-    return measure(
+    draws = {"resamples": settings.resamples, "seed": settings.seed}
+    measured = measure(
         names,
         logits_MNC,
         targets,
@@ -286,9 +300,14 @@ def _measure(
         bundle.pooling,
         calibration=bundle.calibration,
         best=kept.index(best) if best in kept else None,
-        resamples=settings.resamples,
-        seed=settings.seed,
+        **draws,
     )
+    rules = compare_rules(logits_MNC, targets, bundle.task, bundle.pooling.weights, **draws)
+    if test.text_pairs is None:
+        return measured, rules, ()
+    swapped_MNC, _ = _logits(settings, bundle, replace(test, texts=test.text_pairs, text_pairs=test.texts))
+    orders = compare_orders(names, logits_MNC, swapped_MNC, targets, bundle.task, bundle.pooling, **draws)
+    return measured, rules, orders
 
 
 def _figures(measured: Measured) -> list[str]:
@@ -313,3 +332,22 @@ def _figures(measured: Measured) -> list[str]:
 
 def _ends(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f" ({low:+.4f} to {high:+.4f})"
+
+
+def _rule_lines(rules: Sequence[RuleFigures]) -> list[str]:
+    lines = []
+    for each in rules:
+        figures = [] if each.accuracy is None else [f"accuracy {each.accuracy:.4f}"]
+        figures += [] if each.auc is None else [f"AUC {each.auc:.4f}"]
+        figures += [each.note] if each.note else []
+        lines.append(f"  {each.rule:<12} {'; '.join(figures)}")
+    return ["  the same rows by rule:", *(f"  {line}" for line in lines)] if lines else []
+
+
+def _order_lines(orders: Sequence[OrderFigures]) -> list[str]:
+    return [
+        f"  texts swapped, {each.name}: {each.changed:.2%} of labels change"
+        f"{_ends(each.changed_interval.low, each.changed_interval.high)}; accuracy {each.accuracy:.4f}, swapped"
+        f" {each.accuracy_swapped:.4f}, mean of both {each.accuracy_both:.4f}"
+        for each in orders
+    ]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from assay import charts
+from assay.ensemble.compare_rules import OrderFigures, RuleFigures
 from assay.ensemble.measure import Figures, Measured
 from assay.ensemble.settings import BuildSettings
 from assay.evaluate.bootstrap import Interval
@@ -28,6 +29,8 @@ def render(
     settings: BuildSettings,
     names: Sequence[str],
     measured: Measured,
+    rules: Sequence[RuleFigures],
+    orders: Sequence[OrderFigures],
     calibration: Calibration | None,
     notes: Sequence[str],
 ) -> bytes:
@@ -64,6 +67,8 @@ def render(
                 table=_differences(measured),
             ),
             _by_size(measured),
+            *([_rules(rules)] if rules else []),
+            *([_orders(orders)] if orders else []),
             Section(title="How it was made", facts=_made(settings, measured, calibration)),
         ],
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -101,6 +106,53 @@ def _shown(value: float, found: Interval | None) -> str:
     if found is None or found.low is None or found.high is None:
         return f"{value:.4f}"
     return f"{value:.4f} ({found.low:.4f} to {found.high:.4f})"
+
+
+def _rules(rules: Sequence[RuleFigures]) -> Section:
+    return Section(
+        title="The same outputs by rule",
+        note=(
+            "Members pooled raw. A row without a label of its own counts as wrong. any-correct looks at the answers: it"
+            " is what no rule without them can pass, and cannot be deployed."
+        ),
+        table=Table(
+            header=("rule", "accuracy", "less that of mean", "AUC", ""),
+            rows=[
+                (
+                    each.rule,
+                    "-" if each.accuracy is None else _shown(each.accuracy, each.interval),
+                    "-" if each.difference is None else _shown(each.difference, each.difference_interval),
+                    "-" if each.auc is None else f"{each.auc:.4f}",
+                    each.note,
+                )
+                for each in rules
+            ],
+        ),
+    )
+
+
+def _orders(orders: Sequence[OrderFigures]) -> Section:
+    return Section(
+        title="The order of the two texts",
+        note=(
+            "Every pair once as it stands and once with its texts swapped, twice the cost. Both: the mean of the"
+            " probabilities of the two."
+        ),
+        table=Table(
+            header=("model", "labels that change", "accuracy", "swapped", "both", "both less as it stands"),
+            rows=[
+                (
+                    each.name,
+                    _shown(each.changed, each.changed_interval),
+                    f"{each.accuracy:.4f}",
+                    f"{each.accuracy_swapped:.4f}",
+                    f"{each.accuracy_both:.4f}",
+                    _shown(each.gain, each.gain_interval),
+                )
+                for each in orders
+            ],
+        ),
+    )
 
 
 def _by_size(measured: Measured) -> Section:

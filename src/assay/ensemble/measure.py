@@ -92,7 +92,7 @@ def measure(
                 **{key: float(value_N.mean()) for key, value_N in means.items()},
                 **{key: float(np.mean([each[key] for each in whole])) for key in whole[0]},
             },
-            intervals=_intervals(means, resamples, seed),
+            intervals=mean_intervals(means, resamples, seed),
         )
 
     values = [apply_link(logits_NC, task) for logits_NC in logits_MNC]
@@ -181,11 +181,11 @@ def _difference(
     return Difference(
         against=against,
         values={key: float(value_N.mean()) for key, value_N in differences.items()},
-        intervals=_intervals(differences, resamples, seed),
+        intervals=mean_intervals(differences, resamples, seed),
     )
 
 
-def _intervals(rows: Mapping[str, FloatArray], resamples: int, seed: int) -> dict[str, Interval]:
+def mean_intervals(rows: Mapping[str, FloatArray], resamples: int, seed: int) -> dict[str, Interval]:
     """Of the means of values [N], from resamples of the rows, the same for all."""
 
     def means(weights_BN: FloatArray) -> Mapping[str, FloatArray]:
