@@ -69,7 +69,7 @@ class Progress:
     rows_done: int
     """Rows in published parts, plus rows under way here."""
     phase: str | None = None
-    """What is done before there is a first row: `starting`, `loading`, `parity`, `first unit`; None from then on."""
+    """What is done before there is a first row or part: `starting`, `loading`, `first unit`, `parity`; else None."""
     counters: Counters = field(default_factory=Counters)
     """What this driver's workers did since it began."""
     seconds: float = 0.0

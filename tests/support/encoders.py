@@ -4,6 +4,7 @@ import json
 
 import torch
 from safetensors.torch import save_file
+from support.gates import past_gate
 from support.scoring import CONFIGS, write_tokenizer
 from transformers import AutoModel, set_seed
 
@@ -81,10 +82,8 @@ def plan_here(chosen):
 
 
 def open_work(run, **options):
-    """The work of an embed run on one thread, loaded."""
-    work = open_embed_work(run, device="cpu", num_threads=1, **options)
-    work.load()
-    return work
+    """The work of an embed run on one thread, past its gate."""
+    return past_gate(open_embed_work(run, device="cpu", num_threads=1, **options))[0]
 
 
 def embed_here(source, bundle, run, **settings):

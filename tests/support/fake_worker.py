@@ -26,7 +26,7 @@ from assay import errors
 from assay.data import object_store, storage
 from assay.data.reading import read_rows
 from assay.errors import RefusedError
-from assay.runs.pipeline import StopRequestedError
+from assay.runs.pipeline import StopRequestedError, UnfitError
 from assay.runs.run import open_run
 from assay.runs.worker import Mailbox, worker_main
 from assay.telemetry import Counters
@@ -69,6 +69,8 @@ class Orders:
     """How the start goes: well, refused, broken or exit."""
     load: str = "well"
     """How loading goes: well; broken or exit, once a unit was read; forever."""
+    gate: str | None = None
+    """What its gate fails of, once the rows of a unit are made; as `fail_kind`."""
     noisy: bool = False
     """Print to stdout, as libraries do."""
     log: str | None = None
@@ -139,6 +141,11 @@ class FakeWork:
             self._rows += rows.num_rows
             self.counters.rows += rows.num_rows
             yield fake_batch(self._schema, rows)
+        if self._orders.gate:
+            try:
+                fail(self._orders.gate)
+            except Exception as error:  # noqa: BLE001
+                raise UnfitError(error) from None
 
     @property
     def rows_in(self) -> int:

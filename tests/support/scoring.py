@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from support.gates import past_gate
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -125,9 +126,8 @@ def score_here(source, bundle, run, **settings):
 
 
 def open_work(run):
-    """The work of a scoring run on one thread, loaded, and a line that describes it."""
-    work = open_score_work(run, device="cpu", num_threads=1, should_stop=lambda: False)
-    return work, work.load()
+    """The work of a scoring run on one thread, past its gate, and a line that describes it."""
+    return past_gate(open_score_work(run, device="cpu", num_threads=1, should_stop=lambda: False))
 
 
 def tokenize_here(source, bundle, run, **settings):

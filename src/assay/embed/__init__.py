@@ -5,7 +5,7 @@ plan.py         settings + encoder + sources -> the run's manifest; kind.py: wha
 verb.py         `assay embed`: plan, create or join the run, drive the workers
 worker.py       the process that does the work
 vectors.py      chunks of token ids -> vectors; cache.py: those that were made before; unit_length.py
-parity.py       the gate: a sample on the fp32 reference path first
+parity.py       the gate: a sample on the fp32 reference path too
 
 What scoring shares:
 

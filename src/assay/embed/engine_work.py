@@ -9,6 +9,8 @@ unit while the engine and its libraries are loaded.
 """
 
 import logging
+import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,12 +20,13 @@ import pyarrow as pa
 from assay.data.ids import shown_ids
 from assay.data.reading import RowReader
 from assay.engine.sequences import Stopped
+from assay.runs.gate import Gate
 from assay.runs.manifest import Manifest
 from assay.runs.pipeline import StopRequestedError, strict_error
 from assay.runs.plan import Unit
 from assay.runs.protocol import Phase
 from assay.runs.run import Run
-from assay.runs.worker import worker_command
+from assay.runs.worker import Mailbox, worker_command
 from assay.telemetry import Counters
 from assay.tokenize.chunks import CHUNK_ROWS, ChunkRows, EncodedChunk, ReadChunks, read_unit
 
@@ -59,14 +62,17 @@ class EngineWork:
         load: "Callable[[], Finisher]",
         *,
         strict: bool,
+        gate: Gate | None = None,
         worker: str = "",
         most_chunk_rows: int = CHUNK_ROWS,
     ) -> None:
         """Work for the run of `manifest`; `worker` names this process in the parts' footers.
 
         `read` makes rows chunks that what `load` gives takes. `load` is called by the work's own; all but `prepare`
-        waits for that. `strict` stops at a bad row.
+        waits for that, and may close `gate`, behind which parts wait. `strict` stops at a bad row.
         """
+        self.gate = gate or Gate()
+        """What is left to prove before a part is published."""
         self.counters = Counters()
         self._manifest = manifest
         self._strict = strict
@@ -91,13 +97,15 @@ class EngineWork:
 
     def compute(self, chunk: EncodedChunk) -> "ForwardedChunk":
         """The outputs of a chunk."""
+        self.gate.check()
         try:
-            return self._finisher().forward(chunk)
+            with self.gate.turn():
+                return self._finisher().forward(chunk)
         except Stopped:
             raise StopRequestedError from None
 
     def finish(self, unit: Unit, computed: "Iterator[ForwardedChunk]") -> Iterator[pa.RecordBatch]:
-        """The rows of the unit's part, in source order."""
+        """The rows of the unit's part, in source order; ends once the gate has passed, which raises UnfitError."""
         self._stats.clear()
         self._errors = {}
         for forwarded in computed:
@@ -109,6 +117,7 @@ class EngineWork:
             yield pa.RecordBatch.from_arrays(
                 [columns[name] for name in self._schema.names], schema=self._schema
             )
+        self.gate.wait()
 
     @property
     def rows_in(self) -> int:
@@ -156,13 +165,22 @@ def _refuse(unit: Unit, chunk: EncodedChunk, errors: dict[int, str]) -> None:
 def engine_worker_command(documentation: str | None, open_work: "OpenEngineWork") -> int:
     """The command of a worker process with an engine; returns the exit status."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    return worker_command(
-        documentation,
-        lambda run, mailbox, device, num_threads: open_work(
-            run,
-            device=device,
-            num_threads=num_threads,
-            should_stop=mailbox.should_stop,
-            say_phase=mailbox.say_phase,
-        ),
-    )
+    opened: list[EngineWork] = []
+
+    def open_and_keep(run: Run, mailbox: Mailbox, device: str, num_threads: int | None) -> EngineWork:
+        opened.append(
+            open_work(
+                run,
+                device=device,
+                num_threads=num_threads,
+                should_stop=mailbox.should_stop,
+                say_phase=mailbox.say_phase,
+            )
+        )
+        return opened[-1]
+
+    status = worker_command(documentation, open_and_keep)
+    if any(work.gate.is_measuring for work in opened):
+        sys.stderr.flush()
+        os._exit(status)  # nothing waits for that gate any more; an interpreter that ends beside it may crash
+    return status

@@ -1,74 +1,144 @@
 """The parity gate of a run with an engine: measured once for what it is of, kept beside the run, held to.
 
-What is compared, scores or vectors, the caller knows.
+The engine's side of the comparison is computed first. transformers' side takes seconds to import and to load, and is
+computed beside the work on the first unit; no part is published before the gate has passed. What passed once is noted
+on this machine, and holds for the same documents, files, device, versions and source of Assay. What is compared,
+scores or vectors, the caller knows.
 """
 
+import hashlib
+import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from assay.engine import devices
 from assay.engine.engine import Engine
 from assay.engine.parity import ParityReport, VectorParityReport
-from assay.engine.proofs import circumstances
+from assay.engine.proofs import circumstances, hardware_and_versions
 from assay.errors import CheckError
+from assay.model.checkpoint import folders_state
+from assay.proofs import Note
 from assay.runs.figures import PARITY_PATH, figures_of, write_figures
+from assay.runs.gate import Step
 from assay.runs.run import Run
 from assay.tokenize.compare import SAVE_TOKENIZER, TokenComparison, compare_tokens
 from assay.tokenize.encode import Encoder
 from assay.tokenize.sample import ParitySample, take_sample
 
+EARLIER = "earlier on this machine, of the same documents and files"
+"""In figures that another run has measured."""
 
-def gate_figures(
+Report = ParityReport | VectorParityReport
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """What is compared with the reference."""
+
+    identity: dict[str, Any]
+    """The model, its tokenizer and its precision."""
+    folders: Sequence[Path]
+    """Where its files lie, those of its tokenizer in the first."""
+    tolerance: object
+    num_documents: int
+    """Of the corpus."""
+    apart: bool = False
+    """Whether the texts of a pair are encoded apart."""
+
+
+def gate_step(
     run: Run,
     engine: Engine,
     encoder: Encoder,
+    subject: Subject,
     *,
-    bundle: str,
-    num_documents: int,
     device: str,
-    identity: dict[str, Any],
-    compare: Callable[[ParitySample], ParityReport | VectorParityReport],
-    apart: bool = False,
-) -> dict[str, Any]:
-    """What `compare` finds on a sample of the corpus, as a document; that of the run where it is of the same.
+    begin: Callable[[ParitySample], Callable[[], Report]],
+    conclude: Callable[[dict[str, Any]], None],
+) -> Step | None:
+    """What is left to measure of a run's gate; None where its figures are known and hold.
 
-    It holds for this `identity`, engine and machine, and for nothing else. `apart` says that the texts of a pair
-    are encoded apart.
+    They hold for this subject, engine and machine, and for nothing else. `begin` computes the engine's side of a
+    sample of the corpus and returns what compares it with the reference's; `conclude` raises CheckError for figures
+    that do not hold.
     """
-    subject = {
-        **identity,
+    chosen = devices.parse_device(device)
+    of = {
+        **subject.identity,
         "engine": engine.name,
         "deterministic": engine.deterministic,
-        **circumstances(devices.parse_device(device)),
+        **circumstances(chosen),
     }
-    found = figures_of(run, subject)
+    found = figures_of(run, of)
     if found is not None:
-        return found
+        conclude(found)
+        return None
+    sample = take_sample(run.manifest, encoder, subject.num_documents, apart=subject.apart)
+    state = folders_state(subject.folders)
+    note = Note.of(
+        "parity",
+        *hardware_and_versions(chosen),
+        engine.description(),
+        json.dumps([of, run.manifest.kind, repr(subject.tolerance)], sort_keys=True),
+        state,
+        _digest_of(sample),
+    )
+
+    def is_noted() -> bool:
+        noted = note.read()
+        if noted is not None:
+            write_figures(run, {**noted, "measured": EARLIER, "subject": of})
+        return noted is not None
+
+    if is_noted():
+        return None
+    compare = begin(sample)
+
+    def measure() -> None:
+        with note.turn():
+            if is_noted():
+                return
+            found = {**_measured(compare, sample, encoder, subject), "engine": engine.description()}
+            if found["passed"] and folders_state(subject.folders) == state:
+                note.write(found)
+        write_figures(run, {**found, "subject": of})
+        conclude(found)
+
+    return measure
+
+
+def _measured(
+    compare: Callable[[], Report], sample: ParitySample, encoder: Encoder, subject: Subject
+) -> dict[str, Any]:
     began = time.perf_counter()
-    sample = take_sample(run.manifest, encoder, num_documents, apart=apart)
     texts, text_pairs = sample.texts, sample.text_pairs
-    if apart:
+    if subject.apart:
         texts, text_pairs = [*texts, *(text_pairs or ())], None
-    report = compare(sample)
+    report = compare()
     tokens = (
-        compare_tokens(Path(bundle), encoder, texts, text_pairs)
+        compare_tokens(subject.folders[0], encoder, texts, text_pairs)
         if texts
         else TokenComparison(num_texts=0, difference=None, reason="the source holds token ids")
     )
-    found = {
+    return {
         **asdict(report),
         "passed": report.passed and tokens.difference is None,
         "tokenizer": str(tokens),
         "token_difference": tokens.difference,
         "seconds": round(time.perf_counter() - began, 2),
-        "engine": engine.description(),
-        "subject": subject,
     }
-    write_figures(run, found)
-    return found
+
+
+def _digest_of(sample: ParitySample) -> str:
+    """Hash of a sample's texts and of what the engine gets of them."""
+    sequences = sample.sequences
+    starts = b"" if sequences.second_starts is None else sequences.second_starts.tobytes()
+    texts = json.dumps([sample.texts, sample.text_pairs]).encode()
+    parts = (sequences.flat_ids.tobytes(), sequences.offsets.tobytes(), starts, texts)
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
 def refuse_failed(found: dict[str, Any], where: str, *, is_finite: bool, difference: str) -> None:

@@ -1,4 +1,4 @@
-"""The parity gate of an embed run: before any unit, a sample of the corpus on the reference path too.
+"""The parity gate of an embed run: before any part, a sample of the corpus on the reference path too.
 
 The reference is transformers' own, from the text on: its tokenizer must give the same ids, its model in fp32,
 pooled a document at a time, the same vectors within the tolerance. The figures go to `parity.json` in the run and
@@ -6,45 +6,88 @@ name what they were measured of; a worker whose engine, device or versions are o
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from assay.embed.gate import gate_figures, refuse_failed
+from assay.bundle.embedder import Embedder
+from assay.embed.gate import Subject, gate_step, refuse_failed
 from assay.embed.kind import EMBED
+from assay.engine import devices
 from assay.engine.engine import Engine
-from assay.engine.parity import VECTOR_TOLERANCES, VectorParityReport, compare_vectors, reference_engine
+from assay.engine.parity import (
+    VECTOR_TOLERANCES,
+    VectorParityReport,
+    engine_outputs,
+    judge_vectors,
+    load_reference,
+    reference_outputs,
+)
+from assay.model.checkpoint import refuse_changed
 from assay.model.heads import EmbeddingHead
+from assay.runs.gate import Gate, Step
 from assay.runs.run import Run
 from assay.tokenize.encode import Encoder
 from assay.tokenize.sample import ParitySample
 
 
-def check_parity(run: Run, engine: Engine, encoder: Encoder, head: EmbeddingHead, *, device: str) -> None:
-    """Raise CheckError unless the engine's vectors agree with the reference's on a sample of the corpus."""
+def parity_steps(
+    run: Run,
+    engine: Engine,
+    encoder: Encoder,
+    head: EmbeddingHead,
+    gate: Gate,
+    *,
+    embedder: Embedder,
+    device: str,
+) -> Sequence[Step]:
+    """What is left to measure before a part of the run may be published; nothing where it is known to agree.
+
+    Runs the engine on a sample of the corpus. Raises CheckError, at once or from a step, unless its vectors agree
+    with the reference's there.
+    """
     identity, settings = run.manifest.read(EMBED)
     if not settings.parity_documents:
-        return
+        return []
     allowed = settings.parity_tolerance
     tolerance = VECTOR_TOLERANCES[identity.precision] if allowed is None else allowed
+    place = devices.parse_device(device)
 
-    def compare(sample: ParitySample) -> VectorParityReport:
-        reference = reference_engine(settings.bundle, device=device, head=head)
-        return compare_vectors(engine, reference, sample.sequences, tolerance=tolerance)
+    def begin(sample: ParitySample) -> Callable[[], VectorParityReport]:
+        found = engine_outputs(engine, sample.sequences)
 
-    found = gate_figures(
+        def compare() -> VectorParityReport:
+            make_reference = load_reference(embedder.path, head=head)
+            refuse_changed(embedder.checkpoint)
+            with gate.turn(), devices.current(place):
+                expected = reference_outputs(make_reference(place), sample.sequences)
+            return judge_vectors(found, expected, tolerance=tolerance)
+
+        return compare
+
+    def conclude(found: dict[str, Any]) -> None:
+        difference = (
+            f"vectors differ from fp32 by up to {found['max_distance']:.4g} of their length (allowed "
+            f"{found['tolerance']:g}), the least cosine is {found['least_cosine']:.6f}"
+        )
+        refuse_failed(found, run.url, is_finite=math.isfinite(found["max_distance"]), difference=difference)
+
+    step = gate_step(
         run,
         engine,
         encoder,
-        bundle=settings.bundle,
-        num_documents=settings.parity_documents,
+        Subject(
+            identity=identity.model_dump(
+                include={"bundle", "tokenizer", "pooling", "normalized", "precision"}
+            ),
+            folders=[embedder.path],
+            tolerance=tolerance,
+            num_documents=settings.parity_documents,
+        ),
         device=device,
-        identity=identity.model_dump(include={"bundle", "tokenizer", "pooling", "normalized", "precision"}),
-        compare=compare,
+        begin=begin,
+        conclude=conclude,
     )
-    difference = (
-        f"vectors differ from fp32 by up to {found['max_distance']:.4g} of their length (allowed "
-        f"{found['tolerance']:g}), the least cosine is {found['least_cosine']:.6f}"
-    )
-    refuse_failed(found, run.url, is_finite=math.isfinite(found["max_distance"]), difference=difference)
+    return [] if step is None else [step]
 
 
 def describe_figures(figures: dict[str, Any]) -> str:

@@ -52,6 +52,6 @@ class EmbedSettings(EngineRunSettings, SourceFormat, LongDocuments, Pooled):
     cache: str | None = None
     """Folder of vectors by token ids and model, for runs to share; what it has is not computed again."""
     parity_documents: int = field(default=32, metadata=within(at_least=0))
-    """Documents that are embedded in plain fp32 first, to compare; 0 turns the gate off."""
+    """Documents that are embedded in plain fp32 too, to compare; 0 turns the gate off."""
     parity_tolerance: float | None = field(default=None, metadata=within(at_least=0))
     """Largest distance of a vector to fp32's, as a share of its length; by default by precision."""

@@ -16,6 +16,7 @@ from assay.embed.engine_work import EngineWork, engine_worker_command
 from assay.embed.kind import EMBED
 from assay.embed.plan import make_encoder
 from assay.errors import RefusedError
+from assay.runs.gate import Gate
 from assay.runs.protocol import Phase
 from assay.runs.run import Run
 from assay.tokenize.chunks import read_with
@@ -41,9 +42,10 @@ def open_embed_work(
     """The work of an embed run on one device; its `load` loads the engine.
 
     Raises RefusedError where the encoder on disk is no longer the one that the run was planned with;
-    `load` raises CheckError where the parity gate does not hold.
+    its gate fails with CheckError where the engine is not the reference's equal.
     """
     identity, settings = run.manifest.read(EMBED)
+    gate = Gate(should_stop, lambda: say_phase("parity"))
     embedder = load_embedder(settings.bundle)
     if (embedder.fingerprint, embedder.tokenizer_fingerprint) != (identity.bundle, identity.tokenizer):
         msg = (
@@ -63,7 +65,7 @@ def open_embed_work(
             device=device,
             num_threads=num_threads,
             should_stop=should_stop,
-            say_phase=say_phase,
+            gate=gate,
         )
 
     return EngineWork(
@@ -71,6 +73,7 @@ def open_embed_work(
         read_with(encoder),
         load,
         strict=settings.strict,
+        gate=gate,
         worker=f"{socket.gethostname()}-{os.getpid()}-{device}",
         most_chunk_rows=MOST_CHUNK_ROWS,
     )
@@ -84,9 +87,12 @@ def load_vectors(
     device: str,
     num_threads: int | None,
     should_stop: Callable[[], bool],
-    say_phase: Callable[[Phase], None],
+    gate: Gate,
 ) -> "Vectors":
-    """What makes the vectors of a run on one device, past the parity gate; takes seconds."""
+    """What makes the vectors of a run on one device; takes seconds, and closes the gate for what is left to prove.
+
+    A cache of vectors takes none before the gate has passed.
+    """
     from assay.embed.forward import Forwarder
     from assay.embed.vectors import Vectors
 
@@ -115,7 +121,7 @@ def load_vectors(
         from assay.engine.fake import FakeEngine
 
         return vectors(FakeEngine(output_shape=(settings.dimension,)))
-    from assay.embed.parity import check_parity
+    from assay.embed.parity import parity_steps
     from assay.engine.load import load_engine
     from assay.model.embedding import embedding_head
 
@@ -131,8 +137,9 @@ def load_vectors(
         deterministic=identity.deterministic,
         head=head,
     )
-    say_phase("parity")
-    check_parity(run, engine, encoder, head, device=device)
+    gate.close(parity_steps(run, engine, encoder, head, gate, embedder=embedder, device=device))
+    if settings.cache is not None:
+        gate.wait()
     return vectors(engine)
 
 

@@ -1,6 +1,8 @@
 """Which devices this process may use, and what suits them."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -56,6 +58,11 @@ def parse_device(name: str) -> torch.device:
             "CUDA devices; use cpu, or install the CUDA build of torch on a GPU machine"
         )
     return device
+
+
+def current(device: torch.device) -> AbstractContextManager[Any]:
+    """Within, `device` is the current one of this thread, where kernels run that name none."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def target_of(device: torch.device) -> Target:

@@ -18,7 +18,7 @@ from assay.engine.engine import Engine
 from assay.engine.fake import FakeEngine
 from assay.engine.fp8 import check_fp8
 from assay.engine.padded import PaddedEngine
-from assay.engine.proofs import SelfTestNote
+from assay.engine.proofs import self_test_note
 from assay.engine.settings import CpuThreads
 from assay.errors import UsageError
 from assay.model import families, pretrained
@@ -26,6 +26,7 @@ from assay.model.checkpoint import Checkpoint, read_checkpoint, refuse_changed
 from assay.model.families import EncoderWeights
 from assay.model.heads import EmbeddingHead
 from assay.model.packing import pack
+from assay.proofs import Note
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -80,7 +81,10 @@ def load_engine(
     if wanted.fp8 and chosen.type == "cpu":
         raise UsageError("precision 'fp8' needs a GPU; use another")
     if packed:
-        engine = _proven_engine(wanted) or _engine_on_trial(wanted)
+        engine = _proven_engine(wanted)
+        if engine is None:
+            with wanted.note().turn():  # of many processes one tries, and compiles
+                engine = _proven_engine(wanted) or _engine_on_trial(wanted)
     else:
         transformers_model = wanted.model(wanted.dtype)
         engine = wanted.padded(transformers_model, "asked for")
@@ -140,10 +144,10 @@ class _Wanted:
         """How far the packed engine may be off in its self test."""
         return FP8_SELF_TEST_TOLERANCE if self.fp8 else SELF_TEST_TOLERANCE[self.dtype]
 
-    def note(self) -> SelfTestNote:
+    def note(self) -> Note:
         """Where it is noted that these very files passed on this device, with these versions."""
         head = [] if self.head is None else [self.head.pooling, self.head.output_shape]
-        return SelfTestNote.of(self.checkpoint, self.device, self.dtype, self.fp8, self.deterministic, *head)
+        return self_test_note(self.checkpoint, self.device, self.dtype, self.fp8, self.deterministic, *head)
 
     def _settled(self, engine: CpuPackedEngine | PaddedEngine) -> Engine:
         """The engine; a deterministic one runs each sequence alone."""
@@ -158,7 +162,7 @@ def _proven_engine(wanted: _Wanted) -> Engine | None:
 
     Nothing of transformers is imported, and no model made: seconds of every later start.
     """
-    config = wanted.note().config()
+    config = wanted.note().read()
     if config is None:
         return None
     tensors = pretrained.load_tensors(wanted.checkpoint)

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from assay.engine import devices
 from assay.engine.engine import Engine
 from assay.engine.padded import PaddedEngine
 from assay.engine.run import run_sequences
@@ -91,43 +90,31 @@ class VectorParityReport:
     """Whether the distances were within the tolerance."""
 
 
-def reference_engine(
-    path: str | Path, *, device: str = "cpu", head: EmbeddingHead | None = None
-) -> PaddedEngine:
-    """Return the fp32 reference of a bundle on a device; `compare` runs it a document at a time.
+def load_reference(
+    path: str | Path, *, head: EmbeddingHead | None = None
+) -> Callable[[torch.device], PaddedEngine]:
+    """Load transformers' fp32 model of a bundle; what it returns makes an engine of it on a device.
 
-    With `head` it gives the head's vectors of an encoder, for `compare_vectors`.
+    With `head` the engine gives the head's vectors of an encoder. Loading works on no device, so that it may go on
+    beside another engine's forward passes.
     """
     checkpoint = read_checkpoint(path)
     load = pretrained.load_classifier if head is None else pretrained.load_encoder
     model = load(checkpoint.path, dtype=torch.float32)
-    return PaddedEngine(
-        model,
-        device=devices.parse_device(device),
-        reason="parity reference",
-        max_length=checkpoint.max_length,
-        head=head,
+    return lambda device: PaddedEngine(
+        model, device=device, reason="parity reference", max_length=checkpoint.max_length, head=head
     )
 
 
-def compare(
-    engine: Engine,
-    reference: Engine,
-    sequences: Sequences,
-    *,
-    task: Task,
-    tolerance: Tolerance = TOLERANCES["fp32"],
-    max_batch_tokens: int | None = None,
-    logits_of: Callable[[Floats], Floats] = lambda outputs: outputs,
-) -> ParityReport:
-    """Return how far `engine` is from `reference` on these sequences; not finite never passes.
+def engine_outputs(engine: Engine, sequences: Sequences) -> Floats:
+    """What an engine gives for these sequences, as in a run."""
+    return run_sequences(engine, sequences)[0]
 
-    `logits_of` makes the logits of outputs, where these are something else: those of several models.
-    """
-    found, _ = run_sequences(engine, sequences, max_batch_tokens=max_batch_tokens)
+
+def reference_outputs(reference: Engine, sequences: Sequences) -> Floats:
+    """What the reference gives for these sequences, each alone."""
     # a budget of one token: each document alone
-    expected, _ = run_sequences(reference, sequences, max_batch_tokens=1, deduplicate=False)
-    return judge(logits_of(found), logits_of(expected), task=task, tolerance=tolerance)
+    return run_sequences(reference, sequences, max_batch_tokens=1, deduplicate=False)[0]
 
 
 def judge(found: Floats, expected: Floats, *, task: Task, tolerance: Tolerance) -> ParityReport:
@@ -161,20 +148,6 @@ def judge(found: Floats, expected: Floats, *, task: Task, tolerance: Tolerance) 
         tolerance=tolerance,
         passed=passed,
     )
-
-
-def compare_vectors(
-    engine: Engine,
-    reference: Engine,
-    sequences: Sequences,
-    *,
-    tolerance: float,
-    max_batch_tokens: int | None = None,
-) -> VectorParityReport:
-    """Return how far the vectors of `engine` are from those of `reference`; not finite never passes."""
-    found, _ = run_sequences(engine, sequences, max_batch_tokens=max_batch_tokens)
-    expected, _ = run_sequences(reference, sequences, max_batch_tokens=1, deduplicate=False)
-    return judge_vectors(found, expected, tolerance=tolerance)
 
 
 def judge_vectors(found: Floats, expected: Floats, *, tolerance: float) -> VectorParityReport:

@@ -254,6 +254,12 @@ def _weights(folder: Path) -> tuple[tuple[Path, ...], Path | None]:
     return _shards(found) if is_index else (found,), found if is_index else None
 
 
+def folders_state(folders: Iterable[Path]) -> str:
+    """Hash that changes whenever a file in one of the folders does, those in folders below aside."""
+    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
+    return canonical_digest([[file.name, _file_state(file)] for file in files])
+
+
 def _state(folder: Path, config: JsonObject, weights: Iterable[Path], index: Path | None) -> str:
     beside = [folder / "tokenizer_config.json", folder / "tokenizer.json", *([index] if index else [])]
     return canonical_digest({"config": config, "files": [_file_state(file) for file in (*beside, *weights)]})

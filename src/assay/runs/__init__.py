@@ -9,6 +9,7 @@ Heartbeats, claims and notes of failures lie beside the parts; losing them costs
     cut.py       sources -> unit boundaries; the one type of their ids
     run.py       a run on its store: create or join, list, publish a part
     pipeline.py  unit in, part out; the same for many units in three threads
+    gate.py      what is proven beside the first units, before a part
     protocol.py  what a driver and a worker say to each other
     worker.py    a worker's side: take units, publish parts, until told to stop
     driver.py    the driver: units handed out to workers behind handles, retried, stopped

@@ -44,7 +44,7 @@ GRACE_SECONDS: Mapping[int, float] = {signal.SIGTERM: 20.0, signal.SIGUSR1: 90.0
 """For units under way: most schedulers leave half a minute after SIGTERM; SIGUSR1 comes as early as one asks."""
 STOP_SECONDS = 60.0
 PHASES: tuple[Phase, ...] = ("starting", "loading", "parity")
-"""Of a worker, in order, before it is ready."""
+"""Of a worker, in order, before its first part."""
 FATAL_ERRORS = (UsageError, InputError, RefusedError, CheckError, StorageError)
 """What no retry can fix, of whichever worker it comes."""
 
@@ -282,10 +282,10 @@ class Driver:
         if kind is not None and issubclass(kind, FATAL_ERRORS):
             raise kind(event.message)
         if event.unit is None:
-            # It could not start, and would not the next time; its end is the next event.
+            # It cannot do its work, and could not the next time; its end is the next event.
             self._last_death = event.message
             self._starts[worker.index] = STARTS_PER_WORKER
-            worker.listening = False
+            worker.listening = worker.ready = False
             self._put_back(worker)
             return
         worker.rows_before, worker.free_since = worker.counters.rows, time.monotonic()
@@ -394,10 +394,15 @@ class Driver:
         )
 
     def _phase(self) -> str | None:
-        """What the worker that is furthest is doing, while none has counted a row."""
-        if self._published_at is not None or self._counters().rows:
+        """What the worker that is furthest is doing, while none has counted a row, or none has passed its gate."""
+        if self._published_at is not None:
             return None
-        if any(worker.ready for worker in self._workers):
+        ready = [worker for worker in self._workers if worker.ready]
+        if ready and all(worker.phase == "parity" for worker in ready):
+            return "parity"
+        if self._counters().rows:
+            return None
+        if ready:
             return "first unit"
         phases = [worker.phase for worker in self._workers]
         return max(phases, key=PHASES.index, default="starting")

@@ -37,6 +37,15 @@ class StopRequestedError(Exception):
     """The worker was told to stop; never leaves this module and the works that check for it."""
 
 
+class UnfitError(Exception):
+    """The worker cannot do this unit and no other; never leaves this room and the works that raise it."""
+
+    def __init__(self, cause: BaseException) -> None:
+        """`cause` is what it failed of."""
+        super().__init__(str(cause))
+        self.cause = cause if isinstance(cause, Exception) else RuntimeError(repr(cause))
+
+
 def strict_error(what: str, code: str) -> InputError:
     """The error that `--strict` stops with, at a row such as `row 7 of source a`."""
     return InputError(
@@ -81,7 +90,10 @@ def run_unit(run: Run, work: Work[PreparedT, ComputedT], unit: Unit) -> Publishe
     """Turn one unit into its part. The whole of the job, in one thread; the work must be loaded."""
     prepared = work.prepare(unit)
     computed = map(work.compute, prepared)
-    return run.publish(unit, work.finish(unit, computed), stats=work.stats, rows_in=lambda: work.rows_in)
+    try:
+        return run.publish(unit, work.finish(unit, computed), stats=work.stats, rows_in=lambda: work.rows_in)
+    except UnfitError as unfit:
+        raise unfit.cause from None
 
 
 @dataclass(kw_only=True, slots=True)

@@ -7,7 +7,7 @@ from assay.telemetry import Counters
 
 Json = dict[str, Any]
 Phase = Literal["starting", "loading", "parity"]
-"""What a worker does before it is ready, for people."""
+"""What a worker does before its first part, for people."""
 
 
 # ---------------------------------------------------------------- driver -> worker
@@ -43,10 +43,10 @@ class Listening:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loading:
-    """What the worker does before it is ready."""
+    """What the worker is at before its first part."""
 
     phase: Phase
-    """`loading` is what it does from `Listening` on, and is not said."""
+    """`loading` is what it does from `Listening` on, and is not said; at `parity` it waits for the gate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,7 +19,7 @@ import pyarrow as pa
 from assay import errors
 from assay.errors import AssayError
 from assay.processes import Parent, take_stdout, trace_of
-from assay.runs.pipeline import Pipeline, StopRequestedError, Work
+from assay.runs.pipeline import Pipeline, StopRequestedError, UnfitError, Work
 from assay.runs.plan import Unit
 from assay.runs.protocol import (
     Done,
@@ -60,7 +60,7 @@ class Mailbox:
             self._stop.set()
 
     def say_phase(self, phase: Phase) -> None:
-        """Tell the driver what is being done before the work is loaded."""
+        """Tell the driver what is being done before the first part."""
         self.send(Loading(phase=phase))
 
     def listen(self, pipeline: Pipeline) -> None:
@@ -84,7 +84,7 @@ class Mailbox:
 def serve_units(run: Run, work: Work[Any, Any], mailbox: Mailbox) -> None:
     """Take units from the driver and publish their parts until it says end or stop.
 
-    Raises what loading the work raised.
+    Raises what loading the work raised, and UnfitError where the work finds later that it cannot be done here.
     """
     with Pipeline(work, mailbox.should_stop) as pipeline, contextlib.suppress(StopRequestedError):
         mailbox.listen(pipeline)
@@ -114,7 +114,7 @@ def _serve_unit(
             rows_in=lambda: work.rows_in,
             stats=lambda: {**work.stats(), "started_at": started_at},
         )
-    except StopRequestedError:
+    except (StopRequestedError, UnfitError):
         raise
     except Exception as error:  # noqa: BLE001  whatever a unit dies of, the driver decides what follows
         _send_failure(mailbox, error, unit)
@@ -142,6 +142,9 @@ def worker_main(run: Run, open_work: Callable[[Mailbox], Work[Any, Any]]) -> int
     mailbox = Mailbox(run, Parent(sys.stdin, take_stdout()))
     try:
         serve_units(run, open_work(mailbox), mailbox)
+    except UnfitError as unfit:
+        _send_failure(mailbox, unfit.cause, None)
+        return 1
     except Exception as error:  # noqa: BLE001  it could not start; the driver reports it and decides
         _send_failure(mailbox, error, None)
         return 1

@@ -13,7 +13,7 @@ settings.py    what a user may set
 plan.py        settings + bundle + sources -> the run's manifest; kind.py: what that fixes
 verb.py        `assay score`: plan, create or join the run, drive the workers
 worker.py      the process that does the work
-parity.py      the gate: a sample on the fp32 reference path first
+parity.py      the gate: a sample on the fp32 reference path too
 classifier.py  `assay.load(path).predict(texts)`; texts.py: what it takes
 labelled.py    labelled rows to logits, for evaluation and calibration
 corpus.py      whose rows the scores of a run are

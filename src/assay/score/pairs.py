@@ -98,17 +98,13 @@ class PairScorer(Scorer):
 
 
 def reference_logits(
-    scorer: PairScorer, reference: Engine, firsts: Sequence[str], seconds: Sequence[str], *, device: str
-) -> tuple[Floats, Floats]:
-    """The logits [N, C] of pairs by the scorer, and by the same head on vectors of a reference engine.
-
-    The reference runs each text alone.
-    """
-    pairs = list(zip(firsts, seconds, strict=True))
+    scorer: PairScorer, reference: Engine, pairs: Sequence[tuple[str, str]], *, device: str
+) -> Floats:
+    """The logits [N, C] of pairs by the scorer's head on vectors of a reference engine, which runs each text alone."""
     forwarder = Forwarder(reference, scorer.encoder, max_batch_tokens=1, deduplicate=False)
     bundle = scorer.model.bundle
     other = SiameseModel(bundle, forwarder, load_head(bundle), device=device)
-    return scorer.model.logits(pairs), other.logits(pairs)
+    return other.logits(pairs)
 
 
 class _Kept:

@@ -1,4 +1,4 @@
-"""The parity gate of a run: before any unit, a sample of the corpus on the reference path too.
+"""The parity gate of a run: before any part, a sample of the corpus on the reference path too.
 
 The reference is transformers' own, from the text on: its tokenizer must give the same ids, its model in fp32
 the same logits within the tolerance. The figures go to `parity.json` in the run and name what they were
@@ -6,13 +6,28 @@ measured of; a worker whose engine, device or versions are others measures again
 """
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
-from assay.bundle.ensemble import read_ensemble
-from assay.bundle.folders import is_ensemble
-from assay.embed.gate import gate_figures, refuse_failed
+import torch
+
+from assay.bundle.ensemble import Ensemble
+from assay.embed.gate import Subject, gate_step, refuse_failed
+from assay.engine import devices
 from assay.engine.engine import Engine
-from assay.engine.parity import TOLERANCES, ParityReport, Tolerance, compare, judge, reference_engine
+from assay.engine.parity import (
+    TOLERANCES,
+    ParityReport,
+    Tolerance,
+    engine_outputs,
+    judge,
+    load_reference,
+    reference_outputs,
+)
 from assay.engine.several import SeveralEngines
+from assay.model.checkpoint import refuse_changed
+from assay.runs.gate import Gate, Step
 from assay.runs.run import Run
 from assay.score.cascade.scorer import CascadeScorer
 from assay.score.kind import SCORE
@@ -22,67 +37,85 @@ from assay.siamese.pairs import vector_head
 from assay.tokenize.sample import ParitySample
 
 
-def plain_engine(folder: str, *, device: str) -> Engine:
-    """The fp32 reference of a classifier or, all side by side, of an ensemble's members."""
-    if not is_ensemble(folder):
-        return reference_engine(folder, device=device)
-    bundle = read_ensemble(folder)
-    engines = [reference_engine(member.path, device=device) for member in bundle.members]
-    return SeveralEngines(engines, bundle.label_orders)
+def parity_steps(run: Run, scorer: Scorer, gate: Gate, *, device: str) -> Sequence[Step]:
+    """What is left to measure before a part of the run may be published; nothing where it is known to agree.
 
-
-def check_parity(run: Run, scorer: Scorer, *, device: str) -> None:
-    """Raise CheckError unless the scorer's path agrees with the reference on a sample of the corpus.
-
-    Both models of a cascade are compared, each on all of the sample.
+    Runs the scorer on a sample of the corpus. Raises CheckError, at once or from a step, unless its path agrees with
+    the reference there. Both models of a cascade are compared, each on all of the sample.
     """
     if isinstance(scorer, CascadeScorer):
-        for single in (scorer.first, scorer.second):
-            check_parity(run, single, device=device)
-        return
+        both = (scorer.first, scorer.second)
+        return [step for single in both for step in parity_steps(run, single, gate, device=device)]
     identity, settings = run.manifest.read(SCORE)
     if not settings.parity_documents:
-        return
+        return []
     bundle = scorer.bundle
     tolerance = TOLERANCES[identity.precision]
     if settings.parity_tolerance is not None:
         tolerance = Tolerance(probability=settings.parity_tolerance, logit=settings.parity_tolerance * 10)
-
-    def compare_logits(sample: ParitySample) -> ParityReport:
-        if isinstance(scorer, PairScorer):
-            plain = reference_engine(bundle.path, device=device, head=vector_head(scorer.model.bundle))
-            found, expected = reference_logits(
-                scorer, plain, sample.texts, sample.text_pairs or (), device=device
-            )
-            return judge(found, expected, task=bundle.task, tolerance=tolerance)
-        reference = plain_engine(str(bundle.path), device=device)
-        return compare(
-            scorer.engine,
-            reference,
-            sample.sequences,
-            task=bundle.task,
-            tolerance=tolerance,
-            logits_of=scorer.decider.logits,
-        )
-
-    found = gate_figures(
+    members = bundle.members if isinstance(bundle, Ensemble) else ()
+    step = gate_step(
         run,
         scorer.engine,
         scorer.encoder,
-        bundle=str(bundle.path),
-        num_documents=settings.parity_documents,
+        Subject(
+            identity={
+                "bundle": bundle.fingerprint,
+                "tokenizer": bundle.tokenizer_fingerprint,
+                "precision": identity.precision,
+            },
+            folders=[bundle.path, *(member.path for member in members)],
+            tolerance=tolerance,
+            num_documents=settings.parity_documents,
+            apart=isinstance(scorer, PairScorer),
+        ),
         device=device,
-        identity={
-            "bundle": bundle.fingerprint,
-            "tokenizer": bundle.tokenizer_fingerprint,
-            "precision": identity.precision,
-        },
-        compare=compare_logits,
-        apart=isinstance(scorer, PairScorer),
+        begin=partial(_begin, scorer, gate, devices.parse_device(device), tolerance),
+        conclude=partial(_refuse_failed, run.url),
     )
+    return [] if step is None else [step]
+
+
+def _begin(
+    scorer: Scorer, gate: Gate, device: torch.device, tolerance: Tolerance, sample: ParitySample
+) -> Callable[[], ParityReport]:
+    """Run the scorer on the sample; what it returns runs the reference and compares."""
+    pairs = list(zip(sample.texts, sample.text_pairs or (), strict=False))
+    if isinstance(scorer, PairScorer):
+        found = scorer.model.logits(pairs)
+    else:
+        found = scorer.decider.logits(engine_outputs(scorer.engine, sample.sequences))
+
+    def compare() -> ParityReport:
+        make_reference = _load_plain(scorer)
+        with gate.turn(), devices.current(device):
+            reference = make_reference(device)
+            if isinstance(scorer, PairScorer):
+                expected = reference_logits(scorer, reference, pairs, device=str(device))
+            else:
+                expected = scorer.decider.logits(reference_outputs(reference, sample.sequences))
+        return judge(found, expected, task=scorer.bundle.task, tolerance=tolerance)
+
+    return compare
+
+
+def _load_plain(scorer: Scorer) -> Callable[[torch.device], Engine]:
+    """What makes the fp32 reference of a scorer's model on a device: of an ensemble all members, side by side."""
+    bundle = scorer.bundle
+    singles = bundle.members if isinstance(bundle, Ensemble) else (bundle,)
+    head = vector_head(scorer.model.bundle) if isinstance(scorer, PairScorer) else None
+    loaded = [load_reference(single.path, head=head) for single in singles]
+    for single in singles:
+        refuse_changed(single.checkpoint)
+    if not isinstance(bundle, Ensemble):
+        return loaded[0]
+    return lambda device: SeveralEngines([make(device) for make in loaded], bundle.label_orders)
+
+
+def _refuse_failed(where: str, found: dict[str, Any]) -> None:
     difference = (
         f"probabilities differ from fp32 by up to {found['max_abs_probability_difference']:.4g} (allowed "
         f"{found['tolerance']['probability']:g}), logits by {found['max_abs_difference']:.4g}, and "
         f"{found['label_agreement']:.1%} keep their label"
     )
-    refuse_failed(found, run.url, is_finite=math.isfinite(found["max_abs_difference"]), difference=difference)
+    refuse_failed(found, where, is_finite=math.isfinite(found["max_abs_difference"]), difference=difference)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from assay.bundle.bundle import Bundle
 from assay.embed.engine_work import EngineWork, engine_worker_command
 from assay.errors import RefusedError
+from assay.runs.gate import Gate
 from assay.runs.protocol import Phase
 from assay.runs.run import Run
 from assay.score.bundles import engine_of, num_outputs, open_bundle, open_scorer, read_chunks
@@ -34,9 +35,10 @@ def open_score_work(
     """The work of a scoring run on one device; its `load` loads the engine.
 
     Raises RefusedError where the bundle on disk is no longer the one that the run was planned with;
-    `load` raises CheckError where the parity gate does not hold.
+    its gate fails with CheckError where the scores are not the reference's.
     """
     identity, settings = run.manifest.read(SCORE)
+    gate = Gate(should_stop, lambda: say_phase("parity"))
     bundle = open_bundle(settings.bundle)
     if bundle.fingerprint != identity.bundle:
         msg = (
@@ -56,11 +58,11 @@ def open_score_work(
             device=device,
             num_threads=num_threads,
             should_stop=should_stop,
-            say_phase=say_phase,
+            gate=gate,
         )
 
     worker = f"{socket.gethostname()}-{os.getpid()}-{device}"
-    return EngineWork(run.manifest, read, load, strict=settings.strict, worker=worker)
+    return EngineWork(run.manifest, read, load, strict=settings.strict, gate=gate, worker=worker)
 
 
 def load_scorer(
@@ -70,9 +72,9 @@ def load_scorer(
     device: str,
     num_threads: int | None,
     should_stop: Callable[[], bool],
-    say_phase: Callable[[Phase], None],
+    gate: Gate,
 ) -> "Scorer":
-    """The scorer of a run on one device, past the parity gate; takes seconds."""
+    """The scorer of a run on one device; takes seconds, and closes the gate for what is left to prove."""
     identity, settings = run.manifest.read(SCORE)
     is_fake = identity.engine == "fake"
     scorer = open_scorer(
@@ -85,10 +87,9 @@ def load_scorer(
         should_stop=should_stop,
     )
     if not is_fake:
-        from assay.score.parity import check_parity
+        from assay.score.parity import parity_steps
 
-        say_phase("parity")
-        check_parity(run, scorer, device=device)
+        gate.close(parity_steps(run, scorer, gate, device=device))
     return scorer
 
 

@@ -181,6 +181,7 @@ def test_the_gate_measures_and_stops(folder, tmp_path, monkeypatch):
         return engine
 
     monkeypatch.setattr(load, "load_engine", load_wrong)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where the right one has passed is noted
     other = plan_here(
         settings_of(folder / "texts.parquet", folder / "encoder", tmp_path / "b", parity_documents=8)
     )

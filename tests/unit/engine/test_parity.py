@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from assay.engine.fake import FakeEngine
-from assay.engine.parity import TOLERANCES, Tolerance, compare, judge, probabilities
+from assay.engine.parity import TOLERANCES, Tolerance, judge, probabilities, reference_outputs
 from assay.engine.sequences import Sequences
 from assay.tasks import Task
 
@@ -69,8 +69,8 @@ def test_probabilities_of_large_logits_do_not_overflow():
     assert probabilities(large, Task.MULTI_LABEL).tolist() == [[1.0, 0.0]]
 
 
-def test_compare_runs_the_reference_a_document_at_a_time():
-    """The reference sees batches of one sequence; the engine packed ones."""
+def test_the_reference_runs_a_document_at_a_time():
+    """It sees batches of one sequence."""
     seen = []
 
     class Watching(FakeEngine):
@@ -79,6 +79,5 @@ def test_compare_runs_the_reference_a_document_at_a_time():
             return super().forward(batch)
 
     sequences = Sequences(flat_ids=np.arange(6, dtype=np.int32), offsets=np.array([0, 1, 3, 6]))
-    report = compare(FakeEngine(), Watching(), sequences, task=Task.SINGLE_LABEL)
-    assert report.passed
+    assert reference_outputs(Watching(), sequences).shape[0] == 3
     assert seen == [1, 1, 1]

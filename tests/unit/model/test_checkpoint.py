@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification
 
 from assay.bundle.load import load_bundle
 from assay.engine.load import load_engine
-from assay.engine.parity import reference_engine
+from assay.engine.parity import load_reference
 from assay.errors import BundleError, RefusedError
 from assay.model import pretrained
 from assay.model.checkpoint import read_checkpoint
@@ -76,7 +76,7 @@ def test_of_two_models_in_a_folder_everyone_takes_the_same(tmp_path, first, seco
     for found in (
         logits(chosen),
         *(load_engine(folder, num_threads=1).forward(SEQUENCES) for _ in range(3)),
-        reference_engine(folder).forward(SEQUENCES),
+        load_reference(folder)(torch.device("cpu")).forward(SEQUENCES),
     ):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 

@@ -12,7 +12,7 @@ from support.fake_runs import fake_workers as fake_workers_of
 from support.fake_runs import make_run, plan_run, publish_unit, write_sources
 from support.fake_worker import Orders, deaths_met, plan_deaths
 
-from assay.errors import RefusedError, SourceError, StorageError, UnitError, WorkError
+from assay.errors import CheckError, RefusedError, SourceError, StorageError, UnitError, WorkError
 from assay.runs.drive import drive_run
 from assay.runs.driver import Driver, Outcome, WorkerSpec
 from assay.runs.local import process_worker, python_worker
@@ -173,6 +173,21 @@ def test_no_worker_can_load(run, fake_workers, end, cause):
     with pytest.raises(WorkError, match=rf"no worker is left .{cause}., 10 units to do"):
         Driver(run, fake_workers(run, 2, Orders(load=end))).run()
     assert run.part_files() == {}
+
+
+@pytest.mark.parametrize(
+    ("gate", "kind", "message"),
+    [
+        ("CheckError", CheckError, "the source is bad, says CheckError"),
+        ("RuntimeError", WorkError, r"no worker is left .RuntimeError: the unit is cursed., 10 units to do"),
+    ],
+)
+def test_a_gate_that_does_not_hold(run, fake_workers, gate, kind, message):
+    """It fails the worker, not the unit at hand: nothing is published, tried again, or noted as a unit's failure."""
+    with pytest.raises(kind, match=message):
+        Driver(run, fake_workers(run, 2, Orders(gate=gate))).run()
+    assert run.part_files() == {}
+    assert not list(run.store.list("failures/"))
 
 
 def test_a_worker_still_loading_is_not_waited_for(folder, tmp_path, fake_workers):
@@ -382,9 +397,9 @@ def test_progress_names_the_phase(run):
 
     said = [
         Listening(),
-        Loading(phase="parity"),
         Loaded(description="x"),
         UnderWay(counters=Counters(rows=5)),
+        Loading(phase="parity"),
     ]
 
     def hear(progress):
@@ -395,4 +410,4 @@ def test_progress_names_the_phase(run):
 
     with pytest.raises(KeyboardInterrupt):
         Driver(run, [WorkerSpec(name="scripted", start=Scripted)], on_progress=hear).run()
-    assert heard == [("starting", 0), ("loading", 0), ("parity", 0), ("first unit", 0), (None, 5)]
+    assert heard == [("starting", 0), ("loading", 0), ("first unit", 0), (None, 5), ("parity", 5)]

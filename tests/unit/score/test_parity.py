@@ -2,18 +2,24 @@
 
 import json
 import shutil
+import threading
 
 import numpy as np
 import pytest
 from support.models import change_json
 from support.scoring import make_classifier, make_texts, open_work, read_parts, score_here, write_parquet
 
+from assay import proofs
+from assay.embed.gate import EARLIER
 from assay.engine import load
 from assay.errors import CheckError, SourceError
 from assay.runs.figures import PARITY_PATH, read_figures, write_figures
+from assay.runs.pipeline import run_unit
 from assay.runs.run import create_or_join
+from assay.score import parity
 from assay.score.settings import ScoreSettings
 from assay.score.verb import plan_here
+from assay.score.worker import open_score_work
 from assay.tokenize.sample import take_sample
 
 pytestmark = pytest.mark.usefixtures("kept_threads")
@@ -47,11 +53,19 @@ def figures(run):
 
 
 @pytest.fixture
-def wrong_by(monkeypatch):
-    """Engines from now on give a first logit that is off by so much."""
+def forget(monkeypatch, tmp_path):
+    """Nothing is noted on this machine from now on."""
+    return lambda: monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def wrong_by(monkeypatch, forget):
+    """Engines from now on give a first logit that is off by so much, on a machine that knows of none."""
     right = load.load_engine
 
     def use(offset):
+        forget()
+
         def load_wrong(*arguments, **options):
             engine = right(*arguments, **options)
             forward = engine.forward
@@ -97,6 +111,93 @@ def test_a_wrong_engine_stops_the_run(offset, folder, tmp_path, wrong_by):
     with pytest.raises(CheckError) as second:
         open_work(again)
     assert str(second.value) == str(first.value)
+
+
+def test_a_gate_that_fails_late_publishes_nothing(folder, tmp_path, wrong_by, monkeypatch):
+    """Units are computed beside the gate; the part of none is there before it has passed, nor left half."""
+    wrong_by(0.1)
+    run = plan(folder, tmp_path / "run")
+    computed = threading.Event()
+    load_reference = parity.load_reference
+
+    def load_late(*arguments, **options):
+        assert computed.wait(60), "the first unit is computed meanwhile"
+        return load_reference(*arguments, **options)
+
+    monkeypatch.setattr(parity, "load_reference", load_late)
+    work = open_score_work(run, device="cpu", num_threads=1)
+    work.load()
+    finish = work.finish
+
+    def finish_then_tell(unit, chunks):
+        for batch in finish(unit, chunks):
+            yield batch
+            computed.set()
+
+    monkeypatch.setattr(work, "finish", finish_then_tell)
+    first, second, *_ = run.manifest.units()
+    with pytest.raises(CheckError, match="the parity gate did not hold"):
+        run_unit(run, work, first)
+    with pytest.raises(CheckError, match="the parity gate did not hold"):
+        run_unit(run, work, second)
+    assert run.part_files() == {}
+    assert sorted(file.name for file in (tmp_path / "run").rglob("*") if file.is_file()) == [
+        PARITY_PATH,
+        "run.json",
+    ]
+
+
+def test_what_passed_is_not_measured_again(folder, tmp_path, forget, monkeypatch):
+    """Another run of the same documents and files needs no reference; parity.json says where its figures are from."""
+    forget()
+    first = plan(folder, tmp_path / "first")
+    open_work(first)
+    monkeypatch.setattr(parity, "load_reference", None)
+    second = plan(folder, tmp_path / "second")
+    open_work(second)
+    (before,), (after,) = read_figures(first), read_figures(second)
+    assert after.pop("measured") == EARLIER
+    assert "measured" not in before
+    assert {**after, "digest": None} == {**before, "digest": None}
+
+
+@pytest.mark.parametrize(
+    "changed", ["documents", "tokenizer_config.json", "weights", "source", "tolerance", "note"]
+)
+def test_nothing_noted_outlives_a_change(changed, folder, tmp_path, forget, monkeypatch):
+    """Other documents, files of the bundle, source files of Assay or tolerances are measured; so is a damaged note."""
+    forget()
+    copied = shutil.copytree(folder, tmp_path / "copy")
+    open_work(plan(copied, tmp_path / "first"))
+    settings = {}
+    if changed == "documents":
+        write_parquet(copied / "data.parquet", ["Another text", *make_texts(20)])
+    elif changed == "weights":
+        make_classifier(copied / "bundle", seed=1)
+    elif changed == "source":
+        monkeypatch.setattr(proofs, "_code_state", lambda: "edited")
+    elif changed == "tolerance":
+        settings["parity_tolerance"] = 0.5
+    elif changed == "note":
+        for note in (tmp_path / "cache" / "assay" / "proofs").iterdir():
+            note.write_text(note.read_text().replace("label_agreement", "label_agrees"))
+    else:
+        change_json(copied / "bundle" / changed, added=1)
+    second = plan(copied, tmp_path / "second", **settings)
+    open_work(second)
+    (found,) = read_figures(second)
+    assert found["passed"]
+    assert "measured" not in found
+
+
+def test_what_failed_is_measured_by_every_run(folder, tmp_path, wrong_by):
+    """A failure is kept with its run, and nowhere else."""
+    wrong_by(0.1)
+    for name in ("first", "second"):
+        run = plan(folder, tmp_path / name)
+        with pytest.raises(CheckError, match="the parity gate did not hold"):
+            open_work(run)
+        assert "measured" not in figures(run)
 
 
 def test_a_later_worker_takes_the_word_of_the_first(folder, tmp_path, wrong_by):
