@@ -1,4 +1,4 @@
-"""Create-if-absent on a store that may lose an answer or refuse two puts that met: how a put is repeated. Pure.
+"""Create-if-absent on a store that may lose an answer or refuse two puts that met: how a request is repeated. Pure.
 
 What puts and what looks are passed in, and so is what waits: a real bucket and a simulated one go the same way.
 """
@@ -41,17 +41,17 @@ def create_once(
     raise AssertionError("the last pause is None")
 
 
-def replace_surely(
-    put: Callable[[], object],
+def repeat(
+    request: Callable[[], object],
     *,
     unsure: tuple[type[Exception], ...],
     sleep: Callable[[float], None],
     chance: random.Random,
 ) -> None:
-    """Put an object over what is there; a put that met another is repeated, after a pause."""
+    """Send a request; again, after a pause, where it raises one of `unsure`; seven times in all."""
     for pause in _pauses(chance):
         try:
-            put()
+            request()
         except unsure:
             if pause is None:
                 raise

@@ -13,33 +13,41 @@ import functools
 import io
 import os
 import random
+import re
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from assay.data.creating import create_once, replace_surely
+from assay.data.creating import create_once, repeat
 from assay.data.storage import (
     FOOTER_READ_BYTES,
     MAX_READ_AHEAD_BYTES,
     PAGE_OBJECTS,
+    PROCESS_PREFIX,
     READ_AHEAD_BYTES,
     FileInfo,
     is_between,
 )
-from assay.errors import StorageError
+from assay.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
     from obstore.store import ObjectStore as ObstoreStore
 
 _CHANCE = random.SystemRandom()
+_USER_INFO = re.compile(r"//[^/\s]*@")
+"""What may be a password in an address."""
 _MARK = "assayput"  # letters alone: a name that S3, Google and Azure all take for metadata
+
+
+class _TornError(OSError):
+    """The connection was torn in the middle of an answer."""
 
 
 class ObjectStore:
@@ -63,17 +71,14 @@ class ObjectStore:
         self, prefix: str = "", *, after: str | None = None, until: str | None = None
     ) -> Iterator[FileInfo]:
         """Every object below `prefix`, sorted by path; one request for each 1,000."""
-        import obstore
-
         found: list[FileInfo] = []
         with _object_errors(self._url, "listed"):
-            pages = obstore.list(
-                self._store(), prefix.strip("/") or None, offset=after, chunk_size=PAGE_OBJECTS
+            repeat(
+                lambda: _list_on(self._store(), found, prefix.strip("/") or None, after, until),
+                unsure=(_TornError,),
+                sleep=time.sleep,
+                chance=_CHANCE,
             )
-            for chunk in pages:
-                found.extend(_object_info(meta) for meta in chunk)
-                if until is not None and found and found[-1].path > until:
-                    break  # a listing is in the order of its paths
         yield from sorted(
             (info for info in found if is_between(info.path, after, until)), key=lambda info: info.path
         )
@@ -123,7 +128,8 @@ class ObjectStore:
     def create(self, path: str, content: Path | bytes) -> bool:
         """Publish `content` unless `path` exists, by a conditional put; True = this call did.
 
-        Raises StorageError where after some tries it is still open whether the object can be there.
+        Raises StorageError where after some tries it is still open whether the object can be there, and InputError
+        where the service says that it has no conditional puts.
         """
         import obstore
         from obstore.exceptions import AlreadyExistsError, GenericError
@@ -131,9 +137,14 @@ class ObjectStore:
         mark = uuid.uuid4().hex
 
         def put() -> None:
-            obstore.put(
-                self._store(), path, content, mode="create", use_multipart=False, attributes={_MARK: mark}
-            )
+            try:
+                obstore.put(
+                    self._store(), path, content, mode="create", use_multipart=False, attributes={_MARK: mark}
+                )
+            except GenericError as error:
+                if "501 Not Implemented" in str(error):
+                    raise InputError(no_conditional_writes(self._url)) from error
+                raise
 
         with _object_errors(self._name(path), "written"), _taken_over(content):
             return create_once(
@@ -163,7 +174,7 @@ class ObjectStore:
 
         with _object_errors(self._name(path), "written"), _taken_over(content):
             # S3's 409: two puts met; obstore repeats all other failures itself
-            replace_surely(
+            repeat(
                 lambda: obstore.put(self._store(), path, content),
                 unsure=(AlreadyExistsError,),
                 sleep=time.sleep,
@@ -177,9 +188,24 @@ class ObjectStore:
         with _object_errors(self._name(path), "deleted"), suppress(FileNotFoundError):
             obstore.delete(self._store(), path)
 
+    def delete_all(self, paths: Sequence[str]) -> None:
+        """Remove these objects; missing ones are fine. On S3 one request for each thousand."""
+        import obstore
+
+        with _object_errors(self._url, "deleted"):
+            try:
+                obstore.delete(self._store(), list(paths))
+                return
+            except FileNotFoundError:  # of Google alone, which stops there
+                pass
+        for path in paths:
+            self.delete(path)
+
     def scratch(self) -> Path:
         """A folder of this process below the system's temporary folder, removed when it ends."""
-        return Path(_process_scratch(os.getpid()).name)
+        folder = Path(_process_scratch(os.getpid()).name)
+        folder.mkdir(mode=0o700, exist_ok=True)  # `sweep_scratch` may take an empty one away
+        return folder
 
     def _name(self, path: str) -> str:
         return f"{self._url}/{path}"
@@ -193,10 +219,38 @@ class ObjectStore:
         return self._opened
 
 
+def _list_on(
+    store: "ObstoreStore", found: list[FileInfo], prefix: str | None, after: str | None, until: str | None
+) -> None:
+    """List what comes after the last that was `found`, which a listing that was torn goes on from."""
+    import obstore
+    from obstore.exceptions import GenericError
+
+    begin = found[-1].path if found else after
+    try:
+        for chunk in obstore.list(store, prefix, offset=begin, chunk_size=PAGE_OBJECTS):
+            found.extend(_object_info(meta) for meta in chunk)
+            if until is not None and found and found[-1].path >= until:
+                break  # a listing is in the order of its paths
+    except GenericError as error:
+        # obstore repeats a request that failed, and an object's body that was torn, but no torn listing
+        if "body error" in str(error):
+            raise _TornError(*error.args) from error
+        raise
+
+
 def _object_info(meta: "ObjectMeta") -> FileInfo:
     modified = meta["last_modified"].timestamp()
     version = (meta["e_tag"] or "").strip('"') or str(modified)
     return FileInfo(path=meta["path"], size_bytes=meta["size"], version=version, modified=modified)
+
+
+def no_conditional_writes(url: str) -> str:
+    """What to say of a store that cannot keep the one promise that a run needs."""
+    return (
+        f"{url}: this store has no conditional writes (put only where there is nothing), without which two workers "
+        "could overwrite each other's parts; use a bucket that has them (S3, Google, Azure), or a folder on a disk"
+    )
 
 
 @contextmanager
@@ -227,14 +281,14 @@ def _object_errors(name: str, verb: str) -> Iterator[None]:
         msg = f"{name}: could not be {verb} (no such bucket or object); check the URL"
         raise StorageError(msg) from error
     except (BaseError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split("\n", 1)[0].split())[:300]
+        reason = " ".join(_USER_INFO.sub("//", str(error).split("\n", 1)[0]).split())[:300]
         msg = f"{name}: could not be {verb} ({reason}); check the URL, the endpoint and the credentials"
         raise StorageError(msg) from error
 
 
 @functools.lru_cache(maxsize=1)
 def _process_scratch(pid: int) -> "tempfile.TemporaryDirectory[str]":
-    folder = tempfile.TemporaryDirectory(prefix=f"assay-{pid}-", ignore_cleanup_errors=True)
+    folder = tempfile.TemporaryDirectory(prefix=f"{PROCESS_PREFIX}{pid}-", ignore_cleanup_errors=True)
     atexit.register(folder.cleanup)
     return folder
 

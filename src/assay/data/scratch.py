@@ -6,12 +6,13 @@ it ends. Where a filesystem has no locks, nothing is ever swept.
 
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from assay.data.storage import Store, is_object_url, writing
+from assay.data.storage import PROCESS_PREFIX, Store, is_object_url, writing
 
 SUFFIX = ".scratch"
 
@@ -41,13 +42,23 @@ def scratch_file(store: Store, stem: str = "") -> Iterator[Path]:
 
 
 def sweep_scratch(store: Store) -> None:
-    """Remove what killed processes left in the scratch folder of a store on disk, and the folder once it is empty."""
-    if is_object_url(store.url):
+    """Remove what killed processes left in the scratch folder of a store, and the folder once it is empty.
+
+    For a bucket these are folders of this user's processes, among the system's temporary files.
+    """
+    if not is_object_url(store.url):
+        _sweep(Path(store.url) / "tmp")
         return
-    folder = Path(store.url) / "tmp"
+    for folder in Path(tempfile.gettempdir()).glob(f"{PROCESS_PREFIX}*-*"):
+        with suppress(OSError):
+            if folder.stat(follow_symlinks=False).st_uid == os.getuid() and not folder.is_symlink():
+                _sweep(folder)
+
+
+def _sweep(folder: Path) -> None:
     for path in folder.glob(f"*{SUFFIX}"):
         with suppress(OSError):
-            descriptor = os.open(path, os.O_RDWR)
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 for beside in folder.glob(f"{path.name}.*"):

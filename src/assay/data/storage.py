@@ -15,10 +15,11 @@ import ctypes
 import errno
 import functools
 import os
+import re
 import shutil
 import urllib.parse
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,17 @@ if TYPE_CHECKING:
 OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl", "azure")
 """Schemes that obstore opens; `file://` is read as a local path."""
 
+_SCHEMES_WITH_CONTAINERS = ("abfs", "abfss")
+"""`abfss://container@account...`: what comes before the @ is no secret."""
+_SIGNED = re.compile(
+    r"[?&](sig|signature|x-(amz|goog)-(signature|credential|security-token)|awsaccesskeyid)=", re.IGNORECASE
+)
+"""In an address that gives rights to whoever has it."""
+
 PAGE_OBJECTS = 1000
 """In one answer of a bucket's listing."""
+PROCESS_PREFIX = "assay-scratch-"
+"""Begins the name of the folder where a process makes what it will put into a bucket; its id follows."""
 FOOTER_READ_BYTES = 64 * 1024
 READ_AHEAD_BYTES = 1024 * 1024
 MAX_READ_AHEAD_BYTES = 8 * 1024 * 1024
@@ -121,6 +131,10 @@ class Store(Protocol):
         """Remove the file at `path`; a missing one is fine."""
         ...
 
+    def delete_all(self, paths: Sequence[str]) -> None:
+        """Remove these files; missing ones are fine. In a bucket of S3 one request for each thousand."""
+        ...
+
     def scratch(self) -> Path:
         """A local folder for temporary files, from where `create` needs no copy on a local store."""
         ...
@@ -133,14 +147,14 @@ def open_store(url: str | os.PathLike[str]) -> Store:
         text = urllib.parse.unquote(urllib.parse.urlsplit(text).path)
     if "://" not in text:
         return LocalStore(text)
-    _check_scheme(text)
+    _check_url(text)
     return _object_store(text)
 
 
 def split_url(uri: str) -> tuple[Store, str]:
     """The store that holds the file `uri`, and the file's path in it: its folder, or its bucket."""
     if is_object_url(uri):
-        _check_scheme(uri)
+        _check_url(uri)
         parts = urllib.parse.urlsplit(uri, allow_fragments=False)
         # Not parts.path: a '?' or '%41' in a key is a plain character.
         path = uri.split("://", 1)[1][len(parts.netloc) :].lstrip("/")
@@ -161,11 +175,19 @@ def local_path(uri: str) -> Path:
     return Path(os.path.abspath(Path(uri).expanduser()))  # noqa: PTH100  resolve() would follow links
 
 
-def _check_scheme(url: str) -> None:
-    scheme = url.split("://", 1)[0]
+def _check_url(url: str) -> None:
+    scheme, _, rest = url.partition("://")
     if scheme not in OBJECT_SCHEMES:
         known = ", ".join(f"{known}://" for known in OBJECT_SCHEMES[:3])
         msg = f"{url}: no store for {scheme}://; use a local path or one of {known}"
+        raise UsageError(msg)
+    host = rest.split("/", 1)[0]
+    if ":" in host or ("@" in host and scheme not in _SCHEMES_WITH_CONTAINERS) or _SIGNED.search(rest):
+        place = f"{scheme}://{re.split('[/:?]', rest.rpartition('@')[2], maxsplit=1)[0]}"  # a secret may hold a slash
+        msg = (
+            f"{place}: the URL holds credentials or a port, and would be written down with them; take them out, and "
+            "set credentials and endpoint in the environment"
+        )
         raise UsageError(msg)
 
 
@@ -293,6 +315,11 @@ class LocalStore:
             return
         except OSError as error:
             raise _storage_error(target, error, "deleted") from error
+
+    def delete_all(self, paths: Sequence[str]) -> None:
+        """Remove these files; missing ones are fine."""
+        for path in paths:
+            self.delete(path)
 
     def scratch(self) -> Path:
         """`<root>/tmp`, on the same filesystem as the rest of the store."""

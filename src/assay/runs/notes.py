@@ -39,6 +39,7 @@ MOST_NOTES_OF_A_UNIT = 100
 
 State = Literal["working", "finished", "drained", "failed"]
 _BEAT = re.compile(r"workers/([^/.]+)\.json")
+_LEFT = re.compile(r"workers/[^/.]+\.left\.json")
 _CLAIM = re.compile(r"claims/(\d{1,15})-(\d{1,15})\.([^/.]+)")
 _FAILURE = re.compile(r"failures/(.+)/\d+\.json")
 _log = logging.getLogger(__name__)
@@ -227,6 +228,11 @@ class Notes:
 
     def _path(self, ending: str) -> str:
         return f"{WORKERS}{self.heartbeat.id}{ending}"
+
+
+def is_note(path: str) -> bool:
+    """Whether this is the path of a note, in a run."""
+    return any(pattern.fullmatch(path) for pattern in (_BEAT, _LEFT, _CLAIM, _FAILURE))
 
 
 def list_failures(store: Store) -> dict[str, int]:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,15 @@ from assay.data.ids import IdChecksum
 from assay.data.row_groups import row_groups
 from assay.data.scratch import scratch_file
 from assay.data.sources import SOURCE_ROW
-from assay.data.storage import FileInfo, Store, open_store, writing
-from assay.errors import RefusedError, SourceError, UnitError
+from assay.data.storage import PAGE_OBJECTS, FileInfo, Store, is_object_url, open_store, writing
+from assay.errors import InputError, RefusedError, SourceError, UnitError
+from assay.runs.agenda import Pages
 from assay.runs.manifest import MANIFEST_PATH, Manifest, differences, parse_manifest
 from assay.runs.plan import Unit
 
+LISTING_THREADS = 16
+LISTING_RANGES = 64
+"""About as many ranges of a large run's parts are listed, some at once."""
 PARTS = "parts/"
 SUFFIX = ".parquet"
 ID_COLUMNS = ("id", SOURCE_ROW)
@@ -56,12 +61,28 @@ class Run:
         return self.store.url
 
     def part_files(self) -> dict[str, FileInfo]:
-        """The published parts by unit name, from one listing."""
-        return {
-            info.path[len(PARTS) : -len(SUFFIX)]: info
-            for info in self.store.list(PARTS)
-            if info.path.endswith(SUFFIX)
-        }
+        """The published parts by unit name, from one listing; in a bucket ranges of it are listed at once."""
+        with ThreadPoolExecutor(LISTING_THREADS) as pool:
+            listed = pool.map(lambda ends: list(self.list_parts(*ends)), self._ranges())
+            return {
+                info.path[len(PARTS) : -len(SUFFIX)]: info
+                for infos in listed
+                for info in infos
+                if info.path.endswith(SUFFIX)
+            }
+
+    def _ranges(self) -> list[tuple[str | None, str | None]]:
+        """Paths between which to list, as `list_parts` takes them; whatever lies in `parts/` is in one of them.
+
+        They are cut by the names that parts will have: a page each, or several where there are many, as a range that
+        is empty is a request too.
+        """
+        units = self.manifest.units()
+        if len(units) <= PAGE_OBJECTS or not is_object_url(self.url):
+            return [(None, None)]
+        range_units = PAGE_OBJECTS * max(len(units) // (PAGE_OBJECTS * LISTING_RANGES), 1)
+        pages = Pages([part_path(unit) for unit in units], range_units)
+        return [pages.bounds(page) for page in range(pages.num_pages)]
 
     def list_parts(self, after: str | None, until: str | None) -> Iterator[FileInfo]:
         """What lies in `parts/` after the path `after` and up to the path `until`, by path; None for either end."""
@@ -205,7 +226,8 @@ def create_or_join(url: str, manifest: Manifest) -> tuple[Run, bool]:
     """The run at `url`, created from `manifest` or joined if it is the same; and whether it is new.
 
     Two drivers may call this at once: one creates, the other joins. Raises RefusedError naming what
-    changed where `url` holds a run with another id, and where parts lie there without a run.json.
+    changed where `url` holds a run with another id, and where parts lie there without a run.json; InputError where
+    the store cannot tell the first of two that publish one part.
     """
     store = open_store(url)
     content = manifest.model_dump_json(indent=1).encode()
@@ -217,10 +239,20 @@ def create_or_join(url: str, manifest: Manifest) -> tuple[Run, bool]:
             )
             raise RefusedError(msg)
         if store.create(MANIFEST_PATH, content):
+            _refuse_without_conditional_writes(store, content)
             return Run(store, manifest), True
     run = open_run(url)
     refuse_if_changed(run.manifest, manifest, store.url)
     return run, False
+
+
+def _refuse_without_conditional_writes(store: Store, content: bytes) -> None:
+    """Create run.json a second time: a store that lets this happen would let it happen to parts."""
+    if is_object_url(store.url) and store.create(MANIFEST_PATH, content):
+        from assay.data.object_store import no_conditional_writes
+
+        store.delete(MANIFEST_PATH)
+        raise InputError(no_conditional_writes(store.url))
 
 
 def refuse_if_changed(old: Manifest, new: Manifest, where: str) -> None:

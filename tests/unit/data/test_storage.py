@@ -336,8 +336,7 @@ def faulty(request, fake_store):
         ["reset", "409", "reset"],
         ["done, then 500"],
         ["done, then reset"],
-        ["done, then stall"],
-        ["409", "done, then reset"],
+        ["409", "done, then stall"],
     ],
     ids="; ".join,
 )
