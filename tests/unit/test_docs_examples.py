@@ -26,9 +26,12 @@ HOW_TO = [DOCS / "how-to" / f"{name}.md" for name in OURS]
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 FLAGS = {name: {flag for action in parser(name)._actions for flag in action.option_strings} for name in VERBS}
 EVERYWHERE = {"--debug", "--help", "--version"}
-OF_OTHERS = {"--array", "--gres", "--requeue", "--record"}  # sbatch, and the benchmarks
+OF_OTHERS = {"--record"}  # the benchmarks
+OF_OTHERS |= {"--array", "--cpus-per-task", "--gres", "--job-name", "--mem", "--nodes"}  # sbatch
+OF_OTHERS |= {"--open-mode", "--output", "--requeue", "--signal", "--time"}  # the same
 OF_OTHERS |= {"--nproc-per-node", "--ntasks"}  # torchrun, srun
-OF_OTHERS |= {"--build-arg", "--format", "--from-file", "--gpus", "--read-only", "--tmpfs"}  # docker, kubectl
+OF_OTHERS |= {"--build-arg", "--format", "--gpus", "--read-only", "--tmpfs"}  # docker
+OF_OTHERS |= {"--from-env-file", "--from-file"}  # kubectl
 
 
 @pytest.fixture
@@ -103,7 +106,8 @@ def test_every_flag_in_a_page_exists(page):
     if page != DOCS / "performance.md" and (page.name == "README.md" or "decisions" not in page.parts):
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9]", text)) <= known
     for block in read_blocks(page):
-        for line in commands(block):
+        lines = [part for line in commands(block) for part in re.sub(r" -- +", "\nassay ", line).splitlines()]
+        for line in lines:  # what stands behind -- is a command too
             found = re.search(r"(?<![\w/-])assay,? ([a-z]+(?: [a-z]+)?)\b(.*)", line)
             if found and block.language in {"console", "bash", "sh", "yaml"}:
                 words, rest = found.groups()

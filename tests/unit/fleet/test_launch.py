@@ -1,5 +1,6 @@
 """`assay launch`: one command for many machines; what cannot work there is one line before anything is submitted."""
 
+import itertools
 import os
 import shlex
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from support.commands import VERBS
+from support.jobs import job
+from support.pages import ROOT, commands, read_blocks
 
 from assay.cli.launching import PLACES
 from assay.cli.main import main
@@ -81,14 +84,7 @@ def error_of(result):
     return lines[0].removeprefix("assay: error: ")
 
 
-def job(**changes):
-    """A job as the tests of the launchers render it."""
-    values = {"gpus": 0, "gpu_type": None, "cpus": 4, "memory_gib": 16, "env": (), "workers": 3}
-    command = ("score", "s3://b/corpus/*.parquet", "--bundle", "/model", "--run", "s3://b/quality")
-    return Job(**{"name": "assay-quality", "command": command, "run": "s3://b/quality"} | values | changes)
-
-
-@pytest.mark.parametrize("name", LAUNCHERS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_a_job_file_is_printed_and_how_to_go_on_is_said(launch, name, tmp_path):
     """The file alone is on stdout, or where --out says; how to submit, follow and stop it is on stderr."""
     status, out, lines = launch(name, "--shared", "/model")
@@ -103,7 +99,24 @@ def test_a_job_file_is_printed_and_how_to_go_on_is_said(launch, name, tmp_path):
     assert str(tmp_path / "job") in lines[0]
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
+def test_the_job_files_of_the_docs_are_those_that_are_rendered(launch):
+    """Each `assay launch` in the page is followed by exactly the file that it prints."""
+    blocks = read_blocks(ROOT / "docs" / "how-to" / "many-machines.md")
+    shown = {}
+    for block, following in itertools.pairwise(blocks):
+        if block.text.startswith("assay launch"):
+            (line,) = commands(block)
+            words = shlex.split(line)[2:]
+            at = words.index("--")
+            options = [word for word in words[1:at] if word not in OPTIONS[words[0]]]
+            shown[words[0]] = following.text
+            assert (
+                launch(words[0], *OPTIONS[words[0]], *options, command=words[at + 1 :])[1] == following.text
+            )
+    assert set(shown) >= set(OPTIONS)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
 def test_without_its_tool_a_launcher_submits_nothing(launch, name):
     """One line says which tool is missing, and what to do instead."""
     tool = {"slurm": "sbatch", "kubernetes": "kubectl"}[name]

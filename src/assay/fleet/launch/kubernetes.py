@@ -66,7 +66,7 @@ def _failure_rules() -> list[Object]:
         return {"action": action, "onExitCodes": codes}
 
     return [
-        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         on_exit("Ignore", DRAINED),
         on_exit("FailJob", FATAL),
     ]

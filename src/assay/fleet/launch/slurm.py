@@ -22,6 +22,8 @@ LEAD_SECONDS = 150
 """From USR1 to the time limit: a drain by USR1 takes 90 s at most, and Slurm keeps time to the minute."""
 LEAST_MINUTES = 5
 """Of a time limit, which has to hold a start, some work and the drain."""
+ASK_SECONDS = 20.0
+"""For the cluster to say what it is."""
 DEFAULT_MAX_ARRAY_SIZE = 1001
 """Of Slurm, where slurm.conf says nothing else."""
 
@@ -127,9 +129,12 @@ def _max_array_size() -> int | None:
     scontrol = shutil.which("scontrol")
     if scontrol is None:
         return None
-    done = subprocess.run(
-        [scontrol, "show", "config"], capture_output=True, text=True, check=False, timeout=60
-    )
+    try:
+        done = subprocess.run(
+            [scontrol, "show", "config"], capture_output=True, text=True, check=False, timeout=ASK_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return None
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
     return int(found[1]) if found else None
 
