@@ -16,19 +16,24 @@ if TYPE_CHECKING:
     from assay.fleet.launch.job import Work
     from assay.fleet.launch.settings import LaunchSettings
 
-PLACES = (
-    "sources",
-    "bundle",
-    "corpus",
-    "anchors",
-    "guard_bundle",
-    "cache",
-    "data",
-    "checkpoints",
-    "output",
-    "report",
-)
-"""Settings of commands on runs that name what a worker opens, beside the run."""
+PLACES = {
+    **{
+        name: name
+        for name in (
+            "sources",
+            "bundle",
+            "corpus",
+            "anchors",
+            "guard_bundle",
+            "cache",
+            "data",
+            "output",
+            "report",
+        )
+    },
+    "checkpoints": "checkpoint_paths",
+}
+"""Settings of commands on runs that name what a worker opens, beside the run, each with what has its paths."""
 
 
 def launch_with(name: str, settings: "LaunchSettings") -> int:
@@ -39,7 +44,7 @@ def launch_with(name: str, settings: "LaunchSettings") -> int:
     launcher = LAUNCHERS[name]
     launched = launch(launcher, settings, read_work(settings.command))
     if settings.out is not None:
-        Path(settings.out).write_text(launched.text, encoding="utf-8")
+        _write(settings.out, launched.text)
     elif not settings.submit:
         flags.stdout(launched.text.rstrip("\n"))
     if launched.submitted is not None:
@@ -51,6 +56,14 @@ def launch_with(name: str, settings: "LaunchSettings") -> int:
     for command in launched.stop:
         say(f"stop    {command}")
     return 0
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        msg = f"out {path} cannot be written ({error.strerror}); name a file in a folder that is there"
+        raise UsageError(msg) from None
 
 
 def read_work(command: Sequence[str]) -> "Work":
@@ -90,7 +103,7 @@ def read_work(command: Sequence[str]) -> "Work":
         run=settings.run,
         places={
             "config": _config_files(rest),
-            **{place: _paths(getattr(settings, place)) for place in PLACES if place in given},
+            **{place: _paths(getattr(settings, PLACES[place])) for place in PLACES if place in given},
         },
     )
 

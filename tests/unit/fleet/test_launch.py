@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 from support.commands import VERBS
@@ -212,6 +211,26 @@ def test_what_cannot_work_on_many_machines(launch, options, command, said, tmp_p
     assert "s3cret" not in error
 
 
+def test_every_checkpoint_of_an_ensemble_is_looked_at(launch):
+    """A list with commas is a list of places."""
+    command = ["ensemble", "s3://b/puzzles", "--checkpoints", "/shared/a,/other/b", "--run", "s3://b/run"]
+    said = error_of(launch("slurm", "--shared", "/shared", command=command))
+    assert said.startswith("checkpoints /other/b is a path of this machine, which others may not see; ")
+
+
+def test_what_cannot_be_written_is_one_line(launch, tmp_path):
+    """A file in a folder that is missing, and a folder for logs where a file is."""
+    said = error_of(launch("slurm", "--shared", "/model", "--out", tmp_path / "no" / "job"))
+    assert said.endswith(
+        "cannot be written (No such file or directory); name a file in a folder that is there"
+    )
+    (tmp_path / "no-tools").mkdir()
+    tool(tmp_path / "no-tools" / "sbatch", "exit 0")
+    (tmp_path / "file").touch()
+    said = error_of(launch("slurm", "--shared", "/model", "--logs", tmp_path / "file", "--submit"))
+    assert said.endswith("cannot be made (File exists); name another folder")
+
+
 def test_a_shared_disk_is_a_place_for_all(launch):
     """Below a shared folder runs, sources and bundles may be local; a mounted volume of a pod is one."""
     command = ["score", "/shared/corpus", "--bundle", "/shared/model", "--run", "/shared/Run 7"]
@@ -363,6 +382,11 @@ def test_what_a_tool_says_is_passed_on(launch, tmp_path, monkeypatch):
     monkeypatch.delenv("AWS_REGION", raising=False)
     said = error_of(launch("slurm", "--shared", "/model", "--env", "AWS_REGION", "--submit"))
     assert said.startswith("env names AWS_REGION, which is not set here; export it")
+    tool(folder / "kubectl", 'echo "Error from server (AlreadyExists): jobs.batch exists" >&2; exit 1')
+    said = error_of(launch("kubernetes", "--shared", "/model", "--submit"))
+    assert said.startswith(
+        "there is a Job assay-quality already; give another --name, or take it away first: kubectl"
+    )
     tool(folder / "kubectl", 'echo "The connection to the server was refused" >&2; exit 1')
     status, out, lines = launch("kubernetes", "--shared", "/model", "--submit")
     assert (status, out) == (1, "")
@@ -391,18 +415,33 @@ sys.exit({status})
         ("USR1", 0, 0, False),
         ("USR1", 3, 3, False),
         ("TERM", 75, 75, False),
+        ("TERM", 1, 1, False),
         (None, 75, 75, False),
-        (None, 1, 1, False),
+        (None, 1, 0, True),
+        (None, 2, 2, False),
     ],
 )
-def test_only_what_usr1_drained_is_queued_again(tmp_path, told, status, ends, requeued):
-    """The shell hands USR1 on, lives through both signals, and ends with the worker's status or a requeue."""
+def test_what_is_queued_again(tmp_path, told, status, ends, requeued):
+    """What USR1 drained, and what failed by itself; the shell hands USR1 on and lives through both signals."""
+    out, returncode, again = run_script(tmp_path, told, status)
+    assert out == (f"heard SIG{told}\n" if told else "")
+    assert (returncode, again) == (ends, "requeue 7_2\n" if requeued else None)
+
+
+def test_what_fails_again_and_again_is_left(tmp_path):
+    """A task that came back three times and fails is not queued again; one that drained is, however often."""
+    assert run_script(tmp_path, None, 1, SLURM_RESTART_COUNT="3")[1:] == (1, None)
+    assert run_script(tmp_path, "USR1", 75, SLURM_RESTART_COUNT="30")[1:] == (0, "requeue 7_2\n")
+
+
+def run_script(tmp_path, told, status, **environment):
+    """Run a job script whose worker ends with a status, told to or by itself: what it heard, the status, requeues."""
     worker = tmp_path / "worker.py"
     worker.write_text(WORKER.format(status=status, seconds=30 if told else 0))
     tool(tmp_path / "assay", f"exec {shlex.quote(sys.executable)} {worker}")
     tool(tmp_path / "scontrol", f'echo "$*" >{tmp_path}/requeued')
     place = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", "RANK": "5"}
-    environment = {**os.environ, **place, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    environment = {**os.environ, **place, **environment, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     shell = subprocess.Popen(
         ["bash", "-c", script()], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -412,7 +451,5 @@ def test_only_what_usr1_drained_is_queued_again(tmp_path, told, status, ends, re
     elif told == "TERM":
         subprocess.run(["kill", "-TERM", "--", f"-{shell.pid}"], check=True)
     out, _ = shell.communicate(timeout=30)
-    assert out == (f"heard SIG{told}\n" if told else "")
-    assert shell.returncode == ends
-    seen = Path(tmp_path, "requeued")
-    assert (seen.read_text() if seen.exists() else None) == ("requeue 7_2\n" if requeued else None)
+    seen = tmp_path / "requeued"
+    return out, shell.returncode, seen.read_text() if seen.exists() else None

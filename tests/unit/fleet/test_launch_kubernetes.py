@@ -33,7 +33,7 @@ FULL = {
     "queue": "batch",
     "secret": "bucket",
     "service_account": "reader",
-    "volumes": ("data:/shared", "models:/models"),
+    "volumes": ("data.v2:/shared", "models:/models"),
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from assay.errors import UsageError, WorkError
 from assay.fleet.launch.job import Job
 from assay.fleet.launch.launcher import Launcher, call_tool
 from assay.fleet.launch.settings import KubernetesSettings
@@ -20,7 +21,7 @@ USER = 10001
 """Of the container file in deploy/."""
 GRACE_SECONDS = 90
 """From SIGTERM to SIGKILL: 20 s for units under way, then the workers stop."""
-TRIES = 3
+TRIES = 6
 """Failures of an index before it is given up; its share is done by the others."""
 KEPT_SECONDS = 7 * 24 * 3600
 """That a finished Job and its logs stay."""
@@ -75,9 +76,10 @@ def _failure_rules() -> list[Object]:
 def _pod(job: Job, settings: KubernetesSettings) -> Object:
     volumes: list[Object] = [{"name": "tmp", "emptyDir": {}}]
     mounts = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108  the pod's own, the only place it may write to
-    for claim, folder in settings.mounts().items():
-        volumes.append({"name": claim, "persistentVolumeClaim": {"claimName": claim}})
-        mounts.append({"name": claim, "mountPath": folder})
+    for number, (claim, folder) in enumerate(settings.mounts().items()):
+        name = f"claim-{number}"  # what a claim is called need not be a name of a volume
+        volumes.append({"name": name, "persistentVolumeClaim": {"claimName": claim}})
+        mounts.append({"name": name, "mountPath": folder})
     gpus = {"nvidia.com/gpu": job.gpus} if job.gpus else {}
     memory = f"{job.memory_gib}Gi"
     container = {
@@ -187,10 +189,17 @@ def _check_container(
         yield f"terminationGracePeriodSeconds is below {GRACE_SECONDS}: a pod would be killed while it drains"
 
 
-def submit(text: str, _: Job, settings: KubernetesSettings) -> str:
+def submit(text: str, job: Job, settings: KubernetesSettings) -> str:
     """Create the Job; returns what kubectl calls it."""
     command = [*_kubectl(settings), "create", "--filename=-", "--output=name"]
-    return call_tool(command, text, found_at="where the cluster is reached from")
+    try:
+        return call_tool(command, text, found_at="where the cluster is reached from")
+    except WorkError as error:
+        if "AlreadyExists" not in str(error):
+            raise
+        (delete,) = stop(job, settings, None)
+        msg = f"there is a Job {job.name} already; give another --name, or take it away first: {delete}"
+        raise UsageError(msg) from None
 
 
 def start(settings: KubernetesSettings, file: str) -> str:

@@ -1,5 +1,6 @@
 """What a launcher is, and the steps that all share: make the job, render, check, submit, say what follows."""
 
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -63,7 +64,7 @@ def launch(launcher: Launcher[S], settings: S, work: Work) -> Launched:
         job=job,
         text=text,
         submitted=submitted,
-        follow=(f"assay status {job.run}", *launcher.follow(job, settings, submitted)),
+        follow=(f"assay status {shlex.quote(job.run)}", *launcher.follow(job, settings, submitted)),
         stop=tuple(launcher.stop(job, settings, submitted)),
     )
 

@@ -2,7 +2,7 @@
 
 Slurm sends SIGUSR1 to the shell of the script alone (`--signal=B:`), so the shell hands it on; SIGTERM, at `scancel`,
 preemption and requeue, goes to every process of a task, so the shell only has to live through it, and Slurm itself
-knows whether the task comes back. Only what USR1 drained is queued again from here.
+knows whether the task comes back. From here what USR1 drained is queued again, and what failed, some times.
 """
 
 import os
@@ -22,6 +22,8 @@ LEAD_SECONDS = 150
 """From USR1 to the time limit: a drain by USR1 takes 90 s at most, and Slurm keeps time to the minute."""
 LEAST_MINUTES = 5
 """Of a time limit, which has to hold a start, some work and the drain."""
+TRIES = 3
+"""Times that a task came back, for whatever reason, after which one that fails is not queued again."""
 ASK_SECONDS = 20.0
 """For the cluster to say what it is."""
 DEFAULT_MAX_ARRAY_SIZE = 1001
@@ -31,15 +33,19 @@ _BODY = """\
 # The variables of other launchers would come before those of the array.
 unset RANK WORLD_SIZE
 {setup}{command} &
-worker=$!
+worker=$! again= drained= stopped=
 # Slurm sends USR1 to this shell alone, ahead of the time limit. SIGTERM (scancel, preemption) reaches every process.
-trap 'told=yes; kill -USR1 "$worker"' USR1
-trap : TERM
+trap 'drained=yes; kill -USR1 "$worker"' USR1
+trap 'stopped=yes' TERM
 while kill -0 "$worker" 2>/dev/null; do wait "$worker"; done
 wait "$worker"
 status=$?
-# Drained (75) or stopped while it started (130): the task takes its turn again and goes on.
-if [ -n "$told" ] && {{ [ "$status" -eq 75 ] || [ "$status" -eq 130 ]; }}; then
+case "$status" in
+0 | 2 | 3) ;;                  # done; bad usage; a run begun with other settings
+75 | 130) again=$drained ;;    # drained, or stopped while it started: the task takes its turn again and goes on
+*) [ "${{SLURM_RESTART_COUNT:-0}}" -lt {tries} ] && again=yes ;;
+esac
+if [ -n "$again" ] && [ -z "$stopped" ]; then
     exec scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 fi
 exit "$status"
@@ -50,9 +56,8 @@ def render(job: Job, settings: SlurmSettings) -> str:
     """The job script."""
     options = "".join(f"#SBATCH --{option}\n" for option in _options(job, settings))
     setup = "".join(f"{line}\n" for line in _setup(job, settings))
-    return f"#!/bin/bash\n{options}\n" + _BODY.format(
-        setup=setup, command=shlex.join(("assay", *job.command))
-    )
+    command = shlex.join(("assay", *job.command))
+    return f"#!/bin/bash\n{options}\n" + _BODY.format(setup=setup, command=command, tries=TRIES)
 
 
 def _options(job: Job, settings: SlurmSettings) -> Iterator[str]:
@@ -147,7 +152,11 @@ def submit(text: str, job: Job, settings: SlurmSettings) -> str:
             raise UsageError(msg)
     command = ["sbatch", "--parsable", "--export=ALL"]
     if shutil.which("sbatch") is not None:
-        Path(settings.logs).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(settings.logs).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            msg = f"logs {settings.logs} cannot be made ({error.strerror}); name another folder"
+            raise UsageError(msg) from None
     return call_tool(command, text, found_at="on a login node").partition(";")[0]
 
 
@@ -161,7 +170,7 @@ def follow(job: Job, settings: SlurmSettings, submitted: str | None) -> Sequence
     number = submitted or "JOB"
     return (
         f"squeue --job {number} --array",
-        f"tail -f {settings.logs.rstrip('/') or '/'}/{job.name}-{number}_*.log",
+        f"tail -f {shlex.quote(settings.logs.rstrip('/') or '/')}/{job.name}-{number}_*.log",
     )
 
 
