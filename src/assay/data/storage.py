@@ -37,7 +37,7 @@ OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl", "azure")
 """Schemes that obstore opens; `file://` is read as a local path."""
 
 _SCHEMES_WITH_CONTAINERS = ("abfs", "abfss")
-"""`abfss://container@account...`: what comes before the @ is no secret."""
+"""`abfss://container@account...`: what comes before the @ is not a secret."""
 _SIGNED = re.compile(
     r"[?&](sig|signature|x-(amz|goog)-(signature|credential|security-token)|awsaccesskeyid)=", re.IGNORECASE
 )
@@ -147,14 +147,14 @@ def open_store(url: str | os.PathLike[str]) -> Store:
         text = urllib.parse.unquote(urllib.parse.urlsplit(text).path)
     if "://" not in text:
         return LocalStore(text)
-    _check_url(text)
+    check_url(text)
     return _object_store(text)
 
 
 def split_url(uri: str) -> tuple[Store, str]:
     """The store that holds the file `uri`, and the file's path in it: its folder, or its bucket."""
     if is_object_url(uri):
-        _check_url(uri)
+        check_url(uri)
         parts = urllib.parse.urlsplit(uri, allow_fragments=False)
         # Not parts.path: a '?' or '%41' in a key is a plain character.
         path = uri.split("://", 1)[1][len(parts.netloc) :].lstrip("/")
@@ -175,7 +175,8 @@ def local_path(uri: str) -> Path:
     return Path(os.path.abspath(Path(uri).expanduser()))  # noqa: PTH100  resolve() would follow links
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
+    """Raise UsageError for a URL that no store opens, or that holds credentials; touches no network."""
     scheme, _, rest = url.partition("://")
     if scheme not in OBJECT_SCHEMES:
         known = ", ".join(f"{known}://" for known in OBJECT_SCHEMES[:3])

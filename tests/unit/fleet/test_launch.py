@@ -3,6 +3,7 @@
 import itertools
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from dataclasses import fields
@@ -17,6 +18,8 @@ from assay.cli.main import main
 from assay.fleet.launch.job import Job
 from assay.fleet.launch.launchers import LAUNCHERS
 from assay.fleet.launch.settings import KubernetesSettings, SlurmSettings
+from assay.fleet.launch.slurm import LEAD_SECONDS
+from assay.runs import driver
 
 OPTIONS = {"slurm": [], "kubernetes": ["--image", "registry.example.com/assay:0.1.0"]}
 SCORE = ["score", "s3://b/corpus/*.parquet", "--bundle", "/model", "--run", "s3://b/quality"]
@@ -165,6 +168,22 @@ def test_the_command_is_parsed_as_its_workers_will(launch, command, said):
             ["--env", "KEY=s3cret"],
             SCORE,
             "env has 'KEY' with more than a name; give names alone, values are never ",
+        ),
+        (
+            ["--env", "RANK"],
+            SCORE,
+            "env has RANK, which tells a worker its place among the others; leave it out",
+        ),
+        (["--gpu-type", "a100"], SCORE, "gpu_type is 'a100', and a worker has no GPU; add --gpus 1 or more"),
+        (
+            [],
+            [*SCORE[:-1], "s3://key:s3cret@b/run"],
+            "s3://b: the URL holds credentials or a port, and would be ",
+        ),
+        (
+            [],
+            [*SCORE[:-1], "ftp://b/run"],
+            "ftp://b/run: no store for ftp://; use a local path or one of s3://, ",
         ),
         ([], [*SCORE[:-1], "run"], "run is 'run', and workers start in folders of their own; write /"),
         (
@@ -316,6 +335,11 @@ def test_a_job_script_says_what_was_asked_for():
     )
     done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_task_is_told_in_time():
+    """USR1 comes as long before the time limit as a drain takes, and the stop of the workers after it."""
+    assert driver.GRACE_SECONDS[signal.SIGUSR1] + driver.STOP_SECONDS <= LEAD_SECONDS
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,11 @@ CODES = "spec.podFailurePolicy.rules.2.onExitCodes"
             [2, 3, 75],
             "podFailurePolicy fails on status 75, which says that the same command goes",
         ),
+        (
+            f"{POD}.containers.0.env.1.name",
+            "NUM_WORKERS",
+            "a variable is set twice, of NUM_WORKERS, NUM_WORKERS",
+        ),
         ("spec.completions", 4, "NUM_WORKERS is 3, and completions 4; ranks and shares would not fit"),
         (
             f"{POD}.containers.0.volumeMounts",

@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from assay.data.storage import is_object_url, local_path
+from assay.data.storage import check_url, is_object_url, local_path
 from assay.errors import UsageError
 from assay.fleet.launch.settings import LaunchSettings
+from assay.runs.ranks import LAUNCHERS
 
 MOST_NAME = 63
 """Characters of a DNS label (RFC 1123), which names of pods and hosts are."""
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_PLACE = {name for launcher in LAUNCHERS for name in (launcher.rank, *launcher.world_sizes)}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -60,6 +62,9 @@ def make_job(settings: LaunchSettings, work: Work) -> Job:
             shown = variable.partition("=")[0]
             msg = f"env has {shown!r} with more than a name; give names alone, values are never written into a job"
             raise UsageError(msg)
+        if variable in _PLACE:
+            msg = f"env has {variable}, which tells a worker its place among the others; leave it out"
+            raise UsageError(msg)
     shared = [_shared_folder(folder) for folder in settings.shared_folders()]
     for setting, paths in ({"run": (work.run,)} | dict(work.places)).items():
         for path in paths:
@@ -87,6 +92,7 @@ def _shared_folder(folder: str) -> Path:
 def _refuse_unseen(setting: str, path: str, shared: Sequence[Path]) -> None:
     """Raise UsageError for a path that is not the same file on every machine."""
     if is_object_url(path):
+        check_url(path)
         return
     place = local_path(path)
     if not path.startswith(("/", "~", "file://")):

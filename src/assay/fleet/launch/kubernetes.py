@@ -167,6 +167,8 @@ def _check_container(
     container: Mapping[str, Any], spec: Mapping[str, Any], pod: Mapping[str, Any]
 ) -> Iterator[str]:
     environment = {each["name"]: each for each in container.get("env", [])}
+    if len(environment) < len(container.get("env", [])):
+        yield f"a variable is set twice, of {', '.join(each['name'] for each in container['env'])}"
     size = environment.get("NUM_WORKERS", {}).get("value")
     if size != str(spec.get("completions")):
         yield f"NUM_WORKERS is {size}, and completions {spec.get('completions')}; ranks and shares would not fit"

@@ -63,6 +63,10 @@ class SlurmSettings(LaunchSettings):
     max_array_size: int | None = field(default=None, metadata=COUNT)
     """MaxArraySize of the cluster; by default the cluster is asked where there is one, else Slurm's own, 1001."""
 
+    def check(self) -> None:
+        """Raise UsageError for a kind of no GPUs."""
+        _refuse_kind_of_none(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class KubernetesSettings(LaunchSettings):
@@ -84,7 +88,8 @@ class KubernetesSettings(LaunchSettings):
     """Volume claims to mount, each as CLAIM:/folder; many pods must be able to write to what holds the run."""
 
     def check(self) -> None:
-        """Raise UsageError for a volume that is not a claim and a folder."""
+        """Raise UsageError for a kind of no GPUs, and for a volume that is not a claim and a folder."""
+        _refuse_kind_of_none(self)
         for volume in self.volumes:
             claim, _, folder = volume.partition(":")
             if not claim or not folder.startswith("/"):
@@ -97,3 +102,8 @@ class KubernetesSettings(LaunchSettings):
     def shared_folders(self) -> tuple[str, ...]:
         """Mounted volumes are shared too."""
         return (*self.shared, *self.mounts().values())
+
+
+def _refuse_kind_of_none(settings: LaunchSettings) -> None:
+    if settings.gpu_type is not None and not settings.gpus:
+        raise UsageError(f"gpu_type is {settings.gpu_type!r}, and a worker has no GPU; add --gpus 1 or more")
