@@ -8,8 +8,10 @@ corrections of it; whoever uses one should record it.
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import pairwise
 
 from assay.books.languages.table import table_of
 
@@ -22,6 +24,7 @@ SHARE_BEHIND_DETERMINER = 0.1
 
 _DROPPED = "\ufeff\u00ad\u200b\u2060_"
 """Marks without a width, soft hyphens, and the underscores that stand for italics."""
+_SPACE = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
 _SINGLE_QUOTES = "‘’‚‛‹›´`′"
 _DOUBLE_QUOTES = "“”„‟«»″"
 _DASHES = "‒–—―"
@@ -30,6 +33,9 @@ _OPENING_GUILLEMET = re.compile(r"(?<!\S)([«‹])\s+")
 _CLOSING_GUILLEMET = re.compile(r"\s+([»›])(?![^\s.,;:!?)\]…])")
 _ORDINARY = bytes({*range(0x20, 0x7F), ord("\n")} - set(_DROPPED.encode()) - set(b"`"))
 """ASCII that needs no mark to be looked for."""
+_OPENING = "«‹"
+_ADHERING = frozenset((*".…!?;:\u037e»›",))
+"""What some rule moves or joins to what stands before the white space in front of it."""
 _DOTS = re.compile(r"\.(?: ?\.){2,}")
 _STARS = re.compile(r"\*(?: ?\*)+")
 _WORD = re.compile(r"[^\W\d_]+")
@@ -61,10 +67,8 @@ class Typography:
                 text = _CLOSING_GUILLEMET.sub(r"\1", _OPENING_GUILLEMET.sub(r"\1", text))
             for mark, plain in self.replaced:
                 text = text.replace(mark, plain)
-        text = text.replace("`", "'").replace("''", '"')
-        while "---" in text:
-            text = text.replace("---", "--")
-        text = _on_one_line(text.replace("--", " - "), is_plain=self.is_plain)
+        text = _with_plain_dashes(text.replace("`", "'").replace("''", '"'))
+        text = _on_one_line(text, is_plain=self.is_plain)
         if "*" in text:
             text = _on_one_line(_STARS.sub(" ", text), is_plain=self.is_plain)
         if ".." in text or ". ." in text:
@@ -117,6 +121,37 @@ def normalise_typography(text: str) -> str:
     marks and spaces before `!?;:` go; white space becomes one space. For many pieces of one text, `typography_of`.
     """
     return ANY_TYPOGRAPHY.normalise(text)
+
+
+def adhering_pieces(pieces: Sequence[str]) -> list[int]:
+    """The numbers of those pieces of a text whose typography depends on the piece before, by a rule for what is near.
+
+    The pieces have no outer white space, and in the text white space parts them. Joined by a space, the normal
+    forms of pieces that follow each other are the normal form of the text from the first to the last, unless one
+    behind the first adheres; an empty one needs no space.
+    """
+    begins, ends = _ADHERING | {"*"} | set(_DROPPED), set(_OPENING + _DROPPED)
+    return [
+        number
+        for number, (before, piece) in enumerate(pairwise(pieces), start=1)
+        if (piece[0] in begins or before[-1] in ends) and _adheres(before, piece)
+    ]
+
+
+def _adheres(before: str, piece: str) -> bool:
+    """Whether a rule may reach over the white space between two pieces; what is dropped is not there for it."""
+    before, piece = before.rstrip(_DROPPED + _SPACE), piece.lstrip(_DROPPED + _SPACE)
+    if not before or not piece or before[-1] in _OPENING or before[-1] == piece[0] == "*":
+        return True
+    return piece.lstrip("*" + _DROPPED + _SPACE)[:1] in _ADHERING
+
+
+def _with_plain_dashes(text: str) -> str:
+    if "--" in text:
+        while "---" in text:
+            text = text.replace("---", "--")
+        text = text.replace("--", " - ")
+    return text
 
 
 def _on_one_line(text: str, *, is_plain: bool) -> str:

@@ -20,8 +20,9 @@ _NUMBER = (
 )
 _PART = r"(?:volume|vol|book|part|epoch|tomu?|części?|część|księg[ai]|band|teil|tome|partie)"
 _LATER_PART = re.compile(rf"\b{_PART}\b[.:]?\s+(?:the\s+)?{_NUMBER}\b|\b{_NUMBER}\s+{_PART}\b", re.IGNORECASE)
+# A line end to begin with is found three times faster than the beginning of a line.
 _SIGN = re.compile(
-    r"^[ \t]*(?:(?:THE[ ]END|FINIS|KONIEC|ENDE|FIN)\W{0,3}"
+    r"\n[ \t]*(?:(?:THE[ ]END|FINIS|KONIEC|ENDE|FIN)\W{0,3}"
     r"|[^\W\d_a-z][^\n]{1,60}\n\s*(?:by|By|BY)[ \t\n]+(?:[^\W\d_a-z][\w.'\u2019-]*[ \t]*){2,5}"
     r"|(?P<chapter>(?i:(?:chapter|rozdział|kapitel|chapitre)[ \t]+(?:the[ \t]+)?"
     r"(?:i|1|first|one|pierwszy|eins|erstes|premier))\b(?:[.:\u2014\u2013-](?![ivxlcIVXLC\d])[^\n]{0,80})?))$",
@@ -48,10 +49,11 @@ class SecondBook:
 
 def find_second_book(text: str) -> SecondBook | None:
     """The first place that shows a second book; None where the text looks like one."""
-    for sign in _SIGN.finditer(text, LEAST_BOOK, max(LEAST_BOOK, len(text) - LEAST_BOOK)):
-        if sign["chapter"] is not None and sign.start() < FAR:
+    for sign in _SIGN.finditer(text, LEAST_BOOK - 1, max(LEAST_BOOK, len(text) - LEAST_BOOK)):
+        begin = sign.start() + 1
+        if sign["chapter"] is not None and begin < FAR:
             continue
-        if not _LATER_PART.search(text, sign.start() - _NEAR, sign.end() + _NEAR):
+        if not _LATER_PART.search(text, begin - _NEAR, sign.end() + _NEAR):
             words = sign[0].lstrip()
             start = sign.end() - len(words)
             return SecondBook(start=start, share=start / len(text), line=words.partition("\n")[0].rstrip())

@@ -1,6 +1,6 @@
 """[pure] Where the sentences of a text begin and end.
 
-A regular expression finds the places that could be boundaries: a terminator, quotes or brackets that close
+`candidates.py` finds the places that could be boundaries: a terminator, quotes or brackets that close
 behind it, white space, and then no lower-case letter. So `"Who?" said he.` is one sentence, and
 `"Who?" "I."` is two. What a full stop may stand for besides (`Mr.`, an initial, `No. 5`) is looked up in
 the tables of `languages/`. A blank line is a boundary, save where a sentence goes on behind it.
@@ -17,24 +17,21 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
+from assay.books.candidates import OPENERS, find_candidates
 from assay.books.languages.table import table_of
 from assay.books.languages.words import Words
 
 Spans = npt.NDArray[np.int64]
 
-CLOSERS = "\"'”’“‘»«›‹)]}*_"
-"""What may stand between a terminator and the white space behind its sentence."""
-OPENERS = "\"'“‘„‚«»‹›”’([{*_—–-"
-"""What may stand before the first letter of a sentence; dashes, with which dialogue begins, among them."""
-TERMINATORS = ".!?…"
 WIDE_TERMINATORS = "。！？｡"
 """As Chinese and Japanese write them; they need no white space behind them."""
 WIDE_CLOSERS = "\"'”’」』）》"
 _LETTERS = "".join(chr(code) for code in range(0x250) if chr(code).isalpha())
 """Of the words that the tables hold."""
-_LOWER = "".join(chr(code) for code in range(0x2000) if chr(code).islower())
 _LONGEST_WORD = 10
 """Of the tables, and then some."""
+MOST_VERDICTS = 50_000
+"""That are kept; a language has fewer ends of words."""
 _OPENING_WORD = re.compile(rf"[{re.escape(OPENERS)}\s]*([^\W\d_]+)(\.?)")
 _NUMBER = re.compile(r"\d|(?!I\b)[IVXLC]+\b")
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
@@ -50,12 +47,11 @@ def split_sentences(text: str, language: str = "en") -> Spans:
     first, last = len(text) - len(text.lstrip()), len(text.rstrip())
     if first >= last:
         return np.zeros((0, 2), dtype=np.int64)
-    found = _rule_of(table_of(language)).boundaries(text)
-    if _BLANK_LINE.search(text):
-        found += _blank_lines(text)
+    others = list(_blank_lines(text))
     if any(mark in text for mark in WIDE_TERMINATORS):
-        found += [match.span(1) for match in _WIDE.finditer(text)]
-    stop_B, start_B = np.fromiter(chain.from_iterable(found), np.int64, 2 * len(found)).reshape(-1, 2).T
+        others += [match.span(1) for match in _WIDE.finditer(text)]
+    shown = np.fromiter(chain.from_iterable(others), np.int64, 2 * len(others)).reshape(-1, 2)
+    stop_B, start_B = np.concatenate([_rule_of(table_of(language)).boundaries(text), shown]).T
     start_B, places = np.unique(start_B, return_index=True)
     is_inside = (start_B > first) & (start_B < last)
     start_N, stop_N = np.append(first, start_B[is_inside]), np.append(stop_B[places][is_inside], last)
@@ -64,28 +60,31 @@ def split_sentences(text: str, language: str = "en") -> Spans:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Rule:
-    """A language's candidates, and what its full stops may stand for besides."""
+    """What the full stops of a language may stand for besides."""
 
-    candidate: re.Pattern[str]
-    """A terminator and what follows; group 1 is the white space before the next sentence."""
     words: Words
     abbreviations: frozenset[str]
     """All those of `words`."""
+    verdicts: "_Verdicts"
 
-    def boundaries(self, text: str) -> list[tuple[int, int]]:
-        """Where sentences stop and the next ones start, as terminators show them."""
-        found = []
-        verdicts = _Verdicts(self.abbreviations)
-        for match in self.candidate.finditer(text):
-            stop, start = place = match.span(1)
-            if (
-                verdicts[text[stop - 3 : stop]]
-                or text[stop - 1] != "."
-                or stop - match.start() > 1
-                or self._is_full_stop(text, stop, start)
-            ):
-                found.append(place)
-        return found
+    def boundaries(self, text: str) -> Spans:
+        """Where sentences stop and the next ones start, as terminators show them: [B, 2]."""
+        found = find_candidates(text, self.words.spaced_quotes)
+        is_end = ~found.is_lone_stop
+        stop_L, start_L = found.stop[found.is_lone_stop], found.start[found.is_lone_stop]
+        places = zip(
+            np.maximum(stop_L - 4, 0).tolist(),
+            (stop_L - 1).tolist(),
+            stop_L.tolist(),
+            start_L.tolist(),
+            strict=True,
+        )
+        verdicts = self.verdicts
+        is_end[found.is_lone_stop] = [
+            verdicts[text[begin:end]] or self._is_full_stop(text, stop, start)
+            for begin, end, stop, start in places
+        ]
+        return np.stack([found.stop[is_end], found.start[is_end]], axis=1)
 
     def _is_full_stop(self, text: str, stop: int, start: int) -> bool:
         """Whether the full stop before `stop` ends a sentence, where the next would begin at `start`."""
@@ -121,35 +120,27 @@ class _Rule:
 
 
 class _Verdicts(dict[str, bool]):
-    """Of the three characters up to a boundary, whether they alone show that it is one; each looked at once.
+    """Of the three characters before a lone full stop, whether they alone show a boundary; each looked at once.
 
-    Most do: the last is not a full stop, or two letters stand before it with which no abbreviation ends.
+    Most do: they end in a word that is no abbreviation and does not end like one of three letters or more.
     """
 
     def __init__(self, abbreviations: frozenset[str]) -> None:
         super().__init__()
-        self._ends = frozenset(word[-2:] for word in abbreviations)
+        self._ends = frozenset(word[-3:] for word in abbreviations)
 
     def __missing__(self, tail: str) -> bool:
-        letters = tail[:-1]
-        is_sure = len(letters) == 2 and (
-            tail[2] != "." or (letters not in self._ends and all(letter in _LETTERS for letter in letters))
-        )
-        self[tail] = is_sure
+        word = tail[len(tail.rstrip(_LETTERS)) :]
+        is_sure = len(tail) == 3 and len(word) > 1 and word not in self._ends
+        if len(self) < MOST_VERDICTS:
+            self[tail] = is_sure
         return is_sure
 
 
 @cache
 def _rule_of(words: Words) -> _Rule:
-    closers = f"[{re.escape(CLOSERS)}]*"
-    if words.spaced_quotes:
-        closers += rf"(?:\s?[{re.escape(words.spaced_quotes)}])*"
-    openers = re.escape(OPENERS)
-    candidate = re.compile(
-        rf"[{TERMINATORS}]+{closers}(\s+)(?=[{openers}\s]*[^{openers}{_LOWER}\s,;:.!?…)\]}}])"
-    )
     abbreviations = words.never_last | words.rarely_last | words.before_numbers
-    return _Rule(candidate=candidate, words=words, abbreviations=abbreviations)
+    return _Rule(words=words, abbreviations=abbreviations, verdicts=_Verdicts(abbreviations))
 
 
 def _blank_lines(text: str) -> Iterator[tuple[int, int]]:

@@ -6,13 +6,14 @@ windows, take a sample of them, drop what is not worth keeping.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from assay.books.cleaning import clean_book, decode_book
-from assay.books.normal_forms import ANY_TYPOGRAPHY, find_names, mask_names, typography_of
 from assay.books.second_book import SecondBook, find_second_book
-from assay.books.sentences import Spans, split_sentences
+from assay.books.sentences import split_sentences
 from assay.books.windows import (
     SentenceWindows,
     sample_order,
@@ -20,7 +21,8 @@ from assay.books.windows import (
     windows_of_tokens,
 )
 from assay.prepare.chunks.languages import language_of, language_of_book
-from assay.prepare.chunks.quality import FLAWS, Flaw, flaw_of, hash_of
+from assay.prepare.chunks.passages import Passages
+from assay.prepare.chunks.quality import FLAWS, flaw_of
 from assay.prepare.chunks.settings import ChunkRules
 from assay.tokenize.counting import CountTokens
 
@@ -112,19 +114,16 @@ class _Chunker:
         self._language = language
         self._rules = rules
         self._count_tokens = count_tokens
-        self._spans: Spans = split_sentences(text, language or "")
-        self._names = find_names(text, language or "") if rules.mask_names else frozenset[str]()
-        # What stands for a name may join with a mark behind it, so that the text tells less of its pieces.
-        self._typography = ANY_TYPOGRAPHY if rules.mask_names else typography_of(text)
+        self._spans = split_sentences(text, language or "")
         self._sentence_tokens: list[int] | None = None
         self._counts: Counter[str] = Counter(sentences=len(self._spans))
 
     def chunk(self) -> ChunkedBook:
-        windows = self._windows()
+        windows, passages = self._windows()
         self._counts["windows"] = len(windows)
         if not len(windows):
             return self._failed(SHORTER_THAN_A_CHUNK)
-        kept = dict(self._good(windows))
+        kept = dict(self._good(windows, passages))
         if not kept:
             return self._failed(OTHER_LANGUAGE if self._counts["other_language"] else NO_GOOD_CHUNK)
         numbers = sorted(kept)
@@ -140,7 +139,7 @@ class _Chunker:
                 num_sentences=stop - first,
                 num_tokens=num_tokens,
                 text=text,
-                text_hash=hash_of(text),
+                text_hash=passages.hash(first, stop),
             )
             chunks.append(chunk)
         return ChunkedBook(
@@ -153,45 +152,51 @@ class _Chunker:
     def _failed(self, code: str) -> ChunkedBook:
         return ChunkedBook(error=code, language=self._language, counts=self._counts)
 
-    def _windows(self) -> SentenceWindows:
+    def _windows(self) -> tuple[SentenceWindows, Passages]:
         rules = self._rules
         if rules.chunk_tokens is None:
-            return windows_of_sentences(
+            windows = windows_of_sentences(
                 len(self._spans), size=rules.chunk_sentences, overlap=rules.overlap_sentences
             )
+            return windows, self._cut(np.unique(windows).tolist())
         assert self._count_tokens is not None, "a budget of tokens has a tokenizer"
-        sentences = [self._normal(start, stop) for start, stop in self._spans.tolist()]
-        self._sentence_tokens = self._count_tokens(sentences)
+        passages = self._cut(range(len(self._spans) + 1))
+        self._sentence_tokens = self._count_tokens(passages.pieces)
         self._counts["sentences_over_budget"] = sum(
             count > rules.chunk_tokens for count in self._sentence_tokens
         )
-        return windows_of_tokens(
+        windows = windows_of_tokens(
             self._sentence_tokens, budget=rules.chunk_tokens, overlap=rules.overlap_sentences
         )
+        return windows, passages
 
-    def _normal(self, start: int, stop: int) -> str:
-        text = self._text[start:stop]
-        if self._rules.mask_names:
-            text = mask_names(text, self._language or "", self._names)
-        return self._typography.normalise(text) if self._rules.typography == "normal" else text
+    def _cut(self, cuts: Iterable[int]) -> Passages:
+        return Passages(self._text, self._spans, self._language or "", self._rules, cuts=cuts)
 
-    def _good(self, windows: SentenceWindows) -> Iterator[tuple[int, str]]:
+    def _good(self, windows: SentenceWindows, passages: Passages) -> Iterator[tuple[int, str]]:
         """The chunks that are kept: number and text, in the order in which the sample takes them."""
         order = sample_order(len(windows), seed=self._rules.seed, book_id=self._book_id)
         num_kept = 0
-        for number, text in self._in_language(self._without_flaws(order, windows)):
+        for number, text in self._in_language(self._without_flaws(order, windows, passages)):
             num_kept += 1
             yield number, text
             if num_kept == self._rules.max_chunks:
                 break
         self._counts["not_sampled"] = len(windows) - num_kept - sum(self._counts[flaw] for flaw in FLAWS)
 
-    def _without_flaws(self, order: Sequence[int], windows: SentenceWindows) -> Iterator[tuple[int, str]]:
+    def _without_flaws(
+        self, order: Sequence[int], windows: SentenceWindows, passages: Passages
+    ) -> Iterator[tuple[int, str]]:
         rules = self._rules
         for number in order:
             first, stop = windows[number].tolist()
-            text = self._normal(int(self._spans[first, 0]), int(self._spans[stop - 1, 1]))
-            flaw: Flaw | None = flaw_of(text, min_chars=rules.min_chars, min_letters=rules.min_letters)
+            text = passages.text(first, stop)
+            flaw = flaw_of(
+                text,
+                min_chars=rules.min_chars,
+                min_letters=rules.min_letters,
+                num_ascii=passages.num_ascii(first, stop),
+            )
             if flaw is None:
                 yield number, text
             else:

@@ -14,29 +14,43 @@ _DIGITS = b"0123456789"
 _NO_ASCII_LETTER = bytes(code for code in range(256) if not (code < 128 and chr(code).isalpha()))
 
 
-def flaw_of(text: str, *, min_chars: int, min_letters: float) -> Flaw | None:
-    """Why a text is not worth keeping: it is short, or a table, a list of chapters, a row of stars."""
+def flaw_of(text: str, *, min_chars: int, min_letters: float, num_ascii: int | None = None) -> Flaw | None:
+    """Why a text is not worth keeping: it is short, or a table, a list of chapters, a row of stars.
+
+    `num_ascii`: letters of ASCII in it once it is in lower case, where they are counted already.
+    """
     if len(text) < min_chars:
         return "too_short"
-    # Letters of ASCII alone are nearly always enough, and counted ten times faster.
-    content = text.encode("utf-8", "replace")
-    if len(content.translate(None, _NO_ASCII_LETTER)) >= min_letters * len(text):
+    if num_ascii is None:
+        num_ascii = num_ascii_letters(letters_and_digits(text))
+    # They alone are nearly always enough, and counted ten times faster.
+    if num_ascii >= min_letters * len(text):
         return None
-    num_letters = len(_plain(text).translate(None, _DIGITS).decode())
+    num_letters = len(letters_and_digits(text).translate(None, _DIGITS).decode())
     num_visible = sum(map(len, text.split()))
     return "few_letters" if num_letters < min_letters * num_visible else None
 
 
 def hash_of(text: str) -> int:
     """64 bits, signed, of the letters and digits in lower case; other characters change nothing."""
-    digest = hashlib.blake2b(_plain(text), digest_size=8).digest()
+    return hash_of_letters(letters_and_digits(text))
+
+
+def hash_of_letters(content: bytes) -> int:
+    """`hash_of` the text that has these letters and digits."""
+    digest = hashlib.blake2b(content, digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
-def _plain(text: str) -> bytes:
-    """Letters and digits in lower case, as UTF-8."""
+def letters_and_digits(text: str) -> bytes:
+    """Those of a text in lower case, as UTF-8."""
     content = text.lower().encode("utf-8", "replace").translate(None, _ASCII_NO_WORD)
     # Most texts are done; only marks beyond ASCII are left.
     if content.isascii() or content.decode().isalnum():
         return content
     return _NO_WORD.sub("", content.decode()).encode()
+
+
+def num_ascii_letters(content: bytes) -> int:
+    """How many of them are letters of ASCII."""
+    return len(content.translate(None, _NO_ASCII_LETTER))
