@@ -13,6 +13,8 @@ from assay.calibrate.settings import CalibrateSettings
 from assay.cascade.findings import CascadeReport
 from assay.cascade.settings import CascadeTuneSettings
 from assay.cascade.tune import cascade_tune
+from assay.clean.clean import CleanReport, clean
+from assay.clean.settings import CleanSettings
 from assay.compare.compare import compare
 from assay.compare.comparison import Comparison
 from assay.compare.settings import CompareSettings, StyleCalibrateSettings
@@ -77,6 +79,8 @@ __all__ = [
     "CascadeReport",
     "CascadeTuneSettings",
     "Classifier",
+    "CleanReport",
+    "CleanSettings",
     "CompareSettings",
     "Comparison",
     "EmbedSettings",
@@ -114,6 +118,7 @@ __all__ = [
     "bench",
     "calibrate",
     "cascade_tune",
+    "clean",
     "compare",
     "embed",
     "ensemble",

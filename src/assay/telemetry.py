@@ -165,6 +165,12 @@ def format_rate(rate: float) -> str:
     return f"{rate:.{digits}f}"
 
 
+def format_bytes(count: int) -> str:
+    """`812 B`, `3.4 MB`, `1,234.0 PB`."""
+    power = min((len(str(count)) - 1) // 3, 5)
+    return f"{count / 1000**power:,.1f} {' kMGTP'[power]}B" if power else f"{count} B"
+
+
 def printable(text: str) -> str:
     """A text on one line: line ends, and marks that change how a line is shown, as Python would write them."""
     if text.isprintable():

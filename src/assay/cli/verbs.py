@@ -75,6 +75,10 @@ ASSAY = Group(
             module="assay.cli.report",
             summary="Write one HTML file that shows a run.",
         ),
+        "clean": Listed(
+            module="assay.cli.clean",
+            summary="Show what is left of runs that ended, with its size, and delete it where asked to.",
+        ),
         "prepare": Group(
             summary="Turn raw texts into data sets that can be learned from.",
             commands={

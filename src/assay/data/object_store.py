@@ -172,29 +172,35 @@ class ObjectStore:
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
+        def put() -> None:
+            with _torn_answers():
+                obstore.put(self._store(), path, content)
+
         with _object_errors(self._name(path), "written"), _taken_over(content):
-            # S3's 409: two puts met; obstore repeats all other failures itself
             repeat(
-                lambda: obstore.put(self._store(), path, content),
-                unsure=(AlreadyExistsError,),
+                put,
+                unsure=(AlreadyExistsError, _TornError),  # the first is S3's 409: two puts met
                 sleep=time.sleep,
                 chance=_CHANCE,
             )
 
     def delete(self, path: str) -> None:
         """Remove the object at `path`; a missing one is fine."""
-        import obstore
-
         with _object_errors(self._name(path), "deleted"), suppress(FileNotFoundError):
-            obstore.delete(self._store(), path)
+            repeat(
+                lambda: _delete(self._store(), path), unsure=(_TornError,), sleep=time.sleep, chance=_CHANCE
+            )
 
     def delete_all(self, paths: Sequence[str]) -> None:
         """Remove these objects; missing ones are fine. On S3 one request for each thousand."""
-        import obstore
-
         with _object_errors(self._url, "deleted"):
             try:
-                obstore.delete(self._store(), list(paths))
+                repeat(
+                    lambda: _delete(self._store(), list(paths)),
+                    unsure=(_TornError,),
+                    sleep=time.sleep,
+                    chance=_CHANCE,
+                )
                 return
             except FileNotFoundError:  # of Google alone, which stops there
                 pass
@@ -224,17 +230,35 @@ def _list_on(
 ) -> None:
     """List what comes after the last that was `found`, which a listing that was torn goes on from."""
     import obstore
-    from obstore.exceptions import GenericError
 
     begin = found[-1].path if found else after
-    try:
+    with _torn_answers():
         for chunk in obstore.list(store, prefix, offset=begin, chunk_size=PAGE_OBJECTS):
             found.extend(_object_info(meta) for meta in chunk)
             if until is not None and found and found[-1].path >= until:
                 break  # a listing is in the order of its paths
+
+
+def _delete(store: "ObstoreStore", paths: str | list[str]) -> None:
+    """Remove objects, which may be tried again: what is gone is gone."""
+    import obstore
+
+    with _torn_answers():
+        obstore.delete(store, paths)
+
+
+@contextmanager
+def _torn_answers() -> Iterator[None]:
+    """Raise _TornError for a connection that was torn under a request that obstore does not repeat by itself.
+
+    It does not where the answer was begun, and not for a POST, which deletions on S3 are.
+    """
+    from obstore.exceptions import GenericError
+
+    try:
+        yield
     except GenericError as error:
-        # obstore repeats a request that failed, and an object's body that was torn, but no torn listing
-        if "body error" in str(error):
+        if "HTTP error:" in str(error) and " retries, " not in str(error):
             raise _TornError(*error.args) from error
         raise
 

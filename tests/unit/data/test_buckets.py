@@ -61,6 +61,19 @@ def test_a_read_that_fails_is_repeated(fake_store, fault):
     assert store.read_bytes("a", 10, 1000) == content[10:1010]
 
 
+@pytest.mark.parametrize("fault", ["500", "503", "reset", "done, then 500", "done, then reset"])
+def test_a_deletion_that_fails_is_repeated(bucket, fault):
+    """Objects are gone afterwards, whether a try took effect or not; what is not there is fine."""
+    server, store = bucket
+    for number in range(5):
+        store.create(f"a{number}", b"x")
+    fail_next(server, "delete", fault, 2)
+    store.delete("a0")
+    fail_next(server, "delete", fault, 2)
+    store.delete_all(["a1", "none", "a2", "a3"])
+    assert [info.path for info in store.list()] == ["a4"]
+
+
 def test_an_upload_in_pieces_is_whole_or_gone(bucket):
     """A large file is put in pieces; where a piece cannot be put nothing stays of the upload, and the old content."""
     server, store = bucket
@@ -69,6 +82,12 @@ def test_an_upload_in_pieces_is_whole_or_gone(bucket):
     assert store.read_bytes("merged") == content
     assert server.requests["piece"] > 1
     assert server.uploads == []
+    for kind in ("start", "piece", "complete"):
+        content = os.urandom(12 << 20)
+        fail_next(server, kind, "reset", 1)
+        store.replace("merged", content)
+        assert store.read_bytes("merged") == content
+        assert server.uploads == []
     server.plan = lambda kind, _: "400" if kind == "piece" else ""
     with pytest.raises(StorageError, match="merged: could not be written"):
         store.replace("merged", os.urandom(12 << 20))
@@ -121,8 +140,8 @@ def test_credentials_in_a_url(opening, url, place):
 @pytest.mark.parametrize(
     "url", ["abfss://container@account/r", "s3://bucket/a@b/c?sign=1", "s3://bucket/a?sigma=b"]
 )
-def test_what_is_no_credential(url):
-    """A container before the account, and signs in names, are let be."""
+def test_what_is_not_a_credential(url):
+    """A container before the account, and signs in names, are fine."""
     assert open_store(url).url == url
 
 
