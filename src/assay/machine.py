@@ -90,7 +90,7 @@ def check_num_processes(devices: int) -> None:
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use: its affinity and the container's quota, rounded, at least 1."""
+    """CPU cores that this process may use: its affinity, Slurm's allocation, the container's quota, at least 1."""
     allowed, quota = _allowed_cores(), cpu_quota()
     return allowed if quota is None else max(1, min(allowed, int(quota + 0.5)))
 
@@ -100,10 +100,19 @@ def describe_cores() -> str:
     total, allowed, quota = os.cpu_count() or 1, _allowed_cores(), cpu_quota()
     if quota is not None and quota < allowed:
         return f"CPU quota of {quota:g} on {total} cores"
+    if allowed < _affine_cores():
+        return f"{allowed} of {total} cores by Slurm"
     return f"{allowed} of {total} cores by affinity" if allowed < total else f"{total} cores"
 
 
 def _allowed_cores() -> int:
+    """By affinity, and by a job of Slurm: a cluster need not bind a job to the cores that it gives it."""
+    of_job = os.environ.get("SLURM_CPUS_ON_NODE", "")
+    given = int(of_job) if of_job.isascii() and of_job.isdecimal() else 0
+    return min(_affine_cores(), given or MAX_THREADS)
+
+
+def _affine_cores() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 

@@ -85,6 +85,7 @@ def test_an_array_makes_one_run(cluster, launch, tmp_path):
     for index, log in enumerate(logs):
         assert {"JobState": "COMPLETED", "ExitCode": "0:0"}.items() <= cluster.task(job, index).items(), log
         assert "60 of 60 units published" in log or "All 60 units are published already" in log
+        assert "workers: 1 on cpu, each with 1 thread" in log or "already" in log
     check_whole(tmp_path)
     words = [sys.executable, "-m", "assay", "launch", "slurm", "--workers", "12", "--", "join", "s3://b/run"]
     done = subprocess.run(words, env=cluster.environment, capture_output=True, text=True, check=False)

@@ -73,6 +73,17 @@ def test_cores_are_the_fewer_of_affinity_and_quota(monkeypatch, allowed, quota, 
     assert machine.usable_cores() == cores
 
 
+@pytest.mark.parametrize(("given", "cores"), [("3", 3), ("16", 8), ("", 8), ("0", 8), ("many", 8)])
+def test_a_job_of_slurm_keeps_to_its_cores(monkeypatch, given, cores):
+    """Tasks that share a node and are not bound to cores do not each use all of them."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: None)
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", given)
+    assert machine.usable_cores() == cores
+    assert machine.describe_cores() == (f"{cores} of 8 cores by Slurm" if cores < 8 else "8 cores")
+
+
 def test_more_processes_than_cores_can_serve_are_refused(monkeypatch):
     """Eight for each core are taken; a slip of the hand does not start a thousand."""
     monkeypatch.setattr(machine, "usable_cores", lambda: 2)

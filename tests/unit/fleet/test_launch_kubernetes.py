@@ -54,7 +54,7 @@ def test_what_is_asked_for_is_in_the_manifest():
     assert made["metadata"]["namespace"] == "scores"
     assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "batch"
     assert made["spec"]["activeDeadlineSeconds"] == 5400
-    assert container["resources"]["limits"] == {"memory": "16Gi", "nvidia.com/gpu": 2}
+    assert container["resources"]["limits"] == {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": 2}
     assert pod["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
     assert pod["serviceAccountName"] == "reader"
     assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/tmp", "/shared", "/models"}

@@ -81,16 +81,14 @@ def _pod(job: Job, settings: KubernetesSettings) -> Object:
         volumes.append({"name": name, "persistentVolumeClaim": {"claimName": claim}})
         mounts.append({"name": name, "mountPath": folder})
     gpus = {"nvidia.com/gpu": job.gpus} if job.gpus else {}
-    memory = f"{job.memory_gib}Gi"
+    sizes = {"cpu": str(job.cpus), "memory": f"{job.memory_gib}Gi"}
     container = {
         "name": CONTAINER,
         "image": settings.image,
         "command": ["assay", *job.command],
         "env": list(_environment(job, settings)),
-        "resources": {
-            "requests": {"cpu": str(job.cpus), "memory": memory},
-            "limits": {"memory": memory, **gpus},
-        },
+        # limits as requested: a worker then knows how many cores of its node are its own
+        "resources": {"requests": dict(sizes), "limits": {**sizes, **gpus}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
