@@ -19,20 +19,24 @@ from assay.compare.compare import compare
 from assay.compare.comparison import Comparison
 from assay.compare.settings import CompareSettings, StyleCalibrateSettings
 from assay.compare.style_calibrate import StyleReport, style_calibrate
+from assay.embed import verb as _embedding
 from assay.embed.drive import EngineRunResult
 from assay.embed.settings import EmbedSettings
-from assay.embed.verb import embed
+from assay.ensemble import verb as _ensembles
 from assay.ensemble.build import BuildResult, ensemble_build
 from assay.ensemble.settings import BuildSettings, EnsembleSettings
-from assay.ensemble.verb import EnsembleResult, ensemble
+from assay.ensemble.verb import EnsembleResult
 from assay.errors import AssayError
 from assay.evaluate.evaluate import evaluate
 from assay.evaluate.findings import EvaluateReport
 from assay.evaluate.settings import EvaluateSettings
-from assay.fleet.join import JoinResult, join
+from assay.fleet import join as _joining
+from assay.fleet.executors import on_executor
+from assay.fleet.join import JoinResult
 from assay.fleet.settings import JoinSettings
+from assay.mine import verb as _mining
 from assay.mine.settings import MineSettings
-from assay.mine.verb import MineResult, mine
+from assay.mine.verb import MineResult
 from assay.pipeline.books import pipeline_books
 from assay.pipeline.report import PipelineReport
 from assay.pipeline.settings import PipelineSettings
@@ -44,6 +48,7 @@ from assay.prepare.settings import BooksSettings
 from assay.quickstart import QuickstartResult, quickstart
 from assay.runs.status import Status, status
 from assay.runs.verify import Proof, verify
+from assay.score import verb as _scoring
 from assay.score.bench.bench import bench
 from assay.score.bench.report import BenchReport
 from assay.score.bench.settings import BenchSettings
@@ -52,19 +57,26 @@ from assay.score.merge.merge import MergeReport, merge
 from assay.score.report.report import report
 from assay.score.report.summary import ReportSummary
 from assay.score.settings import ScoreSettings
-from assay.score.verb import score
 from assay.serve.settings import ServeSettings
 from assay.serve.verb import serve
 from assay.siamese.pairs import SiameseModel, load_siamese
 from assay.sudoku.build import sudoku_build
 from assay.sudoku.findings import SudokuBuildReport
 from assay.sudoku.settings import SudokuBuildSettings
+from assay.tokenize import verb as _tokenizing
 from assay.tokenize.settings import TokenizeSettings
-from assay.tokenize.verb import TokenizeResult, tokenize
+from assay.tokenize.verb import TokenizeResult
 from assay.train.puzzles.settings import PuzzleTraining
 from assay.train.puzzles.train import PuzzleReport, sudoku_train
 from assay.train.settings import TrainSettings
 from assay.train.train import TrainReport, train
+
+embed = on_executor(_embedding.embed)
+ensemble = on_executor(_ensembles.ensemble)
+join = on_executor(_joining.join)
+mine = on_executor(_mining.mine)
+score = on_executor(_scoring.score)
+tokenize = on_executor(_tokenizing.tokenize)
 
 __all__ = [
     "AssayError",

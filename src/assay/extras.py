@@ -19,6 +19,7 @@ EXTRAS = {
     "prometheus_client": "serve",
     "py3langid": "books",
     "pytorch_lightning": "lightning",
+    "ray": "ray",
     "rensa": "train",
     "sklearn": "train",
     "tensorboard": "tensorboard",

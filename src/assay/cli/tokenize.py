@@ -9,11 +9,12 @@ from assay.tokenize.settings import TokenizeSettings
 
 def run(settings: TokenizeSettings) -> int:
     """Tokenize, with progress on stderr, and say what came of it."""
+    from assay.fleet.executors import on_executor
     from assay.runs.placement import describe_plan
     from assay.tokenize.verb import tokenize
 
     with ProgressDisplay("tokenize") as display:
-        result = tokenize(settings, on_progress=display.update, on_message=say)
+        result = on_executor(tokenize)(settings, on_progress=display.update, on_message=say)
     stdout(
         describe_plan(result.manifest, result.run_url, result.placement)
         if result.outcome is None

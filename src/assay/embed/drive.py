@@ -13,7 +13,7 @@ from assay.runs.driver import Outcome
 from assay.runs.figures import read_figures
 from assay.runs.kinds import RunKind
 from assay.runs.manifest import Manifest
-from assay.runs.placement import Placement, static_place
+from assay.runs.placement import Cluster, Placement, static_place
 from assay.telemetry import Progress
 
 
@@ -38,17 +38,18 @@ def drive_engine_run(
     module: str,
     plan: Callable[[Place], tuple[Manifest, Sequence[str]]],
     *,
+    cluster: Cluster | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> EngineRunResult:
-    """Do the work that `settings` ask for with processes of the worker `module`.
+    """Do the work that `settings` ask for with processes of the worker `module`, here or on a cluster.
 
     `plan` gives the manifest for a place, and what a person should know of it. Raises RefusedError where the run
     directory holds another run, InputError for what cannot be used, CheckError where the parity gate does not
     hold, WorkError where units failed. A KeyboardInterrupt stops the workers first; nothing half is published.
     """
     static_place(settings)
-    here = place(settings, kind)
+    here = place(settings, kind, cluster)
     manifest, notes = plan(here)
     for note in (*notes, here.note):
         if on_message and note:
@@ -67,10 +68,12 @@ def drive_engine_run(
             settings, manifest, module, here.placement, on_progress=on_progress, on_message=on_message
         )
     except RefusedError:
-        if place(settings, kind).precision == here.precision:
+        if place(settings, kind, cluster).precision == here.precision:
             raise
         # another machine, where `auto` means something else, created the run in the meantime
-        return drive_engine_run(settings, kind, module, plan, on_progress=on_progress, on_message=on_message)
+        return drive_engine_run(
+            settings, kind, module, plan, cluster=cluster, on_progress=on_progress, on_message=on_message
+        )
     return EngineRunResult(
         run_url=run.url,
         manifest=run.manifest,

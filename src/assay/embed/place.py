@@ -7,7 +7,7 @@ from assay import machine
 from assay.embed.settings import EngineRunSettings
 from assay.engine.precision import Computed, Target, auto_precision, common_target, refuse_missing
 from assay.runs.kinds import RunKind
-from assay.runs.placement import Placement, place_workers
+from assay.runs.placement import Cluster, Placement, place_workers
 from assay.runs.run import find_run
 
 
@@ -23,14 +23,14 @@ class Place:
     """A sentence where the run's precision is one that this machine would not choose."""
 
 
-def place(settings: EngineRunSettings, kind: RunKind[Any, Any]) -> Place:
-    """The workers of this machine, and the precision of the run: as asked, as it was planned, or what suits.
+def place(settings: EngineRunSettings, kind: RunKind[Any, Any], cluster: Cluster | None = None) -> Place:
+    """The workers of this machine or a cluster, and the precision of the run: as asked, as planned, or what suits.
 
     The identity of a run of this kind has a `precision`.
     """
-    targets = [] if settings.engine == "fake" else find_gpus()
+    targets = [] if settings.engine == "fake" else find_gpus(cluster)
     placement = planned = place_workers(
-        settings.devices, num_gpus=len(targets), num_threads=settings.num_threads
+        settings.devices, num_gpus=len(targets), num_threads=settings.num_threads, cluster=cluster
     )
     target = common_target(targets[: placement.num_workers] or [Target(kind="cpu")])
     if settings.plan_for not in {None, placement.kind}:
@@ -40,8 +40,10 @@ def place(settings: EngineRunSettings, kind: RunKind[Any, Any]) -> Place:
     return Place(placement=placement, planned=planned, precision=precision, note=note)
 
 
-def find_gpus() -> list[Target]:
-    """The GPUs that torch can use; torch is imported only where a driver is there."""
+def find_gpus(cluster: Cluster | None = None) -> list[Target]:
+    """The GPUs that torch can use, here or on a cluster; torch is imported only where a driver is there."""
+    if cluster is not None:
+        return [Target(kind="cuda", has_bf16=has_bf16) for has_bf16 in cluster.gpus()]
     if not machine.has_gpu_driver():
         return []
     from assay.engine import devices

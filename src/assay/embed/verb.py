@@ -8,12 +8,14 @@ from assay.embed.place import Place
 from assay.embed.plan import plan_embed
 from assay.embed.settings import EmbedSettings
 from assay.runs.manifest import Manifest
+from assay.runs.placement import Cluster
 from assay.telemetry import Progress
 
 
 def embed(
     settings: EmbedSettings,
     *,
+    cluster: Cluster | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> EngineRunResult:
@@ -27,5 +29,11 @@ def embed(
         return manifest, embedder.notes
 
     return drive_engine_run(
-        settings, EMBED, "assay.embed.worker", plan, on_progress=on_progress, on_message=on_message
+        settings,
+        EMBED,
+        "assay.embed.worker",
+        plan,
+        cluster=cluster,
+        on_progress=on_progress,
+        on_message=on_message,
     )

@@ -18,7 +18,7 @@ from assay.errors import WorkError
 from assay.runs.drive import drive_run
 from assay.runs.driver import Outcome
 from assay.runs.parts import open_part, published_parts, stats_of, take_out
-from assay.runs.placement import Placement, place_processes, place_workers, static_place
+from assay.runs.placement import Cluster, Placement, place_processes, place_workers, static_place
 from assay.runs.run import Run, find_run, part_path
 from assay.sudoku.grids import NUM_CELLS
 from assay.telemetry import Progress, format_number_of
@@ -43,6 +43,7 @@ class EnsembleResult:
 def ensemble(
     settings: EnsembleSettings,
     *,
+    cluster: Cluster | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> EnsembleResult:
@@ -52,7 +53,7 @@ def ensemble(
     does, `RefusedError` where the run's folder holds another run, `UsageError` for a results file of another run.
     """
     say = on_message or (lambda _: None)
-    placement = place(settings)
+    placement = place(settings, cluster)
     rank, world_size = static_place(settings)
     plan = plan_ensemble(settings, device_kind=placement.kind)
     manifest = plan.manifest
@@ -101,12 +102,14 @@ def ensemble(
     )
 
 
-def place(settings: EnsembleSettings) -> Placement:
+def place(settings: EnsembleSettings, cluster: Cluster | None = None) -> Placement:
     """A process a GPU, or `max_workers` on a CPU (one where that is not given)."""
-    num_gpus = len(find_gpus())
+    num_gpus = len(find_gpus(cluster))
     asked = settings.max_workers or 1
     num_workers = min(settings.max_workers or num_gpus, num_gpus) if num_gpus else asked
-    return place_workers(str(num_workers), num_gpus=num_gpus, num_threads=settings.num_threads)
+    return place_workers(
+        str(num_workers), num_gpus=num_gpus, num_threads=settings.num_threads, cluster=cluster
+    )
 
 
 def read_findings(run: Run) -> Findings:

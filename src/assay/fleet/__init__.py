@@ -1,8 +1,10 @@
 """Fleets: many machines on one run.
 
+executors.py  the verbs of runs, on this machine or on a cluster that their settings name
 join.py       `assay join`: help with a run, of which nothing but the URL is known
 launch/       job files that start one command on many machines
 settings.py   what a user may set for it
+ray/          the executor `ray`
 simulate.py   a fleet on a virtual clock: the real agenda, supply and publish protocol against a modelled world
 world.py      the modelled store, devices and faults
 """

@@ -16,7 +16,7 @@ from assay.prepare.pairs.kind import PAIRS
 from assay.runs.drive import wait_for_turn, work_on
 from assay.runs.driver import Outcome
 from assay.runs.manifest import Manifest
-from assay.runs.placement import Placement, place_processes, place_workers
+from assay.runs.placement import Cluster, Placement, place_processes, place_workers
 from assay.runs.ranks import LAUNCHERS, find_rank
 from assay.runs.run import open_run
 from assay.score.kind import SCORE
@@ -48,6 +48,7 @@ class JoinResult:
 def join(
     settings: JoinSettings,
     *,
+    cluster: Cluster | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> JoinResult:
@@ -69,8 +70,10 @@ def join(
             f"differ; install assay=={manifest.assay_version} here"
         )
         raise RefusedError(msg)
-    gpus = find_gpus() if _uses_gpus(manifest) else []
-    placement = place_workers(settings.devices, num_gpus=len(gpus), num_threads=settings.num_threads)
+    gpus = find_gpus(cluster) if _uses_gpus(manifest) else []
+    placement = place_workers(
+        settings.devices, num_gpus=len(gpus), num_threads=settings.num_threads, cluster=cluster
+    )
     place = find_place(settings)
     wait_for_turn(1 if place is None else place[1])
     rank, world_size = place or (0, 1)

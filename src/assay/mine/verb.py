@@ -11,7 +11,7 @@ from assay.runs.drive import drive_workers
 from assay.runs.driver import Outcome
 from assay.runs.manifest import Manifest
 from assay.runs.parts import published_stats
-from assay.runs.placement import Placement, place_workers, static_place
+from assay.runs.placement import Cluster, Placement, place_workers, static_place
 from assay.runs.run import Run
 from assay.telemetry import Progress, format_number_of
 
@@ -62,6 +62,7 @@ class MineResult:
 def mine(
     settings: MineSettings,
     *,
+    cluster: Cluster | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> MineResult:
@@ -69,8 +70,10 @@ def mine(
 
     Raises InputError for embed runs that cannot be compared, and the same errors as `tokenize`.
     """
-    num_gpus = 0 if settings.index == "faiss" else len(find_gpus())
-    placement = place_workers(settings.devices, num_gpus=num_gpus, num_threads=settings.num_threads)
+    num_gpus = 0 if settings.index == "faiss" else len(find_gpus(cluster))
+    placement = place_workers(
+        settings.devices, num_gpus=num_gpus, num_threads=settings.num_threads, cluster=cluster
+    )
     static_place(settings)
     manifest = plan_mine(settings)
     if settings.dry_run:

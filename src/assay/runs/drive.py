@@ -29,6 +29,7 @@ def drive_workers(
     on_message: Callable[[str], None] | None = None,
 ) -> tuple[Run, Outcome]:
     """`drive_run` as a command's settings ask, with processes of the worker `module` where `placement` says."""
+    assert (settings.executor == "ray") == (placement.cluster is not None), "who calls opens the cluster"
     rank, world_size = static_place(settings)
     return drive_run(
         settings.run,

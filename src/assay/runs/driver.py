@@ -73,6 +73,8 @@ class WorkerSpec:
     """What a person calls it: "the worker on cuda:1"."""
     start: Callable[[Callable[[Event], None]], Handle]
     """Start it, with what hears its events (from any thread), `Ended` last."""
+    is_lent: bool = False
+    """Whether what it runs on is someone else's: it is let go as soon as nothing is left for it, not with the last."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,6 +161,7 @@ class Driver:
     ) -> None:
         """Drive `run` with these workers, as `rank` of `world_size` drivers, or as one that `joins` to help.
 
+        `workers` may grow meanwhile: more are started then, while there is something to give them.
         `on_message` hears of workers that died and units that are tried again, a line at a time.
         """
         self._target = run
@@ -214,8 +217,7 @@ class Driver:
         they are at first, for as long as such a signal leaves. A second one kills them.
         """
         try:
-            while len(self._workers) < min(len(self._specs), self._supply.num_open):
-                self._start(len(self._workers))
+            self._start_new()
             while self._workers:
                 self._step()
         except BaseException as error:
@@ -251,6 +253,13 @@ class Driver:
             self._on_news(worker, event)
         self._hand_out()
         self._report()
+
+    def _start_new(self) -> None:
+        """Start workers that never were, while there is a unit for each that has none."""
+        num_idle = sum(not worker.assigned for worker in self._workers)
+        while len(self._starts) < len(self._specs) and num_idle < self._supply.num_open:
+            self._start(len(self._starts))
+            num_idle += 1
 
     def _start(self, index: int) -> None:
         self._starts[index] += 1
@@ -361,6 +370,15 @@ class Driver:
                 worker.handle.send(Take(self._units[number].name))
         if self._supply.is_over and not any(worker.assigned for worker in self._workers):
             for worker in self._workers:
+                worker.end()
+        self._start_new()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """End lent workers for which nothing is left, those that are not ready first."""
+        idle = [worker for worker in self._workers if not worker.assigned and not worker.ended]
+        for worker in sorted(idle, key=lambda each: each.ready)[: max(len(idle) - self._supply.num_open, 0)]:
+            if self._specs[worker.index].is_lent:
                 worker.end()
 
     def _units_for(self, worker: _Worker) -> int:

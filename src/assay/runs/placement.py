@@ -1,8 +1,12 @@
-"""Where a run's worker processes go: which devices, how many threads each, which share of the units."""
+"""Where a run's workers go: which machines and devices, how many threads each, which share of the units.
+
+The machines of a cluster are known here by a protocol alone; who opens a cluster, hands it to a verb.
+"""
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from assay import machine
 from assay.errors import UsageError
@@ -16,6 +20,27 @@ from assay.settings import count_of
 from assay.telemetry import format_count
 
 
+class Cluster(Protocol):
+    """Machines that run the workers of a run in place of this one."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it, after "on"."""
+        ...
+
+    def gpus(self) -> Sequence[bool]:
+        """Each GPU of its machines, and whether it computes in bf16 itself."""
+        ...
+
+    def place(self, devices: str, *, num_gpus: int, num_threads: int | None) -> "Placement":
+        """As `place_workers`, for these machines."""
+        ...
+
+    def workers(self, module: str, run: Run, placement: "Placement") -> Sequence[WorkerSpec]:
+        """As `place_processes`; the sequence grows where machines join."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placement:
     """The worker processes of one driver."""
@@ -26,19 +51,26 @@ class Placement:
     """Processes: one a GPU, or as many as asked for on a CPU."""
     threads: machine.Threads
     """CPU threads of each."""
+    cluster: Cluster | None = None
+    """Whose machines they are on; None for this one."""
 
     def __str__(self) -> str:
         """`2 on cpu, each with 1 thread (2 cores / 2 processes)`."""
         each = f", each with {self.threads}" if self.kind == "cpu" else ""
-        return f"{self.num_workers} on {self.kind}{each}"
+        where = f" of {self.cluster.name}" if self.cluster else ""
+        return f"{self.num_workers} on {self.kind}{where}{each}"
 
 
-def place_workers(devices: str, *, num_gpus: int, num_threads: int | None = None) -> Placement:
-    """Every GPU, or one process with all cores; or as many of either as `devices` says.
+def place_workers(
+    devices: str, *, num_gpus: int, num_threads: int | None = None, cluster: Cluster | None = None
+) -> Placement:
+    """Every GPU, or one process with all cores; or as many of either as `devices` says; those of a cluster, if given.
 
     `num_threads` of each; None shares the cores out. Raises UsageError for more GPUs than there are, and for
     more processes than the cores can serve.
     """
+    if cluster is not None:
+        return cluster.place(devices, num_gpus=num_gpus, num_threads=num_threads)
     asked = count_of(devices)
     num_workers = asked or num_gpus or 1
     threads = machine.choose_threads(num_threads, num_processes=num_workers)
@@ -52,7 +84,7 @@ def place_workers(devices: str, *, num_gpus: int, num_threads: int | None = None
 
 
 def static_place(settings: RunPlace) -> tuple[int, int]:
-    """Rank and world size of this driver: from flags or environment, or 0 of 1 for the local executor."""
+    """Rank and world size of this driver: from flags or environment, or 0 of 1 where one driver has all workers."""
     if settings.executor == "static":
         return find_rank(os.environ, rank=settings.rank, world_size=settings.world_size)
     if settings.rank is not None or settings.world_size is not None:
@@ -63,6 +95,8 @@ def static_place(settings: RunPlace) -> tuple[int, int]:
 
 def place_processes(module: str, run: Run, placement: Placement) -> Sequence[WorkerSpec]:
     """The workers, a process each."""
+    if placement.cluster is not None:
+        return placement.cluster.workers(module, run, placement)
     num_threads = placement.threads.count
     environment = machine.child_environment(os.environ, num_threads=num_threads)
     workers = []

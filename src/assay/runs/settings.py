@@ -5,17 +5,25 @@ from typing import Literal
 
 from assay.settings import COUNT, Settings, within
 
-Executor = Literal["local", "static"]
+Executor = Literal["local", "static", "ray"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunPlace(Settings):
+class RayAddress(Settings):
+    """Where the executor `ray` finds its machines."""
+
+    ray_address: str | None = None
+    """Address of the Ray cluster; by default RAY_ADDRESS, or the one on this machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlace(RayAddress):
     """Where a run is, and who works on it."""
 
     run: str
     """Directory or URL of the run; run the same command again to continue it."""
     executor: Executor = "local"
-    """`local`: this machine alone; `static`: one of many machines, told apart by rank."""
+    """Workers here; static: as one of many machines; ray: on a Ray cluster."""
     rank: int | None = field(default=None, metadata=within(at_least=0))
     """Rank of this machine, from 0; by default from the environment."""
     world_size: int | None = field(default=None, metadata=COUNT)
@@ -27,7 +35,7 @@ class RunSettings(RunPlace):
     """A run over sources, and how these are cut into units."""
 
     id_column: str | None = None
-    """Column that names a row; by default `id` where there is one, else the row number."""
+    """Column that names a row; by default `id` where it is there, else the row number."""
     unit_rows: int | None = field(default=None, metadata=COUNT)
     """Rows of a unit; by default about a minute of work."""
     limit_rows: int | None = field(default=None, metadata=COUNT)

@@ -9,6 +9,7 @@ from assay.embed.drive import EngineRunResult, drive_engine_run
 from assay.embed.place import Place, place
 from assay.errors import InputError
 from assay.runs.manifest import Manifest
+from assay.runs.placement import Cluster
 from assay.score.kind import SCORE
 from assay.score.plan import other_lengths_of, plan_score
 from assay.score.settings import ScoreSettings
@@ -18,6 +19,7 @@ from assay.telemetry import Progress
 def score(
     settings: ScoreSettings,
     *,
+    cluster: Cluster | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> EngineRunResult:
@@ -33,7 +35,13 @@ def score(
         return manifest, (*bundle.notes, other_lengths_of(manifest) or "")
 
     return drive_engine_run(
-        settings, SCORE, "assay.score.worker", plan, on_progress=on_progress, on_message=on_message
+        settings,
+        SCORE,
+        "assay.score.worker",
+        plan,
+        cluster=cluster,
+        on_progress=on_progress,
+        on_message=on_message,
     )
 
 

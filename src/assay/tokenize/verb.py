@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from assay.runs.drive import drive_workers
 from assay.runs.driver import Outcome
 from assay.runs.manifest import Manifest
-from assay.runs.placement import Placement, place_workers, static_place
+from assay.runs.placement import Cluster, Placement, place_workers, static_place
 from assay.telemetry import Progress
 from assay.tokenize.plan import plan_tokenize
 from assay.tokenize.settings import TokenizeSettings
@@ -26,6 +26,7 @@ class TokenizeResult:
 def tokenize(
     settings: TokenizeSettings,
     *,
+    cluster: Cluster | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> TokenizeResult:
@@ -33,7 +34,7 @@ def tokenize(
 
     Raises the same errors as `score`, save those of a model.
     """
-    placement = place_workers(settings.devices, num_gpus=0, num_threads=settings.num_threads)
+    placement = place_workers(settings.devices, num_gpus=0, num_threads=settings.num_threads, cluster=cluster)
     static_place(settings)
     manifest = plan_tokenize(settings)
     if settings.dry_run:

@@ -169,7 +169,7 @@ def test_what_is_missing_or_too_much_is_named(run):
         (["--parity-tolerance", "1_0.5"], "parity_tolerance is '1_0.5'; it must be a number"),
         (["--parity-tolerance", "small"], "parity_tolerance is 'small'; it must be a number"),
         (["--on-long", "cut"], "on_long is 'cut'; it must be one of truncate, "),
-        (["--executor", "ray"], "executor is 'ray'; it must be one of local, "),
+        (["--executor", "dask"], "executor is 'dask'; it must be one of local, "),
         (["--strict=yes"], "--strict: ignored explicit argument 'yes'"),
     ],
 )

@@ -411,3 +411,34 @@ def test_progress_names_the_phase(run):
     with pytest.raises(KeyboardInterrupt):
         Driver(run, [WorkerSpec(name="scripted", start=Scripted)], on_progress=hear).run()
     assert heard == [("starting", 0), ("loading", 0), ("first unit", 0), (None, 5), ("parity", 5)]
+
+
+def test_lent_workers_go_as_soon_as_nothing_is_left_for_them(folder, tmp_path):
+    """Of two, the idle one is let go while the other works on the last unit; one that is not lent stays to the end."""
+    for is_lent in (True, False):
+        run = make_run(tmp_path / f"run-{is_lent}", folder, unit_rows=100)
+        started = []
+        specs = [fake_spec(run, holds=True, started=started), fake_spec(run, started=started)]
+        driver = Driver(run, [replace(spec, is_lent=is_lent) for spec in specs])
+        driver._start_new()
+        for _ in range(12):
+            driver._step()
+        assert [handle.wait(0) for handle in started] == ([False, True] if is_lent else [False, False])
+        started[0].release()
+        while driver._workers:
+            driver._step()
+        assert verify(run.url).holds
+
+
+def test_workers_that_are_added_meanwhile_are_started(run):
+    """A list of workers that grows while the driver runs gets its new ones started, if there are units for them."""
+    specs, started = [], []
+
+    def grow(progress):
+        if progress.units_done == 3 and len(specs) == 1:
+            specs.extend(fake_spec(run, started=started) for _ in range(2))
+
+    specs.append(fake_spec(run, started=started))
+    assert Driver(run, specs, on_progress=grow).run().units_published == 10
+    assert len(started) == 3
+    assert all(any(isinstance(each, Take) for each in handle.commands) for handle in started)

@@ -1,0 +1,82 @@
+"""The verbs of runs on the machines that their settings ask for: this one, or a cluster that is joined for them."""
+
+import functools
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from assay.errors import UsageError
+from assay.runs.placement import Cluster
+from assay.telemetry import Progress
+
+
+class Asking(Protocol):
+    """Settings that say where the workers are."""
+
+    @property
+    def executor(self) -> str:
+        """`ray` for a Ray cluster; any other for this machine."""
+        ...
+
+    @property
+    def ray_address(self) -> str | None:
+        """Address of that cluster."""
+        ...
+
+
+SettingsT_contra = TypeVar("SettingsT_contra", bound=Asking, contravariant=True)
+ResultT_co = TypeVar("ResultT_co", covariant=True)
+
+
+class Work(Protocol[SettingsT_contra, ResultT_co]):
+    """A verb that has workers, here or on a cluster that is handed to it."""
+
+    def __call__(
+        self,
+        settings: SettingsT_contra,
+        *,
+        cluster: Cluster | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_message: Callable[[str], None] | None = None,
+    ) -> ResultT_co:
+        """Do what the settings ask."""
+        ...
+
+
+class Verb(Protocol[SettingsT_contra, ResultT_co]):
+    """A verb as users call it."""
+
+    def __call__(
+        self,
+        settings: SettingsT_contra,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_message: Callable[[str], None] | None = None,
+    ) -> ResultT_co:
+        """Do what the settings ask."""
+        ...
+
+
+def on_executor(work: Work[SettingsT_contra, ResultT_co]) -> Verb[SettingsT_contra, ResultT_co]:
+    """The verb, which joins the cluster that its settings name and leaves it at the end.
+
+    Raises UsageError besides for an address without the executor that uses it, and what `open_cluster` does.
+    """
+
+    @functools.wraps(work)
+    def verb(
+        settings: SettingsT_contra,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_message: Callable[[str], None] | None = None,
+    ) -> ResultT_co:
+        if settings.executor == "ray":
+            from assay.fleet.ray.cluster import open_cluster
+
+            with open_cluster(settings.ray_address) as cluster:
+                return work(settings, cluster=cluster, on_progress=on_progress, on_message=on_message)
+        if settings.ray_address is not None:
+            msg = f"ray_address {settings.ray_address!r} is for the ray executor; add --executor ray"
+            raise UsageError(msg)
+        return work(settings, on_progress=on_progress, on_message=on_message)
+
+    return verb
