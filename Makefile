@@ -84,6 +84,11 @@ clean: ## remove caches and outputs; .venv stays
 	$(INSTALL) '.[bench,dev,quickstart,serve,train]'
 	touch $@
 
+# SkyPilot and transformers want different versions of click.
+.venv-skypilot: | $(BIN)/uv
+	$(BIN)/uv venv -q --python $(BIN)/python $@
+	$(BIN)/uv pip install -q --python $@/bin/python $(LINKS) 'skypilot==0.14.1'
+
 $(BIN)/uv:
 	@command -v $(PY) >/dev/null || { echo "no $(PY) here; Assay needs Python 3.11 to 3.13: make PY=/path/to/python" >&2; exit 1; }
 	@$(PY) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else \

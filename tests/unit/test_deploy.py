@@ -76,7 +76,7 @@ def test_the_container_file_parses():
     for name in ("CMD", "ENTRYPOINT"):
         assert all(isinstance(word, str) for word in json.loads(last(name)))
     stages = [rest for name, rest in instructions() if name == "FROM"]
-    assert stages == ["python:${PYTHON}-slim AS build", "python:${PYTHON}-slim"]
+    assert stages == ["python:${PYTHON}-slim AS build", "python:${PYTHON}-slim AS work", "work"]
 
 
 def test_what_the_image_copies_exists():

@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,8 @@ OF_OTHERS = {"--record"}  # the benchmarks
 OF_OTHERS |= {"--array", "--cpus-per-task", "--gres", "--job-name", "--mem", "--nodes"}  # sbatch
 OF_OTHERS |= {"--open-mode", "--output", "--requeue", "--signal", "--time"}  # the same
 OF_OTHERS |= {"--nproc-per-node", "--ntasks"}  # torchrun, srun
-OF_OTHERS |= {"--build-arg", "--format", "--gpus", "--read-only", "--tmpfs"}  # docker
+OF_OTHERS |= {"--build-arg", "--format", "--gpus", "--read-only", "--target", "--tmpfs"}  # docker
+OF_OTHERS |= {"--num-jobs"}  # sky
 OF_OTHERS |= {"--from-env-file", "--from-file"}  # kubectl
 
 
@@ -108,10 +110,11 @@ def test_every_flag_in_a_page_exists(page):
     for block in read_blocks(page):
         lines = [part for line in commands(block) for part in re.sub(r" -- +", "\nassay ", line).splitlines()]
         for line in lines:  # what stands behind -- is a command too
-            found = re.search(r"(?<![\w/-])assay,? ([a-z]+(?: [a-z]+)?)\b(.*)", line)
+            found = re.search(r"(?<![\w/-])assay,? ([a-z]+(?: [a-z]+){0,2})\b(.*)", line)
             if found and block.language in {"console", "bash", "sh", "yaml"}:
                 words, rest = found.groups()
-                verb = words if words in FLAGS else words.split()[0]
+                named = [*accumulate(words.split(), "{} {}".format)]
+                verb = next((each for each in reversed(named) if each in FLAGS), named[0])
                 assert verb in FLAGS, f"{block.where}: no command `assay {verb}`"
                 assert set(re.findall(r"(?<![\w-])--[a-z0-9-]+", rest)) <= FLAGS[verb] | EVERYWHERE, (
                     block.where

@@ -42,7 +42,7 @@ def launch_with(name: str, settings: "LaunchSettings") -> int:
     from assay.fleet.launch.launchers import LAUNCHERS
 
     launcher = LAUNCHERS[name]
-    launched = launch(launcher, settings, read_work(settings.command))
+    launched = launch(launcher, settings, read_work(settings.command), say=say)
     if settings.out is not None:
         _write(settings.out, launched.text)
     elif not settings.submit:

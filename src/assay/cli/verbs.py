@@ -57,6 +57,27 @@ ASSAY = Group(
                     module="assay.cli.launch_kubernetes",
                     summary="An indexed Job of Kubernetes whose pods share one run.",
                 ),
+                "skypilot": Listed(
+                    module="assay.cli.launch_skypilot",
+                    summary="Managed jobs of SkyPilot that share one run.",
+                ),
+                "runpod": Group(
+                    summary="Pods of RunPod that share one run, watched until it verifies or the budget is spent.",
+                    own=Listed(
+                        module="assay.cli.launch_runpod",
+                        summary="Pods of RunPod that share one run, watched until it verifies or the budget is spent.",
+                    ),
+                    commands={
+                        "stop": Listed(
+                            module="assay.cli.launch_runpod_stop",
+                            summary="Delete the pods of one fleet, and say which others stay.",
+                        ),
+                    },
+                ),
+                "modal": Listed(
+                    module="assay.cli.launch_modal",
+                    summary="An app of Modal: workers that share one run, and functions to call.",
+                ),
             },
         ),
         "status": Listed(

@@ -6,4 +6,9 @@ launcher.py    what a launcher is, and the order of its steps: render, check, su
 launchers.py   the launchers by name
 slurm.py       an array job
 kubernetes.py  an indexed Job
+skypilot.py    managed jobs, one a worker
+runpod/        pods over RunPod's REST API, watched until the run verifies or its budget is spent
+modal.py       an app, from modal_app.py.jinja
+gpus.py        kinds of GPU, as each cloud spells them
+cloud_settings.py   what a user may set for the last three
 """

@@ -13,7 +13,7 @@ import yaml
 
 from assay.errors import UsageError, WorkError
 from assay.fleet.launch.job import Job
-from assay.fleet.launch.launcher import Launcher, call_tool
+from assay.fleet.launch.launcher import Launcher, Say, call_tool
 from assay.fleet.launch.settings import KubernetesSettings
 
 CONTAINER = "assay"
@@ -189,7 +189,7 @@ def _check_container(
         yield f"terminationGracePeriodSeconds is below {GRACE_SECONDS}: a pod would be killed while it drains"
 
 
-def submit(text: str, job: Job, settings: KubernetesSettings) -> str:
+def submit(text: str, job: Job, settings: KubernetesSettings, _: Say) -> str:
     """Create the Job; returns what kubectl calls it."""
     command = [*_kubectl(settings), "create", "--filename=-", "--output=name"]
     try:

@@ -12,6 +12,8 @@ from assay.fleet.launch.job import Job, Work, make_job
 from assay.fleet.launch.settings import LaunchSettings
 
 S = TypeVar("S", bound=LaunchSettings)
+Say = Callable[[str], None]
+"""Takes a line for people."""
 TOOL_SECONDS = 120.0
 """For a launcher's tool to answer."""
 
@@ -25,7 +27,7 @@ class Launcher(Generic[S]):
     """The job file. Pure: the same text for the same values."""
     check: Callable[[str], Sequence[str]]
     """What is wrong with a job file, a line each, beyond what a schema knows. Pure."""
-    submit: Callable[[str, Job, S], str]
+    submit: Callable[[str, Job, S, Say], str]
     """Submit a job file; returns what the launcher calls it. Raises UsageError where its tool is not installed."""
     follow: Callable[[Job, S, str | None], Sequence[str]]
     """Commands that show how it goes, given what it is called, or None where it is not submitted yet."""
@@ -49,7 +51,7 @@ class Launched:
     stop: tuple[str, ...]
 
 
-def launch(launcher: Launcher[S], settings: S, work: Work) -> Launched:
+def launch(launcher: Launcher[S], settings: S, work: Work, *, say: Say = lambda _: None) -> Launched:
     """Render and check the job, and submit it where asked to.
 
     Raises UsageError for what cannot work, and WorkError where the launcher's tool refuses it.
@@ -59,7 +61,7 @@ def launch(launcher: Launcher[S], settings: S, work: Work) -> Launched:
     text = launcher.render(job, settings)
     if problems := launcher.check(text):
         raise UsageError(problems[0])
-    submitted = launcher.submit(text, job, settings) if settings.submit else None
+    submitted = launcher.submit(text, job, settings, say) if settings.submit else None
     return Launched(
         job=job,
         text=text,
@@ -69,13 +71,20 @@ def launch(launcher: Launcher[S], settings: S, work: Work) -> Launched:
     )
 
 
-def call_tool(command: Sequence[str], text: str, *, found_at: str) -> str:
+def call_tool(
+    command: Sequence[str],
+    text: str,
+    *,
+    found_at: str,
+    tool: str | None = None,
+    seconds: float = TOOL_SECONDS,
+) -> str:
     """What a launcher's tool prints when it is given a job file on stdin.
 
     Raises UsageError where it is not installed (`found_at`: where people have it), and WorkError with its own words
-    where it fails.
+    where it fails. `tool` is the one to look for where a shell starts it.
     """
-    tool = command[0]
+    tool = tool or command[0]
     if shutil.which(tool) is None:
         msg = (
             f"--submit needs {tool}, which is not on the PATH here; run this {found_at}, or leave --submit out and "
@@ -84,10 +93,10 @@ def call_tool(command: Sequence[str], text: str, *, found_at: str) -> str:
         raise UsageError(msg)
     try:
         done = subprocess.run(
-            command, input=text, capture_output=True, text=True, check=False, timeout=TOOL_SECONDS
+            command, input=text, capture_output=True, text=True, check=False, timeout=seconds
         )
     except subprocess.TimeoutExpired:
-        msg = f"{tool} did not answer within {TOOL_SECONDS:.0f} s; see whether the job was submitted before another try"
+        msg = f"{tool} did not answer within {seconds:.0f} s; see whether the job was submitted before another try"
         raise WorkError(msg) from None
     if done.returncode:
         msg = f"{tool} failed with status {done.returncode}: {done.stderr.strip() or done.stdout.strip()}"

@@ -65,7 +65,7 @@ class SlurmSettings(LaunchSettings):
 
     def check(self) -> None:
         """Raise UsageError for a kind of no GPUs."""
-        _refuse_kind_of_none(self)
+        refuse_kind_of_none(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class KubernetesSettings(LaunchSettings):
 
     def check(self) -> None:
         """Raise UsageError for a kind of no GPUs, and for a volume that is not a claim and a folder."""
-        _refuse_kind_of_none(self)
+        refuse_kind_of_none(self)
         for volume in self.volumes:
             claim, _, folder = volume.partition(":")
             if not claim or not folder.startswith("/"):
@@ -104,6 +104,7 @@ class KubernetesSettings(LaunchSettings):
         return (*self.shared, *self.mounts().values())
 
 
-def _refuse_kind_of_none(settings: LaunchSettings) -> None:
+def refuse_kind_of_none(settings: LaunchSettings) -> None:
+    """Raise UsageError for a kind of GPU where a worker has none."""
     if settings.gpu_type is not None and not settings.gpus:
         raise UsageError(f"gpu_type is {settings.gpu_type!r}, and a worker has no GPU; add --gpus 1 or more")

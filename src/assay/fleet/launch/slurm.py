@@ -15,7 +15,7 @@ from pathlib import Path
 
 from assay.errors import UsageError
 from assay.fleet.launch.job import Job
-from assay.fleet.launch.launcher import Launcher, call_tool
+from assay.fleet.launch.launcher import Launcher, Say, call_tool
 from assay.fleet.launch.settings import SlurmSettings
 
 LEAD_SECONDS = 150
@@ -144,7 +144,7 @@ def _max_array_size() -> int | None:
     return int(found[1]) if found else None
 
 
-def submit(text: str, job: Job, settings: SlurmSettings) -> str:
+def submit(text: str, job: Job, settings: SlurmSettings, _: Say) -> str:
     """Submit the script; returns the number of the array job."""
     for name in job.env:
         if name not in os.environ:

@@ -1,0 +1,92 @@
+"""A fleet of pods that run the real `assay score` while things go wrong: the run is whole, and nothing is left."""
+
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from support.fake_runpod import FakeRunPod
+from support.fake_runs import write_sources
+from support.models import write_model
+
+from assay.cli.main import main
+from assay.fleet.launch.runpod import follow
+from assay.runs.verify import verify
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_seen", [True, False], ids=["seen", "by-pods-alone"])
+def test_pods_score_a_corpus_while_things_go_wrong(tmp_path, monkeypatch, capsys, kept_sigterm, is_seen):
+    """No machine at first, answers that are lost, a pod that dies: each row once, no pod twice, none left.
+
+    The pods are processes of this machine with the requests' own commands; their volume is a folder.
+    """
+    volume = tmp_path / "workspace"
+    bundle = write_model(volume / "model")
+    corpus = write_sources(volume / "corpus", [3_000, 2_000])
+    tool = tmp_path / "bin" / "assay"
+    tool.parent.mkdir()
+    tool.write_text(f'#!/bin/sh\nexec {sys.executable} -m assay "$@"\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for name, seconds in (("LOOK_SECONDS", 1.0), ("LAG_SECONDS", 4.0), ("FIRST_WAIT_SECONDS", 1.0)):
+        monkeypatch.setattr(follow, name, seconds)
+    if is_seen:
+        monkeypatch.setenv("RUNPOD_VOLUME_ID", "vol1")
+    with FakeRunPod(runs_args=True) as account:
+        for name, value in account.environment().items():
+            monkeypatch.setenv(name, value)
+        account.orders = ["full", "lost", "", "torn"]
+        account.hide(1)
+        killer = threading.Thread(target=kill_one_at_work, args=(account, volume / "run"), daemon=True)
+        killer.start()
+        words = [
+            "launch",
+            "runpod",
+            "--image",
+            "assay:1",
+            "--gpu-type",
+            "RTX4090",
+            "--hours",
+            "1",
+            "--workers",
+            "3",
+        ]
+        words += [
+            "--volume",
+            "vol1",
+            "--mount",
+            str(volume),
+            "--name",
+            "scores",
+            "--submit",
+            "--",
+            "score",
+            str(corpus),
+        ]
+        status = main([*words, "--bundle", str(bundle), "--run", str(volume / "run"), "--unit-rows", "50"])
+        captured = capsys.readouterr()
+        assert status == 0, captured.err
+        assert "run is verified; 4 pods" in captured.out, captured.err
+        killer.join(10)
+        assert account.names() == []
+        assert account.running() == []
+        assert Counter(pod["name"] for pod in account.made.values()) == {
+            "scores-0": 1,
+            "scores-1": 2,
+            "scores-2": 1,
+        }
+        assert not account.overlaps("scores-1")
+    proof = verify(str(volume / "run"), sources=True, duplicates=True)
+    assert proof.holds, proof
+    assert (proof.rows_out, proof.duplicate_ids) == (5_000, 0)
+
+
+def kill_one_at_work(account, run):
+    """The machine of rank 1 dies once some parts are there."""
+    while len(list(Path(run).glob("parts/*.parquet"))) < 5 or "scores-1" not in account.names():
+        time.sleep(0.2)
+    account.kill("scores-1")
