@@ -1,5 +1,6 @@
 """`assay launch slurm` on a real Slurm of one node: whatever it does to the tasks of an array, the run is whole."""
 
+import json
 import shlex
 import subprocess
 import sys
@@ -70,6 +71,12 @@ def wait_for_tasks(cluster, job, indexes, **wanted):
     )
 
 
+def places_seen(folder):
+    """Rank and world size of every command that left a heartbeat."""
+    notes = [json.loads(path.read_text()) for path in (folder / "run" / "workers").glob("*.json")]
+    return {(note["rank"], note["world_size"]) for note in notes}
+
+
 def check_whole(tmp_path):
     """Every row is there exactly once."""
     proof = verify(str(tmp_path / "run"), sources=True, duplicates=True)
@@ -134,6 +141,7 @@ def test_preempted_requeued_cancelled_and_finished_by_another_array(cluster, lau
     assert all(cluster.task(job, index)["JobState"] == "CANCELLED" for index in range(3))
     assert log_of(tmp_path, job, 0).count("drained: nothing half is published") == 2
     assert not verify(str(tmp_path / "run")).holds
+    assert places_seen(tmp_path) == {(0, 3), (1, 3), (2, 3)}, "a task that comes back has the place it had"
     smaller = launch(2)
     cluster.wait_until_over(smaller)
     assert {cluster.task(smaller, index)["ExitCode"] for index in range(2)} == {"0:0"}
