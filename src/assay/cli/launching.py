@@ -79,7 +79,7 @@ def read_work(command: Sequence[str]) -> "Work":
         raise UsageError(msg)
     settings: Any = flags.parse_settings(parser_of(name, node.summary, verb), verb.settings, rest)
     given = {field.name for field in fields(settings)}
-    if "executor" not in given and name != ("join",):
+    if "executor" not in given:
         msg = f"{spelled(name)} works on one machine; its steps on runs are shared by assay join RUN"
         raise UsageError(msg)
     for flag in ("rank", "world_size"):
@@ -93,11 +93,12 @@ def read_work(command: Sequence[str]) -> "Work":
             "--dry-run is not for a command that is launched; run the command itself with it, here"
         )
     words = [*name, *rest]
-    if "executor" in given and settings.executor != "static":
+    if settings.executor != "static":
         if any(word.startswith("--executor") for word in rest):
-            msg = f"executor is {settings.executor!r}, and workers that are launched are static; leave --executor out"
+            msg = f"executor is {settings.executor!r}, and workers that are launched share a run; leave --executor out"
             raise UsageError(msg)
-        words += ["--executor", "static"]
+        if name != ("join",):  # which finds its place by itself
+            words += ["--executor", "static"]
     return Work(
         command=tuple(words),
         run=settings.run,

@@ -31,6 +31,7 @@ OPTIONS = {
 }
 TOOLS = {"slurm": "sbatch", "kubernetes": "kubectl", "skypilot": "sky", "modal": "modal"}
 SCORE = ["score", "s3://b/corpus/*.parquet", "--bundle", "/model", "--run", "s3://b/quality"]
+JOIN = ["join", "s3://b/quality"]
 NO_PLACE = {
     *(
         "run",
@@ -67,7 +68,7 @@ NO_PLACE = {
     *("range_min", "range_max", "max_score", "min_score", "absolute_margin", "relative_margin", "percentile"),
     *("sampling_strategy", "seed", "guard_max", "guard_label", "split", "permutes", "views", "noise"),
     *("noise_seeds", "settled", "num_steps", "batch_size", "num_batch", "max_workers", "gpu_memory_limit"),
-    *("retry_failed", "scratch"),
+    *("retry_failed", "scratch", "ray_address"),
 }
 """Settings of commands on runs that name nothing a worker opens."""
 
@@ -152,9 +153,13 @@ def test_without_its_tool_a_launcher_submits_nothing(launch, name, tool):
         ([*SCORE, "--bundel", "x"], "unknown flag --bundel; did you mean --bundle?"),
         ([*SCORE, "--rank", "0"], "--rank is not for a command that is launched; each worker finds its own"),
         ([*SCORE, "--dry-run"], "--dry-run is not for a command that is launched; "),
-        ([*SCORE, "--executor", "local"], "executor is 'local', and workers that are launched are static; "),
+        (
+            ["join", "s3://b/run", "--executor", "ray"],
+            "executor is 'ray', and workers that are launched share a run",
+        ),
+        ([*SCORE, "--executor", "local"], "executor is 'local', and workers that are launched share a run; "),
     ],
-    ids=["none", "unknown", "reads", "group", "books", "lacks", "flag", "rank", "dry", "local"],
+    ids=["none", "unknown", "reads", "group", "books", "lacks", "flag", "rank", "dry", "ray", "local"],
 )
 def test_the_command_is_parsed_as_its_workers_will(launch, command, said):
     """A command that would fail on every machine fails here, in the words that it has."""
@@ -253,8 +258,23 @@ def test_what_cannot_be_written_is_one_line(launch, tmp_path):
     (tmp_path / "no-tools").mkdir()
     tool(tmp_path / "no-tools" / "sbatch", "exit 0")
     (tmp_path / "file").touch()
-    said = error_of(launch("slurm", "--shared", "/model", "--logs", tmp_path / "file", "--submit"))
+    said = error_of(launch("slurm", "--logs", tmp_path / "file", "--submit", command=JOIN))
     assert said.endswith("cannot be made (File exists); name another folder")
+
+
+def test_what_is_not_there_is_not_submitted(launch, tmp_path):
+    """On a cluster's own disk a mistyped bundle is found before the job waits; a run is made, a glob is expanded."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "no-tools").mkdir()
+    tool(tmp_path / "no-tools" / "sbatch", "echo 7")
+    command = ["score", f"{tmp_path}/*.parquet", "--run", tmp_path / "run", "--bundle"]
+    options = ["--shared", tmp_path, "--logs", tmp_path]
+    assert launch("slurm", *options, "--submit", command=[*command, tmp_path / "model"])[0] == 0
+    said = error_of(launch("slurm", *options, "--submit", command=[*command, tmp_path / "modle"]))
+    assert (
+        said == f"bundle {tmp_path}/modle is not there, and every worker would find that out; check the path"
+    )
+    assert launch("slurm", *options, command=[*command, tmp_path / "modle"])[0] == 0
 
 
 def test_a_shared_disk_is_a_place_for_all(launch):
@@ -404,14 +424,14 @@ def test_what_a_tool_says_is_passed_on(launch, tmp_path, monkeypatch):
         folder / "sbatch", f'[ "$*" = "--parsable --export=ALL" ] && /bin/cat >{tmp_path}/seen && echo "7;c"'
     )
     logs = tmp_path / "logs"
-    _, text, _ = launch("slurm", "--shared", "/model", "--logs", logs)
-    status, out, lines = launch("slurm", "--shared", "/model", "--logs", logs, "--submit")
+    _, text, _ = launch("slurm", "--shared", "/model", "--logs", logs, command=JOIN)
+    status, out, lines = launch("slurm", "--shared", "/model", "--logs", logs, "--submit", command=JOIN)
     assert (status, out) == (0, "7\n")
     assert (tmp_path / "seen").read_text().rstrip() == text.rstrip()
     assert logs.is_dir()
     assert lines[-1] == "stop    scancel 7"
     monkeypatch.delenv("AWS_REGION", raising=False)
-    said = error_of(launch("slurm", "--shared", "/model", "--env", "AWS_REGION", "--submit"))
+    said = error_of(launch("slurm", "--env", "AWS_REGION", "--submit", command=JOIN))
     assert said.startswith("env names AWS_REGION, which is not set here; export it")
     tool(folder / "kubectl", 'echo "Error from server (AlreadyExists): jobs.batch exists" >&2; exit 1')
     said = error_of(launch("kubernetes", "--shared", "/model", "--submit"))

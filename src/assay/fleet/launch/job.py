@@ -18,6 +18,9 @@ MOST_NAME = 63
 """Characters of a DNS label (RFC 1123), which names of pods and hosts are."""
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _PLACE = {name for launcher in LAUNCHERS for name in (launcher.rank, *launcher.world_sizes)}
+_MADE = {"run", "cache", "output", "report"}
+"""Places that a command makes where they are not there."""
+_GLOB = re.compile(r"[*?\[]")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -69,6 +72,8 @@ def make_job(settings: LaunchSettings, work: Work) -> Job:
     for setting, paths in ({"run": (work.run,)} | dict(work.places)).items():
         for path in paths:
             _refuse_unseen(setting, path, shared)
+            if settings.is_submitted_from_the_fleet() and setting not in _MADE:
+                _refuse_missing(setting, path)
     return Job(
         name=_name(settings, work.run),
         command=work.command,
@@ -104,6 +109,13 @@ def _refuse_unseen(setting: str, path: str, shared: Sequence[Path]) -> None:
             f"{setting} {path} is a path of this machine, which others may not see; {url}name the shared disk or "
             f"the folder of the image that it is in: --shared {place.parent}"
         )
+        raise UsageError(msg)
+
+
+def _refuse_missing(setting: str, path: str) -> None:
+    """Raise UsageError for a path that is not there, on a disk that the workers share with this machine."""
+    if not is_object_url(path) and not _GLOB.search(path) and not local_path(path).exists():
+        msg = f"{setting} {path} is not there, and every worker would find that out; check the path"
         raise UsageError(msg)
 
 

@@ -1,5 +1,6 @@
 """What a user may set for `assay launch`. Imports nothing heavy: the command line is made from it."""
 
+import shutil
 from dataclasses import dataclass, field
 
 from assay.errors import UsageError
@@ -39,6 +40,10 @@ class LaunchSettings(Settings):
         """The folders that every worker sees at the same path."""
         return self.shared
 
+    def is_submitted_from_the_fleet(self) -> bool:
+        """Whether it is submitted, and by a machine that sees the shared folders too."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class SlurmSettings(LaunchSettings):
@@ -62,6 +67,10 @@ class SlurmSettings(LaunchSettings):
     """Folder for the log of each task."""
     max_array_size: int | None = field(default=None, metadata=COUNT)
     """MaxArraySize of the cluster; by default the cluster is asked where there is one, else Slurm's own, 1001."""
+
+    def is_submitted_from_the_fleet(self) -> bool:
+        """A node where `sbatch` works has the disk that its tasks have."""
+        return self.submit and shutil.which("sbatch") is not None
 
     def check(self) -> None:
         """Raise UsageError for a kind of no GPUs."""
