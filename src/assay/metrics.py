@@ -251,7 +251,7 @@ def precision_recall_curve(labels_N: ArrayLike, scores_N: ArrayLike) -> Precisio
     if not positive.any():
         msg = f"none of {positive.size} labels is positive; recall is undefined; add rows of the class"
         raise InputError(msg)
-    order = np.argsort(-scores.astype(np.float64), kind="stable")
+    order = np.argsort(-scores.astype(np.float64))
     falling = scores[order]
     last_of_equals = np.append(np.flatnonzero(falling[1:] != falling[:-1]), falling.size - 1)
     hits = np.cumsum(positive[order])[last_of_equals]
@@ -440,26 +440,38 @@ def reliability_bins(
         raise InputError(msg)
     confidence, correct = _same_length(confidence_N, correct_N)
     confidence = confidence.astype(np.float64)
-    if binning == "equal-width":
+    order = np.argsort(confidence)
+    confidence, right = confidence[order], correct[order].astype(np.float64)
+    is_width = binning == "equal-width"
+    if is_width:
         # Bins are (low, high], as in Guo et al.: 0.2 with 5 bins belongs to the first.
         bin_of_row = np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
     else:
-        first_rank = np.searchsorted(np.sort(confidence), confidence, side="left")
+        is_first = np.append(True, confidence[1:] != confidence[:-1])
+        first_rank = np.maximum.accumulate(np.where(is_first, np.arange(confidence.size), 0))
         bin_of_row = first_rank * num_bins // confidence.size
     bins = []
-    for index in np.unique(bin_of_row):
-        inside = confidence[bin_of_row == index]
-        is_width = binning == "equal-width"
+    for index, start, stop in _runs(bin_of_row):
+        inside = confidence[start:stop]
         bins.append(
             ReliabilityBin(
-                low=float(index / num_bins if is_width else inside.min()),
-                high=float((index + 1) / num_bins if is_width else inside.max()),
-                num_rows=int(inside.size),
+                low=float(index / num_bins if is_width else inside[0]),
+                high=float((index + 1) / num_bins if is_width else inside[-1]),
+                num_rows=stop - start,
                 confidence=float(inside.mean()),
-                accuracy=float(correct[bin_of_row == index].astype(np.float64).mean()),
+                accuracy=float(right[start:stop].mean()),
             )
         )
     return tuple(bins)
+
+
+def _runs(rising_N: IntArray) -> list[tuple[int, int, int]]:
+    """Each value of sorted ones with the places where it starts and stops."""
+    starts = [0, *(np.flatnonzero(np.diff(rising_N)) + 1).tolist()]
+    return [
+        (int(rising_N[start]), start, stop)
+        for start, stop in zip(starts, [*starts[1:], rising_N.size], strict=True)
+    ]
 
 
 def spearman(first_N: ArrayLike, second_N: ArrayLike) -> float:

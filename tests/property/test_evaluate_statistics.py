@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.evaluate.measure import EvaluatedRows, Resampling, _statistics, measure, point_values
+from assay.evaluate.measure import EvaluatedRows, Resampling, families_of, measure, point_values
+from assay.evaluate.sums import metrics_at
 from assay.tasks import Task
 
 
@@ -36,7 +37,7 @@ def test_weighted_metrics_are_those_of_the_drawn_rows(outcome, data):
     """For any draw; where the plain metric is undefined the weighted one is NaN."""
     rows = data.draw(st.lists(st.integers(0, outcome.num_rows - 1), min_size=1, max_size=15))
     weights = np.bincount(rows, minlength=outcome.num_rows).astype(float)[None]
-    found = _statistics(outcome, 100)(weights)
+    found = metrics_at(families_of(outcome), weights)
     for name, value in point_values(outcome.take(np.array(rows))).items():
         expected = np.nan if isinstance(value, str) else value
         assert found[name][0] == pytest.approx(expected, abs=1e-9, nan_ok=True), name

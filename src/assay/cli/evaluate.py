@@ -7,10 +7,12 @@ from assay.evaluate.settings import EvaluateSettings
 
 def run(settings: EvaluateSettings) -> int:
     """Evaluate a bundle, or several, and print the metrics."""
+    from assay.evaluate.display import EvaluateDisplay
     from assay.evaluate.evaluate import evaluate
     from assay.evaluate.findings import to_json_text
 
-    report = evaluate(settings)
+    with EvaluateDisplay("evaluate") as display:
+        report = evaluate(settings, on_progress=display.update)
     stdout(to_json_text(report) if settings.json else str(report))
     return 0
 

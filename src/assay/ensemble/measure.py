@@ -13,6 +13,7 @@ import numpy as np
 from assay import metrics
 from assay.ensemble.choose import Targets, row_losses
 from assay.evaluate.bootstrap import Interval, interval, resample
+from assay.evaluate.statistics import means_of
 from assay.metrics import FloatArray
 from assay.outcome.calibration import Calibration
 from assay.outcome.maps import apply_calibration, apply_link
@@ -187,13 +188,8 @@ def _difference(
 
 def mean_intervals(rows: Mapping[str, FloatArray], resamples: int, seed: int) -> dict[str, Interval]:
     """Of the means of values [N], from resamples of the rows, the same for all."""
-
-    def means(weights_BN: FloatArray) -> Mapping[str, FloatArray]:
-        total_B = weights_BN.sum(axis=1)
-        return {key: weights_BN @ value_N / total_B for key, value_N in rows.items()}
-
     num_rows = len(next(iter(rows.values())))
-    drawn = resample(means, num_rows, num_resamples=resamples, seed=seed)
+    drawn = resample([means_of(rows)], num_rows, num_resamples=resamples, seed=seed)
     return {
         key: interval(float(value_N.mean()), key, drawn, confidence=_CONFIDENCE, method="percentile")
         for key, value_N in rows.items()

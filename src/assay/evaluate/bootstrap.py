@@ -1,56 +1,57 @@
-"""How sure a number is: weights of resamples, and intervals and p values from what they give. Pure.
+"""How sure a number is: metrics of resamples, and intervals and p values from what they give. Pure.
 
-A resample draws rows with replacement; all that a metric needs of it is how often each row was drawn,
-so a resample is a row of weights and a block of resamples one matrix. Where rows come in groups
-(books, authors, sites), whole groups are drawn: rows of a group are alike, and an interval that took
-them for independent would be too narrow (Davison & Hinkley 1997, section 3.8).
-
-The two sides of a pair have a group (author) each, and two pairs are alike where they share one. Groups
-are drawn, and a pair is there as often as its two groups together: the product of how often each was
-drawn (Owen 2007, "The pigeonhole bootstrap"; of one population of groups on both sides Davezies,
-D'Haultfœuille & Guyonvarch 2021, "Empirical process results for exchangeable arrays"). A pair of one
-group is there as often as that group was drawn: its square would count such pairs about twice, and the
-resamples would hold another mixture of pairs than the rows.
-
-Axes: N rows, G groups, B resamples.
+Axes: N rows, G groups, K cells, U units, B resamples.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 
 from assay import machine
+from assay.evaluate.draws import (
+    Deal,
+    deals,
+    drawn_weights,
+    first_weights,
+    num_blocks,
+    num_groups,
+    row_weights,
+)
+from assay.evaluate.sums import Family, Sums, Values, joined, metrics_at, metrics_of
 from assay.metrics import FloatArray, IntArray
 
-Statistics = Callable[[FloatArray], Mapping[str, FloatArray]]
-"""Weights [B, N] to the value of each metric in each resample, [B]; NaN where it is undefined."""
-
 IntervalMethod = Literal["percentile", "bca"]
+Advance = Callable[[float], None]
+"""Told the share of the work that is done."""
 
+PLAIN_ROWS = 4_096
+"""Rows up to which each row (or group) is drawn by itself; above, blocks of them are, see `assay.evaluate.draws`."""
 BLOCK_ELEMENTS = 1 << 18
-"""Weights of a block of resamples, about: it should stay in the cache."""
-JACKKNIFE_BLOCKS = 200
-"""Parts that are left out in turn to find the skew; each row alone where there are fewer."""
+"""Weights of a matrix of resamples of rows, about: it should stay in the cache."""
 MOST_THREADS = 8
 MOST_UNDEFINED = 0.05
 """Share of resamples that may leave a metric undefined before its interval is."""
+_EXACT_COUNT = 1 << 21
+"""Sums of a cell up to which those of resamples are exact in float32, which holds whole numbers up to 2^24."""
 _BIASED = "the resamples lie to one side of the value, which is biased on so few rows"
 _NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resamples:
-    """What each metric is in each resample, and with each part of the rows left out."""
+    """What each metric is in each resample, of all rows, and with each part of the rows left out."""
 
     drawn: Mapping[str, FloatArray]
     """Values [B] by metric."""
     left_out: Mapping[str, FloatArray]
     """Values by metric with one part of the rows (or groups) left out at a time."""
+    whole: Mapping[str, float] = field(default_factory=dict)
+    """Values by metric of all rows, found in the same way as those of resamples."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,30 +67,100 @@ class Interval:
 
 
 def resample(
-    statistics: Statistics, num_rows: int, *, num_resamples: int, seed: int, group_N: IntArray | None = None
+    families: Sequence[Family],
+    num_rows: int,
+    *,
+    num_resamples: int,
+    seed: int,
+    group_N: IntArray | None = None,
+    plain_rows: int = PLAIN_ROWS,
+    advance: Advance = lambda _share: None,
 ) -> Resamples:
     """The metrics of `num_resamples` resamples of the rows, or of whole groups where `group_N` is given.
 
-    `group_N` holds group indices 0..G-1, [N], or [N, 2] for the groups of both sides of pairs. The same
-    arguments give the same numbers. Cost: some passes over B x N weights, on up to 8 threads; memory does
-    not grow with B.
+    `group_N` holds group indices 0..G-1, [N], or [N, 2] for the groups of both sides of pairs. Up to
+    `plain_rows` rows: some passes over B x N weights. Above: some passes over the rows and a product of
+    matrices whose sizes do not grow with N. The same arguments give the same numbers on any number of
+    threads; memory does not grow with B.
     """
-    num_units = num_rows if group_N is None else int(group_N.max()) + 1
-    num_parts = min(JACKKNIFE_BLOCKS, num_units)
-    part_of_unit = np.random.default_rng(seed).permutation(num_units) * num_parts // num_units
-    size = max(1, BLOCK_ELEMENTS // num_rows)
-
-    def drawn(start: int) -> FloatArray:
-        return _drawn(np.random.default_rng([seed, start]), min(size, num_resamples - start), num_units)
-
-    def left_out(start: int) -> FloatArray:
-        parts = np.arange(start, min(start + size, num_parts))
-        return np.asarray(part_of_unit[None, :] != parts[:, None], dtype=np.float64)
-
+    arguments = (families, num_rows, num_resamples, seed, group_N, advance)
+    found = _of_rows(*arguments) if num_rows <= plain_rows else _of_blocks(*arguments)
+    num_first = len(next(iter(found.values()))) - num_resamples
     return Resamples(
-        drawn=_evaluated(statistics, drawn, range(0, num_resamples, size), group_N),
-        left_out=_evaluated(statistics, left_out, range(0, num_parts, size), group_N),
+        drawn={name: values[num_first:] for name, values in found.items()},
+        left_out={name: values[1:num_first] for name, values in found.items()},
+        whole={name: float(values[0]) for name, values in found.items()},
     )
+
+
+def blocks_drawn(num_rows: int, group_N: IntArray | None) -> int | None:
+    """How many blocks of rows or groups a resample draws; `None` where it draws each by itself."""
+    if num_rows <= PLAIN_ROWS or num_blocks(num_rows, group_N) == num_groups(num_rows, group_N):
+        return None
+    return num_blocks(num_rows, group_N)
+
+
+def _of_rows(
+    families: Sequence[Family],
+    num_rows: int,
+    num_resamples: int,
+    seed: int,
+    group_N: IntArray | None,
+    advance: Advance,
+) -> dict[str, FloatArray]:
+    """The metrics of all, of parts left out and of resamples, where each row or group is drawn by itself."""
+    num_drawn = num_groups(num_rows, group_N)
+    size = max(1, BLOCK_ELEMENTS // num_rows)
+    first = first_weights(num_drawn, seed)
+
+    def evaluated(start: int) -> Mapping[str, FloatArray]:
+        if start < len(first):
+            weights = first[start : start + size]
+        else:
+            done = start - len(first)
+            weights = drawn_weights(min(size, num_resamples - done), num_drawn, (seed, done))
+        return metrics_at(families, weights if group_N is None else row_weights(weights, group_N))
+
+    starts = [*range(0, len(first), size), *range(len(first), len(first) + num_resamples, size)]
+    found: list[Mapping[str, FloatArray]] = []
+    with _pool() as pool:
+        for values in pool.map(evaluated, starts):
+            found.append(values)
+            advance(len(found) / len(starts))
+    return _concatenated(found)
+
+
+def _of_blocks(
+    families: Sequence[Family],
+    num_rows: int,
+    num_resamples: int,
+    seed: int,
+    group_N: IntArray | None,
+    advance: Advance,
+) -> dict[str, FloatArray]:
+    """The metrics of all, of parts left out and of resamples, where blocks of rows or of groups are drawn."""
+    parts = [part for family in families for part in family.parts]
+    found: list[list[Mapping[str, FloatArray]]] = [[] for _ in parts]
+    with _pool() as pool:
+        for deal in deals(num_rows, group_N, num_resamples=num_resamples, seed=seed):
+
+            def evaluated(part: tuple[Sums, Values], deal: Deal = deal) -> Mapping[str, FloatArray]:
+                return metrics_of(part[1], _sums(part[0], deal))
+
+            for of_part, values in zip(found, pool.map(evaluated, parts), strict=True):
+                of_part.append(values)
+            advance(deal.share_done)
+    each = iter([_concatenated(of_part) for of_part in found])
+    return joined(families, [[next(each) for _ in family.parts] for family in families])
+
+
+def _sums(sums: Sums, deal: Deal) -> FloatArray:
+    """The sums of resamples [B, K]: in single precision where that is exact, at half the cost."""
+    of_unit_UK = sums.of_units(deal.unit_N, deal.num_units)
+    is_small = sums.are_counts and of_unit_UK.sum(axis=0).max() < _EXACT_COUNT
+    dtype = np.float32 if is_small else np.float64
+    sums_BK: FloatArray = (deal.weights_BU.astype(dtype) @ of_unit_UK.astype(dtype)).astype(np.float64)
+    return sums_BK
 
 
 def interval(
@@ -124,17 +195,6 @@ def interval(
     return Interval(low=float(low), high=float(high))
 
 
-def row_weights(weights_BG: FloatArray, group_N: IntArray) -> FloatArray:
-    """How often each row is there, [B, N], from how often its group, [N], or the two of a pair, [N, 2], were drawn."""
-    if group_N.ndim == 1:
-        return weights_BG.take(group_N, axis=1)
-    first_N, second_N = group_N.T
-    weights_BN: FloatArray = weights_BG.take(first_N, axis=1)
-    mixed = np.flatnonzero(first_N != second_N)
-    weights_BN[:, mixed] *= weights_BG.take(second_N[mixed], axis=1)
-    return weights_BN
-
-
 def p_value(differences_B: FloatArray) -> float | None:
     """Two-sided p value that a difference is 0, from its resamples; `None` where most are undefined.
 
@@ -149,29 +209,13 @@ def p_value(differences_B: FloatArray) -> float | None:
     return float(min(1.0, 2 * (fewer + 1) / (finite.size + 1)))
 
 
-def _drawn(rng: np.random.Generator, num_resamples: int, num_units: int) -> FloatArray:
-    """How often each unit is drawn, [num_resamples, num_units]."""
-    picks = rng.integers(num_units, size=(num_resamples, num_units))
-    picks += np.arange(num_resamples)[:, None] * num_units
-    counts = np.bincount(picks.ravel(), minlength=picks.size)
-    return counts.reshape(picks.shape).astype(np.float64)
+def _pool() -> ThreadPoolExecutor:
+    """Threads: NumPy's loops let others run."""
+    return ThreadPoolExecutor(min(MOST_THREADS, machine.usable_cores()))
 
 
-def _evaluated(
-    statistics: Statistics,
-    block_at: Callable[[int], FloatArray],
-    starts: Sequence[int],
-    group_N: IntArray | None,
-) -> dict[str, FloatArray]:
-    """The statistics of all blocks, some at a time: NumPy's loops let other threads run."""
-
-    def evaluated(start: int) -> Mapping[str, FloatArray]:
-        weights = block_at(start)
-        return statistics(weights if group_N is None else row_weights(weights, group_N))
-
-    with ThreadPoolExecutor(min(MOST_THREADS, machine.usable_cores())) as pool:
-        found = list(pool.map(evaluated, starts))
-    return {name: np.concatenate([block[name] for block in found]) for name in found[0]}
+def _concatenated(found: Sequence[Mapping[str, FloatArray]]) -> dict[str, FloatArray]:
+    return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
 
 
 def _share_below(values: FloatArray, value: float) -> float:

@@ -11,7 +11,7 @@ Axes: N rows, C classes or labels.
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +27,7 @@ from assay.data.listing import local_paths
 from assay.data.storage import is_object_url, local_path, writable_place
 from assay.engine import devices
 from assay.errors import InputError, UsageError
+from assay.evaluate.bootstrap import blocks_drawn
 from assay.evaluate.findings import Evaluated, EvaluateReport, Worst
 from assay.evaluate.measure import (
     EvaluatedRows,
@@ -54,9 +55,15 @@ MOST_SLICES = 50
 """Groups whose metrics are found, the largest first."""
 SHOWN_WORST = 20
 CALIBRATION_METRICS = ("nll", "brier", "ece", "ece_equal_mass")
+OnProgress = Callable[[str, float], None]
+"""Told what is done now and which share of it is, 0 to 1."""
 
 
-def evaluate(settings: EvaluateSettings) -> EvaluateReport:
+def _unseen(_step: str, _share: float) -> None:
+    """Nobody looks."""
+
+
+def evaluate(settings: EvaluateSettings, *, on_progress: OnProgress = _unseen) -> EvaluateReport:
     """Evaluates a bundle, or several, on labelled rows; writes `settings.out` where it is given.
 
     Raises `UsageError` where a setting does not fit the bundle, `SourceError` for rows that cannot be
@@ -73,7 +80,7 @@ def evaluate(settings: EvaluateSettings) -> EvaluateReport:
     if settings.out is not None and not is_object_url(settings.out):
         _check_out(settings, local_path(settings.out))
     rows = read_labelled(settings.data, settings, task=bundle.task, keys=settings.group_columns)
-    return evaluate_rows(settings, bundle, rows, others=others)
+    return evaluate_rows(settings, bundle, rows, others=others, on_progress=on_progress)
 
 
 def evaluate_rows(
@@ -82,17 +89,23 @@ def evaluate_rows(
     rows: LabelledRows,
     *,
     others: Sequence[Bundle] = (),
+    on_progress: OnProgress = _unseen,
 ) -> EvaluateReport:
     """As `evaluate`, with the bundles and the rows handed in."""
     if rows.num_rows == 0:
         raise InputError("0 rows; a metric needs some; name sources that hold rows")
     _targets(bundle, rows)  # what is wrong with the labels is said before the forward passes
     sides_N2 = _sides(settings, rows)
-    passes = [_forward(settings, each, rows, is_alone=not others) for each in (bundle, *others)]
+    names = _names([each.path for each in (bundle, *others)])
+    passes = [
+        _forward(
+            settings, each, rows, is_alone=not others, advance=partial(on_progress, f"forward pass of {name}")
+        )
+        for each, name in zip((bundle, *others), names, strict=True)
+    ]
     num_given = rows.num_rows
     kept = _scored_by_all(passes, num_given)
     rows = rows.take(kept.tolist())
-    names = _names([each.bundle.path for each in passes])
     first, *compared = (
         _evaluated(settings, each, name, rows, kept, bundle.labels)
         for each, name in zip(passes, names, strict=True)
@@ -108,13 +121,14 @@ def evaluate_rows(
     if group_N is None and rows.groups is not None:
         group_N = group_indices(rows.groups)
     drawn_N = None if settings.resample == "rows" else group_N
-    parts = _parts(first, compared, resampling, drawn_N)
-    slices, num_left_out = _slices(first, compared, resampling, rows, sides_N2)
+    parts = _parts(first, compared, resampling, drawn_N, on_progress)
+    slices, num_left_out = _slices(first, compared, resampling, rows, sides_N2, on_progress)
     report = EvaluateReport(
         settings=settings,
         num_rows=rows.num_rows,
         num_rows_left_out=num_given - rows.num_rows,
         num_groups=None if group_N is None else int(np.unique(group_N).size),
+        num_blocks=blocks_drawn(rows.num_rows, drawn_N),
         drawn="rows" if drawn_N is None else "groups" if sides_N2 is None else "groups of both sides",
         bundle=first,
         others=tuple(compared),
@@ -150,7 +164,12 @@ class _BundleOutputs:
 
 
 def _forward(
-    settings: EvaluateSettings, bundle: Bundle, rows: LabelledRows, *, is_alone: bool
+    settings: EvaluateSettings,
+    bundle: Bundle,
+    rows: LabelledRows,
+    *,
+    is_alone: bool,
+    advance: Callable[[float], None],
 ) -> _BundleOutputs:
     """A bundle's logits of the rows; a bundle that is evaluated alone must score them all."""
     began = time.perf_counter()
@@ -161,7 +180,8 @@ def _forward(
     scorer = open_scorer(
         bundle, settings, make_engine, device=settings.device, max_batch_tokens=settings.max_batch_tokens
     )
-    logits = labelled_logits(scorer, rows) if is_alone else logits_or_reasons(scorer, rows)
+    find = labelled_logits if is_alone else logits_or_reasons
+    logits = find(scorer, rows, advance=advance)
     return _BundleOutputs(
         bundle=bundle,
         max_length=scorer.encoder.max_length,
@@ -212,9 +232,14 @@ def _evaluated(
     calibration = bundle.calibration
     before, after = {}, {}
     if calibration is not None and bundle.task.is_classifier:
-        plain, mapped = point_values(outcome.before_calibration()), point_values(outcome)
-        before = {name: value for name in CALIBRATION_METRICS if isinstance(value := plain[name], float)}
-        after = {name: value for name in CALIBRATION_METRICS if isinstance(value := mapped[name], float)}
+        before, after = (
+            {
+                name: value
+                for name, value in point_values(each, CALIBRATION_METRICS).items()
+                if isinstance(value, float)
+            }
+            for each in (outcome.before_calibration(), outcome)
+        )
     return Evaluated(
         path=bundle.path,
         name=name,
@@ -334,20 +359,25 @@ def _check_out(settings: EvaluateSettings, out: Path) -> None:
 
 
 def _parts(
-    first: Evaluated, others: Sequence[Evaluated], resampling: Resampling, group_N: IntArray | None
+    first: Evaluated,
+    others: Sequence[Evaluated],
+    resampling: Resampling,
+    group_N: IntArray | None,
+    on_progress: OnProgress,
 ) -> tuple[Part, ...]:
     """All rows, those that no bundle has seen, and those of groups that none has seen."""
-    found = [_part("all rows", first, others, resampling, None, group_N)]
+    kept: dict[str, IntArray | None] = {"all rows": None}
     row_N, seen_group_N = first.seen.row_N, first.seen.group_N
     for other in others:
         row_N, seen_group_N = row_N | other.seen.row_N, seen_group_N | other.seen.group_N
     if row_N.any() and not row_N.all():
-        kept = np.flatnonzero(~row_N)
-        found.append(_part("without rows seen before", first, others, resampling, kept, group_N))
+        kept["without rows seen before"] = np.flatnonzero(~row_N)
     if (seen_group_N != row_N).any() and not seen_group_N.all():
-        kept = np.flatnonzero(~seen_group_N)
-        found.append(_part("without groups seen before", first, others, resampling, kept, group_N))
-    return tuple(found)
+        kept["without groups seen before"] = np.flatnonzero(~seen_group_N)
+    return tuple(
+        _part(name, first, others, resampling, rows, group_N, partial(on_progress, f"resampling {name}"))
+        for name, rows in kept.items()
+    )
 
 
 def _slices(
@@ -356,6 +386,7 @@ def _slices(
     resampling: Resampling,
     rows: LabelledRows,
     sides_N2: IntArray | None,
+    on_progress: OnProgress,
 ) -> tuple[tuple[Part, ...], int]:
     """Each group's rows, the largest groups first; and how many groups are left out."""
     if rows.groups is None:
@@ -364,10 +395,20 @@ def _slices(
     for row, group in enumerate(rows.groups):
         rows_of.setdefault(group, []).append(row)
     largest = sorted(rows_of.items(), key=lambda item: (-len(item[1]), item[0]))[:MOST_SLICES]
-    found = [
-        _part(group, first, others, resampling, np.array(kept, dtype=np.int64), sides_N2)
-        for group, kept in largest
-    ]
+    found: list[Part] = []
+    for group, kept in largest:
+        on_progress("resampling groups", len(found) / len(largest))
+        found.append(
+            _part(
+                group,
+                first,
+                others,
+                resampling,
+                np.array(kept, dtype=np.int64),
+                sides_N2,
+                lambda _share: None,
+            )
+        )
     return tuple(found), len(rows_of) - len(largest)
 
 
@@ -378,16 +419,14 @@ def _part(
     resampling: Resampling,
     rows: IntArray | None,
     group_N: IntArray | None,
+    advance: Callable[[float], None],
 ) -> Part:
     if rows is None:
-        return measure(name, first.outcome, [other.outcome for other in others], resampling, group_N)
-    return measure(
-        name,
-        first.outcome.take(rows),
-        [other.outcome.take(rows) for other in others],
-        resampling,
-        None if group_N is None else group_N[rows],
-    )
+        outcomes = [each.outcome for each in (first, *others)]
+    else:
+        outcomes = [each.outcome.take(rows) for each in (first, *others)]
+        group_N = None if group_N is None else group_N[rows]
+    return measure(name, outcomes[0], outcomes[1:], resampling, group_N, advance)
 
 
 def row_losses(outcome: EvaluatedRows) -> FloatArray:

@@ -94,6 +94,8 @@ class EvaluateReport:
     """Groups of the rows, of both sides where two columns are named; `None` without a group column."""
     drawn: str
     """What intervals draw: `rows`, `groups` or `groups of both sides`."""
+    num_blocks: int | None
+    """Random blocks of these that are drawn in their stead, of many rows; `None` where each is drawn by itself."""
     bundle: Evaluated
     others: tuple[Evaluated, ...]
     """The bundles it is compared with."""
@@ -138,6 +140,7 @@ class EvaluateReport:
                 "method": self.settings.interval,
                 "resamples": self.settings.resamples,
                 "drawn": self.drawn,
+                "blocks": self.num_blocks,
                 "seed": self.settings.seed,
             },
             "warnings": list(self.warnings),

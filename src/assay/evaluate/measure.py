@@ -16,19 +16,21 @@ from assay import metrics
 from assay.errors import InputError
 from assay.evaluate import statistics
 from assay.evaluate.bootstrap import (
+    PLAIN_ROWS,
+    Advance,
     Interval,
     IntervalMethod,
     Resamples,
-    Statistics,
     interval,
     p_value,
     resample,
 )
+from assay.evaluate.sums import Family
 from assay.metrics import FloatArray, IntArray, ReliabilityBin
 from assay.tasks import Task
 
-MOST_RANKED = 1 << 30
-"""Rows times rankings (one a class) times resamples of ranking metrics, at most: about a minute."""
+MOST_RANKED = 1 << 21
+"""Rankings (one a class) times resamples, at most: about a minute on two cores."""
 _NO_INTERVALS = "none was asked for"
 
 
@@ -143,13 +145,15 @@ def measure(
     others: Sequence[EvaluatedRows],
     resampling: Resampling,
     group_N: IntArray | None = None,
+    advance: Advance = lambda _share: None,
 ) -> Part:
     """The metrics of an outcome, those of `others`, of the same rows, and the differences to each of them.
 
     `group_N`: the group of each row, any numbers, or [N, 2] the groups of both sides of pairs; intervals
     then draw groups.
     """
-    drawn = _resamples([outcome, *others], resampling, group_N)
+    values, *values_of_others = (point_values(each) for each in (outcome, *others))
+    drawn = _resamples([outcome, *others], [values, *values_of_others], resampling, group_N, advance)
 
     def found(values: Mapping[str, float | str], prefix: str) -> dict[str, Metric]:
         return {
@@ -168,10 +172,8 @@ def measure(
         exact = metrics.mcnemar(_is_right(outcome), _is_right(others[index - 1]))
         return replace(plain, p_value=exact, test="mcnemar")
 
-    values = point_values(outcome)
     compared = []
-    for index, other in enumerate(others, start=1):
-        theirs = point_values(other)
+    for index, theirs in enumerate(values_of_others, start=1):
         differences = {
             metric: difference(metric, value, theirs[metric], index)
             for metric, value in values.items()
@@ -181,15 +183,17 @@ def measure(
     return Part(name=name, num_rows=outcome.num_rows, metrics=found(values, "0 "), others=tuple(compared))
 
 
-def point_values(outcome: EvaluatedRows) -> dict[str, float | str]:
-    """Every metric of an outcome by name, in the order of a report; a text says why one is undefined."""
+def point_values(outcome: EvaluatedRows, names: Sequence[str] | None = None) -> dict[str, float | str]:
+    """Every metric of an outcome by name (those of `names`), in a report's order; a text says why one is undefined."""
     if outcome.task is Task.SINGLE_LABEL:
         found = _single_label_values(outcome)
     elif outcome.task is Task.MULTI_LABEL:
         found = _multi_label_values(outcome)
     else:
         found = _regression_values(outcome)
-    return {name: _value_or_reason(metric) for name, metric in found.items()}
+    return {
+        name: _value_or_reason(metric) for name, metric in found.items() if names is None or name in names
+    }
 
 
 def label_values(outcome: EvaluatedRows, index: int) -> dict[str, float | str]:
@@ -295,59 +299,100 @@ def _value_or_reason(metric: Callable[[], float]) -> float | str:
         return str(error)
 
 
-def _statistics(outcome: EvaluatedRows, num_resamples: int) -> Statistics:
-    most_ranked = MOST_RANKED // num_resamples
+def families_of(
+    outcome: EvaluatedRows, *, most_rankings: int | None = None, all_ranks: bool = True
+) -> tuple[Family, ...]:
+    """What resampling needs of an outcome; see `assay.evaluate.statistics`."""
     outputs, targets = outcome.outputs_NC, outcome.targets
     if outcome.task is Task.SINGLE_LABEL:
         return statistics.single_label(
             outputs,
             targets.astype(np.int64),
             outcome.predicted,
-            most_ranked=most_ranked,
+            most_rankings=most_rankings,
+            all_ranks=all_ranks,
             unanswered_within=outcome.unanswered_within,
         )
     if outcome.task is Task.MULTI_LABEL:
-        return statistics.multi_label(outputs, targets > 0, outcome.predicted > 0, most_ranked=most_ranked)
+        return statistics.multi_label(
+            outputs,
+            targets > 0,
+            outcome.predicted > 0,
+            most_rankings=most_rankings,
+            all_ranks=all_ranks,
+        )
     return statistics.regression(
-        outputs[:, 0], targets.astype(np.float64), outcome.int_score, outcome.half_width
+        outputs[:, 0],
+        targets.astype(np.float64),
+        outcome.int_score,
+        outcome.half_width,
+        all_ranks=all_ranks,
     )
 
 
 def _resamples(
-    outcomes: Sequence[EvaluatedRows], resampling: Resampling, group_N: IntArray | None
+    outcomes: Sequence[EvaluatedRows],
+    values: Sequence[Mapping[str, float | str]],
+    resampling: Resampling,
+    group_N: IntArray | None,
+    advance: Advance,
 ) -> Resamples | None:
     """All bundles and the differences to the first in the same resamples: "0 auc", "1 auc", "0 less 1 auc"."""
     if not resampling.num_resamples:
         return None
-    each_statistics = [_statistics(outcome, resampling.num_resamples) for outcome in outcomes]
-
-    def together(weights_BN: FloatArray) -> Mapping[str, FloatArray]:
-        values = [statistics(weights_BN) for statistics in each_statistics]
-        first = values[0]
-        found = {f"{index} {name}": each for index, of in enumerate(values) for name, each in of.items()}
-        for index, of in enumerate(values[1:], start=1):
-            found |= {
-                f"0 less {index} {name}": first[name] - each for name, each in of.items() if name in first
-            }
-        return found
-
     index_N = None
     if group_N is not None:
         index_N = np.unique(group_N, return_inverse=True)[1].reshape(group_N.shape).astype(np.int64)
-    return resample(
-        together,
-        outcomes[0].num_rows,
-        num_resamples=resampling.num_resamples,
-        seed=resampling.seed,
-        group_N=index_N,
+    each = []
+    for index, outcome in enumerate(outcomes):
+
+        def of_all(share: float, done: int = index) -> None:
+            advance((done + share) / len(outcomes))
+
+        families = families_of(
+            outcome,
+            most_rankings=MOST_RANKED // resampling.num_resamples,
+            all_ranks=outcome.num_rows <= PLAIN_ROWS,
+        )
+        found = resample(
+            families,
+            outcome.num_rows,
+            num_resamples=resampling.num_resamples,
+            seed=resampling.seed,
+            group_N=index_N,
+            advance=of_all,
+        )
+        each.append(_moved(found, values[index]))
+    return Resamples(
+        drawn=_with_differences([of.drawn for of in each]),
+        left_out=_with_differences([of.left_out for of in each]),
     )
+
+
+def _moved(found: Resamples, values: Mapping[str, float | str]) -> Resamples:
+    """The resamples, moved by what levels in place of ranks did to the value on all rows."""
+    drawn = dict(found.drawn)
+    for name, whole in found.whole.items():
+        value = values[name]
+        # Sums in another order differ in the last bits; there is nothing to move.
+        if isinstance(value, float) and abs(value - whole) > 1e-12 * max(1.0, abs(value)):
+            drawn[name] = np.clip(drawn[name] + (value - whole), *metrics.range_of(name))
+    return replace(found, drawn=drawn)
+
+
+def _with_differences(each: Sequence[Mapping[str, FloatArray]]) -> dict[str, FloatArray]:
+    first = each[0]
+    found = {f"{index} {name}": values for index, of in enumerate(each) for name, values in of.items()}
+    for index, of in enumerate(each[1:], start=1):
+        found |= {f"0 less {index} {name}": first[name] - of[name] for name in of if name in first}
+    return found
 
 
 def _interval(value: float, name: str, drawn: Resamples | None, resampling: Resampling) -> Interval:
     if drawn is None:
         return Interval(undefined=_NO_INTERVALS)
     if name not in drawn.drawn:
-        return Interval(undefined="too many rows and labels to rank again; set fewer --resamples")
+        return Interval(undefined="too many labels to rank again; set fewer --resamples")
     return interval(value, name, drawn, confidence=resampling.confidence, method=resampling.method)
 
 

@@ -14,7 +14,9 @@ import numpy as np
 from assay import charts, metrics
 from assay.data.storage import replace_file
 from assay.errors import InputError
+from assay.evaluate.bootstrap import PLAIN_ROWS
 from assay.evaluate.definitions import DEFINITIONS
+from assay.evaluate.draws import ROUNDS
 from assay.evaluate.findings import (
     Evaluated,
     EvaluateReport,
@@ -353,6 +355,11 @@ def _intervals(report: EvaluateReport) -> str:
         f"Intervals: {100 * settings.confidence:.4g}%, {method} bootstrap of {settings.resamples:,} resamples"
         f" that draw {drawn}, seed {settings.seed}."
     )
+    if report.num_blocks is not None:
+        text += (
+            f" Of more than {PLAIN_ROWS:,} rows resamples draw {report.num_blocks:,} random blocks of them, dealt"
+            f" {ROUNDS} times; widths are those of drawing each by itself, within a few percent."
+        )
     if report.others:
         text += (
             " Differences draw the same rows for all bundles; p is two-sided, of the bootstrap or, for"

@@ -4,7 +4,7 @@ Axes: N rows, C outputs.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ from assay.labelled.rows import LabelledRows
 from assay.score.scorer import Scorer
 
 BATCH_ROWS = 2_048
+Advance = Callable[[float], None]
+"""Told the share of the rows that are done."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,12 +36,18 @@ class LabelledLogits:
     """Rows whose text was cut."""
 
 
-def labelled_logits(scorer: Scorer, rows: LabelledRows, *, of_members: bool = False) -> LabelledLogits:
+def labelled_logits(
+    scorer: Scorer,
+    rows: LabelledRows,
+    *,
+    of_members: bool = False,
+    advance: Advance = lambda _share: None,
+) -> LabelledLogits:
     """The logits of the rows, in their order; `of_members` is as in `logits_or_reasons`.
 
     Raises `InputError` where a row cannot be scored: figures must be of all rows.
     """
-    found = logits_or_reasons(scorer, rows, of_members=of_members)
+    found = logits_or_reasons(scorer, rows, of_members=of_members, advance=advance)
     codes = Counter(found.unscored.values())
     num_odd = codes.pop(NOT_FINITE, 0)
     if codes:
@@ -56,7 +64,13 @@ def labelled_logits(scorer: Scorer, rows: LabelledRows, *, of_members: bool = Fa
     return found
 
 
-def logits_or_reasons(scorer: Scorer, rows: LabelledRows, *, of_members: bool = False) -> LabelledLogits:
+def logits_or_reasons(
+    scorer: Scorer,
+    rows: LabelledRows,
+    *,
+    of_members: bool = False,
+    advance: Advance = lambda _share: None,
+) -> LabelledLogits:
     """The logits of the rows, in their order; a row that cannot be scored has its reason in `unscored`.
 
     `of_members`: of an ensemble those of its members side by side, [N, M * C], in place of the pooled ones.
@@ -71,6 +85,7 @@ def logits_or_reasons(scorer: Scorer, rows: LabelledRows, *, of_members: bool = 
         unscored |= {chunk.start + row: code for row, code in errors.items()}
         num_tokens += int(chunk.row_tokens.sum())
         num_truncated += int(chunk.row_truncated.sum())
+        advance((chunk.start + len(logits_NC)) / rows.num_rows)
     return LabelledLogits(
         logits_NC=np.concatenate(logits),
         unscored=unscored,

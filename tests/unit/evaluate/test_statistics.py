@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from assay import metrics
-from assay.evaluate.measure import EvaluatedRows, _statistics, point_values
+from assay.evaluate.measure import EvaluatedRows, families_of, point_values
+from assay.evaluate.sums import metrics_at
 from assay.tasks import Task
 
 RNG = np.random.default_rng(0)
@@ -73,7 +74,7 @@ OUTCOMES = {
 @pytest.mark.parametrize("outcome", OUTCOMES.values(), ids=OUTCOMES)
 def test_every_metric_of_a_report_has_a_weighted_twin_of_the_same_value(outcome):
     """Weights of 1: the very values of `assay.metrics`, under ties too."""
-    found = _statistics(outcome, 100)(np.ones((1, outcome.num_rows)))
+    found = metrics_at(families_of(outcome), np.ones((1, outcome.num_rows)))
     expected = point_values(outcome)
     assert set(found) == set(expected)
     for name, value in expected.items():
@@ -85,7 +86,7 @@ def test_weights_are_how_often_a_row_is_there(outcome):
     """Each of 20 resamples gives what the plain metrics give of the drawn rows; NaN where they say why not."""
     drawn = RNG.integers(0, outcome.num_rows, size=(20, outcome.num_rows))
     weights = np.stack([np.bincount(rows, minlength=outcome.num_rows) for rows in drawn]).astype(float)
-    found = _statistics(outcome, 100)(weights)
+    found = metrics_at(families_of(outcome), weights)
     for at, rows in enumerate(drawn):
         for name, value in point_values(outcome.take(rows)).items():
             expected = np.nan if isinstance(value, str) else value
@@ -95,6 +96,6 @@ def test_weights_are_how_often_a_row_is_there(outcome):
 def test_ranking_is_left_out_where_it_would_take_too_long():
     """Everything else is still there."""
     outcome = OUTCOMES["four labels"]
-    found = _statistics(outcome, (1 << 30) // 100)(np.ones((1, outcome.num_rows)))
+    found = metrics_at(families_of(outcome, most_rankings=3), np.ones((1, outcome.num_rows)))
     assert "auc" not in found
     assert "ece_equal_mass" in found
