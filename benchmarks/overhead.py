@@ -158,6 +158,7 @@ def main() -> None:
                     limit_rows=None,
                     max_length=512,
                     tokens_per_second=1e9,
+                    num_workers=1,
                 ),
                 part_schema=schema,
             )

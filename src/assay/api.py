@@ -31,9 +31,10 @@ from assay.evaluate.evaluate import evaluate
 from assay.evaluate.findings import EvaluateReport
 from assay.evaluate.settings import EvaluateSettings
 from assay.fleet import join as _joining
+from assay.fleet.estimate import estimate
 from assay.fleet.executors import on_executor
 from assay.fleet.join import JoinResult
-from assay.fleet.settings import JoinSettings
+from assay.fleet.settings import EstimateSettings, JoinSettings
 from assay.mine import verb as _mining
 from assay.mine.settings import MineSettings
 from assay.mine.verb import MineResult
@@ -53,6 +54,7 @@ from assay.score.bench.bench import bench
 from assay.score.bench.report import BenchReport
 from assay.score.bench.settings import BenchSettings
 from assay.score.classifier import Classifier, load
+from assay.score.estimate.record import EstimateRecord
 from assay.score.merge.merge import MergeReport, merge
 from assay.score.report.report import report
 from assay.score.report.summary import ReportSummary
@@ -99,6 +101,8 @@ __all__ = [
     "EngineRunResult",
     "EnsembleResult",
     "EnsembleSettings",
+    "EstimateRecord",
+    "EstimateSettings",
     "EvaluateReport",
     "EvaluateSettings",
     "JoinResult",
@@ -135,6 +139,7 @@ __all__ = [
     "embed",
     "ensemble",
     "ensemble_build",
+    "estimate",
     "evaluate",
     "join",
     "load",

@@ -15,7 +15,7 @@ def run(settings: EmbedSettings) -> int:
 
     with ProgressDisplay("embed") as display:
         result = on_executor(embed)(settings, on_progress=display.update, on_message=say)
-    stdout(describe_engine_run(result, "embedded"))
+    stdout(describe_engine_run(result, "embedded", settings))
     if result.parity is not None:
         stdout(describe_figures(result.parity))
     if result.outcome is not None:

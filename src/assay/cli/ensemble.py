@@ -17,7 +17,7 @@ def run(settings: EnsembleSettings) -> int:
         result = on_executor(ensemble)(settings, on_progress=display.update, on_message=say)
     if result.outcome is None or result.found is None:
         names = ", ".join(member.name for member in result.plan.members)
-        stdout(f"{describe_plan(result.plan.manifest, result.run_url, result.placement)}\nmembers  {names}")
+        stdout(f"{describe_plan(result.plan.manifest, result.placement, settings)}\nmembers  {names}")
         return 0
     batches = format_number_of(len(result.found.batches), "batch", "batches")
     members = format_number_of(result.found.num_members, "member")

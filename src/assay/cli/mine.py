@@ -15,7 +15,7 @@ def run(settings: MineSettings) -> int:
     with ProgressDisplay("mine") as display:
         result = on_executor(mine)(settings, on_progress=display.update, on_message=say)
     if result.outcome is None:
-        stdout(describe_plan(result.manifest, result.run_url, result.placement))
+        stdout(describe_plan(result.manifest, result.placement, settings))
         return 0
     units = format_number_of(result.outcome.units_total, "unit")
     seconds = format_duration(result.outcome.seconds)

@@ -7,14 +7,15 @@ from assay.telemetry import format_count, format_duration, format_number_of, for
 if TYPE_CHECKING:
     from assay.embed.drive import EngineRunResult
     from assay.runs.driver import Outcome
+    from assay.runs.settings import RunPlace
 
 
-def describe_engine_run(result: "EngineRunResult", done: str) -> str:
+def describe_engine_run(result: "EngineRunResult", done: str, settings: "RunPlace") -> str:
     """The plan of a dry run; else what was done (`scored`), how fast and on which engines."""
     if result.outcome is None:
         from assay.runs.placement import describe_plan
 
-        plan = describe_plan(result.manifest, result.run_url, result.placement)
+        plan = describe_plan(result.manifest, result.placement, settings)
         return f"{plan}\nnumbers  {result.precision}"
     lines = [f"{done} into {result.run_url}: {describe_outcome(result.outcome)}"]
     return "\n".join([*lines, *(f"engine: {description}" for description in result.outcome.descriptions)])

@@ -14,7 +14,7 @@ def run(settings: ScoreSettings) -> int:
 
     with ProgressDisplay("score") as display:
         result = on_executor(score)(settings, on_progress=display.update, on_message=say)
-    stdout(describe_engine_run(result, "scored"))
+    stdout(describe_engine_run(result, "scored", settings))
     if result.outcome is not None:
         stdout(
             f"next: assay verify {settings.run}; assay merge {settings.run} --out DIR; assay report {settings.run}"

@@ -16,7 +16,7 @@ def run(settings: TokenizeSettings) -> int:
     with ProgressDisplay("tokenize") as display:
         result = on_executor(tokenize)(settings, on_progress=display.update, on_message=say)
     stdout(
-        describe_plan(result.manifest, result.run_url, result.placement)
+        describe_plan(result.manifest, result.placement, settings)
         if result.outcome is None
         else f"tokenized into {result.run_url}: {describe_outcome(result.outcome)}"
     )

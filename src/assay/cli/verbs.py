@@ -190,6 +190,10 @@ ASSAY = Group(
             module="assay.cli.bench",
             summary="Measure a bundle on a sample of your documents; estimate hours and cost of a corpus.",
         ),
+        "estimate": Listed(
+            module="assay.cli.estimate",
+            summary="Say what a scoring run will take in device-hours, wall time and money, and how sure that is.",
+        ),
         "serve": Listed(
             module="assay.cli.serve",
             summary="Serve a model over HTTP: the same scores or vectors, batched and bounded; TEI clients too.",

@@ -15,7 +15,7 @@ from assay.engine.precision import Computed
 from assay.errors import BundleError, UsageError
 from assay.runs.cut import cut_sources, id_field
 from assay.runs.manifest import Manifest, new_manifest
-from assay.runs.placement import Placement
+from assay.runs.placement import Placement, planned_workers
 from assay.tokenize.encode import Encoder
 from assay.tokenize.plan import choose_max_length
 from assay.tokenize.settings import OnLong
@@ -66,6 +66,7 @@ def plan_embed(
             kind=placement.kind,
             num_workers=placement.num_workers,
         ),
+        num_workers=planned_workers(settings, placement),
     )
     manifest = new_manifest(
         kind=EMBED,

@@ -40,6 +40,8 @@ class Simulated:
 
     makespan_seconds: float
     """From the first machine being ready to the last part."""
+    ready_seconds: float
+    """From the launch to the first machine being ready."""
     ideal_seconds: float
     """The same with the same machines at the same times, were work a fluid and nothing lost."""
     doubled_share: float
@@ -369,6 +371,7 @@ class Simulation:
         steps = [round(k * (len(times) - 1) / 100) for k in range(101)]
         return Simulated(
             makespan_seconds=last - first,
+            ready_seconds=first,
             ideal_seconds=self._ideal_end(total) - first,
             doubled_share=self._doubled / total,
             lost_share=self._lost / total,
@@ -388,4 +391,5 @@ class Simulation:
             if done + speed * (time - before) >= total:
                 break
             done, before, speed = done + speed * (time - before), time, speed + change
-        return before + (total - done) / speed
+        # where no time was lost at all, rounding may leave a last bit of work after the last machine
+        return before + (total - done) / speed if speed > 1e-9 else before

@@ -18,8 +18,9 @@ from assay.mine.pairs import most_positives, pair_columns
 from assay.mine.select import choose_range_max
 from assay.mine.settings import MineSettings
 from assay.mine.vectors import id_kind, open_vectors, refuse_other_vectors
-from assay.runs.cut import SMALLEST_UNIT, UNITS_OF_A_SMALL_RUN, cut_evenly
+from assay.runs.cut import cut_evenly
 from assay.runs.manifest import Manifest, new_manifest
+from assay.runs.plan import MIN_UNIT_ROWS, UNITS_OF_A_SMALL_RUN
 from assay.runs.run import Run
 
 LARGEST_UNIT = 16_384
@@ -171,7 +172,7 @@ def _cut(sources: Sequence[Source], settings: MineSettings) -> list[tuple[int, .
     total = sum(source.num_rows for source in sources)
     planned = total if settings.limit_rows is None else min(total, settings.limit_rows)
     share = -(-planned // UNITS_OF_A_SMALL_RUN)
-    unit_rows = settings.unit_rows or min(max(share, SMALLEST_UNIT), LARGEST_UNIT)
+    unit_rows = settings.unit_rows or min(max(share, MIN_UNIT_ROWS), LARGEST_UNIT)
     return cut_evenly(sources, unit_rows, settings.limit_rows)
 
 

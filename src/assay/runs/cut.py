@@ -14,12 +14,10 @@ from assay.data.sources import (
     shows_no_column,
 )
 from assay.errors import SourceError
-from assay.runs.plan import choose_unit_rows, limit_boundaries, plan_boundaries
+from assay.runs.plan import choose_unit_rows, limit_boundaries, plan_boundaries, share_unit_rows
 
 BYTES_PER_TOKEN = 4.0
 """Of English text and a vocabulary of 30,000; only sizes units."""
-UNITS_OF_A_SMALL_RUN = 16
-SMALLEST_UNIT = 256
 
 
 def cut_sources(
@@ -29,10 +27,11 @@ def cut_sources(
     limit_rows: int | None,
     max_length: int,
     tokens_per_second: float,
+    num_workers: int,
 ) -> list[tuple[int, ...]]:
-    """The unit boundaries of each source: about a minute of work a unit, or `unit_rows`.
+    """The unit boundaries of each source: units of `unit_rows`, or of about a minute, or as `share_unit_rows` says.
 
-    A run of few minutes is still cut in sixteen, so that several workers can share it.
+    `tokens_per_second` of each of the workers.
     """
     total = sum(source.num_rows for source in sources)
     if unit_rows is None:
@@ -40,7 +39,7 @@ def cut_sources(
         tokens_per_row = min(num_bytes / max(total, 1) / BYTES_PER_TOKEN, max_length)
         minute = choose_unit_rows(tokens_per_row=tokens_per_row, tokens_per_second=tokens_per_second)
         planned = total if limit_rows is None else min(total, limit_rows)
-        unit_rows = min(minute, max(SMALLEST_UNIT, -(-planned // UNITS_OF_A_SMALL_RUN)))
+        unit_rows = share_unit_rows(minute, num_rows=planned, num_workers=num_workers)
     return cut_evenly(sources, unit_rows, limit_rows)
 
 

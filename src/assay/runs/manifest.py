@@ -50,7 +50,7 @@ class SourceRecord(BaseModel):
     @property
     def planned_rows(self) -> int:
         """Rows that the run covers: all of them, or fewer under `--limit-rows`."""
-        return self.boundaries[-1] if self.boundaries else 0
+        return self.boundaries[-1] - self.boundaries[0] if self.boundaries else 0
 
 
 class ColumnsRecord(BaseModel):

@@ -3,6 +3,7 @@
 The machines of a cluster are known here by a protocol alone; who opens a cluster, hands it to a verb.
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from assay.errors import UsageError
 from assay.runs.driver import WorkerSpec
 from assay.runs.local import python_worker
 from assay.runs.manifest import Manifest
+from assay.runs.plan import UNITS_OF_A_WORKER, last_unit_cost
 from assay.runs.ranks import find_rank
 from assay.runs.run import Run
 from assay.runs.settings import RunPlace
@@ -93,6 +95,20 @@ def static_place(settings: RunPlace) -> tuple[int, int]:
     return 0, 1
 
 
+def planned_workers(settings: RunPlace, placement: Placement) -> int:
+    """The workers of all machines, as far as they are known: each is taken to be like this one."""
+    return planned_machines(settings) * placement.num_workers
+
+
+def planned_machines(settings: RunPlace) -> int:
+    """The machines of a run, as far as they are known when it is planned."""
+    if settings.world_size is not None or settings.executor != "static":
+        return settings.world_size or 1
+    with contextlib.suppress(UsageError):  # whether there is a rank is checked where work begins
+        return find_rank(os.environ, rank=settings.rank)[1]
+    return 1
+
+
 def place_processes(module: str, run: Run, placement: Placement) -> Sequence[WorkerSpec]:
     """The workers, a process each."""
     if placement.cluster is not None:
@@ -108,15 +124,29 @@ def place_processes(module: str, run: Run, placement: Placement) -> Sequence[Wor
     return workers
 
 
-def describe_plan(manifest: Manifest, run_url: str, placement: Placement) -> str:
+def describe_plan(manifest: Manifest, placement: Placement, settings: RunPlace) -> str:
     """The plan of a run in a few lines, for `--dry-run`."""
     sizes = [unit.num_rows for unit in manifest.units()]
     return "\n".join(
         [
-            f"run      {run_url} ({manifest.run_id}), not created: this is a dry run",
+            f"run      {settings.run} ({manifest.run_id}), not created: this is a dry run",
             f"sources  {len(manifest.sources):,} with {format_count(manifest.planned_rows)} rows to do",
             f"units    {len(sizes):,} of {min(sizes, default=0):,} to {max(sizes, default=0):,} rows",
             f"workers  {placement}",
+            f"tail     {_describe_tail(sizes, planned_workers(settings, placement))}",
             f"columns  {', '.join(manifest.arrow_schema().names)}",
         ]
     )
+
+
+def _describe_tail(sizes: Sequence[int], num_workers: int) -> str:
+    """What the last units cost, in a sentence."""
+    each = len(sizes) / num_workers
+    if num_workers == 1:
+        return "none with one worker; with more, each waits at the end for about half a unit"
+    units = f"{format_count(each) if each >= 10 else f'{each:.1f}'} units for each of {num_workers:,} workers"
+    cost = f"{units}: the last ones cost {last_unit_cost(sizes, num_workers):.1%} over an even split"
+    rows = sum(sizes) // (num_workers * UNITS_OF_A_WORKER)
+    if each >= UNITS_OF_A_WORKER / 2 or not rows:
+        return cost
+    return f"{cost}; --unit-rows {rows} would give each {UNITS_OF_A_WORKER}, at the price of a publish each"

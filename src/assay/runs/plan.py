@@ -1,5 +1,6 @@
 """Rows to units, and who takes which unit. Pure: plain values in, plain values out."""
 
+import heapq
 import itertools
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -8,6 +9,12 @@ from dataclasses import dataclass
 from assay.errors import UsageError
 
 SECONDS_PER_UNIT = 60.0
+LEAST_SECONDS_PER_UNIT = 10.0
+"""Of a unit that is cut smaller so that there are more: what each costs besides stays small beside it."""
+UNITS_OF_A_WORKER = 100
+"""Of many, where the corpus allows it: the last units then cost about a hundredth of the time."""
+UNITS_OF_A_SMALL_RUN = 16
+"""At least, however few workers are known of, so that several can share it."""
 MIN_UNIT_ROWS = 256
 MAX_UNIT_ROWS = 1_000_000
 
@@ -48,6 +55,34 @@ def choose_unit_rows(*, tokens_per_row: float, tokens_per_second: float) -> int:
     """
     rows = SECONDS_PER_UNIT * tokens_per_second / max(tokens_per_row, 1.0)
     return int(min(max(rows, MIN_UNIT_ROWS), MAX_UNIT_ROWS))
+
+
+def share_unit_rows(minute_rows: int, *, num_rows: int, num_workers: int) -> int:
+    """Rows of a unit of a run: a minute's, or fewer, so that each of several workers gets a hundred units.
+
+    None is cut below ten seconds' work for that, nor below 256 rows. Example: a minute is 6,000 rows and four workers
+    share 1,000,000: units have 2,500 rows.
+    """
+    rows = min(minute_rows, max(-(-num_rows // UNITS_OF_A_SMALL_RUN), MIN_UNIT_ROWS))
+    if num_workers == 1:
+        return rows
+    smallest = max(int(minute_rows * LEAST_SECONDS_PER_UNIT / SECONDS_PER_UNIT), MIN_UNIT_ROWS)
+    return min(rows, max(-(-num_rows // (num_workers * UNITS_OF_A_WORKER)), smallest))
+
+
+def last_unit_cost(unit_rows: Sequence[int], num_workers: int) -> float:
+    """What units that cannot be split cost at the end: time over that of an even split, less 1.
+
+    Workers of one speed take the units in order, each the next when it is free (list scheduling). Example: three
+    units of one size on two workers take 2 in place of 1.5, a third more.
+    """
+    total = sum(unit_rows)
+    if not total or not num_workers:
+        return 0.0
+    free_at = [0] * min(num_workers, len(unit_rows))
+    for rows in unit_rows:
+        heapq.heapreplace(free_at, free_at[0] + rows)
+    return max(free_at) * num_workers / total - 1
 
 
 def plan_boundaries(num_rows: int, splits: Sequence[int], unit_rows: int) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from assay.engine.precision import Computed
 from assay.errors import RefusedError, UsageError
 from assay.runs.cut import cut_sources, id_field
 from assay.runs.manifest import Manifest, new_manifest
-from assay.runs.placement import Placement
+from assay.runs.placement import Placement, planned_workers
 from assay.runs.run import PARTS, Run, part_path
 from assay.score.bundles import open_bundle, read_chunks, refuse_lengths, refuse_texts
 from assay.score.cascade.bundle import Cascade
@@ -86,6 +86,7 @@ def plan_score(settings: ScoreSettings, placement: Placement, precision: Compute
             kind=placement.kind,
             num_workers=placement.num_workers,
         ),
+        num_workers=planned_workers(settings, placement),
     )
     manifest = new_manifest(
         kind=SCORE,

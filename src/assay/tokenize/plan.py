@@ -16,6 +16,7 @@ from assay.data.sources import Columns
 from assay.errors import SourceError, UsageError
 from assay.runs.cut import cut_sources, id_field
 from assay.runs.manifest import Manifest, new_manifest
+from assay.runs.placement import planned_machines
 from assay.runs.run import PARTS, Run, find_run
 from assay.tokenize.encode import Encoder
 from assay.tokenize.kind import TOKENIZE, TokenizeIdentity, TokenizeRecord
@@ -99,6 +100,7 @@ def plan_tokenize(settings: TokenizeSettings) -> Manifest:
         limit_rows=settings.limit_rows,
         max_length=encoder.max_length,
         tokens_per_second=TOKENS_PER_SECOND_AND_CORE * machine.usable_cores(),
+        num_workers=planned_machines(settings),
     )
     identity = TokenizeIdentity(
         tokenizer=encoder.fingerprint,

@@ -25,7 +25,7 @@ from assay.telemetry import Counters, Progress, ProgressDisplay
 pytestmark = pytest.mark.usefixtures("kept_sigterm")
 
 SCREEN_LINES = 50
-LONG = {"embed", "mine", "prepare books", "prepare labelled", "sudoku train"}
+LONG = {"embed", "estimate", "mine", "prepare books", "prepare labelled", "sudoku train"}
 """Commands of many rules, which get two screens."""
 SCREEN_COLUMNS = 120
 

@@ -8,7 +8,8 @@ import pytest
 
 from assay.data.sources import Columns, Source
 from assay.errors import SourceError
-from assay.runs.cut import SMALLEST_UNIT, UNITS_OF_A_SMALL_RUN, cut_sources, id_field
+from assay.runs.cut import cut_sources, id_field
+from assay.runs.plan import MIN_UNIT_ROWS, UNITS_OF_A_SMALL_RUN
 
 TEXT = pa.field("text", pa.string())
 
@@ -29,7 +30,7 @@ def make_source(name, num_rows, *, splits=(0,), bytes_per_row=400.0, schema=None
     )
 
 
-def cut(sources, *, unit_rows=None, limit_rows=None, max_length=512, tokens_per_second=1e5):
+def cut(sources, *, unit_rows=None, limit_rows=None, max_length=512, tokens_per_second=1e5, num_workers=1):
     """Boundaries by plain settings with these changes."""
     return cut_sources(
         sources,
@@ -37,6 +38,7 @@ def cut(sources, *, unit_rows=None, limit_rows=None, max_length=512, tokens_per_
         limit_rows=limit_rows,
         max_length=max_length,
         tokens_per_second=tokens_per_second,
+        num_workers=num_workers,
     )
 
 
@@ -59,7 +61,7 @@ def test_no_text_counts_for_more_than_the_limit():
 def test_a_small_run_is_shared_too():
     """A run of few minutes is cut in sixteen, but not below 256 rows."""
     assert len(sizes(cut([make_source("a", 16_000)]))) == UNITS_OF_A_SMALL_RUN
-    assert min(sizes(cut([make_source("a", 1000)]))) >= SMALLEST_UNIT - 6
+    assert min(sizes(cut([make_source("a", 1000)]))) >= MIN_UNIT_ROWS - 6
     assert sizes(cut([make_source("a", 200)])) == [200]
 
 

@@ -206,7 +206,7 @@ def test_a_billion_rows_are_planned_in_megabytes(place_of):
             for number in range(NUM_SOURCES)
         ]
         boundaries = cut_sources(
-            sources, unit_rows=None, limit_rows=None, max_length=512, tokens_per_second=50_000
+            sources, unit_rows=None, limit_rows=None, max_length=512, tokens_per_second=50_000, num_workers=1
         )
         manifest = new_manifest(
             kind=SCORE,

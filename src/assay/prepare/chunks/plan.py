@@ -11,8 +11,9 @@ from assay.errors import UsageError
 from assay.prepare.chunks.kind import CHUNKS, ChunksIdentity, ChunksRecord
 from assay.prepare.chunks.languages import need_language_check
 from assay.prepare.chunks.settings import ChunkRules
-from assay.runs.cut import UNITS_OF_A_SMALL_RUN, cut_evenly
+from assay.runs.cut import cut_evenly
 from assay.runs.manifest import Manifest, new_manifest
+from assay.runs.plan import UNITS_OF_A_SMALL_RUN
 from assay.tokenize.counting import open_encoder
 
 BOOKS_OF_A_UNIT = 16

@@ -16,9 +16,8 @@ from assay.prepare.pairs.draw import Rules
 from assay.prepare.pairs.kind import PAIRS, MinedIdentity, PairsIdentity, PairsRecord
 from assay.prepare.pairs.partners import NO_YEAR, Bookshelf, NegativeKind
 from assay.prepare.tables import Column
-from assay.runs.cut import UNITS_OF_A_SMALL_RUN
 from assay.runs.manifest import Manifest, new_manifest
-from assay.runs.plan import plan_boundaries
+from assay.runs.plan import UNITS_OF_A_SMALL_RUN, plan_boundaries
 
 MAX_UNIT_BOOKS = 32
 """Their pairs are in memory together, some five megabytes, before they are written."""

@@ -21,8 +21,10 @@ from assay.runs.manifest import Manifest
 from assay.runs.parts import find_obstacles, published_parts
 from assay.runs.run import PARTS, Run, open_run
 from assay.runs.status import Status, status_of
+from assay.score.estimate.record import read_estimate
 from assay.score.kind import SCORE
 from assay.score.pricing import Pricing
+from assay.score.report.expected import compare, expected_section
 from assay.score.report.records import (
     calibration_section,
     parity_facts,
@@ -32,7 +34,7 @@ from assay.score.report.records import (
 )
 from assay.score.report.scores import length_facts, length_figures, score_section, vector_section
 from assay.score.report.speed import cost_facts, cost_note, speed_section
-from assay.score.report.summary import ReportSummary, summarize
+from assay.score.report.summary import ReportSummary, spans_of, summarize
 from assay.score.report.tally import Tally, count_parts
 from assay.score.report.words import count_and_share, flatten, share_of, when
 from assay.telemetry import format_count, format_number_of, format_rate
@@ -81,6 +83,7 @@ class _RunPage:
     """All that the run holds of `calibration.json`, but for the reliability diagram."""
     cost: Section
     cost_note: str
+    expected: Section
     sources: Section
     fingerprint: Section
     settings: Facts
@@ -115,8 +118,13 @@ def report(
     tally = count_parts(run)
     parity, passed = parity_facts(run)
     path = out or f"{run.url}/{REPORT_PATH}"
-    summary = summarize(path, status, tally, parity_passed=passed, price_per_hour=price_per_hour)
-    page = _page(run.manifest, status, tally, parity, summary, price_per_hour, now)
+    record = read_estimate(run.store)
+    compared, note = ((), "") if record is None else compare(record, run.manifest, tally, spans_of(tally))
+    summary = summarize(
+        path, status, tally, parity_passed=passed, price_per_hour=price_per_hour, estimates=compared
+    )
+    expected = expected_section(record, compared, note)
+    page = _page(run.manifest, status, tally, parity, summary, expected, price_per_hour, now)
     _write(run, out, render_page("score/report", page))
     return summary
 
@@ -127,6 +135,7 @@ def _page(
     tally: Tally,
     parity: Facts,
     summary: ReportSummary,
+    expected: Section,
     price_per_hour: float | None,
     now: float,
 ) -> _RunPage:
@@ -165,6 +174,7 @@ def _page(
         calibration_record=calibration_record,
         cost=Section(title="Cost", facts=cost_facts(summary, price_per_hour)),
         cost_note=cost_note(price_per_hour),
+        expected=expected,
         sources=source_section(manifest),
         fingerprint=Section(
             title="Fingerprint",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from assay.runs.status import Status
+from assay.score.report.expected import Compared
 from assay.score.report.tally import Tally
 from assay.score.report.timeline import PartSpan, ThroughputCurve, throughput_curve, worker_seconds
 from assay.score.report.words import number_of
@@ -40,6 +41,8 @@ class ReportSummary:
     """None where no parity gate was run."""
     obstacles: tuple[str, ...] = ()
     """What stands in the way of parts that are missing, with what to do."""
+    estimates: tuple[Compared, ...] = ()
+    """What `assay estimate` put beside the run said, and what it came to."""
 
     def __str__(self) -> str:
         """One line for people."""
@@ -48,12 +51,26 @@ class ReportSummary:
         obstacle = f"; {self.obstacles[0]}" if self.obstacles else ""
         return (
             f"{self.path}: {format_count(self.rows)} rows{state}, {self.error_rows:,} with an error code, "
-            f"{format_rate(self.rows_per_second)} docs/s{cost}{obstacle}"
+            f"{format_rate(self.rows_per_second)} docs/s{cost}{self._off()}{obstacle}"
         )
+
+    def _off(self) -> str:
+        """How far the estimate was off, for the end of the line."""
+        if not self.estimates:
+            return ""
+        last = self.estimates[-1]
+        inside = "inside" if last.is_inside else "OUTSIDE"
+        return f", {last.name} estimated {last.error:+.1%} off, {inside} the interval"
 
 
 def summarize(
-    path: str, status: Status, tally: Tally, *, parity_passed: bool | None, price_per_hour: float | None
+    path: str,
+    status: Status,
+    tally: Tally,
+    *,
+    parity_passed: bool | None,
+    price_per_hour: float | None,
+    estimates: tuple[Compared, ...] = (),
 ) -> ReportSummary:
     """The main figures of the parts that `tally` counted."""
     spans = spans_of(tally)
@@ -76,6 +93,7 @@ def summarize(
         cost=None if price_per_hour is None else worker_hours * price_per_hour,
         parity_passed=parity_passed,
         obstacles=status.obstacles,
+        estimates=estimates,
     )
 
 
