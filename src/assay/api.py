@@ -31,6 +31,7 @@ from assay.evaluate.evaluate import evaluate
 from assay.evaluate.findings import EvaluateReport
 from assay.evaluate.settings import EvaluateSettings
 from assay.fleet import join as _joining
+from assay.fleet.books import prepare_books
 from assay.fleet.estimate import estimate
 from assay.fleet.executors import on_executor
 from assay.fleet.join import JoinResult
@@ -41,7 +42,6 @@ from assay.mine.verb import MineResult
 from assay.pipeline.books import pipeline_books
 from assay.pipeline.report import PipelineReport
 from assay.pipeline.settings import PipelineSettings
-from assay.prepare.books import prepare_books
 from assay.prepare.labelled.prepare import PrepareResult, prepare_labelled
 from assay.prepare.labelled.settings import LabelledSettings
 from assay.prepare.report import BooksReport

@@ -10,7 +10,7 @@ from assay.telemetry import Counters
 class FakeHandle:
     """Publishes each unit as soon as it is given, or once it is released; dies of those in `deadly`, once each."""
 
-    def __init__(self, run, hear, *, deadly, loads, holds):
+    def __init__(self, run, hear, *, deadly, loads, holds=False):
         self.commands = []
         self._run = run
         self._hear = hear

@@ -18,7 +18,8 @@ def _watch(step: str) -> Iterator[Callable[[Progress], None] | None]:
 
 def run(settings: BooksSettings) -> int:
     """Make the data set, with progress on stderr, and say what it holds and what comes next."""
-    from assay.prepare.books import describe_books, prepare_books
+    from assay.fleet.books import prepare_books
+    from assay.prepare.books import describe_books
     from assay.prepare.folder import RECIPE_FILE
 
     if settings.dry_run:

@@ -1,5 +1,6 @@
 """Fleets: many machines on one run.
 
+books.py      `assay prepare books` here or on a cluster
 executors.py  the verbs of runs, on this machine or on a cluster that their settings name
 join.py       `assay join`: help with a run, of which nothing but the URL is known
 estimate.py   `assay estimate`: what a scoring run will take, from a sample of it or a rate from elsewhere

@@ -1,7 +1,8 @@
 """The verbs of runs on the machines that their settings ask for: this one, or a cluster that is joined for them."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
 from assay.errors import UsageError
@@ -56,11 +57,26 @@ class Verb(Protocol[SettingsT_contra, ResultT_co]):
         ...
 
 
-def on_executor(work: Work[SettingsT_contra, ResultT_co]) -> Verb[SettingsT_contra, ResultT_co]:
-    """The verb, which joins the cluster that its settings name and leaves it at the end.
+@contextlib.contextmanager
+def cluster_of(settings: Asking) -> Iterator[Cluster | None]:
+    """The cluster that settings name, joined until the end of the `with`; None where the workers are on this machine.
 
-    Raises UsageError besides for an address without the executor that uses it, and what `open_cluster` does.
+    Raises UsageError for an address without the executor that uses it, and what `open_cluster` does.
     """
+    if settings.executor == "ray":
+        from assay.fleet.ray.cluster import open_cluster
+
+        with open_cluster(settings.ray_address) as cluster:
+            yield cluster
+        return
+    if settings.ray_address is not None:
+        msg = f"ray_address {settings.ray_address!r} is for the ray executor; add --executor ray"
+        raise UsageError(msg)
+    yield None
+
+
+def on_executor(work: Work[SettingsT_contra, ResultT_co]) -> Verb[SettingsT_contra, ResultT_co]:
+    """The verb, which joins the cluster that its settings name and leaves it at the end; see `cluster_of`."""
 
     @functools.wraps(work)
     def verb(
@@ -69,14 +85,7 @@ def on_executor(work: Work[SettingsT_contra, ResultT_co]) -> Verb[SettingsT_cont
         on_progress: Callable[[Progress], None] | None = None,
         on_message: Callable[[str], None] | None = None,
     ) -> ResultT_co:
-        if settings.executor == "ray":
-            from assay.fleet.ray.cluster import open_cluster
-
-            with open_cluster(settings.ray_address) as cluster:
-                return work(settings, cluster=cluster, on_progress=on_progress, on_message=on_message)
-        if settings.ray_address is not None:
-            msg = f"ray_address {settings.ray_address!r} is for the ray executor; add --executor ray"
-            raise UsageError(msg)
-        return work(settings, on_progress=on_progress, on_message=on_message)
+        with cluster_of(settings) as cluster:
+            return work(settings, cluster=cluster, on_progress=on_progress, on_message=on_message)
 
     return verb

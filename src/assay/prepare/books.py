@@ -40,7 +40,7 @@ from assay.prepare.folder import RECIPE_FILE, REPORT_FILE, WORK, at_work
 from assay.prepare.listing import Listing, list_books
 from assay.prepare.mined import open_miner
 from assay.prepare.neighbours import NUM_SAMPLED
-from assay.prepare.place import worker_placement
+from assay.prepare.place import chunk_placement, worker_placement
 from assay.prepare.report import BooksReport, SplitFigures, notes_of_second_books
 from assay.prepare.samples import measure_leaks
 from assay.prepare.settings import BooksSettings
@@ -48,6 +48,7 @@ from assay.prepare.shelving import Shelved, shelve
 from assay.prepare.splits import author_keys, crossings, split_books
 from assay.prepare.tables import Column
 from assay.runs.parts import published_stats
+from assay.runs.placement import Cluster
 from assay.runs.run import Run
 from assay.telemetry import printable
 
@@ -81,11 +82,13 @@ def prepare_books(
     watch: Watch = unwatched,
     say: Say = lambda _: None,
     shared: Path | None = None,
+    cluster: Cluster | None = None,
 ) -> BooksReport:
     """Make the data set of pairs in `settings.out`, or go on making it; returns what it holds.
 
     `shared`: folder of the list of books and of their chunks, where several data sets of the same books have
-    these in common; by default each data set has its own. Raises SourceError or InputError for books that
+    these in common; by default each data set has its own. `cluster`: where the workers are, for the executor `ray`;
+    its machines see the books and both folders. Raises SourceError or InputError for books that
     cannot be used, RefusedError where the folder holds pairs of other settings.
     """
     clock = Clock()
@@ -106,12 +109,14 @@ def prepare_books(
                 listing.path,
                 str(books / f"chunks-{manifest.run_id[:12]}"),
                 bundle=settings.bundle,
-                devices=str(worker_placement(settings.devices).num_workers),
+                placement=chunk_placement(settings.devices, cluster),
                 unit_rows=settings.unit_rows,
                 on_progress=update,
                 on_message=say,
             )
-        return pair_books(settings, listing, made.run, clock=clock, watch=watch, say=say, shared=shared)
+        return pair_books(
+            settings, listing, made.run, clock=clock, watch=watch, say=say, shared=shared, cluster=cluster
+        )
 
 
 def pair_books(
@@ -123,6 +128,7 @@ def pair_books(
     watch: Watch,
     say: Say,
     shared: Path | None = None,
+    cluster: Cluster | None = None,
 ) -> BooksReport:
     """The second half: from a finished chunks run over `listing` to the files and the report."""
     folder = Path(settings.out).absolute()
@@ -137,7 +143,9 @@ def pair_books(
         )
     with clock.step("splits"):
         splits = _split(settings, listing, shelved)
-    maker = PairsMaker(settings=settings, listing=listing, chunks=chunks, shelved=shelved, splits=splits)
+    maker = PairsMaker(
+        settings=settings, listing=listing, chunks=chunks, shelved=shelved, splits=splits, cluster=cluster
+    )
     models = Models(runs={}, notes=[])
     neighbours = None
     if settings.embed_with is not None:

@@ -25,7 +25,7 @@ from assay.prepare.tables import BATCH_BOOKS, Column, write_table
 from assay.runs.drive import drive_run
 from assay.runs.manifest import Manifest
 from assay.runs.parts import published_stats
-from assay.runs.placement import place_processes
+from assay.runs.placement import Cluster, place_processes
 from assay.runs.run import Run
 from assay.telemetry import Progress
 
@@ -59,6 +59,8 @@ class PairsMaker:
     chunks: Run
     shelved: Shelved
     splits: list[str | None]
+    cluster: Cluster | None = None
+    """Where its runs have their workers; None for this machine."""
 
     @property
     def work(self) -> Path:
@@ -90,6 +92,7 @@ class PairsMaker:
             str(self.work / f"vectors-{content[:12]}-{fingerprint[:12]}"),
             encoder=encoder,
             devices=self.settings.devices,
+            cluster=self.cluster,
             on_progress=update,
             on_message=say,
         )
@@ -117,6 +120,7 @@ class PairsMaker:
             str(self.work / f"scores-{candidates.manifest.run_id[:12]}-{bundle.fingerprint[:12]}"),
             bundle=str(bundle.path),
             devices=self.settings.devices,
+            cluster=self.cluster,
             on_progress=update,
             on_message=say,
         )
@@ -159,7 +163,9 @@ class PairsMaker:
     def run(self, manifest: Manifest, name: str, update: Update, say: Say) -> Run:
         """A finished pairs run."""
         placement = worker_placement(
-            self.settings.devices, most=-(-len(self.listing.books) // BOOKS_OF_A_WORKER)
+            self.settings.devices,
+            most=-(-len(self.listing.books) // BOOKS_OF_A_WORKER),
+            cluster=self.cluster,
         )
         run, _ = drive_run(
             str(self.work / name),

@@ -17,6 +17,7 @@ from assay.prepare.pairs.kind import MinedIdentity
 from assay.prepare.place import engine_place
 from assay.prepare.settings import BooksSettings
 from assay.runs.parts import open_part
+from assay.runs.placement import Cluster
 from assay.runs.run import PARTS, Run, open_run
 from assay.score.bundles import open_pair_classifier
 from assay.score.settings import ScoreSettings
@@ -53,6 +54,7 @@ def score_candidates(
     *,
     bundle: str,
     devices: str,
+    cluster: Cluster | None = None,
     on_progress: Callable[[Progress], None] | None,
     on_message: Callable[[str], None],
 ) -> Run:
@@ -68,9 +70,9 @@ def score_candidates(
         text_column="text1",
         text_pair_column="text2",
         deterministic=True,
-        **engine_place(devices),
+        **engine_place(devices, cluster),
     )
-    return open_run(score(asked, on_progress=on_progress, on_message=on_message).run_url)
+    return open_run(score(asked, cluster=cluster, on_progress=on_progress, on_message=on_message).run_url)
 
 
 def likeliest(scores: Run, label: str, *, num_books: int, most: int) -> ChosenCandidates:

@@ -16,6 +16,7 @@ from assay.embed.verb import embed
 from assay.prepare.place import engine_place
 from assay.prepare.shelf import Shelf
 from assay.runs.parts import open_part
+from assay.runs.placement import Cluster
 from assay.runs.run import Run, open_run
 from assay.telemetry import Progress
 
@@ -91,14 +92,15 @@ def embed_sample(
     *,
     encoder: str,
     devices: str,
+    cluster: Cluster | None = None,
     on_progress: Callable[[Progress], None] | None,
     on_message: Callable[[str], None],
 ) -> Run:
     """The finished embed run at `url` over a sample; goes on where one stopped. Raises what `embed` raises."""
     asked = EmbedSettings(
-        sources=(str(sample),), bundle=encoder, run=url, deterministic=True, **engine_place(devices)
+        sources=(str(sample),), bundle=encoder, run=url, deterministic=True, **engine_place(devices, cluster)
     )
-    return open_run(embed(asked, on_progress=on_progress, on_message=on_message).run_url)
+    return open_run(embed(asked, cluster=cluster, on_progress=on_progress, on_message=on_message).run_url)
 
 
 def _sums(run: Run, number_of: dict[str, int]) -> VectorArray:

@@ -1,10 +1,10 @@
 """Where the steps of `assay prepare books` run."""
 
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from assay import machine
 from assay.embed.place import find_gpus
-from assay.runs.placement import Placement, place_workers
+from assay.runs.placement import Cluster, Placement, place_workers
 from assay.settings import count_of
 
 BOOKS_OF_A_WORKER = 200
@@ -16,17 +16,29 @@ class EnginePlace(TypedDict):
 
     devices: str
     num_threads: int | None
+    executor: Literal["local", "ray"]
 
 
-def worker_placement(devices: str, *, most: int | None = None) -> Placement:
-    """One worker process a core, `most` at most, or as many as asked for; each with one thread."""
+def worker_placement(devices: str, *, most: int | None = None, cluster: Cluster | None = None) -> Placement:
+    """One worker process a core, `most` at most, or as many as asked for, of one thread each; here or on a cluster."""
+    if cluster is not None:
+        return place_workers(devices, num_gpus=0, num_threads=1, cluster=cluster)
     cores = machine.usable_cores()
     count = count_of(devices) or (cores if most is None else min(cores, most))
     return place_workers(str(count), num_gpus=0, num_threads=1)
 
 
-def engine_place(devices: str) -> EnginePlace:
+def chunk_placement(devices: str, cluster: Cluster | None = None) -> Placement:
+    """As many processes as `worker_placement` says; here they share all threads of the machine."""
+    placement = worker_placement(devices, cluster=cluster)
+    return placement if cluster else place_workers(str(placement.num_workers), num_gpus=0)
+
+
+def engine_place(devices: str, cluster: Cluster | None = None) -> EnginePlace:
     """Every GPU; without one as many processes as the other steps have, of one thread: more of them change no bit."""
-    if find_gpus():
-        return EnginePlace(devices="auto", num_threads=None)
-    return EnginePlace(devices=str(worker_placement(devices).num_workers), num_threads=1)
+    executor: Literal["local", "ray"] = "local" if cluster is None else "ray"
+    if find_gpus(cluster):
+        return EnginePlace(devices="auto", num_threads=None, executor=executor)
+    if cluster is not None:
+        return EnginePlace(devices=devices, num_threads=1, executor=executor)
+    return EnginePlace(devices=str(worker_placement(devices).num_workers), num_threads=1, executor=executor)

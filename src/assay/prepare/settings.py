@@ -5,6 +5,7 @@ from typing import Literal
 
 from assay.errors import UsageError
 from assay.prepare.chunks.settings import ChunkRules
+from assay.runs.settings import RayAddress
 from assay.settings import AUTO_OR_COUNT, COUNT, Settings, positional, shared, within
 
 WEIGHTS = ("random", "same_author", "same_period", "metadata", "embedding", "model_mined")
@@ -144,8 +145,11 @@ class BooksOut(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BooksSettings(BooksOut, PairRules, BookSplits, ChunkRules):
+class BooksSettings(BooksOut, PairRules, BookSplits, ChunkRules, RayAddress):
     """Turn a folder of books into pairs of chunks for training."""
+
+    executor: Literal["local", "ray"] = "local"
+    """Workers here; ray: on a Ray cluster, whose machines all see SOURCE and --out."""
 
     def check(self) -> None:
         """Raise UsageError where values do not go together."""

@@ -55,6 +55,8 @@ class Placement:
     """CPU threads of each."""
     cluster: Cluster | None = None
     """Whose machines they are on; None for this one."""
+    grows: bool = False
+    """Whether there are more of them as machines join."""
 
     def __str__(self) -> str:
         """`2 on cpu, each with 1 thread (2 cores / 2 processes)`."""

@@ -83,9 +83,6 @@ class RayCluster:
         self.name = f"the Ray cluster at {address}"
         self._make_crew = Crew
         self._crews: list[Crew] = []
-        self._needs: dict[str, float] = {}
-        """What a worker needs of a machine, by Ray's names of options."""
-        self._grows = False
 
     def close(self) -> None:
         """End with every worker."""
@@ -145,7 +142,6 @@ class RayCluster:
         machines = self.machines()
         kind = "cuda" if num_gpus else "cpu"
         if kind == "cuda":
-            self._needs = {"num_gpus": 1, "num_cpus": 0}
             threads = num_threads or _least(
                 each.num_cpus // each.num_gpus for each in machines if each.num_gpus
             )
@@ -153,8 +149,7 @@ class RayCluster:
             threads = num_threads or min(
                 _least(each.num_cpus for each in machines if each.num_cpus), MOST_THREADS
             )
-            self._needs = {"num_cpus": threads}
-        room = self.room()
+        room = self.room(needs(kind, threads))
         if not room:
             most = max(each.num_cpus for each in machines)
             msg = (
@@ -162,7 +157,6 @@ class RayCluster:
                 f"set --num-threads {most} or less"
             )
             raise UsageError(msg)
-        self._grows = devices == AUTO
         return Placement(
             kind=kind,
             num_workers=count_of(devices) or room,
@@ -170,13 +164,14 @@ class RayCluster:
                 count=threads, reason=f"{format_number_of(len(machines), 'machine')}, room for {room} now"
             ),
             cluster=self,
+            grows=devices == AUTO,
         )
 
-    def room(self) -> int:
-        """How many workers the machines could hold, were nothing else on them."""
-        if "num_gpus" in self._needs:
+    def room(self, needed: Mapping[str, int]) -> int:
+        """How many workers that need so much the machines could hold, were nothing else on them."""
+        if "num_gpus" in needed:
             return sum(each.num_gpus for each in self.machines())
-        return sum(int(each.num_cpus // self._needs["num_cpus"]) for each in self.machines())
+        return sum(each.num_cpus // needed["num_cpus"] for each in self.machines())
 
     def workers(self, module: str, run: Run, placement: Placement) -> Sequence[WorkerSpec]:
         """The workers of a run, an actor each.
@@ -194,8 +189,12 @@ class RayCluster:
         }
         if problem := self._first_problem(asked):
             raise InputError(problem)
+        needed = needs(placement.kind, placement.threads.count)
         crew = self._make_crew(
-            asked, self._needs, num_workers=placement.num_workers, room=self.room if self._grows else None
+            asked,
+            needed,
+            num_workers=placement.num_workers,
+            room=(lambda: self.room(needed)) if placement.grows else None,
         )
         self._crews.append(crew)
         return crew.specs
@@ -243,6 +242,11 @@ class RayCluster:
             except RayError:
                 answers.append(None)
         return answers
+
+
+def needs(kind: str, num_threads: int) -> dict[str, int]:
+    """What a worker needs of a machine, by Ray's names of options."""
+    return {"num_gpus": 1, "num_cpus": 0} if kind == "cuda" else {"num_cpus": num_threads}
 
 
 def local_paths(run: Run) -> dict[str, int | None]:

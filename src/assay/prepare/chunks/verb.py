@@ -10,7 +10,7 @@ from assay.prepare.chunks.settings import ChunkRules
 from assay.runs.drive import drive_run
 from assay.runs.driver import Outcome
 from assay.runs.parts import published_stats
-from assay.runs.placement import place_processes, place_workers
+from assay.runs.placement import Placement, place_processes, place_workers
 from assay.runs.run import Run
 from assay.telemetry import Progress
 
@@ -33,7 +33,7 @@ def run_chunks(
     url: str,
     *,
     bundle: str | Path | None = None,
-    devices: str = "auto",
+    placement: Placement | None = None,
     strict: bool = False,
     unit_rows: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -41,15 +41,16 @@ def run_chunks(
 ) -> ChunksResult:
     """Make chunks of every book of the table into the run at `url`; go on where an earlier try stopped.
 
-    `devices` is the number of worker processes. The chunks are the same for any number of them.
+    `placement`: the worker processes, by default one with all cores of this machine. The chunks are the same for any
+    number of them.
     """
-    placement = place_workers(devices, num_gpus=0)
+    place = placement or place_workers("auto", num_gpus=0)
     manifest = plan_chunks(rules, books, bundle=bundle, strict=strict, unit_rows=unit_rows)
     run, outcome = drive_run(
         url,
         manifest,
-        lambda run: place_processes("assay.prepare.chunks.worker", run, placement),
-        workers_note=f"workers: {placement}",
+        lambda run: place_processes("assay.prepare.chunks.worker", run, place),
+        workers_note=f"workers: {place}",
         on_progress=on_progress,
         on_message=on_message,
     )

@@ -12,6 +12,7 @@ from assay.prepare.chunks.settings import ChunkRules
 from assay.prepare.chunks.verb import count_chunks, run_chunks
 from assay.prepare.chunks.worker import open_chunks_work
 from assay.runs.pipeline import run_unit
+from assay.runs.placement import place_workers
 from assay.runs.run import create_or_join, part_path
 from assay.runs.verify import verify
 
@@ -132,7 +133,7 @@ def test_workers_change_nothing(books, tmp_path):
     tables = []
     for workers in ("1", "2"):
         url = str(tmp_path / f"run{workers}")
-        result = run_chunks(RULES, books, url, devices=workers, unit_rows=3)
+        result = run_chunks(RULES, books, url, placement=place_workers(workers, num_gpus=0), unit_rows=3)
         assert result.counts["num_chunks"] == 21
         paths = sorted((tmp_path / f"run{workers}" / "parts").glob("*.parquet"))
         tables.append(pa.concat_tables(pq.read_table(path) for path in paths))
