@@ -79,7 +79,7 @@ def read_work(command: Sequence[str]) -> "Work":
         raise UsageError(msg)
     settings: Any = flags.parse_settings(parser_of(name, node.summary, verb), verb.settings, rest)
     given = {field.name for field in fields(settings)}
-    if "executor" not in given:
+    if "world_size" not in given:
         msg = f"{spelled(name)} works on one machine; its steps on runs are shared by assay join RUN"
         raise UsageError(msg)
     for flag in ("rank", "world_size"):
@@ -92,7 +92,7 @@ def read_work(command: Sequence[str]) -> "Work":
         raise UsageError(
             "--dry-run is not for a command that is launched; run the command itself with it, here"
         )
-    words = [*name, *rest]
+    words = [*name, *rest, *(word for word in command if word == "--debug")]
     if settings.executor != "static":
         if any(word.startswith("--executor") for word in rest):
             msg = f"executor is {settings.executor!r}, and workers that are launched share a run; leave --executor out"

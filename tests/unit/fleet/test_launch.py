@@ -295,7 +295,9 @@ def test_the_command_stands_behind_the_dashes(launch):
     usage = "write assay launch slurm [options] -- COMMAND..."
     assert said == f"'score' stands before --; {usage}"
     assert error_of(launch("slurm", "score", command=SCORE)).endswith(usage)
-    assert launch("slurm", "--shared", "/model", command=[*SCORE, "--debug"])[0] == 0
+    assert (
+        "--debug --executor static &" in launch("slurm", "--shared", "/model", command=[*SCORE, "--debug"])[1]
+    )
 
 
 def test_join_and_assay_itself_may_be_launched(launch):
