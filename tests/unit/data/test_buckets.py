@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from assay.data import object_store
 from assay.data.object_store import ObjectStore
 from assay.data.scratch import scratch_file, sweep_scratch
 from assay.data.storage import open_store, split_url
@@ -148,6 +149,7 @@ def test_what_is_not_a_credential(url):
 def test_what_a_killed_process_made_for_a_bucket_is_swept(tmp_path, monkeypatch):
     """The files of a process that was killed go with the next command on a bucket, those of a living one stay."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    object_store._process_scratch.cache_clear()  # that of this process may lie elsewhere
     killed = (
         "import os, signal; from assay.data.scratch import scratch_file; from assay.data.storage import open_store\n"
         "with scratch_file(open_store('s3://bucket/run')) as path: path.write_text('x'); os.kill(os.getpid(), 9)"
@@ -165,3 +167,4 @@ def test_what_a_killed_process_made_for_a_bucket_is_swept(tmp_path, monkeypatch)
         assert {path for path in tmp_path.rglob("*") if path.is_file()} == {living, others / "kept.txt"}
     sweep_scratch(store)
     assert Path(store.scratch()).is_dir()
+    object_store._process_scratch.cache_clear()
