@@ -132,3 +132,45 @@ def test_two_drivers_on_one_run(tmp_path, worker_host):
         status, output = finish(driver)
         assert status == 0, output
     assert_same_as_uninterrupted(tmp_path / "run", folder, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize(("period", "seconds"), [(3, 45), (30, 600)], ids=["short", "long"])
+def test_a_worker_killed_again_and_again(tmp_path, period, seconds):
+    """Every so often one of four workers of two commands, for so long: each kill costs two units at most.
+
+    These are the one that the worker had in hand, and the next, which it had begun to read.
+    """
+    unit_seconds, num_commands, num_workers = period / 15, 2, 2
+    num_units = int(num_commands * num_workers * seconds / unit_seconds)
+    folder = write_sources(tmp_path / "sources", [num_units * UNIT_ROWS], row_group_rows=1000)
+    url, log, chance = str(tmp_path / "run"), tmp_path / "log", random.Random(1)
+    orders = Orders(seconds_per_batch=unit_seconds, log=str(log))
+    drivers = [
+        start_driver(
+            url,
+            folder,
+            workers=num_workers,
+            unit_rows=UNIT_ROWS,
+            orders=orders,
+            environment={"POD_ID": str(rank), "NUM_WORKERS": str(num_commands)},
+        )
+        for rank in range(num_commands)
+    ]
+    while not list((tmp_path / "run").glob("parts/*")):
+        time.sleep(0.1)
+    killed, begin = 0, time.monotonic()
+    while time.monotonic() - begin < seconds and all(driver.poll() is None for driver in drivers):
+        time.sleep(period)
+        workers = [worker for driver in drivers for worker in psutil.Process(driver.pid).children()]
+        if workers:
+            chance.choice(workers).kill()
+            killed += 1
+    for driver in drivers:
+        status, output = finish(driver, seconds=600)
+        assert status == 0, output
+    assert killed >= seconds / period / 2
+    num_begun = len(log.read_text().splitlines())
+    assert num_begun - num_units <= 2 * killed + num_commands * num_workers, (num_begun, num_units, killed)
+    assert_same_as_uninterrupted(url, folder, tmp_path)
