@@ -57,6 +57,7 @@ CLAIMS: Mapping[str, str] = {
     "simulation.makespan_over_ideal_static": "Simulated: 100 machines that share a run, makespan over the ideal",
     "simulation.makespan_over_ideal_dynamic": "Simulated: one driver of 100 machines, makespan over the ideal",
     "simulation.doubled_work_share": "Simulated: work that 100 machines do twice, of all",
+    "cpu.list_100000_parts_vs_page_after_page": "Listing 100,000 parts of a bucket, 0.1 s a page, against page by page",
     "simulation.store_requests_per_unit": "Simulated: requests to the store a unit, beside the part itself",
     "cpu.status_seconds_100000_parts": "`assay status` of 100,000 parts and 1,000 commands",
     "resume.seconds_10000_parts": "Going on with a run of 10,000 published parts, until the first new work",
