@@ -24,7 +24,10 @@ __all__ = ["AsyncClient", "Classifier", "Client", "__version__", "load"]
 def __getattr__(name: str) -> object:
     """Load what needs torch only when it is asked for, so that `assay --help` stays quick."""
     if name in {"Classifier", "load"}:
-        from assay.score import classifier
+        from assay.garbage import not_collecting
+
+        with not_collecting():
+            from assay.score import classifier
 
         return getattr(classifier, name)
     if name == "Client":

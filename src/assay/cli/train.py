@@ -5,6 +5,7 @@ from dataclasses import fields
 
 from assay.cli.flags import stdout
 from assay.cli.verb import INTERRUPTED, Verb, say
+from assay.garbage import not_collecting
 from assay.labelled.settings import LabelledSources
 from assay.train.settings import TrainSettings
 
@@ -16,12 +17,13 @@ def run(settings: TrainSettings) -> int:
     """
     import os
 
-    from assay.train.checkpoints import training_folder, way_out
-    from assay.train.display import TrainDisplay
-    from assay.train.plan import plan
-    from assay.train.report import REPORT_FILE
-    from assay.train.train import train
-    from assay.train.world import find_place
+    with not_collecting():
+        from assay.train.checkpoints import training_folder, way_out
+        from assay.train.display import TrainDisplay
+        from assay.train.plan import plan
+        from assay.train.report import REPORT_FILE
+        from assay.train.train import train
+        from assay.train.world import find_place
 
     place = find_place(os.environ)
     if settings.dry_run:

@@ -13,7 +13,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import pyarrow as pa
 
@@ -26,7 +26,7 @@ from assay.runs.pipeline import StopRequestedError, strict_error
 from assay.runs.plan import Unit
 from assay.runs.protocol import Phase
 from assay.runs.run import Run
-from assay.runs.worker import Mailbox, worker_command
+from assay.runs.worker import worker_command
 from assay.telemetry import Counters
 from assay.tokenize.chunks import CHUNK_ROWS, ChunkRows, EncodedChunk, ReadChunks, read_unit
 
@@ -162,25 +162,20 @@ def _refuse(unit: Unit, chunk: EncodedChunk, errors: dict[int, str]) -> None:
     raise strict_error(f"row {chunk.start + row} of source {unit.source_name}", code)
 
 
-def engine_worker_command(documentation: str | None, open_work: "OpenEngineWork") -> int:
-    """The command of a worker process with an engine; returns the exit status."""
+def engine_worker_command(documentation: str | None, open_work: "OpenEngineWork") -> NoReturn:
+    """The command of a worker process with an engine; ends the process."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    opened: list[EngineWork] = []
-
-    def open_and_keep(run: Run, mailbox: Mailbox, device: str, num_threads: int | None) -> EngineWork:
-        opened.append(
-            open_work(
-                run,
-                device=device,
-                num_threads=num_threads,
-                should_stop=mailbox.should_stop,
-                say_phase=mailbox.say_phase,
-            )
-        )
-        return opened[-1]
-
-    status = worker_command(documentation, open_and_keep)
-    if any(work.gate.is_measuring for work in opened):
-        sys.stderr.flush()
-        os._exit(status)  # nothing waits for that gate any more; an interpreter that ends beside it may crash
-    return status
+    status = worker_command(
+        documentation,
+        lambda run, mailbox, device, num_threads: open_work(
+            run,
+            device=device,
+            num_threads=num_threads,
+            should_stop=mailbox.should_stop,
+            say_phase=mailbox.say_phase,
+        ),
+    )
+    # Every part is published and every event sent. To take torch down takes half a second, and an interpreter that
+    # ends beside a thread that computes (a gate that nobody waits for any more) may crash.
+    sys.stderr.flush()
+    os._exit(status)

@@ -27,11 +27,12 @@ from assay.engine.gpu_layers import (
     PreNormLayer,
     in_blocks,
 )
-from assay.engine.graphs import Graphs, not_collecting
+from assay.engine.graphs import Graphs
 from assay.engine.kernels.kernels import EmbeddingTables, Kernels
 from assay.engine.kernels.layout import DeviceBatch, rounded
 from assay.engine.kernels.plain import PlainKernels
 from assay.engine.staging import PadPositions, Staging
+from assay.garbage import not_collecting
 from assay.model.families import EncoderWeights, LayerWeights, moved
 from assay.model.heads import attention_of
 from assay.model.packing import PackedBatch, pack

@@ -5,7 +5,6 @@ batches, small models, a busy host), a graph takes their place. A shape met for 
 it is, which also compiles its kernels; met again it is captured.
 """
 
-import gc
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,23 +14,9 @@ from typing import Any
 import torch
 
 from assay.engine.kernels.layout import BatchShape, DeviceBatch
+from assay.garbage import not_collecting
 
 MAX_GRAPHS = 64
-
-
-@contextmanager
-def not_collecting() -> Iterator[None]:
-    """Python's garbage collector is off within, in all threads.
-
-    Engines and graphs that nobody holds any more end when it finds them, in the middle of whatever runs.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 @contextmanager
@@ -43,7 +28,8 @@ def recording(
 ) -> Iterator[None]:
     """What is run within goes into the graph; other threads may go on using the device.
 
-    Garbage is not collected meanwhile: a graph that ended while another is recorded would spoil it.
+    Garbage is not collected meanwhile: an engine or a graph that nobody holds any more ends when the collector finds
+    it, and would spoil the one that is recorded.
     """
     with (
         not_collecting(),

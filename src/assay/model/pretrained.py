@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from assay.errors import BundleError
+from assay.garbage import not_collecting
 from assay.model.checkpoint import Checkpoint, read_checkpoint
 from assay.telemetry import format_number_of
 
@@ -70,10 +71,10 @@ def _not_loaded(checkpoint: Checkpoint, error: Exception) -> BundleError:
 
 def transformers_config(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - a transformers config is untyped
     """Return the config as transformers reads it; BundleError where it cannot."""
-    from transformers import AutoConfig
-
     try:
         with quiet():
+            from transformers import AutoConfig
+
             return AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a value of any kind may stand there, and each config has checks of its own
         raise BundleError(
@@ -149,19 +150,23 @@ def _shapes(name: str, held: Sequence[int], wanted: Sequence[int]) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence transformers' progress bar and load report: what they say becomes our errors."""
-    from transformers.utils import logging as hf_logging
+    """Silence transformers' progress bar and load report: what they say becomes our errors.
 
-    verbosity = hf_logging.get_verbosity()
-    had_bar = hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(verbosity)
-        if had_bar:
-            hf_logging.enable_progress_bar()
+    What it imports meanwhile, much of itself and of torch, is not gone through for garbage.
+    """
+    with not_collecting():
+        from transformers.utils import logging as hf_logging
+
+        verbosity = hf_logging.get_verbosity()
+        had_bar = hf_logging.is_progress_bar_enabled()
+        hf_logging.set_verbosity_error()
+        hf_logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            hf_logging.set_verbosity(verbosity)
+            if had_bar:
+                hf_logging.enable_progress_bar()
 
 
 def one_line(error: Exception) -> str:

@@ -27,11 +27,6 @@ class Gate:
         self._say_waiting = say_waiting
         self._passed: Future[None] | None = None
 
-    @property
-    def is_measuring(self) -> bool:
-        """Whether a thread of it is at work; an interpreter that ends meanwhile may crash."""
-        return self._passed is not None and not self._passed.done()
-
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
         """Within, nobody else computes: the work and the steps share a device's memory and torch's global settings.
@@ -70,7 +65,7 @@ class Gate:
 
     def wait(self) -> None:
         """Return once every step is taken; raises UnfitError where one failed, StopRequestedError when told to stop."""
-        if self._passed is not None and self.is_measuring:
+        if self._passed is not None and not self._passed.done():
             self._say_waiting()
             while not wait([self._passed], WAIT_SECONDS).done:
                 if self._should_stop():

@@ -18,6 +18,7 @@ from typing import Any, Protocol, Self, TypeVar
 import pyarrow as pa
 
 from assay.errors import InputError
+from assay.garbage import not_collecting
 from assay.runs.plan import Unit
 from assay.runs.run import Published, Run
 from assay.telemetry import Counters
@@ -243,7 +244,9 @@ class Pipeline:
 
     def _compute_chunks(self) -> None:
         try:
-            self._loaded.set_result(self._work.load())
+            with not_collecting():
+                description = self._work.load()
+            self._loaded.set_result(description)
         except StopRequestedError:
             raise
         except BaseException as error:  # noqa: BLE001  raised to whoever waits in `load`

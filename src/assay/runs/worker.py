@@ -89,7 +89,9 @@ def serve_units(run: Run, work: Work[Any, Any], mailbox: Mailbox) -> None:
     with Pipeline(work, mailbox.should_stop) as pipeline, contextlib.suppress(StopRequestedError):
         mailbox.listen(pipeline)
         mailbox.send(Listening())
-        mailbox.send(Loaded(description=pipeline.load()))
+        description = pipeline.load()
+        gc.freeze()  # what was imported and loaded stays to the end
+        mailbox.send(Loaded(description=description))
         for unit, computed in pipeline.units():
             _serve_unit(run, work, mailbox, unit, computed, pipeline.unit_started_at)
 
@@ -167,6 +169,4 @@ def worker_command(
     arguments = parser.parse_args()
     configure_logging()
     run = open_run(arguments.run)
-    # What was imported stays to the end: the collector need not go through it again and again.
-    gc.freeze()
     return worker_main(run, lambda mailbox: open_work(run, mailbox, arguments.device, arguments.threads))

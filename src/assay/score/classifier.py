@@ -19,6 +19,7 @@ from assay.bundle.bundle import Bundle
 from assay.bundle.texts import refuse_other_texts
 from assay.data.rows import SourceRows
 from assay.errors import InputError
+from assay.garbage import not_collecting
 from assay.score.bundles import engine_of, open_bundle, open_scorer, refuse_lengths
 from assay.score.schema import bundle_fields
 from assay.score.scorer import Scorer
@@ -126,7 +127,9 @@ def load(
     documents = LongDocuments(max_length=max_length, on_long=on_long, stride=stride)
     refuse_lengths(bundle, documents)
     make_engine = partial(engine_of, device=device, precision=precision, num_threads=num_threads)
-    return Classifier(bundle, open_scorer(bundle, documents, make_engine, device=device), device=device)
+    with not_collecting():
+        scorer = open_scorer(bundle, documents, make_engine, device=device)
+    return Classifier(bundle, scorer, device=device)
 
 
 def _batches(given: GivenTexts) -> Iterable[SourceRows]:

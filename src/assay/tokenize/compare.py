@@ -67,10 +67,10 @@ def compare_probes(folder: Path, encoder: Encoder) -> TokenComparison:
 
 def _load_peer(folder: Path) -> Any:  # noqa: ANN401 - a transformers tokenizer is untyped
     """The folder's AutoTokenizer; what to say where transformers cannot make one."""
-    from transformers import AutoTokenizer
-
     try:
         with quiet():
+            from transformers import AutoTokenizer
+
             peer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 - whatever keeps transformers from making one
         reason = f"transformers cannot load the tokenizer ({one_line(error)})"

@@ -1,5 +1,6 @@
 """Settings, tokenizer and sources to the manifest of a tokenize run; and finding one again."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -46,12 +47,17 @@ def bundle_encoder(bundle: Bundle, documents: LongDocuments | TokenizeIdentity) 
 
     Raises RefusedError where its folder holds another tokenizer now, and as `Encoder.from_bundle` does.
     """
+    max_length = choose_max_length(bundle, documents.max_length)
+    return _read_encoder(
+        bundle.path, max_length, documents.on_long, documents.stride, bundle.tokenizer_fingerprint
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _read_encoder(path: Path, max_length: int, on_long: OnLong, stride: int, fingerprint: str) -> Encoder:
+    """The last one is kept: what reads a run's rows and what scores them share it, and the tokenizer is read once."""
     return Encoder.from_bundle(
-        bundle.path,
-        max_length=choose_max_length(bundle, documents.max_length),
-        on_long=documents.on_long,
-        stride=documents.stride,
-        fingerprint=bundle.tokenizer_fingerprint,
+        path, max_length=max_length, on_long=on_long, stride=stride, fingerprint=fingerprint
     )
 
 

@@ -3,12 +3,15 @@
 import sys
 from typing import Any
 
+from assay.garbage import not_collecting
 from assay.processes import Json
 from assay.telemetry import configure_logging
 from assay.train.events import telling
 from assay.train.launch import SendEvent, child_main
 from assay.train.settings import TrainSettings
-from assay.train.train import train_here
+
+with not_collecting():
+    from assay.train.train import train_here
 
 
 def body(job: Json, send: SendEvent) -> object:
