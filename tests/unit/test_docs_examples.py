@@ -33,6 +33,7 @@ OF_OTHERS |= {"--open-mode", "--output", "--requeue", "--signal", "--time"}  # t
 OF_OTHERS |= {"--nproc-per-node", "--ntasks"}  # torchrun, srun
 OF_OTHERS |= {"--build-arg", "--format", "--gpus", "--read-only", "--target", "--tmpfs"}  # docker
 OF_OTHERS |= {"--num-jobs"}  # sky
+OF_OTHERS |= {"--disable-usage-stats"}  # ray
 OF_OTHERS |= {"--from-env-file", "--from-file"}  # kubectl
 
 
