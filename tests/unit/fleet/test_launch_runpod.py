@@ -8,7 +8,7 @@ import pytest
 from support.fake_runpod import KEY, FakeRunPod
 
 from assay.data.storage import open_store
-from assay.errors import AssayError, InputError, UsageError, WorkError
+from assay.errors import AssayError, InputError, StorageError, UsageError, WorkError
 from assay.fleet.launch.runpod.api import KeyRefusedError, NoAnswerError, RunPod
 from assay.fleet.launch.runpod.follow import Budget, Fleet, Follower, Look, delete_fleet
 from assay.fleet.launch.runpod.ledger import Ledger
@@ -128,11 +128,14 @@ def test_the_difference_keeps_the_older_of_two():
         pod("b-0", id="other"),
         pod("a-2", id="new", status="PAUSED_BY_THE_MOON"),
     ]
-    found = find_difference(pods, "a", 3)
+    found = find_difference(pods, "a", 3, now=100.0)
     assert {rank: each.id for rank, each in found.alive.items()} == {0: "old", 2: "new"}
     assert [each.id for each in found.dead] == ["dead"]
     assert {each.id for each in found.extra} == {"young", "beyond"}
     assert found.missing == (1,)
+    slow = pod("a-0", status="PROVISIONING")
+    assert find_difference([slow], "a", 1, now=600).alive, "a large image takes its time"
+    assert find_difference([slow], "a", 1, now=3_000).dead == (slow,), "it will never run"
 
 
 def test_the_ledger_counts_pods_that_are_gone(tmp_path):
@@ -183,6 +186,36 @@ def test_a_pod_that_shows_up_late_is_deleted(account, follow):
     assert account.names() == []
 
 
+def test_a_pod_that_may_yet_show_up_is_waited_for_at_the_end(account, follow):
+    """An answer was lost and no listing shows the pod: nobody leaves before it must have shown up, and is deleted."""
+    account.orders = ["lost"]
+    account.hide(5)
+    follow(Watched(0))
+    assert account.names() == []
+
+
+def test_a_run_that_cannot_be_read_does_not_cost_more_than_the_budget(account, follow):
+    """The bucket is out of reach for good: the pods go on, as the run may, but not for longer than is paid for."""
+
+    class Unreadable:
+        def look(self, pods):
+            raise StorageError("s3://bucket: timed out")
+
+    ended = follow(Unreadable(), num_pods=2, budget=Budget(hours=0.1))
+    assert (ended.why, ended.num_pods) == ("budget", 2)
+    assert "cannot be read from here now (s3://bucket: timed out)" in ended.look.line
+
+
+def test_a_listing_that_cannot_be_read_is_no_empty_listing(account, clock, monkeypatch):
+    """A pod without an id, or no list at all: an error, never a reason to make more pods."""
+    account.add("a-0")
+    for view in ({"name": "a-0"}, {"id": "1", "cost": "dear"}):
+        monkeypatch.setattr(account, "view", lambda _, view=view: view)
+        with pytest.raises(NoAnswerError, match="a pod that cannot be read"):
+            api_of(account, clock).list_pods()
+    account.close()
+
+
 def test_an_error_before_anything_is_asked_again(account, follow):
     """A 500 after which no pod is there: after a while the pod is asked for again."""
     account.orders = ["error", "busy"]
@@ -217,8 +250,9 @@ def test_a_pod_that_dies_is_made_again(account, follow, clock):
 
 def test_pods_that_end_at_once_are_not_made_for_ever(account, follow):
     """Where nothing is published and every pod ended three times, all is over, with what to look at."""
-    account.program = ["false"]
+    account.program = ["sh", "-c", "echo 'no such bundle'; exit 2"]
     ended = follow(Endless(), num_pods=2)
+    assert any(line.endswith("scores-0 wrote: no such bundle") for line in follow.said)
     assert ended.why == "hopeless"
     assert "read a pod's log" in ended.look.hopeless
     assert len(account.made) == 6
@@ -246,7 +280,9 @@ def test_a_watcher_that_dies_is_replaced(account, follow, clock):
     clock.at_sleep = [lambda: None, interrupt]
     with pytest.raises(KeyboardInterrupt):
         follow(Watched(9))
-    assert "3 pods run on and cost money" in follow.said[-1]
+    assert (
+        "3 pods run on and cost money: rerun to watch, or assay launch runpod stop scores" in follow.said[-1]
+    )
     assert len(account.running()) == 3
     assert follow(Watched(2)).num_pods == 3
     assert len(account.made) == 3

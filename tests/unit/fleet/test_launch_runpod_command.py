@@ -1,6 +1,7 @@
 """`assay launch runpod` and its `stop` as commands, on a fake account: what they say, and what they cost."""
 
 import json
+import re
 
 import pytest
 from support.fake_runpod import KEY, FakeRunPod
@@ -80,7 +81,9 @@ def test_a_run_in_a_bucket_is_watched_to_its_proof(account, launch, fake_store, 
     assert not any(KEY in json.dumps(pod["body"]) for pod in made)
     objects = fake_store.buckets["bucket"].objects
     assert not any(KEY.encode() in content for content, *_ in objects.values())
-    assert sorted(key for key in objects if "launches" in key) == ["run/launches/assay-run.json"]
+    (ledger,) = (key for key in objects if "launches" in key)
+    assert re.fullmatch(r"run/launches/assay-run-[0-9a-f]{6}\.json", ledger)
+    assert account.pods(f"{ledger[13:-5]}-0"), "as the pods are called"
 
 
 def test_a_damaged_part_is_made_again(account, launch, fake_store, tmp_path, monkeypatch):
@@ -209,7 +212,17 @@ def test_a_run_that_only_pods_see_is_proved_by_the_first(account, launch, monkey
     assert "&& assay verify /workspace/run &&" in first["args"]
     assert second["args"].startswith("sh -c 'assay score /workspace/corpus ")
     assert "verify" not in second["args"]
-    assert (tmp_path / "assay" / "launches" / "assay-run.json").exists()
+    assert len(list(tmp_path.glob("assay/launches/assay-run-*.json"))) == 1
+
+
+def test_runs_in_folders_of_one_name_share_no_pods(capsys, kept_sigterm):
+    """Pods are known by their names, so a name says which run it is, wherever it is launched from."""
+    names = []
+    for run in ("s3://a/run", "s3://b/run", "s3://a/run"):
+        main(["launch", "runpod", *OPTIONS, "--hours", "1", *ENV, "--", "join", run])
+        names.append(json.loads(capsys.readouterr().out)["fleet"])
+    assert names[0] == names[2] != names[1]
+    assert all(name.startswith("assay-run-") for name in names)
 
 
 def test_only_the_first_pod_is_needed_for_the_proof(account):

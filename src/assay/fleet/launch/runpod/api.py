@@ -132,7 +132,11 @@ class RunPod:
         for _ in range(MOST_PAGES):
             query = "" if cursor is None else "?" + urllib.parse.urlencode({"cursor": cursor})
             page = self._get(f"/pods{query}")
-            pods += [_pod(each) for each in _list_in(page, "pods")]
+            try:
+                pods += [_pod(each) for each in _list_in(page, "pods")]
+            except (KeyError, TypeError, ValueError) as error:
+                msg = f"RunPod lists a pod that cannot be read ({_reason(error)}); its API may have changed"
+                raise NoAnswerError(msg) from None
             paging = page.get("pagination")
             cursor = (
                 paging.get("nextCursor") if isinstance(paging, dict) and paging.get("hasNextPage") else None
@@ -159,7 +163,7 @@ class RunPod:
                     self._sleep(answer.retry_after or self._pause(1))
                     continue
                 raise self._meaning(answer) from None
-            except (OSError, HTTPException, ValueError, KeyError) as error:
+            except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
                 msg = f"RunPod gave no answer to the creation of {body['name']} ({_reason(error)})"
                 raise LostError(msg) from None
         raise AssertionError
@@ -261,10 +265,11 @@ class RunPod:
                 yield answer
         except urllib.error.HTTPError as error:
             with error:
-                raise _Answer(error.code, _detail(error), error.headers.get("Retry-After")) from None
+                detail = _detail(error).replace(self._key, "***")
+                raise _Answer(error.code, detail, error.headers.get("Retry-After")) from None
 
     def _meaning(self, answer: "_Answer") -> Exception:
-        said = answer.detail.replace(self._key, "***")
+        said = answer.detail
         if answer.status == 401:
             return KeyRefusedError(
                 f"RunPod does not know the key in {KEY} ({said}); create one and export it"

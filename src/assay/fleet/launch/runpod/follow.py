@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from assay.errors import InputError, StorageError, WorkError
+from assay.errors import AssayError, InputError, StorageError, WorkError
 from assay.fleet.launch.runpod.api import (
     KeyRefusedError,
     LostError,
@@ -37,7 +37,7 @@ from assay.fleet.launch.runpod.pods import (
     rank_of,
     request_body,
 )
-from assay.telemetry import format_duration, format_number_of
+from assay.telemetry import format_duration, format_number_of, printable
 
 LOOK_SECONDS = 30.0
 LAG_SECONDS = 60.0
@@ -45,6 +45,8 @@ LAG_SECONDS = 60.0
 FIRST_WAIT_SECONDS = 15.0
 LONGEST_WAIT_SECONDS = 300.0
 """Between two requests for a machine where there is none."""
+IDLE_SECONDS = 900.0
+"""Without a new part, after which the first pod's last line is shown."""
 MOST_DEATHS = 3
 """Of one rank in a row, without a new part from anyone; then it is not made again."""
 DELETING_SECONDS = 120.0
@@ -155,7 +157,12 @@ class Follower:
         self._no_machine_before = 0.0
         self._fresh: list[tuple[Pod, float]] = []
         """Pods made here, and when, that no listing has shown yet."""
+        self._unsure_until = 0.0
+        """Until then a pod that was asked for may yet show up."""
         self._deaths: Counter[int] = Counter()
+        self._counted: set[str] = set()
+        """Pods whose death is in there."""
+        self._done_at = clock()
         self._last_line = ""
         self._look = Look(line="not looked at yet")
 
@@ -165,7 +172,7 @@ class Follower:
             while True:
                 try:
                     ended = self._step()
-                except (NoAnswerError, StorageError) as error:
+                except NoAnswerError as error:
                     self._say(f"{error}; the pods go on, and so does this")
                     ended = None
                 if ended is not None:
@@ -173,23 +180,23 @@ class Follower:
                 self._sleep(LOOK_SECONDS * self._chance.uniform(0.8, 1.2))
         except KeyRefusedError as error:
             raise KeyRefusedError(f"{error}{self._may_run_on()}") from None
-        except KeyboardInterrupt:
-            self._say(f"no longer watched{self._may_run_on()}")
+        except BaseException:
+            if running_on := self._may_run_on():
+                self._say(f"no longer watched{running_on}")
             raise
 
     def _step(self) -> Followed | None:
         pods = self._list()
-        found = find_difference(pods, self._fleet.name, self._fleet.num_pods)
+        now = self._clock()
+        found = find_difference(pods, self._fleet.name, self._fleet.num_pods, now=now)
         alive = [*found.alive.values()]
-        before, self._look = self._look, self._watched.look(pods)
-        if self._look.num_done > before.num_done:
-            self._deaths.clear()
+        self._look_at_run(pods, now)
         if self._look.is_verified:
             return self._end("verified")
         if self._look.hopeless is not None:
             return self._end("hopeless")
         rate = max(hourly(alive), self._fleet.dollars_per_hour)
-        if self._budget.is_spent(self._ledger, dollars_per_hour=rate, now=self._clock()):
+        if self._budget.is_spent(self._ledger, dollars_per_hour=rate, now=now):
             return self._end("budget")
         needed = self._fleet.num_pods if self._look.num_needed is None else self._look.num_needed
         self._clear(found, needed)
@@ -204,6 +211,17 @@ class Follower:
             return self._end("hopeless")
         self._tell(alive)
         return None
+
+    def _look_at_run(self, pods: Sequence[Pod], now: float) -> None:
+        """Look; a run that cannot be read now is left to the pods, and to the budget."""
+        before = self._look
+        try:
+            self._look = self._watched.look(pods)
+        except AssayError as error:
+            self._look = replace(before, line=f"the run cannot be read from here now ({error})")
+        if self._look.num_done > before.num_done:
+            self._deaths.clear()
+            self._done_at = now
 
     # ------------------------------------------------------------ pods
 
@@ -225,15 +243,16 @@ class Follower:
         for pod in found.dead:
             rank = rank_of(pod.name, self._fleet.name)
             assert rank is not None
-            if rank >= needed:
+            if rank >= needed or pod.id in self._counted:
                 continue
+            self._counted.add(pod.id)
             self._deaths[rank] += 1
             again = (
                 "is made again"
                 if self._deaths[rank] < MOST_DEATHS
                 else "is not made again: nothing was published"
             )
-            self._say(f"{pod.name} ended ({pod.status}) and {again}")
+            self._say(f"{pod.name} ended ({pod.status}) and {again}{self._last_words(pod)}")
         for pod in found.extra:
             self._say(f"{pod.name} ({pod.id}) is one too many and is deleted")
         for pod in (*found.dead, *found.extra):
@@ -254,7 +273,7 @@ class Follower:
                 self._wait_for_machine(error)
                 break  # the others would be refused too
             except LostError as error:
-                self._not_before[rank] = now + LAG_SECONDS
+                self._not_before[rank] = self._unsure_until = self._clock() + LAG_SECONDS
                 self._say(f"{error}; {pod_name(self._fleet.name, rank)} is looked for by its name")
                 continue
             except (InputError, NoAnswerError) as error:
@@ -264,7 +283,7 @@ class Follower:
                 self._say(f"{error}; the pods that are there go on")
                 break
             self._num_refusals = 0
-            self._fresh.append((pod, now))
+            self._fresh.append((pod, self._clock()))
             self._ledger.add(pod, now)
             self._save()
             made.append(pod)
@@ -287,7 +306,16 @@ class Follower:
 
     def _end(self, why: Literal["verified", "budget", "hopeless"]) -> Followed:
         """Delete every pod, and say what it came to."""
-        left = delete_fleet(self._api, self._fleet.name, sleep=self._sleep, clock=self._clock)
+        for pod, at in self._fresh:
+            self._unsure_until = max(self._unsure_until, at + LAG_SECONDS)
+            self._api.delete_pod(pod.id)
+        left = delete_fleet(
+            self._api,
+            self._fleet.name,
+            sleep=self._sleep,
+            clock=self._clock,
+            at_least_until=self._unsure_until,
+        )
         now = self._clock()
         self._ledger.saw(left, now)
         self._save()
@@ -311,16 +339,23 @@ class Follower:
         now = self._clock()
         pods = f"{len(alive):,} of {format_number_of(self._fleet.num_pods, 'pod')}"
         line = f"{pods}, {hourly(alive):.2f} $/h, {self._ledger.dollars(now):.2f} $ so far; {self._look.line}"
+        if alive and now - self._done_at > IDLE_SECONDS:
+            line += f"; nothing new for {format_duration(now - self._done_at)}{self._last_words(alive[0])}"
         if line != self._last_line:
             self._say(line)
         self._last_line = line
+
+    def _last_words(self, pod: Pod) -> str:
+        """The last line that a pod wrote, for the end of a sentence."""
+        lines = [line.strip() for line in self._api.log_lines(pod.id, tail=20) if line.strip()]
+        return f"; {pod.name} wrote: {printable(lines[-1])[:200]}" if lines else ""
 
     def _may_run_on(self) -> str:
         """What to know about pods that nobody watches; "" where there are none."""
         if not self._ledger.num_alive:
             return ""
         pods = format_number_of(self._ledger.num_alive, "pod runs", "pods run")
-        return f"; {pods} on and cost money: rerun to watch again, or delete them in RunPod's console"
+        return f"; {pods} on and cost money: rerun to watch, or assay launch runpod stop {self._fleet.name}"
 
     def _save(self) -> None:
         with contextlib.suppress(StorageError):  # advice: the run may not be written to now
@@ -333,16 +368,18 @@ def delete_fleet(
     *,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
+    at_least_until: float = 0.0,
 ) -> list[Pod]:
     """Delete every pod of a fleet, and look again until none is listed; the pods that stayed all the same.
 
-    Two empty listings in a row count as none, for a pod that was made a moment ago may be missing in one.
+    Two empty listings in a row count as none, for a pod that was made a moment ago may be missing in one; where one is
+    known that may show up late, it is looked for until `at_least_until`.
     """
-    ends, num_empty = clock() + DELETING_SECONDS, 0
+    ends, num_empty = max(clock(), at_least_until) + DELETING_SECONDS, 0
     while True:
         left = own_pods(api.list_pods(), fleet)
         num_empty = 0 if left else num_empty + 1
-        if num_empty == 2 or (left and clock() >= ends):
+        if (num_empty >= 2 and clock() >= at_least_until) or (left and clock() >= ends):
             return left
         for pod in left:
             api.delete_pod(pod.id)

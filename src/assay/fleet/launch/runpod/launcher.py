@@ -4,6 +4,7 @@ The text has no value of a variable. Values are read from the environment at sub
 RunPod keeps them; one such as `{{ RUNPOD_SECRET_name }}` is filled in by RunPod.
 """
 
+import hashlib
 import json
 import os
 import shlex
@@ -38,10 +39,11 @@ def render(job: Job, settings: RunPodSettings) -> str:
     """The fleet and the request for each of its pods, as JSON."""
     shape = _shape(job, settings, dict.fromkeys(job.env, "<from the environment>"))
     gpu = _gpu_ids(settings)
-    pod = request_body(shape, fleet=job.name, rank=0, num_pods=job.workers, gpu=gpu[0])
-    pod["name"], pod["env"]["POD_ID"] = f"{job.name}-<rank>", "<rank>"
+    name = fleet_name(job, settings)
+    pod = request_body(shape, fleet=name, rank=0, num_pods=job.workers, gpu=gpu[0])
+    pod["name"], pod["env"]["POD_ID"] = f"{name}-<rank>", "<rank>"
     content: dict[str, Any] = {
-        "fleet": job.name,
+        "fleet": name,
         "pods": job.workers,
         "gpu_types": gpu,
         "budget": {"dollars": settings.budget, "hours": settings.hours},
@@ -94,7 +96,7 @@ def submit(text: str, job: Job, settings: RunPodSettings, say: Callable[[str], N
     say(
         f"Ctrl-C leaves the pods, the same command watches them again, {stop(job, settings, None)[0]} deletes them"
     )
-    follower = Follower(api, fleet, watched, budget=budget, ledger=Ledger(store, job.name), say=say)
+    follower = Follower(api, fleet, watched, budget=budget, ledger=Ledger(store, fleet.name), say=say)
     return _outcome(follower.follow(), job, budget)
 
 
@@ -108,17 +110,27 @@ def start(_: RunPodSettings, file: str) -> str:
     return f"the same command with --submit ({file} is to be read)"
 
 
-def follow(job: Job, _: RunPodSettings, submitted: str | None) -> Sequence[str]:
+def follow(job: Job, settings: RunPodSettings, submitted: str | None) -> Sequence[str]:
     """Nothing more once it is over."""
-    return () if submitted else (f"the command itself, which lists {job.name}-0 and the others as they come",)
+    first = f"{fleet_name(job, settings)}-0"
+    return () if submitted else (f"the command itself, which watches {first} and the others",)
 
 
-def stop(job: Job, _: RunPodSettings, submitted: str | None) -> Sequence[str]:
+def stop(job: Job, settings: RunPodSettings, submitted: str | None) -> Sequence[str]:
     """Delete the pods; what is published stays."""
-    return () if submitted else (f"assay launch runpod stop {job.name}",)
+    return () if submitted else (f"assay launch runpod stop {fleet_name(job, settings)}",)
 
 
 # ------------------------------------------------------------ of a fleet
+
+
+def fleet_name(job: Job, settings: RunPodSettings) -> str:
+    """What the pods are called but for their rank: the job's name, and which run it is of all that are called so.
+
+    Pods are known by their names alone, so two runs in folders of one name must not share them.
+    """
+    run = job.run if settings.volume is None else f"{settings.volume}:{job.run}"
+    return f"{job.name}-{hashlib.sha256(run.encode()).hexdigest()[:6]}"
 
 
 def _gpu_ids(settings: RunPodSettings) -> list[str]:
@@ -168,7 +180,7 @@ def _fleet(api: RunPod, job: Job, settings: RunPodSettings, environment: Mapping
     data_center = None if settings.volume is None else api.data_center_of(settings.volume)
     shape = _shape(job, settings, {name: environment[name] for name in job.env}, data_center)
     return Fleet(
-        name=job.name,
+        name=fleet_name(job, settings),
         num_pods=job.workers,
         shape=shape,
         gpus=tuple(gpus),
@@ -188,7 +200,7 @@ def _watch(
     if os.environ.get(OWN_VOLUME) == settings.volume:  # this is a pod that has the volume too
         return open_store(job.run), VisibleRun(job.run, say)
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "assay"
-    return open_store(state), RunOfPods(api, job.name)
+    return open_store(state), RunOfPods(api, fleet_name(job, settings))
 
 
 def refuse_without_conditional_writes(store: Store) -> None:

@@ -11,6 +11,9 @@ from typing import Any
 DEAD = ("EXITED", "ERROR")
 """Their process has ended; they hold a disk until they are deleted."""
 GONE = ("TERMINATED",)
+BEGINNING = ("PROVISIONING", "STARTING")
+STUCK_SECONDS = 2_700.0
+"""In which a pod that is made should run, a large image included."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,14 +92,18 @@ def own_pods(pods: Iterable[Pod], fleet: str) -> list[Pod]:
     return [pod for *_, pod in sorted(ranked, key=lambda each: each[:3])]
 
 
-def find_difference(pods: Iterable[Pod], fleet: str, num_pods: int) -> Difference:
-    """What there is against what there should be; of two pods of one rank the older stays, whoever looks."""
+def find_difference(pods: Iterable[Pod], fleet: str, num_pods: int, *, now: float) -> Difference:
+    """What there is against what there should be; of two pods of one rank the older stays, whoever looks.
+
+    A pod that has not begun to run for `STUCK_SECONDS` counts as dead.
+    """
     alive: dict[int, Pod] = {}
     dead, extra = [], []
     for pod in own_pods(pods, fleet):
         rank = rank_of(pod.name, fleet)
         assert rank is not None
-        if not pod.is_alive:
+        is_stuck = pod.status in BEGINNING and now - pod.created_at > STUCK_SECONDS
+        if not pod.is_alive or is_stuck:
             dead.append(pod)
         elif rank in alive or rank >= num_pods:
             extra.append(pod)
