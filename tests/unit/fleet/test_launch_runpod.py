@@ -248,6 +248,19 @@ def test_a_pod_that_dies_is_made_again(account, follow, clock):
     assert not account.overlaps("scores-1")
 
 
+def test_pods_that_someone_deletes_are_not_made_again(account, follow, clock):
+    """`stop` in another shell, or the console: the watcher ends. One that is gone of several is made again."""
+
+    def stop(*ranks):
+        for rank in ranks:
+            for each in account.pods(f"scores-{rank}"):
+                account.delete(each["id"])
+
+    clock.at_sleep = [lambda: stop(1), lambda: None, lambda: stop(0, 1, 2)]
+    assert follow(Endless()).why == "stopped"
+    assert [len(account.pods(f"scores-{rank}")) for rank in range(3)] == [1, 2, 1]
+
+
 def test_pods_that_end_at_once_are_not_made_for_ever(account, follow):
     """Where nothing is published and every pod ended three times, all is over, with what to look at."""
     account.program = ["sh", "-c", "echo 'no such bundle'; exit 2"]

@@ -39,6 +39,7 @@ from assay.fleet.launch.runpod.pods import (
 )
 from assay.telemetry import format_duration, format_number_of, printable
 
+Why = Literal["verified", "budget", "hopeless", "stopped"]
 LOOK_SECONDS = 30.0
 LAG_SECONDS = 60.0
 """For so long a new pod may be missing in listings."""
@@ -47,6 +48,8 @@ LONGEST_WAIT_SECONDS = 300.0
 """Between two requests for a machine where there is none."""
 IDLE_SECONDS = 900.0
 """Without a new part, after which the first pod's last line is shown."""
+GONE_LOOKS = 2
+"""That find no pod where there were some, after which they were deleted by someone."""
 MOST_DEATHS = 3
 """Of one rank in a row, without a new part from anyone; then it is not made again."""
 DELETING_SECONDS = 120.0
@@ -117,7 +120,7 @@ class Fleet:
 class Followed:
     """How it ended; no pod of the fleet is left."""
 
-    why: Literal["verified", "budget", "hopeless"]
+    why: Why
     look: Look
     num_pods: int
     """That there were."""
@@ -163,6 +166,10 @@ class Follower:
         self._counted: set[str] = set()
         """Pods whose death is in there."""
         self._done_at = clock()
+        self._alive: set[str] = set()
+        """Ids at the end of the last look, of those that a listing has shown if there are such."""
+        self._num_gone = 0
+        """Looks in a row that found none of them."""
         self._last_line = ""
         self._look = Look(line="not looked at yet")
 
@@ -198,6 +205,8 @@ class Follower:
         rate = max(hourly(alive), self._fleet.dollars_per_hour)
         if self._budget.is_spent(self._ledger, dollars_per_hour=rate, now=now):
             return self._end("budget")
+        if self._are_gone(pods):
+            return self._end("stopped") if self._num_gone == GONE_LOOKS else None
         needed = self._fleet.num_pods if self._look.num_needed is None else self._look.num_needed
         self._clear(found, needed)
         missing = [rank for rank in found.missing if rank < needed]
@@ -209,8 +218,22 @@ class Follower:
             )
             self._look = replace(self._look, hopeless=hopeless)
             return self._end("hopeless")
+        fresh = {pod.id for pod, _ in self._fresh}
+        everyone = {pod.id for pod in alive}
+        self._alive = everyone - fresh or everyone
         self._tell(alive)
         return None
+
+    def _are_gone(self, pods: Sequence[Pod]) -> bool:
+        """Whether all pods of the last look are in no listing any more: someone else deleted them.
+
+        Pods that end by themselves stay listed. What was deleted on purpose is not made again, see `stop`.
+        """
+        if not self._alive or self._alive & {pod.id for pod in pods}:
+            self._num_gone = 0
+            return False
+        self._num_gone += 1
+        return True
 
     def _look_at_run(self, pods: Sequence[Pod], now: float) -> None:
         """Look; a run that cannot be read now is left to the pods, and to the budget."""
@@ -304,7 +327,7 @@ class Follower:
         self._no_machine_before = self._clock() + wait
         self._say(f"{error}; asking again in {format_duration(wait)}")
 
-    def _end(self, why: Literal["verified", "budget", "hopeless"]) -> Followed:
+    def _end(self, why: Why) -> Followed:
         """Delete every pod, and say what it came to."""
         for pod, at in self._fresh:
             self._unsure_until = max(self._unsure_until, at + LAG_SECONDS)

@@ -231,6 +231,9 @@ def _outcome(ended: Followed, job: Job, budget: Budget) -> str:
     )
     if ended.why == "verified":
         return f"{job.run} is verified; {cost}"
+    if ended.why == "stopped":
+        msg = f"all pods were deleted from elsewhere, so no more are made ({cost}): {ended.look.line}; rerun to go on"
+        raise WorkError(msg)
     if ended.why == "hopeless":
         msg = f"{ended.look.hopeless}; {cost}"
         raise CheckError(msg)
