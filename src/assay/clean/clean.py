@@ -14,7 +14,7 @@ from assay.telemetry import format_bytes, format_number_of
 
 SHOWN_OTHERS = 3
 DELETED_AT_ONCE = 1000
-RUN_FOLDERS = ("parts", "tmp", "workers", "claims", "failures", "damaged")
+RUN_FOLDERS = ("parts", "tmp", "workers", "claims", "failures", "damaged", "launches")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

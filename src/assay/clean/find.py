@@ -24,7 +24,7 @@ from assay.data.storage import FileInfo, Store, is_object_url, open_store
 from assay.errors import AssayError, StorageError
 from assay.runs.figures import PARITY_PATH
 from assay.runs.manifest import MANIFEST_PATH, parse_manifest
-from assay.runs.notes import is_note
+from assay.runs.notes import LAUNCHES, is_note
 from assay.runs.parts import DAMAGED
 from assay.runs.run import Run, part_path
 from assay.runs.status import DriverStatus, find_drivers
@@ -180,6 +180,7 @@ class _Search:
             f"{folder}{REPORT_PATH}"
         ):
             beside.append(files.pop(REPORT_PATH))
+        beside += [files.pop(path) for path in list(files) if path.startswith(LAUNCHES)]
         manifest = files.pop(MANIFEST_PATH)
         self.others += [f"{folder}{path}" for path in files]
         if notes or staged:

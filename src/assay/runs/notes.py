@@ -27,6 +27,8 @@ from assay.runs.agenda import Claims
 WORKERS = "workers/"
 CLAIMS = "claims/"
 FAILURES = "failures/"
+LAUNCHES = "launches/"
+"""What rented machines of the run have cost, a file a fleet; written by who rents them, see `fleet.launch`."""
 BEAT_SECONDS = 110.0
 """Between two heartbeats; more where there are many drivers, so that heartbeats are few beside the parts."""
 BEAT_SECONDS_PER_DRIVER = 0.06

@@ -247,6 +247,17 @@ def test_a_folder_that_becomes_a_link_meanwhile(place, sources, tmp_path, monkey
 # ------------------------------------------------------------ who is at work
 
 
+def test_what_pods_have_cost_goes_with_the_run_alone(place, sources):
+    """It counts against the budget of those that come, so it is not a leftover."""
+    run = make_run(place / "run", sources, publish=True)
+    run.store.create("launches/assay-run-03236a.json", b"{}")
+    clean_at(place, delete=True)
+    assert (place / "run" / "launches" / "assay-run-03236a.json").exists()
+    report = clean_at(place, delete=True, runs=True)
+    assert (files_of(place), report.others) == (set(), ())
+    assert not (place / "run" / "launches").exists()
+
+
 def test_a_run_at_work_is_refused(place, sources, capsys):
     """Nothing at all is deleted while a command works on a run; once it is silent for long, or left, it is."""
     make_run(place / "done", sources, publish=True)

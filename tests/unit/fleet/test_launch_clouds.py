@@ -375,6 +375,28 @@ for call in (lambda: app.train.local(["t.toml"]), lambda: app.score.local(["c", 
     assert calls[2:4] == ["/ verify s3://b/quality", "/ merge s3://b/quality --out s3://b/merged"]
 
 
+def test_an_app_is_deployed_and_its_workers_started(tmp_path, monkeypatch, capsys):
+    """With --submit Modal's client is called twice; what it refuses, as without a token, is one line."""
+    tool = tmp_path / "modal"
+    tool.write_text(
+        f'#!/bin/sh\necho "$*" >>{tmp_path}/asked\ncp "${{2%%::*}}" {tmp_path}/seen\necho "fc-1"\n'
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    words = ["launch", "modal", "--env", "AWS_REGION", "--submit", "--shared", "/models", "--", *SCORE[:-2]]
+    assert main(words) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1] == "fc-1"
+    assert "stop    modal app stop assay-quality" in captured.err.splitlines()
+    deploy, start = (tmp_path / "asked").read_text().splitlines()
+    assert deploy.startswith("deploy ")
+    assert start == f"run {deploy.removeprefix('deploy ')}::start"
+    assert 'NAME = "assay-quality"' in (tmp_path / "seen").read_text()
+    tool.write_text("#!/bin/sh\necho 'Token missing.' >&2\nexit 1\n")
+    assert main(words) == 1
+    assert capsys.readouterr().err == "assay: error: modal failed with status 1: Token missing.\n"
+
+
 @pytest.mark.slow
 def test_the_functions_score_and_infer_for_real(tmp_path):
     """By `.local()`, with the real `assay`: two workers make one run, it is proved, and a bundle answers texts."""

@@ -24,6 +24,7 @@ from assay.fleet.launch.runpod.follow import Budget, Fleet, Followed, Follower, 
 from assay.fleet.launch.runpod.ledger import Ledger
 from assay.fleet.launch.runpod.pods import Shape, request_body
 from assay.fleet.launch.runpod.watched import RunOfPods, VisibleRun, args_of_pods
+from assay.runs.notes import LAUNCHES
 from assay.telemetry import format_duration, format_number_of
 
 ADDRESS = "RUNPOD_REST_V2_URL"
@@ -205,7 +206,7 @@ def _watch(
 
 def refuse_without_conditional_writes(store: Store) -> None:
     """Raise InputError for a bucket in which two writers of one name both succeed, before pods find it out."""
-    probe = f"launches/probe-{os.getpid()}-{os.urandom(8).hex()}"
+    probe = f"{LAUNCHES}probe-{os.getpid()}-{os.urandom(8).hex()}"
     try:
         created = [store.create(probe, b"") for _ in range(2)]
     finally:

@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 from assay.data.storage import Store
 from assay.fleet.launch.runpod.pods import Pod
-
-FOLDER = "launches/"
+from assay.runs.notes import LAUNCHES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +37,7 @@ class Ledger:
     def __init__(self, store: Store, fleet: str) -> None:
         """Read what an earlier watcher wrote, if one did."""
         self._store = store
-        self._path = f"{FOLDER}{fleet}.json"
+        self._path = f"{LAUNCHES}{fleet}.json"
         self._entries: dict[str, Entry] = {}
         self._saved: dict[str, Entry] | None = None
         if store.info(self._path) is not None:
