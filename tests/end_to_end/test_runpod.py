@@ -1,5 +1,7 @@
 """A fleet of pods that run the real `assay score` while things go wrong: the run is whole, and nothing is left."""
 
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.fake_runpod import FakeRunPod
-from support.fake_runs import write_sources
+from support.fake_runs import make_run, publish_unit, write_sources
 from support.models import write_model
 
 from assay.cli.main import main
@@ -82,6 +84,43 @@ def test_pods_score_a_corpus_while_things_go_wrong(tmp_path, monkeypatch, capsys
     proof = verify(str(volume / "run"), sources=True, duplicates=True)
     assert proof.holds, proof
     assert (proof.rows_out, proof.duplicate_ids) == (5_000, 0)
+
+
+@pytest.mark.slow
+def test_a_watcher_that_is_killed_is_replaced_by_another(fake_store, tmp_path):
+    """Kill -9 right after it made pods, twice; whoever comes next finds them by name, and deletes them at the end."""
+    run = make_run("s3://bucket/run", write_sources(tmp_path / "corpus", [60]))
+    words = [
+        "launch",
+        "runpod",
+        "--image",
+        "assay:1",
+        "--gpu-type",
+        "RTX4090",
+        "--hours",
+        "1",
+        "--workers",
+        "3",
+    ]
+    words += ["--env", "AWS_ACCESS_KEY_ID", "--submit", "--", "join", "s3://bucket/run"]
+    with FakeRunPod() as account:
+        command = [sys.executable, "-m", "assay", *words]
+        environment = {**os.environ, **account.environment()}
+        for num_pods in (1, 3):
+            with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as watcher:
+                while len(account.made) < num_pods:
+                    assert watcher.poll() is None
+                    time.sleep(0.01)
+                watcher.kill()
+        assert len(account.running()) == 3
+        for unit in run.manifest.units():
+            publish_unit(run, unit)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("s3://bucket/run is verified; 3 pods, ")
+        assert (len(account.made), account.names()) == (3, [])
 
 
 def kill_one_at_work(account, run):
