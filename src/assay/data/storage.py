@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Protocol
 import pyarrow as pa
 
 from assay.data.syncing import replace_local, sync_file, sync_folder
-from assay.errors import StorageError, UsageError
+from assay.errors import InputError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from assay.data.object_store import ObjectStore
@@ -289,7 +289,7 @@ class LocalStore:
             raise _storage_error(target, error, "read") from error
 
     def create(self, path: str, content: Path | bytes) -> bool:
-        """Publish `content` unless `path` exists; True = this call did."""
+        """Publish `content` unless `path` exists; True = this call did. InputError where the disk has no such step."""
         target = self._root / path
         with self._staged(target, content) as staged:
             while not _link(staged, target):
@@ -389,16 +389,22 @@ def _link(staged: Path, target: Path) -> bool:
 def _rename_without_replacing(staged: Path, target: Path) -> bool:
     """`renameat2(RENAME_NOREPLACE)`, for filesystems without hard links; False where the name is taken."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(target))
-    failed = renameat2(
-        _AT_FDCWD, os.fsencode(staged), _AT_FDCWD, os.fsencode(target), ctypes.c_uint(_RENAME_NOREPLACE)
-    )
-    if not failed:
-        return True
-    number = ctypes.get_errno()
+    number = errno.ENOSYS
+    if renameat2 is not None:
+        failed = renameat2(
+            _AT_FDCWD, os.fsencode(staged), _AT_FDCWD, os.fsencode(target), ctypes.c_uint(_RENAME_NOREPLACE)
+        )
+        if not failed:
+            return True
+        number = ctypes.get_errno()
     if number == errno.EEXIST:
         return False
+    if number in _NO_LINKS:
+        raise InputError(
+            f"{target.parent}: this file system has neither hard links nor a rename that replaces nothing, without "
+            "which two workers could overwrite each other's parts; use a local disk, NFS or Lustre, or a bucket by "
+            "its URL"
+        )
     raise OSError(number, os.strerror(number), str(target))
 
 

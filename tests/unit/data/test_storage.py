@@ -1,5 +1,6 @@
 """One suite for every kind of store: what works in a folder works in a bucket."""
 
+import ctypes
 import errno
 import io
 import os
@@ -14,7 +15,7 @@ import pytest
 from assay.data import creating, object_store, storage
 from assay.data.object_store import ObjectStore
 from assay.data.storage import LocalStore, open_store, split_url
-from assay.errors import StorageError, UsageError
+from assay.errors import InputError, StorageError, UsageError
 
 
 @pytest.fixture(params=["local", "s3", "google"])
@@ -244,6 +245,31 @@ def test_a_filesystem_without_hard_links(tmp_path, monkeypatch):
     assert store.create("parts/a", b"second") is False
     assert store.read_bytes("parts/a") == b"first"
     assert [info.path for info in store.list()] == ["parts/a"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP])
+def test_a_filesystem_that_cannot_create_once(tmp_path, monkeypatch, number):
+    """Where a rename replaces what is there too, the disk is refused in one line, and no file is left."""
+    store = LocalStore(tmp_path)
+
+    def no_links(*_args):
+        raise OSError(errno.EPERM, "no links here")
+
+    class Libc:
+        def __init__(self, *_, **__):
+            ctypes.set_errno(number)
+
+        def renameat2(self, *_):
+            return -1
+
+    monkeypatch.setattr(storage.os, "link", no_links)
+    monkeypatch.setattr(storage.ctypes, "CDLL", Libc)
+    with pytest.raises(
+        InputError, match=r"parts: this file system has neither hard links.*; use a local disk"
+    ) as caught:
+        store.create("parts/a", b"first")
+    assert "\n" not in str(caught.value)
+    assert list(store.list()) == []
 
 
 def test_a_file_where_a_folder_should_be(tmp_path):
