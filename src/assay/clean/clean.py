@@ -1,5 +1,9 @@
 """`assay clean`: show what Assay left below a place, and delete what was asked for."""
 
+import os
+import tempfile
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,7 +12,7 @@ from typing import Any
 
 from assay.clean.find import Findings, Item, Kind, find_items
 from assay.clean.settings import CleanSettings
-from assay.data.storage import FileInfo, Store, is_object_url, local_path, open_store
+from assay.data.storage import FileInfo, Store, is_object_url, local_path, open_store, writing
 from assay.errors import RefusedError, SourceError, StorageError
 from assay.telemetry import format_bytes, format_number_of
 
@@ -88,7 +92,7 @@ def clean(settings: CleanSettings) -> CleanReport:
     the others are gone then, and the same command goes on.
     """
     root = _open(settings.place)
-    found = find_items(root)
+    found = find_items(root, now=_store_time(root) if settings.delete else time.time())
     wanted = {"leftovers"} | {
         kind
         for kind, is_named in (("run", settings.runs), ("model", settings.models), ("cache", settings.caches))
@@ -119,6 +123,22 @@ def _open(place: str) -> Store:
     if not path.is_dir():
         raise SourceError(f"{place}: no such folder; give a run, or a folder that holds runs")
     return open_store(path.resolve())  # what is named may be a link; what lies below is not followed
+
+
+def _store_time(root: Store) -> float:
+    """Now, by the clock that stamps the files there: ours may be wrong, and make living commands look gone."""
+    if not is_object_url(root.url):
+        with writing(root.url), tempfile.TemporaryFile(dir=root.url) as file:
+            file.write(b"now")
+            file.flush()
+            return os.fstat(file.fileno()).st_mtime
+    path = f"clean-{uuid.uuid4().hex}"
+    root.replace(path, b"")
+    try:
+        info = root.info(path)
+    finally:
+        root.delete(path)
+    return time.time() if info is None else info.modified
 
 
 def _others(found: Findings) -> tuple[str, ...]:

@@ -9,8 +9,7 @@ import json
 import os
 import re
 import stat
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,11 +86,14 @@ class Findings:
     """Paths of links, which are left alone."""
 
 
-def find_items(root: Store, *, clock: Callable[[], float] = time.time) -> Findings:
-    """What Assay made below a store's root, from one listing and the descriptions that lie there."""
+def find_items(root: Store, *, now: float) -> Findings:
+    """What Assay made below a store's root, from one listing and the descriptions that lie there.
+
+    `now` in Unix seconds by the clock that stamps the files there: by that a heartbeat is fresh or not.
+    """
     links: list[str] = []
     listed = list(root.list()) if is_object_url(root.url) else list(_walk(Path(root.url), "", links))
-    search = _Search(root, {info.path: info for info in listed}, clock())
+    search = _Search(root, {info.path: info for info in listed}, now)
     return Findings(
         items=tuple(search.items()), others=tuple(sorted(search.others)), links=tuple(sorted(links))
     )

@@ -5,6 +5,7 @@ import json
 import os
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -230,8 +231,8 @@ def test_a_folder_that_becomes_a_link_meanwhile(place, sources, tmp_path, monkey
     outside = tmp_path / "outside"
     from assay.clean import clean as module
 
-    def swap(*arguments):
-        found = find(*arguments)
+    def swap(*arguments, **options):
+        found = find(*arguments, **options)
         (place / "run/parts").rename(outside)
         (place / "run/parts").symlink_to(outside)
         return found
@@ -274,6 +275,19 @@ def test_a_run_at_work_is_refused(place, sources, capsys):
     old = time.time() - 1000
     os.utime(place / "busy/workers/a.json", (old, old))
     assert clean_at(place, runs=True, delete=True).num_files == len(before)
+
+
+@pytest.mark.parametrize("where", ["disk", "bucket"])
+def test_a_clock_that_is_wrong(place, sources, fake_store, monkeypatch, where):
+    """Who is at work goes by the clock that stamps the files; that this machine is a day ahead changes nothing."""
+    run = make_run(place / "run" if where == "disk" else "s3://bucket/run", sources)
+    notes_of(run).beat()
+    server_time = time.time
+    monkeypatch.setattr("assay.clean.clean.time", Mock(time=lambda: server_time() + 86_400))
+    with pytest.raises(RefusedError, match="is in use"):
+        clean_at(run.url, runs=True, delete=True)
+    names = {info.path for info in run.store.list()}
+    assert names == {"run.json", "workers/a.json"}
 
 
 def test_a_file_that_a_living_process_writes(place, sources):
@@ -406,5 +420,5 @@ def test_a_thousand_parts_are_one_request(fake_store, tmp_path):
         fake_store.buckets["bucket"].put(f"run/parts/{unit.name}.parquet", b"", {})
     fake_store.requests.clear()
     assert clean_at(run.url, runs=True, delete=True).num_files == 2501
-    assert fake_store.requests["delete"] == 3
-    assert fake_store.requests.total() < 12
+    assert fake_store.requests["delete"] == 3 + 1  # one of the file that tells the time
+    assert fake_store.requests.total() < 15
