@@ -206,9 +206,8 @@ def _remove_empty_folders(root: Path, item: Item) -> None:
 
 def _line(verb: str, item: Item, after: str = "") -> str:
     size = f"{format_number_of(len(item.files), 'file')}, {format_bytes(item.size_bytes)}"
-    kind = "leftovers of run" if item.kind == "leftovers" else item.kind
     use = f"; IN USE: {item.in_use}" if item.in_use else ""
-    return f"{verb:<12} {kind} {item.place} ({item.what}): {size}{after}{use}"
+    return f"{verb:<12} {item.kind} {item.place} ({item.what}): {size}{after}{use}"
 
 
 def _to_json(item: Item) -> dict[str, Any]:

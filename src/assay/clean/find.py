@@ -50,6 +50,8 @@ _MODEL_FILE = re.compile(
 _CHECKPOINT = re.compile(
     r"(.*\.training)/(lock|(step|best)-\d{8,}(\.\d+)?/(model\.safetensors|optimizer\.safetensors|state\.json))"
 )
+_UNFINISHED = re.compile(r"((?:.*/)?\.[^/]+\.tmp-\w{8})/.*")
+"""In the folder of a model that was being written."""
 _VECTORS = re.compile(r"(.*/)?[0-9a-f]{32}/\.?[0-9a-f]{32}\.arrow")
 _PROOF = re.compile(r"(.*/)?assay/proofs/[0-9a-f]{64}(\.[0-9a-f]{32})?")
 _FORMAT_VERSION = 1
@@ -142,6 +144,7 @@ class _Search:
         for folder in self._folders_of(MANIFEST_PATH):
             yield from self._run(folder)
         if self._is_local:
+            yield from self._unfinished_models()
             for folder in self._folders_of(ASSAY_FILE):
                 yield from self._model(folder)
             yield from self._checkpoints()
@@ -186,7 +189,7 @@ class _Search:
         manifest = files.pop(MANIFEST_PATH)
         self.others += [f"{folder}{path}" for path in files]
         if notes or staged:
-            what = "notes of commands, damaged parts, unfinished files"
+            what = "of a run: notes of commands, damaged parts, unfinished files"
             leftovers = (*notes, *staged)
             yield Item(kind="leftovers", place=url, what=what, files=leftovers, in_use=in_use)
         what = f"{run.manifest.kind}, {len(parts):,} of {format_number_of(len(units), 'unit')} published"
@@ -204,6 +207,17 @@ class _Search:
         return found, is_locked
 
     # ------------------------------------------------------------ models and caches
+
+    def _unfinished_models(self) -> Iterator[Item]:
+        """Folders that killed commands left of models; one that is locked is being written, and is left alone."""
+        for folder in sorted({found[1] for path in self._files if (found := _UNFINISHED.fullmatch(path))}):
+            files = self._take(f"{folder}/")
+            is_ours = all(_MODEL_FILE.fullmatch(path) for path in files)
+            if is_ours and _lock_state(Path(self._root.url) / folder) == "free":
+                what = "a model that was never finished"
+                yield Item(kind="leftovers", place=self._url(folder), what=what, files=tuple(files.values()))
+            else:
+                self.others += [f"{folder}/{path}" for path in files]
 
     def _model(self, folder: str) -> Iterator[Item]:
         info = self._files.get(f"{folder}{ASSAY_FILE}")

@@ -131,7 +131,7 @@ def test_nothing_is_deleted_unless_asked_for(place, sources, capsys):
     assert main(["clean", str(place)]) == 0
     assert files_of(place) == before
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(f"would delete leftovers of run {run.url} (")
+    assert lines[0].startswith(f"would delete leftovers {run.url} (of a run: ")
     assert lines[0].endswith(": 4 files, " + lines[-1].removeprefix("4 files, ").partition(" in all")[0])
     assert f"keeps        run {run.url} (score, 5 of 5 units published): 6 files, " in lines[1]
     assert [line.rpartition(": ")[2] for line in lines[1:4]] == ["--runs", "--models", "--caches"]
@@ -310,6 +310,21 @@ def test_files_being_made_are_left_for_an_hour(place, sources):
     assert clean_at(run.url, delete=True).num_files == 0
     os.utime(file, (time.time() - 4000,) * 2)
     assert clean_at(run.url, delete=True).num_files == 1
+
+
+def test_a_model_that_was_never_finished(place):
+    """What a killed command left of one goes; one that is being written stays, named or not, and so do odd files."""
+    ours, busy, odd = (write_model(place / f".model.tmp-abcd{name}_45") for name in "xyz")
+    (odd / "notes.txt").write_text("")
+    descriptor = os.open(busy, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        assert clean_at(place, delete=True, **ALL).num_files == 7
+    finally:
+        os.close(descriptor)
+    assert not ours.exists()
+    assert len(files_of(busy)) == 7
+    assert len(files_of(odd)) == 8
 
 
 def test_checkpoints_of_a_training(place):
