@@ -91,8 +91,15 @@ def decode_book(content: bytes) -> Decoded:
     text, encoding = _decode(content)
     text, num_repaired = repair_mojibake(text)
     if "\r" in text:
-        text = text.replace("\r\r\n", "\n").replace("\r\n", "\n").replace("\r", "\n")
+        text = _with_line_feeds(text)
     return Decoded(text=text.rstrip("\x1a"), encoding=encoding, num_repaired=num_repaired)
+
+
+def _with_line_feeds(text: str) -> str:
+    """The text with a line feed for every line end."""
+    if text.count("\r") == text.count("\r\n"):  # as nearly all have it, and twice as fast
+        return text.replace("\r", "")
+    return text.replace("\r\r\n", "\n").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def repair_mojibake(text: str) -> tuple[str, int]:
@@ -104,7 +111,7 @@ def repair_mojibake(text: str) -> tuple[str, int]:
     num_repaired = 0
     if text.count(_FOLDED_SIGN) >= _LEAST_FOLDED:
         text, num_repaired = _FOLDED.subn(lambda match: _UNFOLDED[match.group()], text)
-    while not text.isascii() and any(telltale in text for telltale in _TELLTALES):
+    while not text.isascii() and any(telltale[-1] in text and telltale in text for telltale in _TELLTALES):
         repaired, number = _repair_once(text)
         if not number:
             break

@@ -125,7 +125,7 @@ def notes_at_ends(text: str) -> list[Span]:
 def notes_in_brackets(text: str) -> list[Span]:
     """The transcriber's notes in square brackets, anywhere."""
     spans = []
-    for word in ("ranscri", "TRANSCRIBER"):
+    for word in ("ranscri", "TRANSCRIBER") if "[" in text else ():
         for place in places(text, word):
             opening = text.rfind("[", max(0, place - 24), place)
             match = None if opening < 0 else _BRACKETED.match(text, opening)

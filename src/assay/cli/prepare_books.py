@@ -1,5 +1,6 @@
 """`assay prepare books`: raw books to pairs of chunks that `assay train` takes."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -18,10 +19,14 @@ def _watch(step: str) -> Iterator[Callable[[Progress], None] | None]:
 
 def run(settings: BooksSettings) -> int:
     """Make the data set, with progress on stderr, and say what it holds and what comes next."""
+    from assay.data.arrow_alone import leave_pandas_out
     from assay.fleet.books import prepare_books
     from assay.prepare.books import describe_books
+    from assay.prepare.chunks.worker import NEW_OBJECTS
     from assay.prepare.folder import RECIPE_FILE
 
+    leave_pandas_out()
+    gc.set_threshold(NEW_OBJECTS)  # of few books this process makes chunks too
     if settings.dry_run:
         stdout(describe_books(settings))
         return 0

@@ -23,6 +23,8 @@ from assay.runs.run import Run
 ROW_GROUP_ROWS = 4_096
 READ_ROWS = 256
 """Rows of a part in memory at a time, besides those that wait for their row group."""
+HELD_BYTES = 16 << 20
+"""Parts of this size together are held in memory."""
 SCHEMA = pa.schema([field for field in PART_SCHEMA if field.name not in {"source_row", "split"}])
 """Columns of the files."""
 
@@ -51,16 +53,18 @@ def collect(
 ) -> dict[str, SplitCounts]:
     """Write `<split>.parquet` for each split, each in one step; returns what they hold.
 
-    The parts are read once a split, so that memory holds one row group that is being made and not one a split.
+    Large parts are read once a split, so that memory holds one row group that is being made and not one a split.
     Raises CheckError where a pair's books are not both in its split.
     """
     counts = {name: SplitCounts() for name in splits}
     files: list[_SplitFile] = []
+    is_small = sum(info.size_bytes for _, info in published_parts(run)) <= HELD_BYTES
+    held = list(_tables(run)) if is_small else None
     with writing(str(folder)):
         try:
             for name in splits:
                 files.append(_SplitFile(folder / f"{name}.parquet"))
-                for table in _tables(run):
+                for table in _tables(run) if held is None else held:
                     rows = table.filter(pc.equal(table.column("split"), name))
                     if rows.num_rows:
                         _check(rows, name, split_of)

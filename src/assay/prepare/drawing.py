@@ -17,7 +17,8 @@ from assay.prepare.pairs.draw import Rules, candidate_rules
 from assay.prepare.pairs.kind import MinedIdentity
 from assay.prepare.pairs.partners import NegativeKind
 from assay.prepare.pairs.plan import BOOKS_SCHEMA, plan_pairs
-from assay.prepare.place import BOOKS_OF_A_WORKER, worker_placement
+from assay.prepare.pairs.work import PairsWork
+from assay.prepare.place import BOOKS_OF_A_WORKER, place_few, worker_placement
 from assay.prepare.settings import BooksSettings
 from assay.prepare.shelf import Shelf
 from assay.prepare.shelving import Shelved
@@ -25,7 +26,7 @@ from assay.prepare.tables import BATCH_BOOKS, Column, write_table
 from assay.runs.drive import drive_run
 from assay.runs.manifest import Manifest
 from assay.runs.parts import published_stats
-from assay.runs.placement import Cluster, place_processes
+from assay.runs.placement import Cluster
 from assay.runs.run import Run
 from assay.telemetry import Progress
 
@@ -162,15 +163,18 @@ class PairsMaker:
 
     def run(self, manifest: Manifest, name: str, update: Update, say: Say) -> Run:
         """A finished pairs run."""
+        is_small = len(self.listing.books) <= BOOKS_OF_A_WORKER
         placement = worker_placement(
-            self.settings.devices,
+            "1" if is_small and self.cluster is None else self.settings.devices,
             most=-(-len(self.listing.books) // BOOKS_OF_A_WORKER),
             cluster=self.cluster,
         )
         run, _ = drive_run(
             str(self.work / name),
             manifest,
-            lambda run: place_processes("assay.prepare.pairs.worker", run, placement),
+            lambda run: place_few(
+                "assay.prepare.pairs.worker", run, placement, lambda: PairsWork(run.manifest)
+            ),
             on_progress=update,
             on_message=say,
         )

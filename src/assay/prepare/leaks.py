@@ -44,9 +44,12 @@ def typography_scores(texts: Sequence[str]) -> Matrix:
     deviations = rates.std(axis=0)
     rates = (rates - rates.mean(axis=0)) / np.where(deviations > 0, deviations, 1.0)
     scores = np.zeros((len(texts), len(texts)))
+    distances = np.empty_like(scores)
     for column in rates.T:
-        scores -= np.abs(column[:, None] - column[None, :])
-    return scores / len(MARKS)
+        np.subtract(column[:, None], column[None, :], out=distances)
+        scores -= np.abs(distances, out=distances)
+    scores /= len(MARKS)
+    return scores
 
 
 def name_scores(texts: Sequence[str]) -> Matrix:

@@ -1,14 +1,20 @@
 """Where the steps of `assay prepare books` run."""
 
-from typing import Literal, TypedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypedDict
 
 from assay import machine
 from assay.embed.place import find_gpus
-from assay.runs.placement import Cluster, Placement, place_workers
+from assay.runs.driver import WorkerSpec
+from assay.runs.pipeline import Work
+from assay.runs.placement import Cluster, Placement, place_processes, place_workers
+from assay.runs.run import Run
+from assay.runs.within import thread_worker
 from assay.settings import count_of
 
 BOOKS_OF_A_WORKER = 200
 """Books whose pairs take as long to draw as a worker process to start."""
+OpenWork = Callable[[], Work[Any, Any]]
 
 
 class EnginePlace(TypedDict):
@@ -32,6 +38,14 @@ def chunk_placement(devices: str, cluster: Cluster | None = None) -> Placement:
     """As many processes as `worker_placement` says; here they share all threads of the machine."""
     placement = worker_placement(devices, cluster=cluster)
     return placement if cluster else place_workers(str(placement.num_workers), num_gpus=0)
+
+
+def place_few(module: str, run: Run, placement: Placement, work: OpenWork) -> Sequence[WorkerSpec]:
+    """The workers of a run over books, a process each; on this machine, of a few books, the first is this process."""
+    workers = place_processes(module, run, placement)
+    if placement.cluster is not None or run.manifest.planned_rows > BOOKS_OF_A_WORKER:
+        return workers
+    return [thread_worker(run, work), *workers[1:]]
 
 
 def engine_place(devices: str, cluster: Cluster | None = None) -> EnginePlace:

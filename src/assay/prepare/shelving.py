@@ -123,11 +123,11 @@ def _make(run: Run, num_books: int, folder: Path, *, seed: int) -> None:
         ShelfWriter(folder / CHUNKS_FILE, num_books) as writer,
     ):
         for book, rows in by_book(_rows(run)):
-            usable = rows.filter(rows.column("text").is_valid())
+            usable = rows.filter(rows.column("text").is_valid()) if rows.column("text").null_count else rows
             if not usable.num_rows:
                 errors.put(book, next((code for code in rows.column("error").to_pylist() if code), None))
                 continue
-            usable = usable.sort_by([("start", "ascending"), ("chunk", "ascending")]).combine_chunks()
+            usable = _in_order(usable).combine_chunks()
             writer.add(book, usable.to_batches()[0])
             hashes = usable.column("text_hash").to_numpy()
             chunk_hashes.add(records_of(hashes, book))
@@ -188,6 +188,15 @@ def _rows(run: Run) -> Iterator[pa.RecordBatch]:
     for unit, _ in published_parts(run):
         with open_part(run, unit) as part:
             yield from part.iter_batches(use_threads=False)
+
+
+def _in_order(chunks: pa.Table) -> pa.Table:
+    """The chunks of a book by their place in the text, as most are already."""
+    starts, numbers = (chunks.column(name).to_numpy() for name in ("start", "chunk"))
+    steps, number_steps = np.diff(starts), np.diff(numbers)
+    if ((steps > 0) | ((steps == 0) & (number_steps >= 0))).all():
+        return chunks
+    return chunks.sort_by([("start", "ascending"), ("chunk", "ascending")])
 
 
 def _most_frequent(values: list[str | None]) -> str | None:

@@ -12,11 +12,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from assay import errors
+from assay.data.arrow_alone import leave_pandas_out
 from assay.errors import AssayError
 from assay.processes import Parent, take_stdout, trace_of
 from assay.runs.pipeline import Pipeline, StopRequestedError, UnfitError, Work
@@ -26,6 +27,7 @@ from assay.runs.protocol import (
     Event,
     Failed,
     Finish,
+    Json,
     Listening,
     Loaded,
     Loading,
@@ -41,13 +43,25 @@ from assay.telemetry import configure_logging
 PROGRESS_SECONDS = 0.5
 
 
+class Line(Protocol):
+    """What carries messages between a worker and its driver."""
+
+    def send(self, event: Json, /) -> bool:
+        """Tell the driver; False where it is gone."""
+        ...
+
+    def messages(self) -> Iterator[Json]:
+        """What the driver says, until it is gone."""
+        ...
+
+
 class Mailbox:
     """The worker's end of the line to its driver."""
 
-    def __init__(self, run: Run, parent: Parent) -> None:
-        """Take the units of `run` from the driver, which is the parent of this process."""
+    def __init__(self, run: Run, line: Line) -> None:
+        """Take the units of `run` from the driver at the other end."""
         self._units = {unit.name: unit for unit in run.manifest.units()}
-        self._parent = parent
+        self._line = line
         self._stop = threading.Event()
 
     def should_stop(self) -> bool:
@@ -56,7 +70,7 @@ class Mailbox:
 
     def send(self, event: Event) -> None:
         """Tell the driver; a driver that is gone is a reason to stop."""
-        if not self._parent.send(event_to_json(event)):
+        if not self._line.send(event_to_json(event)):
             self._stop.set()
 
     def say_phase(self, phase: Phase) -> None:
@@ -68,7 +82,7 @@ class Mailbox:
         threading.Thread(target=self._listen, args=(pipeline,), name="listen", daemon=True).start()
 
     def _listen(self, pipeline: Pipeline) -> None:
-        for message in self._parent.messages():
+        for message in self._line.messages():
             match parse_command(message):
                 case Take(unit=name):
                     pipeline.add(self._units[name])
@@ -135,22 +149,23 @@ def _send_failure(mailbox: Mailbox, error: Exception, unit: Unit | None) -> None
     )
 
 
+def serve_run(run: Run, open_work: Callable[[Mailbox], Work[Any, Any]], mailbox: Mailbox) -> int:
+    """Open the work and serve units; returns the exit status, and tells the driver why it is not 0."""
+    try:
+        serve_units(run, open_work(mailbox), mailbox)
+    except Exception as error:  # noqa: BLE001  it could not start; the driver reports it and decides
+        _send_failure(mailbox, error, None)
+        return 1
+    return 0
+
+
 def worker_main(run: Run, open_work: Callable[[Mailbox], Work[Any, Any]]) -> int:
     """The body of a worker process: open the work, serve units. Returns the exit status.
 
     `open_work` is given the mailbox, which knows whether to stop and tells the driver of phases, and
     returns the work, not yet loaded. Whatever libraries print goes to stderr.
     """
-    mailbox = Mailbox(run, Parent(sys.stdin, take_stdout()))
-    try:
-        serve_units(run, open_work(mailbox), mailbox)
-    except UnfitError as unfit:
-        _send_failure(mailbox, unfit.cause, None)
-        return 1
-    except Exception as error:  # noqa: BLE001  it could not start; the driver reports it and decides
-        _send_failure(mailbox, error, None)
-        return 1
-    return 0
+    return serve_run(run, open_work, Mailbox(run, Parent(sys.stdin, take_stdout())))
 
 
 def worker_command(
@@ -168,5 +183,6 @@ def worker_command(
     parser.add_argument("--threads", type=int, default=None)
     arguments = parser.parse_args()
     configure_logging()
+    leave_pandas_out()
     run = open_run(arguments.run)
     return worker_main(run, lambda mailbox: open_work(run, mailbox, arguments.device, arguments.threads))

@@ -31,6 +31,11 @@ def language_of_book(text: str) -> str:
     places: Sequence[str] = [
         text[step * number : step * number + NUM_CHARS] for number in range(1, NUM_PLACES + 1)
     ]
-    found = Counter(language_of(place) for place in places if place.strip())
+    found: Counter[str] = Counter()
+    for place in places:
+        if place.strip():
+            found[language_of(place)] += 1
+        if found and max(found.values()) > NUM_PLACES / 2:
+            break  # whatever the others look like
     # Of equally frequent ones the first by name, so that the order does not matter.
     return min(found, key=lambda code: (-found[code], code)) if found else language_of(text)

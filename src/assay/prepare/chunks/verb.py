@@ -1,14 +1,16 @@
 """The chunks of a table of books: plan the run, create it or join it, drive its workers until all is published."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from assay.prepare.chunks.plan import plan_chunks
 from assay.prepare.chunks.settings import ChunkRules
+from assay.prepare.chunks.worker import open_chunks_work
+from assay.prepare.place import place_few
 from assay.runs.drive import drive_run
-from assay.runs.driver import Outcome
+from assay.runs.driver import Outcome, WorkerSpec
 from assay.runs.parts import published_stats
 from assay.runs.placement import Placement, place_processes, place_workers
 from assay.runs.run import Run
@@ -49,13 +51,20 @@ def run_chunks(
     run, outcome = drive_run(
         url,
         manifest,
-        lambda run: place_processes("assay.prepare.chunks.worker", run, place),
+        lambda run: _workers(run, place, counts_tokens=bundle is not None),
         workers_note=f"workers: {place}",
         on_progress=on_progress,
         on_message=on_message,
     )
     counts, errors = count_chunks(run)
     return ChunksResult(run=run, outcome=outcome, counts=counts, errors=errors)
+
+
+def _workers(run: Run, placement: Placement, *, counts_tokens: bool) -> Sequence[WorkerSpec]:
+    module = "assay.prepare.chunks.worker"
+    if counts_tokens:  # by threads, which are shared out to processes
+        return place_processes(module, run, placement)
+    return place_few(module, run, placement, lambda: open_chunks_work(run))
 
 
 def count_chunks(run: Run) -> tuple[Counter[str], Counter[str]]:
