@@ -25,6 +25,7 @@ ALWAYS_THERE = {
     "rich",
     "safetensors",
     "shtab",
+    "threadpoolctl",
     "tokenizers",
     "torch",
 }

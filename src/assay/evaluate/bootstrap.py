@@ -4,13 +4,15 @@ Axes: N rows, G groups, K cells, U units, B resamples.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from assay import machine
 from assay.evaluate.draws import (
@@ -209,9 +211,17 @@ def p_value(differences_B: FloatArray) -> float | None:
     return float(min(1.0, 2 * (fewer + 1) / (finite.size + 1)))
 
 
-def _pool() -> ThreadPoolExecutor:
-    """Threads: NumPy's loops let others run."""
-    return ThreadPoolExecutor(min(MOST_THREADS, machine.usable_cores()))
+@contextmanager
+def _pool() -> Iterator[ThreadPoolExecutor]:
+    """Threads (NumPy's loops let others run), with products of matrices on one thread each.
+
+    BLAS splits each of these small products over all cores and spins for the next one: seven times the CPU time.
+    """
+    with (
+        threadpool_limits(limits=1, user_api="blas"),
+        ThreadPoolExecutor(min(MOST_THREADS, machine.usable_cores())) as pool,
+    ):
+        yield pool
 
 
 def _concatenated(found: Sequence[Mapping[str, FloatArray]]) -> dict[str, FloatArray]:

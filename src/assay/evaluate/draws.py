@@ -17,8 +17,8 @@ drawn as if they were rows. This is the method of random groups (Mahalanobis 193
 "Introduction to Variance Estimation", chapter 2) with the bootstrap on top. Sums over blocks of independent
 rows have, on average over the deals, the covariance that sums over rows drawn one by one have, so a metric
 that is a smooth function of such sums has the spread of the plain bootstrap. One deal into J blocks misses a
-width by about 1 / sqrt(2 J); there are `ROUNDS` deals, which divides that by sqrt(ROUNDS): 0.6%
-for 1,024 blocks and 16 rounds. Groups that are no more than the blocks are never dealt: each is drawn by itself.
+width by about 1 / sqrt(2 J); there are `ROUNDS` deals, which divides that by sqrt(ROUNDS): 0.7%
+for 512 blocks and 20 deals. Groups that are no more than the blocks are never dealt: each is drawn by itself.
 
 Axes: N rows, G groups, J blocks, U units (blocks, or pairs of blocks that meet in a row), B resamples.
 """
@@ -30,11 +30,11 @@ import numpy as np
 
 from assay.metrics import FloatArray, IntArray
 
-BLOCKS = 1_024
+BLOCKS = 512
 """Blocks into which rows (or groups) are dealt, at most; more than half as many."""
 SIDE_BLOCKS = 192
 """The same of groups of both sides of pairs: every two that meet are a unit."""
-ROUNDS = 16
+ROUNDS = 20
 """Deals into blocks, at most, each for its share of the resamples."""
 ROUND_RESAMPLES = 100
 """Resamples of a deal, at least: fewer leave more noise than a deal does."""
