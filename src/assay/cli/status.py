@@ -1,30 +1,83 @@
 """`assay status`: where a run stands."""
 
+import gc
 import json
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from assay.cli.flags import stdout
-from assay.cli.verb import Verb
-from assay.settings import Settings, positional
+from assay.cli.verb import INTERRUPTED, Verb
+from assay.score.pricing import Pricing
+from assay.settings import positional, within
+
+if TYPE_CHECKING:
+    from assay.runs.status import Status
 
 
 @dataclass(frozen=True, kw_only=True)
-class StatusSettings(Settings):
-    """Which run to look at."""
+class StatusSettings(Pricing):
+    """Which run to look at, and how."""
 
     run: str = field(metadata=positional("RUN"))
     """Directory or URL of the run."""
     json: bool = False
-    """Print one JSON object instead of a line for people."""
+    """Print one JSON object instead of a line for people; with --watch one a look."""
+    watch: bool = False
+    """Look again and again, and show more, until the run is complete or Ctrl-C is pressed."""
+    every_seconds: float = field(default=5.0, metadata=within(at_least=0.1, at_most=86_400))
+    """Between two looks; more where a look takes long."""
+    html: str | None = None
+    """Write a page to this file; with --watch again at each look, and a browser reloads it."""
 
 
 def run(settings: StatusSettings) -> int:
-    """Print where a run stands."""
+    """Print where a run stands, once or until it is complete."""
+    return _watch(settings) if settings.watch else _look(settings)
+
+
+def _look(settings: StatusSettings) -> int:
     from assay.runs.status import status
 
+    gc.disable()  # of 100,000 units and parts nothing is garbage before the end
     found = status(settings.run)
     stdout(json.dumps(found.to_json()) if settings.json else str(found))
+    _write(settings, found)
     return 0
 
 
-VERB = Verb(settings=StatusSettings, run=run, example="example: assay status run/ --json")
+def _watch(settings: StatusSettings) -> int:
+    from assay.runs.watch.watch import terminal, watch
+
+    try:
+        with terminal(price_per_hour=settings.price_per_hour) as draw:
+
+            def show(found: "Status | None", problem: str) -> None:
+                if settings.json:
+                    stdout(json.dumps({"problem": problem} if problem or found is None else found.to_json()))
+                else:
+                    draw(found, problem)
+                if found is not None and not problem:
+                    _write(settings, found)
+
+            watch(settings.run, every_seconds=settings.every_seconds, show=show)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+def _write(settings: StatusSettings, found: "Status") -> None:
+    if settings.html is not None:
+        from assay.runs.watch.watch import write_page
+
+        write_page(
+            found,
+            settings.run,
+            settings.html,
+            price_per_hour=settings.price_per_hour,
+            refresh_seconds=settings.every_seconds if settings.watch else None,
+        )
+
+
+VERB = Verb(
+    settings=StatusSettings, run=run, example="example: assay status run/ --watch --price-per-hour 0.7"
+)

@@ -74,6 +74,10 @@ class Heartbeat:
         return self.rows / max(self.beat_at - self.started_at, 1e-9)
 
 
+BeatCache = dict[str, tuple[Heartbeat | None, float]]
+"""Heartbeats that were read, by path: None for one that cannot be, and the store's time of it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
     """The others, from one listing."""
@@ -247,14 +251,23 @@ def list_failures(store: Store) -> dict[str, int]:
     return tries
 
 
-def read_heartbeats(store: Store) -> list[tuple[Heartbeat, float]]:
-    """The latest heartbeat of each driver and the store's time of it, the newest first; unreadable ones left out."""
+def read_heartbeats(store: Store, known: BeatCache | None = None) -> list[tuple[Heartbeat, float]]:
+    """The latest heartbeat of each driver and the store's time of it, the newest first; unreadable ones left out.
+
+    `known` keeps what was read, for the next time: what has not changed since is not read again.
+    """
     listed: list[FileInfo] = []
     with _advisory():
         listed = [info for info in store.list(WORKERS) if info.path.endswith(".json")]
+    known = {} if known is None else known
+    for path in known.keys() - {info.path for info in listed}:
+        del known[path]
+    changed = [info for info in listed if known.get(info.path, (None, None))[1] != info.modified]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        found = pool.map(lambda info: (_read_heartbeat(store, info.path), info.modified), listed)
-        beats = [(beat, at) for beat, at in found if beat is not None]
+        known.update(
+            pool.map(lambda info: (info.path, (_read_heartbeat(store, info.path), info.modified)), changed)
+        )
+    beats = [(beat, at) for beat, at in known.values() if beat is not None]
     latest = {
         beat.id: (beat, at)
         for beat, at in sorted(beats, key=lambda each: (each[0].state != "working", each[1]))

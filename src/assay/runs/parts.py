@@ -98,13 +98,13 @@ def _decoded(schema: pa.Schema) -> pa.Schema:
 def published_parts(run: Run) -> list[tuple[Unit, FileInfo]]:
     """The units that have a part, in order, from one listing."""
     found = run.part_files()
-    return [(unit, found[unit.name]) for unit in run.manifest.units() if unit.name in found]
+    return [(unit, found[unit.name]) for unit in run.units if unit.name in found]
 
 
 def find_obstacles(run: Run) -> list[str]:
     """What lies where a part belongs and is not a file, a sentence each with the way out; from one listing."""
     found = run.store.obstacles(PARTS)
-    return [found[path] for path in map(part_path, run.manifest.units()) if path in found] if found else []
+    return [found[path] for path in map(part_path, run.units) if path in found] if found else []
 
 
 def find_damaged(run: Run, parts: Sequence[tuple[Unit, FileInfo]]) -> dict[str, str]:

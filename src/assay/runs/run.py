@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,11 @@ class Run:
         """Where the run lies."""
         return self.store.url
 
+    @cached_property
+    def units(self) -> list[Unit]:
+        """All units in source and row order, made once."""
+        return self.manifest.units()
+
     def part_files(self) -> dict[str, FileInfo]:
         """The published parts by unit name, from one listing; in a bucket ranges of it are listed at once."""
         with ThreadPoolExecutor(LISTING_THREADS) as pool:
@@ -77,9 +83,9 @@ class Run:
         They are cut by the names that parts will have: a page each, or several where there are many, as a range that
         is empty is a request too.
         """
-        units = self.manifest.units()
-        if len(units) <= PAGE_OBJECTS or not is_object_url(self.url):
+        if not is_object_url(self.url) or len(self.units) <= PAGE_OBJECTS:
             return [(None, None)]
+        units = self.units
         range_units = PAGE_OBJECTS * max(len(units) // (PAGE_OBJECTS * LISTING_RANGES), 1)
         pages = Pages([part_path(unit) for unit in units], range_units)
         return [pages.bounds(page) for page in range(pages.num_pages)]

@@ -12,13 +12,16 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from assay.data.storage import FileInfo
-from assay.runs.notes import find_living, list_failures, read_heartbeats
+from assay.runs.agenda import TRIES_PER_UNIT
+from assay.runs.notes import BeatCache, Heartbeat, find_living, list_failures, read_heartbeats
+from assay.runs.pace import history, pace_of
 from assay.runs.parts import find_damaged, find_obstacles, published_parts
 from assay.runs.plan import Unit
 from assay.runs.run import Run, open_run
 from assay.telemetry import format_count, format_duration, format_number_of, format_rate
 
-RECENT_SECONDS = 600.0
+LEAST_SKEW_SECONDS = 5.0
+"""Between clocks; less is the time that a file takes to be written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +41,10 @@ class DriverStatus:
     """Since it started."""
     units: tuple[str, ...]
     """In hand."""
+    worker_seconds: float
+    """From its start to its last heartbeat, times its workers."""
+    is_straggler: bool = False
+    """At work, at less than half the speed of the median, a worker."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,15 +65,37 @@ class Status:
     """Over the parts published in the last ten minutes; 0 where there are fewer than two."""
     seconds_since_last_part: float | None
     seconds_left: float | None
-    """At the recent rate; None where there is none, 0 where all is done."""
+    """At the recent rate; None where there is none or it says nothing of now, 0 where all is done."""
+    seconds_left_range: tuple[float | None, float | None] = (None, None)
+    """Between which that lies at 95%, None where unknown; how evenly parts came says it, nothing of the last units."""
+    rate_history: tuple[tuple[float, float], ...] = ()
+    """Rows a second since the first part, by seconds since then."""
     obstacles: tuple[str, ...] = ()
     """What lies where a part belongs and is not a file, a sentence each."""
     drivers: tuple[DriverStatus, ...] = ()
     """The commands that worked on the run, the latest heartbeat first."""
     failed_units: Mapping[str, int] = field(default_factory=dict)
-    """Units that are not published, by how often they failed."""
+    """Units that are not published, by how often they failed; of three failures on they are set aside."""
     damaged: tuple[str, ...] = ()
     """What a quick look found wrong with parts, a sentence each; `assay verify` looks at every byte."""
+
+    @property
+    def worker_hours(self) -> float:
+        """Of all workers from the start of each command to its last heartbeat: what is paid for, without boots."""
+        return sum(driver.worker_seconds for driver in self.drivers) / 3600
+
+    @property
+    def seconds_unheard(self) -> float | None:
+        """Since the last sign of life, where commands are known and none is at work; None otherwise."""
+        ages = [driver.seconds_since_heartbeat for driver in self.drivers]
+        if not ages or self.is_complete or any(driver.state == "working" for driver in self.drivers):
+            return None
+        return min(*ages, self.seconds_since_last_part or ages[0], ages[0])
+
+    @property
+    def set_aside(self) -> list[str]:
+        """The units that failed too often to be tried again."""
+        return [unit for unit, count in self.failed_units.items() if count >= TRIES_PER_UNIT]
 
     @property
     def is_complete(self) -> bool:
@@ -75,7 +104,7 @@ class Status:
 
     def to_json(self) -> dict[str, Any]:
         """The status as a JSON object."""
-        return {**asdict(self), "is_complete": self.is_complete}
+        return {**asdict(self), "worker_hours": self.worker_hours, "is_complete": self.is_complete}
 
     def __str__(self) -> str:
         """A line or two for people."""
@@ -92,7 +121,8 @@ class Status:
             return f"{done} ({rows}); no part yet{self._fleet()}"
         rate = f"{format_rate(self.recent_rows_per_second)} docs/s lately"
         age = format_duration(self.seconds_since_last_part)
-        return f"{done} ({rows}); {rate}, last part {age} ago, {format_duration(self.seconds_left)} left{self._fleet()}"
+        left = "unknown" if self.seconds_left is None else format_duration(self.seconds_left)
+        return f"{done} ({rows}); {rate}, last part {age} ago, {left} left{self._fleet()}"
 
     def _fleet(self) -> str:
         """Who is at work and what failed, for the end of a line; "" where nothing is known."""
@@ -108,24 +138,70 @@ class Status:
         return "".join(f"; {part}" for part in parts)
 
 
+class Watcher:
+    """Looks at one run again and again, and reads what may have changed."""
+
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
+        """Of the run at `url`; raises SourceError where there is none."""
+        self._run = open_run(url)
+        self._clock = clock
+        self._beats: BeatCache = {}
+        self._sound: set[tuple[str, float]] = set()
+        """Parts that a quick look found nothing wrong with."""
+
+    def look(self) -> Status:
+        """The status now."""
+        run = self._run
+        published = published_parts(run)
+        unseen = [part for part in published if (part[0].name, part[1].modified) not in self._sound]
+        damaged = find_damaged(run, unseen)
+        if not damaged:
+            self._sound |= {(unit.name, info.modified) for unit, info in unseen}
+        beats = read_heartbeats(run.store, self._beats)
+        newest = max((info.modified for _, info in published), default=0.0)
+        now = store_now(self._clock(), beats, newest)
+        drivers = drivers_of(beats, now)
+        found = status_of(
+            run, published, obstacles=tuple(find_obstacles(run)), damaged=tuple(damaged.values()), now=now
+        )
+        found = replace(
+            found,
+            drivers=drivers,
+            failed_units=find_failed(run, {unit.name for unit, _ in published}),
+        )
+        if found.seconds_unheard is None:
+            return found
+        return replace(found, seconds_left=None, seconds_left_range=(None, None))
+
+
 def status(url: str, *, clock: Callable[[], float] = time.time) -> Status:
     """The status of the run at `url`; raises SourceError where there is none."""
-    run = open_run(url)
-    published = published_parts(run)
-    damaged = find_damaged(run, published)
-    obstacles = tuple(find_obstacles(run))
-    now = clock()
-    return replace(
-        status_of(run, published, obstacles=obstacles, damaged=tuple(damaged.values()), now=now),
-        drivers=find_drivers(run, now),
-        failed_units=find_failed(run, {unit.name for unit, _ in published}),
-    )
+    return Watcher(url, clock=clock).look()
+
+
+def store_now(now: float, beats: Sequence[tuple[Heartbeat, float]], newest: float) -> float:
+    """The time by the store's clock, as far as files tell: at least that of the newest one.
+
+    A heartbeat has the time of its driver's clock and of the store's; this machine's clock is taken to agree with
+    those of most drivers, so that a store whose clock is off makes nobody silent.
+    """
+    skews = sorted(at - beat.beat_at for beat, at in beats)
+    skew = skews[len(skews) // 2] if skews else 0.0
+    if abs(skew) < LEAST_SKEW_SECONDS:
+        skew = 0.0
+    return max(now + skew, newest, *(at for _, at in beats))
 
 
 def find_drivers(run: Run, now: float) -> tuple[DriverStatus, ...]:
     """Who worked on the run, by their heartbeats; those of `now` (unix seconds by the store's clock) are at work."""
-    beats = read_heartbeats(run.store)
+    return drivers_of(read_heartbeats(run.store), now)
+
+
+def drivers_of(beats: Sequence[tuple[Heartbeat, float]], now: float) -> tuple[DriverStatus, ...]:
+    """The same, of heartbeats and the store's time of each."""
     living = find_living({beat.id: at for beat, at in beats if beat.state == "working"}, now)
+    speeds = sorted(_speed(beat) for beat, _ in beats if beat.id in living and beat.rows)
+    slow = speeds[len(speeds) // 2] / 2 if len(speeds) > 2 else 0.0
     return tuple(
         DriverStatus(
             id=beat.id,
@@ -138,15 +214,23 @@ def find_drivers(run: Run, now: float) -> tuple[DriverStatus, ...]:
             units_published=beat.units_published,
             rows_per_second=beat.rows_per_second,
             units=beat.units,
+            worker_seconds=max(beat.beat_at - beat.started_at, 0.0) * beat.num_workers,
+            is_straggler=beat.id in living and bool(beat.rows) and _speed(beat) < slow,
         )
         for beat, at in beats
     )
 
 
+def _speed(beat: Heartbeat) -> float:
+    """Rows a second of each of its workers."""
+    return beat.rows_per_second / max(beat.num_workers, 1)
+
+
 def find_failed(run: Run, published: AbstractSet[str]) -> dict[str, int]:
     """The units that failed and are not among those published, by how often."""
-    known = {unit.name for unit in run.manifest.units()} - published
-    return {unit: count for unit, count in list_failures(run.store).items() if unit in known}
+    failures = {unit: count for unit, count in list_failures(run.store).items() if unit not in published}
+    known = {unit.name for unit in run.units} if failures else set()
+    return {unit: count for unit, count in failures.items() if unit in known}
 
 
 def status_of(
@@ -158,14 +242,12 @@ def status_of(
     now: float,
 ) -> Status:
     """The status of an open run with these parts at the time `now` (unix seconds)."""
-    units = run.manifest.units()
+    units = run.units
     rows_published = sum(unit.num_rows for unit, _ in published)
     rows_total = run.manifest.planned_rows
     last = max((info.modified for _, info in published), default=None)
-    recent = [
-        (info.modified, unit.num_rows) for unit, info in published if now - info.modified <= RECENT_SECONDS
-    ]
-    rate = _rate(recent)
+    times = [(info.modified, unit.num_rows) for unit, info in published]
+    pace = pace_of(times, now)
     left = rows_total - rows_published
     return Status(
         run_id=run.manifest.run_id,
@@ -177,18 +259,18 @@ def status_of(
         rows_total=rows_total,
         rows_published=rows_published,
         size_bytes=sum(info.size_bytes for _, info in published),
-        recent_rows_per_second=rate,
+        recent_rows_per_second=pace.rows_per_second,
         seconds_since_last_part=None if last is None else max(now - last, 0.0),
-        seconds_left=0.0 if left == 0 else (left / rate if rate > 0 else None),
+        seconds_left=_seconds(left, None if pace.is_stalled else pace.rows_per_second),
+        seconds_left_range=(None, None)
+        if pace.is_stalled
+        else (_seconds(left, pace.high), _seconds(left, pace.low)),
+        rate_history=history(times, now if left else last or now),
         obstacles=obstacles,
         damaged=damaged,
     )
 
 
-def _rate(parts: list[tuple[float, int]]) -> float:
-    """Rows a second between the first and the last of the parts; the first one only starts the clock."""
-    if len(parts) < 2:
-        return 0.0
-    parts = sorted(parts)
-    seconds = parts[-1][0] - parts[0][0]
-    return sum(rows for _, rows in parts[1:]) / seconds if seconds > 0 else 0.0
+def _seconds(rows: int, rate: float | None) -> float | None:
+    """How long so many rows take; None where there is no rate."""
+    return 0.0 if not rows else rows / rate if rate else None
