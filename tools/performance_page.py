@@ -21,6 +21,10 @@ CHARTS = "docs/performance"
 
 CLAIMS: Mapping[str, str] = {
     "quickstart.seconds_after_install": "The quickstart, from start to report, once everything is installed",
+    "cpu.start_score_seconds": "`assay score` of 200 short rows, start to end, rows that an earlier run has scored",
+    "cpu.start_score_new_rows_seconds": "The same, rows that no run has seen",
+    "cpu.start_predict_seconds": "`assay.load(...).predict` of one text in a fresh process",
+    "cpu.start_train_first_step_seconds": "`assay train`, start to the end of its first step",
     "cpu.score_vs_transformers_pipeline": "Scoring a real corpus, against the `transformers` pipeline",
     "cpu.score_vs_cross_encoder": "Scoring the same documents, against sentence-transformers with length sorting",
     "cpu.tokenize_vs_tokenizers": "Tokenizing, against the `tokenizers` library alone",

@@ -62,7 +62,7 @@ class Note:
 
         One waits for the first, not for each other; where the cache cannot be written to, for nobody.
         """
-        held = _lock(_folder() / "turns" / self.name)
+        held = _lock(notes_folder() / "turns" / self.name)
         try:
             yield
         finally:
@@ -73,10 +73,11 @@ class Note:
 
     @property
     def _file(self) -> Path:
-        return _folder() / "proofs" / self.name
+        return notes_folder() / "proofs" / self.name
 
 
-def _folder() -> Path:
+def notes_folder() -> Path:
+    """Where notes and their locks lie."""
     caches = os.environ.get("XDG_CACHE_HOME")
     return (Path(caches) if caches else Path.home() / ".cache") / "assay"
 

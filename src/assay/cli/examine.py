@@ -16,6 +16,7 @@ from assay import machine
 from assay._version import __version__
 from assay.bundle.bundle import Bundle
 from assay.engine.devices import available_devices, parse_device, parse_precision
+from assay.proofs import notes_folder
 from assay.telemetry import format_number_of
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "pyarrow", "numpy", "obstore", "pydantic")
@@ -65,7 +66,7 @@ def examine(bundle: str | None = None) -> Examination:
             f"{machine.choose_threads()} by default; they wait by {', '.join(waiting) or 'the default'}",
         ),
     ]
-    lines.append(("slower path", _why_slow()))
+    lines += [("slower path", _why_slow()), ("slower start", _why_slow_to_start())]
     lines.append(("memory", _memory()))
     disk = shutil.disk_usage(Path.cwd())
     lines.append(("disk", f"{disk.free / GIB:.1f} GiB free of {disk.total / GIB:.0f} in {Path.cwd()}"))
@@ -125,6 +126,36 @@ def _why_slow() -> str:
     if torch.version.cuda is None:
         return f"no GPU: this torch ({torch.__version__}) is a CPU build; on a GPU machine install the CUDA build"
     return f"no GPU: torch {torch.__version__} finds no CUDA device; see whether nvidia-smi lists one"
+
+
+def _why_slow_to_start() -> str:
+    reasons = []
+    without = [name for name in ("assay", "torch", "transformers") if not _has_bytecode(name)]
+    if without:
+        why = (
+            "PYTHONDONTWRITEBYTECODE is set"
+            if sys.dont_write_bytecode
+            else "their folders cannot be written to"
+        )
+        folder = Path(sys.prefix)
+        reasons.append(
+            f"no bytecode of {', '.join(without)} is kept ({why}), so each start compiles them; when the image is"
+            f" built, run python -m compileall -q {folder}"
+        )
+    folder = notes_folder()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(existing, os.W_OK):
+        reasons.append(
+            f"{existing} cannot be written to, so each start proves engines again; set XDG_CACHE_HOME to a folder"
+            " that stays"
+        )
+    return "; ".join(reasons) or f"none: bytecode is kept, and what was proven in {folder}"
+
+
+def _has_bytecode(package: str) -> bool:
+    """Whether a package's bytecode lies where Python looks for it; True where it cannot be told."""
+    spec = importlib.util.find_spec(package)
+    return spec is None or spec.cached is None or Path(spec.cached).exists()
 
 
 def _version(name: str) -> str:

@@ -354,7 +354,8 @@ def test_doctor_says_what_is_here(run):
     assert topics[:3] == ["assay", "packages", "cpu"]
     status, out, _ = run("doctor", "--json")
     found = json.loads(out)
-    assert {"assay", "packages", "cpu", "cores", "slower path", "memory", "disk"} <= set(found["findings"])
+    topics = {"assay", "packages", "cpu", "cores", "slower path", "slower start", "memory", "disk"}
+    assert topics <= set(found["findings"])
     assert __version__ in found["findings"]["assay"]
     assert "missing" not in found["findings"]["packages"]
     assert status == (1 if found["problems"] else 0)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +13,7 @@ from assay.runs.run import create_or_join
 from assay.score.settings import ScoreSettings
 from assay.score.verb import plan_here
 
-HEAVY = ("torch", "transformers")
+HEAVY = ("torch", "transformers", "sklearn", "scipy")
 
 
 @pytest.fixture
@@ -44,6 +45,25 @@ def test_starting_imports_nothing_heavy(module):
     """A worker listens, and a driver begins, without torch and transformers, which take seconds to import."""
     code = f"import sys, {module}; print(*(name for name in {HEAVY} if name in sys.modules))"
     assert python(code) == ""
+
+
+def test_a_driver_imports_nothing_heavy(run):
+    """The whole of `assay score`, its help too, runs in a process that never imports what its workers need."""
+    code = f"""
+import sys
+from assay.cli.main import main
+assert main(["score", "--help"]) == 0
+source, bundle, run = sys.argv[1:]
+words = ["--engine", "fake", "--unit-rows", "3", "--parity-documents", "32"]
+assert main(["score", source, "--bundle", bundle, "--run", run, *words]) == 0
+print(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)
+"""
+    folder = Path(run.url).parent
+    command = [sys.executable, "-c", code, str(folder / "data.parquet"), str(folder / "bundle"), run.url]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == ""
+    assert len(run.part_files()) == 3
 
 
 def test_the_first_unit_is_read_without_the_engine(run):
