@@ -189,11 +189,7 @@ def _delete_files(root: Store, files: Sequence[FileInfo]) -> Iterator[str]:
 def _remove_empty_folders(root: Path, item: Item) -> None:
     """Remove the folders of an item that are empty now, up to its own."""
     own = Path(item.place)
-    found = (
-        set()
-        if item.kind == "leftovers"
-        else {own, *(own / name for name in RUN_FOLDERS if item.kind == "run")}
-    )
+    found = {own, *(own / name for name in RUN_FOLDERS if item.kind == "run")}
     for info in item.files:
         folder = (root / info.path).parent
         while folder.is_relative_to(own) and folder != own:
