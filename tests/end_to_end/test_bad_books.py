@@ -110,8 +110,8 @@ SPLITS = ("train", "validation", "test")
 @pytest.fixture
 def here(monkeypatch):
     """Workers do their work in this process."""
-    monkeypatch.setattr(drawing, "place_processes", work_here)
-    monkeypatch.setattr(verb, "place_processes", work_here)
+    monkeypatch.setattr(drawing, "place_few", work_here)
+    monkeypatch.setattr(verb, "place_few", work_here)
 
 
 @pytest.fixture
@@ -343,7 +343,7 @@ class TestPrepare:
         """The whole command: two processes, and one worker in this one."""
         status, _, lines = assay(*MAKE, "--out", "two", "--devices", "2")
         assert status == 0, lines
-        monkeypatch.setattr(drawing, "place_processes", work_here)
-        monkeypatch.setattr(verb, "place_processes", work_here)
+        monkeypatch.setattr(drawing, "place_few", work_here)
+        monkeypatch.setattr(verb, "place_few", work_here)
         assert assay(*MAKE, "--out", "one")[0] == 0
         assert digests(tmp_path / "one") == digests(tmp_path / "two")

@@ -80,11 +80,17 @@ def place(tmp_path_factory):
     return folder
 
 
+def put_work_here(patch):
+    """Let runs of chunks, pairs and scores work in this process."""
+    for module in (verb, drawing):
+        patch.setattr(module, "place_few", work_here)
+    patch.setattr(drive, "place_processes", work_here)
+
+
 @pytest.fixture(autouse=True)
 def runs_work_here(monkeypatch):
     """Runs of chunks, pairs and scores work in this process."""
-    for module in (verb, drawing, drive):
-        monkeypatch.setattr(module, "place_processes", work_here)
+    put_work_here(monkeypatch)
 
 
 def asked(place, out, **changes):
@@ -107,8 +113,7 @@ def made(place, tmp_path_factory):
     """A pipeline of one round, and its report."""
     settings = asked(place, tmp_path_factory.mktemp("made") / "out")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (verb, drawing, drive):
-            patch.setattr(module, "place_processes", work_here)
+        put_work_here(patch)
         return settings, pipeline_books(settings)
 
 
@@ -118,8 +123,7 @@ def killed_often(place, tmp_path_factory):
     out = tmp_path_factory.mktemp("killed") / "out"
     settings, calls, killed = asked(place, out, rounds=2), Counter(), set()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (verb, drawing, drive):
-            patch.setattr(module, "place_processes", work_here)
+        put_work_here(patch)
 
         def deadly(name, real):
             def call(asked_for, **others):

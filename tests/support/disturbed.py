@@ -92,6 +92,6 @@ if __name__ == "__main__":
         *(["assay.labelled.near_duplicates"] if has_package("rensa") else []),
     ):
         importlib.import_module(module)
-    drawing.place_processes = verb.place_processes = work_here
+    drawing.place_few = verb.place_few = work_here
     os.chdir(sys.argv[2])
     json.dump([_run(Job(**job)) for job in json.loads(sys.argv[1])], sys.stdout)

@@ -117,6 +117,6 @@ WORKS = {
 }
 
 
-def work_here(_module, run, _placement):
-    """Stands in for `place_processes`: the real work of a run, in this process."""
+def work_here(_module, run, _placement, _work=None, **_):
+    """Stands in for `place_processes` and `place_few`: the real work of a run, in this process."""
     return [WorkerSpec(name="here", start=lambda hear: _Working(run, hear, deadly=set(), loads=True))]

@@ -163,9 +163,8 @@ class PairsMaker:
 
     def run(self, manifest: Manifest, name: str, update: Update, say: Say) -> Run:
         """A finished pairs run."""
-        is_small = len(self.listing.books) <= BOOKS_OF_A_WORKER
         placement = worker_placement(
-            "1" if is_small and self.cluster is None else self.settings.devices,
+            self.settings.devices,
             most=-(-len(self.listing.books) // BOOKS_OF_A_WORKER),
             cluster=self.cluster,
         )
@@ -173,7 +172,7 @@ class PairsMaker:
             str(self.work / name),
             manifest,
             lambda run: place_few(
-                "assay.prepare.pairs.worker", run, placement, lambda: PairsWork(run.manifest)
+                "assay.prepare.pairs.worker", run, placement, lambda: PairsWork(run.manifest), alone=True
             ),
             on_progress=update,
             on_message=say,

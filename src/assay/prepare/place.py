@@ -40,12 +40,17 @@ def chunk_placement(devices: str, cluster: Cluster | None = None) -> Placement:
     return placement if cluster else place_workers(str(placement.num_workers), num_gpus=0)
 
 
-def place_few(module: str, run: Run, placement: Placement, work: OpenWork) -> Sequence[WorkerSpec]:
-    """The workers of a run over books, a process each; on this machine, of a few books, the first is this process."""
+def place_few(
+    module: str, run: Run, placement: Placement, work: OpenWork, *, alone: bool = False
+) -> Sequence[WorkerSpec]:
+    """The workers of a run over books, a process each; on this machine, of a few books, the first is this process.
+
+    `alone`: then it is the only one.
+    """
     workers = place_processes(module, run, placement)
     if placement.cluster is not None or run.manifest.planned_rows > BOOKS_OF_A_WORKER:
         return workers
-    return [thread_worker(run, work), *workers[1:]]
+    return [thread_worker(run, work), *(() if alone else workers[1:])]
 
 
 def engine_place(devices: str, cluster: Cluster | None = None) -> EnginePlace:

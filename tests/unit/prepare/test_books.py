@@ -11,7 +11,7 @@ import pytest
 from support.novels import chunks_run, work_here
 
 from assay.errors import InputError, RefusedError, UsageError
-from assay.prepare import drawing
+from assay.prepare import drawing, place
 from assay.prepare.books import RECIPE_FILE, Clock, describe_books, pair_books, prepare_books, unwatched
 from assay.prepare.chunks import verb
 from assay.prepare.settings import BooksSettings
@@ -33,8 +33,10 @@ def make(novels, chunks, out, *, in_processes=False, **changes):
     settings = BooksSettings(source="novels", out=str(out), **rules)
     said = []
     with pytest.MonkeyPatch.context() as patch:
-        if not in_processes:
-            patch.setattr(drawing, "place_processes", work_here)
+        if in_processes:
+            patch.setattr(place, "BOOKS_OF_A_WORKER", 0)
+        else:
+            patch.setattr(drawing, "place_few", work_here)
         report = pair_books(settings, novels, chunks, clock=Clock(), watch=unwatched, say=said.append)
     return report, said
 
@@ -167,8 +169,8 @@ def test_what_cannot_be_had_at_all_is_one_line(novels, chunks, tmp_path):
 
 def test_the_whole_way_from_a_folder_of_texts(novels, tmp_path, monkeypatch):
     """Real chunks, all of it below the one folder; asked again, every step finds what it made."""
-    monkeypatch.setattr(drawing, "place_processes", work_here)
-    monkeypatch.setattr(verb, "place_processes", work_here)
+    monkeypatch.setattr(drawing, "place_few", work_here)
+    monkeypatch.setattr(verb, "place_few", work_here)
     settings = BooksSettings(
         source=str(Path(novels.books[0].path).parent),
         out=str(tmp_path / "out"),

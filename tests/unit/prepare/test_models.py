@@ -12,7 +12,7 @@ from support.scoring import make_classifier
 
 import assay
 from assay.errors import BundleError, UsageError
-from assay.prepare import drawing
+from assay.prepare import drawing, place
 from assay.prepare.books import Clock, describe_books, pair_books, unwatched
 from assay.prepare.mined import best_of_each
 from assay.prepare.neighbours import book_neighbours
@@ -43,9 +43,11 @@ def make(novels, chunks, out, *, in_processes=False, **changes):
     settings = BooksSettings(source="novels", out=str(out), **{"devices": "1", **RULES, **changes})
     said = []
     with pytest.MonkeyPatch.context() as patch:
-        if not in_processes:
-            for module in (drawing, drive):
-                patch.setattr(module, "place_processes", work_here)
+        if in_processes:
+            patch.setattr(place, "BOOKS_OF_A_WORKER", 0)
+        else:
+            patch.setattr(drawing, "place_few", work_here)
+            patch.setattr(drive, "place_processes", work_here)
         report = pair_books(settings, novels, chunks, clock=Clock(), watch=unwatched, say=said.append)
     return report, said
 
