@@ -33,7 +33,7 @@ class CleanReport:
     kept: tuple[Item, ...]
     """What was recognized and not asked for."""
     others: tuple[str, ...]
-    """Files in runs and models that are not Assay's; links too. They are left alone."""
+    """Files and links in runs and models that are not known to be Assay's, and are left alone."""
 
     @property
     def num_files(self) -> int:
@@ -67,9 +67,7 @@ class CleanReport:
                 ", ..." if len(self.others) > SHOWN_OTHERS else ""
             )
             files = format_number_of(len(self.others), "file or link", "files or links")
-            lines.append(
-                f"leaves alone {files} that {'is' if len(self.others) == 1 else 'are'} not Assay's: {shown}"
-            )
+            lines.append(f"leaves alone {files} not known to be Assay's: {shown}")
         total = f"{format_number_of(self.num_files, 'file')}, {format_bytes(self.size_bytes)}"
         if not self.chosen:
             lines.append(f"nothing to delete in {self.place}")

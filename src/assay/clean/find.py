@@ -53,7 +53,8 @@ _CHECKPOINT = re.compile(
 _UNFINISHED = re.compile(r"((?:.*/)?\.[^/]+\.tmp-\w{8})/.*")
 """In the folder of a model that was being written."""
 _VECTORS = re.compile(r"(.*/)?[0-9a-f]{32}/\.?[0-9a-f]{32}\.arrow")
-_PROOF = re.compile(r"(.*/)?assay/proofs/[0-9a-f]{64}(\.[0-9a-f]{32})?")
+_PROOF = re.compile(r".*/assay/proofs/[0-9a-f]{64}(\.[0-9a-f]{32})?")
+"""A path from the root of the disk: the folder itself may be the place."""
 _FORMAT_VERSION = 1
 
 
@@ -171,7 +172,9 @@ class _Search:
             content = self._root.read_bytes(f"{folder}{MANIFEST_PATH}")
             run = Run(open_store(url), parse_manifest(content, url))
         except AssayError:
-            return  # another tool's run.json, or one of a release that this one cannot read
+            # another tool's, or of a release that this one cannot read
+            self.others.append(f"{folder}{MANIFEST_PATH}")
+            return
         files = self._take(folder)
         in_use = _at_work(find_drivers(run, self._now))
         notes = [files.pop(path) for path in list(files) if is_note(path) or path.startswith(DAMAGED)]
@@ -258,7 +261,7 @@ class _Search:
             (_VECTORS, "vectors of texts", self._holds_vectors),
             (_PROOF, "notes on self tests", lambda _: True),
         ):
-            matched = [path for path in self._files if pattern.fullmatch(path)]
+            matched = [path for path in self._files if pattern.fullmatch(self._url(path))]
             for folder in sorted({path.rpartition("/")[0] for path in matched}):
                 paths = [path for path in matched if path.rpartition("/")[0] == folder]
                 if ours := [self._files.pop(path) for path in paths if is_ours(path)]:

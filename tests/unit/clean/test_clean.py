@@ -168,6 +168,16 @@ def test_each_kind_where_it_is_named(place, sources, kind, num_files):
     assert files_of(place) == set()
 
 
+@pytest.mark.parametrize("below", ["", "assay", "assay/proofs"])
+def test_notes_on_self_tests(place, below):
+    """They are a cache, whether the place is their folder or lies above."""
+    file = place / "assay/proofs" / ("0" * 64)
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    assert clean_at(place / below).num_files == 0
+    assert clean_at(place / below, caches=True, delete=True).num_files == 1
+
+
 def test_files_of_others_stay(place, sources):
     """Whatever is not recognized stays where it is, in runs, in models and beside them, and is named."""
     run = make_run(place / "run", sources, publish=True)
@@ -198,7 +208,9 @@ def test_files_of_others_stay(place, sources):
     report = clean_at(place, delete=True, **ALL)
     assert report.num_files == 6 + 7
     assert files_of(place) == set(theirs)
-    assert {"run/notes.txt", "run/parts/a-0-7.parquet", "model/my_notes.md"} <= set(report.others)
+    assert {"run/notes.txt", "run/parts/a-0-7.parquet", "model/my_notes.md", "older/run.json"} <= set(
+        report.others
+    )
     assert "corpus.parquet" not in report.others
 
 
