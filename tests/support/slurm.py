@@ -92,7 +92,11 @@ class Cluster:
         self.wait_for(lambda: not self.call("squeue", "-h", "-j", job, "--array"), f"job {job} is over")
 
     def start_now(self, job, index):
-        """Let a task that was queued again start: Slurm holds it for two minutes."""
+        """Let a task that was queued again start: Slurm holds it for two minutes.
+
+        Not at once: a node refuses it within a second of its end ("Job credential revoked"), and it fails.
+        """
+        time.sleep(3)
         self.call("scontrol", "update", f"JobId={job}_{index}", "StartTime=now")
 
 

@@ -30,13 +30,14 @@ DEFAULT_MAX_ARRAY_SIZE = 1001
 """Of Slurm, where slurm.conf says nothing else."""
 
 _BODY = """\
-# The variables of other launchers would come before those of the array.
-unset RANK WORLD_SIZE
-{setup}{command} &
-worker=$! again= drained= stopped=
+worker= again= drained= stopped=
 # Slurm sends USR1 to this shell alone, ahead of the time limit. SIGTERM (scancel, preemption) reaches every process.
 trap 'drained=yes; kill -USR1 "$worker"' USR1
 trap 'stopped=yes' TERM
+# The variables of other launchers would come before those of the array.
+unset RANK WORLD_SIZE
+{setup}{command} &
+worker=$!
 while kill -0 "$worker" 2>/dev/null; do wait "$worker"; done
 wait "$worker"
 status=$?
