@@ -450,6 +450,13 @@ print([row["prediction"] for row in app.infer.local(["alpha beta", "gamma"])])
 @pytest.mark.parametrize(
     ("settings", "values", "said"),
     [
+        (RunPodSettings, {"image": "i", "hours": 1}, "gpu_type is missing, and RunPod lets machines by it"),
+        (RunPodSettings, {"image": "i", "hours": 1, "gpu_type": ","}, "gpu_type is missing"),
+        (
+            RunPodSettings,
+            {"image": "i", "gpu_type": "L4", "hours": 1, "min_cuda": "12"},
+            "min_cuda is '12'; it must be a version such as 12.8",
+        ),
         (RunPodSettings, {"image": "i", "gpu_type": "L4"}, "there is no budget, and pods cost money"),
         (RunPodSettings, {"image": "i", "gpu_type": "L4", "budget": 0}, "budget is 0.*it must be above 0"),
         (RunPodSettings, {"image": "i", "gpu_type": "L4", "hours": 0}, "hours is 0.*it must be above 0"),

@@ -284,6 +284,13 @@ def test_a_budget_is_kept(account, follow, budget):
     assert (again.why, len(account.made)) == ("budget", made), "not a pod more"
 
 
+def test_pods_that_are_listed_at_no_cost_still_count(account, follow, monkeypatch):
+    """Where the API shows no price of a pod that works, that of the price list is spent."""
+    view = account.view
+    monkeypatch.setattr(account, "view", lambda pod: {**view(pod), "cost": 0.0})
+    assert follow(Endless(), num_pods=2, budget=Budget(dollars=0.05, hours=10)).dollars > 0.04
+
+
 def test_a_watcher_that_dies_is_replaced(account, follow, clock):
     """Ctrl-C leaves the pods and says so; the same command finds them by name, and makes none."""
 

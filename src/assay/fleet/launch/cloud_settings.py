@@ -1,5 +1,6 @@
 """What a user may set for `assay launch` on clouds that cost money by the hour. Imports nothing heavy."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,7 +20,7 @@ class RunPodSettings(LaunchSettings):
     """Container image that has `assay` and no entrypoint, which RunPod could not replace."""
     gpus: int = field(default=1, metadata=within(at_least=1, at_most=MOST_DEVICES))
     """GPUs of a worker."""
-    gpu_type: str
+    gpu_type: str | None = None
     """Kind of these GPUs, such as RTX4090; several with commas are tried in that order."""
     budget: float | None = field(default=None, metadata=DOLLARS)
     """Dollars that all pods may cost, since the first of the fleet; this or --hours is needed."""
@@ -41,11 +42,17 @@ class RunPodSettings(LaunchSettings):
     """Id of RunPod's credentials for a private image."""
 
     def check(self) -> None:
-        """Raise UsageError where there is no budget, or a mount that is not a folder."""
+        """Raise UsageError where there is no kind of GPU, no budget, or a mount that is not a folder."""
+        if not self.kinds():
+            raise UsageError(
+                "gpu_type is missing, and RunPod lets machines by it; set for example --gpu-type RTX4090"
+            )
         if self.budget is None and self.hours is None:
             raise UsageError(
                 "there is no budget, and pods cost money until they are deleted; set --budget or --hours"
             )
+        if self.min_cuda is not None and not re.fullmatch(r"\d+\.\d+", self.min_cuda):
+            raise UsageError(f"min_cuda is {self.min_cuda!r}; it must be a version such as 12.8; change it")
         if not self.mount.startswith("/"):
             raise UsageError(
                 f"mount is {self.mount!r}; it must be an absolute path of the pods; set --mount /workspace"
@@ -57,7 +64,7 @@ class RunPodSettings(LaunchSettings):
 
     def kinds(self) -> tuple[str, ...]:
         """The kinds of GPU in the order to try."""
-        return tuple(kind.strip() for kind in self.gpu_type.split(",") if kind.strip())
+        return tuple(kind.strip() for kind in (self.gpu_type or "").split(",") if kind.strip())
 
 
 @dataclass(frozen=True, kw_only=True)

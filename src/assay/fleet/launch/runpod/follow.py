@@ -257,9 +257,16 @@ class Follower:
             (pod, at) for pod, at in self._fresh if pod.id not in listed and now - at < LAG_SECONDS
         ]
         pods = own_pods([*pods, *(pod for pod, _ in self._fresh)], self._fleet.name)
+        pods = [self._priced(pod) for pod in pods]
         self._ledger.saw(pods, now)
         self._save()
         return pods
+
+    def _priced(self, pod: Pod) -> Pod:
+        """A pod that works and is listed at no cost costs what the price list says: the budget must see it."""
+        if not pod.is_alive or pod.dollars_per_hour > 0:
+            return pod
+        return replace(pod, dollars_per_hour=self._fleet.dollars_per_hour / self._fleet.num_pods)
 
     def _clear(self, found: Difference, needed: int) -> None:
         """Delete what is double or has ended."""
@@ -307,7 +314,7 @@ class Follower:
                 break
             self._num_refusals = 0
             self._fresh.append((pod, self._clock()))
-            self._ledger.add(pod, now)
+            self._ledger.add(self._priced(pod), now)
             self._save()
             made.append(pod)
         return made
