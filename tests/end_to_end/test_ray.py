@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.fake_runs import contents
+from support.novels import write_novel
 from support.ray_cluster import LoopbackCluster, remote_workers, wait_until
 from support.scoring import MINILM
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
@@ -127,6 +128,24 @@ def test_a_run_is_joined_by_a_cluster(cluster, job):
     assert driver.returncode == 0, said
     assert "helped with" in output
     assert contents(open_run(str(job / "planned"))) == contents(open_run(str(job / "local")))
+
+
+def test_pairs_of_books_are_made_on_a_cluster(cluster, tmp_path):
+    """`assay prepare books` makes the files, byte by byte, that one machine makes."""
+    for number in range(12):
+        write_novel(tmp_path / "books" / f"{'abcdef'[number // 2]}_{number}.txt", number, sentences=40)
+    files = []
+    for more in ((), ("--executor", "ray", "--ray-address", cluster.address)):
+        out = tmp_path / f"pairs-{len(files)}"
+        words = ["prepare", "books", str(tmp_path / "books"), "--out", str(out), "--chunk-sentences", "5"]
+        words += ["--language", "en", "--language-check", "off", "--min-gap-sentences", "5", *more]
+        driver = start(words)
+        _, said = driver.communicate(timeout=600)
+        assert driver.returncode == 0, said
+        assert ("of the Ray cluster" in said) == bool(more)
+        files.append({path.name: path.read_bytes() for path in sorted(out.glob("*.parquet"))})
+    assert len(files[0]) == 3
+    assert files[0] == files[1]
 
 
 def test_machines_that_do_not_fit(cluster, job, monkeypatch, capsys):

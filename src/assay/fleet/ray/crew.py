@@ -6,6 +6,7 @@ could say a word is asked for again from here.
 """
 
 import contextlib
+import os
 import queue
 import threading
 import time
@@ -24,7 +25,9 @@ from assay.runs.protocol import Command, Ended, Event, Failed, command_to_json, 
 POLL_SECONDS = 0.2
 """Until the thread sees that a worker is to be started."""
 AGAIN_SECONDS = 2.0
-"""Before another actor is asked for, in place of one that never ran."""
+"""Before another actor is asked for, in place of one that never ran; twice as long before each that follows."""
+TRIES_TO_RUN = 4
+"""Actors in a row that never ran, after which a worker is given up: it is not machines that come and go."""
 GROW_SECONDS = 5.0
 """Between two looks for machines that joined."""
 END_SECONDS = 5.0
@@ -92,8 +95,7 @@ class Crew:
         left = [*self._calls.values(), *(handle for _, handle in self._waiting)]
         while not self._is_closed.is_set():
             for handle in left:
-                handle.say(Failed(unit=None, kind=None, message=cause, trace=""))
-                handle.say(Ended(cause=cause))
+                handle.give_up(cause)
             with contextlib.suppress(queue.Empty):
                 left = [self._starting.get(timeout=POLL_SECONDS)]
 
@@ -119,10 +121,16 @@ class Crew:
             try:
                 following = handle.take(ray.get(call))
             except RayActorError as error:
-                if handle.has_started or handle.is_killed or error.actor_init_failed:
+                if handle.has_started or handle.is_killed:
                     handle.lose(error)
+                elif error.actor_init_failed or handle.num_tries == TRIES_TO_RUN:
+                    handle.give_up(
+                        f"Ray starts no actor ({_last_line(error)}); see `ray status`, and whether the cluster's "
+                        f"RAY_AUTH_MODE is {os.environ['RAY_AUTH_MODE']}, as here"
+                    )
                 else:
-                    self._waiting.append((time.monotonic() + AGAIN_SECONDS, handle))
+                    delay = AGAIN_SECONDS * 2 ** (handle.num_tries - 1)
+                    self._waiting.append((time.monotonic() + delay, handle))
                 continue
             except RayError as error:
                 handle.lose(error)
@@ -139,6 +147,8 @@ class RayHandle:
         self.has_started = False
         """Whether there was an actor that could start the worker."""
         self.is_killed = False
+        self.num_tries = 0
+        """Actors that were asked for."""
         self._is_lost = False
         self._host = "a machine of the cluster"
         self._hear = hear
@@ -174,6 +184,7 @@ class RayHandle:
         """Ask for an actor that starts the worker; the call, or None where it is not wanted any more."""
         with self._lock:
             if not self.is_killed:
+                self.num_tries += 1
                 self._actor = actors.remote()
                 return self._actor.start.remote(asked)
         self.say(Ended(cause="worker was not started"))
@@ -184,8 +195,7 @@ class RayHandle:
         if not self.has_started:
             self._host = answer["host"]
             if answer["problem"] is not None:
-                self.say(Failed(unit=None, kind=None, message=f"{self._host} {answer['problem']}", trace=""))
-                self.say(Ended(cause="worker was not started"))
+                self.give_up(f"{self._host} {answer['problem']}")
                 return None
             self.has_started = True
         else:
@@ -206,6 +216,11 @@ class RayHandle:
             cause = f"its actor on {self._host} died"
         else:
             cause = _last_line(error)
+        self.say(Ended(cause=cause))
+
+    def give_up(self, cause: str) -> None:
+        """It cannot be started, and could not the next time."""
+        self.say(Failed(unit=None, kind=None, message=cause, trace=""))
         self.say(Ended(cause=cause))
 
     def say(self, event: Event) -> None:
