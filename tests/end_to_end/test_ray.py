@@ -9,6 +9,7 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from support.fake_runs import contents
 from support.novels import write_novel
 from support.ray_cluster import LoopbackCluster, remote_workers, wait_until
@@ -120,13 +121,14 @@ def test_a_node_that_joins_gets_a_worker(cluster, job):
 
 
 def test_a_run_is_joined_by_a_cluster(cluster, job):
-    """`assay join --executor ray` does a run of which only the plan is there; the command is told of what it finds."""
+    """`assay join --executor ray` does a run of which only the plan is there; of four workers two find no place."""
     shutil.copytree(job / "local", job / "planned", ignore=shutil.ignore_patterns("*.parquet"))
     words = ["join", str(job / "planned"), "--executor", "ray", "--ray-address", cluster.address]
-    driver = start([*words, "--devices", "1"])
+    driver = start([*words, "--devices", "4"])
     output, said = driver.communicate(timeout=600)
     assert driver.returncode == 0, said
     assert "helped with" in output
+    assert "workers: 4 on cpu of the Ray cluster" in said
     assert contents(open_run(str(job / "planned"))) == contents(open_run(str(job / "local")))
 
 
@@ -167,3 +169,7 @@ def test_machines_that_do_not_fit(cluster, job, monkeypatch, capsys):
         patch.setattr(joined, "local_paths", lambda run: {"/models/elsewhere": None})
         line = refused(2, *address)
     assert "does not see /models/elsewhere; put it on a disk that all machines share" in line
+    if not torch.cuda.is_available():
+        node = cluster.add(num_gpus=1)
+        assert "lends 1 GPU and PyTorch finds none there" in refused(2, *address)
+        cluster.lose(node)

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from assay.errors import InputError, RefusedError, UsageError
 from assay.extras import need_packages
 from assay.fleet.ray import remote
 from assay.machine import Threads
-from assay.processes import Json, stopping_signals
+from assay.processes import Json
 from assay.runs.driver import WorkerSpec
 from assay.runs.placement import Placement
 from assay.runs.run import Run
@@ -301,7 +302,7 @@ def _connect(address: str | None) -> None:
 
     found = _find(address)
     _refuse_silent(found)
-    handlers = {number: signal.getsignal(number) for number in stopping_signals()}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -313,8 +314,8 @@ def _connect(address: str | None) -> None:
         )
         raise UsageError(msg) from error
     finally:
-        for number, handler in handlers.items():  # ray.init puts one of its own in place of ours
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own in place of it
 
 
 def _find(address: str | None) -> str:
