@@ -112,6 +112,8 @@ CLAIMS: Mapping[str, str] = {
             "coverage": "share of test rows within the promised interval",
         }.items()
     },
+    "cpu.ray_overhead_fraction": "What the Ray executor adds to the time of a run, beside processes of this machine",
+    "cpu.vs_ray_data_map_batches": "A run on the Ray executor, against Ray Data's `map_batches` with the same engine",
     "cpu.serve_requests_vs_naive_fastapi": "Serving MiniLM on a CPU to 32 clients, against a plain FastAPI server",
     "cpu.serve_added_latency_ms_p50": "What serving adds to the forward pass for one client, median",
     "cpu.serve_overload_goodput": "Answers a second under three times the load it can take, over its capacity",

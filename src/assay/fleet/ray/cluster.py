@@ -310,7 +310,8 @@ def _connect(address: str | None) -> None:
             msg = f"the Ray cluster at {found} has other versions: {_short(error)}; install the same"
             raise RefusedError(msg) from error
         msg = (
-            f"the Ray cluster at {found} cannot be joined ({_short(error)}); see that `ray status` works here"
+            f"the Ray cluster at {found} cannot be joined ({_short(error)}); see `ray status`, and that "
+            f"RAY_AUTH_MODE, {os.environ['RAY_AUTH_MODE']} here, and its token are those of the cluster"
         )
         raise UsageError(msg) from error
     finally:
