@@ -117,13 +117,18 @@ class ObjectStore:
                     return b""
                 raise
 
-    def open_input(self, path: str) -> pa.NativeFile:
-        """A seekable file for pyarrow's readers; a footer costs one request, reads in order are batched."""
-        info = self.info(path)
-        if info is None:
-            msg = f"{self._name(path)}: could not be read (no such object); check the path"
-            raise StorageError(msg)
-        return pa.PythonFile(_RangeFile(self, path, info.size_bytes), mode="r")
+    def open_input(self, path: str, *, size_bytes: int | None = None) -> pa.NativeFile:
+        """A seekable file for pyarrow's readers; a footer costs one request, reads in order are batched.
+
+        One more tells the size, where it is not given; of an object of another size, reading fails.
+        """
+        if size_bytes is None:
+            info = self.info(path)
+            if info is None:
+                msg = f"{self._name(path)}: could not be read (no such object); check the path"
+                raise StorageError(msg)
+            size_bytes = info.size_bytes
+        return pa.PythonFile(_RangeFile(self, path, size_bytes), mode="r")
 
     def create(self, path: str, content: Path | bytes) -> bool:
         """Publish `content` unless `path` exists, by a conditional put; True = this call did.

@@ -112,8 +112,8 @@ class Store(Protocol):
         """Up to `length` bytes from `start` on; short or empty where the file ends before."""
         ...
 
-    def open_input(self, path: str) -> pa.NativeFile:
-        """A seekable file for pyarrow's readers."""
+    def open_input(self, path: str, *, size_bytes: int | None = None) -> pa.NativeFile:
+        """A seekable file for pyarrow's readers; where its size is known, a bucket is not asked for it."""
         ...
 
     def create(self, path: str, content: Path | bytes) -> bool:
@@ -280,7 +280,7 @@ class LocalStore:
         except OSError as error:
             raise _storage_error(target, error, "read") from error
 
-    def open_input(self, path: str) -> pa.NativeFile:
+    def open_input(self, path: str, *, size_bytes: int | None = None) -> pa.NativeFile:  # noqa: ARG002
         """A seekable file for pyarrow's readers."""
         target = self._root / path
         try:

@@ -6,13 +6,18 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from assay.data import object_store
+from assay.data.finding import find_sources
 from assay.data.object_store import ObjectStore
+from assay.data.reading import read_rows
 from assay.data.scratch import scratch_file, sweep_scratch
+from assay.data.sources import Columns
 from assay.data.storage import open_store, split_url
-from assay.errors import InputError, StorageError, UsageError
+from assay.errors import InputError, SourceError, StorageError, UsageError
 
 
 @pytest.fixture(params=["s3", "gs"])
@@ -168,3 +173,20 @@ def test_what_a_killed_process_made_for_a_bucket_is_swept(tmp_path, monkeypatch)
     sweep_scratch(store)
     assert Path(store.scratch()).is_dir()
     object_store._process_scratch.cache_clear()
+
+
+def test_a_source_of_known_size_is_not_asked_for_it(fake_store, tmp_path):
+    """Rows from the middle of a Parquet file cost one request for its footer and one for the row group."""
+    pq.write_table(
+        pa.table({"text": [f"{row:064}" for row in range(40_000)]}), tmp_path / "a", row_group_size=2_000
+    )
+    ObjectStore("s3://bucket").create("a.parquet", tmp_path / "a")
+    columns = Columns()
+    [source] = find_sources(["s3://bucket/a.parquet"], columns=columns)
+    fake_store.requests.clear()
+    [rows] = read_rows(source, columns, 20_000, 20_010)
+    assert rows.texts[0].as_py() == f"{20_000:064}"
+    assert fake_store.requests == {"get": 2}
+    ObjectStore("s3://bucket").replace("a.parquet", b"shorter")
+    with pytest.raises(SourceError, match=r"a\.parquet"):
+        next(read_rows(source, columns, 20_000, 20_010))

@@ -65,7 +65,7 @@ def _batches(source: Source, columns: Columns, start: int, batch_rows: int) -> I
     remote = is_object_url(source.uri)
     # Column chunks are streamed through a buffer: a row group of a gigabyte costs no gigabyte.
     with (
-        store.open_input(path) as file,
+        store.open_input(path, size_bytes=source.size_bytes) as file,
         pq.ParquetFile(
             file, pre_buffer=False, buffer_size=MAX_READ_AHEAD_BYTES if remote else LOCAL_READ_BYTES
         ) as parquet,
