@@ -85,6 +85,8 @@ CLAIMS: Mapping[str, str] = {
     "h100x2.score_scaling": "`assay score` on two GPUs, over one",
     "h100.cold_start_seconds_roberta_base": "From a fresh process to the first document, empty caches, RoBERTa-base",
     "h100.warm_start_seconds_roberta_base": "The same with the caches that a first start has left",
+    "h100.cold_command_seconds_roberta_base": "`assay score` from its start to its first part, empty caches",
+    "h100.warm_command_seconds_roberta_base": "The same with the caches that a first start has left",
     "cpu.train_vs_trainer": "Fine-tuning MiniLM on texts of mixed length on a CPU, against `transformers.Trainer`",
     "h100.train_distilbert_b32_vs_ddp_recipe": "Fine-tuning DistilBERT, 32 documents a step, over a plain fp32 loop",
     "h100.train_distilbert_b32_vs_trainer": "The same, against `transformers.Trainer` in bf16",

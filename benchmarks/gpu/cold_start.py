@@ -5,8 +5,9 @@
 A fresh Python process imports Assay, loads the engine and scores one document of 200 tokens. Cold means that
 every cache of compiled kernels (Triton's, torch's, CUDA's, ours) is an empty folder; warm, that it is the one
 that a cold start has left. Files of the libraries are in the page cache in either case: a process that is
-not counted reads them first, and its time is printed. The same is shown for `assay score` on a file of one row,
-which starts a driver and a worker and runs the parity gate. Figures are medians of rounds. One more process does what
+not counted reads them first, and its time is printed. The same is measured for `assay score` on a file of one row, from
+its start to its published part: it starts a driver and a worker and passes the parity gate, which a warm start finds
+noted, its row being that of the cold one. Figures are medians of rounds. One more process does what
 loading does a thing after the other, which shows where the time goes.
 """
 
@@ -92,7 +93,7 @@ def main() -> None:
         first = start(bundle, str(device), precision, caches(place / "first"))
         print(f"not counted, files of the libraries read from disk: {sum(first):.1f} s", flush=True)
         found: dict[str, list[list[float]]] = {"cold": [], "warm": []}
-        commands: dict[str, list[Command]] = {"cold": [], "warm": []}
+        commands: dict[str, list[tuple[Command, float]]] = {"cold": [], "warm": []}
         for turn in range(arguments.cold_rounds):
             found["cold"].append(start(bundle, str(device), precision, caches(place / f"cold{turn}")))
             fresh = caches(place / f"cold-command{turn}")
@@ -110,11 +111,25 @@ def main() -> None:
     for kind, rounds in found.items():
         phases = [statistics.median(column) for column in zip(*rounds, strict=True)]
         total = statistics.median(map(sum, rounds))
-        wall = statistics.median(command.wall_seconds for command in commands[kind])
-        ready = statistics.median(command.ready_seconds for command in commands[kind])
+        wall = statistics.median(command.wall_seconds for command, _ in commands[kind])
+        ready = statistics.median(command.ready_seconds for command, _ in commands[kind])
+        parts_after = [seconds for _, seconds in commands[kind]]
         shown = ", ".join(f"{name} {seconds:.2f}" for name, seconds in zip(PHASES, phases, strict=True))
         print(
             f"{kind}: {total:.2f} s ({shown}); assay score on one row {wall:.1f} s, worker ready {ready:.1f} s"
+        )
+        finish(
+            arguments,
+            f"h100.{kind}_command_seconds_roberta_base",
+            statistics.median(parts_after),
+            "s",
+            "none",
+            details={
+                "precision": precision,
+                "whole_command_seconds": round(wall, 2),
+                "worker_ready_seconds": ready,
+                "rounds": [round(seconds, 2) for seconds in parts_after],
+            },
         )
         finish(
             arguments,
@@ -154,10 +169,15 @@ def start(
     return [stop - start for start, stop in pairwise(marks)]
 
 
-def score(bundle: Path, source: Path, run: Path, precision: str, variables: dict[str, str]) -> Command:
-    """`assay score` on a file of one row."""
+def score(
+    bundle: Path, source: Path, run: Path, precision: str, variables: dict[str, str]
+) -> tuple[Command, float]:
+    """`assay score` on a file of one row, and the seconds from its start to its part being there."""
     words: list[str | Path] = ["score", source, "--bundle", bundle, "--run", run, "--precision", precision]
-    return assay(*words, "--input-ids-column", "input_ids", "--devices", "1", **variables)
+    began = time.time()
+    command = assay(*words, "--input-ids-column", "input_ids", "--devices", "1", **variables)
+    (part,) = (run / "parts").iterdir()
+    return command, part.stat().st_ctime - began  # a part is published by a change of its links
 
 
 if __name__ == "__main__":

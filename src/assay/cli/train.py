@@ -17,6 +17,9 @@ def run(settings: TrainSettings) -> int:
     """
     import os
 
+    from assay.data.arrow_alone import leave_pandas_out
+
+    leave_pandas_out()
     with not_collecting():
         from assay.train.checkpoints import training_folder, way_out
         from assay.train.display import TrainDisplay

@@ -8,9 +8,11 @@ What is made of outputs a `Finisher` knows: scores or vectors. Imports no torch:
 unit while the engine and its libraries are loaded.
 """
 
+import contextlib
 import logging
 import os
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -20,6 +22,7 @@ import pyarrow as pa
 from assay.data.ids import shown_ids
 from assay.data.reading import RowReader
 from assay.engine.sequences import Stopped
+from assay.garbage import not_collecting
 from assay.runs.gate import Gate
 from assay.runs.manifest import Manifest
 from assay.runs.pipeline import StopRequestedError, strict_error
@@ -165,6 +168,8 @@ def _refuse(unit: Unit, chunk: EncodedChunk, errors: dict[int, str]) -> None:
 def engine_worker_command(documentation: str | None, open_work: "OpenEngineWork") -> NoReturn:
     """The command of a worker process with an engine; ends the process."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
+    # beside reading the run, hashing the bundle and reading the first unit
+    threading.Thread(target=_import_torch, name="import", daemon=True).start()
     status = worker_command(
         documentation,
         lambda run, mailbox, device, num_threads: open_work(
@@ -179,3 +184,8 @@ def engine_worker_command(documentation: str | None, open_work: "OpenEngineWork"
     # ends beside a thread that computes (a gate that nobody waits for any more) may crash.
     sys.stderr.flush()
     os._exit(status)
+
+
+def _import_torch() -> None:
+    with not_collecting(), contextlib.suppress(Exception):  # whoever needs it meets the error again
+        import torch  # noqa: F401

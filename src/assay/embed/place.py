@@ -1,11 +1,14 @@
 """Where the workers of a run with an engine go, and the precision of its numbers: scoring and embedding alike."""
 
+import importlib.metadata
 from dataclasses import dataclass, replace
 from typing import Any
 
 from assay import machine
 from assay.embed.settings import EngineRunSettings
+from assay.engine.nvidia import describe_gpus
 from assay.engine.precision import Computed, Target, auto_precision, common_target, refuse_missing
+from assay.proofs import Note
 from assay.runs.kinds import RunKind
 from assay.runs.placement import Cluster, Placement, place_workers
 from assay.runs.run import find_run
@@ -41,15 +44,26 @@ def place(settings: EngineRunSettings, kind: RunKind[Any, Any], cluster: Cluster
 
 
 def find_gpus(cluster: Cluster | None = None) -> list[Target]:
-    """The GPUs that torch can use, here or on a cluster; torch is imported only where a driver is there."""
+    """The GPUs that torch can use, here or on a cluster.
+
+    torch is imported only where a driver is there, and where it has not said before what it can use of these very
+    GPUs.
+    """
     if cluster is not None:
         return [Target(kind="cuda", has_bf16=has_bf16) for has_bf16 in cluster.gpus()]
     if not machine.has_gpu_driver():
         return []
+    described = describe_gpus()
+    note = None if described is None else Note.of("gpus", importlib.metadata.version("torch"), *described)
+    if note is not None and (known := note.read()) is not None:
+        return [Target(kind="cuda", has_bf16=has_bf16) for has_bf16 in known["has_bf16"]]
     from assay.engine import devices
 
-    found = (devices.parse_device(device.name) for device in devices.available_devices())
-    return [devices.target_of(device) for device in found if device.type == "cuda"]
+    devices_here = (devices.parse_device(device.name) for device in devices.available_devices())
+    found = [devices.target_of(device) for device in devices_here if device.type == "cuda"]
+    if note is not None and found:
+        note.write({"has_bf16": [target.has_bf16 for target in found]})
+    return found
 
 
 def choose_precision(

@@ -47,7 +47,7 @@ def test_each_card_is_asked_for_itself(monkeypatch, capability, has_bf16):
 @pytest.mark.parametrize("cards", [[NEW, NEW], [NEW, OLD], [OLD]])
 def test_what_is_planned_is_what_a_worker_would_choose(monkeypatch, cards):
     """The plan of a run and an engine that is loaded with `auto` agree on cards with and without bf16."""
-    monkeypatch.setattr(module, "find_gpus", lambda: cards)
+    monkeypatch.setattr(module, "find_gpus", lambda *_: cards)
     monkeypatch.setattr(devices, "target_of", lambda device: common_target(cards))
     planned = place(ScoreSettings(sources=("a",), bundle="b", run="/nowhere/run"), SCORE)
     assert planned.placement.kind == "cuda"
@@ -56,7 +56,7 @@ def test_what_is_planned_is_what_a_worker_would_choose(monkeypatch, cards):
 
 def test_bf16_by_name_is_refused_where_there_is_none(monkeypatch):
     """A card that would emulate it is told of before anything is loaded, with the way out; fp16 is taken."""
-    monkeypatch.setattr(module, "find_gpus", lambda: [OLD])
+    monkeypatch.setattr(module, "find_gpus", lambda *_: [OLD])
     monkeypatch.setattr(devices, "target_of", lambda device: OLD)
     gpu = torch.device("cuda:0")
     asked = {
@@ -71,7 +71,7 @@ def test_bf16_by_name_is_refused_where_there_is_none(monkeypatch):
 
 def test_only_the_cards_in_use_decide(monkeypatch):
     """An old card that no worker runs on leaves the run in bf16."""
-    monkeypatch.setattr(module, "find_gpus", lambda: [NEW, OLD])
+    monkeypatch.setattr(module, "find_gpus", lambda *_: [NEW, OLD])
     planned = place(ScoreSettings(sources=("a",), bundle="b", run="/nowhere/run", devices="1"), SCORE)
     assert planned.precision == "bf16"
 
@@ -90,7 +90,7 @@ def test_only_the_cards_in_use_decide(monkeypatch):
 )
 def test_planning_for_other_machines(monkeypatch, cards, plan_for, precision, computed):
     """`plan_for` plans for the device named, whatever is here; workers here go where this machine has room."""
-    monkeypatch.setattr(module, "find_gpus", lambda: cards)
+    monkeypatch.setattr(module, "find_gpus", lambda *_: cards)
     settings = ScoreSettings(
         sources=("a",), bundle="b", run="/nowhere/run", plan_for=plan_for, precision=precision
     )
