@@ -153,6 +153,9 @@ def serve_run(run: Run, open_work: Callable[[Mailbox], Work[Any, Any]], mailbox:
     """Open the work and serve units; returns the exit status, and tells the driver why it is not 0."""
     try:
         serve_units(run, open_work(mailbox), mailbox)
+    except UnfitError as unfit:
+        _send_failure(mailbox, unfit.cause, None)
+        return 1
     except Exception as error:  # noqa: BLE001  it could not start; the driver reports it and decides
         _send_failure(mailbox, error, None)
         return 1
