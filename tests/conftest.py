@@ -72,8 +72,7 @@ def fake_store(monkeypatch):
     """A server of objects with a bucket of the name `bucket`, of this test alone, whose faults do not take long."""
     monkeypatch.setattr(creating, "FIRST_PAUSE_SECONDS", 0.001)
     with FakeStore() as server:
-        reach(monkeypatch, {**server.s3_environment(), "AWS_TIMEOUT": "1s"})
-        reach(monkeypatch, {**server.google_environment(), "GOOGLE_TIMEOUT": "1s"})
+        reach(monkeypatch, server.s3_environment() | server.google_environment())
         yield server
 
 

@@ -57,8 +57,9 @@ def test_a_torn_listing_goes_on(bucket):
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "reset", "torn", "stall"])
-def test_a_read_that_fails_is_repeated(fake_store, fault):
+def test_a_read_that_fails_is_repeated(fake_store, monkeypatch, fault):
     """An object is read whole, whatever became of the first tries."""
+    monkeypatch.setenv("AWS_TIMEOUT", "1s" if fault == "stall" else "30s")
     server, store = fake_store, ObjectStore("s3://bucket/run")
     content = os.urandom(100_000)
     store.create("a", content)

@@ -367,9 +367,11 @@ def faulty(request, fake_store):
     ids="; ".join,
 )
 @pytest.mark.parametrize("as_file", [False, True], ids=["bytes", "file"])
-def test_a_create_whose_answer_was_lost_or_a_conflict(faulty, tmp_path, orders, as_file):
+def test_a_create_whose_answer_was_lost_or_a_conflict(faulty, tmp_path, monkeypatch, orders, as_file):
     """The call publishes in the end and says so, whether its put took effect before the fault or not."""
     server, store = faulty
+    for name in ("AWS_TIMEOUT", "GOOGLE_TIMEOUT"):
+        monkeypatch.setenv(name, "1s" if "stall" in str(orders) else "30s")
     server.orders = list(orders)
     content = b"x" * 1000
     if as_file:
