@@ -254,7 +254,14 @@ HUGE = {
     "cascade tune": ("resamples",),
     "report": ("price_per_hour",),
     "gutenberg harvest": ("timeout_seconds", "tries", "max_wait_seconds", "max_book_mib"),
-    "prepare books": ("weight_random",),
+    "prepare books": (
+        "weight_random",
+        "positives",
+        "negatives",
+        "mine_trials",
+        "chunks_per_side",
+        "min_gap_sentences",
+    ),
 }
 
 

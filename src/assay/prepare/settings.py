@@ -11,6 +11,8 @@ from assay.settings import AUTO_OR_COUNT, COUNT, Settings, positional, shared, w
 WEIGHTS = ("random", "same_author", "same_period", "metadata", "embedding", "model_mined")
 MODEL_WEIGHTS = {"embedding": 0.25, "model_mined": 0.5}
 """Of kinds that need a model, where one is given: mined negatives are a third then."""
+PAIRS_OF_A_BOOK = within(at_least=1, at_most=100_000)
+"""Each is drawn, and many more would take days."""
 CHUNK_TOKENS = 250
 """Most tokens of a side by default."""
 SPECIAL_TOKENS = 3
@@ -25,9 +27,9 @@ class PairRules(Settings):
 
     task: Literal["same_book", "same_author"] = "same_book"
     """What label 1 says: both sides are of one book, or of two books by one author."""
-    positives: int = field(default=20, metadata=COUNT)
+    positives: int = field(default=20, metadata=PAIRS_OF_A_BOOK)
     """Pairs of label 1 a book."""
-    negatives: int = field(default=40, metadata=COUNT)
+    negatives: int = field(default=40, metadata=PAIRS_OF_A_BOOK)
     """Pairs of label 0 a book."""
     weight_random: float = field(default=0.25, metadata=WEIGHT)
     """Weight of negatives with any book by another author."""
@@ -47,13 +49,13 @@ class PairRules(Settings):
     """Bundle of a model of pairs, of any kind, that scores candidates; those of the highest probability are kept."""
     mine_label: str | None = None
     """Its label that means positive; by default the second of two."""
-    mine_trials: int = field(default=200, metadata=COUNT)
+    mine_trials: int = field(default=200, metadata=PAIRS_OF_A_BOOK)
     """Candidates a book that it scores."""
-    chunks_per_side: int = field(default=1, metadata=COUNT)
+    chunks_per_side: int = field(default=1, metadata=within(at_least=1, at_most=10_000))
     """Chunks that make one side of a pair."""
     sides: Literal["contiguous", "spread"] = "contiguous"
     """Whether the chunks of a side follow each other or come from all over the book."""
-    min_gap_sentences: int = field(default=28, metadata=within(at_least=0))
+    min_gap_sentences: int = field(default=28, metadata=within(at_least=0, at_most=10_000_000))
     """Least distance between the sides of a pair of one book, in sentences of mean length."""
 
     def check(self) -> None:
