@@ -21,7 +21,16 @@ from assay.fleet.simulate import Executor, Simulated, Simulation
 
 UNIT_SECONDS = 60.0
 SPREAD = 0.2
-PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "fleet.svg"
+PICTURES = Path(__file__).resolve().parents[1] / "docs" / "images"
+CASES = {
+    "corpus_160m": (12, 1_352, 60.0),
+    "billion": (1_000, 100, 10.0),
+    "minutes_360k": (1_000, 360, 60.0),
+}
+"""Machines, units for each and seconds of a unit.
+
+160 million documents on 12 devices at 164 a second each; a billion on 1,000 at 1,000 a second each, in a hundred units
+of ten seconds for each; 360,000 minutes of work on 1,000."""
 
 
 def simulate(
@@ -51,15 +60,21 @@ def main() -> None:
     arguments.add_argument("--units-each", type=int, default=100, help="units for each of them [100]")
     arguments.add_argument("--seeds", type=int, default=3, help="runs of each kind [3]")
     arguments.add_argument("--unit-seconds", type=float, default=UNIT_SECONDS, help="seconds of a unit [60]")
-    arguments.add_argument("--picture", action="store_true", help=f"draw {PICTURE.name} of the docs")
+    arguments.add_argument("--case", choices=CASES, help="one of the fleets of the page, for its claims")
+    arguments.add_argument(
+        "--picture", action="store_true", help="draw fleet.svg of the docs, or that of the case"
+    )
     chosen = arguments.parse_args()
-    machines, each = (4, 10) if chosen.tiny else (chosen.machines, chosen.units_each)
+    machines, each, unit_seconds = (
+        CASES[chosen.case] if chosen.case else (chosen.machines, chosen.units_each, chosen.unit_seconds)
+    )
+    if chosen.tiny:
+        machines, each = 4, 10
     found: dict[Executor, list[Simulated]] = {}
     executors: tuple[Executor, ...] = ("static", "dynamic")
     for executor in executors:
         found[executor] = [
-            simulate(machines, machines * each, executor, seed, chosen.unit_seconds)
-            for seed in range(chosen.seeds)
+            simulate(machines, machines * each, executor, seed, unit_seconds) for seed in range(chosen.seeds)
         ]
         print(executor, describe(found[executor]), flush=True)
     if chosen.picture:
@@ -71,7 +86,7 @@ def main() -> None:
             )
             for name, (run, *_) in found.items()
         ]
-        title = f"Share of the units published: {machines} machines, {each} units of {chosen.unit_seconds:.0f} s each"
+        title = f"Share of the units published: {machines:,} machines, {each:,} units of {unit_seconds:.0f} s each"
         drawing = charts.line_chart(
             title,
             lines,
@@ -79,7 +94,8 @@ def main() -> None:
             y_label="share",
             marks=[charts.Mark(x=found["static"][0].ideal_seconds / 60, text="ideal")],
         )
-        PICTURE.write_text(drawing.replace("<title>", f"<style>{charts.STYLE}</style><title>", 1) + "\n")
+        picture = PICTURES / (f"fleet_{chosen.case}.svg" if chosen.case else "fleet.svg")
+        picture.write_text(drawing.replace("<title>", f"<style>{charts.STYLE}</style><title>", 1) + "\n")
     static, dynamic = describe(found["static"]), describe(found["dynamic"])
     details = {
         "machines": machines,
@@ -91,6 +107,10 @@ def main() -> None:
             kind: round(n / found["static"][0].units, 3) for kind, n in found["static"][0].requests.items()
         },
     }
+    if chosen.case:
+        details["minutes"] = {
+            name: round(max(run.makespan_seconds for run in runs) / 60, 1) for name, runs in found.items()
+        }
     baseline = "the ideal: the same machines at the same times, work a fluid, nothing lost = 1"
     for claim, value, unit, compared in (
         ("simulation.makespan_over_ideal_static", static["over_ideal"], "ratio", baseline),
@@ -108,7 +128,8 @@ def main() -> None:
             "one put of each part, which is not counted",
         ),
     ):
-        finish(claim, value, unit, compared, details=details, record=chosen.record, trial=chosen.tiny)
+        name = claim.replace("simulation.", f"simulation.{chosen.case}_") if chosen.case else claim
+        finish(name, value, unit, compared, details=details, record=chosen.record, trial=chosen.tiny)
 
 
 if __name__ == "__main__":

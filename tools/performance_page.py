@@ -63,6 +63,21 @@ CLAIMS: Mapping[str, str] = {
     "simulation.doubled_work_share": "Simulated: work that 100 machines do twice, of all",
     "cpu.list_100000_parts_vs_page_after_page": "Listing 100,000 parts of a bucket, 0.1 s a page, against page by page",
     "simulation.store_requests_per_unit": "Simulated: requests to the store a unit, beside the part itself",
+    **{
+        f"simulation.{case}_{claim}": f"Simulated, {fleet}: {words}"
+        for case, fleet in (
+            ("corpus_160m", "12 machines, 1,352 units of a minute each"),
+            ("billion", "1,000 machines, 100 units of ten seconds each"),
+            ("minutes_360k", "1,000 machines, 360 units of a minute each"),
+        )
+        for claim, words in (
+            ("makespan_over_ideal_static", "a shared run, makespan over the ideal"),
+            ("makespan_over_ideal_dynamic", "one driver, makespan over the ideal"),
+            ("doubled_work_share", "work done twice, of all"),
+            ("store_requests_per_unit", "requests a unit beside the part itself"),
+        )
+    },
+    "estimate.relative_error": "`assay estimate` against the run that it was made for, the larger error of two times",
     "cpu.status_seconds_100000_parts": "`assay status` of 100,000 parts and 1,000 commands",
     "resume.seconds_10000_parts": "Going on with a run of 10,000 published parts, until the first new work",
     "h100.roberta_base.bf16.docs_per_second": "RoBERTa-base in bf16, the engine alone",

@@ -122,7 +122,7 @@ class _Rule:
 class _Verdicts(dict[str, bool]):
     """Of the three characters before a lone full stop, whether they alone show a boundary; each looked at once.
 
-    Most do: they end in a word that is no abbreviation and does not end like one of three letters or more.
+    Most do: they end in a word that is not an abbreviation and does not end like one of three letters or more.
     """
 
     def __init__(self, abbreviations: frozenset[str]) -> None:

@@ -63,6 +63,8 @@ class _Rate:
     slices: tuple[Slice, ...] = ()
     start_seconds: float = 0.0
     """From the start of the command until the first worker is warm."""
+    warm_up_seconds: float = 0.0
+    """Of these, what the first unit takes more than others."""
 
     @property
     def num_devices(self) -> int:
@@ -143,6 +145,7 @@ def estimate(
         device_seconds=seconds,
         wall_seconds=wall.seconds,
         boot_seconds=wall.boot_seconds,
+        warm_up_seconds=rate.warm_up_seconds,
         over_ideal=wall.over_ideal,
         cost=None if price is None else wall.seconds.times(num_workers * price / 3600),
         price_per_hour=price,
@@ -250,12 +253,14 @@ def _measure(
             f"{manifest.planned_rows:,} rows are too few to time {here.num_workers} workers on; just score them"
         )
     mean = seconds_per_token(slices)
+    warm_up = _warm_up(slices, mean.value, outcome.seconds)
     return _Rate(
         seconds_per_token=mean,
         where=HERE,
         device="; ".join(outcome.descriptions),
         slices=tuple(slices),
-        start_seconds=plan_seconds + outcome.ready_seconds + _warm_up(slices, mean.value, outcome.seconds),
+        start_seconds=plan_seconds + outcome.ready_seconds + warm_up,
+        warm_up_seconds=warm_up,
     )
 
 

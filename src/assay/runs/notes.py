@@ -29,7 +29,7 @@ CLAIMS = "claims/"
 FAILURES = "failures/"
 LAUNCHES = "launches/"
 """What rented machines of the run have cost, a file a fleet; written by who rents them, see `fleet.launch`."""
-BEAT_SECONDS = 110.0
+BEAT_SECONDS = 120.0
 """Between two heartbeats; more where there are many drivers, so that heartbeats are few beside the parts."""
 BEAT_SECONDS_PER_DRIVER = 0.06
 DEAD_BEATS = 2.5

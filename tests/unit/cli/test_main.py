@@ -434,7 +434,13 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(score, tmp_path):
     assert "sources  2 with 400 rows to do" in out
     assert "units    8 of 50 to 50 rows" in out
     assert "columns  id, num_tokens, truncated, error, prediction, " in out
+    assert "tail     none with one worker" in out
     assert sorted(tmp_path.rglob("*")) == before
+    _, out, _ = score("--dry-run", "--executor", "static", "--rank", "0", "--world-size", "3")
+    assert (
+        "tail     2.7 units for each of 3 workers: the last ones cost 12.5% over an even split; --unit-rows 1"
+        in out
+    )
 
 
 def test_limit_rows_scores_the_first_rows(score, tmp_path):

@@ -47,6 +47,23 @@ def sizes(boundaries):
     return [stop - start for cuts in boundaries for start, stop in itertools.pairwise(cuts)]
 
 
+@pytest.mark.parametrize(
+    ("num_rows", "num_workers", "expected"),
+    [
+        (10_000_000, 4, 400),
+        (100_000_000, 4, 1_667),
+        (5_000_000, 4, 400),
+        (240_000, 4, 24),
+    ],
+    ids=["a hundred of a minute", "more of a minute", "smaller ones", "ten seconds"],
+)
+def test_each_of_many_workers_gets_a_hundred_units(num_rows, num_workers, expected):
+    """Where rows allow it: 60,000 rows are a minute here, and none is cut below a sixth of that."""
+    found = sizes(cut([make_source("a", num_rows)], num_workers=num_workers))
+    assert len(found) == pytest.approx(expected, rel=0.01)
+    assert min(found) >= 9_990
+
+
 def test_a_unit_is_about_a_minute():
     """100 tokens a row at 100,000 tokens a second are 60,000 rows a minute."""
     assert max(sizes(cut([make_source("a", 10_000_000)]))) == pytest.approx(60_000, rel=0.01)

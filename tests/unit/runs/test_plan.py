@@ -8,6 +8,7 @@ from assay.runs.plan import (
     MIN_UNIT_ROWS,
     Unit,
     choose_unit_rows,
+    last_unit_cost,
     limit_boundaries,
     own_share,
     plan_boundaries,
@@ -73,3 +74,12 @@ def test_a_rank_is_below_the_world_size(rank, world_size):
     """An impossible place is refused with both numbers and the flags."""
     with pytest.raises(UsageError, match=f"rank {rank} of world size {world_size}.*--rank and --world-size"):
         own_share(10, rank, world_size)
+
+
+def test_what_the_last_units_cost():
+    """Three equal units on two workers take 2 in place of 1.5; a large unit at the end costs more than at the front."""
+    assert last_unit_cost([5, 5, 5], 2) == pytest.approx(1 / 3)
+    assert last_unit_cost([5] * 200, 2) == 0.0
+    assert last_unit_cost([9, 1, 1, 1], 2) < last_unit_cost([1, 1, 1, 9], 2)
+    assert last_unit_cost([5], 4) == pytest.approx(3.0)
+    assert last_unit_cost([], 4) == last_unit_cost([0], 4) == 0.0

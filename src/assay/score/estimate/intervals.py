@@ -69,10 +69,12 @@ class Estimated:
 
 def tokens_per_row(slices: Sequence[Slice], num_rows: int) -> Mean:
     """The mean over slices, each of a stretch of its own of the `num_rows` rows; certain where they are all of them."""
+    seen = sum(each.num_rows for each in slices)
+    if seen >= num_rows:
+        return Mean(value=sum(each.num_tokens for each in slices) / max(seen, 1), variance=0.0, degrees=1.0)
     means_K = np.array([each.num_tokens / each.num_rows for each in slices if each.num_rows])
     found = _ratio(means_K, np.ones(len(means_K)))
-    unseen = max(1 - sum(each.num_rows for each in slices) / num_rows, 0.0) if num_rows else 0.0
-    return Mean(value=found.value, variance=found.variance * unseen, degrees=found.degrees)
+    return Mean(value=found.value, variance=found.variance * (1 - seen / num_rows), degrees=found.degrees)
 
 
 def seconds_per_token(slices: Sequence[Slice]) -> Mean:

@@ -49,7 +49,9 @@ class EstimateRecord(BaseModel):
     wall_seconds: Estimated
     """From the start of the command, or of the machines, to the last part."""
     boot_seconds: float
-    """Of the above: until the first worker takes a unit."""
+    """Of the above: until the first worker is warm."""
+    warm_up_seconds: float
+    """Of these: what its first unit takes more than others."""
     over_ideal: float
     """The time from there to the last part, over that of an even split without a pause."""
     cost: Estimated | None

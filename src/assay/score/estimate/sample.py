@@ -53,10 +53,10 @@ def draw_timed(
     manifest: Manifest, num_workers: int, num_documents: int | None, chance: random.Random
 ) -> list[Unit]:
     """The slices that are scored, in random order: of `num_documents` in all, or of about a unit for each worker."""
-    count = TIMED_SLICES + num_workers
     if num_documents is None:
         sizes = sorted(unit.num_rows for unit in manifest.units())
         num_documents = sizes[len(sizes) // 2] * num_workers
+    count = max(min(TIMED_SLICES + num_workers, manifest.planned_rows // FEWEST_ROWS), 1)
     units = draw(manifest, count, max(num_documents // count, FEWEST_ROWS), chance)
     chance.shuffle(units)
     return units
@@ -72,7 +72,7 @@ def draw(manifest: Manifest, count: int, num_rows: int, chance: random.Random) -
     for record in manifest.sources:
         ends.append((ends[-1] if ends else 0) + record.planned_rows)
     total = ends[-1] if ends else 0
-    count = min(count, -(-total // num_rows))
+    count = min(count, total)
     drawn = []
     for begin, end in pairwise(total * k // max(count, 1) for k in range(count + 1)):
         length = min(num_rows, end - begin)

@@ -53,7 +53,7 @@ def compare(
     speed = throughput_curve(spans)
     if speed is None:
         return tuple(found), "No part says when it was made."
-    hours = record.device_seconds.times(1 / HOUR_SECONDS)
+    hours = _plus(record.device_seconds, record.warm_up_seconds * record.num_workers).times(1 / HOUR_SECONDS)
     found.append(Compared(name=DEVICE_HOURS, estimated=hours, measured=worker_seconds(spans) / HOUR_SECONDS))
     workers = {span.worker for span in spans}
     if len(workers) != record.num_workers:
@@ -61,14 +61,15 @@ def compare(
             f"The estimate was for {format_number_of(record.num_workers, 'worker')} and {len(workers):,} did the run,"
             " so times are not compared."
         )
-    working = Estimated(
-        **{
-            name: max(getattr(record.wall_seconds, name) - record.boot_seconds, 0.0)
-            for name in ("value", "low", "high")
-        }
-    )
+    working = _plus(record.wall_seconds, record.warm_up_seconds - record.boot_seconds)
     found.append(Compared(name=WORKING_TIME, estimated=working, measured=speed.active_seconds))
     return tuple(found), ""
+
+
+def _plus(figure: Estimated, seconds: float) -> Estimated:
+    """So much more or less."""
+    value, low, high = (max(each + seconds, 0.0) for each in (figure.value, figure.low, figure.high))
+    return Estimated(value=value, low=low, high=high)
 
 
 def expected_section(record: EstimateRecord | None, compared: Sequence[Compared], note: str) -> Section:

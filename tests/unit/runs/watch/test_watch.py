@@ -234,7 +234,7 @@ def test_only_what_changed_is_read_again(run, monkeypatch):
 
 
 def test_the_command(run, tmp_path, capsys):
-    """Where stdout is no terminal a look is a line, or an object; --html writes the page."""
+    """Where stdout is not a terminal a look is a line, or an object; --html writes the page."""
     publish_at(run, range(20))
     out = tmp_path / "status.html"
     assert main(["status", run.url, "--watch", "--html", str(out)]) == 0

@@ -41,7 +41,7 @@ def test_quantiles_of_student(degrees, expected):
 def test_a_sample_that_is_the_corpus_is_certain():
     """Where every row was looked at there is nothing to be unsure of; half as many leave half the variance."""
     seen = slices([(10, 100), (10, 300), (10, 200)])
-    assert tokens_per_row(seen, 30) == Mean(value=20.0, variance=0.0, degrees=2.0)
+    assert tokens_per_row(seen, 30) == Mean(value=20.0, variance=0.0, degrees=1.0)
     assert tokens_per_row(seen, 60).variance == pytest.approx(
         tokens_per_row(seen, 10**9).variance / 2, rel=1e-6
     )
