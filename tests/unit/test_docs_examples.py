@@ -31,6 +31,7 @@ OF_OTHERS = {"--record"}  # the benchmarks
 OF_OTHERS |= {"--array", "--cpus-per-task", "--gres", "--job-name", "--mem", "--nodes"}  # sbatch
 OF_OTHERS |= {"--open-mode", "--output", "--requeue", "--signal", "--time"}  # the same
 OF_OTHERS |= {"--nproc-per-node", "--ntasks"}  # torchrun, srun
+OF_OTHERS |= {"--compile-bytecode"}  # uv
 OF_OTHERS |= {"--build-arg", "--format", "--gpus", "--read-only", "--target", "--tmpfs"}  # docker
 OF_OTHERS |= {"--num-jobs"}  # sky
 OF_OTHERS |= {"--disable-usage-stats"}  # ray
