@@ -61,6 +61,8 @@ class Gate:
     def check(self) -> None:
         """Raise UnfitError where a step has failed already."""
         if self._passed is not None and self._passed.done() and (error := self._passed.exception()):
+            if isinstance(error, StopRequestedError):
+                raise StopRequestedError
             raise UnfitError(error)
 
     def wait(self) -> None:
