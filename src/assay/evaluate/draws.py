@@ -32,7 +32,7 @@ from assay.metrics import FloatArray, IntArray
 
 BLOCKS = 512
 """Blocks into which rows (or groups) are dealt, at most; more than half as many."""
-SIDE_BLOCKS = 192
+SIDE_BLOCKS = 128
 """The same of groups of both sides of pairs: every two that meet are a unit."""
 ROUNDS = 20
 """Deals into blocks, at most, each for its share of the resamples."""
