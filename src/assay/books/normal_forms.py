@@ -55,6 +55,8 @@ class Typography:
     """Every piece is in normal form C once what is dropped is gone."""
     is_plain: bool
     """Of white space the pieces hold spaces and line feeds alone."""
+    leaves_letters: bool
+    """Beyond ASCII, letters and digits are all that is left, in lower case too."""
 
     def normalise(self, text: str) -> str:
         """A piece with plain quotes, dashes and dots, on one line; see `normalise_typography`."""
@@ -92,6 +94,7 @@ ANY_TYPOGRAPHY = Typography(
     has_guillemets=True,
     is_composed=False,
     is_plain=False,
+    leaves_letters=False,
 )
 """That of a piece of which nothing is known."""
 
@@ -103,14 +106,19 @@ def typography_of(text: str) -> Typography:
     dropped = "".join(mark for mark in _DROPPED if mark in characters)
     for mark in dropped:
         text, characters = text.replace(mark, ""), characters.replace(mark, "")
-    if not unicodedata.is_normalized("NFC", text):
+    # What is below the combining marks, or a quote or dash, is in normal form C whatever stands beside it.
+    is_simple = all(mark < "\u0300" or "\u2010" <= mark <= "\u203a" for mark in characters)
+    if not is_simple and not unicodedata.is_normalized("NFC", text):
         return ANY_TYPOGRAPHY  # another form may hold other marks
+    replaced = tuple((mark, plain) for mark, plain in ANY_TYPOGRAPHY.replaced if mark in characters)
+    left = [mark for mark in characters if not mark.isascii() and not mark.isspace()]
     return Typography(
         dropped=dropped,
-        replaced=tuple((mark, plain) for mark, plain in ANY_TYPOGRAPHY.replaced if mark in characters),
+        replaced=replaced,
         has_guillemets=any(mark in characters for mark in _GUILLEMETS),
         is_composed=True,
         is_plain=characters.isprintable(),  # of all white space a space alone is printable
+        leaves_letters=all(mark.lower().isalnum() for mark in {*left} - {mark for mark, _ in replaced}),
     )
 
 

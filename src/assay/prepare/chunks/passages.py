@@ -81,7 +81,8 @@ class Passages:
 
     @cached_property
     def _letters(self) -> list[bytes]:
-        return list(map(letters_and_digits, self.pieces))
+        has_marks = not (self._is_normal and self._typography.leaves_letters)
+        return [letters_and_digits(piece, has_marks=has_marks) for piece in self.pieces]
 
     def _masked(self, text: str) -> str:
         return text if self._names is None else mask_names(text, self._language, self._names)

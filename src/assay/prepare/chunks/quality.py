@@ -42,11 +42,11 @@ def hash_of_letters(content: bytes) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-def letters_and_digits(text: str) -> bytes:
-    """Those of a text in lower case, as UTF-8."""
+def letters_and_digits(text: str, *, has_marks: bool = True) -> bytes:
+    """Those of a text in lower case, as UTF-8; `has_marks`: beyond ASCII it may hold anything else too."""
     content = text.lower().encode("utf-8", "replace").translate(None, _ASCII_NO_WORD)
     # Most texts are done; only marks beyond ASCII are left.
-    if content.isascii() or content.decode().isalnum():
+    if not has_marks or content.isascii() or content.decode().isalnum():
         return content
     return _NO_WORD.sub("", content.decode()).encode()
 
