@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 
 from assay.runs.status import DriverStatus, Status
-from assay.telemetry import bar_line, format_count, format_duration, format_number_of, format_rate
+from assay.telemetry import bar_line, format_count, format_duration, format_number_of, format_rate, printable
 
 INDENT = 9
 SHOWN_DRIVERS = 10
@@ -93,7 +93,7 @@ def describe_driver(driver: DriverStatus) -> str:
     figures = (
         f"{driver.units_published:,} units, {format_rate(driver.rows_per_second)} docs/s, heard {heard} ago"
     )
-    return f"{driver.host} rank {driver.rank}: {figures}{f', {state}' if state else ''}"
+    return f"{printable(driver.host)} rank {driver.rank}: {figures}{f', {state}' if state else ''}"
 
 
 def failures(status: Status) -> str:

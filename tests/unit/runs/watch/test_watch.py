@@ -167,7 +167,8 @@ def page(run, **settings):
 
 def test_the_page_trusts_nothing(run):
     """A host's name is text, whatever it is; the page reloads itself only where it is told to."""
-    beat(run, "d0", host="<script>alert(1)</script>")
+    beat(run, "d0", host="<script>alert(1)</script>\x1b[2J")
+    assert "\x1b" not in shown(run)
     assert "<script>" not in page(run)
     assert "&lt;script&gt;" in page(run)
     assert 'http-equiv="refresh"' not in page(run)
@@ -218,9 +219,9 @@ def test_only_what_changed_is_read_again(run, monkeypatch):
     for name in ("read_bytes", "open_input"):
         real = getattr(store, name)
 
-        def noted(self, path, *rest, real=real):
+        def noted(self, path, *rest, real=real, **named):
             read.append(path)
-            return real(self, path, *rest)
+            return real(self, path, *rest, **named)
 
         monkeypatch.setattr(store, name, noted)
     assert watcher.look() == first
