@@ -32,7 +32,8 @@ def watch(
 ) -> Status:
     """Show the run at `url` again and again; returns its last status once it is complete.
 
-    Raises as `status` does for the first look; later a store that does not answer is told and asked again.
+    Raises as `status` does for the first look, later a store that does not answer is told and asked again; and
+    whatever `show` raises.
     """
     watcher = Watcher(url, clock=clock)
     last: Status | None = None
@@ -40,12 +41,12 @@ def watch(
         began = time.monotonic()
         try:
             last = watcher.look()
-            show(last, "")
         except AssayError as error:
             if last is None:
                 raise
             show(last, str(error))
         else:
+            show(last, "")
             if last.is_complete:
                 return last
         spent = time.monotonic() - began

@@ -207,6 +207,15 @@ def test_a_watch_ends_with_the_run(run):
         watch(run.url + "-none", every_seconds=1.0, show=show, sleep=sleep)
 
 
+def test_a_page_that_cannot_be_written_ends_a_watch(run, tmp_path, capsys):
+    """It is not the store that does not answer, and looking again would not help."""
+    publish_at(run, [0] * 20)
+    (tmp_path / "file").touch()
+    page = str(tmp_path / "file" / "page.html")
+    assert main(["status", run.url, "--watch", "--every-seconds", "0.1", "--html", page]) == 1
+    assert "page.html" in capsys.readouterr().err
+
+
 def test_only_what_changed_is_read_again(run, monkeypatch):
     """A second look reads no heartbeat that is as it was, and the footers of new parts alone."""
     publish_at(run, [20, 10])
