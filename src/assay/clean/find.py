@@ -27,6 +27,7 @@ from assay.runs.notes import LAUNCHES, is_note
 from assay.runs.parts import DAMAGED
 from assay.runs.run import Run, part_path
 from assay.runs.status import DriverStatus, find_drivers
+from assay.score.estimate.record import ESTIMATE_PATH
 from assay.score.report.report import REPORT_PATH
 from assay.telemetry import format_duration, format_number_of
 
@@ -183,7 +184,7 @@ class _Search:
             in_use = in_use or "a process of this machine writes a part"
         units = run.manifest.units()
         parts = [files.pop(part_path(unit)) for unit in units if part_path(unit) in files]
-        beside = [files.pop(PARITY_PATH)] if PARITY_PATH in files else []
+        beside = [files.pop(path) for path in (PARITY_PATH, ESTIMATE_PATH) if path in files]
         if REPORT_PATH in files and run.manifest.run_id.encode() in self._root.read_bytes(
             f"{folder}{REPORT_PATH}"
         ):

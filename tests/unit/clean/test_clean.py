@@ -24,6 +24,7 @@ from assay.errors import RefusedError, SourceError, StorageError
 from assay.runs.notes import Heartbeat, Notes
 from assay.runs.run import find_run, open_run
 from assay.runs.verify import verify
+from assay.score.estimate.record import ESTIMATE_PATH
 
 ALL = {"runs": True, "models": True, "caches": True}
 
@@ -260,12 +261,14 @@ def test_a_folder_that_becomes_a_link_meanwhile(place, sources, tmp_path, monkey
 # ------------------------------------------------------------ who is at work
 
 
-def test_what_pods_have_cost_goes_with_the_run_alone(place, sources):
-    """It counts against the budget of those that come, so it is not a leftover."""
+def test_what_a_run_costs_goes_with_it_alone(place, sources):
+    """What pods have cost counts against the budget of those that come, an estimate is for the report: no leftovers."""
     run = make_run(place / "run", sources, publish=True)
     run.store.create("launches/assay-run-03236a.json", b"{}")
+    run.store.create(ESTIMATE_PATH, b"{}")
     clean_at(place, delete=True)
     assert (place / "run" / "launches" / "assay-run-03236a.json").exists()
+    assert (place / "run" / ESTIMATE_PATH).exists()
     report = clean_at(place, delete=True, runs=True)
     assert (files_of(place), report.others) == (set(), ())
     assert not (place / "run" / "launches").exists()
