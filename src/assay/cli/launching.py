@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.cli import flags
@@ -43,9 +42,7 @@ def launch_with(name: str, settings: "LaunchSettings") -> int:
 
     launcher = LAUNCHERS[name]
     launched = launch(launcher, settings, read_work(settings.command), say=say)
-    if settings.out is not None:
-        _write(settings.out, launched.text)
-    elif not settings.submit:
+    if settings.out is None and not settings.submit:
         flags.stdout(launched.text.rstrip("\n"))
     if launched.submitted is not None:
         flags.stdout(launched.submitted)
@@ -56,14 +53,6 @@ def launch_with(name: str, settings: "LaunchSettings") -> int:
     for command in launched.stop:
         say(f"stop    {command}")
     return 0
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        msg = f"out {path} cannot be written ({error.strerror}); name a file in a folder that is there"
-        raise UsageError(msg) from None
 
 
 def read_work(command: Sequence[str]) -> "Work":

@@ -36,6 +36,8 @@ from assay.telemetry import format_number_of
 
 SHOWN_PROBLEMS = 5
 READ_ROWS = 65_536
+VERIFIED = "verified: every row is there exactly once"
+"""A line of a proof that holds; whoever watches pods looks for it in their logs."""
 RESULTS = ("prediction", "embedding")
 """Columns that are null only beside an error code; those of `prob_` too."""
 
@@ -94,7 +96,7 @@ class Proof:
             repeats = format_number_of(self.duplicate_ids, "row has", "rows have")
             lines.append(f"  repeats  {repeats} an id that an earlier row has too")
         if self.holds:
-            lines.append("  verified: every row is there exactly once")
+            lines.append(f"  {VERIFIED}")
         lines += [f"  PROBLEM  {problem}" for problem in self.problems[:SHOWN_PROBLEMS]]
         if len(self.problems) > SHOWN_PROBLEMS:
             more = format_number_of(len(self.problems) - SHOWN_PROBLEMS, "more problem")

@@ -256,7 +256,10 @@ def test_what_cannot_be_written_is_one_line(launch, tmp_path):
         "cannot be written (No such file or directory); name a file in a folder that is there"
     )
     (tmp_path / "no-tools").mkdir()
-    tool(tmp_path / "no-tools" / "sbatch", "exit 0")
+    tool(tmp_path / "no-tools" / "sbatch", f": > {tmp_path}/submitted")
+    out = tmp_path / "no" / "job"
+    assert "cannot be written" in error_of(launch("slurm", "--submit", "--out", out, command=JOIN))
+    assert not (tmp_path / "submitted").exists()
     (tmp_path / "file").touch()
     said = error_of(launch("slurm", "--logs", tmp_path / "file", "--submit", command=JOIN))
     assert said.endswith("cannot be made (File exists); name another folder")

@@ -126,7 +126,7 @@ def test_a_task_is_one_worker_of_many():
 
 
 def test_in_a_pool_the_machines_are_those_of_the_pool():
-    """SkyPilot would ignore image, volumes and setup there, so they are not written."""
+    """SkyPilot would ignore image, volumes and setup there, so they are refused."""
     task = sky_task(pool="gpus", image=None, gpu_type="odd-name")
     assert not {"setup", "file_mounts", "volumes"} & task.keys()
     assert not {"image_id", "disk_size", "use_spot"} & task["resources"].keys()
@@ -134,6 +134,8 @@ def test_in_a_pool_the_machines_are_those_of_the_pool():
         SkyPilotSettings(command=("x",), pool="gpus", workers=3), "a b.yaml"
     )
     assert command == "sky jobs launch --yes --detach-run --pool gpus --num-jobs 3 'a b.yaml'"
+    with pytest.raises(UsageError, match="pool and image are both set"):
+        SkyPilotSettings(command=("x",), pool="gpus", image="assay:1")
 
 
 @pytest.fixture

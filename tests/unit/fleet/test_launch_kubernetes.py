@@ -37,6 +37,16 @@ FULL = {
 }
 
 
+def test_a_claim_may_be_at_two_folders():
+    """Neither is dropped; two claims at one folder are what the check is for."""
+    made = yaml.safe_load(manifest(volumes=("data:/in", "data:/out")))
+    (container,) = made["spec"]["template"]["spec"]["containers"]
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/tmp", "/in", "/out"}
+    assert KUBERNETES.check(manifest(volumes=("data:/in", "data:/out"))) == []
+    (problem,) = KUBERNETES.check(manifest(volumes=("data:/in", "more:/in")))
+    assert problem.startswith("two volumes are mounted at one folder")
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("options", [{}, FULL, {"changes": {"workers": 1}}], ids=["plain", "full", "one"])
 def test_manifests_fit_the_schemas_of_kubernetes(options, version):

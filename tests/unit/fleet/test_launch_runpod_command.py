@@ -11,7 +11,8 @@ from support.fake_store import FakeStore
 from assay.cli.main import main
 from assay.fleet.launch.runpod import follow, launcher
 from assay.fleet.launch.runpod.api import RunPod
-from assay.fleet.launch.runpod.watched import ALL_PUBLISHED, VERIFIED, RunOfPods, VisibleRun
+from assay.fleet.launch.runpod.watched import ALL_PUBLISHED, RunOfPods, VisibleRun
+from assay.runs.verify import VERIFIED
 
 OPTIONS = ["--image", "assay:1", "--gpu-type", "RTX4090", "--shared", "/model", "--workers", "2"]
 

@@ -111,6 +111,13 @@ class SkyPilotSettings(LaunchSettings):
             )
         if self.image is None and not self.setup and self.pool is None:
             raise UsageError("nothing says where machines get assay from; set --image, --setup or --pool")
+        if self.pool is not None:
+            for name in ("image", "setup", "volumes", "copies", "spot"):
+                if getattr(self, name):
+                    raise UsageError(
+                        f"pool and {name} are both set, and machines of a pool are as the pool has them; leave "
+                        f"--{name} out, and say with --shared which folders they have"
+                    )
         for name in ("volumes", "copies"):
             for value in getattr(self, name):
                 source, _, folder = value.rpartition(":")

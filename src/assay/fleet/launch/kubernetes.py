@@ -76,7 +76,7 @@ def _failure_rules() -> list[Object]:
 def _pod(job: Job, settings: KubernetesSettings) -> Object:
     volumes: list[Object] = [{"name": "tmp", "emptyDir": {}}]
     mounts = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108  the pod's own, the only place it may write to
-    for number, (claim, folder) in enumerate(settings.mounts().items()):
+    for number, (claim, folder) in enumerate(settings.mounts()):
         name = f"claim-{number}"  # what a claim is called need not be a name of a volume
         volumes.append({"name": name, "persistentVolumeClaim": {"claimName": claim}})
         mounts.append({"name": name, "mountPath": folder})

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from assay.errors import UsageError, WorkError
@@ -52,15 +53,18 @@ class Launched:
 
 
 def launch(launcher: Launcher[S], settings: S, work: Work, *, say: Say = lambda _: None) -> Launched:
-    """Render and check the job, and submit it where asked to.
+    """Render and check the job, write it to `settings.out`, and submit it where asked to.
 
-    Raises UsageError for what cannot work, and WorkError where the launcher's tool refuses it.
+    Raises UsageError for what cannot work, before anything is submitted, and WorkError where the launcher's tool
+    refuses it.
     """
     job = make_job(settings, work)
     launcher.refuse(job, settings)
     text = launcher.render(job, settings)
     if problems := launcher.check(text):
         raise UsageError(problems[0])
+    if settings.out is not None:
+        _write(settings.out, text)
     submitted = launcher.submit(text, job, settings, say) if settings.submit else None
     return Launched(
         job=job,
@@ -69,6 +73,14 @@ def launch(launcher: Launcher[S], settings: S, work: Work, *, say: Say = lambda 
         follow=(f"assay status {shlex.quote(job.run)}", *launcher.follow(job, settings, submitted)),
         stop=tuple(launcher.stop(job, settings, submitted)),
     )
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        msg = f"out {path} cannot be written ({error.strerror}); name a file in a folder that is there"
+        raise UsageError(msg) from None
 
 
 def call_tool(

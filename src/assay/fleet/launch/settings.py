@@ -104,13 +104,13 @@ class KubernetesSettings(LaunchSettings):
             if not claim or not folder.startswith("/"):
                 raise UsageError(f"volumes has {volume!r}; write CLAIM:/folder, such as assay-data:/shared")
 
-    def mounts(self) -> dict[str, str]:
-        """The volume claims, each with the folder that it is mounted at."""
-        return dict(volume.split(":", 1) for volume in self.volumes)
+    def mounts(self) -> tuple[tuple[str, str], ...]:
+        """Claim and folder of each volume; a claim may be mounted at several folders."""
+        return tuple((claim, folder) for claim, _, folder in (each.partition(":") for each in self.volumes))
 
     def shared_folders(self) -> tuple[str, ...]:
         """Mounted volumes are shared too."""
-        return (*self.shared, *self.mounts().values())
+        return (*self.shared, *(folder for _, folder in self.mounts()))
 
 
 def refuse_kind_of_none(settings: LaunchSettings) -> None:

@@ -9,14 +9,12 @@ from assay.fleet.launch.runpod.follow import Look
 from assay.fleet.launch.runpod.pods import Pod, rank_of
 from assay.runs.agenda import TRIES_PER_UNIT
 from assay.runs.status import Status, status
-from assay.runs.verify import verify
+from assay.runs.verify import VERIFIED, verify
 from assay.telemetry import format_number_of
 
 ALL_PUBLISHED = "assay launch: every unit is published; now the proof"
 """A pod writes it where the run is seen by pods alone."""
 STAY_SECONDS = 600
-VERIFIED = "verified: every row is there exactly once"
-"""The proof's last line, see `runs.verify.Proof`."""
 
 
 class VisibleRun:
