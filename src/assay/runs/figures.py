@@ -1,4 +1,4 @@
-"""`parity.json` of a run: what its gate measured before any unit, and of what, for each kind of worker.
+"""`parity.json` of a run: what its gate measured before any part, and of what, for each kind of worker.
 
 The latest kind stands at the top, the others under `others`. Each has a digest, so that what was edited,
 damaged or written by another program counts for nothing and is measured again.
