@@ -284,6 +284,22 @@ def test_a_budget_is_kept(account, follow, budget):
     assert (again.why, len(account.made)) == ("budget", made), "not a pod more"
 
 
+def test_what_a_look_takes_is_spent_too(account, follow, clock):
+    """A proof reads every part: the budget is looked at after it, not as it was before."""
+
+    class Slow:
+        num = 0
+
+        def look(self, pods):
+            self.num += 1
+            clock.ahead += 600
+            return Look(line="no part yet")
+
+    slow = Slow()
+    assert follow(slow, num_pods=2, budget=Budget(hours=0.1)).why == "budget"
+    assert slow.num == 2
+
+
 def test_pods_that_are_listed_at_no_cost_still_count(account, follow, monkeypatch):
     """Where the API shows no price of a pod that works, that of the price list is spent."""
     view = account.view
@@ -347,6 +363,17 @@ def test_an_account_without_money_makes_nothing(account, follow):
     account.orders = ["poor"]
     with pytest.raises(InputError, match="no money of this account left"):
         follow(Watched(1))
+
+
+def test_a_pod_that_may_yet_show_up_is_told_when_all_ends_at_once(account, follow):
+    """The answer to the first request was lost, the second ends the command: the first pod may be there."""
+    account.orders = ["lost", "poor"]
+    account.hide(9)
+    with pytest.raises(InputError, match="no money of this account left"):
+        follow(Watched(1))
+    assert "a pod was asked for without an answer, and may run and cost money" in follow.said[-1]
+    assert follow.said[-1].endswith("assay launch runpod stop scores")
+    account.close()
 
 
 def test_a_request_that_breaks_a_rule_is_not_taken_for_a_lack_of_machines(account, follow):

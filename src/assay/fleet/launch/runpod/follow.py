@@ -203,7 +203,7 @@ class Follower:
         if self._look.hopeless is not None:
             return self._end("hopeless")
         rate = max(hourly(alive), self._fleet.dollars_per_hour)
-        if self._budget.is_spent(self._ledger, dollars_per_hour=rate, now=now):
+        if self._budget.is_spent(self._ledger, dollars_per_hour=rate, now=self._clock()):  # a proof takes long
             return self._end("budget")
         if self._are_gone(pods):
             return self._end("stopped") if self._num_gone == GONE_LOOKS else None
@@ -382,10 +382,13 @@ class Follower:
 
     def _may_run_on(self) -> str:
         """What to know about pods that nobody watches; "" where there are none."""
-        if not self._ledger.num_alive:
+        if self._ledger.num_alive:
+            pods = f"{format_number_of(self._ledger.num_alive, 'pod runs', 'pods run')} on and cost money"
+        elif self._clock() < self._unsure_until:
+            pods = "a pod was asked for without an answer, and may run and cost money"
+        else:
             return ""
-        pods = format_number_of(self._ledger.num_alive, "pod runs", "pods run")
-        return f"; {pods} on and cost money: rerun to watch, or assay launch runpod stop {self._fleet.name}"
+        return f"; {pods}: rerun to watch, or assay launch runpod stop {self._fleet.name}"
 
     def _save(self) -> None:
         with contextlib.suppress(StorageError):  # advice: the run may not be written to now
