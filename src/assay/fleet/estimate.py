@@ -203,7 +203,7 @@ def _known_rate(settings: EstimateSettings) -> _Rate | None:
     if settings.measured is None:
         return None
     slices, device = _recorded(settings.measured)
-    if sum(each.seconds is not None for each in slices) < 2:
+    if sum(each.seconds is not None and each.num_tokens > 0 for each in slices) < 2:
         raise InputError(
             f"{settings.measured} shows the times of fewer than three parts of one worker; give a run that is further"
         )
@@ -222,6 +222,8 @@ def _recorded(where: str) -> tuple[list[Slice], str]:
         record = parse_estimate(path.read_bytes(), where)
     else:
         run = find_run(where)
+        if run is not None:
+            run.manifest.read(SCORE)  # raises InputError for a run whose tokens cost something else
         if run is not None and (slices := slices_of(run)):
             devices = sorted({each.worker.rpartition("-")[2] for each in slices})
             return slices, ", ".join(devices[:4])
@@ -247,7 +249,7 @@ def _measure(
     """Score a sample for real, with the workers of this machine; planning took `plan_seconds`."""
     units = draw_timed(manifest, here.num_workers, settings.sample_documents, chance)
     slices, outcome = time_slices(manifest, units, here, on_progress=on_progress, on_message=say)
-    timed = [each for each in slices if each.seconds is not None]
+    timed = [each for each in slices if each.seconds is not None and each.num_tokens]
     if len(timed) < 2:
         raise InputError(
             f"{manifest.planned_rows:,} rows are too few to time {here.num_workers} workers on; just score them"

@@ -2,10 +2,12 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.cli import use_hosted_workers
+from support.fake_runs import FAKE, make_run, write_sources
 from support.scoring import make_classifier, make_texts, write_parquet
 
 from assay.cli.main import main
@@ -198,6 +200,14 @@ def test_what_shows_no_rate(source, bundle, tmp_path):
     """No run, a file of something else, sources without rows or without texts: a line each with the way out."""
     with pytest.raises(SourceError, match="holds no run with parts and no estimate"):
         estimate(settings(source, bundle, measured=str(tmp_path / "none")))
+    tokens = make_run(
+        tmp_path / "tokens",
+        write_sources(tmp_path / "texts", [100]),
+        publish=True,
+        kind=replace(FAKE, name="tokenize"),
+    )
+    with pytest.raises(InputError, match="is a tokenize run; this takes a score run"):
+        estimate(settings(source, bundle, measured=tokens.url))
     (tmp_path / "other.json").write_text(json.dumps({"tokens": 3}))
     with pytest.raises(InputError, match=r"other.json is not an estimate \(.*make one with assay estimate"):
         estimate(settings(source, bundle, measured=str(tmp_path / "other.json")))
