@@ -65,6 +65,11 @@ def test_a_run_is_compared_with_its_estimate(source, bundle, tmp_path, capsys):
     page = (run / "report.html").read_text()
     assert "estimate off by" in page
     assert "the rate from this machine" in page
+    (run / "estimate.json.kept").write_bytes((run / "estimate.json").read_bytes())
+    (run / "estimate.json").write_text("{}")
+    assert report(str(run)).estimates == ()
+    assert "estimate.json is not an estimate" in (run / "report.html").read_text()
+    (run / "estimate.json.kept").rename(run / "estimate.json")
     # the run that was scored serves as the measurement of the next
     other = estimate(settings(source, bundle, measured=str(run), workers=2))
     assert other.rate_from == str(run)

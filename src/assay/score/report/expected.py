@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from assay.errors import InputError
 from assay.pages import Section, Table
 from assay.runs.manifest import Manifest
+from assay.runs.run import Run
 from assay.score.estimate.intervals import Estimated
-from assay.score.estimate.record import EstimateRecord
+from assay.score.estimate.record import EstimateRecord, read_estimate
 from assay.score.report.tally import Tally
 from assay.score.report.timeline import PartSpan, throughput_curve, worker_seconds
 from assay.telemetry import format_count, format_duration, format_number_of
@@ -41,6 +43,20 @@ class Compared:
         return self.estimated.value / self.measured - 1 if self.measured else 0.0
 
 
+def compare_with_estimate(
+    run: Run, tally: Tally, spans: Sequence[PartSpan]
+) -> tuple[tuple[Compared, ...], Section]:
+    """What the estimate beside a run said and what it came to, and the section of the page; both empty without one."""
+    try:
+        record = read_estimate(run.store)
+    except InputError as error:  # a report does not depend on it
+        return (), Section(title="Estimate", note=f"{error}.")
+    if record is None:
+        return (), Section(title="Estimate")
+    compared, note = compare(record, run.manifest, tally, spans)
+    return compared, _section(record, compared, note)
+
+
 def compare(
     record: EstimateRecord, manifest: Manifest, tally: Tally, spans: Sequence[PartSpan]
 ) -> tuple[tuple[Compared, ...], str]:
@@ -72,10 +88,8 @@ def _plus(figure: Estimated, seconds: float) -> Estimated:
     return Estimated(value=value, low=low, high=high)
 
 
-def expected_section(record: EstimateRecord | None, compared: Sequence[Compared], note: str) -> Section:
-    """Estimated beside measured; nothing where nothing was estimated."""
-    if record is None:
-        return Section(title="Estimate")
+def _section(record: EstimateRecord, compared: Sequence[Compared], note: str) -> Section:
+    """Estimated beside measured."""
     rows = []
     for each in compared:
         show, figure = WORDS[each.name], each.estimated

@@ -21,10 +21,9 @@ from assay.runs.manifest import Manifest
 from assay.runs.parts import find_obstacles, published_parts
 from assay.runs.run import PARTS, Run, open_run
 from assay.runs.status import Status, status_of
-from assay.score.estimate.record import read_estimate
 from assay.score.kind import SCORE
 from assay.score.pricing import Pricing
-from assay.score.report.expected import compare, expected_section
+from assay.score.report.expected import compare_with_estimate
 from assay.score.report.records import (
     calibration_section,
     parity_facts,
@@ -118,12 +117,10 @@ def report(
     tally = count_parts(run)
     parity, passed = parity_facts(run)
     path = out or f"{run.url}/{REPORT_PATH}"
-    record = read_estimate(run.store)
-    compared, note = ((), "") if record is None else compare(record, run.manifest, tally, spans_of(tally))
+    compared, expected = compare_with_estimate(run, tally, spans_of(tally))
     summary = summarize(
         path, status, tally, parity_passed=passed, price_per_hour=price_per_hour, estimates=compared
     )
-    expected = expected_section(record, compared, note)
     page = _page(run.manifest, status, tally, parity, summary, expected, price_per_hour, now)
     _write(run, out, render_page("score/report", page))
     return summary
