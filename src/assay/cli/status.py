@@ -2,11 +2,13 @@
 
 import gc
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from assay.cli.flags import stdout
 from assay.cli.verb import INTERRUPTED, Verb
+from assay.errors import UsageError
 from assay.score.pricing import Pricing
 from assay.settings import positional, within
 
@@ -29,6 +31,11 @@ class StatusSettings(Pricing):
     html: str | None = None
     """Write a page to this file; with --watch again at each look, and a browser reloads it."""
 
+    def check(self) -> None:
+        """A price has to be shown somewhere."""
+        if self.price_per_hour is not None and not (self.watch or self.html):
+            raise UsageError("price_per_hour is shown by --watch and --html alone; add one, or leave it out")
+
 
 def run(settings: StatusSettings) -> int:
     """Print where a run stands, once or until it is complete."""
@@ -49,13 +56,13 @@ def _watch(settings: StatusSettings) -> int:
     from assay.runs.watch.watch import terminal, watch
 
     try:
-        with terminal(price_per_hour=settings.price_per_hour) as draw:
+        shown = (
+            nullcontext(_print_json) if settings.json else terminal(price_per_hour=settings.price_per_hour)
+        )
+        with shown as draw:
 
             def show(found: "Status | None", problem: str) -> None:
-                if settings.json:
-                    stdout(json.dumps({"problem": problem} if problem or found is None else found.to_json()))
-                else:
-                    draw(found, problem)
+                draw(found, problem)
                 if found is not None and not problem:
                     _write(settings, found)
 
@@ -63,6 +70,10 @@ def _watch(settings: StatusSettings) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
+
+
+def _print_json(found: "Status | None", problem: str) -> None:
+    stdout(json.dumps({"problem": problem} if problem or found is None else found.to_json()))
 
 
 def _write(settings: StatusSettings, found: "Status") -> None:

@@ -216,6 +216,12 @@ def test_a_page_that_cannot_be_written_ends_a_watch(run, tmp_path, capsys):
     assert "page.html" in capsys.readouterr().err
 
 
+def test_a_price_that_nothing_would_show(run, capsys):
+    """The line of one look has no cost."""
+    assert main(["status", run.url, "--price-per-hour", "2"]) == 2
+    assert "price_per_hour is shown by --watch and --html alone" in capsys.readouterr().err
+
+
 def test_only_what_changed_is_read_again(run, monkeypatch):
     """A second look reads no heartbeat that is as it was, and the footers of new parts alone."""
     publish_at(run, [20, 10])
