@@ -452,7 +452,11 @@ print([row["prediction"] for row in app.infer.local(["alpha beta", "gamma"])])
 @pytest.mark.parametrize(
     ("settings", "values", "said"),
     [
-        (RunPodSettings, {"image": "i", "hours": 1}, "gpu_type is missing, and RunPod lets machines by it"),
+        (
+            RunPodSettings,
+            {"image": "i", "hours": 1},
+            "gpu_type is missing, and RunPod rents out machines by it",
+        ),
         (RunPodSettings, {"image": "i", "hours": 1, "gpu_type": ","}, "gpu_type is missing"),
         (
             RunPodSettings,

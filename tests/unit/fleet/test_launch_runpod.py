@@ -361,7 +361,7 @@ def test_a_key_that_is_revoked_says_what_runs_on(account, follow, clock):
 def test_an_account_without_money_makes_nothing(account, follow):
     """402: one line, and nothing is waited for."""
     account.orders = ["poor"]
-    with pytest.raises(InputError, match="no money of this account left"):
+    with pytest.raises(InputError, match="has no money left"):
         follow(Watched(1))
 
 
@@ -369,7 +369,7 @@ def test_a_pod_that_may_yet_show_up_is_told_when_all_ends_at_once(account, follo
     """The answer to the first request was lost, the second ends the command: the first pod may be there."""
     account.orders = ["lost", "poor"]
     account.hide(9)
-    with pytest.raises(InputError, match="no money of this account left"):
+    with pytest.raises(InputError, match="has no money left"):
         follow(Watched(1))
     assert "a pod was asked for without an answer, and may run and cost money" in follow.said[-1]
     assert follow.said[-1].endswith("assay launch runpod stop scores")

@@ -147,7 +147,7 @@ def test_a_unit_that_fails_everywhere_ends_it(account, launch, fake_store, tmp_p
         (
             "s3://bucket/run",
             [*ENV, "--gpu-type", "NVIDIA B300"],
-            "gpu_type 'NVIDIA B300' is not let by RunPod now; it ",
+            "gpu_type 'NVIDIA B300' is not for rent at RunPod now; it ",
         ),
         (
             "s3://bucket/run",

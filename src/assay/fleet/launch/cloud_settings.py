@@ -45,7 +45,7 @@ class RunPodSettings(LaunchSettings):
         """Raise UsageError where there is no kind of GPU, no budget, or a mount that is not a folder."""
         if not self.kinds():
             raise UsageError(
-                "gpu_type is missing, and RunPod lets machines by it; set for example --gpu-type RTX4090"
+                "gpu_type is missing, and RunPod rents out machines by it; set for example --gpu-type RTX4090"
             )
         if self.budget is None and self.hours is None:
             raise UsageError(

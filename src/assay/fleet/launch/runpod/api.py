@@ -174,7 +174,7 @@ class RunPod:
             self._try("DELETE", f"/pods/{urllib.parse.quote(pod_id, safe='')}")
 
     def list_gpus(self) -> list[Offer]:
-        """The GPUs that are let."""
+        """The GPUs that are for rent."""
         return [
             Offer(
                 id=str(each["id"]),
@@ -279,7 +279,7 @@ class RunPod:
             return KeyRefusedError(f"the key in {KEY} may not do this ({said}); {way_out}")
         if answer.status == 402:
             return NoBalanceError(
-                f"RunPod has no money of this account left ({said}); add some in the console"
+                f"this account of RunPod has no money left ({said}); add some in the console"
             )
         if answer.status == 400 and _NO_MACHINES.search(said):
             return NoCapacityError(f"RunPod has no such machine free ({said})")

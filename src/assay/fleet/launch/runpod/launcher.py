@@ -108,7 +108,7 @@ def open_account(environment: Mapping[str, str]) -> RunPod:
 
 def start(_: RunPodSettings, file: str) -> str:
     """How to submit by hand: RunPod takes no file."""
-    return f"the same command with --submit ({file} is to be read)"
+    return f"the same command with --submit; {file} shows what it asks for"
 
 
 def follow(job: Job, settings: RunPodSettings, submitted: str | None) -> Sequence[str]:
@@ -175,7 +175,7 @@ def _fleet(api: RunPod, job: Job, settings: RunPodSettings, environment: Mapping
     for gpu in gpus:
         if gpu not in offers:
             known = ", ".join(sorted(offer.name for offer in offers.values()))
-            msg = f"gpu_type {gpu!r} is not let by RunPod now; it has {known}"
+            msg = f"gpu_type {gpu!r} is not for rent at RunPod now; it has {known}"
             raise UsageError(msg)
     prices = [offers[gpu].dollars_per_hour.get(settings.cloud.upper(), 0.0) for gpu in gpus]
     data_center = None if settings.volume is None else api.data_center_of(settings.volume)
