@@ -88,6 +88,11 @@ def read_work(command: Sequence[str]) -> "Work":
             raise UsageError(msg)
         if name != ("join",):  # which finds its place by itself
             words += ["--executor", "static"]
+    if settings.ray_address is not None:
+        msg = (
+            f"ray_address is {settings.ray_address!r}, and workers that are launched use no Ray; leave it out"
+        )
+        raise UsageError(msg)
     return Work(
         command=tuple(words),
         run=settings.run,

@@ -157,9 +157,23 @@ def test_without_its_tool_a_launcher_submits_nothing(launch, name, tool):
             ["join", "s3://b/run", "--executor", "ray"],
             "executor is 'ray', and workers that are launched share a run",
         ),
+        ([*SCORE, "--ray-address", "a:1"], "ray_address is 'a:1', and workers that are launched use no Ray"),
         ([*SCORE, "--executor", "local"], "executor is 'local', and workers that are launched share a run; "),
     ],
-    ids=["none", "unknown", "reads", "group", "books", "lacks", "flag", "rank", "dry", "ray", "local"],
+    ids=[
+        "none",
+        "unknown",
+        "reads",
+        "group",
+        "books",
+        "lacks",
+        "flag",
+        "rank",
+        "dry",
+        "ray",
+        "ray address",
+        "local",
+    ],
 )
 def test_the_command_is_parsed_as_its_workers_will(launch, command, said):
     """A command that would fail on every machine fails here, in the words that it has."""

@@ -203,9 +203,8 @@ class Follower:
         if self._look.hopeless is not None:
             return self._end("hopeless")
         rate = max(hourly(alive), self._fleet.dollars_per_hour)
-        if self._budget.is_spent(
-            self._ledger, dollars_per_hour=rate, now=self._clock()
-        ):  # a proof takes long
+        now = self._clock()  # a proof takes long
+        if self._budget.is_spent(self._ledger, dollars_per_hour=rate, now=now):
             return self._end("budget")
         if self._are_gone(pods):
             return self._end("stopped") if self._num_gone == GONE_LOOKS else None
