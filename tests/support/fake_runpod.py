@@ -4,6 +4,7 @@ Orders are taken one a creation:
 
     full            400, no machine is free
     lost            the pod is there and costs money, the answer is a 500
+    late            the same with a 408
     torn            the pod is there, the connection is torn
     error           nothing is there, the answer is a 500
     busy            429, nothing is there
@@ -53,6 +54,8 @@ class FakeRunPod:
         """Pods that a deletion does not delete."""
         self.failing = 0
         """So many of the next requests of any kind are answered by a 503."""
+        self.unpriced = set()
+        """GPUs without a price."""
         self._hidden = {}
         self._hide = 0
         self._lock = threading.Lock()
@@ -227,7 +230,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(200, {"pods": page, "pagination": paging})
         elif path == "/v2/catalog/gpus":
             price = {"secure": DOLLARS_PER_HOUR, "community": DOLLARS_PER_HOUR / 2}
-            gpus = [{"id": gpu, "name": name, "price": price} for gpu, name in GPUS.items()]
+            gpus = [
+                {"id": gpu, "name": name, "price": {} if gpu in self.account.unpriced else price}
+                for gpu, name in GPUS.items()
+            ]
             self.answer(200, {"gpus": gpus})
         elif path == "/v2/network-volumes/vol1":
             self.answer(200, {"id": "vol1", "name": "corpus", "size": 100, "dataCenter": "EU-RO-1"})
@@ -261,8 +267,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         program = shlex.split(body["args"]) if self.account.runs_args else self.account.program
         pod = self.account._start(body, program)
-        if order == "lost":
-            self.problem(500, "read-back failed")
+        if order in {"lost", "late"}:
+            self.problem(500 if order == "lost" else 408, "read-back failed")
         elif order == "torn":
             self.connection.close()
         else:

@@ -166,7 +166,7 @@ def test_pods_work_until_the_run_verifies(account, follow):
     account.close()
 
 
-@pytest.mark.parametrize("order", ["lost", "torn"])
+@pytest.mark.parametrize("order", ["lost", "late", "torn"])
 @pytest.mark.parametrize("lag", [0, 1])
 def test_an_answer_that_was_lost_makes_no_second_pod(account, follow, order, lag):
     """The pod of an answer that never came is found by its name, even by a listing that lags."""

@@ -176,6 +176,16 @@ def test_bad_input_costs_nothing(account, launch, fake_store, run, options, said
     assert not account.made
 
 
+def test_a_gpu_without_a_price_needs_hours(account, launch, fake_store):
+    """Where nothing tells what a pod costs, a budget in dollars would never be spent."""
+    account.unpriced = {"NVIDIA GeForce RTX 4090"}
+    status, _, lines = launch("s3://bucket/run", *ENV)
+    assert status == 2
+    assert "has no price in the secure cloud now" in lines[-1]
+    assert lines[-1].endswith("set --hours too, or another --cloud")
+    assert not account.made
+
+
 def test_keys_that_fail_cost_nothing(account, launch, fake_store, monkeypatch):
     """No key, or a wrong one: a line that does not show it."""
     monkeypatch.setenv("RUNPOD_API_KEY", "rpa_WRONG")

@@ -50,7 +50,7 @@ def render(job: Job, settings: KubernetesSettings) -> str:
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {"rules": _failure_rules()},
             "successPolicy": {"rules": [{"succeededCount": 1}]},
-            **({"activeDeadlineSeconds": round(settings.hours * 3600)} if settings.hours else {}),
+            **({"activeDeadlineSeconds": max(1, round(settings.hours * 3600))} if settings.hours else {}),
             "ttlSecondsAfterFinished": KEPT_SECONDS,
             "template": {"metadata": {"labels": labels}, "spec": _pod(job, settings)},
         },

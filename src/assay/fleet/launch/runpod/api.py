@@ -22,6 +22,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
 
@@ -159,13 +160,14 @@ class RunPod:
             try:
                 return _pod(self._send("POST", "/pods", body))
             except _Answer as answer:
+                if answer.status == HTTPStatus.REQUEST_TIMEOUT:
+                    raise LostError(_unanswered(body, answer)) from None
                 if answer.status == 429 and not last:  # refused before anything was done
                     self._sleep(answer.retry_after or self._pause(1))
                     continue
                 raise self._meaning(answer) from None
             except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
-                msg = f"RunPod gave no answer to the creation of {body['name']} ({_reason(error)})"
-                raise LostError(msg) from None
+                raise LostError(_unanswered(body, _reason(error))) from None
         raise AssertionError
 
     def delete_pod(self, pod_id: str) -> None:
@@ -224,7 +226,7 @@ class RunPod:
             except _Answer as answer:
                 if answer.status == 404:
                     raise _MissingError(path) from None
-                if answer.status != 429 and answer.status < 500:
+                if answer.status not in {HTTPStatus.REQUEST_TIMEOUT, 429} and answer.status < 500:
                     raise self._meaning(answer) from None
                 wait, reason = answer.retry_after, str(answer)
             except (OSError, HTTPException, ValueError) as error:
@@ -332,6 +334,10 @@ def _list_in(page: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
         msg = f"RunPod's answer has no list {name!r}; its API may have changed; look for a newer Assay"
         raise NoAnswerError(msg)
     return [each for each in found if isinstance(each, dict)]
+
+
+def _unanswered(body: Mapping[str, Any], reason: object) -> str:
+    return f"RunPod gave no answer to the creation of {body['name']} ({reason})"
 
 
 def _prices(found: object) -> dict[str, float]:

@@ -178,6 +178,13 @@ def _fleet(api: RunPod, job: Job, settings: RunPodSettings, environment: Mapping
             msg = f"gpu_type {gpu!r} is not for rent at RunPod now; it has {known}"
             raise UsageError(msg)
     prices = [offers[gpu].dollars_per_hour.get(settings.cloud.upper(), 0.0) for gpu in gpus]
+    if not all(prices) and settings.hours is None:
+        unpriced = gpus[prices.index(0.0)]
+        msg = (
+            f"gpu_type {unpriced!r} has no price in the {settings.cloud} cloud now, so a budget in dollars would not"
+            " end it; set --hours too, or another --cloud"
+        )
+        raise UsageError(msg)
     data_center = None if settings.volume is None else api.data_center_of(settings.volume)
     shape = _shape(job, settings, {name: environment[name] for name in job.env}, data_center)
     return Fleet(
