@@ -30,7 +30,7 @@ def describe(record: EstimateRecord) -> str:
         f"tokens    {between(record.tokens, format_count)}; {mean:,.1f} a document",
         f"rate      {between(rate, format_rate)} tokens/s on a device, {docs} docs/s: {source}",
         f"work      {between(record.device_seconds.times(1 / 3600), hours)} device-hours",
-        f"units     {record.num_units:,} of up to {record.largest_unit:,} rows, {units:,.0f} a worker",
+        f"units     {record.num_units:,} of up to {record.largest_unit:,} rows, {format_rate(units)} a worker",
         f"wall time {between(record.wall_seconds, format_duration)} with {workers}",
         (
             f"          {format_duration(record.boot_seconds)} until the first is ready, then"
