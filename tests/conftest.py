@@ -13,7 +13,7 @@ import pytest
 from support.fake_store import FakeStore
 from support.signals import heed_stopping_signals
 
-from assay.data import creating
+from assay.data import creating, storage
 
 CHROMIUM = Path("/usr/bin/chromium")
 _BUCKET = "assay-tests"
@@ -71,6 +71,7 @@ def google_url(store_server, monkeypatch):
 def fake_store(monkeypatch):
     """A server of objects with a bucket of the name `bucket`, of this test alone, whose faults do not take long."""
     monkeypatch.setattr(creating, "FIRST_PAUSE_SECONDS", 0.001)
+    storage._bucket_store.cache_clear()  # the bucket of an earlier test had another port
     with FakeStore() as server:
         reach(monkeypatch, server.s3_environment() | server.google_environment())
         yield server

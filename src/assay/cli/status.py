@@ -1,6 +1,5 @@
 """`assay status`: where a run stands."""
 
-import gc
 import json
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 from assay.cli.flags import stdout
 from assay.cli.verb import INTERRUPTED, Verb
 from assay.errors import UsageError
+from assay.garbage import not_collecting
 from assay.score.pricing import Pricing
 from assay.settings import positional, within
 
@@ -45,10 +45,10 @@ def run(settings: StatusSettings) -> int:
 def _look(settings: StatusSettings) -> int:
     from assay.runs.status import status
 
-    gc.disable()  # of 100,000 units and parts nothing is garbage before the end
-    found = status(settings.run)
-    stdout(json.dumps(found.to_json()) if settings.json else str(found))
-    _write(settings, found)
+    with not_collecting():  # of 100,000 units and parts nothing is garbage before the end
+        found = status(settings.run)
+        stdout(json.dumps(found.to_json()) if settings.json else str(found))
+        _write(settings, found)
     return 0
 
 

@@ -105,6 +105,7 @@ CHANGES_NONE = {
     "max_batch_tokens": 100,
     "deduplicate": False,
     "executor": "static",
+    "ray_address": "node:6379",
     "rank": 1,
     "world_size": 4,
     "unit_rows": 7,

@@ -72,6 +72,7 @@ CHANGES_NONE = {
     "devices": "3",
     "num_threads": 2,
     "executor": "static",
+    "ray_address": "node:6379",
     "rank": 1,
     "world_size": 4,
     "unit_rows": 7,
