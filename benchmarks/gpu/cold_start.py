@@ -120,7 +120,7 @@ def main() -> None:
         )
         finish(
             arguments,
-            f"h100.{kind}_command_seconds_roberta_base",
+            f"h100.command_seconds_to_first_part_{kind}",
             statistics.median(parts_after),
             "s",
             "none",
