@@ -21,7 +21,7 @@ CHARTS = "docs/performance"
 
 CLAIMS: Mapping[str, str] = {
     "quickstart.seconds_after_install": "The quickstart, from start to report, once everything is installed",
-    "cpu.command_seconds_small_file_again": "`assay score` of 200 short rows, start to end, rows that an earlier run has scored",
+    "cpu.command_seconds_small_file_again": "`assay score` of 200 short rows, rows that an earlier run has scored",
     "cpu.command_seconds_small_file": "The same, rows that no run has seen",
     "cpu.load_and_predict_seconds": "`assay.load(...).predict` of one text in a fresh process",
     "cpu.train_seconds_to_first_step": "`assay train`, start to the end of its first step",

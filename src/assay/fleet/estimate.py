@@ -7,8 +7,8 @@ the real plan -> lengths of a sample -> a real run of another sample, or a rate 
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,8 @@ class _Rate:
     """From the start of the command until the first worker is warm."""
     warm_up_seconds: float = 0.0
     """Of these, what the first unit takes more than others."""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """Of the run that it was measured on, where that is another one."""
 
     @property
     def num_devices(self) -> int:
@@ -149,7 +151,10 @@ def estimate(
         over_ideal=wall.over_ideal,
         cost=None if price is None else wall.seconds.times(num_workers * price / 3600),
         price_per_hour=price,
-        assumptions=tuple(_assumptions(settings, rate, boot, spread_words, is_here=is_here)),
+        assumptions=(
+            *_assumptions(settings, rate, boot, spread_words, is_here=is_here),
+            *_unlike(rate, {} if manifest is None else manifest.identity),
+        ),
         slices=(*lengths, *rate.slices),
     )
     if settings.run is not None:
@@ -202,7 +207,7 @@ def _known_rate(settings: EstimateSettings) -> _Rate | None:
         return _Rate(seconds_per_token=given, where=GIVEN)
     if settings.measured is None:
         return None
-    slices, device = _recorded(settings.measured)
+    slices, device, identity = _recorded(settings.measured)
     if sum(each.seconds is not None and each.num_tokens > 0 for each in slices) < 2:
         raise InputError(
             f"{settings.measured} shows the times of fewer than three parts of one worker; give a run that is further"
@@ -212,11 +217,12 @@ def _known_rate(settings: EstimateSettings) -> _Rate | None:
         where=settings.measured,
         device=device,
         slices=tuple(slices),
+        identity=identity,
     )
 
 
-def _recorded(where: str) -> tuple[list[Slice], str]:
-    """Slices of an earlier run, by its parts or else by the estimate beside it, or of an estimate in a file."""
+def _recorded(where: str) -> tuple[list[Slice], str, Mapping[str, Any]]:
+    """Slices, device and identity of a run, by its parts or the estimate beside it, or of an estimate in a file."""
     path = Path(where)
     if path.is_file():
         record = parse_estimate(path.read_bytes(), where)
@@ -226,7 +232,7 @@ def _recorded(where: str) -> tuple[list[Slice], str]:
             run.manifest.read(SCORE)  # raises InputError for a run whose tokens cost something else
         if run is not None and (slices := slices_of(run)):
             devices = sorted({each.worker.rpartition("-")[2] for each in slices})
-            return slices, ", ".join(devices[:4])
+            return slices, ", ".join(devices[:4]), run.manifest.identity
         found = read_estimate(open_store(where))
         if found is None:
             raise SourceError(
@@ -234,7 +240,7 @@ def _recorded(where: str) -> tuple[list[Slice], str]:
                 " estimate"
             )
         record = found
-    return [each for each in record.slices if each.worker], record.device
+    return [each for each in record.slices if each.worker], record.device, record.identity
 
 
 def _measure(
@@ -328,3 +334,14 @@ def _assumptions(
         )
         if rate.where not in {HERE, GIVEN}:
             yield "workers load the model within the boot"
+
+
+def _unlike(rate: _Rate, identity: Mapping[str, Any]) -> Iterator[str]:
+    """What was measured with another model, precision or engine than the run is planned with."""
+    differing = [
+        name
+        for name in ("bundle", "precision", "engine")
+        if name in rate.identity and name in identity and rate.identity[name] != identity[name]
+    ]
+    if differing:
+        yield f"a token costs what it did in {rate.where}, which had another {' and '.join(differing)}"

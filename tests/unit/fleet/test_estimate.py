@@ -75,6 +75,9 @@ def test_a_run_is_compared_with_its_estimate(source, bundle, tmp_path, capsys):
     assert other.rate_from == str(run)
     assert other.device_seconds.value > 0
     assert other.slices[-1].worker.endswith("-cpu")
+    assert not any("had another" in each for each in other.assumptions)
+    unlike = EstimateSettings(sources=(str(source),), bundle=str(bundle), measured=str(run))
+    assert any(each.endswith("run, which had another engine") for each in estimate(unlike).assumptions)
     assert (
         main(
             [
