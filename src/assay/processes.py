@@ -21,8 +21,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, TextIO, TypeAlias
 
-EXIT_INTERRUPTED = 130
-"""Status of a process that was told to stop, as a shell has it after Ctrl-C."""
 DRAIN_SECONDS = 5.0
 """For what a child that ended well has left in its pipes; a process that it left behind may hold them open."""
 DRAIN_FAILED_SECONDS = 0.25

@@ -159,14 +159,14 @@ def test_every_error_code_is_explained():
 def test_every_format_and_launcher_is_listed():
     """The pages list the formats with their endings, and the variables of each launcher."""
     from assay.data.formats.table import FORMATS
-    from assay.runs.ranks import LAUNCHERS
+    from assay.runs.ranks import RANK_VARIABLES
 
     formats = (DOCS / "how-to" / "sources.md").read_text(encoding="utf-8")
     for name, known in FORMATS.items():
         row = next(line for line in formats.splitlines() if line.startswith(f"| `{name}` |"))
         assert all(f"`{ending}`" in row for ending in known.endings)
     machines = (DOCS / "how-to" / "many-machines.md").read_text(encoding="utf-8")
-    for launcher in LAUNCHERS:
+    for launcher in RANK_VARIABLES:
         assert all(f"`{name}`" in machines for name in (launcher.rank, *launcher.world_sizes))
 
 

@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from assay._version import __version__
 from assay.cli import flags
 from assay.cli.help import find, overview, parser_of
-from assay.cli.verb import DRAINED, INTERRUPTED, Group
+from assay.cli.verb import Group
 from assay.cli.verbs import ASSAY
 from assay.errors import AssayError, InputError, RefusedError, UsageError, WorkError
+from assay.exits import BAD_INPUT, DRAINED, FAILED, INTERRUPTED, REFUSED
 
 EXIT_CODES: tuple[tuple[type[AssayError], int], ...] = (
-    (UsageError, 2),
-    (InputError, 2),
-    (RefusedError, 3),
-    (WorkError, 1),
+    (UsageError, BAD_INPUT),
+    (InputError, BAD_INPUT),
+    (RefusedError, REFUSED),
+    (WorkError, FAILED),
 )
-EXIT_UNEXPECTED = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,12 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:  # noqa: BLE001  the last resort of a command line
-        return _report(error, EXIT_UNEXPECTED, debug=debug)
+        return _report(error, FAILED, debug=debug)
 
 
 def exit_code(error: AssayError) -> int:
     """The exit status of an error of ours."""
-    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), EXIT_UNEXPECTED)
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), FAILED)
 
 
 def dispatch(words: Sequence[str]) -> int:

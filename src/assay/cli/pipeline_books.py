@@ -1,7 +1,8 @@
 """`assay pipeline books`: a folder of books to a tuned cascade of two calibrated models."""
 
 from assay.cli.flags import stdout
-from assay.cli.verb import INTERRUPTED, Verb, say
+from assay.cli.verb import Verb, say
+from assay.exits import INTERRUPTED
 from assay.pipeline.settings import PipelineSettings
 
 

@@ -4,7 +4,8 @@ import sys
 from dataclasses import dataclass, field
 
 from assay.cli.flags import stdout
-from assay.cli.verb import INTERRUPTED, Verb, say
+from assay.cli.verb import Verb, say
+from assay.exits import INTERRUPTED
 from assay.settings import AUTO_OR_COUNT, Settings, positional
 
 

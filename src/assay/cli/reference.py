@@ -3,8 +3,9 @@
 from assay.cli.flags import stdout
 from assay.cli.help import VerbWords, overview, parser_of, spelled
 from assay.cli.main import EXIT_CODES
-from assay.cli.verb import DRAINED, INTERRUPTED, Group, Listed
+from assay.cli.verb import Group, Listed
 from assay.cli.verbs import ASSAY
+from assay.exits import DRAINED, INTERRUPTED
 
 
 def reference(root: Group = ASSAY) -> str:

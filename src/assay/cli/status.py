@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from assay.cli.flags import stdout
-from assay.cli.verb import INTERRUPTED, Verb
+from assay.cli.verb import Verb
 from assay.errors import UsageError
+from assay.exits import INTERRUPTED
 from assay.garbage import not_collecting
 from assay.score.pricing import Pricing
 from assay.settings import positional, within

@@ -1,7 +1,8 @@
 """`assay sudoku train`: puzzles to snapshots of a model that solves them."""
 
 from assay.cli.flags import stdout
-from assay.cli.verb import INTERRUPTED, Verb, say
+from assay.cli.verb import Verb, say
+from assay.exits import INTERRUPTED
 from assay.train.puzzles.settings import PuzzleTraining
 
 

@@ -4,7 +4,8 @@ import shlex
 from dataclasses import fields
 
 from assay.cli.flags import stdout
-from assay.cli.verb import INTERRUPTED, Verb, say
+from assay.cli.verb import Verb, say
+from assay.exits import INTERRUPTED
 from assay.garbage import not_collecting
 from assay.labelled.settings import LabelledSources
 from assay.train.settings import TrainSettings

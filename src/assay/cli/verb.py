@@ -9,11 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-INTERRUPTED = 130
-"""Exit status of a command that was stopped by Ctrl-C or SIGTERM."""
-DRAINED = 75
-"""That of a command on a run that a scheduler's signal stopped: the same command goes on (EX_TEMPFAIL)."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verb:

@@ -17,7 +17,7 @@ from assay.runs.drive import wait_for_turn, work_on
 from assay.runs.driver import Outcome
 from assay.runs.manifest import Manifest
 from assay.runs.placement import Cluster, Placement, place_processes, place_workers
-from assay.runs.ranks import LAUNCHERS, find_rank
+from assay.runs.ranks import RANK_VARIABLES, find_rank
 from assay.runs.run import open_run
 from assay.score.kind import SCORE
 from assay.telemetry import Progress
@@ -93,7 +93,7 @@ def join(
 def find_place(settings: JoinSettings) -> tuple[int, int] | None:
     """Rank and world size from flags or the environment; None where neither has one: then no share is its own."""
     flags = settings.rank, settings.world_size
-    if flags == (None, None) and not any(launcher.rank in os.environ for launcher in LAUNCHERS):
+    if flags == (None, None) and not any(launcher.rank in os.environ for launcher in RANK_VARIABLES):
         return None
     try:
         return find_rank(os.environ, rank=settings.rank, world_size=settings.world_size)

@@ -10,7 +10,7 @@ from assay.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Launcher:
+class RankVariables:
     """The variables by which one launcher tells a process its place."""
 
     name: str
@@ -21,20 +21,20 @@ class Launcher:
     """Variable with the number of the first rank, where it need not be 0."""
 
 
-LAUNCHERS = (
-    Launcher(name="torchrun", rank="RANK", world_sizes=("WORLD_SIZE",)),
-    Launcher(
+RANK_VARIABLES = (
+    RankVariables(name="torchrun", rank="RANK", world_sizes=("WORLD_SIZE",)),
+    RankVariables(
         name="Slurm array",
         rank="SLURM_ARRAY_TASK_ID",
         world_sizes=("SLURM_ARRAY_TASK_COUNT",),
         first_rank="SLURM_ARRAY_TASK_MIN",
     ),
-    Launcher(
+    RankVariables(
         name="Kubernetes indexed Job", rank="JOB_COMPLETION_INDEX", world_sizes=("NUM_WORKERS", "WORLD_SIZE")
     ),
-    Launcher(name="SkyPilot jobs", rank="SKYPILOT_JOB_RANK", world_sizes=("SKYPILOT_NUM_JOBS",)),
-    Launcher(name="SkyPilot", rank="SKYPILOT_NODE_RANK", world_sizes=("SKYPILOT_NUM_NODES",)),
-    Launcher(name="pods", rank="POD_ID", world_sizes=("NUM_WORKERS",)),
+    RankVariables(name="SkyPilot jobs", rank="SKYPILOT_JOB_RANK", world_sizes=("SKYPILOT_NUM_JOBS",)),
+    RankVariables(name="SkyPilot", rank="SKYPILOT_NODE_RANK", world_sizes=("SKYPILOT_NUM_NODES",)),
+    RankVariables(name="pods", rank="POD_ID", world_sizes=("NUM_WORKERS",)),
 )
 """In order of precedence."""
 
@@ -47,7 +47,7 @@ def find_rank(
     Raises UsageError where one of the two cannot be found, or they do not fit together.
     """
     found_rank, found_size, where = rank, world_size, "flags"
-    for launcher in LAUNCHERS:
+    for launcher in RANK_VARIABLES:
         if launcher.rank not in environment or (found_rank is not None and found_size is not None):
             continue
         where = launcher.name
@@ -61,7 +61,7 @@ def find_rank(
     if found_rank is None or found_size is None:
         missing = "rank" if found_rank is None else "world size"
         flag = "--rank" if found_rank is None else "--world-size"
-        known = ", ".join(launcher.rank for launcher in LAUNCHERS)
+        known = ", ".join(launcher.rank for launcher in RANK_VARIABLES)
         msg = f"no {missing} for the static executor; set {flag}, or run where one of {known} is set"
         raise UsageError(msg)
     if found_size < 1 or not 0 <= found_rank < found_size:

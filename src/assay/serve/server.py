@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 import uvicorn
 
 from assay.errors import AssayError, UsageError
-from assay.processes import EXIT_INTERRUPTED, stopping_signals
+from assay.exits import INTERRUPTED
+from assay.processes import stopping_signals
 from assay.serve.edge import Edge
 from assay.serve.engines import Child, EngineSpec
 from assay.serve.keys import Keys, read_keys
@@ -152,7 +153,7 @@ def _stop(stop: asyncio.Event, server: Server) -> None:
     """Drain; asked a second time, end at once."""
     if stop.is_set():
         server.force_exit = True
-        os._exit(EXIT_INTERRUPTED)
+        os._exit(INTERRUPTED)
     stop.set()
 
 

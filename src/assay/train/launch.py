@@ -22,8 +22,8 @@ from types import FrameType
 
 from assay import errors, machine
 from assay.errors import AssayError, WorkError
+from assay.exits import INTERRUPTED
 from assay.processes import (
-    EXIT_INTERRUPTED,
     Exited,
     Json,
     JsonChild,
@@ -63,14 +63,14 @@ class _Rank:
     @property
     def was_interrupted(self) -> bool:
         """Whether it stopped because it was asked to."""
-        return self.end is not None and self.end.returncode == EXIT_INTERRUPTED
+        return self.end is not None and self.end.returncode == INTERRUPTED
 
     @property
     def failed_at(self) -> float | None:
         """When it failed, on the clock that all processes of a machine share; None where it did not."""
         if self.failure is not None:
             return float(self.failure["at"])
-        if self.end is None or self.end.returncode in {0, EXIT_INTERRUPTED}:
+        if self.end is None or self.end.returncode in {0, INTERRUPTED}:
             return None
         return self.end.at
 
@@ -268,11 +268,11 @@ def child_main(body: Callable[[Json, SendEvent], object]) -> int:
     try:
         job = next(messages, None)
         if job is None:
-            return EXIT_INTERRUPTED
+            return INTERRUPTED
         threading.Thread(target=_stop_with_parent, args=(messages,), name="parent", daemon=True).start()
         send({"event": "result", "value": body(job, send)})
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return INTERRUPTED
     except Exception as error:  # noqa: BLE001  whatever it dies of, the parent decides what follows
         send(_failure(error))
         return 1

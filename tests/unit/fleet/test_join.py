@@ -12,7 +12,7 @@ from assay.cli.main import main
 from assay.fleet import join as joining
 from assay.fleet.join import find_place
 from assay.fleet.settings import JoinSettings
-from assay.runs.ranks import LAUNCHERS
+from assay.runs.ranks import RANK_VARIABLES
 from assay.runs.verify import verify
 
 
@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _no_launcher(monkeypatch):
-    for launcher in LAUNCHERS:
+    for launcher in RANK_VARIABLES:
         monkeypatch.delenv(launcher.rank, raising=False)
 
 

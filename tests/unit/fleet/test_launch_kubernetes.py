@@ -9,9 +9,10 @@ from support.jobs import job
 from support.pages import ROOT
 
 from assay.cli.main import EXIT_CODES
-from assay.cli.verb import DRAINED, INTERRUPTED
 from assay.errors import InputError, RefusedError, UsageError
-from assay.fleet.launch.kubernetes import GRACE_SECONDS, KUBERNETES
+from assay.exits import DRAINED, INTERRUPTED
+from assay.fleet.launch import kubernetes
+from assay.fleet.launch.kubernetes import GRACE_SECONDS
 from assay.fleet.launch.settings import KubernetesSettings
 from assay.runs import driver
 from assay.runs.ranks import find_rank
@@ -23,7 +24,7 @@ VERSIONS = ("1.33", "1.37")
 def manifest(*, changes=None, **options):
     """A manifest as text, for a job with these changes."""
     settings = KubernetesSettings(command=("x",), image="registry.example.com/assay:0.1.0", **options)
-    return KUBERNETES.render(job(**(changes or {})), settings)
+    return kubernetes.render(job(**(changes or {})), settings)
 
 
 FULL = {
@@ -42,8 +43,8 @@ def test_a_claim_may_be_at_two_folders():
     made = yaml.safe_load(manifest(volumes=("data:/in", "data:/out")))
     (container,) = made["spec"]["template"]["spec"]["containers"]
     assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/tmp", "/in", "/out"}
-    assert KUBERNETES.check(manifest(volumes=("data:/in", "data:/out"))) == []
-    (problem,) = KUBERNETES.check(manifest(volumes=("data:/in", "more:/in")))
+    assert kubernetes.check(manifest(volumes=("data:/in", "data:/out"))) == []
+    (problem,) = kubernetes.check(manifest(volumes=("data:/in", "more:/in")))
     assert problem.startswith("two volumes are mounted at one folder")
 
 
@@ -53,7 +54,7 @@ def test_manifests_fit_the_schemas_of_kubernetes(options, version):
     """With nothing set and with everything, strictly; our own check has no complaint either."""
     text = manifest(**options)
     kubernetes_validate.validate(yaml.safe_load(text), version, strict=True)
-    assert KUBERNETES.check(text) == []
+    assert kubernetes.check(text) == []
 
 
 def test_what_is_asked_for_is_in_the_manifest():
@@ -206,5 +207,5 @@ def test_what_the_schemas_let_pass(path, value, said):
     changed = copy.deepcopy(made)
     set_in(changed, path, value)
     kubernetes_validate.validate(changed, "1.37", strict=True)
-    assert KUBERNETES.check(yaml.safe_dump(made)) == []
-    assert KUBERNETES.check(yaml.safe_dump(changed))[0].startswith(said)
+    assert kubernetes.check(yaml.safe_dump(made)) == []
+    assert kubernetes.check(yaml.safe_dump(changed))[0].startswith(said)

@@ -4,7 +4,7 @@ import pytest
 
 from assay.errors import UsageError
 from assay.runs.placement import place_workers, static_place
-from assay.runs.ranks import LAUNCHERS, find_rank
+from assay.runs.ranks import RANK_VARIABLES, find_rank
 from assay.runs.settings import RunSettings
 
 
@@ -33,7 +33,7 @@ def test_each_launcher(environment):
 
 def test_every_launcher_is_tested():
     """The list above has a case for each launcher that is known."""
-    assert len(LAUNCHERS) == 6
+    assert len(RANK_VARIABLES) == 6
 
 
 def test_flags_win():

@@ -12,12 +12,12 @@ from pathlib import Path, PurePosixPath
 from assay.data.storage import check_url, is_object_url, local_path
 from assay.errors import UsageError
 from assay.fleet.launch.settings import LaunchSettings
-from assay.runs.ranks import LAUNCHERS
+from assay.runs.ranks import RANK_VARIABLES
 
 MOST_NAME = 63
 """Characters of a DNS label (RFC 1123), which names of pods and hosts are."""
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-_PLACE = {name for launcher in LAUNCHERS for name in (launcher.rank, *launcher.world_sizes)}
+_PLACE = {name for launcher in RANK_VARIABLES for name in (launcher.rank, *launcher.world_sizes)}
 _MADE = {"run", "cache", "output", "report"}
 """Places that a command makes where they are not there."""
 _GLOB = re.compile(r"[*?\[]")

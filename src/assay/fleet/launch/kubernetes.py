@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from assay.errors import UsageError, WorkError
+from assay.exits import BAD_INPUT, DRAINED, REFUSED
 from assay.fleet.launch.job import Job
-from assay.fleet.launch.launcher import Launcher, Say, call_tool
+from assay.fleet.launch.launcher import Say, call_tool
 from assay.fleet.launch.settings import KubernetesSettings
 
 CONTAINER = "assay"
@@ -25,9 +26,8 @@ TRIES = 6
 """Failures of an index before it is given up; its share is done by the others."""
 KEPT_SECONDS = 7 * 24 * 3600
 """That a finished Job and its logs stay."""
-FATAL = [2, 3]
-"""Exit statuses that no other try changes: bad usage or input, and a run that was begun with other settings."""
-DRAINED = [75]
+FATAL = [BAD_INPUT, REFUSED]
+"""Exit statuses that no other try changes."""
 
 Object = dict[str, Any]
 
@@ -68,7 +68,7 @@ def _failure_rules() -> list[Object]:
 
     return [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        on_exit("Ignore", DRAINED),
+        on_exit("Ignore", [DRAINED]),
         on_exit("FailJob", FATAL),
     ]
 
@@ -157,8 +157,8 @@ def _check_retries(spec: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[
         if codes is not None and (0 in codes["values"] or codes["values"] != sorted(set(codes["values"]))):
             yield f"podFailurePolicy has the exit codes {codes['values']}; they must ascend, without 0"
     fates = [(rule["action"], rule.get("onExitCodes", {}).get("values", [])) for rule in rules]
-    if any(set(DRAINED) & set(values) for action, values in fates if action in {"FailJob", "FailIndex"}):
-        yield "podFailurePolicy fails on status 75, which says that the same command goes on"
+    if any(DRAINED in values for action, values in fates if action in {"FailJob", "FailIndex"}):
+        yield f"podFailurePolicy fails on status {DRAINED}, which says that the same command goes on"
 
 
 def _check_container(
@@ -187,6 +187,10 @@ def _check_container(
         yield f"there are mounts of volumes that the pod does not have: {', '.join(sorted(unknown))}"
     if pod.get("terminationGracePeriodSeconds", 30) < GRACE_SECONDS:
         yield f"terminationGracePeriodSeconds is below {GRACE_SECONDS}: a pod would be killed while it drains"
+
+
+def refuse(_: Job, __: KubernetesSettings) -> None:
+    """Nothing that rendering and checking let pass."""
 
 
 def submit(text: str, job: Job, settings: KubernetesSettings, _: Say) -> str:
@@ -223,14 +227,3 @@ def stop(job: Job, settings: KubernetesSettings, _: str | None) -> Sequence[str]
 
 def _kubectl(settings: KubernetesSettings) -> list[str]:
     return ["kubectl", *([f"--namespace={settings.namespace}"] if settings.namespace else [])]
-
-
-KUBERNETES: Launcher[KubernetesSettings] = Launcher(
-    name="kubernetes",
-    render=render,
-    check=check,
-    submit=submit,
-    follow=follow,
-    stop=stop,
-    start=start,
-)

@@ -6,12 +6,13 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Protocol, TypeVar
 
 from assay.errors import UsageError, WorkError
 from assay.fleet.launch.job import Job, Work, make_job
 from assay.fleet.launch.settings import LaunchSettings
 
+S_contra = TypeVar("S_contra", bound=LaunchSettings, contravariant=True)
 S = TypeVar("S", bound=LaunchSettings)
 Say = Callable[[str], None]
 """Takes a line for people."""
@@ -19,25 +20,36 @@ TOOL_SECONDS = 120.0
 """For a launcher's tool to answer."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Launcher(Generic[S]):
-    """One way to start workers on many machines."""
+class Launcher(Protocol[S_contra]):
+    """One way to start workers on many machines: a module with these functions."""
 
-    name: str
-    render: Callable[[Job, S], str]
-    """The job file. Pure: the same text for the same values."""
-    check: Callable[[str], Sequence[str]]
-    """What is wrong with a job file, a line each, beyond what a schema knows. Pure."""
-    submit: Callable[[str, Job, S, Say], str]
-    """Submit a job file; returns what the launcher calls it. Raises UsageError where its tool is not installed."""
-    follow: Callable[[Job, S, str | None], Sequence[str]]
-    """Commands that show how it goes, given what it is called, or None where it is not submitted yet."""
-    stop: Callable[[Job, S, str | None], Sequence[str]]
-    """Commands that stop it and lose nothing that is published."""
-    start: Callable[[S, str], str]
-    """The command that submits a file by hand."""
-    refuse: Callable[[Job, S], None] = lambda _job, _settings: None
-    """Raise UsageError for a job that this launcher cannot start; it may ask the cluster."""
+    def render(self, job: Job, settings: S_contra, /) -> str:
+        """The job file. Pure: the same text for the same values."""
+        ...
+
+    def check(self, text: str, /) -> Sequence[str]:
+        """What is wrong with a job file, a line each, beyond what a schema knows. Pure."""
+        ...
+
+    def refuse(self, job: Job, settings: S_contra, /) -> None:
+        """Raise UsageError for a job that this launcher cannot start; it may ask the cluster."""
+        ...
+
+    def submit(self, text: str, job: Job, settings: S_contra, say: Say, /) -> str:
+        """Submit a job file; returns what the launcher calls it. Raises UsageError where its tool is not installed."""
+        ...
+
+    def start(self, settings: S_contra, file: str, /) -> str:
+        """The command that submits a file by hand."""
+        ...
+
+    def follow(self, job: Job, settings: S_contra, submitted: str | None, /) -> Sequence[str]:
+        """Commands that show how it goes, given what it is called, or None where it is not submitted yet."""
+        ...
+
+    def stop(self, job: Job, settings: S_contra, submitted: str | None, /) -> Sequence[str]:
+        """Commands that stop it and lose nothing that is published."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

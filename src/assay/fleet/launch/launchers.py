@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from assay.fleet.launch.kubernetes import KUBERNETES
+from assay.fleet.launch import kubernetes, modal, skypilot, slurm
 from assay.fleet.launch.launcher import Launcher
-from assay.fleet.launch.modal import MODAL
-from assay.fleet.launch.runpod.launcher import RUNPOD
-from assay.fleet.launch.skypilot import SKYPILOT
-from assay.fleet.launch.slurm import SLURM
+from assay.fleet.launch.runpod import launcher as runpod
 
 LAUNCHERS: Mapping[str, Launcher[Any]] = {
-    launcher.name: launcher for launcher in (SLURM, KUBERNETES, SKYPILOT, RUNPOD, MODAL)
+    "slurm": slurm,
+    "kubernetes": kubernetes,
+    "skypilot": skypilot,
+    "runpod": runpod,
+    "modal": modal,
 }

@@ -15,10 +15,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from assay.data.storage import is_object_url
 from assay.errors import UsageError
+from assay.exits import DRAINED
 from assay.fleet.launch.cloud_settings import ModalSettings
 from assay.fleet.launch.gpus import GPUS, spell_gpu
 from assay.fleet.launch.job import Job
-from assay.fleet.launch.launcher import Launcher, Say, call_tool
+from assay.fleet.launch.launcher import Say, call_tool
 
 MOST_SECONDS = 24 * 3600
 """Of a call."""
@@ -55,6 +56,7 @@ def render(job: Job, settings: ModalSettings) -> str:
             memory_mib=job.memory_gib * 1024,
             timeout=round(settings.hours * 3600) + DRAIN_SECONDS,
             longest=MOST_SECONDS,
+            drained=DRAINED,
             most_failures=settings.most_failures,
         )
         + "\n"
@@ -158,15 +160,3 @@ def follow(job: Job, _: ModalSettings, __: str | None) -> Sequence[str]:
 def stop(job: Job, _: ModalSettings, __: str | None) -> Sequence[str]:
     """Stop the app: containers are ended."""
     return (f"modal app stop {job.name}",)
-
-
-MODAL: Launcher[ModalSettings] = Launcher(
-    name="modal",
-    render=render,
-    check=check,
-    submit=submit,
-    follow=follow,
-    stop=stop,
-    start=start,
-    refuse=refuse,
-)

@@ -17,13 +17,12 @@ from typing import Any
 import yaml
 
 from assay.errors import UsageError
+from assay.exits import DRAINED
 from assay.fleet.launch.cloud_settings import SkyPilotSettings
 from assay.fleet.launch.gpus import GPUS, spell_gpu
 from assay.fleet.launch.job import Job
-from assay.fleet.launch.launcher import Launcher, Say, call_tool
+from assay.fleet.launch.launcher import Say, call_tool
 
-DRAINED = 75
-"""Exit status of a worker that drained, see `cli.verb`."""
 UNTIL = "ASSAY_UNTIL"
 """Variable with the time at which the hours are over, Unix seconds."""
 SUBMIT_SECONDS = 1_800.0
@@ -211,15 +210,3 @@ def _numbers(submitted: str | None) -> str:
         low, _, high = part.partition("-")
         numbers += range(int(low), int(high or low) + 1)
     return " ".join(map(str, numbers))
-
-
-SKYPILOT: Launcher[SkyPilotSettings] = Launcher(
-    name="skypilot",
-    render=render,
-    check=check,
-    submit=submit,
-    follow=follow,
-    stop=stop,
-    start=start,
-    refuse=refuse,
-)

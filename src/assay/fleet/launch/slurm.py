@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from assay.errors import UsageError
+from assay.exits import BAD_INPUT, DRAINED, INTERRUPTED, REFUSED
 from assay.fleet.launch.job import Job
-from assay.fleet.launch.launcher import Launcher, Say, call_tool
+from assay.fleet.launch.launcher import Say, call_tool
 from assay.fleet.launch.settings import SlurmSettings
 
 LEAD_SECONDS = 150
@@ -42,8 +43,8 @@ while kill -0 "$worker" 2>/dev/null; do wait "$worker"; done
 wait "$worker"
 status=$?
 case "$status" in
-0 | 2 | 3) ;;                  # done; bad usage; a run begun with other settings
-75 | 130) again=$drained ;;    # drained, or stopped while it started: the task takes its turn again and goes on
+{over}) ;;                  # done; bad usage; a run begun with other settings
+{goes_on}) again=$drained ;;    # drained, or stopped while it started: the task takes its turn again and goes on
 *) [ "${{SLURM_RESTART_COUNT:-0}}" -lt {tries} ] && again=yes ;;
 esac
 if [ -n "$again" ] && [ -z "$stopped" ]; then
@@ -58,7 +59,13 @@ def render(job: Job, settings: SlurmSettings) -> str:
     options = "".join(f"#SBATCH --{option}\n" for option in _options(job, settings))
     setup = "".join(f"{line}\n" for line in _setup(job, settings))
     command = shlex.join(("assay", *job.command))
-    return f"#!/bin/bash\n{options}\n" + _BODY.format(setup=setup, command=command, tries=TRIES)
+    return f"#!/bin/bash\n{options}\n" + _BODY.format(
+        setup=setup,
+        command=command,
+        tries=TRIES,
+        over=f"0 | {BAD_INPUT} | {REFUSED}",
+        goes_on=f"{DRAINED} | {INTERRUPTED}",
+    )
 
 
 def _options(job: Job, settings: SlurmSettings) -> Iterator[str]:
@@ -178,15 +185,3 @@ def follow(job: Job, settings: SlurmSettings, submitted: str | None) -> Sequence
 def stop(_: Job, __: SlurmSettings, submitted: str | None) -> Sequence[str]:
     """Cancel the array: its workers publish what they have in hand if that takes less than 20 seconds."""
     return (f"scancel {submitted or 'JOB'}",)
-
-
-SLURM: Launcher[SlurmSettings] = Launcher(
-    name="slurm",
-    render=render,
-    check=check,
-    submit=submit,
-    follow=follow,
-    stop=stop,
-    start=start,
-    refuse=refuse,
-)

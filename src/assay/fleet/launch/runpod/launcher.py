@@ -18,7 +18,6 @@ from assay.errors import CheckError, InputError, UsageError, WorkError
 from assay.fleet.launch.cloud_settings import RunPodSettings
 from assay.fleet.launch.gpus import spell_gpu
 from assay.fleet.launch.job import Job
-from assay.fleet.launch.launcher import Launcher
 from assay.fleet.launch.runpod.api import BASE_URL, KEY, RunPod
 from assay.fleet.launch.runpod.follow import Budget, Fleet, Followed, Follower, Watched
 from assay.fleet.launch.runpod.ledger import Ledger
@@ -255,15 +254,3 @@ def _outcome(ended: Followed, job: Job, budget: Budget) -> str:
     )
     msg = f"the budget of {spent} is spent ({cost}): {ended.look.line}; set a larger one to go on"
     raise WorkError(msg)
-
-
-RUNPOD: Launcher[RunPodSettings] = Launcher(
-    name="runpod",
-    render=render,
-    check=check,
-    submit=submit,
-    follow=follow,
-    stop=stop,
-    start=start,
-    refuse=refuse,
-)
