@@ -14,11 +14,14 @@ from assay.clean.find import Findings, Item, Kind, find_items
 from assay.clean.settings import CleanSettings
 from assay.data.storage import FileInfo, Store, is_object_url, local_path, open_store, writing
 from assay.errors import RefusedError, SourceError, StorageError
+from assay.runs.notes import CLAIMS, FAILURES, LAUNCHES, WORKERS
+from assay.runs.parts import DAMAGED
+from assay.runs.run import PARTS
 from assay.telemetry import format_bytes, format_number_of
 
 SHOWN_OTHERS = 3
 DELETED_AT_ONCE = 1000
-RUN_FOLDERS = ("parts", "tmp", "workers", "claims", "failures", "damaged", "launches")
+RUN_FOLDERS = ("tmp", *(each.rstrip("/") for each in (PARTS, WORKERS, CLAIMS, FAILURES, DAMAGED, LAUNCHES)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

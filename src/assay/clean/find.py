@@ -23,10 +23,10 @@ from assay.data.storage import FileInfo, Store, is_object_url, open_store
 from assay.errors import AssayError, StorageError
 from assay.runs.figures import PARITY_PATH
 from assay.runs.manifest import MANIFEST_PATH, parse_manifest
-from assay.runs.notes import LAUNCHES, is_note
+from assay.runs.notes import LAUNCHES, is_note, read_heartbeats
 from assay.runs.parts import DAMAGED
 from assay.runs.run import Run, part_path
-from assay.runs.status import DriverStatus, find_drivers
+from assay.runs.status import DriverStatus, drivers_of
 from assay.score.estimate.record import ESTIMATE_PATH
 from assay.score.report.report import REPORT_PATH
 from assay.telemetry import format_duration, format_number_of
@@ -177,13 +177,13 @@ class _Search:
             self.others.append(f"{folder}{MANIFEST_PATH}")
             return
         files = self._take(folder)
-        in_use = _at_work(find_drivers(run, self._now))
+        in_use = _at_work(drivers_of(read_heartbeats(run.store), self._now))
         notes = [files.pop(path) for path in list(files) if is_note(path) or path.startswith(DAMAGED)]
         staged, is_locked = self._staged(files)
         if is_locked:
             in_use = in_use or "a process of this machine writes a part"
-        units = run.manifest.units()
-        parts = [files.pop(part_path(unit)) for unit in units if part_path(unit) in files]
+        units = run.units
+        parts = [files.pop(path) for path in map(part_path, units) if path in files]
         beside = [files.pop(path) for path in (PARITY_PATH, ESTIMATE_PATH) if path in files]
         if REPORT_PATH in files and run.manifest.run_id.encode() in self._root.read_bytes(
             f"{folder}{REPORT_PATH}"

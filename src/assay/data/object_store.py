@@ -17,7 +17,7 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,12 +73,7 @@ class ObjectStore:
         """Every object below `prefix`, sorted by path; one request for each 1,000."""
         found: list[FileInfo] = []
         with _object_errors(self._url, "listed"):
-            repeat(
-                lambda: _list_on(self._store(), found, prefix.strip("/") or None, after, until),
-                unsure=(_TornError,),
-                sleep=time.sleep,
-                chance=_CHANCE,
-            )
+            _repeat(lambda: _list_on(self._store(), found, prefix.strip("/") or None, after, until))
         yield from sorted(
             (info for info in found if is_between(info.path, after, until)), key=lambda info: info.path
         )
@@ -182,30 +177,18 @@ class ObjectStore:
                 obstore.put(self._store(), path, content)
 
         with _object_errors(self._name(path), "written"), _taken_over(content):
-            repeat(
-                put,
-                unsure=(AlreadyExistsError, _TornError),  # the first is S3's 409: two puts met
-                sleep=time.sleep,
-                chance=_CHANCE,
-            )
+            _repeat(put, unsure=(AlreadyExistsError, _TornError))  # the first is S3's 409: two puts met
 
     def delete(self, path: str) -> None:
         """Remove the object at `path`; a missing one is fine."""
         with _object_errors(self._name(path), "deleted"), suppress(FileNotFoundError):
-            repeat(
-                lambda: _delete(self._store(), path), unsure=(_TornError,), sleep=time.sleep, chance=_CHANCE
-            )
+            _repeat(lambda: _delete(self._store(), path))
 
     def delete_all(self, paths: Sequence[str]) -> None:
         """Remove these objects; missing ones are fine. On S3 one request for each thousand."""
         with _object_errors(self._url, "deleted"):
             try:
-                repeat(
-                    lambda: _delete(self._store(), list(paths)),
-                    unsure=(_TornError,),
-                    sleep=time.sleep,
-                    chance=_CHANCE,
-                )
+                _repeat(lambda: _delete(self._store(), list(paths)))
                 return
             except FileNotFoundError:  # of Google alone, which stops there
                 pass
@@ -228,6 +211,11 @@ class ObjectStore:
             with _object_errors(self._url, "opened"):
                 self._opened = from_url(self._url)
         return self._opened
+
+
+def _repeat(request: Callable[[], object], *, unsure: tuple[type[Exception], ...] = (_TornError,)) -> None:
+    """Send a request; again, after a pause, where the connection was torn."""
+    repeat(request, unsure=unsure, sleep=time.sleep, chance=_CHANCE)
 
 
 def _list_on(

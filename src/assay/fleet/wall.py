@@ -11,10 +11,10 @@ from statistics import median
 
 from assay.fleet.simulate import Simulated, Simulation
 from assay.fleet.world import Conditions
+from assay.runs.plan import UNITS_OF_A_WORKER
 from assay.score.estimate.intervals import Estimated, Slice
 
 NUM_SEEDS = 3
-UNITS_OF_A_WORKER = 100
 MOST_UNITS = 20_000
 """That are simulated. Of a run with more, boot and tail are those of a run with so many: they do not grow with it."""
 MANY_UNITS = 5_000

@@ -90,12 +90,19 @@ class Status:
         ages = [driver.seconds_since_heartbeat for driver in self.drivers]
         if not ages or self.is_complete or any(driver.state == "working" for driver in self.drivers):
             return None
-        return min(*ages, self.seconds_since_last_part or ages[0], ages[0])
+        if self.seconds_since_last_part is not None:
+            ages.append(self.seconds_since_last_part)
+        return min(ages)
 
     @property
     def set_aside(self) -> list[str]:
         """The units that failed too often to be tried again."""
         return [unit for unit, count in self.failed_units.items() if count >= TRIES_PER_UNIT]
+
+    @property
+    def share_published(self) -> float:
+        """Of the rows; of a run without rows 1 once it is complete."""
+        return self.rows_published / self.rows_total if self.rows_total else float(self.is_complete)
 
     @property
     def is_complete(self) -> bool:
@@ -192,13 +199,8 @@ def store_now(now: float, beats: Sequence[tuple[Heartbeat, float]], newest: floa
     return max(now + skew, newest, *(at for _, at in beats))
 
 
-def find_drivers(run: Run, now: float) -> tuple[DriverStatus, ...]:
-    """Who worked on the run, by their heartbeats; those of `now` (unix seconds by the store's clock) are at work."""
-    return drivers_of(read_heartbeats(run.store), now)
-
-
 def drivers_of(beats: Sequence[tuple[Heartbeat, float]], now: float) -> tuple[DriverStatus, ...]:
-    """The same, of heartbeats and the store's time of each."""
+    """Who worked on a run, by heartbeats and the store's time of each; fresh at `now` by that clock is at work."""
     living = find_living({beat.id: at for beat, at in beats if beat.state == "working"}, now)
     speeds = sorted(_speed(beat) for beat, _ in beats if beat.id in living and beat.rows)
     slow = speeds[len(speeds) // 2] / 2 if len(speeds) > 2 else 0.0

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from assay.data.storage import is_object_url
 from assay.errors import InputError, RefusedError, UsageError
@@ -23,6 +23,9 @@ from assay.runs.placement import Placement
 from assay.runs.run import Run
 from assay.settings import AUTO, count_of
 from assay.telemetry import format_number_of
+
+if TYPE_CHECKING:
+    from assay.fleet.ray.crew import Crew
 
 CONNECT_SECONDS = 5.0
 LOOK_SECONDS = 120.0
@@ -79,10 +82,7 @@ class RayCluster:
 
     def __init__(self, address: str) -> None:
         """Of the cluster to which this process is connected."""
-        from assay.fleet.ray.crew import Crew
-
         self.name = f"the Ray cluster at {address}"
-        self._make_crew = Crew
         self._crews: list[Crew] = []
 
     def close(self) -> None:
@@ -179,6 +179,8 @@ class RayCluster:
 
         Raises InputError where a machine does not see the run, or what of this machine the run reads.
         """
+        from assay.fleet.ray.crew import Crew
+
         asked: Json = {
             "versions": remote.versions(),
             "run": run.url,
@@ -191,7 +193,7 @@ class RayCluster:
         if problem := self._first_problem(asked):
             raise InputError(problem)
         needed = needs(placement.kind, placement.threads.count)
-        crew = self._make_crew(
+        crew = Crew(
             asked,
             needed,
             num_workers=placement.num_workers,

@@ -15,7 +15,6 @@ import socket
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
 from pathlib import Path
 
 from assay import machine
@@ -94,7 +93,7 @@ class RemoteWorker:
         arguments = (asked["run"], "--device", asked["device"], "--threads", str(num_threads))
         self._child = JsonChild(
             (sys.executable, "-m", asked["module"], *arguments),
-            environment=_environment(os.environ, num_threads),
+            environment=machine.child_environment(os.environ, num_threads=num_threads),
             hear=self._take,
             hear_stderr=True,
         )
@@ -139,7 +138,3 @@ class RemoteWorker:
 
 def _is_outdated(each: Json, after: Json | None) -> bool:
     return after is not None and each["event"] == after["event"] == COUNTS
-
-
-def _environment(own: Mapping[str, str], num_threads: int) -> Mapping[str, str]:
-    return machine.child_environment(own, num_threads=num_threads)

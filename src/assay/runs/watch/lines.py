@@ -16,10 +16,9 @@ STATES = ("silent", "working", "failed", "drained", "finished")
 
 def lines(status: Status, width: int, *, price_per_hour: float | None = None) -> list[str]:
     """The state of a run in lines of at most `width` columns, the most important first."""
-    share = status.rows_published / status.rows_total if status.rows_total else float(status.is_complete)
     units = f"{status.units_published:,} of {status.units_total:,} units"
     rows = f"{format_count(status.rows_published)} of {format_count(status.rows_total)} rows"
-    shown = [bar_line(status.kind, share, [units, rows], width)]
+    shown = [bar_line(status.kind, status.share_published, [units, rows], width)]
     if status.is_complete:
         shown.append("complete; `assay verify` proves what the parts hold")
     shown += [f"in the way: {each}" for each in status.obstacles[:SHOWN_UNITS]]
@@ -32,7 +31,7 @@ def lines(status: Status, width: int, *, price_per_hour: float | None = None) ->
         shown.append(f"left     {time_left(status)}")
     if status.drivers:
         shown.append(f"at work  {fleet(status)}")
-        shown += [f"  {describe_driver(driver)}" for driver in most_telling(status.drivers)]
+        shown += [f"  {describe_driver(driver)}" for driver in most_telling(status.drivers)[:SHOWN_DRIVERS]]
         if (more := len(status.drivers) - SHOWN_DRIVERS) > 0:
             shown.append(f"  and {more:,} more")
         shown.append(f"cost     {cost(status, price_per_hour)}")
@@ -80,10 +79,9 @@ def fleet(status: Status) -> str:
 
 def most_telling(drivers: Sequence[DriverStatus]) -> list[DriverStatus]:
     """The commands that a person should see first: silent and slow ones, then the others at work."""
-    order = sorted(
+    return sorted(
         drivers, key=lambda driver: (STATES.index(driver.state), not driver.is_straggler, driver.rank)
     )
-    return order[:SHOWN_DRIVERS]
 
 
 def describe_driver(driver: DriverStatus) -> str:
@@ -96,9 +94,14 @@ def describe_driver(driver: DriverStatus) -> str:
     return f"{printable(driver.host)} rank {driver.rank}: {figures}{f', {state}' if state else ''}"
 
 
+def worst_units(status: Status) -> list[tuple[str, int]]:
+    """The units that failed and how often, the most often first: those that were set aside."""
+    return sorted(status.failed_units.items(), key=lambda each: (-each[1], each[0]))
+
+
 def failures(status: Status) -> str:
-    """The units that failed, those that were set aside first."""
-    ordered = sorted(status.failed_units.items(), key=lambda each: (-each[1], each[0]))
+    """The units that failed, in a line."""
+    ordered = worst_units(status)
     shown = ", ".join(f"{unit} ({format_number_of(count, 'time')})" for unit, count in ordered[:SHOWN_UNITS])
     more = f" and {len(ordered) - SHOWN_UNITS:,} more" if len(ordered) > SHOWN_UNITS else ""
     aside = f", {len(status.set_aside):,} set aside" if status.set_aside else ""

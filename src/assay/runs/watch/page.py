@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from assay import charts
 from assay.pages import Facts, Figure, Section, Table, render_page
 from assay.runs.status import Status
-from assay.runs.watch.lines import STATES, cost, fleet, time_left
+from assay.runs.watch.lines import cost, fleet, most_telling, time_left, worst_units
 from assay.telemetry import format_count, format_duration, format_number_of, format_rate
 
 SHOWN = 200
@@ -63,8 +63,7 @@ def render_status(
 
 
 def _percent(status: Status) -> str:
-    share = status.rows_published / status.rows_total if status.rows_total else float(status.is_complete)
-    return "100%" if status.is_complete else f"{min(int(share * 1000) / 10, 99.9):.1f}%"
+    return "100%" if status.is_complete else f"{min(int(status.share_published * 1000) / 10, 99.9):.1f}%"
 
 
 def _warnings(status: Status) -> list[str]:
@@ -105,9 +104,7 @@ def _speed(status: Status) -> Section:
 def _fleet(status: Status) -> Section:
     if not status.drivers:
         return Section(title="Commands", note="No command has left a sign of life.")
-    order = sorted(
-        status.drivers, key=lambda each: (STATES.index(each.state), not each.is_straggler, each.rank)
-    )
+    order = most_telling(status.drivers)
     rows = [
         (
             f"{each.host}, rank {each.rank}",
@@ -130,9 +127,8 @@ def _failures(status: Status) -> Section:
     if not status.failed_units:
         return Section(title="Failed units")
     aside = set(status.set_aside)
-    ordered = sorted(status.failed_units.items(), key=lambda each: (-each[1], each[0]))
     rows = [
         (unit, f"{count:,}", "set aside" if unit in aside else "tried again")
-        for unit, count in ordered[:SHOWN]
+        for unit, count in worst_units(status)[:SHOWN]
     ]
     return Section(title="Failed units", table=Table(header=("unit", "failures", "state"), rows=rows))
