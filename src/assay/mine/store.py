@@ -303,7 +303,7 @@ def _read_rows(runs: Sequence[Run], group: str | None) -> Iterator[tuple[Run, Un
     for run in runs:
         columns = replace(run.manifest.source_columns(), group=group)
         with RowReader(columns) as reader:
-            for unit in run.manifest.units():
+            for unit in run.units:
                 source = run.manifest.source(unit.source)
                 for rows in reader.read(source, unit.start, unit.stop, batch_rows=BATCH_ROWS):
                     yield run, unit, rows

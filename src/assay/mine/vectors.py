@@ -30,7 +30,7 @@ def open_vectors(urls: Sequence[str], flag: str) -> list[Run]:
                 f"{run.url} is a {run.manifest.kind} run; vectors come from an embed run: make one with "
                 f"`assay embed` and give it to {flag}"
             )
-        published, units = run.part_files(), run.manifest.units()
+        published, units = run.part_files(), run.units
         missing = sum(unit.name not in published for unit in units)
         if missing:
             raise SourceError(

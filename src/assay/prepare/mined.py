@@ -83,7 +83,7 @@ def likeliest(scores: Run, label: str, *, num_books: int, most: int) -> ChosenCa
     column = probability_column(label)
     kept: list[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]] = []
     num_candidates = num_unscored = 0
-    for source, units in itertools.groupby(scores.manifest.units(), key=lambda unit: unit.source):
+    for source, units in itertools.groupby(scores.units, key=lambda unit: unit.source):
         rows = pq.read_table(scores.manifest.sources[source].uri, columns=["source_row"])
         books = rows.column("source_row").to_numpy()
         read = []

@@ -117,7 +117,7 @@ def _sums(run: Run, number_of: dict[str, int]) -> VectorArray:
             sample.metadata.num_rows,
         )
     sums: VectorArray | None = None
-    for unit in run.manifest.units():
+    for unit in run.units:
         with open_part(run, unit) as part:
             column = part.read(columns=["embedding"], use_threads=False).column("embedding").combine_chunks()
         rows = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))

@@ -67,7 +67,7 @@ def drive_run(
     wait_for_turn(world_size)
     run, is_new = create_or_join(url, manifest)
     if unit_rows is not None and _boundaries(run.manifest) != _boundaries(manifest):
-        largest = max((unit.num_rows for unit in run.manifest.units()), default=0)
+        largest = max((unit.num_rows for unit in run.units), default=0)
         say(
             f"units stay as planned, of up to {format_number_of(largest, 'row')}; "
             f"unit_rows {unit_rows:,} needs a new --run."

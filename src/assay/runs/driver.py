@@ -168,7 +168,7 @@ class Driver:
         self._specs = workers
         self._on_progress = on_progress
         self._say = on_message or (lambda _: None)
-        self._units = run.manifest.units()
+        self._units = run.units
         self._numbers = {unit.name: number for number, unit in enumerate(self._units)}
         self._rows_total = run.manifest.planned_rows
         self._units_done = 0

@@ -89,7 +89,7 @@ class RunBoard:
         self._run = run
         self._pages = pages
         self._notes = notes
-        self._names = [unit.name for unit in run.manifest.units()]
+        self._names = [unit.name for unit in run.units]
         self._numbers = {name: number for number, name in enumerate(self._names)}
         self.look = notes.look
         self.claim = notes.claim
@@ -286,7 +286,7 @@ def open_supply(
     on_published: Callable[[Iterable[int]], None] | None = None,
 ) -> tuple[Supply, RunBoard]:
     """The supply of a driver of `run` and its board; `joins`: no share is its own, it helps."""
-    units = run.manifest.units()
+    units = run.units
     paths = [part_path(unit) for unit in units]
     pages = Pages(paths, PAGE_OBJECTS if is_object_url(run.url) else len(paths))
     place = f"{rank}-of-{world_size}-" if world_size > 1 else ""

@@ -137,7 +137,7 @@ def verify(
 def verify_run(run: Run, *, sources: bool = False, duplicates: bool = False, num_threads: int = 4) -> Proof:
     """The proof for an open run."""
     manifest = run.manifest
-    units = manifest.units()
+    units = run.units
     found = run.part_files()
     names = {unit.name for unit in units}
     missing = [unit for unit in units if unit.name not in found]

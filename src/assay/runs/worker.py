@@ -60,7 +60,7 @@ class Mailbox:
 
     def __init__(self, run: Run, line: Line) -> None:
         """Take the units of `run` from the driver at the other end."""
-        self._units = {unit.name: unit for unit in run.manifest.units()}
+        self._units = {unit.name: unit for unit in run.units}
         self._line = line
         self._stop = threading.Event()
 

@@ -43,7 +43,7 @@ def corpus_of(run: Run) -> Corpus:
     if (
         token_run is None
         or token_run.manifest.run_id != recorded.run_id
-        or [(part_path(unit), unit.num_rows) for unit in token_run.manifest.units()] != scored
+        or [(part_path(unit), unit.num_rows) for unit in token_run.units] != scored
     ):
         msg = (
             f"{recorded.url} no longer holds the tokenize run that {run.url} scored; "
@@ -53,7 +53,7 @@ def corpus_of(run: Run) -> Corpus:
     # The token parts were scored in row order, so the units of one source are in row order too, and
     # those of a trial (`--limit-rows`) are its first rows.
     joined: list[list[Unit]] = [[] for _ in token_run.manifest.sources]
-    for token_unit, part_units in zip(token_run.manifest.units(), units, strict=True):
+    for token_unit, part_units in zip(token_run.units, units, strict=True):
         joined[token_unit.source] += part_units
     sources = tuple(
         record.model_copy(update={"boundaries": (0, sum(unit.num_rows for unit in found)) if found else ()})

@@ -123,7 +123,7 @@ def other_lengths_of(manifest: Manifest) -> str | None:
 def _in_row_order(parts: Sequence[Source], token_run: Run) -> list[Source]:
     """The token parts as the rows lie in their sources: a listing has rows 1000 to 1200 before 200 to 400."""
     by_path = {PARTS + part.uri.rpartition("/")[2]: part for part in parts}
-    return [by_path[part_path(unit)] for unit in token_run.manifest.units()]
+    return [by_path[part_path(unit)] for unit in token_run.units]
 
 
 def _columns(settings: ScoreSettings) -> Columns:

@@ -161,7 +161,7 @@ def find_token_run(patterns: Sequence[str]) -> Run | None:
     if run.manifest.kind != TOKENIZE.name:
         msg = f"{url} is a {run.manifest.kind} run; a source is data or a tokenize run; give what it was made from"
         raise SourceError(msg)
-    units, published = run.manifest.units(), run.part_files()
+    units, published = run.units, run.part_files()
     missing = sum(unit.name not in published for unit in units)
     if missing:
         msg = f"{missing} of {len(units)} units of the tokenize run {url} are not published; finish it first"

@@ -58,7 +58,7 @@ def refuse_taken_names(corpus: Corpus, outputs: Sequence[Output], names: Sequenc
 
 def require_parts(run: Run) -> None:
     """Raise CheckError unless every unit is published."""
-    units = run.manifest.units()
+    units = run.units
     found = run.part_files()
     missing = [unit.name for unit in units if unit.name not in found]
     if obstacles := find_obstacles(run):

@@ -152,7 +152,7 @@ def count_parts(run: Run, *, num_threads: int = 4) -> Tally:
     of rows.
     """
     published = run.part_files()
-    units = [unit for unit in run.manifest.units() if unit.name in published]
+    units = [unit for unit in run.units if unit.name in published]
     layout = _layout(run.manifest.arrow_schema())
     # Each thread counts a stretch of neighbouring units, so there are as many tallies as threads.
     cuts = [len(units) * thread // num_threads for thread in range(num_threads + 1)]
