@@ -224,6 +224,16 @@ def test_pairs_are_measured_with_their_texts_swapped_too(place):
     assert "The order of the two texts" in (place / "pairs.html").read_text()
 
 
+def test_what_a_member_says_of_its_training_is_not_the_ensemble_s(members, place):
+    """A report and curves of one training do not stand for all; the member keeps its own."""
+    (members[0] / "train_report.html").write_text("one")
+    (members[0] / "metrics.jsonl").write_text("{}")
+    out = place / "reported"
+    ensemble_build(BuildSettings(out=str(out), members=(",".join(map(str, members)),)))
+    assert not {"train_report.html", "metrics.jsonl"} & {path.name for path in out.iterdir()}
+    assert (out / "members" / "1" / "train_report.html").read_text() == "one"
+
+
 def test_assay_calibrate_takes_an_ensemble(ensemble, place):
     """The pooled outputs are calibrated where they are; the members' folders stay as they are."""
     words = [f"{number} {text}" for number, text in enumerate(make_texts(60, seed=9, longest=20))]

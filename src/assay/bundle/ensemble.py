@@ -36,6 +36,8 @@ MEMBERS_FOLDER = "members"
 MOST_MEMBERS = 64
 _WAY_OUT = "build it again with assay ensemble build"
 _SUM_TOLERANCE = 1e-6
+_OF_A_TRAINING = (".html", ".jsonl")
+"""Files of a member that tell of its training, which is not the ensemble's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,6 +181,7 @@ def write_ensemble(folder: Path, members: Sequence[Bundle], pooling: Pooling) ->
         members[0].path,
         folder,
         without=(*weights, *indexes, ASSAY_FILE, CALIBRATION_FILE, STYLE_CALIBRATION_FILE),
+        without_endings=_OF_A_TRAINING,
     )
     content = {
         "format_version": FORMAT_VERSION,
@@ -189,10 +192,12 @@ def write_ensemble(folder: Path, members: Sequence[Bundle], pooling: Pooling) ->
     (folder / ENSEMBLE_FILE).write_bytes(pretty(content))
 
 
-def _copy(source: Path, target: Path, *, without: Sequence[str]) -> None:
+def _copy(
+    source: Path, target: Path, *, without: Sequence[str], without_endings: tuple[str, ...] = ()
+) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for file in sorted(source.iterdir()):
-        if file.is_file() and file.name not in without:
+        if file.is_file() and file.name not in without and not file.name.endswith(without_endings):
             shutil.copyfile(file, target / file.name)
 
 

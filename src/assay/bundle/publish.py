@@ -76,7 +76,7 @@ def check_out(out: Path, *, overwrite: bool = False, what: str = "bundle") -> No
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         msg = (
             f"{out}: the folder is not empty; a {what} is never written over another; "
-            "name a new folder, or replace it with overwrite"
+            "name a new folder, or replace it with --overwrite"
         )
         raise UsageError(msg)
 

@@ -14,8 +14,13 @@ from assay.labelled.provenance import count_seen, hashes_of, packed_provenance, 
 from assay.labelled.rows import LabelledRows
 
 
-def refuse_seen(bundle: Bundle, rows: LabelledRows) -> tuple[str, ...]:
-    """Raises `InputError` where rows were trained on or chose the checkpoint; what could not be compared."""
+def refuse_seen(
+    bundle: Bundle, rows: LabelledRows, *, so: str = "a calibration on them would be overconfident"
+) -> tuple[str, ...]:
+    """Raises `InputError` where rows were trained on or chose the checkpoint; what could not be compared.
+
+    `so`: what would come of such rows, in words.
+    """
     notes = []
     for kind, hashes in row_hashes(rows).items():
         seen = count_seen(hashes, bundle.provenance, kind)
@@ -27,7 +32,7 @@ def refuse_seen(bundle: Bundle, rows: LabelledRows) -> tuple[str, ...]:
             by = "" if kind == "text" else f" by {kind}"
             raise InputError(
                 f"of {rows.num_rows} rows the training of {bundle.path} has seen {found}{by};"
-                " a calibration on them would be overconfident; remove them"
+                f" {so}; remove them"
             )
     return tuple(notes)
 

@@ -104,7 +104,7 @@ def clean(settings: CleanSettings) -> CleanReport:
         deleted=settings.delete,
         chosen=tuple(item for item in found.items if item.kind in wanted),
         kept=tuple(item for item in found.items if item.kind not in wanted),
-        others=_others(found),
+        others=_others(root, found),
     )
     if settings.delete:
         for item in report.chosen:
@@ -142,9 +142,9 @@ def _store_time(root: Store) -> float:
     return time.time() if info is None else info.modified
 
 
-def _others(found: Findings) -> tuple[str, ...]:
-    folders = {item.files[0].path.rpartition("/")[0] for item in found.items if item.files}
-    inside = [link for link in found.links if any(link.startswith(folder) for folder in folders)]
+def _others(root: Store, found: Findings) -> tuple[str, ...]:
+    places = {f"{item.place.rstrip('/')}/" for item in found.items}
+    inside = [link for link in found.links if any(f"{root.url}/{link}".startswith(place) for place in places)]
     return (*found.others, *inside)
 
 

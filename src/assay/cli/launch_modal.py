@@ -13,5 +13,8 @@ def run(settings: ModalSettings) -> int:
 VERB = Verb(
     settings=ModalSettings,
     run=run,
-    example=example("modal", "--workers 12 --gpus 1 --gpu-type L40S --env AWS_REGION"),
+    example=example(
+        "modal",
+        "--workers 12 --gpus 1 --gpu-type L40S --env AWS_REGION --image registry.example.com/assay:0.1.0",
+    ),
 )

@@ -16,6 +16,8 @@ from assay.settings import positional, within
 if TYPE_CHECKING:
     from assay.runs.status import Status
 
+EVERY_SECONDS = 5.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class StatusSettings(Pricing):
@@ -27,19 +29,30 @@ class StatusSettings(Pricing):
     """Print one JSON object instead of a line for people; with --watch one a look."""
     watch: bool = False
     """Look again and again, and show more, until the run is complete or Ctrl-C is pressed."""
-    every_seconds: float = field(default=5.0, metadata=within(at_least=0.1, at_most=86_400))
-    """Between two looks; more where a look takes long."""
+    every_seconds: float | None = field(default=None, metadata=within(at_least=0.1, at_most=86_400))
+    """Between two looks of --watch, by default 5; more where a look takes long."""
     html: str | None = None
     """Write a page to this file; with --watch again at each look, and a browser reloads it."""
 
     def check(self) -> None:
-        """A price has to be shown somewhere."""
+        """A price has to be shown somewhere, and one look has no other after it."""
+        if self.every_seconds is not None and not self.watch:
+            raise UsageError("every_seconds is for --watch; add it, or leave it out")
         if self.price_per_hour is not None and not (self.watch or self.html):
             raise UsageError("price_per_hour is shown by --watch and --html alone; add one, or leave it out")
+
+    @property
+    def seconds_between(self) -> float:
+        """Between two looks."""
+        return EVERY_SECONDS if self.every_seconds is None else self.every_seconds
 
 
 def run(settings: StatusSettings) -> int:
     """Print where a run stands, once or until it is complete."""
+    if settings.html is not None:
+        from assay.runs.pages import refuse_own_file
+
+        refuse_own_file(settings.run, settings.html, "html")
     return _watch(settings) if settings.watch else _look(settings)
 
 
@@ -67,7 +80,7 @@ def _watch(settings: StatusSettings) -> int:
                 if found is not None and not problem:
                     _write(settings, found)
 
-            watch(settings.run, every_seconds=settings.every_seconds, show=show)
+            watch(settings.run, every_seconds=settings.seconds_between, show=show)
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
@@ -86,7 +99,7 @@ def _write(settings: StatusSettings, found: "Status") -> None:
             settings.run,
             settings.html,
             price_per_hour=settings.price_per_hour,
-            refresh_seconds=settings.every_seconds if settings.watch else None,
+            refresh_seconds=settings.seconds_between if settings.watch else None,
         )
 
 

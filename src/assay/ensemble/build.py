@@ -95,9 +95,9 @@ def ensemble_build(settings: BuildSettings) -> BuildResult:
     pooling = Pooling(rule=cast("PoolingRule", settings.rule), weights=settings.member_weights)
     whole = join_members(members[0].path, members, pooling, provenance=joined_provenance(members))
     validation, test = (_read(settings, whole, data) for data in (settings.validation, settings.test))
-    notes = tuple(
-        dict.fromkeys(note for rows in (validation, test) if rows for note in refuse_seen(whole, rows))
-    )
+    notes = dict.fromkeys(() if validation is None else refuse_seen(whole, validation))
+    if test is not None:
+        notes |= dict.fromkeys(refuse_seen(whole, test, so="figures of them would be too good"))
     best, kept = None, list(range(len(members)))
     if validation is not None:
         best, kept = _choose(settings, whole, validation)
@@ -125,10 +125,10 @@ def ensemble_build(settings: BuildSettings) -> BuildResult:
         measured=measured,
         rules=rules,
         orders=orders,
-        notes=notes,
+        notes=tuple(notes),
     )
     if settings.report is not None and measured is not None:
-        page = render(settings, result.names, measured, rules, orders, bundle.calibration, notes)
+        page = render(settings, result.names, measured, rules, orders, bundle.calibration, result.notes)
         replace_file(settings.report, page)
     return result
 

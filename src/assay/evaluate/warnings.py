@@ -13,6 +13,7 @@ from assay.evaluate.settings import EvaluateSettings
 from assay.labelled.rows import LabelledRows
 from assay.metrics import IntArray
 from assay.tasks import Task
+from assay.telemetry import format_number_of
 from assay.tokenize.plan import other_lengths
 
 FEW_ROWS = 100
@@ -60,8 +61,8 @@ def find_warnings(
         )
     if group_N is not None and (num_groups := int(np.unique(group_N).size)) < FEW_GROUPS:
         found.append(
-            f"intervals draw {num_groups} groups, too few to be exact; where groups are kinds rather than"
-            " clusters of like rows, set --resample rows"
+            f"intervals draw {format_number_of(num_groups, 'group')}, too few to be exact; where groups are kinds"
+            " rather than clusters of like rows, set --resample rows"
         )
     if group_N is not None and _groups_are_single(group_N):
         found.append("each group has one row: drawing groups says no more than drawing rows")

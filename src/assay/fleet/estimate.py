@@ -86,6 +86,8 @@ def estimate(
     the sample is one.
     """
     say = on_message or (lambda _: None)
+    if settings.run is not None:
+        _refuse_begun(settings.run)
     wanted = None if settings.for_documents is None else parse_count(settings.for_documents)
     chance = random.Random(settings.seed)
     began = time.monotonic()
@@ -160,6 +162,16 @@ def estimate(
     if settings.run is not None:
         write_estimate(open_store(settings.run), record)
     return record
+
+
+def _refuse_begun(url: str) -> None:
+    """Raise UsageError for a run with parts: its report would compare it with what was known of it already."""
+    run = find_run(url)
+    if run is not None and next(run.list_parts(None, None), None) is not None:
+        raise UsageError(
+            f"run {url} has published parts, and an estimate made now would be compared with them; leave --run out, or"
+            " name a run that has not begun"
+        )
 
 
 def _plan(settings: EstimateSettings) -> tuple[Manifest | None, Placement | None]:

@@ -83,6 +83,11 @@ class EstimateSettings(Texts, SourceFormat, LongDocuments, EngineSettings, CpuTh
             )
         if self.sources and self.bundle is None:
             raise UsageError("sources without a bundle; name the classifier with --bundle")
+        if self.plan_for is not None and self.measured is None and self.tokens_per_second is None:
+            raise UsageError(
+                f"plan_for is {self.plan_for}, and the rate would be measured on this machine; say where one of such a"
+                " device is known from, with --measured or --tokens-per-second, or leave it out"
+            )
         if self.measured is not None and self.tokens_per_second is not None:
             raise UsageError("both --measured and --tokens-per-second; a rate is from one of them")
         if not self.sources and self.measured is None and self.tokens_per_second is None:

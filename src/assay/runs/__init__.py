@@ -19,6 +19,7 @@ Heartbeats, claims and notes of failures lie beside the parts; losing them costs
     local.py     workers that are processes of this machine
     drive.py     the whole of a run's command
     placement.py which devices, how many threads, which share of the units
+    pages.py     where the page of a run may be written
     ranks.py     rank and world size from flags or a launcher's environment (pure)
     kinds.py     what a kind of run fixes, as its owner's records
     parts.py     parts read back; damaged ones found and taken out

@@ -14,6 +14,7 @@ RECENT_SECONDS = 600.0
 NUM_STRETCHES = 8
 STUDENT_7 = 2.365
 NUM_BINS = 48
+"""Of time, in which the rate is shown; at most one a part."""
 STALLED_SECONDS = 300.0
 """Without a part, and five times as long as parts took lately to come, and nobody can say how long it will take."""
 STALLED_GAPS = 5
@@ -59,7 +60,8 @@ def history(parts: Sequence[tuple[float, int]], until: float) -> tuple[tuple[flo
     times = np.array([at for at, _ in parts])
     rows = np.array([count for _, count in parts], dtype=np.float64)
     begin = float(times.min())
-    width = max(until - begin, 1.0) / NUM_BINS
-    bins = np.clip(((times - begin) / width).astype(np.int64), 0, NUM_BINS - 1)
-    rates = np.bincount(bins, rows, minlength=NUM_BINS) / width
+    num_bins = min(NUM_BINS, len(parts))
+    width = max(until - begin, 1.0) / num_bins
+    bins = np.clip(((times - begin) / width).astype(np.int64), 0, num_bins - 1)
+    rates = np.bincount(bins, rows, minlength=num_bins) / width
     return tuple(((k + 0.5) * width, float(rate)) for k, rate in enumerate(rates))

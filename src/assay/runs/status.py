@@ -42,7 +42,7 @@ class DriverStatus:
     units: tuple[str, ...]
     """In hand."""
     worker_seconds: float
-    """From its start to its last heartbeat, times its workers."""
+    """From its start until now, or to its last heartbeat where it is not at work, times its workers."""
     is_straggler: bool = False
     """At work, at less than half the speed of the median, a worker."""
 
@@ -81,7 +81,7 @@ class Status:
 
     @property
     def worker_hours(self) -> float:
-        """Of all workers from the start of each command to its last heartbeat: what is paid for, without boots."""
+        """Of all workers from the start of each command to its end: what is paid for, without boots."""
         return sum(driver.worker_seconds for driver in self.drivers) / 3600
 
     @property
@@ -216,11 +216,16 @@ def drivers_of(beats: Sequence[tuple[Heartbeat, float]], now: float) -> tuple[Dr
             units_published=beat.units_published,
             rows_per_second=beat.rows_per_second,
             units=beat.units,
-            worker_seconds=max(beat.beat_at - beat.started_at, 0.0) * beat.num_workers,
+            worker_seconds=_seconds_there(beat, now - at if beat.id in living else 0.0) * beat.num_workers,
             is_straggler=beat.id in living and bool(beat.rows) and _speed(beat) < slow,
         )
         for beat, at in beats
     )
+
+
+def _seconds_there(beat: Heartbeat, since_beat: float) -> float:
+    """Of a command, by its own clock to its last heartbeat and by the store's from there."""
+    return max(beat.beat_at - beat.started_at, 0.0) + max(since_beat, 0.0)
 
 
 def _speed(beat: Heartbeat) -> float:

@@ -70,6 +70,10 @@ def test_a_run_is_compared_with_its_estimate(source, bundle, tmp_path, capsys):
     assert report(str(run)).estimates == ()
     assert "estimate.json is not an estimate" in (run / "report.html").read_text()
     (run / "estimate.json.kept").rename(run / "estimate.json")
+    kept = (run / "estimate.json").read_bytes()
+    with pytest.raises(UsageError, match="has published parts, and an estimate made now would be compared"):
+        estimate(settings(source, bundle, measured=str(run), run=str(run)))
+    assert (run / "estimate.json").read_bytes() == kept
     # the run that was scored serves as the measurement of the next
     other = estimate(settings(source, bundle, measured=str(run), workers=2))
     assert other.rate_from == str(run)
@@ -192,11 +196,15 @@ def test_machines_that_are_lost_cost_time():
             "both --measured and --tokens-per-second",
         ),
         (
+            {"sources": ("a",), "bundle": "b", "plan_for": "cuda"},
+            "plan_for is cuda, and the rate would be measured",
+        ),
+        (
             {"for_documents": "many", "tokens_per_document": 5.0, "tokens_per_second": 9.0},
             "is not a number of doc",
         ),
     ],
-    ids=["nothing", "no bundle", "no rate", "two rates", "no count"],
+    ids=["nothing", "no bundle", "no rate", "two rates", "other device", "no count"],
 )
 def test_what_says_too_little_or_too_much(changes, message):
     """A line each, before anything is read."""

@@ -27,7 +27,7 @@ OPTIONS = {
     "kubernetes": ["--image", IMAGE],
     "skypilot": ["--image", IMAGE],
     "runpod": ["--image", IMAGE, "--gpu-type", "RTX4090", "--budget", "50", "--env", "AWS_REGION"],
-    "modal": ["--env", "AWS_REGION"],
+    "modal": ["--env", "AWS_REGION", "--image", "assay:1"],
 }
 TOOLS = {"slurm": "sbatch", "kubernetes": "kubectl", "skypilot": "sky", "modal": "modal"}
 SCORE = ["score", "s3://b/corpus/*.parquet", "--bundle", "/model", "--run", "s3://b/quality"]
@@ -93,6 +93,12 @@ def error_of(result):
     status, out, lines = result
     assert (status, out, len(lines)) == (2, "", 1), result
     return lines[0].removeprefix("assay: error: ")
+
+
+def test_what_is_shared_is_named(launch):
+    """The hint for a bundle below the root is the bundle itself: the root of a disk is nowhere shared."""
+    assert error_of(launch("slurm")).endswith("--shared /model")
+    assert "the whole disk of a machine" in error_of(launch("slurm", "--shared", "/"))
 
 
 @pytest.mark.parametrize("name", OPTIONS)

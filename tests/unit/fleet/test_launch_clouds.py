@@ -57,7 +57,7 @@ def sky_task(**options):
 def modal_module(**options):
     """The module of an app."""
     changes = {key: options.pop(key) for key in list(options) if key in Job.__dataclass_fields__}
-    return text_of("modal", ModalSettings(command=("x",), **options), **changes)
+    return text_of("modal", ModalSettings(command=("x",), packages=("assay.whl",), **options), **changes)
 
 
 # ---------------------------------------------------------------- kinds of GPU
@@ -299,7 +299,7 @@ def test_what_an_app_cannot_do_is_refused(run, options, said):
 @pytest.mark.parametrize(("gpus", "kind", "most"), [(9, "H100", 8), (5, "A10", 4)])
 def test_more_gpus_than_a_container_has(gpus, kind, most):
     """Modal's client takes any number when an app is defined."""
-    text = LAUNCHERS["modal"].render(job(gpus=gpus, gpu_type=kind), ModalSettings(command=("x",)))
+    text = LAUNCHERS["modal"].render(job(gpus=gpus, gpu_type=kind), ModalSettings(command=("x",), image="i"))
     (problem,) = LAUNCHERS["modal"].check(text)
     assert problem.endswith(f"set --gpus {most} or less")
 
@@ -385,7 +385,8 @@ def test_an_app_is_deployed_and_its_workers_started(tmp_path, monkeypatch, capsy
     )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    words = ["launch", "modal", "--env", "AWS_REGION", "--submit", "--shared", "/models", "--", *SCORE[:-2]]
+    words = ["launch", "modal", "--env", "AWS_REGION", "--image", "i", "--submit", "--shared", "/models"]
+    words += ["--", *SCORE[:-2]]
     assert main(words) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-1] == "fc-1"
@@ -427,7 +428,7 @@ def test_the_functions_score_and_infer_for_real(tmp_path):
             gpu_type=None,
             workers=2,
         ),
-        ModalSettings(command=("x",), bundle=str(bundle)),
+        ModalSettings(command=("x",), image="i", bundle=str(bundle)),
     )
     (tmp_path / "app.py").write_text(text)
     script = """\
@@ -485,7 +486,13 @@ print([row["prediction"] for row in app.infer.local(["alpha beta", "gamma"])])
             "copies has 's3://b/m'; write SOURCE:/folder",
         ),
         (ModalSettings, {"hours": 24}, "hours is 24.*at most 23"),
-        (ModalSettings, {"volumes": ("data",)}, "volumes has 'data'; write NAME:/folder"),
+        (ModalSettings, {"image": "i", "volumes": ("data",)}, "volumes has 'data'; write NAME:/folder"),
+        (ModalSettings, {}, "where functions get assay from; set --image or --packages"),
+        (
+            ModalSettings,
+            {"image": "i", "python": "3.13"},
+            "packages and python are for functions without one",
+        ),
     ],
 )
 def test_settings_that_cannot_work(settings, values, said):

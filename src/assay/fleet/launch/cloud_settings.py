@@ -139,11 +139,11 @@ class ModalSettings(LaunchSettings):
     """An app of Modal: functions that wrap commands, deployed once and called from anywhere."""
 
     image: str | None = None
-    """Container image that has `assay`; by default a small Debian with --packages."""
-    packages: tuple[str, ...] = ("assay-corpus",)
-    """What to install where there is no image, such as a wheel's address."""
-    python: str = "3.12"
-    """Python of the functions where there is no image."""
+    """Container image that has `assay`; without one a small Debian with --packages."""
+    packages: tuple[str, ...] = ()
+    """What to install in place of an image, such as the address of a wheel of `assay`."""
+    python: str | None = None
+    """Python of the functions where there is no image, by default 3.12."""
     hours: float = field(default=23.0, metadata=within(above=0, at_most=23))
     """Hours after which workers drain; a call of Modal ends after 24."""
     secret: str = "assay-environment"  # noqa: S105  a name
@@ -156,8 +156,14 @@ class ModalSettings(LaunchSettings):
     """How often a worker that failed is started again."""
 
     def check(self) -> None:
-        """Raise UsageError for a kind of no GPUs, and a volume without a folder."""
+        """Raise UsageError for a kind of no GPUs, a volume without a folder, or where nothing installs `assay`."""
         refuse_kind_of_none(self)
+        if self.image is None and not self.packages:
+            raise UsageError("nothing says where functions get assay from; set --image or --packages")
+        if self.image is not None and (self.packages or self.python):
+            raise UsageError(
+                "image is set, and packages and python are for functions without one; leave them out"
+            )
         for value in self.volumes:
             name, _, folder = value.partition(":")
             if not name or not folder.startswith("/"):

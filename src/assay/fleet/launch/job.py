@@ -91,7 +91,10 @@ def _shared_folder(folder: str) -> Path:
     if not PurePosixPath(folder).is_absolute():
         msg = f"shared has {folder!r}, which is relative; write {local_path(folder)}"
         raise UsageError(msg)
-    return local_path(folder)
+    if not (path := local_path(folder)).name:
+        msg = f"shared has {folder!r}, the whole disk of a machine; name the folders in it that are shared"
+        raise UsageError(msg)
+    return path
 
 
 def _refuse_unseen(setting: str, path: str, shared: Sequence[Path]) -> None:
@@ -107,7 +110,7 @@ def _refuse_unseen(setting: str, path: str, shared: Sequence[Path]) -> None:
         url = "give a URL (s3://bucket/...), or " if setting != "bundle" else ""
         msg = (
             f"{setting} {path} is a path of this machine, which others may not see; {url}name the shared disk or "
-            f"the folder of the image that it is in: --shared {place.parent}"
+            f"the folder of the image that it is in: --shared {place.parent if place.parent.name else place}"
         )
         raise UsageError(msg)
 

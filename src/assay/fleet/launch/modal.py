@@ -21,6 +21,8 @@ from assay.fleet.launch.gpus import GPUS, spell_gpu
 from assay.fleet.launch.job import Job
 from assay.fleet.launch.launcher import Say, call_tool
 
+PYTHON = "3.12"
+"""Of functions without an image, where nothing is said."""
 MOST_SECONDS = 24 * 3600
 """Of a call."""
 DRAIN_SECONDS = 120
@@ -81,7 +83,7 @@ def _image(settings: ModalSettings) -> str:
     if settings.image is not None:
         return f"modal.Image.from_registry({settings.image!r})\n    .entrypoint([])"
     packages = ", ".join(map(repr, settings.packages))
-    return f"modal.Image.debian_slim(python_version={settings.python!r})\n    .uv_pip_install({packages})"
+    return f"modal.Image.debian_slim(python_version={settings.python or PYTHON!r})\n    .uv_pip_install({packages})"
 
 
 def check(text: str) -> list[str]:

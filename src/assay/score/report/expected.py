@@ -105,6 +105,11 @@ def _section(record: EstimateRecord, compared: Sequence[Compared], note: str) ->
         )
     header = ("", "estimated", f"at {record.confidence:.0%}", "measured", "estimate off by", "interval")
     lead = f"Made {record.created_at}, the rate from {record.rate_from}."
+    if record.warm_up_seconds:
+        lead += (
+            f" Device-hours are with what a worker's first unit takes more than others, {record.warm_up_seconds:.1f} s,"
+            " since its part counts it."
+        )
     return Section(
         title="Estimate",
         note=" ".join(part for part in (lead, note) if part),

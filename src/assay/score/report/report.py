@@ -18,6 +18,7 @@ from assay.errors import InputError
 from assay.pages import Facts, Section, Table, render_page
 from assay.runs.kinds import RunKind
 from assay.runs.manifest import Manifest
+from assay.runs.pages import refuse_own_file
 from assay.runs.parts import find_obstacles, published_parts
 from assay.runs.run import PARTS, Run, open_run
 from assay.runs.status import Status, status_of
@@ -99,12 +100,14 @@ def report(
 ) -> ReportSummary:
     """Write the report of the run at `run_url` to `out` (default: `report.html` in the run).
 
-    Works while the run is under way; the page then says so. `price_per_hour` is that of one worker's
-    device, in any currency. Raises SourceError where there is no run, InputError for a run of a kind that has no
-    report, CheckError for a damaged part. Cost: one pass over the score, length and error columns and over some
-    vectors of each part, in flat memory.
+    Works while the run is under way; the page then says so. `price_per_hour` is that of one worker's device, in any
+    currency. Raises SourceError where there is no run, UsageError for an `out` that would replace a file of the run or
+    a source, InputError for a run of a kind that has no report, CheckError for a damaged part. Cost: one pass over the
+    score, length and error columns and over some vectors of each part, in flat memory.
     """
     Pricing(price_per_hour=price_per_hour)  # checked where every setting is
+    if out is not None:
+        refuse_own_file(run_url, out, "out")
     run = open_run(run_url)
     if run.manifest.kind not in _KINDS:
         msg = (

@@ -57,6 +57,22 @@ def look(run, *, clock=NOW):
     return status(run.url, clock=lambda: clock)
 
 
+def test_a_page_replaces_no_source(run, tmp_path):
+    """A source that is named as the page, also by a link to it, is left as it is."""
+    (source,) = run.manifest.sources
+    before = Path(source.uri).read_bytes()
+    (tmp_path / "link").symlink_to(source.uri)
+    for out in (source.uri, str(tmp_path / "link")):
+        assert main(["status", run.url, "--html", out]) == 2
+    assert Path(source.uri).read_bytes() == before
+
+
+def test_what_is_at_work_costs_until_now(run):
+    """Between two heartbeats too: two workers for an hour and two minutes."""
+    beat(run, "a", age=120.0)
+    assert look(run).worker_hours == pytest.approx(2 * 3720 / 3600)
+
+
 def shown(run, *, width=100, price=None):
     """What a terminal shows."""
     return "\n".join(lines(look(run), width, price_per_hour=price))

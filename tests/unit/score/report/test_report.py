@@ -2,6 +2,7 @@
 
 import re
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,8 @@ from support.records import score_identity, score_record
 from support.rendered import Page
 
 from assay.cli.main import main
+from assay.cli.status import StatusSettings
+from assay.cli.status import run as run_status
 from assay.data.sources import Columns, Source
 from assay.errors import CheckError, SourceError, UsageError
 from assay.runs.figures import write_figures
@@ -534,6 +537,24 @@ def test_out_names_another_file(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
     assert not (tmp_path / "run" / "report.html").exists()
     assert page_of(summary).headings[0] == "news, scored by minilm-bbc"
+
+
+@pytest.mark.parametrize("name", ["run.json", "parts/news-0-2.parquet", "other.txt"])
+def test_a_page_replaces_no_file_of_its_run(tmp_path, name):
+    """Whatever lies in the run but a page, the manifest and parts above all, and its sources; nothing is written."""
+    run = news_run(tmp_path / "run")
+    before = {path: path.read_bytes() for path in Path(run.url).rglob("*") if path.is_file()}
+    for write in (
+        lambda out: report(run.url, out=out),
+        lambda out: run_status(StatusSettings(run=run.url, html=out)),
+    ):
+        with pytest.raises(UsageError, match=r"lies in the run and is not a \.html file"):
+            write(f"{run.url}/{name}")
+        for source in run.manifest.sources:
+            if Path(source.uri).exists():
+                with pytest.raises(UsageError, match="is a source of the run, and would be replaced"):
+                    write(source.uri)
+    assert before == {path: path.read_bytes() for path in Path(run.url).rglob("*") if path.is_file()}
 
 
 def test_there_must_be_a_run(tmp_path):
