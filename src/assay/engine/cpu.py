@@ -9,6 +9,7 @@ Axes: T tokens, N sequences, n sequences of one length L, A heads, D of a head, 
 intermediate, R rows of a product, C outputs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 
 from assay.engine.batching import token_indices
+from assay.engine.engine import Engine
 from assay.engine.positions import positions_without_pads, token_positions
 from assay.model.families import EncoderWeights, LayerWeights, Rotary
 from assay.model.heads import attention_of
@@ -128,6 +130,7 @@ class CpuPackedEngine:
     default_batch_tokens = 2048
     device_seconds = None
     deterministic = False
+    fp32: Callable[[], Engine] | None = None
 
     def __init__(self, weights: EncoderWeights, *, use_onednn: bool | None = None) -> None:
         """Lay out the weights for this CPU; `use_onednn` None takes oneDNN's products where they work."""

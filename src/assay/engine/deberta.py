@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 
+from assay.engine.engine import Engine
 from assay.engine.gpu import KernelChoice, choose_kernels
 from assay.engine.gpu_layers import FeedForward
 from assay.engine.kernels import disentangled
@@ -42,6 +43,7 @@ class GpuDebertaEngine:
     packed = True
     wants_sorted = True
     deterministic = False
+    fp32: Callable[[], Engine] | None = None
 
     def __init__(
         self,

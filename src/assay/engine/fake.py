@@ -5,10 +5,12 @@ Ships in the package for tests and for measuring everything but the forward pass
 
 import math
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
+from assay.engine.engine import Engine
 from assay.model.packing import PackedBatch
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -29,6 +31,7 @@ class FakeEngine:
     num_padded_tokens = 0
     device_seconds = None
     deterministic = False
+    fp32: Callable[[], Engine] | None = None
 
     def __init__(self, *, output_shape: tuple[int, ...] = (2,), seconds_per_token: float = 0.0) -> None:
         """Make an engine of outputs of this shape that sleeps `seconds_per_token` for each token."""

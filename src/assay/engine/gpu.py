@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 
+from assay.engine.engine import Engine
 from assay.engine.gpu_layers import (
     FirstTokenLayer,
     Fp8PostNormLayer,
@@ -62,6 +63,7 @@ class GpuPackedEngine:
     name = "gpu-packed"
     packed = True
     wants_sorted = False
+    fp32: Callable[[], Engine] | None = None
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ the padded one. `fake:NUM_OUTPUTS` gives the fake: no weights, for tests and ben
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import torch
 from assay import machine
 from assay.engine import devices
 from assay.engine.cpu import CpuPackedEngine
-from assay.engine.engine import Engine
+from assay.engine.engine import Engine, loaded_once
 from assay.engine.fake import FakeEngine
 from assay.engine.fp8 import check_fp8
 from assay.engine.padded import PaddedEngine
@@ -89,6 +90,18 @@ def load_engine(
         transformers_model = wanted.model(wanted.dtype)
         engine = wanted.padded(transformers_model, "asked for")
     refuse_changed(wanted.checkpoint)
+    if wanted.dtype != torch.float32:
+        in_fp32 = partial(
+            load_engine,
+            wanted.checkpoint,
+            device=device,
+            precision="fp32",
+            num_threads=num_threads,
+            packed=packed,
+            deterministic=deterministic,
+            head=head,
+        )
+        engine.fp32 = loaded_once(in_fp32)
     return engine
 
 

@@ -7,6 +7,7 @@ Axes: N sequences, B of one forward pass, L tokens with padding, H hidden, C out
 
 import inspect
 import itertools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from assay.engine.batching import Ints
+from assay.engine.engine import Engine
 from assay.model.families import max_sequence_length, moved
 from assay.model.heads import Head, attention_of
 from assay.model.packing import PackedBatch, pack
@@ -40,6 +42,7 @@ class PaddedEngine:
     wants_sorted = True
     device_seconds = None
     deterministic = False
+    fp32: Callable[[], Engine] | None = None
 
     def __init__(
         self,

@@ -1,10 +1,10 @@
 """Several engines as one: a batch is tokenized and packed once, and each of them runs it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
-from assay.engine.engine import Engine
+from assay.engine.engine import Engine, in_fp32, loaded_once
 from assay.model.packing import PackedBatch
 
 
@@ -29,6 +29,9 @@ class SeveralEngines:
         self.wants_sorted = any(engine.wants_sorted for engine in engines)
         self.default_batch_tokens = min(engine.default_batch_tokens for engine in engines)
         self.deterministic = all(engine.deterministic for engine in engines)
+        self.fp32: Callable[[], Engine] | None = None
+        if any(engine.fp32 is not None for engine in engines):
+            self.fp32 = loaded_once(lambda: SeveralEngines([in_fp32(engine) for engine in engines], orders))
 
     @property
     def device_seconds(self) -> float | None:

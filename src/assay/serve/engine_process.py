@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from assay import errors
@@ -80,6 +81,8 @@ class Overlapped:
 
     def __init__(self, engine: "Engine") -> None:
         """Wrap a loaded engine; its attributes are this one's."""
+        from assay.engine.engine import in_fp32, loaded_once
+
         self._engine = engine
         self._lock = threading.Lock()
         self.name, self.packed, self.wants_sorted = engine.name, engine.packed, engine.wants_sorted
@@ -87,6 +90,9 @@ class Overlapped:
         self.vocab_size, self.deterministic = engine.vocab_size, engine.deterministic
         self.default_batch_tokens = engine.default_batch_tokens
         self.num_padded_tokens = 0
+        self.fp32: Callable[[], Engine] | None = None
+        if engine.fp32 is not None:
+            self.fp32 = loaded_once(lambda: Overlapped(in_fp32(engine)))
 
     @property
     def device_seconds(self) -> float | None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from support.configs import PACKED_CONFIGS
 from transformers import AutoModelForSequenceClassification, BertConfig, MPNetConfig
 
 from assay.engine.cpu import CpuPackedEngine, has_onednn
+from assay.engine.engine import in_fp32
 from assay.engine.fake import FakeEngine
 from assay.engine.load import SELF_TEST_TOLERANCE, load_engine, self_test
 from assay.engine.padded import PaddedEngine
 from assay.engine.settings import CpuThreads
+from assay.engine.several import SeveralEngines
 from assay.errors import BundleError, UsageError
 from assay.model import pretrained
 from assay.model.packing import pack
@@ -212,3 +215,23 @@ def test_more_threads_than_can_start_are_refused(count):
     """A number of threads that OpenMP cannot start is refused where it is typed, not in a worker."""
     with pytest.raises(UsageError, match=r"num_threads is .*at least 1 and at most 1,024"):
         CpuThreads(num_threads=count)
+
+
+def test_the_engine_in_fp32_of_another_is_loaded_when_first_asked_for(bert):
+    """The same model on the same device, once for all threads; an engine in fp32 is its own."""
+    half, exact = load_engine(bert, precision="bf16"), load_engine(bert)
+    assert in_fp32(exact) is exact
+    with ThreadPoolExecutor(4) as threads:
+        given = set(threads.map(lambda _: in_fp32(half), range(4)))
+    assert len(given) == 1
+    batch = pack([[1, 2], [3]])
+    assert torch.equal(given.pop().forward(batch), exact.forward(batch))
+
+
+def test_several_engines_in_fp32_are_those_of_each(bert):
+    """Side by side and in the common order, as the engines themselves."""
+    several = SeveralEngines([load_engine(bert, precision="bf16"), load_engine(bert)], [(0, 1), (1, 0)])
+    logits_NC = load_engine(bert).forward(pack([[1, 2], [3]]))
+    expected = torch.cat([logits_NC, logits_NC.flip(1)], dim=1)
+    assert torch.equal(in_fp32(several).forward(pack([[1, 2], [3]])), expected)
+    assert in_fp32(in_fp32(several)) is in_fp32(several)
