@@ -17,16 +17,13 @@ time begins and stopped after, so that the local side shares the machine with no
 
 import contextlib
 import json
-import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +31,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from _record import finish, parser
+from _start_ray import cluster
 from score_vs_peers import make_bundle
 
 from assay import machine
@@ -44,9 +42,6 @@ BATCHES = (256, 512, 1024)
 MAX_LENGTH = 64
 SPARE_CPUS = 2
 """Logical ones, for Ray Data's own tasks beside its actors."""
-START_TRIES = 3
-START_SECONDS = 120.0
-STORE_BYTES = 200 * 2**20
 
 
 class Pss:
@@ -75,65 +70,6 @@ class Pss:
                         with contextlib.suppress(psutil.Error):
                             total += process.memory_full_info().pss
             self.peak_bytes = max(self.peak_bytes, total)
-
-
-@contextlib.contextmanager
-def cluster(num_cpus: int) -> Iterator[tuple[str, int]]:
-    """A Ray cluster of this machine alone: its address, and the process that holds it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        str(Path(sys.executable).with_name("ray")),
-        "start",
-        "--head",
-        "--block",
-        f"--port={port}",
-        f"--num-cpus={num_cpus}",
-    ]
-    command += ["--include-dashboard=false", "--disable-usage-stats", f"--object-store-memory={STORE_BYTES}"]
-    # by default workers have niceness 15, those of this machine 0
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
-    for _ in range(START_TRIES):
-        holder = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        if wait_for_node(holder, port):
-            break
-        end(holder)
-    else:
-        raise SystemExit("no Ray cluster could be started")
-    try:
-        yield f"127.0.0.1:{port}", holder.pid
-    finally:
-        end(holder)
-
-
-def wait_for_node(holder: "subprocess.Popen[bytes]", port: int) -> bool:
-    """Whether a cluster came up with its node."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and holder.poll() is None:
-        names = [child.name() for child in psutil.Process(holder.pid).children(recursive=True)]
-        if "raylet" in names and psutil.Process(holder.pid).status():
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
-                time.sleep(5.0)  # the node registers, and starts its first processes
-                return holder.poll() is None
-        time.sleep(0.5)
-    return False
-
-
-def end(holder: "subprocess.Popen[bytes]") -> None:
-    """Kill a process with all that it started."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        parent = psutil.Process(holder.pid)
-        for process in (*parent.children(recursive=True), parent):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-    holder.wait()
 
 
 def run_side(side: str, asked: dict[str, Any], *others: int) -> dict[str, float]:

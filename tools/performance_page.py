@@ -111,7 +111,7 @@ CLAIMS: Mapping[str, str] = {
     "h100.train_siamese_vs_plain_transformers": "Siamese training of RoBERTa-base, against plain transformers in bf16",
     "h100x2.train_contrastive_scaling": "The same on two GPUs over one, negatives of both",
     "h100x2.train_scaling": "Fine-tuning DistilBERT on two GPUs over one, 32 documents on each",
-    "h100x2.train_scaling_roberta-base": "The same, RoBERTa-base on long pairs",
+    "h100x2.train_roberta_base_scaling": "The same, RoBERTa-base on long pairs",
     **{
         f"recipes.{task}.{metric}": f"{name}: {what}, mean of 3 seeds, test rows that nothing had seen"
         for task, name in {
@@ -253,7 +253,7 @@ QUESTIONS = (
             ),
             Ratio(claim="cpu.train_vs_trainer", label="MiniLM, 2 CPU cores, over Trainer"),
             Ratio(claim="h100x2.train_scaling", label="DistilBERT, 2 GPUs over 1", ceiling=2),
-            Ratio(claim="h100x2.train_scaling_roberta-base", label="RoBERTa-base, 2 GPUs over 1", ceiling=2),
+            Ratio(claim="h100x2.train_roberta_base_scaling", label="RoBERTa-base, 2 GPUs over 1", ceiling=2),
         ),
         one="as fast as the other",
         ceiling="two GPUs, nothing lost",

@@ -136,11 +136,11 @@ def read_texts(path: Path) -> list[str]:
 
 
 def cut_texts(
-    texts: Sequence[str], num_documents: int, *, mean_words: float, most_words: int
+    texts: Sequence[str], num_documents: int, *, mean_words: float, most_words: int, seed: int = 0
 ) -> Iterator[str]:
     """Distinct documents of real text: runs of words from random places, their lengths log-normal."""
     words = " ".join(texts).split()
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     lengths = np.exp(generator.standard_normal(num_documents) * 0.8 + np.log(mean_words) - 0.32)
     lengths = np.clip(lengths, 6, min(most_words, len(words))).astype(np.int64)
     starts = (generator.random(num_documents) * (len(words) - lengths + 1)).astype(np.int64)
@@ -177,10 +177,38 @@ def run_files(url: str | Path) -> list[str]:
     return [f"{run.url}/{part_path(unit)}" for unit in run.manifest.units()]
 
 
-def workers_of(url: str | Path) -> set[str]:
-    """The workers that made the parts of a run, as the parts' footers name them."""
-    footers = [pq.read_metadata(path).metadata[FOOTER_STATS] for path in run_files(url)]
-    return {json.loads(footer)["worker"] for footer in footers}
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What one worker did of a run, as the footers of its parts say."""
+
+    worker: str
+    num_rows: int
+    started_at: float
+    """When it took up its first unit, unix seconds."""
+    finished_at: float
+    """When it was done with its last."""
+
+    @property
+    def docs_per_second(self) -> float:
+        """From its first unit to its last, other workers aside."""
+        return self.num_rows / (self.finished_at - self.started_at)
+
+
+def shares_of(url: str | Path) -> list[Share]:
+    """What each worker did of a run, by name."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for path in run_files(url):
+        figures = json.loads(pq.read_metadata(path).metadata[FOOTER_STATS])
+        found.setdefault(figures["worker"], []).append(figures)
+    return [
+        Share(
+            worker=worker,
+            num_rows=sum(int(part["num_rows"]) for part in parts),
+            started_at=min(part["started_at"] for part in parts),
+            finished_at=max(part["finished_at"] for part in parts),
+        )
+        for worker, parts in sorted(found.items())
+    ]
 
 
 def first_scores(url: str | Path) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Training on two GPUs against one, the same batch on each: `assay.train` with devices 2 and 1.
+"""Training on N GPUs of one host against one, the same batch on each: `assay.train` with devices N and 1.
 
     python benchmarks/gpu/train_scaling.py --record
-    python benchmarks/gpu/train_scaling.py --shape roberta-base --devices 4
+    python benchmarks/gpu/train_scaling.py --shape roberta-base --devices 8 --record
 
 DistilBERT with random weights, 32 documents a GPU and step (so 64 a step on two), rows of random ids: four labels,
 lengths log-normal, mean 53 tokens, 10 to 128; `--shape roberta-base` takes pairs of mean 400 tokens. Rows are read
@@ -10,8 +10,10 @@ from a Parquet file; the processes are those that `devices` starts.
 First the losses of one GPU with 64 documents a step are compared with those of two with 32 each: the same rows make
 each step, so without dropout the curves are one but for rounding. How far that takes them is seen from one GPU that
 sums the same 64 in two passes, `--allowed-loss-difference` at most; two GPUs may be as far off, or twice as far as that
-one is. Then runs alternate; the value is the median over pairs of the samples a second between the ends of two steps,
-by the clock that the training itself reports, after the steps in which kernels are compiled and most shapes recorded.
+one is. The batch of more than two need not fit one GPU: they are compared with one that sums it in N passes. Then runs
+alternate; the value is the median over pairs of the samples a second between the ends of two steps, by the clock that
+the training itself reports, after the steps in which kernels are compiled and most shapes recorded. Seconds from the
+call to the first report of steps done, and from the last to the end, are printed apart. NVLink multicast is off.
 """
 
 import argparse
@@ -44,6 +46,9 @@ from assay.labelled.rows import LabelledRows
 from assay.train.train import TrainProgress, train
 
 SHAPES = {"distilbert": "distilbert-b32", "roberta-base": "roberta-base-pairs"}
+CLAIMS = {"distilbert": "h100x{}.train_scaling", "roberta-base": "h100x{}.train_roberta_base_scaling"}
+MOST_AT_ONCE = 2
+"""Devices whose batches together one of them takes in one pass."""
 STEPS = {"distilbert": 1_000, "roberta-base": 300}
 """Timed steps of a round: a training is long, and a pass of a rare shape that is recorded among few would weigh."""
 
@@ -62,6 +67,17 @@ class Scaled:
     """Further fields of `TrainSettings`."""
     first_allowed: float | None = None
     """Largest difference of one of the first losses, which alone are then compared; None: the whole curves are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training, and what it took besides its steps."""
+
+    training: Training
+    start_seconds: float
+    """From the call to the first report of steps done."""
+    end_seconds: float
+    """From the last such report to the end: the last evaluation, and the bundle written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +115,7 @@ def main() -> None:
         found = scaling(scaled, place, device, timed, arguments)
     finish(
         arguments,
-        f"h100x{arguments.devices}.train_scaling"
-        + ("" if arguments.shape == "distilbert" else f"_{arguments.shape}"),
+        CLAIMS[arguments.shape].format(arguments.devices),
         found.ratio,
         "ratio",
         found.baseline,
@@ -113,7 +128,8 @@ def scaling(
     scaled: Scaled, place: Path, device: torch.device, timed: Timed, arguments: argparse.Namespace
 ) -> Scaling:
     """Compare the losses, then time one device and several by turns; prints as it goes."""
-    os.environ["PYTHONPATH"] = environment()["PYTHONPATH"]  # for the ranks that `train` starts
+    # for the ranks that `train` starts
+    os.environ.update(PYTHONPATH=environment()["PYTHONPATH"], NCCL_NVLS_ENABLE="0")
     agreement = compare(scaled, place, arguments)
     seconds: dict[int, list[float]] = {1: [], arguments.devices: []}
     # Each run takes as many steps, so the lengths of one GPU's rows are the first of those of several.
@@ -122,12 +138,19 @@ def scaling(
         for count in seconds
     }
     samples = (timed.last - timed.first) * scaled.recipe.batch_size
+    apart: dict[int, list[Run]] = {count: [] for count in seconds}
     for _ in range(arguments.rounds):
         for count, kept in seconds.items():
             done = run(scaled, files[count], scaled.recipe, place / "out", count, timed)
-            assert done.seconds is not None
-            kept.append(done.seconds)
-            print(f"  {count} devices: {samples * count / done.seconds:,.0f} samples/s", flush=True)
+            assert done.training.seconds is not None
+            kept.append(done.training.seconds)
+            apart[count].append(done)
+            print(
+                f"  {count} devices: {samples * count / done.training.seconds:,.0f} samples/s, "
+                f"{samples / done.training.seconds:,.0f} each; first steps done after {done.start_seconds:.1f} s, "
+                f"{done.end_seconds:.1f} s from the last to the end",
+                flush=True,
+            )
             free_memory(device)
     several = seconds[arguments.devices]
     rates = {count: samples * count / statistics.median(kept) for count, kept in seconds.items()}
@@ -142,6 +165,8 @@ def scaling(
             "samples_per_second": round(rates[arguments.devices]),
             "seconds": [round(each, 4) for each in several],
             "one_device_seconds": [round(each, 4) for each in seconds[1]],
+            "start_seconds": [round(done.start_seconds, 1) for done in apart[arguments.devices]],
+            "end_seconds": [round(done.end_seconds, 1) for done in apart[arguments.devices]],
             **agreement,
         },
     )
@@ -153,17 +178,25 @@ def compare(scaled: Scaled, place: Path, arguments: argparse.Namespace) -> dict[
     files = write_rows(scaled.rows(num_steps * arguments.devices), place / "compared", scaled.num_labels)
     small = replace(without_dropout(scaled.recipe), learning_rate=3e-5)
     large = replace(small, batch_size=small.batch_size * arguments.devices)
-    several = run(scaled, files, small, place / "out", arguments.devices, None)
-    one = run(scaled, files, large, place / "out", 1, None)
-    cut = run(scaled, files, small, place / "out", 1, None, gradient_accumulation=arguments.devices)
+
+    def losses_of(recipe: Recipe, devices: int, **changes: int) -> Training:
+        return run(scaled, files, recipe, place / "out", devices, None, **changes).training
+
+    several = losses_of(small, arguments.devices)
+    cut = losses_of(small, 1, gradient_accumulation=arguments.devices)
+    one = losses_of(large, 1) if arguments.devices <= MOST_AT_ONCE else None
     if scaled.first_allowed is not None:
         return {
             f"first_loss_difference_of_{what}": check_first_losses(
-                f"{what} and one", done, one, allowed=scaled.first_allowed
+                f"{what} and one", done, one or cut, allowed=scaled.first_allowed
             )
             for what, done in (("passes", cut), ("devices", several))
+            if done is not (one or cut)
         }
     most = arguments.allowed_loss_difference
+    if one is None:
+        what = f"{arguments.devices} devices and one in as many passes"
+        return dict(check_losses(what, several, cut, allowed=most))
     of_passes = check_losses(f"one device in {arguments.devices} passes a step", cut, one, allowed=most)
     rounding = of_passes["largest_loss_difference"]
     found = check_losses(
@@ -193,7 +226,7 @@ def run(
     timed: Timed | None,
     *,
     gradient_accumulation: int = 1,
-) -> Training:
+) -> Run:
     """One training on so many devices; says how far it is, since ranks may take long to start or to meet."""
     began = time.perf_counter()
 
@@ -214,18 +247,26 @@ def run(
         **scaled.changes,
     )
     told: list[TrainProgress] = []
+    first = last = began
 
     def on_progress(progress: TrainProgress) -> None:
+        nonlocal first, last
         if progress.validation is None:
+            last = time.perf_counter()
             if not told:
+                first = last
                 say("the first steps are done")
             told.append(progress)
 
     train(settings, on_progress=on_progress, on_message=say)
     say("trained")
-    return Training(
-        seconds=None if timed is None else timed.of_ours(told),
-        losses=tuple(progress.loss for progress in told),
+    return Run(
+        training=Training(
+            seconds=None if timed is None else timed.of_ours(told),
+            losses=tuple(progress.loss for progress in told),
+        ),
+        start_seconds=first - began,
+        end_seconds=time.perf_counter() - last,
     )
 
 
