@@ -3,8 +3,9 @@
 Nothing here imports torch: whether torch can use a GPU that has a driver, `engine.devices` knows.
 """
 
+import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ YIELDING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
 then asleep. By default they stay awake for longer, and where others use the cores, they wait for threads that
 do not run: half of the speed is lost, or nine tenths. Asleep at once, a short text takes a third longer
 (docs/decisions/2026-11-22-serving.md)."""
+PCI_DEVICES = Path("/sys/bus/pci/devices")
+OWN_THREADS = Path("/proc/self/task")
 GPU_DRIVER_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 """What a driver for CUDA leaves: on Linux, and under Windows' WSL."""
 
@@ -186,6 +189,51 @@ def _lines(path: Path) -> list[str]:
 
 def _words(path: Path) -> list[str]:
     return " ".join(_lines(path)).split()
+
+
+def cores_near(
+    index: int,
+    addresses: Sequence[str],
+    *,
+    allowed: Collection[int],
+    num_threads: int,
+    root: Path = PCI_DEVICES,
+) -> frozenset[int] | None:
+    """The cores on the NUMA node of a device, for a worker of so many threads; None where it had better stay free.
+
+    `addresses` are those of all devices that this process sees on the PCI bus (`0000:1b:00.0`), `index` is the worker's
+    own one among them, and `allowed` are the cores that it may use. It is free where the node is unknown, where it is
+    the whole machine, and where its cores are fewer than the threads of one worker for each device of the node.
+    """
+    nodes = [parse_cores(" ".join(_lines(root / address / "local_cpulist"))) for address in addresses]
+    node = nodes[index]
+    near = node & frozenset(allowed)
+    num_devices = nodes.count(node)
+    if len(near) == len(allowed) or len(near) < num_threads * num_devices:
+        return None
+    return near
+
+
+def parse_cores(listed: str) -> frozenset[int]:
+    """The numbers of a list as the kernel writes it: `0-2,8` is 0, 1, 2 and 8; no number where it is not one."""
+    found: set[int] = set()
+    for piece in filter(None, listed.strip().split(",")):
+        first, _, last = piece.partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal()):
+            return frozenset()
+        found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)
+
+
+def stay_on(cores: Collection[int]) -> None:
+    """Let every thread of this process, and those that it starts from now on, run on these cores alone."""
+    seen: set[Path] = set()
+    # a thread that another one starts meanwhile may have been started too early
+    while new := set(OWN_THREADS.iterdir()) - seen:
+        for thread in new:
+            with contextlib.suppress(ProcessLookupError):  # it ended
+                os.sched_setaffinity(int(thread.name), cores)
+        seen |= new
 
 
 def has_gpu_driver() -> bool:

@@ -1,6 +1,8 @@
 """What the machine offers, read from files that a container would show."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -156,3 +158,78 @@ def test_the_environment_of_a_child():
     }
     assert machine.child_environment(own, num_threads=1)["OMP_NUM_THREADS"] == "1"
     assert machine.child_environment(own, num_threads=1)["TOKENIZERS_PARALLELISM"] == "false"
+
+
+ADDRESSES = [f"0000:{bus:02x}:00.0" for bus in (0x1B, 0x43, 0x52, 0x9D)]
+TWO_NODES = ["0-31,64-95", "0-31,64-95", "32-63,96-127", "32-63,96-127"]
+
+
+def write_nodes(root: Path, nodes: list[str]) -> None:
+    """Devices on the bus, each beside the cores of its node."""
+    for address, cores in zip(ADDRESSES, nodes, strict=True):
+        (root / address).mkdir()
+        (root / address / "local_cpulist").write_text(f"{cores}\n")
+
+
+def near(
+    root: Path, index: int, *, allowed: range = range(128), num_threads: int = 32
+) -> frozenset[int] | None:
+    """The cores for the worker of a device."""
+    return machine.cores_near(index, ADDRESSES, allowed=allowed, num_threads=num_threads, root=root)
+
+
+def test_a_worker_stays_on_the_node_of_its_device(tmp_path):
+    """Four workers share two nodes evenly; each may use every core of its own node."""
+    write_nodes(tmp_path, TWO_NODES)
+    assert near(tmp_path, 1) == frozenset([*range(32), *range(64, 96)])
+    assert near(tmp_path, 2) == frozenset([*range(32, 64), *range(96, 128)])
+
+
+def test_of_a_node_the_cores_that_one_may_use(tmp_path):
+    """A job that was given some cores of each node stays within them."""
+    write_nodes(tmp_path, TWO_NODES)
+    assert near(tmp_path, 3, allowed=range(16, 48), num_threads=8) == frozenset(range(32, 48))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "allowed", "num_threads"),
+    [
+        (["0-127"] * 4, 128, 32),  # one node
+        (TWO_NODES, 128, 128),  # one worker has the machine to itself
+        (TWO_NODES, 128, 33),  # two of a node would be short of cores
+        (["0-31,64-95"] * 3 + ["32-63,96-127"], 128, 32),  # three of a node would be
+        (TWO_NODES, 32, 8),  # every core that is allowed is on one node, for the devices of the other too
+        (["what"] * 4, 128, 32),
+        ([""] * 4, 128, 32),
+    ],
+)
+def test_a_worker_stays_free(tmp_path, nodes, allowed, num_threads):
+    """Nothing is gained on one node, and a worker is never left with fewer cores than threads."""
+    write_nodes(tmp_path, nodes)
+    assert near(tmp_path, 0, allowed=range(allowed), num_threads=num_threads) is None
+
+
+def test_a_worker_stays_free_where_no_bus_is_shown(tmp_path):
+    """A container need not show the devices of its machine."""
+    assert near(tmp_path, 0) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_every_thread_of_a_process_stays(tmp_path):
+    """Threads that run already move too, and those that start later follow."""
+    script = """
+import os, threading
+from assay import machine
+core = min(os.sched_getaffinity(0))
+go, ids, found = threading.Event(), [], []
+early = threading.Thread(target=lambda: (go.wait(), found.append(os.sched_getaffinity(0))))
+early.start()
+machine.stay_on({core})
+go.set()
+early.join()
+late = threading.Thread(target=lambda: found.append(os.sched_getaffinity(0)))
+late.start()
+late.join()
+assert [*found, os.sched_getaffinity(0)] == [{core}] * 3, found
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

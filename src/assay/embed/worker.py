@@ -122,12 +122,14 @@ def load_vectors(
 
         return vectors(FakeEngine(output_shape=(settings.dimension,)))
     from assay.embed.parity import parity_steps
+    from assay.engine.devices import stay_near
     from assay.engine.load import load_engine
     from assay.model.embedding import embedding_head
 
     head = embedding_head(
         embedder.checkpoint, embedder.files, pooling=identity.pooling, normalized=identity.normalized
     )
+    stay_near(device, num_threads)
     engine = load_engine(
         embedder.checkpoint,
         device=device,

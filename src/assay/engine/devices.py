@@ -1,5 +1,7 @@
 """Which devices this process may use, and what suits them."""
 
+import logging
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +11,8 @@ import torch
 from assay import machine
 from assay.engine.precision import Computed, Target, auto_precision, refuse_missing
 from assay.errors import UsageError
+
+_log = logging.getLogger(__name__)
 
 DTYPES: dict[Computed, torch.dtype] = {
     "fp32": torch.float32,
@@ -63,6 +67,30 @@ def parse_device(name: str) -> torch.device:
 def current(device: torch.device) -> AbstractContextManager[Any]:
     """Within, `device` is the current one of this thread, where kernels run that name none."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def stay_near(name: str, num_threads: int | None) -> None:
+    """Let this process run on the cores beside its device alone, where these are enough for it.
+
+    For a worker process, which has one device: what it reads, tokenizes and copies then stays in the memory of the
+    device's NUMA node. See `machine.cores_near` for where it stays free.
+    """
+    device = parse_device(name)
+    if device.type != "cuda" or num_threads is None or not hasattr(os, "sched_setaffinity"):
+        return
+    devices: list[Any] = [torch.cuda.get_device_properties(each) for each in range(torch.cuda.device_count())]
+    try:
+        addresses = [
+            f"{one.pci_domain_id:04x}:{one.pci_bus_id:02x}:{one.pci_device_id:02x}.0" for one in devices
+        ]
+    except AttributeError:  # a build of torch that does not say
+        return
+    cores = machine.cores_near(
+        device.index or 0, addresses, allowed=os.sched_getaffinity(0), num_threads=num_threads
+    )
+    if cores is not None:
+        machine.stay_on(cores)
+        _log.info("%s: this worker stays on %d cores of its NUMA node", name, len(cores))
 
 
 def target_of(device: torch.device) -> Target:

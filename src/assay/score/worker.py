@@ -103,6 +103,9 @@ def _fake_engine(bundle: Bundle) -> "Engine":
 
 
 def _load_engine(run: Run, bundle: Bundle, device: str, num_threads: int | None) -> "Engine":
+    from assay.engine.devices import stay_near
+
+    stay_near(device, num_threads)
     identity, _ = run.manifest.read(SCORE)
     return engine_of(
         bundle,

@@ -1,8 +1,11 @@
 """Devices and precisions."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from assay import machine
 from assay.engine import devices
 from assay.errors import UsageError
 
@@ -29,3 +32,18 @@ def test_precision_names():
     assert devices.parse_precision("bf16", cpu) == "bf16"
     with pytest.raises(UsageError, match="fp64"):
         devices.parse_precision("fp64", cpu)
+
+
+def test_a_worker_on_a_gpu_stays_near_it(monkeypatch):
+    """Its device is looked up on the bus by the address that CUDA gives, whatever the order of the devices there."""
+    cards = [SimpleNamespace(pci_domain_id=1, pci_bus_id=bus, pci_device_id=0) for bus in (0x9D, 0x1B)]
+    asked, stayed = [], []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(cards))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", cards.__getitem__)
+    monkeypatch.setattr(machine, "stay_on", stayed.append)
+    monkeypatch.setattr(machine, "cores_near", lambda *what, **_: asked.append(what) or frozenset({3, 4}))
+    devices.stay_near("cuda:1", num_threads=2)
+    assert (asked, stayed) == ([(1, ["0001:9d:00.0", "0001:1b:00.0"])], [{3, 4}])
+    devices.stay_near("cpu", num_threads=2)
+    devices.stay_near("cuda:1", num_threads=None)
+    assert len(stayed) == 1
