@@ -152,7 +152,7 @@ class Ours:
             precision=self._precision,  # type: ignore[arg-type]
             plan_for="cuda" if self._device.type == "cuda" else "cpu",
         )
-        here = place(settings, EMBED)
+        here = place(settings, EMBED, lambda: None)
         run, _ = create_or_join(settings.run, plan_embed(settings, here.planned, here.precision)[0])
         return run
 

@@ -38,6 +38,8 @@ class Counters:
     """Documents that became a row with an error code."""
     duplicate_rows: int = 0
     """Documents whose token sequence had been run already."""
+    fp32_rows: int = 0
+    """Documents whose numbers were not finite in half precision, run again in fp32."""
     device_seconds: float = 0.0
     """Seconds in the forward pass."""
     members: int = 0
@@ -50,6 +52,7 @@ class Counters:
         self.padded_tokens += other.padded_tokens
         self.error_rows += other.error_rows
         self.duplicate_rows += other.duplicate_rows
+        self.fp32_rows += other.fp32_rows
         self.device_seconds += other.device_seconds
         self.members += other.members
 

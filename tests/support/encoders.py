@@ -77,7 +77,7 @@ def settings_of(source, bundle, run, **settings):
 
 def plan_here(chosen):
     """The run, created or joined."""
-    here = place(chosen, EMBED)
+    here = place(chosen, EMBED, lambda: None)
     return create_or_join(chosen.run, plan_embed(chosen, here.planned, here.precision)[0])[0]
 
 

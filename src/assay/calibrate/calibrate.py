@@ -91,7 +91,7 @@ def calibrate(settings: CalibrateSettings) -> CalibrateReport:
         )
     _check_settings(settings, bundle)
     refuse_other_texts(bundle, are_pairs=settings.text_pair_column is not None)
-    devices.parse_precision(settings.precision, devices.parse_device(settings.device))
+    devices.check_precision(settings.precision, devices.parse_device(settings.device))
     if not os.access(bundle.path, os.W_OK):
         raise StorageError(
             f"{bundle.path}: calibration.json is written there and it is read-only; copy the bundle"

@@ -15,7 +15,8 @@ import torch
 from assay import machine
 from assay._version import __version__
 from assay.bundle.bundle import Bundle
-from assay.engine.devices import available_devices, parse_device, parse_precision
+from assay.engine.devices import available_devices, parse_device, target_of
+from assay.engine.precision import auto_choices
 from assay.proofs import notes_folder
 from assay.telemetry import format_number_of
 
@@ -55,9 +56,12 @@ def examine(bundle: str | None = None) -> Examination:
     ]
     problems = []
     for device in available_devices():
-        precision = parse_precision("auto", parse_device(device.name))
+        first, *others = auto_choices(target_of(parse_device(device.name)))
+        precision = f"{first} by default" + "".join(
+            f", {each} for a model that is too large for it" for each in others
+        )
         memory = f", {device.memory_bytes / GIB:.0f} GiB" if device.memory_bytes else ""
-        lines.append((device.name, f"{device.hardware}{memory}, {precision} by default"))
+        lines.append((device.name, f"{device.hardware}{memory}, {precision}"))
     waiting = [f"{name}={os.environ[name]}" for name in machine.YIELDING if name in os.environ]
     lines += [
         ("cores", f"{machine.usable_cores()} usable ({machine.describe_cores()})"),
@@ -97,7 +101,7 @@ def _bundle_findings(path: str) -> Examination:
 
 
 def _single_findings(bundle: Bundle) -> Examination:
-    from assay.score.bundles import encoder_of, engine_of
+    from assay.score.bundles import encoder_of, engine_of, why_not_fp16
     from assay.tokenize.compare import SAVE_TOKENIZER, compare_probes
     from assay.tokenize.settings import LongDocuments
 
@@ -112,10 +116,16 @@ def _single_findings(bundle: Bundle) -> Examination:
         ("fingerprint", f"bundle {bundle.fingerprint}, tokenizer {bundle.tokenizer_fingerprint}"),
         ("tokenizer", str(tokens)),
         ("engine", engine.description()),
+        ("on a GPU", _gpu_precision(why_not_fp16(bundle))),
         *(("note", note) for note in bundle.notes),
     ]
     problems = [] if tokens.difference is None else [f"{bundle.path}: {tokens.difference}; {SAVE_TOKENIZER}"]
     return Examination(lines=tuple(lines), problems=tuple(problems))
+
+
+def _gpu_precision(why_not: str | None) -> str:
+    """What `auto` precision means for a bundle on a GPU."""
+    return "fp16 by default" if why_not is None else f"bf16 by default, not fp16: {why_not}"
 
 
 def _why_slow() -> str:

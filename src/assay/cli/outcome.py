@@ -47,4 +47,6 @@ def describe_outcome(outcome: "Outcome") -> str:
         parts.append(
             f"{format_number_of(counters.duplicate_rows, 'duplicate was', 'duplicates were')} run once"
         )
+    if counters.fp32_rows:
+        parts.append(f"{format_number_of(counters.fp32_rows, 'row')} ran again in fp32")
     return "; ".join(parts)

@@ -76,7 +76,12 @@ class VectorCache:
             vectors_SD[missing] = made
             self.add(keys[missing], made)
             num_cached = sequences.num_sequences - len(missing)
-            return vectors_SD, replace(stats, num_cached=num_cached, seconds=time.perf_counter() - began)
+            return vectors_SD, replace(
+                stats,
+                num_cached=num_cached,
+                seconds=time.perf_counter() - began,
+                fp32_sequences=missing[stats.fp32_sequences],
+            )
 
         return run_missing
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from assay.embed.place import Place, place
 from assay.embed.settings import EngineRunSettings
-from assay.engine.precision import Computed
+from assay.engine.precision import Computed, WhyNot
 from assay.errors import RefusedError
 from assay.runs.drive import drive_workers
 from assay.runs.driver import Outcome
@@ -37,6 +37,7 @@ def drive_engine_run(
     kind: RunKind[Any, Any],
     module: str,
     plan: Callable[[Place], tuple[Manifest, Sequence[str]]],
+    why_not_fp16: WhyNot,
     *,
     cluster: Cluster | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -44,12 +45,13 @@ def drive_engine_run(
 ) -> EngineRunResult:
     """Do the work that `settings` ask for with processes of the worker `module`, here or on a cluster.
 
-    `plan` gives the manifest for a place, and what a person should know of it. Raises RefusedError where the run
+    `plan` gives the manifest for a place, and what a person should know of it; `why_not_fp16` says whether the model
+    holds in fp16. Raises RefusedError where the run
     directory holds another run, InputError for what cannot be used, CheckError where the parity gate does not
     hold, WorkError where units failed. A KeyboardInterrupt stops the workers first; nothing half is published.
     """
     static_place(settings)
-    here = place(settings, kind, cluster)
+    here = place(settings, kind, why_not_fp16, cluster)
     manifest, notes = plan(here)
     for note in (*notes, here.note):
         if on_message and note:
@@ -68,11 +70,18 @@ def drive_engine_run(
             settings, manifest, module, here.placement, on_progress=on_progress, on_message=on_message
         )
     except RefusedError:
-        if place(settings, kind, cluster).precision == here.precision:
+        if place(settings, kind, why_not_fp16, cluster).precision == here.precision:
             raise
         # another machine, where `auto` means something else, created the run in the meantime
         return drive_engine_run(
-            settings, kind, module, plan, cluster=cluster, on_progress=on_progress, on_message=on_message
+            settings,
+            kind,
+            module,
+            plan,
+            why_not_fp16,
+            cluster=cluster,
+            on_progress=on_progress,
+            on_message=on_message,
         )
     return EngineRunResult(
         run_url=run.url,

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from assay.embed.forward import FinishedChunk, Finisher, ForwardedChunk
 
 EXAMPLES_PER_ERROR = 5
+MOST_MARKED_ROWS = 1_000
+"""Rows of a part that its footer names as run again in fp32."""
 
 
 class OpenEngineWork(Protocol):
@@ -88,6 +90,7 @@ class EngineWork:
         self._stats: Counter[str] = Counter()
         self._chunk_rows = ChunkRows(most_chunk_rows)
         self._errors: dict[str, dict[str, Any]] = {}
+        self._fp32_rows: list[int] = []
 
     def load(self) -> str:
         """Load the engine and put it to the test; returns its description."""
@@ -111,11 +114,12 @@ class EngineWork:
         """The rows of the unit's part, in source order; ends once the gate has passed, which raises UnfitError."""
         self._stats.clear()
         self._errors = {}
+        self._fp32_rows = []
         for forwarded in computed:
             chunk, finished = forwarded.chunk, self._finisher().finish(forwarded)
             if finished.errors and self._strict:
                 _refuse(unit, chunk, finished.errors)
-            self._count(chunk, finished)
+            self._count(forwarded, finished)
             columns = {self._schema.names[0]: chunk.ids, **finished.columns}
             yield pa.RecordBatch.from_arrays(
                 [columns[name] for name in self._schema.names], schema=self._schema
@@ -129,14 +133,20 @@ class EngineWork:
 
     def stats(self) -> dict[str, Any]:
         """Figures of the unit just finished, for the part's footer."""
-        return {**self._stats, "errors": self._errors, "worker": self._worker}
+        again = {"fp32_row_numbers": self._fp32_rows} if self._fp32_rows else {}
+        return {**self._stats, **again, "errors": self._errors, "worker": self._worker}
 
     def _finisher(self) -> "Finisher":
         assert self._loaded is not None, "load() comes before compute()"
         return self._loaded
 
-    def _count(self, chunk: EncodedChunk, finished: "FinishedChunk") -> None:
-        cost = finished.stats
+    def _count(self, forwarded: "ForwardedChunk", finished: "FinishedChunk") -> None:
+        chunk, cost = forwarded.chunk, finished.stats
+        if len(forwarded.fp32_rows):
+            numbers = (forwarded.fp32_rows + self._stats["num_rows"]).tolist()
+            self._fp32_rows += numbers[: MOST_MARKED_ROWS - len(self._fp32_rows)]
+            self._stats["fp32_rows"] += len(numbers)
+            self.counters.fp32_rows += len(numbers)
         self._stats["num_rows"] += chunk.num_rows
         self._stats["num_tokens"] += int(chunk.row_tokens.sum())
         self._stats["forward_tokens"] += cost.num_forward_tokens

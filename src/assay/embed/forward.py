@@ -43,6 +43,8 @@ class ForwardedChunk:
     """Number of the view within its row."""
     stats: ForwardStats
     """What the forward passes cost."""
+    fp32_rows: npt.NDArray[np.int64]
+    """Rows of the chunk with a sequence that ran again in fp32, in order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +117,12 @@ class Forwarder:
         expanded = self.views.expand(chunk.tokens.rows)
         outputs_SC, stats = (run or self.run)(expanded.sequences)
         return ForwardedChunk(
-            chunk=chunk, outputs_SC=outputs_SC, row_S=expanded.row_S, view_S=expanded.view_S, stats=stats
+            chunk=chunk,
+            outputs_SC=outputs_SC,
+            row_S=expanded.row_S,
+            view_S=expanded.view_S,
+            stats=stats,
+            fp32_rows=np.unique(expanded.row_S[stats.fp32_sequences]),
         )
 
     def outputs(self, forwarded: ForwardedChunk) -> npt.NDArray[np.float32]:

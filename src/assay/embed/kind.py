@@ -37,6 +37,8 @@ class EmbedRecord(RunRecord):
     strict: bool = False
     parity_documents: int = 0
     parity_tolerance: float | None = None
+    precision_why: str | None = None
+    """What `auto` chose for the run and why; None where a precision was asked for, and on a CPU."""
     cache: str | None = None
     """Folder, absolute."""
 

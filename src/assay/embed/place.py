@@ -7,7 +7,15 @@ from typing import Any
 from assay import machine
 from assay.embed.settings import EngineRunSettings
 from assay.engine.nvidia import describe_gpus
-from assay.engine.precision import Computed, Target, auto_precision, common_target, refuse_missing
+from assay.engine.precision import (
+    Computed,
+    Target,
+    WhyNot,
+    auto_choices,
+    choose_auto,
+    common_target,
+    refuse_missing,
+)
 from assay.proofs import Note
 from assay.runs.kinds import RunKind
 from assay.runs.placement import Cluster, Placement, place_workers
@@ -22,14 +30,22 @@ class Place:
     planned: Placement
     """The same, or what `plan_for` asks for: units are sized for it."""
     precision: Computed
+    why: str | None
+    """What `auto` chose for the run and why, in a clause, for its record; None where the precision was asked for."""
     note: str | None
-    """A sentence where the run's precision is one that this machine would not choose."""
+    """A sentence where the run's precision is one that a user might not expect here."""
 
 
-def place(settings: EngineRunSettings, kind: RunKind[Any, Any], cluster: Cluster | None = None) -> Place:
+def place(
+    settings: EngineRunSettings,
+    kind: RunKind[Any, Any],
+    why_not_fp16: WhyNot,
+    cluster: Cluster | None = None,
+) -> Place:
     """The workers of this machine or a cluster, and the precision of the run: as asked, as planned, or what suits.
 
-    The identity of a run of this kind has a `precision`.
+    The identity of a run of this kind has a `precision`, its record says `why`. `why_not_fp16` is asked of the model
+    where the run is new and would run in fp16 on its devices.
     """
     targets = [] if settings.engine == "fake" else find_gpus(cluster)
     placement = planned = place_workers(
@@ -39,8 +55,8 @@ def place(settings: EngineRunSettings, kind: RunKind[Any, Any], cluster: Cluster
     if settings.plan_for not in {None, placement.kind}:
         planned = replace(placement, kind=settings.plan_for, num_workers=1)
         target = Target(kind=settings.plan_for)
-    precision, note = choose_precision(settings, kind, target)
-    return Place(placement=placement, planned=planned, precision=precision, note=note)
+    precision, why, note = choose_precision(settings, kind, target, why_not_fp16)
+    return Place(placement=placement, planned=planned, precision=precision, why=why, note=note)
 
 
 def find_gpus(cluster: Cluster | None = None) -> list[Target]:
@@ -67,16 +83,23 @@ def find_gpus(cluster: Cluster | None = None) -> list[Target]:
 
 
 def choose_precision(
-    settings: EngineRunSettings, kind: RunKind[Any, Any], target: Target
-) -> tuple[Computed, str | None]:
-    """The precision of the run, and a sentence where `auto` takes over one that this machine would not choose."""
+    settings: EngineRunSettings, kind: RunKind[Any, Any], target: Target, why_not_fp16: WhyNot
+) -> tuple[Computed, str | None, str | None]:
+    """The precision of the run, what its record says of the choice, and a sentence that a user should hear."""
     if settings.precision != "auto":
         refuse_missing(settings.precision, target)
-        return settings.precision, None
     run = find_run(settings.run)
-    if run is None or run.manifest.kind != kind.name:
-        return auto_precision(target), None
-    planned: Computed = run.manifest.read(kind)[0].precision
-    if planned == auto_precision(target):
-        return planned, None
-    return planned, f"the run is in {planned}, as it was planned; auto would be {auto_precision(target)} here"
+    if run is not None and run.manifest.kind == kind.name:
+        identity, record = run.manifest.read(kind)
+        planned: Computed = identity.precision
+        if settings.precision != "auto":
+            return settings.precision, record.precision_why, None
+        choices = auto_choices(target)
+        if planned in choices:
+            return planned, record.precision_why, None
+        note = f"the run is in {planned}, as it was planned; auto would be {' or '.join(choices)} here"
+        return planned, record.precision_why, note
+    if settings.precision != "auto":
+        return settings.precision, None, None
+    choice = choose_auto(target, why_not_fp16)
+    return choice.precision, choice.why, choice.note

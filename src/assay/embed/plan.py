@@ -26,9 +26,12 @@ NUMBERS: dict[VectorType, pa.DataType] = {"float32": pa.float32(), "float16": pa
 
 
 def plan_embed(
-    settings: EmbedSettings, placement: Placement, precision: Computed
+    settings: EmbedSettings, placement: Placement, precision: Computed, *, precision_why: str | None = None
 ) -> tuple[Manifest, Embedder]:
-    """The manifest of the run that `settings` ask for, and its encoder; reads the sources' footers."""
+    """The manifest of the run that `settings` ask for, and its encoder; reads the sources' footers.
+
+    `precision_why` is what `auto` chose and why.
+    """
     embedder = load_embedder(settings.bundle)
     max_length = choose_max_length(embedder, settings.max_length)
     encoder = make_encoder(embedder, max_length=max_length, on_long=settings.on_long, stride=settings.stride)
@@ -80,6 +83,7 @@ def plan_embed(
             strict=settings.strict,
             parity_documents=settings.parity_documents,
             parity_tolerance=settings.parity_tolerance,
+            precision_why=precision_why,
             cache=_cache(settings.cache),
         ),
         columns=columns,

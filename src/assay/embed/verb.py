@@ -7,6 +7,8 @@ from assay.embed.kind import EMBED
 from assay.embed.place import Place
 from assay.embed.plan import plan_embed
 from assay.embed.settings import EmbedSettings
+from assay.engine.half import why_not_fp16
+from assay.model.checkpoint import read_checkpoint
 from assay.runs.manifest import Manifest
 from assay.runs.placement import Cluster
 from assay.telemetry import Progress
@@ -25,7 +27,7 @@ def embed(
     """
 
     def plan(here: Place) -> tuple[Manifest, Sequence[str]]:
-        manifest, embedder = plan_embed(settings, here.planned, here.precision)
+        manifest, embedder = plan_embed(settings, here.planned, here.precision, precision_why=here.why)
         return manifest, embedder.notes
 
     return drive_engine_run(
@@ -33,6 +35,7 @@ def embed(
         EMBED,
         "assay.embed.worker",
         plan,
+        lambda: why_not_fp16(read_checkpoint(settings.bundle), headless=True),
         cluster=cluster,
         on_progress=on_progress,
         on_message=on_message,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from assay import machine
-from assay.engine.precision import Computed, Target, auto_precision, refuse_missing
+from assay.engine.precision import Computed, Precision, Target, WhyNot, choose_auto, refuse_missing
 from assay.errors import UsageError
 
 _log = logging.getLogger(__name__)
@@ -102,10 +102,21 @@ def target_of(device: torch.device) -> Target:
     return Target(kind="cuda", has_bf16=has_bf16)
 
 
-def parse_precision(name: str, device: torch.device) -> Computed:
-    """Return the precision of that name on a device, "auto" resolved; UsageError for an unknown name."""
+def parse_precision(name: str, device: torch.device, why_not_fp16: WhyNot) -> Computed:
+    """Return the precision of that name on a device, "auto" resolved for a model; UsageError for an unknown name."""
+    asked = check_precision(name, device)
+    if asked != "auto":
+        return asked
+    choice = choose_auto(target_of(device), why_not_fp16)
+    if choice.note:
+        _log.warning("%s", choice.note)
+    return choice.precision
+
+
+def check_precision(name: str, device: torch.device) -> Precision:
+    """Return the name; UsageError for one that is not known, and for a precision that the device does not have."""
     if name == "auto":
-        return auto_precision(target_of(device))
+        return "auto"
     for known in DTYPES:
         if name == known:
             refuse_missing(known, target_of(device))

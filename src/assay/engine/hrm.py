@@ -263,7 +263,7 @@ def load_reasoner(
     return Reasoner(
         checkpoint.network(),
         device=place,
-        dtype=DTYPES[parse_precision(precision, place)],
+        dtype=DTYPES[parse_precision(precision, place, lambda: "a puzzle model runs in fp32 or bf16")],
         batch_sizes=batch_sizes,
         fingerprint=checkpoint.fingerprint,
     )

@@ -18,6 +18,8 @@ from assay.engine.cpu import CpuPackedEngine
 from assay.engine.engine import Engine, loaded_once
 from assay.engine.fake import FakeEngine
 from assay.engine.fp8 import check_fp8
+from assay.engine.half import why_not_fp16
+from assay.engine.made_up import made_up_sequences
 from assay.engine.padded import PaddedEngine
 from assay.engine.proofs import self_test_note
 from assay.engine.settings import CpuThreads
@@ -39,8 +41,6 @@ the largest logit where that is above 1; of embeddings the length of the differe
 share of the vector's length. It catches a wrong kernel; how exact a precision is on real
 documents the parity gate finds."""
 FP8_SELF_TEST_TOLERANCE = 0.3
-_SELF_TEST_LENGTHS = (9, 70)
-"""The second crosses the border of a block of the attention kernels."""
 
 
 def load_engine(
@@ -68,11 +68,15 @@ def load_engine(
     if isinstance(model, str) and model.startswith(FAKE_PREFIX):
         return _fake_engine(model)
     chosen = devices.parse_device(device)
-    computed = devices.parse_precision(precision, chosen)
+    devices.check_precision(precision, chosen)
     if chosen.type == "cpu":
         torch.set_num_threads(machine.choose_threads(num_threads).count)
+    checkpoint = model if isinstance(model, Checkpoint) else read_checkpoint(model)
+    computed = devices.parse_precision(
+        precision, chosen, lambda: why_not_fp16(checkpoint, headless=head is not None)
+    )
     wanted = _Wanted(
-        checkpoint=model if isinstance(model, Checkpoint) else read_checkpoint(model),
+        checkpoint=checkpoint,
         device=chosen,
         dtype=devices.DTYPES[computed],
         fp8=computed == "fp8",
@@ -244,11 +248,7 @@ def self_test(engine: Engine, reference: Engine, *, of_vectors: bool = False) ->
 
     Of a logit; or of whole vectors, whose components say little one by one.
     """
-    generator = torch.Generator().manual_seed(0)
-    lengths = [min(length, engine.max_length) for length in _SELF_TEST_LENGTHS]
-    sequences = [
-        torch.randint(0, engine.vocab_size, (length,), generator=generator).tolist() for length in lengths
-    ]
+    sequences = made_up_sequences(max_length=engine.max_length, vocab_size=engine.vocab_size)
     together = engine.forward(pack(sequences)).cpu()
     alone = torch.cat([reference.forward(pack([sequence])).cpu() for sequence in sequences])
     if of_vectors:

@@ -1,10 +1,10 @@
 """In which precision a device computes: the names, and what `auto` means. Imports nothing heavy.
 
 The rule stands here alone; planning, workers, training, serving, bench, calibrate and evaluate ask it. A
-target may be a device of another machine, which a run is planned for.
+target may be a device of another machine, which a run is planned for. Whether a model holds in fp16 `half.py` says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,8 @@ Computed = Literal["fp32", "bf16", "fp16", "fp8"]
 """What numbers are computed in; fp8 is for products alone, the rest is bf16."""
 Precision = Literal["auto", Computed]
 """What a user may ask for."""
+WhyNot = Callable[[], str | None]
+"""Says why numbers are not computed in fp16, in a clause; None where they can be. May take seconds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,20 +28,54 @@ class Target:
     """Whether it computes in bf16 itself, as GPUs do from capability 8.0 (Ampere) on."""
 
 
-def auto_precision(target: Target) -> Computed:
-    """What `auto` means for scores on a device.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """What numbers are computed in, and why."""
 
-    fp32 on a CPU, where it is exact and as fast as any; bf16 on a GPU that has it, else fp16.
-    """
+    precision: Computed
+    reason: str | None = None
+    """Why `auto` does not mean fp16 here, in a clause; None where it does, and on a CPU."""
+
+    @property
+    def why(self) -> str | None:
+        """What was chosen and why, for a record; None on a CPU, where there is nothing to choose."""
+        if self.reason is not None:
+            return f"auto: {self.precision}, since {self.reason}"
+        return (
+            "auto: fp16, since weights and activations stay inside its range"
+            if self.precision == "fp16"
+            else None
+        )
+
+    @property
+    def note(self) -> str | None:
+        """A sentence where it is not fp16 on a GPU."""
+        return None if self.reason is None else f"numbers are in {self.precision}, not fp16: {self.reason}"
+
+
+def auto_choices(target: Target) -> tuple[Computed, ...]:
+    """All that `auto` can mean on a device, whatever the model: the second where fp16 does not hold."""
     if target.kind == "cpu":
-        return "fp32"
-    return "bf16" if target.has_bf16 else "fp16"
+        return ("fp32",)
+    return ("fp16", "bf16" if target.has_bf16 else "fp32")
 
 
-def auto_training_precision(target: Target) -> Computed:
-    """What `auto` means for training: as for scores, but for fp16, whose gradients would need scaling."""
-    chosen = auto_precision(target)
-    return "fp32" if chosen == "fp16" else chosen
+def choose_auto(target: Target, why_not_fp16: WhyNot) -> Choice:
+    """What `auto` means on a device.
+
+    fp32 on a CPU, where it is exact and as fast as any. On a GPU fp16, as fast as bf16 and nearer to fp32, where the
+    numbers stay inside its range; else bf16, and fp32 on a GPU that has none.
+    """
+    first, *rest = auto_choices(target)
+    if not rest:
+        return Choice(precision=first)
+    reason = why_not_fp16()
+    return Choice(precision=first if reason is None else rest[0], reason=reason)
+
+
+def choose_auto_for_training(target: Target) -> Choice:
+    """What `auto` means for training: the same rule, which fp16 never passes."""
+    return choose_auto(target, lambda: "gradients would need to be scaled to stay inside fp16's range")
 
 
 def refuse_missing(precision: Computed, target: Target) -> None:

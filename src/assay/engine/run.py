@@ -1,6 +1,7 @@
 """Sequences in, outputs out, in the same order: duplicates once, batches under a token budget.
 
     sequences -> find_duplicates -> plan_batches -> engine.forward -> outputs in input order
+                                                     not finite -> the model in fp32
 
 Axes: N sequences, T tokens.
 """
@@ -17,10 +18,11 @@ import torch
 
 from assay.engine import batching
 from assay.engine.batching import Ids, Ints
-from assay.engine.engine import Engine
+from assay.engine.engine import Engine, in_fp32
 from assay.engine.sequences import ForwardStats, Sequences, Stopped
 from assay.errors import InputError, WorkError
 from assay.model.packing import PackedBatch
+from assay.telemetry import format_number_of
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +40,8 @@ def run_sequences(
     `max_batch_tokens` None takes the engine's own. `should_stop` is asked before each batch; Stopped
     is raised when it says so. InputError for a sequence that is empty, longer than the engine's
     max_length, or holds an id outside the vocabulary; WorkError for one that alone is too large for the
-    device's memory. Where a batch is, the batches are halved and none is lost.
+    device's memory. Where a batch is, the batches are halved and none is lost. What an engine in half precision gives
+    no finite outputs for runs again in fp32, which loads that engine the first time.
     """
     began = time.perf_counter()
     _check(engine, sequences)
@@ -69,15 +72,56 @@ def run_sequences(
     outputs = _collect(done, num_chosen, engine.output_shape)
     if device_before is not None and engine.device_seconds is not None:
         forward_seconds = engine.device_seconds - device_before
+    again, more_seconds = _run_again(engine, sequences, chosen, outputs, should_stop)
+    if chosen is not None and inverse is not None:
+        outputs, again = outputs[inverse], np.flatnonzero(np.isin(inverse, again))
     stats = ForwardStats(
         num_forward_tokens=num_tokens,
         num_padded_tokens=engine.num_padded_tokens - padded_before,
         num_duplicates=sequences.num_sequences - num_chosen,
         num_batches=len(done),
         seconds=time.perf_counter() - began,
-        forward_seconds=forward_seconds,
+        forward_seconds=forward_seconds + more_seconds,
+        fp32_sequences=again,
     )
-    return outputs if chosen is None or inverse is None else outputs[inverse], stats
+    return outputs, stats
+
+
+def _run_again(
+    engine: Engine,
+    sequences: Sequences,
+    chosen: Ints | None,
+    outputs: npt.NDArray[np.float32],
+    should_stop: Callable[[], bool] | None,
+) -> tuple[Ints, float]:
+    """Give those of the chosen sequences whose outputs are not finite the outputs of the model in fp32.
+
+    Returns which of them are finite now, and the seconds of their forward passes. Raises WorkError where the device
+    has no room for the weights in fp32.
+    """
+    none = np.empty(0, dtype=np.int64)
+    if engine.fp32 is None:
+        return none, 0.0
+    bad = np.flatnonzero(~_is_finite(outputs))
+    if not len(bad):
+        return none, 0.0
+    try:
+        exact = in_fp32(engine)
+    except torch.OutOfMemoryError:
+        raise WorkError(
+            f"{format_number_of(len(bad), 'document')} gave numbers that are not finite, and the device has no room "
+            "for the model in fp32 beside this one; use --precision bf16 or fp32, or a device with more memory"
+        ) from None
+    rows = bad if chosen is None else chosen[bad]
+    outputs[bad], stats = run_sequences(
+        exact, sequences.take(rows), deduplicate=False, should_stop=should_stop
+    )
+    return bad[_is_finite(outputs[bad])], stats.forward_seconds
+
+
+def _is_finite(outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Which of the outputs [N, ...] are finite throughout, [N]."""
+    return np.asarray(np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1))
 
 
 class _Plan:

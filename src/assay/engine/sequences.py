@@ -1,6 +1,6 @@
 """What goes into an engine and what comes back, as numpy arrays. Imports no torch: it loads in milliseconds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -59,3 +59,5 @@ class ForwardStats:
     """Wall time inside the engine."""
     num_cached: int = 0
     """Sequences whose result was known before."""
+    fp32_sequences: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64), compare=False)
+    """Which sequences the engine gave no finite outputs for, and its model in fp32 did: what they have is of that."""

@@ -15,7 +15,7 @@ class Forward(Settings):
     """The arithmetic of a forward pass, and how much of it there is at once."""
 
     precision: Precision = "auto"
-    """fp32, bf16, fp16 or fp8 (products in fp8); auto: bf16 on a GPU (fp16 on one without bf16), fp32 on a CPU."""
+    """fp32, bf16, fp16 or fp8 (products in fp8); auto: fp16 on a GPU, bf16 where fp16 overflows; fp32 on a CPU."""
     max_batch_tokens: int | None = field(default=None, metadata=COUNT)
     """Tokens of a forward pass; by default what suits the device."""
 

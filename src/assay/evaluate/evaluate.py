@@ -47,7 +47,14 @@ from assay.labelled.labels import generic_names, to_targets
 from assay.labelled.read import read_labelled
 from assay.labelled.rows import LabelledRows
 from assay.metrics import FloatArray, IntArray
-from assay.score.bundles import engine_of, open_bundle, open_scorer, refuse_lengths, refuse_texts
+from assay.score.bundles import (
+    engine_of,
+    open_bundle,
+    open_scorer,
+    parse_precision,
+    refuse_lengths,
+    refuse_texts,
+)
 from assay.score.labelled import LabelledLogits, labelled_logits, logits_or_reasons
 from assay.tasks import TWO_LABELS, Task
 
@@ -76,7 +83,7 @@ def evaluate(settings: EvaluateSettings, *, on_progress: OnProgress = _unseen) -
     for each in (bundle, *others):
         refuse_other_texts(each, are_pairs=settings.text_pair_column is not None)
         refuse_lengths(each, settings)
-    devices.parse_precision(settings.precision, devices.parse_device(settings.device))
+    devices.check_precision(settings.precision, devices.parse_device(settings.device))
     if settings.out is not None and not is_object_url(settings.out):
         _check_out(settings, local_path(settings.out))
     rows = read_labelled(settings.data, settings, task=bundle.task, keys=settings.group_columns)
@@ -174,8 +181,9 @@ def _forward(
     """A bundle's logits of the rows; a bundle that is evaluated alone must score them all."""
     began = time.perf_counter()
     refuse_texts(bundle, settings, are_pairs=rows.text_pairs is not None)
+    precision = parse_precision(settings.precision, bundle, device=settings.device)
     make_engine = partial(
-        engine_of, device=settings.device, precision=settings.precision, num_threads=settings.num_threads
+        engine_of, device=settings.device, precision=precision, num_threads=settings.num_threads
     )
     scorer = open_scorer(
         bundle, settings, make_engine, device=settings.device, max_batch_tokens=settings.max_batch_tokens

@@ -179,7 +179,7 @@ def _plan(settings: EstimateSettings) -> tuple[Manifest | None, Placement | None
     if not settings.sources:
         return None, None
     chosen: dict[str, Any] = {**shared(settings, ScoreSettings), "run": settings.run or "not-used"}
-    here = place(ScoreSettings(**chosen), SCORE).planned
+    here = place(ScoreSettings(**chosen), SCORE, lambda: None).planned
     machines = math.ceil((settings.workers or here.num_workers) / here.num_workers)
     if machines > 1:
         chosen |= {"executor": "static", "rank": 0, "world_size": machines}

@@ -15,6 +15,7 @@ from assay.bundle.ensemble import Ensemble
 from assay.bundle.folders import cascade_file
 from assay.bundle.texts import refuse_other_texts
 from assay.embed.plan import make_encoder
+from assay.engine.half import first_reason
 from assay.errors import BundleError, UsageError
 from assay.score.cascade.bundle import Cascade, open_single, read_cascade
 from assay.score.cascade.reading import CascadeReader
@@ -29,6 +30,7 @@ from assay.tokenize.settings import LongDocuments
 
 if TYPE_CHECKING:
     from assay.engine.engine import Engine
+    from assay.engine.precision import Computed
     from assay.score.scorer import Scorer
 
 
@@ -118,6 +120,27 @@ def refuse_texts(bundle: Bundle, documents: LongDocuments | TokenizeIdentity, *,
         encoder_of(bundle, documents).check_pairs()
 
 
+def why_not_fp16(bundle: Bundle) -> str | None:
+    """Why one of a bundle's models does not run in fp16, in a clause; None where all hold.
+
+    Takes seconds the first time on a machine.
+    """
+    if isinstance(bundle, Cascade):
+        return why_not_fp16(bundle.first) or why_not_fp16(bundle.second)
+    members = bundle.members if isinstance(bundle, Ensemble) else (bundle,)
+    return first_reason((member.checkpoint for member in members), headless=isinstance(bundle, Siamese))
+
+
+def parse_precision(name: str, bundle: Bundle, *, device: str) -> "Computed":
+    """The precision of that name for a bundle on a device, `auto` resolved for all its models together.
+
+    UsageError for a name or device that is not known.
+    """
+    from assay.engine import devices
+
+    return devices.parse_precision(name, devices.parse_device(device), lambda: why_not_fp16(bundle))
+
+
 def engine_of(
     bundle: Bundle,
     *,
@@ -134,11 +157,12 @@ def engine_of(
     if isinstance(bundle, Ensemble):
         from assay.engine.several import SeveralEngines
 
+        chosen = parse_precision(precision, bundle, device=device)
         engines = [
             engine_of(
                 member,
                 device=device,
-                precision=precision,
+                precision=chosen,
                 num_threads=num_threads,
                 packed=packed,
                 deterministic=deterministic,

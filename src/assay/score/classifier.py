@@ -20,7 +20,7 @@ from assay.bundle.texts import refuse_other_texts
 from assay.data.rows import SourceRows
 from assay.errors import InputError
 from assay.garbage import not_collecting
-from assay.score.bundles import engine_of, open_bundle, open_scorer, refuse_lengths
+from assay.score.bundles import engine_of, open_bundle, open_scorer, parse_precision, refuse_lengths
 from assay.score.schema import bundle_fields
 from assay.score.scorer import Scorer
 from assay.score.texts import GivenTexts, read_texts
@@ -126,7 +126,8 @@ def load(
         _log.warning("%s", note)
     documents = LongDocuments(max_length=max_length, on_long=on_long, stride=stride)
     refuse_lengths(bundle, documents)
-    make_engine = partial(engine_of, device=device, precision=precision, num_threads=num_threads)
+    chosen = parse_precision(precision, bundle, device=device)
+    make_engine = partial(engine_of, device=device, precision=chosen, num_threads=num_threads)
     with not_collecting():
         scorer = open_scorer(bundle, documents, make_engine, device=device)
     return Classifier(bundle, scorer, device=device)

@@ -39,6 +39,8 @@ class ScoreRecord(RunRecord):
     strict: bool = False
     parity_documents: int = 0
     parity_tolerance: float | None = None
+    precision_why: str | None = None
+    """What `auto` chose for the run and why; None where a precision was asked for, and on a CPU."""
     calibration: dict[str, Any] | None = None
     """What the bundle's calibration says of itself: method, metrics, texts that it was fitted on."""
     token_run: TokenRunRecord | None = None

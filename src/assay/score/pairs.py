@@ -74,7 +74,8 @@ class PairScorer(Scorer):
             self._kept = _Kept(chunk.memory, self._kept.dimension)
         missing = self._kept.missing(chunk.rows_K)
         made_KD, stats = self.model.vectors(chunk.texts.take(missing).tokens)
-        self._kept.add(chunk.rows_K[missing], made_KD)
+        self._kept.add(chunk.rows_K[missing], made_KD, in_fp32=stats.fp32_sequences)
+        is_fp32_K = self._kept.is_fp32(chunk.rows_K)
         usable = np.flatnonzero(chunk.first_N >= 0)
         scored = self.model.score(
             encoded(chunk.texts, self._kept.vectors(chunk.rows_K)),
@@ -90,6 +91,7 @@ class PairScorer(Scorer):
             row_S=rows,
             view_S=np.zeros_like(rows),
             stats=replace(stats, num_cached=2 * len(usable) - len(missing)),
+            fp32_rows=usable[is_fp32_K[chunk.first_N[usable]] | is_fp32_K[chunk.second_N[usable]]],
         )
 
     def logits(self, forwarded: ForwardedChunk) -> npt.NDArray[np.float32]:
@@ -114,6 +116,7 @@ class _Kept:
         self.memory = memory
         self.dimension = dimension
         self._is_there = np.zeros(0, dtype=np.bool_)
+        self._is_fp32 = np.zeros(0, dtype=np.bool_)
         self._vectors = np.zeros((0, dimension), dtype=np.float32)
 
     def missing(self, rows_K: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -121,10 +124,15 @@ class _Kept:
         self._grow(int(rows_K[-1]) + 1 if len(rows_K) else 0)
         return np.flatnonzero(~self._is_there[rows_K])
 
-    def add(self, rows: npt.NDArray[np.int64], vectors_KD: Floats) -> None:
-        """Keep the vectors of these rows."""
+    def add(self, rows: npt.NDArray[np.int64], vectors_KD: Floats, *, in_fp32: npt.NDArray[np.int64]) -> None:
+        """Keep the vectors of these rows, of which those numbered `in_fp32` ran again."""
         self._vectors[rows] = vectors_KD
         self._is_there[rows] = True
+        self._is_fp32[rows[in_fp32]] = True
+
+    def is_fp32(self, rows_K: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which of these rows have a vector that ran again in fp32."""
+        return self._is_fp32[rows_K]
 
     def vectors(self, rows_K: npt.NDArray[np.int64]) -> Floats:
         """The vectors of these rows."""
@@ -136,4 +144,5 @@ class _Kept:
         if num_rows > held:
             more = max(num_rows, 2 * held) - held
             self._is_there = np.concatenate([self._is_there, np.zeros(more, dtype=np.bool_)])
+            self._is_fp32 = np.concatenate([self._is_fp32, np.zeros(more, dtype=np.bool_)])
             self._vectors = np.concatenate([self._vectors, np.zeros((more, self.dimension), np.float32)])

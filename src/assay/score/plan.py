@@ -30,12 +30,20 @@ from assay.tokenize.plan import (
 )
 
 
-def plan_score(settings: ScoreSettings, placement: Placement, precision: Computed) -> tuple[Manifest, Bundle]:
+def plan_score(
+    settings: ScoreSettings,
+    placement: Placement,
+    precision: Computed,
+    *,
+    bundle: Bundle | None = None,
+    precision_why: str | None = None,
+) -> tuple[Manifest, Bundle]:
     """The manifest of the run that `settings` ask for, and its bundle; reads the sources' footers.
 
-    `placement` is where its workers will run, here or on other machines; units are sized for it.
+    `placement` is where its workers will run, here or on other machines; units are sized for it. `bundle` is that of
+    the settings where it is open already, `precision_why` what `auto` chose and why.
     """
-    bundle = open_bundle(settings.bundle)
+    bundle = bundle or open_bundle(settings.bundle)
     token_run = find_token_run(settings.sources)
     if isinstance(bundle, Siamese | Cascade) and (
         token_run is not None or settings.input_ids_column is not None
@@ -98,7 +106,7 @@ def plan_score(settings: ScoreSettings, placement: Placement, precision: Compute
             engine=settings.engine,
             deterministic=settings.deterministic,
         ),
-        settings=_record(settings, bundle, token_run),
+        settings=_record(settings, bundle, token_run, precision_why),
         columns=columns,
         sources=sources,
         boundaries=boundaries,
@@ -136,7 +144,9 @@ def _columns(settings: ScoreSettings) -> Columns:
     )
 
 
-def _record(settings: ScoreSettings, bundle: Bundle, token_run: Run | None) -> ScoreRecord:
+def _record(
+    settings: ScoreSettings, bundle: Bundle, token_run: Run | None, precision_why: str | None
+) -> ScoreRecord:
     calibration = bundle.calibration
     return ScoreRecord(
         bundle=str(Path(settings.bundle).resolve()),
@@ -151,6 +161,7 @@ def _record(settings: ScoreSettings, bundle: Bundle, token_run: Run | None) -> S
         token_run=None
         if token_run is None
         else TokenRunRecord(url=token_run.url, run_id=token_run.manifest.run_id),
+        precision_why=precision_why,
         calibration=None
         if calibration is None
         else {

@@ -1,5 +1,6 @@
 """`assay score`: plan the run, create it or join it, drive its workers until every unit is published."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 from assay.bundle.bundle import Bundle
@@ -10,6 +11,7 @@ from assay.embed.place import Place, place
 from assay.errors import InputError
 from assay.runs.manifest import Manifest
 from assay.runs.placement import Cluster
+from assay.score.bundles import open_bundle, why_not_fp16
 from assay.score.kind import SCORE
 from assay.score.plan import other_lengths_of, plan_score
 from assay.score.settings import ScoreSettings
@@ -27,9 +29,12 @@ def score(
 
     Raises as `drive_engine_run` does.
     """
+    opened = functools.cache(lambda: open_bundle(settings.bundle))
 
     def plan(here: Place) -> tuple[Manifest, Sequence[str]]:
-        manifest, bundle = plan_score(settings, here.planned, here.precision)
+        manifest, bundle = plan_score(
+            settings, here.planned, here.precision, bundle=opened(), precision_why=here.why
+        )
         if settings.unique_ids and manifest.arrow_schema().names[0] != SOURCE_ROW:
             _refuse_duplicate_ids(manifest)
         return manifest, (*bundle.notes, other_lengths_of(manifest) or "")
@@ -39,6 +44,7 @@ def score(
         SCORE,
         "assay.score.worker",
         plan,
+        lambda: why_not_fp16(opened()),
         cluster=cluster,
         on_progress=on_progress,
         on_message=on_message,
@@ -47,8 +53,10 @@ def score(
 
 def plan_here(settings: ScoreSettings) -> tuple[Manifest, Bundle, Place]:
     """The manifest of the run as this machine plans it, its bundle, and where the workers of this machine go."""
-    here = place(settings, SCORE)
-    return *plan_score(settings, here.planned, here.precision), here
+    opened = functools.cache(lambda: open_bundle(settings.bundle))
+    here = place(settings, SCORE, lambda: why_not_fp16(opened()))
+    planned = plan_score(settings, here.planned, here.precision, bundle=opened(), precision_why=here.why)
+    return *planned, here
 
 
 def _refuse_duplicate_ids(manifest: Manifest) -> None:

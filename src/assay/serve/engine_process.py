@@ -211,11 +211,11 @@ def load(arguments: argparse.Namespace, model: "ServedModel") -> "Engine":
 
 def dtype_of(arguments: argparse.Namespace) -> str:
     """What the engine computes in, as torch has it: `float32`, `bfloat16`, `float16`; or `fp8`."""
-    from assay.engine.devices import DTYPES, parse_device, parse_precision
+    from assay.engine.devices import DTYPES
 
     if is_fake(arguments.engine):
         return "float32"
-    precision = parse_precision(arguments.precision, parse_device(arguments.device))
+    precision = arguments.precision
     return precision if precision == "fp8" else str(DTYPES[precision]).removeprefix("torch.")
 
 
@@ -253,6 +253,8 @@ def start(link: ServerLink, arguments: argparse.Namespace) -> None:
         from assay.serve.kinds import open_model
 
         model = open_model(arguments.bundle, kind=arguments.model_kind, pooling=arguments.pooling)
+        if not is_fake(arguments.engine):
+            arguments.precision = model.parse_precision(arguments.precision, device=arguments.device)
         engine = load(arguments, model)
         tokens_per_second = warm_up(engine, max_batch_tokens=arguments.max_batch_tokens)
     except Exception as error:  # noqa: BLE001  whatever it is, the server decides what follows

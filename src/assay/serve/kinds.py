@@ -12,9 +12,11 @@ from assay.bundle.bundle import Bundle
 from assay.bundle.embedder import Embedder, load_embedder
 from assay.bundle.folders import is_ensemble, is_siamese
 from assay.embed.plan import make_encoder
+from assay.engine.half import why_not_fp16
+from assay.engine.precision import Computed
 from assay.model.checkpoint import architectures, is_headless, read_config
 from assay.model.sentence_files import MODULES, PoolingName
-from assay.score.bundles import encoder_of, engine_of, num_outputs, open_bundle
+from assay.score.bundles import encoder_of, engine_of, num_outputs, open_bundle, parse_precision
 from assay.score.cascade.bundle import Cascade, kind_of
 from assay.serve.scores import Scoring
 from assay.serve.settings import ModelKind
@@ -62,6 +64,10 @@ class ServedClassifier:
     def is_pair(self) -> bool | None:
         """Whether it takes two texts; None where the folder does not say."""
         return self.bundle.is_pair
+
+    def parse_precision(self, name: str, *, device: str) -> Computed:
+        """The precision of that name on a device, `auto` resolved for this model."""
+        return parse_precision(name, self.bundle, device=device)
 
     def load_engine(
         self, *, device: str, precision: str, num_threads: int | None, packed: bool, deterministic: bool
@@ -141,6 +147,16 @@ class ServedEncoder:
     def is_pair(self) -> bool:
         """False: an encoder takes single texts."""
         return False
+
+    def parse_precision(self, name: str, *, device: str) -> Computed:
+        """The precision of that name on a device, `auto` resolved for this model."""
+        from assay.engine import devices
+
+        return devices.parse_precision(
+            name,
+            devices.parse_device(device),
+            lambda: why_not_fp16(self.embedder.checkpoint, headless=True),
+        )
 
     def load_engine(
         self, *, device: str, precision: str, num_threads: int | None, packed: bool, deterministic: bool

@@ -10,6 +10,7 @@ Axes: N texts, M pairs, D dimensions of a vector, F style features, C outputs.
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +65,7 @@ class SiameseModel:
         return encoded(read, self.vectors(read.tokens)[0])
 
     def vectors(self, texts: EncodedChunk) -> tuple[Floats, ForwardStats]:
-        """The vectors [N, D] of texts, NaN for one with an error, and what they cost.
+        """The vectors [N, D] of texts, NaN for one with an error, and what they cost; its sequences are texts.
 
         Raises Stopped where the forwarder is told to stop.
         """
@@ -81,7 +82,7 @@ class SiameseModel:
         forwarded = self._vectors.forward(texts)
         vectors_ND = self._vectors.vectors(forwarded)
         vectors_ND[list(texts.errors)] = np.nan
-        return vectors_ND, forwarded.stats
+        return vectors_ND, replace(forwarded.stats, fp32_sequences=forwarded.fp32_rows)
 
     def score(self, texts: EncodedTexts, first_M: Ints, second_M: Ints) -> ScoredPairs:
         """What the head says of pairs of rows of `texts`, joined by what words and style say where it is known."""

@@ -6,7 +6,7 @@ import torch
 
 from assay import machine
 from assay.engine import devices
-from assay.engine.precision import Computed, auto_training_precision, refuse_missing
+from assay.engine.precision import Computed, choose_auto_for_training, refuse_missing
 from assay.errors import UsageError
 from assay.settings import count_of
 from assay.telemetry import format_number_of
@@ -44,7 +44,7 @@ def choose_precision(settings: TrainSettings, device: torch.device) -> Computed:
     """What products run in."""
     target = devices.target_of(device)
     if settings.precision == "auto":
-        return auto_training_precision(target)
+        return choose_auto_for_training(target).precision
     refuse_missing(settings.precision, target)
     return settings.precision
 

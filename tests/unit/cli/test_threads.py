@@ -60,7 +60,7 @@ def test_workers_get_their_threads_and_yield(monkeypatch):
         sources=("a",), bundle="b", run="/nowhere/run", num_threads=3, devices="2", engine="fake"
     )
     run = type("Run", (), {"url": "run"})
-    placement.place_processes("module", run, scoring.place(settings, SCORE).placement)
+    placement.place_processes("module", run, scoring.place(settings, SCORE, lambda: None).placement)
     assert len(seen) == 2
     for words, environment in seen:
         assert words[-2:] == ("--threads", "3")

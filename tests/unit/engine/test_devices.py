@@ -28,10 +28,10 @@ def test_an_unknown_device_is_refused(name):
 def test_precision_names():
     """Auto means fp32 on a CPU; others must be known."""
     cpu = torch.device("cpu")
-    assert devices.parse_precision("auto", cpu) == "fp32"
-    assert devices.parse_precision("bf16", cpu) == "bf16"
+    assert devices.parse_precision("auto", cpu, lambda: None) == "fp32"
+    assert devices.parse_precision("bf16", cpu, lambda: None) == "bf16"
     with pytest.raises(UsageError, match="fp64"):
-        devices.parse_precision("fp64", cpu)
+        devices.parse_precision("fp64", cpu, lambda: None)
 
 
 def test_a_worker_on_a_gpu_stays_near_it(monkeypatch):

@@ -13,7 +13,7 @@ from assay.serve.engine_process import dtype_of, load
 @pytest.mark.parametrize(
     ("engine", "precision", "dtype"),
     [
-        ("auto", "auto", "float32"),
+        ("auto", "fp32", "float32"),
         ("auto", "bf16", "bfloat16"),
         ("padded", "fp16", "float16"),
         ("auto", "fp8", "fp8"),

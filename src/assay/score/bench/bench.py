@@ -38,6 +38,7 @@ from assay.score.bench.estimate import estimate, parse_count
 from assay.score.bench.report import BenchReport
 from assay.score.bench.sample import Sample, first_sequences, take_sample
 from assay.score.bench.settings import BenchSettings
+from assay.score.bundles import open_bundle, parse_precision
 from assay.score.cascade.bundle import Cascade
 from assay.score.kind import SCORE
 from assay.score.plan import plan_score
@@ -65,8 +66,9 @@ def bench(settings: BenchSettings, *, on_message: Callable[[str], None] | None =
     wanted = None if settings.for_documents is None else parse_count(settings.for_documents)
     _refuse_fake(settings)
     device = _device(settings.device)
-    precision = devices.parse_precision(settings.precision, device)
-    manifest, bundle = _plan(settings, device, precision)
+    bundle = open_bundle(settings.bundle)
+    precision = parse_precision(settings.precision, bundle, device=str(device))
+    manifest = _plan(settings, bundle, device, precision)
     if isinstance(bundle, Siamese | Cascade):
         kind = "Siamese" if isinstance(bundle, Siamese) else "a cascade"
         raise UsageError(
@@ -133,13 +135,13 @@ def bench(settings: BenchSettings, *, on_message: Callable[[str], None] | None =
     )
 
 
-def _plan(settings: BenchSettings, device: torch.device, precision: Computed) -> tuple[Manifest, Bundle]:
+def _plan(settings: BenchSettings, bundle: Bundle, device: torch.device, precision: Computed) -> Manifest:
     """The plan of a scoring run like this; it checks sources, columns and lengths, and is never created."""
     chosen = ScoreSettings(**shared(settings, ScoreSettings), run="not-used")
     placement = Placement(
         kind=device.type, num_workers=1, threads=machine.choose_threads(settings.num_threads)
     )
-    return plan_score(chosen, placement, precision)
+    return plan_score(chosen, placement, precision, bundle=bundle)[0]
 
 
 def _refuse_fake(settings: BenchSettings) -> None:

@@ -60,12 +60,14 @@ class CascadeScorer(Scorer):
         label = self._cascade.labels[1]
         first = self.first.forward(chunk.inner)
         stats, errors = [first.stats], dict[int, str]()
+        fp32_rows = [first.fp32_rows]
 
         def ask_second(rows: npt.NDArray[np.int64]) -> FloatArray:
             found_M = np.full(len(rows), np.nan)
             for part in self.second.chunks(_rows_of(chunk, rows)):
                 forwarded = self.second.forward(part)
                 stats.append(forwarded.stats)
+                fp32_rows.append(rows[part.start + forwarded.fp32_rows])
                 found_M[part.start : part.start + part.num_rows] = _probability(self.second, forwarded, label)
                 errors.update({int(rows[part.start + row]): code for row, code in part.errors.items()})
             return found_M
@@ -83,6 +85,7 @@ class CascadeScorer(Scorer):
             row_S=rows,
             view_S=np.zeros_like(rows),
             stats=_sum(stats),
+            fp32_rows=np.unique(np.concatenate(fp32_rows)),
             answers=answers,
             errors=errors,
         )

@@ -233,6 +233,9 @@ def _other_rows(tally: Tally, summary: ReportSummary) -> Facts:
     empty = tally.sum_of("empty_rows")
     if empty is not None:
         facts.append(("empty texts", count_and_share(int(empty), tally.rows)))
+    if summary.fp32_rows:
+        name = "not finite in half precision, run again in fp32"
+        facts.append((name, count_and_share(summary.fp32_rows, tally.rows)))
     if tally.not_finite:
         facts.append(("scores that are not a number, without an error code", f"{tally.not_finite:,}"))
     return facts

@@ -39,6 +39,8 @@ class ReportSummary:
     """Worker hours at the price given; None without a price."""
     parity_passed: bool | None
     """None where no parity gate was run."""
+    fp32_rows: int = 0
+    """Rows that were not finite in half precision and ran again in fp32."""
     obstacles: tuple[str, ...] = ()
     """What stands in the way of parts that are missing, with what to do."""
     estimates: tuple[Compared, ...] = ()
@@ -92,6 +94,7 @@ def summarize(
         device_hours=None if device_seconds is None else device_seconds / HOUR_SECONDS,
         cost=None if price_per_hour is None else worker_hours * price_per_hour,
         parity_passed=parity_passed,
+        fp32_rows=int(tally.sum_of("fp32_rows") or 0),
         obstacles=status.obstacles,
         estimates=estimates,
     )
