@@ -97,6 +97,7 @@ CLAIMS: Mapping[str, str] = {
     "h100.minilm.bf16_over_its_products": "MiniLM-L6 in bf16, over its matrix products alone, sustained",
     "h100.roberta_large.bf16_over_its_products": "RoBERTa-large in bf16, over its matrix products alone, sustained",
     "h100.deberta_v3_base.docs_per_second": "DeBERTa-v3-base in bf16, the engine alone",
+    "h100.fp16_over_bf16_speed": "fp16 over bf16, the engine alone, the slowest of ten models",
     "h100.roberta_base.end_to_end_ids_over_engine": "`assay score` on token ids, over the engine alone, RoBERTa-base",
     "h100.roberta_base.end_to_end_text_over_engine": "`assay score` on text, over the engine alone, RoBERTa-base",
     "h100.minilm.end_to_end_ids_docs_per_second": "`assay score` on token ids, MiniLM-L6",
