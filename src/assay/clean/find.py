@@ -54,6 +54,7 @@ _CHECKPOINT = re.compile(
 _UNFINISHED = re.compile(r"((?:.*/)?\.[^/]+\.tmp-\w{8})/.*")
 """In the folder of a model that was being written."""
 _VECTORS = re.compile(r"(.*/)?[0-9a-f]{32}/\.?[0-9a-f]{32}\.arrow")
+_LANGUAGE = re.compile(r".*/assay/language/[0-9a-f]{64}\.arrow(\.[0-9a-f]{32})?")
 _PROOF = re.compile(r".*/assay/proofs/[0-9a-f]{64}(\.[0-9a-f]{32})?")
 """A path from the root of the disk: the folder itself may be the place."""
 _FORMAT_VERSION = 1
@@ -260,6 +261,7 @@ class _Search:
     def _caches(self) -> Iterator[Item]:
         for pattern, what, is_ours in (
             (_VECTORS, "vectors of texts", self._holds_vectors),
+            (_LANGUAGE, "the unpacked language model", lambda _: True),
             (_PROOF, "notes on self tests", lambda _: True),
         ):
             matched = [path for path in self._files if pattern.fullmatch(self._url(path))]

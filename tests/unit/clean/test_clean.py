@@ -169,12 +169,14 @@ def test_each_kind_where_it_is_named(place, sources, kind, num_files):
     assert files_of(place) == set()
 
 
-@pytest.mark.parametrize("below", ["", "assay", "assay/proofs"])
-def test_notes_on_self_tests(place, below):
-    """They are a cache, whether the place is their folder or lies above."""
-    file = place / "assay/proofs" / ("0" * 64)
+@pytest.mark.parametrize("name", [f"proofs/{'0' * 64}", f"language/{'0' * 64}.arrow"])
+@pytest.mark.parametrize("below", ["", "assay", "assay/{}"])
+def test_what_a_machine_keeps_for_itself(place, below, name):
+    """Notes on self tests and the unpacked language model are caches, whether the place is their folder or above."""
+    file = place / "assay" / name
     file.parent.mkdir(parents=True)
     file.write_text("{}")
+    below = below.format(name.partition("/")[0])
     assert clean_at(place / below).num_files == 0
     assert clean_at(place / below, caches=True, delete=True).num_files == 1
 

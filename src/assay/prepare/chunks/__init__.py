@@ -3,6 +3,7 @@
 windows.py      sentences -> windows of them, by number or by tokens; the order of a sample (pure)
 quality.py      which chunks are worth keeping, and the hash of one (pure)
 languages.py    the language of a text, by py3langid
+language_model.py   its model, unpacked once for this machine
 book.py         one file's bytes -> its chunks, or why it has none
 settings.py, kind.py, plan.py, work.py, worker.py, verb.py   the run
 """

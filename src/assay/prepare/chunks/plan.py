@@ -14,7 +14,6 @@ from assay.prepare.chunks.settings import ChunkRules
 from assay.runs.cut import cut_evenly
 from assay.runs.manifest import Manifest, new_manifest
 from assay.runs.plan import UNITS_OF_A_SMALL_RUN
-from assay.tokenize.counting import open_encoder
 
 BOOKS_OF_A_UNIT = 16
 """About half a minute of one core, with tokens counted."""
@@ -59,7 +58,11 @@ def plan_chunks(
         )
     if rules.language_check != "off":
         need_language_check()
-    encoder = None if bundle is None else open_encoder(bundle)
+    encoder = None
+    if bundle is not None:
+        from assay.tokenize.counting import open_encoder  # which few plans need
+
+        encoder = open_encoder(bundle)
     sources = find_sources((str(books),), columns=COLUMNS)
     num_books = sum(source.num_rows for source in sources)
     books_of_a_unit = unit_rows or max(1, min(BOOKS_OF_A_UNIT, -(-num_books // UNITS_OF_A_SMALL_RUN)))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +20,9 @@ from assay.runs.manifest import Manifest
 from assay.runs.pipeline import strict_error
 from assay.runs.plan import Unit
 from assay.telemetry import Counters
-from assay.tokenize.counting import token_counter
-from assay.tokenize.encode import Encoder
+
+if TYPE_CHECKING:
+    from assay.tokenize.counting import CountTokens
 
 BATCH_BOOKS = 256
 MISSING_FILE = "missing_file"
@@ -51,14 +52,14 @@ class BookResult:
 class ChunksWork:
     """Makes chunks: `prepare` reads files, `compute` makes chunks of them, `finish` builds the part's columns."""
 
-    def __init__(self, manifest: Manifest, encoder: Encoder | None) -> None:
-        """Work for the run of `manifest`; with an encoder, tokens are counted."""
+    def __init__(self, manifest: Manifest, count_tokens: "CountTokens | None") -> None:
+        """Work for the run of `manifest`; `count_tokens` where its chunks have a budget or are counted."""
         self.counters = Counters()
         self._manifest = manifest
         identity, settings = manifest.read(CHUNKS)
         self._rules = rules_of(identity)
         self._strict = settings.strict
-        self._count_tokens = None if encoder is None else token_counter(encoder)
+        self._count_tokens = count_tokens
         self._schema = manifest.arrow_schema()
         self._reader = RowReader(manifest.source_columns())
         self._worker = f"{socket.gethostname()}-{os.getpid()}-cpu"

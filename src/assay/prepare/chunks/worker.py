@@ -7,7 +7,6 @@ from assay.prepare.chunks.kind import CHUNKS
 from assay.prepare.chunks.work import ChunksWork
 from assay.runs.run import Run
 from assay.runs.worker import worker_command
-from assay.tokenize.counting import open_encoder
 
 NEW_OBJECTS = 50_000
 """New objects after which the collector looks for cycles among them; chunks have none."""
@@ -21,9 +20,11 @@ def open_chunks_work(run: Run) -> ChunksWork:
     identity, settings = run.manifest.read(CHUNKS)
     if settings.bundle is None:
         return ChunksWork(run.manifest, None)
+    from assay.tokenize.counting import open_encoder, token_counter
+
     encoder = open_encoder(settings.bundle)
     encoder.refuse_changed(identity.tokenizer, settings.bundle)
-    return ChunksWork(run.manifest, encoder)
+    return ChunksWork(run.manifest, token_counter(encoder))
 
 
 def main() -> int:

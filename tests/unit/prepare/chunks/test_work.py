@@ -6,7 +6,6 @@ import pytest
 from support.bundles import write_bundle
 
 from assay.errors import InputError, RefusedError, UsageError
-from assay.prepare.chunks import plan as planning
 from assay.prepare.chunks.plan import PART_SCHEMA, plan_chunks
 from assay.prepare.chunks.settings import ChunkRules
 from assay.prepare.chunks.verb import count_chunks, run_chunks
@@ -15,6 +14,7 @@ from assay.runs.pipeline import run_unit
 from assay.runs.placement import place_workers
 from assay.runs.run import create_or_join, part_path
 from assay.runs.verify import verify
+from assay.tokenize.counting import open_encoder
 
 RULES = ChunkRules(language="en", language_check="off", max_chunks=3)
 
@@ -105,7 +105,7 @@ def test_tokens_are_counted_by_the_bundle(books, tmp_path):
     counts = table["num_tokens"].drop_null().to_pylist()
     assert counts
     assert all(50 <= count <= 100 for count in counts)
-    encoder = planning.open_encoder(bundle)
+    encoder = open_encoder(bundle)
     assert manifest.identity["tokenizer"] == encoder.fingerprint
     text = table["text"].drop_null()[0].as_py()
     assert len(encoder.encode_texts([text]).flat_ids) == counts[0] + encoder.special_tokens.num_tokens
