@@ -35,7 +35,9 @@ from assay.fleet.books import prepare_books
 from assay.fleet.estimate import estimate
 from assay.fleet.executors import on_executor
 from assay.fleet.join import JoinResult
+from assay.fleet.serving import serve
 from assay.fleet.settings import EstimateSettings, JoinSettings
+from assay.fleet.training import train
 from assay.mine import verb as _mining
 from assay.mine.settings import MineSettings
 from assay.mine.verb import MineResult
@@ -60,7 +62,6 @@ from assay.score.report.report import report
 from assay.score.report.summary import ReportSummary
 from assay.score.settings import ScoreSettings
 from assay.serve.settings import ServeSettings
-from assay.serve.verb import serve
 from assay.siamese.pairs import SiameseModel, load_siamese
 from assay.sudoku.build import sudoku_build
 from assay.sudoku.findings import SudokuBuildReport
@@ -71,7 +72,7 @@ from assay.tokenize.verb import TokenizeResult
 from assay.train.puzzles.settings import PuzzleTraining
 from assay.train.puzzles.train import PuzzleReport, sudoku_train
 from assay.train.settings import TrainSettings
-from assay.train.train import TrainReport, train
+from assay.train.train import TrainReport
 
 embed = on_executor(_embedding.embed)
 ensemble = on_executor(_ensembles.ensemble)

@@ -61,8 +61,9 @@ def spawn(
     stdout: int | None = None,
     stderr: int | None = None,
     pass_fds: Collection[int] = (),
+    folder: str | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """A process of ours with exactly this environment, in a session of its own."""
+    """A process of ours with exactly this environment, in a session of its own; in this folder or in `folder`."""
     return subprocess.Popen(
         arguments,
         env=environment,
@@ -70,6 +71,7 @@ def spawn(
         stdout=stdout,
         stderr=stderr,
         pass_fds=pass_fds,
+        cwd=folder,
         start_new_session=True,
     )
 
@@ -85,8 +87,9 @@ class JsonChild:
         hear: Callable[[News], None],
         hear_stderr: bool = False,
         pass_fds: Collection[int] = (),
+        folder: str | None = None,
     ) -> None:
-        """Start it, with `environment` as its whole environment.
+        """Start it, with `environment` as its whole environment, in this folder or in `folder`.
 
         With `hear_stderr` its stderr comes as `Printed` lines, the last of which `tail` holds; without,
         it goes to this process's.
@@ -100,6 +103,7 @@ class JsonChild:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if hear_stderr else None,
             pass_fds=pass_fds,
+            folder=folder,
         )
         self._readers = [
             threading.Thread(target=read, args=(pipe,), daemon=True)

@@ -223,9 +223,10 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(folder, *flags, environment=None):
-    """A server of a bundle on a free port, ready."""
-    command = [sys.executable, "-m", "assay", "serve", str(folder), "--port", "0", *flags]
+def served(folder, *flags, environment=None, seconds=60):
+    """A server of a bundle, on a free port where the flags name none; ready, within so many seconds."""
+    port = () if "--port" in flags else ("--port", "0")
+    command = [sys.executable, "-m", "assay", "serve", str(folder), *port, *flags]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, encoding="utf-8", env={**os.environ, **(environment or {})}
     )
@@ -234,7 +235,7 @@ def served(folder, *flags, environment=None):
     reading.start()
     server = Served(process, "", lines)
     try:
-        server.url = READY.search(server.wait_for("ready on ")).group(1)
+        server.url = READY.search(server.wait_for("ready on ", seconds=seconds)).group(1)
         yield server
     finally:
         if process.poll() is None:

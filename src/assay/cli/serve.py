@@ -6,7 +6,7 @@ from assay.serve.settings import ServeSettings
 
 def run(settings: ServeSettings) -> int:
     """Serve until told to stop; what happens is said on stderr."""
-    from assay.serve.verb import serve
+    from assay.fleet.serving import serve
 
     serve(settings, on_message=say)
     return 0

@@ -22,11 +22,10 @@ def run(settings: TrainSettings) -> int:
 
     leave_pandas_out()
     with not_collecting():
+        from assay.fleet.training import plan, train
         from assay.train.checkpoints import training_folder, way_out
         from assay.train.display import TrainDisplay
-        from assay.train.plan import plan
         from assay.train.report import REPORT_FILE
-        from assay.train.train import train
         from assay.train.world import find_place
 
     place = find_place(os.environ)

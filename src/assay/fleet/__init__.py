@@ -8,6 +8,8 @@ wall.py       how long so much work takes so many workers, by simulation
 launch/       job files that start one command on many machines
 settings.py   what a user may set for these
 ray/          the executor `ray`
+serving.py    `assay serve` here or on a cluster
+training.py   `assay train` here or on a cluster
 simulate.py   a fleet on a virtual clock: the real agenda, supply and publish protocol against a modelled world
 world.py      the modelled store, devices and faults
 """

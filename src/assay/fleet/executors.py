@@ -3,11 +3,14 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from assay.errors import UsageError
 from assay.runs.placement import Cluster
 from assay.telemetry import Progress
+
+if TYPE_CHECKING:
+    from assay.fleet.ray.cluster import RayCluster
 
 
 class Asking(Protocol):
@@ -58,7 +61,7 @@ class Verb(Protocol[SettingsT_contra, ResultT_co]):
 
 
 @contextlib.contextmanager
-def cluster_of(settings: Asking) -> Iterator[Cluster | None]:
+def cluster_of(settings: Asking) -> Iterator["RayCluster | None"]:
     """The cluster that settings name, joined until the end of the `with`; None where the workers are on this machine.
 
     Raises UsageError for an address without the executor that uses it, and what `open_cluster` does.

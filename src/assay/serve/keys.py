@@ -69,6 +69,11 @@ def read_keys(keys_file: str | None, environment: Mapping[str, str]) -> Keys:
     return Keys(tuple(digests))
 
 
+def hashed_entries(keys: Keys) -> str:
+    """The keys as the environment may hold them, hashed; "" for none."""
+    return ",".join(f"{name}:{_HASHED}{digest.hex()}" for name, digest in keys.digests)
+
+
 def _from_file(path: Path) -> list[tuple[str, str]]:
     try:
         content = path.read_text(encoding="utf-8-sig")

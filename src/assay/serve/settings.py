@@ -6,6 +6,7 @@ from typing import Literal
 from assay.embed.settings import Pooled
 from assay.engine.settings import CpuThreads, EngineSettings
 from assay.errors import UsageError
+from assay.runs.settings import RayAddress
 from assay.settings import AUTO_OR_COUNT, COUNT, positional, within
 from assay.tokenize.settings import LongDocuments
 
@@ -14,7 +15,7 @@ _UP_TO_AN_HOUR = 3_600
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeSettings(LongDocuments, EngineSettings, CpuThreads, Pooled):
+class ServeSettings(LongDocuments, EngineSettings, CpuThreads, Pooled, RayAddress):
     """Serve a classifier or a sentence encoder over HTTP."""
 
     bundle: str = field(metadata=positional("BUNDLE"))
@@ -27,6 +28,8 @@ class ServeSettings(LongDocuments, EngineSettings, CpuThreads, Pooled):
     """Port to listen on; 0 takes a free one and says which."""
     devices: str = field(default="auto", metadata=AUTO_OR_COUNT)
     """How many GPUs, or engine processes where there are none."""
+    executor: Literal["local", "ray"] = "local"
+    """One server here; ray: a replica for each device of a Ray cluster, behind the proxies of Ray Serve."""
     max_queue: int = field(default=8192, metadata=COUNT)
     """Documents that may wait; more are answered with 429."""
     timeout: float = field(default=30.0, metadata=within(above=0, at_most=_UP_TO_AN_HOUR))
@@ -59,6 +62,23 @@ class ServeSettings(LongDocuments, EngineSettings, CpuThreads, Pooled):
             )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise UsageError("one of tls_cert and tls_key is set; HTTPS needs both; set the other too")
+        if self.executor == "ray":
+            self._check_ray()
+
+    def _check_ray(self) -> None:
+        """Raise `UsageError` for what several servers behind the proxies of Ray Serve cannot promise."""
+        if self.rate_limit is not None:
+            raise UsageError(
+                f"rate_limit is {self.rate_limit} and executor ray; each replica would count by itself; "
+                "leave it out and limit in front of Ray Serve"
+            )
+        if self.tls_cert is not None:
+            raise UsageError(
+                "tls_cert is set and executor ray; the proxies of Ray Serve speak plain HTTP here; "
+                "leave it out and end TLS in front of them"
+            )
+        if not self.port:
+            raise UsageError("port is 0 and executor ray; all machines listen on one port; name it")
 
 
 def is_fake(engine: str) -> bool:

@@ -26,7 +26,8 @@ def serve(settings: ServeSettings, *, on_message: Callable[[str], None] | None =
     Raises UsageError for an address that cannot be had or a package that is missing, BundleError for a bundle
     that cannot be served, WorkError where the engine does not start.
     """
-    need_packages("uvicorn", "httptools", "orjson", "prometheus_client", used_by="assay serve")
+    assert settings.executor == "local", "who calls opens the cluster"
+    need_server_packages()
     check_bundle(settings)
     say = on_message or (lambda _: None)
     keys = read_keys(settings.keys_file, os.environ)
@@ -47,6 +48,11 @@ def serve(settings: ServeSettings, *, on_message: Callable[[str], None] | None =
                 child.end()
             raise
         run_server(settings, keys, listener, children, say)
+
+
+def need_server_packages() -> None:
+    """Raise UsageError where a package that the server needs is not installed."""
+    need_packages("uvicorn", "httptools", "orjson", "prometheus_client", used_by="assay serve")
 
 
 def check_bundle(settings: ServeSettings) -> None:

@@ -13,15 +13,14 @@ the files beside it and of itself, so that a damaged checkpoint is found and the
 Nothing is pickled. One process writes (rank 0); any number may read.
 """
 
-import fcntl
 import json
 import logging
 import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -38,7 +37,6 @@ FORMAT_VERSION = 2
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
-_LOCK = "lock"
 
 Tensors = Mapping[str, torch.Tensor]
 Json = dict[str, object]
@@ -83,32 +81,6 @@ def training_folder(out: str | os.PathLike[str]) -> Path:
     """The folder of a training's checkpoints, beside the bundle that it will become."""
     out = Path(out).absolute()
     return out.with_name(f"{out.name}.training")
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make the folder and hold it, so that two trainings never write to one; the lock goes with the process.
-
-    Raises UsageError where another process holds it, StorageError where the folder cannot be made. A
-    filesystem without locks holds nothing. Afterwards an empty folder is removed.
-    """
-    descriptor = None
-    while descriptor is None:
-        with writing(str(folder)):
-            folder.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # whoever held it before may be removing the folder
-                descriptor = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o666)
-        if descriptor is not None and not _lock(descriptor, folder):
-            os.close(descriptor)
-            descriptor = None
-    try:
-        yield
-    finally:
-        if [path.name for path in folder.iterdir()] == [_LOCK]:
-            with suppress(OSError):
-                (folder / _LOCK).unlink()
-                folder.rmdir()
-        os.close(descriptor)
 
 
 def save(folder: Path, checkpoint: TrainCheckpoint, *, keep: int = 2) -> Path:
@@ -220,20 +192,6 @@ def load_best(path: Path) -> BestWeights:
 def clear(folder: Path) -> None:
     """Remove every checkpoint: the training is over, or starts again."""
     _remove([*_folders(folder, "step"), *_folders(folder, "best"), *folder.glob(f"{_SCRATCH}*")])
-
-
-def _lock(descriptor: int, folder: Path) -> bool:
-    """Lock an open file; False where it was removed meanwhile and another has its name."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UsageError(
-            f"{folder}: another process trains there; wait until it has ended, or name another out"
-        ) from None
-    except OSError as error:
-        _log.warning("%s: cannot be locked (%s); start no second training of it", folder, error.strerror)
-    return os.fstat(descriptor).st_nlink > 0
 
 
 # ---------------------------------------------------------------- writing

@@ -39,6 +39,8 @@ _CHANGES_NO_NUMBER = frozenset(
         "max_batch_tokens",
         "devices",
         "report_texts",
+        "executor",
+        "ray_address",
     }
 )
 """Settings that may be changed when an interrupted training is resumed."""

@@ -18,7 +18,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from types import FrameType
+from typing import Protocol
 
 from assay import errors, machine
 from assay.errors import AssayError, WorkError
@@ -47,7 +49,45 @@ POLL_SECONDS = 0.2
 SendEvent = Callable[[Json], None]
 
 
+class Ranks(Protocol):
+    """The processes of a training that is about to begin."""
+
+    @property
+    def num_processes(self) -> int:
+        """How many."""
+        ...
+
+    def launch(
+        self, job: Json, *, way_out: Callable[[], str], on_event: Callable[[Json], None] | None = None
+    ) -> object:
+        """As `launch`, for a job that is the settings of a training."""
+        ...
+
+
 # ---------------------------------------------------------------- the parent
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRanks:
+    """Processes on this machine; see `Ranks`."""
+
+    command: Sequence[str]
+    num_processes: int
+    num_threads: int | None
+    """Of each."""
+
+    def launch(
+        self, job: Json, *, way_out: Callable[[], str], on_event: Callable[[Json], None] | None = None
+    ) -> object:
+        """As `launch`."""
+        return launch(
+            self.command,
+            job,
+            num_processes=self.num_processes,
+            way_out=way_out,
+            on_event=on_event,
+            num_threads=self.num_threads,
+        )
 
 
 class _Rank:
@@ -79,6 +119,15 @@ class _Rank:
         """Whether it failed to write its checkpoint, disk full or the like."""
         return self.failure is not None and self.failure["kind"] == "StorageError"
 
+    def verdict(self, num_processes: int, way_out: Callable[[], str]) -> AssayError:
+        """The error that its failure is to the user."""
+        name = f"rank {self.rank} of {num_processes}"
+        if self.failure is not None:
+            return error_of(name, self.failure, way_out)
+        return WorkError(
+            f"{describe_loss(name, self.end.returncode if self.end else 0, self.child.tail)}; {way_out()}"
+        )
+
 
 def launch(
     command: Sequence[str],
@@ -106,14 +155,14 @@ def launch(
         group.start(command, job, num_processes=num_processes, num_threads=num_threads)
         group.wait_until(lambda: group.is_over)
         if group.has_failed:
-            raise _verdict(_first_to_fail(group), num_processes, way_out)
+            raise _first_to_fail(group).verdict(num_processes, way_out)
         group.pass_interrupt_on()
     except KeyboardInterrupt:
         group.terminate()
         group.wait_until(lambda: not group.running, seconds=stop_seconds)
         unsaved = next((rank for rank in group.ranks if rank.could_not_write), None)
         if unsaved is not None:
-            raise _verdict(unsaved, num_processes, way_out) from None
+            raise unsaved.verdict(num_processes, way_out) from None
         if any(rank.end is None or rank.end.returncode != 0 for rank in group.ranks):
             raise
     finally:
@@ -231,19 +280,17 @@ def _first_to_fail(group: _Ranks) -> _Rank:
     return min(failed, key=order)
 
 
-def _verdict(rank: _Rank, num_processes: int, way_out: Callable[[], str]) -> AssayError:
-    """The error that a rank's failure is to the user; the child's traceback goes with it as a note."""
-    failure = rank.failure
-    if failure is None:
-        tail = rank.child.tail
-        last = f"; its last line was: {tail[-1][:200]}" if tail else ""
-        how = describe_end(rank.end.returncode if rank.end else 0)
-        return WorkError(f"rank {rank.rank} of {num_processes} {how}{last}; {way_out()}")
+def describe_loss(name: str, returncode: int, tail: Sequence[str]) -> str:
+    """How a rank ended that said nothing of a failure; `tail` holds its last lines on stderr."""
+    last = f"; its last line was: {tail[-1][:200]}" if tail else ""
+    return f"{name} {describe_end(returncode)}{last}"
+
+
+def error_of(name: str, failure: Json, way_out: Callable[[], str]) -> AssayError:
+    """The error that a rank has told as `failed`; the child's traceback goes with it as a note."""
     message = str(failure["message"])
     kind = errors.KINDS.get(str(failure["kind"]))
-    error = (
-        kind(message) if kind else WorkError(f"rank {rank.rank} of {num_processes}: {message}; {way_out()}")
-    )
+    error = kind(message) if kind else WorkError(f"{name}: {message}; {way_out()}")
     error.add_note(str(failure["trace"]))
     return error
 

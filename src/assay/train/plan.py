@@ -106,17 +106,26 @@ class TrainPlan:
         )
 
 
-def plan(settings: TrainSettings) -> TrainPlan:
-    """What `train` would do with these settings; raises its errors for rows, base and places.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedDevices:
+    """Devices that are not those of this machine."""
+
+    count: int
+    name: str
+    precision: str
+
+
+def plan(settings: TrainSettings, *, devices: PlannedDevices | None = None) -> TrainPlan:
+    """What `train` would do with these settings, here or on `devices`; raises its errors for rows, base and places.
 
     Rows are read, split and tokenized; of the base only the files beside its weights are read.
     """
-    num_devices = max(num_processes(settings), num_ranks())
+    devices = devices or _devices_here(settings)
+    num_devices = devices.count
     check_places(settings, num_ranks=num_devices)
     prepared = prepare_rows(settings)
     config = transformers_config(base_checkpoint(settings.base))
     rows = encode_split(settings, prepared, getattr(config, "vocab_size", 1 << 31))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     per_epoch = Parts().sampler(settings, rows.train, num_devices).num_epoch_steps
     num_steps = settings.epochs * per_epoch
     return TrainPlan(
@@ -127,15 +136,24 @@ def plan(settings: TrainSettings) -> TrainPlan:
         max_length=settings.max_length,
         train_lengths=Lengths.of(rows.train),
         validation_lengths=Lengths.of(rows.validation),
-        device=describe_device(device),
+        device=devices.name,
         num_devices=num_devices,
-        precision=choose_precision(settings, device),
+        precision=devices.precision,
         rows_per_step=rows_of_step(step_of(settings, num_devices)),
         tokens_per_step=round(rows.train.lengths.sum() / per_epoch),
         num_steps=num_steps,
         num_warmup_steps=num_warmup_steps(settings, num_steps),
         num_epochs=settings.epochs,
         num_validations=-(-num_steps // (settings.evaluate_every or per_epoch)),
+    )
+
+
+def _devices_here(settings: TrainSettings) -> PlannedDevices:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return PlannedDevices(
+        count=max(num_processes(settings), num_ranks()),
+        name=describe_device(device),
+        precision=choose_precision(settings, device),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from assay.engine.settings import CpuThreads
 from assay.errors import UsageError
 from assay.labelled.settings import LabelledSources
+from assay.runs.settings import RayAddress
 from assay.settings import AUTO_OR_COUNT, COUNT, WIDTH, within
 from assay.siamese.settings import SiameseTraining
 from assay.tasks import MetricName, Task, TaskName
@@ -19,7 +20,7 @@ Schedule = Literal["linear", "cosine", "constant"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(LabelledSources, CpuThreads, SiameseTraining):
+class TrainSettings(LabelledSources, CpuThreads, SiameseTraining, RayAddress):
     """Fine-tuning of one classifier."""
 
     base: str
@@ -90,6 +91,8 @@ class TrainSettings(LabelledSources, CpuThreads, SiameseTraining):
     """Regression: greatest whole score."""
     devices: str = field(default="1", metadata=AUTO_OR_COUNT)
     """How many GPUs, each with `batch_size` documents a step (without any: CPU processes); `auto`: all GPUs."""
+    executor: Literal["local", "ray"] = "local"
+    """Processes here; ray: on a Ray cluster, whose machines all see the rows, the base and --out."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """ddp: each device holds the model; fsdp: each holds a part of it, for models that outgrow one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -22,7 +22,7 @@ from assay.engine import devices
 from assay.errors import UsageError
 from assay.labelled.rows import LabelledRows
 from assay.telemetry import format_duration, format_number_of, format_rate
-from assay.train import checkpoints, distributed
+from assay.train import checkpoints, distributed, locking
 from assay.train.base import base_checkpoint, load_model
 from assay.train.datasets import Prepared, prepare_given, prepare_rows
 from assay.train.events import hear
@@ -31,7 +31,7 @@ from assay.train.gradients import Gradients
 from assay.train.history import History, Listener, OnMessage, OnPhase, OnProgress, TrainProgress, Validation
 from assay.train.inputs import EncodedSplit, encode_split
 from assay.train.keeper import Keeper
-from assay.train.launch import launch, stop_signals
+from assay.train.launch import LocalRanks, Ranks, stop_signals
 from assay.train.learner import Learner
 from assay.train.loop import Best, Loop, is_sharded
 from assay.train.model import (
@@ -60,6 +60,9 @@ from assay.train.sinks import Recorder
 from assay.train.speed import Effort, flops_per_token, peak_flops
 from assay.train.teacher import with_teacher
 from assay.train.world import World, find_place
+
+COMMAND = (sys.executable, "-m", "assay.train.process")
+"""A rank's process."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,20 +142,25 @@ def _listed(metrics: Mapping[str, float]) -> str:
 def train(
     settings: TrainSettings,
     *,
+    ranks: Ranks | None = None,
     on_progress: OnProgress | None = None,
     on_message: OnMessage | None = None,
     on_phase: OnPhase | None = None,
 ) -> TrainReport:
     """Fine-tunes `settings.base` on the sources of `settings.data`, writes a bundle and says how it went.
 
+    `ranks`: processes elsewhere, for the executor `ray`; who calls opens the cluster.
     `on_message` hears of the split and of what is odd about the rows, `on_phase` of what begins. Raises
     `UsageError`, `InputError` or `BundleError` before the first step where something handed in cannot work,
     and `WorkError` where the work fails. Nothing is left at `settings.out` unless the training
     ends well; checkpoints of an interrupted one lie beside it.
     """
     _refuse_dry_run(settings)
-    wanted = num_processes(settings)
+    assert (settings.executor == "ray") == (ranks is not None), "who calls opens the cluster"
     listener = Listener.of(on_progress, on_message, on_phase)
+    if ranks is not None:
+        return _train_on(ranks, settings, listener)
+    wanted = num_processes(settings)
     if line := describe_threads(settings, wanted):
         listener.on_message(line)
     if wanted == 1:
@@ -162,16 +170,18 @@ def train(
                 f"1 of {num_gpus} GPUs is used; for more set devices, batch_size documents a step on each"
             )
         return train_here(settings, listener)
-    check_places(settings, num_ranks=wanted)
+    return _train_on(LocalRanks(COMMAND, wanted, settings.num_threads), settings, listener)
+
+
+def _train_on(ranks: Ranks, settings: TrainSettings, listener: Listener) -> TrainReport:
+    """Every rank runs `train_here` in a process of its own."""
+    check_places(settings, num_ranks=ranks.num_processes)
     folder = checkpoints.training_folder(settings.out)
-    listener.on_phase(f"starting {wanted} processes")
-    result: Any = launch(
-        [sys.executable, "-m", "assay.train.process"],
+    listener.on_phase(f"starting {format_number_of(ranks.num_processes, 'process', 'processes')}")
+    result: Any = ranks.launch(
         asdict(settings),
-        num_processes=wanted,
         way_out=lambda: checkpoints.way_out(folder),
         on_event=lambda event: hear(event, listener),
-        num_threads=settings.num_threads,
     )
     return TrainReport.from_json(result)
 
@@ -208,7 +218,7 @@ def _train(settings: TrainSettings, prepared: Prepared, parts: Parts, listener: 
     folder = checkpoints.training_folder(settings.out)
     with (
         distributed.join(os.environ, way_out=lambda: checkpoints.way_out(folder)) as world,
-        checkpoints.locked(folder) if world.rank == 0 else nullcontext(),
+        locking.locked(folder) if world.rank == 0 else nullcontext(),
         _own_generators(world),
         Recorder(settings, folder) as recorder,
         stop_signals() as should_stop,

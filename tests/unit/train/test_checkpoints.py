@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from assay.errors import CheckError, RefusedError, StorageError, UsageError
-from assay.train import checkpoints
+from assay.train import checkpoints, locking
 from assay.train.checkpoints import BestWeights, TrainCheckpoint, load, load_best, save, save_best
 
 
@@ -248,16 +248,16 @@ def test_a_full_disk_names_the_way_out(folder, monkeypatch):
 def test_one_training_at_a_time(folder):
     """A second training of the same bundle is refused; the folder goes with the lock where it is empty."""
     with (
-        checkpoints.locked(folder),
+        locking.locked(folder),
         pytest.raises(UsageError, match="another process trains there"),
-        checkpoints.locked(folder),
+        locking.locked(folder),
     ):
         pytest.fail("two hold the lock")
     assert not folder.exists()
-    with checkpoints.locked(folder):
+    with locking.locked(folder):
         save(folder, make(1))
     assert names(folder) == ["lock", "step-00000001"]
-    with checkpoints.locked(folder):
+    with locking.locked(folder):
         checkpoints.clear(folder)
     assert not folder.exists()
 

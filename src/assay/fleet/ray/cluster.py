@@ -92,9 +92,13 @@ class RayCluster:
 
     def machines(self) -> list[Machine]:
         """Those that are there now and have something to lend."""
+        return [each for each in self._alive() if each.num_cpus or each.num_gpus]
+
+    def _alive(self) -> list[Machine]:
+        """Those that are there now, the head with nothing to lend among them."""
         import ray
 
-        found = [
+        return [
             Machine(
                 id=node["NodeID"],
                 address=node["NodeManagerAddress"],
@@ -104,7 +108,6 @@ class RayCluster:
             for node in ray.nodes()
             if node["Alive"]
         ]
-        return [each for each in found if each.num_cpus or each.num_gpus]
 
     def refuse_others(self) -> None:
         """Raise UsageError where no machine has anything to lend, RefusedError where one has other versions."""
@@ -168,6 +171,19 @@ class RayCluster:
             grows=devices == AUTO,
         )
 
+    def place_at_once(self, devices: str, *, num_threads: int | None, work: str) -> Placement:
+        """As `place`, for `work` whose workers have to be there all at once: UsageError for more than have room."""
+        placement = self.place(devices, num_gpus=len(self.gpus()), num_threads=num_threads)
+        needed = needs(placement.kind, placement.threads.count)
+        room = self.room(needed)
+        if placement.num_workers > room:
+            msg = (
+                f"devices {placement.num_workers}; {self.name} has room for {describe_workers(room, needed)}, "
+                f"and {work} needs all at once; set --devices {room} or less, or add machines first"
+            )
+            raise UsageError(msg)
+        return placement
+
     def room(self, needed: Mapping[str, int]) -> int:
         """How many workers that need so much the machines could hold, were nothing else on them."""
         if "num_gpus" in needed:
@@ -202,9 +218,20 @@ class RayCluster:
         self._crews.append(crew)
         return crew.specs
 
+    def first_problem_with(self, paths: Mapping[str, int | None]) -> str | None:
+        """Which machine does not see one of these paths, with the bytes of files, in a line; None where all do."""
+        return self._first_problem({"versions": remote.versions(), "paths": dict(paths)})
+
+    def address_problem(self, host: str, port: int) -> str | None:
+        """Which machine cannot listen on an address, in a line; None where all can."""
+        return self._first_answer(self._alive(), remote.find_address_problem, {"host": host, "port": port})
+
     def _first_problem(self, asked: Json) -> str | None:
-        machines = self.machines()
-        for each, problem in zip(machines, self._ask(machines, remote.find_problem, asked), strict=True):
+        return self._first_answer(self.machines(), remote.find_problem, asked)
+
+    def _first_answer(self, machines: Sequence[Machine], question: Any, asked: Json) -> str | None:  # noqa: ANN401
+        """The first machine that has a problem to tell, in a line."""
+        for each, problem in zip(machines, self._ask(machines, question, asked), strict=True):
             if problem is not None:
                 return f"machine {each.address} of {self.name} {problem}"
         return None
@@ -250,6 +277,12 @@ class RayCluster:
 def needs(kind: str, num_threads: int) -> dict[str, int]:
     """What a worker needs of a machine, by Ray's names of options."""
     return {"num_gpus": 1, "num_cpus": 0} if kind == "cuda" else {"num_cpus": num_threads}
+
+
+def describe_workers(count: int, needed: Mapping[str, int]) -> str:
+    """`2 workers with 4 CPUs each`."""
+    each = "a GPU" if "num_gpus" in needed else format_number_of(needed["num_cpus"], "CPU")
+    return f"{format_number_of(count, 'worker')} with {each} each"
 
 
 def local_paths(run: Run) -> dict[str, int | None]:

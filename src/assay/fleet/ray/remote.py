@@ -41,24 +41,38 @@ def versions() -> str:
 def find_problem(asked: Json) -> str | None:
     """Why this machine cannot work on the run, in words that follow its name; None where it can.
 
-    `asked`: `versions`, and for a run that there is `run`, `run_id` and `paths`, local paths with the bytes of files.
+    `asked`: `versions`; for a run that there is `run` and `run_id`; `paths`, local paths with the bytes of files.
     """
     if (found := versions()) != asked["versions"]:
         return f"has {found}, and the driver {asked['versions']}; install the same everywhere"
-    if "run" not in asked:
-        return None
     shared = "put it on a disk that all machines share under one path, or in a bucket"
-    try:
-        run = find_run(asked["run"])
-    except AssayError as error:
-        return f"cannot read the run {asked['run']} ({error})"
-    if run is None or run.manifest.run_id != asked["run_id"]:
-        return f"does not see the run {asked['run']}; {shared}"
-    for path, num_bytes in asked["paths"].items():
+    if "run" in asked:
+        try:
+            run = find_run(asked["run"])
+        except AssayError as error:
+            return f"cannot read the run {asked['run']} ({error})"
+        if run is None or run.manifest.run_id != asked["run_id"]:
+            return f"does not see the run {asked['run']}; {shared}"
+    for path, num_bytes in asked.get("paths", {}).items():
         if not Path(path).exists():
             return f"does not see {path}; {shared}"
         if num_bytes is not None and Path(path).stat().st_size != num_bytes:
             return f"has another {path} than the driver; {shared}"
+    return None
+
+
+def find_address_problem(asked: Json) -> str | None:
+    """Why this machine cannot listen on `host` and `port`, in words that follow its name; None where it can."""
+    host, port = asked["host"], asked["port"]
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            return (
+                f"cannot listen on {host}:{port} ({error.strerror or error}); choose another --port or --host"
+            )
     return None
 
 

@@ -36,7 +36,7 @@ from assay.model.hrm.halting import (
 from assay.model.hrm.network import DTYPES, Network
 from assay.sudoku.puzzles import PuzzleSplit, need_sudoku, read_split
 from assay.telemetry import format_duration, format_number_of
-from assay.train import checkpoints
+from assay.train import checkpoints, locking
 from assay.train.checkpoints import TrainCheckpoint
 from assay.train.history import History, Listener, TrainProgress, Validation
 from assay.train.launch import stop_signals
@@ -107,7 +107,7 @@ def sudoku_train(settings: PuzzleTraining, listener: Listener | None = None) -> 
     ):
         raise InputError(f"{data}: train and {held_out} are puzzles of other sizes; build them together")
     folder = checkpoints.training_folder(settings.out)
-    with checkpoints.locked(folder), stop_signals() as should_stop:
+    with locking.locked(folder), stop_signals() as should_stop:
         run = _Run(settings, train, test, folder, listener, should_stop)
         if (done := run.already_done()) is not None:
             return done

@@ -1,0 +1,148 @@
+"""`assay serve --executor ray` on a cluster of loopback nodes: one server's answers, whatever is lost or read again."""
+
+import signal
+import socket
+import threading
+import time
+
+import httpx
+import psutil
+import pytest
+from support.models import write_model
+from support.ray_cluster import LoopbackCluster
+from support.serving import served
+
+from assay.cli.main import main
+
+pytest.importorskip("ray")
+pytest.importorskip("starlette", reason="needs the extra ray-serve")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+TEXTS = [f"document of {number}" for number in range(20)]
+KEY = {"Authorization": "Bearer secret"}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A head, and two nodes of one CPU each."""
+    made = LoopbackCluster()
+    try:
+        for _ in range(2):
+            made.add()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A bundle, another one, and a link that leads to the first."""
+    folder = tmp_path_factory.mktemp("serve")
+    write_model(folder / "one")
+    write_model(folder / "two", seed=1)
+    (folder / "model").symlink_to("one")
+    return folder
+
+
+def serve_words(cluster):
+    """The flags of a server on the cluster, on a free port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    return ("--executor", "ray", "--ray-address", cluster.address, "--num-threads", "1", "--port", port)
+
+
+def engines():
+    """The engine processes of this machine."""
+    running = psutil.process_iter(["cmdline"])
+    return [each for each in running if "assay.serve.engine_process" in (each.info["cmdline"] or [])]
+
+
+def answers_of(server):
+    """What it says of the texts, one by one and together."""
+    one_by_one = [server.post("/predict", {"text": text}, **KEY).json() for text in TEXTS]
+    together = server.post("/predict/batch", {"texts": TEXTS}, **KEY).json()
+    return [one_by_one, together]
+
+
+def wait_for(condition, seconds=180.0):
+    """Wait for a condition."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.2)
+
+
+def test_replicas_answer_as_one_server_does(cluster, models):
+    """Answers, keys and refusals; a bundle that is read again; a replica that is killed; a drain."""
+    environment = {"ASSAY_API_KEYS": "own:secret"}
+    expected = {}
+    for name in ("one", "two"):
+        with served(models / name, environment=environment) as server:
+            expected[name] = answers_of(server)
+            server.stop()
+    flags = serve_words(cluster)
+    statuses = []
+    is_over = threading.Event()
+
+    with served(models / "model", *flags, environment=environment, seconds=300) as server:
+        assert answers_of(server) == expected["one"]
+        assert server.post("/predict", {"text": "a"}).status_code == 401
+        assert server.get("/metrics", **KEY).status_code == 404
+        assert server.post("/predict", {"texts": []}, **KEY).status_code == 422
+        assert len(engines()) == 2
+
+        def ask():
+            while not is_over.is_set():
+                statuses.append(server.post("/predict", {"text": "a"}, **KEY).status_code)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        try:
+            (models / "next").symlink_to("two")
+            (models / "next").rename(models / "model")
+            server.kill(signal.SIGHUP)
+            server.wait_for("every replica reads")
+            wait_for(lambda: answers_of(server) == expected["two"] and len(engines()) == 2)
+        finally:
+            is_over.set()
+            asking.join()
+        assert set(statuses) == {200}
+
+        replica = engines()[0].parent()
+        replica.send_signal(signal.SIGKILL)
+        wait_for(lambda: len(engines()) == 2 and replica.pid not in {each.ppid() for each in engines()})
+        wait_for(lambda: server.get("/health", **KEY).status_code == 200)
+        assert answers_of(server) == expected["two"]
+
+        text = " ".join(["document"] * 30)
+        found = []
+        batch = {"texts": [text] * 1000}
+        asking = threading.Thread(target=lambda: found.append(server.post("/predict/batch", batch, **KEY)))
+        asking.start()
+        time.sleep(0.3)
+        server.kill(signal.SIGTERM)
+        asking.join()
+        assert found[0].status_code == 200
+        assert server.process.wait(120) == 0
+    assert not engines()
+
+
+def test_what_cannot_work_is_a_line(cluster, models, capsys):
+    """More replicas than there is room for, an address that is taken, a bundle that is none."""
+
+    def refused(*more, folder=models / "one"):
+        capsys.readouterr()
+        words = ["serve", str(folder), "--executor", "ray", "--ray-address", cluster.address, *more]
+        assert main(words) == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert "and a server needs all at once; set --devices 2 or less" in refused(
+        "--devices", "5", "--num-threads", "1"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        line = refused("--port", str(taken.getsockname()[1]), "--num-threads", "1")
+    assert "cannot listen on 127.0.0.1:" in line
+    assert "choose another --port or --host" in line
+    assert "none" in refused(folder=models / "none")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get("http://127.0.0.1:8000/health")
