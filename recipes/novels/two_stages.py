@@ -11,7 +11,8 @@ Two cascades: one keeps 95% of the positives (`assay cascade tune`), one is the 
 that keeps 99% of the best AUC found on the tuning pairs: that of the second stage alone, or of both on every pair.
 
 After the jobs, each cascade is timed by itself: seconds of the cross-encoder on all pairs, and of the cascade.
-Lines of JSON go to the folder `--out` as jobs end; the same folder again goes on with the jobs that it lacks.
+Lines of JSON go to the folder `--out` as jobs end, all seeds and tasks of a split before the next split; the same
+folder again goes on with the jobs that it lacks.
 cascade_tables.py prints the tables of such a folder again.
 """
 
@@ -45,6 +46,7 @@ from cascade_tables import (
     print_tables,
 )
 from chunk_pairs import (
+    MOST_CHUNKS,
     NUM_TEST,
     NUM_TEST_WIDE,
     NUM_TRAIN,
@@ -190,10 +192,11 @@ def table(
         SIAMESE_ROW: siamese_scorer(chunks, folder / "first", options.device),
         CROSS_ROW: cross_scorer(chunks, folder / "second", options.device),
     }
-    zero_shot = zero_shot_scorer(chunks, options.base, options.device)
     lines: Lines = []
-    for k in options.chunks_a_side if job.seed == options.seeds[0] else [1]:
-        num_test = options.num_test if k == 1 else NUM_TEST_WIDE
+    is_first_seed = job.seed == options.seeds[0]
+    zero_shot = zero_shot_scorer(chunks, options.base, options.device) if is_first_seed else None
+    for k in options.chunks_a_side if is_first_seed else [1]:
+        num_test = options.num_test if k == 1 else options.num_test_wide
         rows: dict[str, Scorer] = dict(networks)
         if k == 1:  # of more chunks unseen_authors.py has these rows
 
@@ -206,13 +209,15 @@ def table(
             )
             held = drawn(validation_authors, num_test, 10 * job.split + 2)
             words_M = part[WORDS](held)
-            rows |= whole
+            if is_first_seed:  # they draw nothing
+                rows |= whole
             for name, scorer in networks.items():
                 both = Combination.fit(scorer(held), words_M, held.is_positive_M)
                 rows[f"{name}, words and style"] = lambda sides, c=both, n=scorer, w=whole[WORDS]: c(
                     n(sides), w(sides)
                 )
-        rows["encoder, zero-shot"] = zero_shot
+        if zero_shot is not None:
+            rows["encoder, zero-shot"] = zero_shot
         test = draw_pairs(chunks, test_authors, num_test, k, Random(99 + job.split))
         for question, (positives, negatives) in test.of(job.task).items():
             sides = Sides.of(positives, negatives)
@@ -425,22 +430,23 @@ def main() -> None:
         (name, json.loads(value)) for name, _, value in (each.partition("=") for each in options.set)
     ]
     options.num_train, options.num_test = NUM_TRAIN, NUM_TEST
+    options.num_test_wide, options.most_chunks = NUM_TEST_WIDE, MOST_CHUNKS
     options.num_cascade, options.num_timed = NUM_CASCADE, NUM_TIMED
     if options.tiny:
-        options.num_train, options.num_test = 40, 60
-        options.num_cascade, options.num_timed = 80, 120
+        options.num_train, options.num_test, options.num_test_wide = 40, 60, 10
+        options.num_cascade, options.num_timed, options.most_chunks = 80, 120, 16
     options.out.mkdir(parents=True, exist_ok=True)
     kept = options.models
     options.models = kept or Path(tempfile.mkdtemp())
     file = options.out / "lines.jsonl"
-    chunks = read_chunks(options.folder, options.language, mask=False)
+    chunks = read_chunks(options.folder, options.language, mask=False, most=options.most_chunks)
     print(f"{len(chunks.texts)} chunks of {len(set(chunks.books))} novels, {time.monotonic() - began:.0f} s")
     done = {line["job"] for line in read_lines(file) if line["kind"] == "done"}
     jobs = [
         Job(task=task, split=split, seed=seed)
+        for split in range(options.splits)
         for task in options.tasks
         for seed in options.seeds
-        for split in range(options.splits)
     ]
     for lines in run_jobs(
         [job for job in jobs if job.name not in done],

@@ -267,7 +267,11 @@ class Encoder:
         limit = self.max_length - special.num_tokens
         rows = _Rows(parts=[], lengths=[], truncated=[], second_starts=[])
         both = texts + text_pairs
-        content, cut = self._content.near(both, limit, self._side)
+        # pairs share texts: each is tokenized once
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(both))}
+        found, found_cut = self._content.near(list(numbers), limit, self._side)
+        content = [found[numbers[text]] for text in both]
+        cut = {number for number, text in enumerate(both) if numbers[text] in found_cut}
         if limit % 2:
             # The odd token goes to the longer text; where both are over the limit, only reading them
             # whole tells which one that is.
