@@ -13,6 +13,7 @@ from assay.ensemble.verb import read_findings
 from assay.ensemble.work import EnsembleWork
 from assay.runs.pipeline import run_unit
 from assay.runs.run import create_or_join
+from assay.sudoku.grids import checked
 from assay.sudoku.puzzles import read_split
 from assay.sudoku.views import cyclic
 
@@ -49,6 +50,7 @@ class Knowing:
         q_halt_N = np.array([digest[1] / 64 - 2 for digest in seen], dtype=np.float32) + 2 * solves_N
         return Passes(
             grids_KNS=np.stack([wrong_NS, wrong_NS, last_NS]),
+            valid_KN=np.stack([checked(each, puzzles_NS) for each in (wrong_NS, wrong_NS, last_NS)]),
             q_halt_N=q_halt_N.astype(np.float32),
             q_continue_N=np.zeros(len(seen), dtype=np.float32),
             halted_N=q_halt_N > 0,

@@ -94,8 +94,14 @@ class Reasoner:
         `num_steps`: by default the `halt_max_steps` of training; more may be asked for. The rest is `begin`'s.
         """
         trajectory = self.begin(inputs_NS, identifiers_N, noise=noise)
+        launched = None
         for _ in range(self.config.halt_max_steps if num_steps is None else num_steps):
-            yield trajectory.step()
+            following = trajectory.launch()  # so that a GPU has work while the caller looks at what it got
+            if launched is not None:
+                yield launched.result()
+            launched = following
+        if launched is not None:
+            yield launched.result()
 
     def begin(
         self,
@@ -170,6 +176,31 @@ class Reasoner:
         return self._network
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaunchedStep:
+    """A step that a device may still be at."""
+
+    step: int
+    items_N: NDArray[np.int64]
+    on_host: tuple[torch.Tensor, ...]
+    """Grids, q_halt, q_continue and whether to halt, once they are there."""
+    is_there: torch.cuda.Event | None
+
+    def result(self) -> StepResult:
+        """Wait for it."""
+        if self.is_there is not None:
+            self.is_there.synchronize()
+        grids_NS, q_halt_N, q_continue_N, halts_N = (each.numpy() for each in self.on_host)
+        return StepResult(
+            step=self.step,
+            items_N=self.items_N,
+            grids_NS=grids_NS,
+            q_halt_N=q_halt_N,
+            q_continue_N=q_continue_N,
+            halts_N=halts_N,
+        )
+
+
 class Trajectory:
     """Puzzles on their way through a reasoner's steps."""
 
@@ -198,6 +229,10 @@ class Trajectory:
 
     def step(self) -> StepResult:
         """Run one step of what is there."""
+        return self.launch().result()
+
+    def launch(self) -> "LaunchedStep":
+        """Begin one step of what is there; a GPU works on it while the caller does something else."""
         reasoner = self._reasoner
         num_puzzles = len(self._items_N)
         self._step += 1
@@ -207,14 +242,13 @@ class Trajectory:
             self._carry, outputs = reasoner.step(self._carry, self._x_BPD)
             halts = wants_to_halt(reasoner.config, outputs.q_halt_B, outputs.q_continue_B)
             grids = outputs.logits_BSV.argmax(-1).to(torch.uint8)
-            return StepResult(
-                step=self._step,
-                items_N=self.items,
-                grids_NS=grids[:num_puzzles].cpu().numpy(),
-                q_halt_N=outputs.q_halt_B[:num_puzzles].cpu().numpy(),
-                q_continue_N=outputs.q_continue_B[:num_puzzles].cpu().numpy(),
-                halts_N=halts[:num_puzzles].cpu().numpy(),
-            )
+            found = (grids, outputs.q_halt_B, outputs.q_continue_B, halts)
+            on_host = tuple(each[:num_puzzles].to("cpu", non_blocking=True) for each in found)
+            is_there = None
+            if reasoner.device.type == "cuda":
+                is_there = torch.cuda.Event()
+                is_there.record(torch.cuda.current_stream(reasoner.device))
+        return LaunchedStep(step=self._step, items_N=self.items, on_host=on_host, is_there=is_there)
 
     def keep(self, places: NDArray[Any]) -> None:
         """Go on with some of the puzzles alone: places in the last result, or a truth value for each.

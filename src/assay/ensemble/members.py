@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.ensemble.grids import Bools, Grids
-from assay.sudoku.grids import checked
 from assay.sudoku.views import View
 
 Seeds = NDArray[np.int64]
@@ -24,6 +23,8 @@ class Passes:
 
     grids_KNS: Grids
     """The grid of each step."""
+    valid_KN: Bools
+    """Whether it is full and keeps the rules and the givens; `checked` of the puzzles as the model saw them."""
     q_halt_N: NDArray[np.float32]
     """Of the last step, as all below."""
     q_continue_N: NDArray[np.float32]
@@ -72,19 +73,17 @@ def ask(
 ) -> CheckpointAnswers:
     """The answers of the member that is `solver` with this view of the puzzles."""
     passes = solver.solve(view.show(puzzles_NS).astype(np.uint8, copy=False), seeds_N)
-    num_steps, num_puzzles, num_cells = passes.grids_KNS.shape
-    grids_RS = view.inverse().show(passes.grids_KNS.reshape(-1, num_cells))
-    grids_KNS = grids_RS.astype(np.uint8, copy=False).reshape(passes.grids_KNS.shape)
-    valid_KN = checked(grids_RS, np.tile(puzzles_NS, (num_steps, 1))).reshape(num_steps, num_puzzles)
-    right_KN = (grids_KNS == solutions_NS).all(axis=2)
-    first_N = valid_KN.argmax(axis=0)
-    has_valid_N = valid_KN.any(axis=0)
+    back = view.inverse()
+    first_N = passes.valid_KN.argmax(axis=0)
+    has_valid_N = passes.valid_KN.any(axis=0)
+    first_NS = back.show(passes.grids_KNS[first_N, np.arange(len(puzzles_NS))])
+    last_NS = back.show(passes.grids_KNS[-1]).astype(np.uint8, copy=False)
     return CheckpointAnswers(
-        grids_NS=grids_KNS[-1],
-        right_N=right_KN[-1],
-        valid_N=valid_KN[-1],
+        grids_NS=last_NS,
+        right_N=(last_NS == solutions_NS).all(axis=1),
+        valid_N=passes.valid_KN[-1],
         first_valid_step_N=np.where(has_valid_N, first_N + 1, 0).astype(np.int32),
-        first_valid_right_N=right_KN[first_N, np.arange(num_puzzles)] & has_valid_N,
+        first_valid_right_N=(first_NS == solutions_NS).all(axis=1) & has_valid_N,
         passes=passes,
     )
 
@@ -121,6 +120,7 @@ def joined(several: list[Passes]) -> Passes:
         return several[0]
     return Passes(
         grids_KNS=np.concatenate([each.grids_KNS for each in several], axis=1),
+        valid_KN=np.concatenate([each.valid_KN for each in several], axis=1),
         q_halt_N=np.concatenate([each.q_halt_N for each in several]),
         q_continue_N=np.concatenate([each.q_continue_N for each in several]),
         halted_N=np.concatenate([each.halted_N for each in several]),

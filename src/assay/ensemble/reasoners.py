@@ -8,9 +8,11 @@ from assay.ensemble.grids import Grids
 from assay.ensemble.members import Passes, Seeds, in_pieces, rows_that_fit
 from assay.errors import WorkError
 from assay.model.hrm.noise import Noise
-from assay.sudoku.grids import NUM_CELLS, NUM_TOKENS
+from assay.sudoku.grids import NUM_CELLS, NUM_TOKENS, checked
 
 _SMALLEST_BATCH = 8
+_GRAPHED = 512
+"""Puzzles of a batch up to which steps are replayed from a graph, about; see `engine.hrm_step`."""
 _TOO_MUCH = 1 << 62
 """Bytes, in place of what a pass takes that ran out of memory."""
 
@@ -47,10 +49,13 @@ class ReasonerSolver:
 
     def _solve(self, puzzles_NS: Grids, seeds_N: Seeds | None) -> Passes:
         noise = None if seeds_N is None else Noise(scale=self._noise, seeds_N=seeds_N)
-        steps = list(self._reasoner.run(puzzles_NS, num_steps=self._num_steps, noise=noise))
-        last = steps[-1]
+        grids, valid = [], []
+        for last in self._reasoner.run(puzzles_NS, num_steps=self._num_steps, noise=noise):
+            grids.append(last.grids_NS)
+            valid.append(checked(last.grids_NS, puzzles_NS))  # while a GPU is at the next step
         return Passes(
-            grids_KNS=np.stack([step.grids_NS for step in steps]),
+            grids_KNS=np.stack(grids),
+            valid_KN=np.stack(valid),
             q_halt_N=last.q_halt_N,
             q_continue_N=last.q_continue_N,
             halted_N=last.halts_N,
@@ -58,11 +63,18 @@ class ReasonerSolver:
 
 
 def batch_sizes(most_rows: int) -> tuple[int, ...]:
-    """The few sizes that batches are padded to: `most_rows` and its halves, so that what is left over stays cheap."""
+    """The few sizes that batches are padded to, so that what is left over stays cheap.
+
+    `most_rows` and its halves, and between two of these, where they are large, three more: up to `_GRAPHED` puzzles
+    each size is recorded once, above it a further size costs nothing.
+    """
     sizes = {most_rows}
     while most_rows > _SMALLEST_BATCH:
-        most_rows = -(-most_rows // 2)
-        sizes.add(most_rows)
+        half = -(-most_rows // 2)
+        if half >= _GRAPHED:
+            sizes |= {-(-most_rows * eighths // 8) for eighths in (5, 6, 7)}
+        sizes.add(half)
+        most_rows = half
     return tuple(sorted(sizes))
 
 

@@ -1,9 +1,12 @@
 """A member's passes keep within memory."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from assay.ensemble.members import Passes, in_pieces, noise_seeds, rows_that_fit
+from assay.ensemble.reasoners import batch_sizes
 
 
 def test_what_runs_out_of_memory_is_tried_in_smaller_pieces():
@@ -16,7 +19,14 @@ def test_what_runs_out_of_memory_is_tried_in_smaller_pieces():
         if len(puzzles) > 3:
             raise MemoryError
         values = puzzles[:, 0].astype(np.float32)
-        return Passes(grids_KNS=puzzles[None], q_halt_N=values, q_continue_N=values, halted_N=values > 0)
+        is_valid = np.zeros((1, len(puzzles)), dtype=np.bool_)
+        return Passes(
+            grids_KNS=puzzles[None],
+            valid_KN=is_valid,
+            q_halt_N=values,
+            q_continue_N=values,
+            halted_N=values > 0,
+        )
 
     puzzles = np.arange(10, dtype=np.uint8)[:, None]
     found, most = in_pieces(solve, puzzles, np.arange(10), 10, lambda error: isinstance(error, MemoryError))
@@ -56,3 +66,14 @@ def test_noise_belongs_to_a_puzzle_and_a_member():
     whole = noise_seeds(np.arange(100), 0)
     np.testing.assert_array_equal(noise_seeds(np.array([7, 3]), 0), whole[[7, 3]])
     assert len(set(whole.tolist()) | set(noise_seeds(np.arange(100), 1).tolist())) == 200
+
+
+def test_what_is_left_over_is_padded_little():
+    """Large batches shrink by less than a quarter; small ones, each recorded once, by halves."""
+    sizes = batch_sizes(2323)
+    assert sizes[-1] == 2323
+    assert sizes[0] <= 8
+    large = [size for size in sizes if size >= 580]
+    assert all(after / before < 1.26 for before, after in pairwise(large))
+    assert all(after / before <= 2 for before, after in pairwise(sizes))
+    assert len(sizes) < 20
