@@ -54,7 +54,7 @@ def identifier(packed: Path) -> Any:  # noqa: ANN401  of a package without types
         np.frombuffer(found["scores"], _SCORES).reshape(-1, len(classes)),
         np.frombuffer(found["priors"], _PRIORS),
         classes,
-        memoryview(found["transitions"]).cast(_TABLE.char),
+        memoryview(found["transitions"]).cast("I"),
         np.frombuffer(found["features"], _FEATURES).tolist(),
         tk_row=np.frombuffer(found["rows"], _TABLE).tolist(),
     )
