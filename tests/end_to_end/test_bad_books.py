@@ -190,6 +190,14 @@ class TestPrepare:
         assert "the training books give no negative pair (missing: same_period 480)" in line
 
     @pytest.mark.usefixtures("here")
+    def test_one_book_left_to_train_on(self, refused, novels):
+        """Three authors in three splits: no negative can be had, whatever the authors, so that is not asked for."""
+        for path in sorted(novels.iterdir())[3:]:
+            path.unlink()
+        line = refused(*MAKE, "--out", "pairs", "--split-by", "book")
+        assert "one book alone is left for training" in line
+
+    @pytest.mark.usefixtures("here")
     def test_books_that_give_nothing_are_named(self, assay, novels, tmp_path):
         """Shorter than a chunk, than two; two books in a file; a page of HTML behind blank lines: each with why."""
         write_novel(novels / "g_short.txt", 20, sentences=7)

@@ -171,7 +171,7 @@ def pair_books(
             split_of=SplitOf(listing.table.column("book_id"), splits),
             max_length=settings.max_length,
         )
-        _refuse_nothing(counts["train"], not_had(run), settings)
+        _refuse_nothing(counts["train"], splits.count("train"), not_had(run), settings)
     with clock.step("leaks"):
         models.notes.extend(notes_of_second_books(second_books(chunks)))
         report = _report(settings, listing, shelved, splits, counts, run, models)
@@ -322,7 +322,9 @@ def _refuse_other(folder: Path, run_id: str) -> None:
         raise RefusedError(msg)
 
 
-def _refuse_nothing(train: SplitCounts, missing: Mapping[str, int], settings: BooksSettings) -> None:
+def _refuse_nothing(
+    train: SplitCounts, num_books: int, missing: Mapping[str, int], settings: BooksSettings
+) -> None:
     """Raise InputError where there is no positive or no negative to train on."""
     shown = ", ".join(f"{kind} {number:,}" for kind, number in missing.items())
     if not train.positives:
@@ -332,6 +334,11 @@ def _refuse_nothing(train: SplitCounts, missing: Mapping[str, int], settings: Bo
             else "give several books by one author"
         )
         raise InputError(f"the training books give no positive pair (missing: {shown}); {way_out}")
+    if train.positives == train.pairs and num_books == 1:
+        raise InputError(
+            "one book alone is left for training, and a negative pair needs two; add books, or do without a split "
+            "(--test-share 0)"
+        )
     if train.positives == train.pairs:
         raise InputError(
             f"the training books give no negative pair (missing: {shown}); add books by other authors, "
