@@ -43,7 +43,7 @@ from assay.score.settings import ScoreSettings
 from assay.score.verb import plan_here
 from assay.settings import shared
 from assay.siamese.files import Siamese
-from assay.telemetry import Progress
+from assay.telemetry import Progress, format_number_of
 
 BOOT_SECONDS = 180.0
 """Of a machine that is asked for, where nothing is said."""
@@ -93,6 +93,7 @@ def estimate(
     began = time.monotonic()
     manifest, here = _plan(settings)
     plan_seconds = time.monotonic() - began
+    _refuse_fleet_of_one(settings, here)
     if manifest is not None and not manifest.planned_rows:
         raise InputError("the sources hold no rows, so there is nothing to estimate; give others")
     lengths, length = _lengths(settings, manifest, chance)
@@ -162,6 +163,19 @@ def estimate(
     if settings.run is not None:
         write_estimate(open_store(settings.run), record)
     return record
+
+
+def _refuse_fleet_of_one(settings: EstimateSettings, here: Placement | None) -> None:
+    """Raise UsageError for losses and differences of a fleet in the estimate of this machine's own workers."""
+    is_known = settings.measured is not None or settings.tokens_per_second is not None
+    if here is None or is_known or settings.workers not in {None, here.num_workers}:
+        return
+    for name in ("speed_spread", "hours_between_losses"):
+        if getattr(settings, name) != getattr(EstimateSettings, name):
+            raise UsageError(
+                f"{name} is {getattr(settings, name)}, which is of a fleet, and the estimate is of the "
+                f"{format_number_of(here.num_workers, 'worker')} of this machine; add --workers, or leave it out"
+            )
 
 
 def _refuse_begun(url: str) -> None:

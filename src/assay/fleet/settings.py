@@ -1,6 +1,6 @@
 """What a user may set for commands of fleets. Imports nothing heavy: the command line is made from it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from assay.data.settings import SourceFormat, Texts
@@ -94,3 +94,25 @@ class EstimateSettings(Texts, SourceFormat, LongDocuments, EngineSettings, CpuTh
             raise UsageError(
                 "no sources to measure on; name some, or say --measured RUN or --tokens-per-second"
             )
+        self._refuse_unused()
+
+    def _refuse_unused(self) -> None:
+        """Raise UsageError for what nothing would read."""
+        if self.sample_documents is not None and (
+            self.measured is not None or self.tokens_per_second is not None
+        ):
+            raise UsageError(
+                f"sample_documents is {self.sample_documents}, and nothing is measured here where the rate is given; "
+                "leave it out, or measure without --measured and --tokens-per-second"
+            )
+        if self.sources:
+            return
+        of_sources = (Texts, SourceFormat, LongDocuments, EngineSettings, CpuThreads)
+        names = {each.name for group in of_sources for each in fields(group)}
+        names |= {"devices", "input_ids_column", "limit_rows", "deduplicate", "plan_for"}
+        for each in fields(self):
+            if each.name in names and getattr(self, each.name) != each.default:
+                raise UsageError(
+                    f"{each.name} is {getattr(self, each.name)!r}, and there are no sources to read and no model to "
+                    "run; name sources, or leave it out"
+                )

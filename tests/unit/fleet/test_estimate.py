@@ -38,6 +38,10 @@ def _hosted(monkeypatch, score_worker_host):
     use_hosted_workers(monkeypatch.setattr, host=score_worker_host)
 
 
+GIVEN = {"for_documents": "1M", "tokens_per_document": 5.0, "tokens_per_second": 9.0}
+"""All that an estimate needs without sources."""
+
+
 def settings(source, bundle, **changes):
     """Of an estimate on the fake engine."""
     return EstimateSettings(sources=(str(source),), bundle=str(bundle), engine="fake", **changes)
@@ -203,13 +207,31 @@ def test_machines_that_are_lost_cost_time():
             {"for_documents": "many", "tokens_per_document": 5.0, "tokens_per_second": 9.0},
             "is not a number of doc",
         ),
+        (
+            {**GIVEN, "sample_documents": 50},
+            "sample_documents is 50, and nothing is measured here where the rate is given",
+        ),
+        ({**GIVEN, "text_column": "body"}, "text_column is 'body', and there are no sources to read"),
+        ({**GIVEN, "devices": "2"}, "devices is '2', and there are no sources to read and no model to run"),
     ],
-    ids=["nothing", "no bundle", "no rate", "two rates", "other device", "no count"],
+    ids=[
+        *("nothing", "no bundle", "no rate", "two rates", "other device", "no count"),
+        *("a sample of nothing", "a column of nothing", "devices of nothing"),
+    ],
 )
 def test_what_says_too_little_or_too_much(changes, message):
     """A line each, before anything is read."""
     with pytest.raises(UsageError, match=message):
         estimate(EstimateSettings(**changes))
+
+
+@pytest.mark.parametrize("changes", [{"hours_between_losses": 5.0}, {"speed_spread": 0.2}])
+def test_a_fleet_of_one_machine(source, bundle, changes):
+    """What only machines of a fleet do is refused where the estimate is of this machine's workers."""
+    with pytest.raises(
+        UsageError, match=r"which is of a fleet, and the estimate is of the .* of this machine"
+    ):
+        estimate(settings(source, bundle, devices="1", **changes))
 
 
 def test_what_shows_no_rate(source, bundle, tmp_path):

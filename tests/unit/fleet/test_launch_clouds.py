@@ -17,6 +17,7 @@ from assay.fleet.launch.cloud_settings import ModalSettings, RunPodSettings, Sky
 from assay.fleet.launch.gpus import GPUS, spell_gpu
 from assay.fleet.launch.job import Job
 from assay.fleet.launch.launchers import LAUNCHERS
+from assay.fleet.launch.settings import KubernetesSettings
 
 SCORE = (
     "score",
@@ -343,7 +344,9 @@ def test_the_functions_call_assay(tmp_path):
         "#!/bin/sh\n"
         f'echo "$POD_ID/$NUM_WORKERS $*" >>{tmp_path}/calls\n'
         '[ "$1" = prepare ] && mkdir "$5" && echo made >"$5/file"\n'
+        '[ "$2" = bad.toml ] && exit 2\n'
         '[ "$1" = train ] && exit 1\n'
+        '[ "$POD_ID" = 2 ] && exit 3\n'
         '[ "$POD_ID" = 3 ] && exec sleep 60\n'
         "exit 0\n"
     )
@@ -352,6 +355,8 @@ def test_the_functions_call_assay(tmp_path):
 import time
 import app
 print(app.work.local(1))
+print(app.work.local(2))
+print(app.train.local(["bad.toml"]))
 print(app.work.local(3, until=time.time() + 0.5))
 print(app.prove.local("s3://b/merged"))
 print(app.prepare.local(["books", "/data/books"], {str(tmp_path / "out")!r}))
@@ -365,6 +370,8 @@ for call in (lambda: app.train.local(["t.toml"]), lambda: app.score.local(["c", 
     done = in_modal(tmp_path, script, PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert done.stdout.splitlines() == [
         "worker 1: every unit is published",
+        "worker 2 ended with 3, and another try would too; its log says why",
+        "assay train bad.toml ended with 2, and another try would too; its log says why",
         "worker 3: the hours are over",
         "s3://b/quality is verified and merged into s3://b/merged",
         str(tmp_path / "out"),
@@ -374,7 +381,7 @@ for call in (lambda: app.train.local(["t.toml"]), lambda: app.score.local(["c", 
     assert (tmp_path / "out" / "file").read_text() == "made\n"
     calls = (tmp_path / "calls").read_text().splitlines()
     assert calls[0] == f"1/4 {' '.join(SCORE)}"
-    assert calls[2:4] == ["/ verify s3://b/quality", "/ merge s3://b/quality --out s3://b/merged"]
+    assert calls[4:6] == ["/ verify s3://b/quality", "/ merge s3://b/quality --out s3://b/merged"]
 
 
 def test_an_app_is_deployed_and_its_workers_started(tmp_path, monkeypatch, capsys):
@@ -472,7 +479,21 @@ print([row["prediction"] for row in app.infer.local(["alpha beta", "gamma"])])
             {"image": "i", "gpu_type": "L4", "hours": 1, "gpus": 0},
             "gpus is 0; it must be at least 1",
         ),
-        (RunPodSettings, {"image": "i", "gpu_type": "L4", "hours": 1, "mount": "data"}, "mount is 'data'"),
+        (
+            RunPodSettings,
+            {"image": "i", "gpu_type": "L4", "hours": 1, "volume": "v", "mount": "data"},
+            "mount is 'data'; it must be an absolute path",
+        ),
+        (
+            RunPodSettings,
+            {"image": "i", "gpu_type": "L4", "hours": 1, "mount": "/data"},
+            "mount is '/data' and there is no volume to mount there; add --volume ID",
+        ),
+        (
+            KubernetesSettings,
+            {"image": "i", "secret": "s"},
+            "secret is 's', of which pods get the variables of --env, and there are none",
+        ),
         (SkyPilotSettings, {}, "nothing says where machines get assay from"),
         (SkyPilotSettings, {"image": "i", "hours": 0}, "hours is 0.*it must be above 0"),
         (

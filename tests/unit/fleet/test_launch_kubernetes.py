@@ -23,8 +23,10 @@ VERSIONS = ("1.33", "1.37")
 
 def manifest(*, changes=None, **options):
     """A manifest as text, for a job with these changes."""
+    changes = changes or {}
+    options.setdefault("env", changes.get("env", ()))
     settings = KubernetesSettings(command=("x",), image="registry.example.com/assay:0.1.0", **options)
-    return kubernetes.render(job(**(changes or {})), settings)
+    return kubernetes.render(job(**changes), settings)
 
 
 FULL = {

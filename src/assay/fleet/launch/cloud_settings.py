@@ -53,6 +53,10 @@ class RunPodSettings(LaunchSettings):
             )
         if self.min_cuda is not None and not re.fullmatch(r"\d+\.\d+", self.min_cuda):
             raise UsageError(f"min_cuda is {self.min_cuda!r}; it must be a version such as 12.8; change it")
+        if self.mount != type(self).mount and self.volume is None:
+            raise UsageError(
+                f"mount is {self.mount!r} and there is no volume to mount there; add --volume ID, or leave --mount out"
+            )
         if not self.mount.startswith("/"):
             raise UsageError(
                 f"mount is {self.mount!r}; it must be an absolute path of the pods; set --mount /workspace"

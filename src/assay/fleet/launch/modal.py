@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from assay.data.storage import is_object_url
 from assay.errors import UsageError
-from assay.exits import DRAINED
+from assay.exits import BAD_INPUT, DRAINED, REFUSED
 from assay.fleet.launch.cloud_settings import ModalSettings
 from assay.fleet.launch.gpus import GPUS, spell_gpu
 from assay.fleet.launch.job import Job
@@ -59,6 +59,7 @@ def render(job: Job, settings: ModalSettings) -> str:
             timeout=round(settings.hours * 3600) + DRAIN_SECONDS,
             longest=MOST_SECONDS,
             drained=DRAINED,
+            final=(BAD_INPUT, REFUSED),
             most_failures=settings.most_failures,
         )
         + "\n"

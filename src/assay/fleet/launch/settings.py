@@ -99,6 +99,11 @@ class KubernetesSettings(LaunchSettings):
     def check(self) -> None:
         """Raise UsageError for a kind of no GPUs, and for a volume that is not a claim and a folder."""
         refuse_kind_of_none(self)
+        if self.secret != type(self).secret and not self.env:
+            raise UsageError(
+                f"secret is {self.secret!r}, of which pods get the variables of --env, and there are none; name them, "
+                "such as --env AWS_REGION, or leave --secret out"
+            )
         for volume in self.volumes:
             claim, _, folder = volume.partition(":")
             if not claim or not folder.startswith("/"):
