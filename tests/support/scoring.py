@@ -19,6 +19,7 @@ from transformers import (
     set_seed,
 )
 
+from assay.runs.parts import open_part, stats_of
 from assay.runs.pipeline import run_unit
 from assay.runs.run import create_or_join, part_path
 from assay.score.settings import ScoreSettings
@@ -211,3 +212,12 @@ def softmax(logits_NC):
 def sigmoid(logits):
     """Written out, for tests."""
     return 1.0 / (1.0 + np.exp(-logits))
+
+
+def stats_of_parts(run):
+    """The figures in the footers of all parts, in unit order."""
+    found = []
+    for unit in run.manifest.units():
+        with open_part(run, unit) as file:
+            found.append(stats_of(file))
+    return found

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.binomial import lower_bound
 from assay.errors import InputError
 from assay.metrics import BoolArray, FloatArray, IntArray
 from assay.score.cascade.decide import Thresholds
@@ -25,9 +26,6 @@ from assay.score.cascade.decide import Thresholds
 EVEN_RANKS, LOW_RANKS = 200, 100
 """Thresholds that are tried: at so many pairs evenly spread over the ranks, and at so many of the lowest."""
 _BLOCK_ELEMENTS = 1 << 20
-_MOST_STEPS = 20_000
-_BISECTIONS = 45
-"""To 3e-14."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,19 +138,6 @@ def find_choices(
     )
 
 
-def lower_bound(kept_K: IntArray, num_pairs: int, confidence: float) -> FloatArray:
-    """The one-sided lower bound of Clopper and Pearson (1934) of shares: `kept_K` of `num_pairs`; 0 for none kept."""
-    kept = np.asarray(kept_K, dtype=np.float64)
-    low_K, high_K = np.zeros(kept.shape), np.ones(kept.shape)
-    shape_K, other_K = np.maximum(kept, 1.0), num_pairs - kept + 1
-    for _ in range(_BISECTIONS):
-        middle_K = (low_K + high_K) / 2
-        is_below = _beta(middle_K, shape_K, other_K) < 1 - confidence
-        low_K, high_K = np.where(is_below, middle_K, low_K), np.where(is_below, high_K, middle_K)
-    bound_K: FloatArray = np.where(kept == 0, 0.0, low_K)
-    return bound_K
-
-
 def _kept(
     score_M: FloatArray,
     counts_M: BoolArray,
@@ -203,31 +188,3 @@ def _drawn_bound(
         return np.zeros(lost_K.shape)
     bound_K: FloatArray = np.quantile(share_BK, 1 - confidence, axis=0)
     return bound_K
-
-
-def _beta(x_K: FloatArray, a_K: FloatArray, b_K: FloatArray) -> FloatArray:
-    """The regularised incomplete beta function I_x(a, b), by its continued fraction (Numerical Recipes, 6.4)."""
-    is_turned = x_K > (a_K + 1) / (a_K + b_K + 2)
-    x, a, b = np.where(is_turned, 1 - x_K, x_K), np.where(is_turned, b_K, a_K), np.where(is_turned, a_K, b_K)
-    logs = [math.lgamma(p + q) - math.lgamma(p) - math.lgamma(q) for p, q in zip(a, b, strict=True)]
-    with np.errstate(divide="ignore"):
-        front = np.exp(np.array(logs) + a * np.log(x) + b * np.log1p(-x)) / a
-    tiny = 1e-300
-    c, d = np.ones(x.shape), 1 / _away(1 - (a + b) * x / (a + 1), tiny)
-    value = d.copy()
-    for m in range(1, _MOST_STEPS):
-        before = value
-        for factor in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
-        ):
-            d, c = 1 / _away(1 + factor * d, tiny), _away(1 + factor / c, tiny)
-            value = value * d * c
-        if np.all(np.abs(value - before) <= 1e-14 * np.abs(value)):
-            break
-    found: FloatArray = np.where(is_turned, 1 - front * value, front * value)
-    return found
-
-
-def _away(value: FloatArray, tiny: float) -> FloatArray:
-    return np.where(np.abs(value) < tiny, tiny, value)

@@ -34,9 +34,12 @@ from assay.telemetry import Counters
 from assay.tokenize.chunks import CHUNK_ROWS, ChunkRows, EncodedChunk, ReadChunks, read_unit
 
 if TYPE_CHECKING:
+    from assay.embed.evidence import Evidence
     from assay.embed.forward import FinishedChunk, Finisher, ForwardedChunk
 
 EXAMPLES_PER_ERROR = 5
+DIFFERENCES = "differences_to_fp32"
+"""Of a part's footer figures: how far sampled rows are from fp32's, see `differences.Differences`."""
 MOST_MARKED_ROWS = 1_000
 """Rows of a part that its footer names as run again in fp32."""
 
@@ -70,11 +73,13 @@ class EngineWork:
         gate: Gate | None = None,
         worker: str = "",
         most_chunk_rows: int = CHUNK_ROWS,
+        open_evidence: "Callable[[], Evidence] | None" = None,
     ) -> None:
         """Work for the run of `manifest`; `worker` names this process in the parts' footers.
 
         `read` makes rows chunks that what `load` gives takes. `load` is called by the work's own; all but `prepare`
-        waits for that, and may close `gate`, behind which parts wait. `strict` stops at a bad row.
+        waits for that, and may close `gate`, behind which parts wait. `strict` stops at a bad row. `open_evidence`,
+        called once that is loaded, gives what runs a sample of each unit in fp32 too.
         """
         self.gate = gate or Gate()
         """What is left to prove before a part is published."""
@@ -91,10 +96,14 @@ class EngineWork:
         self._chunk_rows = ChunkRows(most_chunk_rows)
         self._errors: dict[str, dict[str, Any]] = {}
         self._fp32_rows: list[int] = []
+        self._open_evidence = open_evidence
+        self._evidence: Evidence | None = None
+        self._differences: dict[str, Any] | None = None
 
     def load(self) -> str:
         """Load the engine and put it to the test; returns its description."""
         self._loaded = self._load()
+        self._evidence = None if self._open_evidence is None else self._open_evidence()
         return self._loaded.description()
 
     def prepare(self, unit: Unit) -> Iterator[EncodedChunk]:
@@ -111,11 +120,20 @@ class EngineWork:
             raise StopRequestedError from None
 
     def finish(self, unit: Unit, computed: "Iterator[ForwardedChunk]") -> Iterator[pa.RecordBatch]:
-        """The rows of the unit's part, in source order; ends once the gate has passed, which raises UnfitError."""
+        """The rows of the unit's part, in source order; ends once the gate has passed, which raises UnfitError.
+
+        So does a sampled row that is too far from what the model in fp32 gives.
+        """
         self._stats.clear()
         self._errors = {}
         self._fp32_rows = []
+        self._differences = None
+        evidence = self._evidence
+        if evidence is not None:
+            evidence.begin(unit)
         for forwarded in computed:
+            if evidence is not None:
+                evidence.take(forwarded)
             chunk, finished = forwarded.chunk, self._finisher().finish(forwarded)
             if finished.errors and self._strict:
                 _refuse(unit, chunk, finished.errors)
@@ -125,6 +143,8 @@ class EngineWork:
                 [columns[name] for name in self._schema.names], schema=self._schema
             )
         self.gate.wait()
+        if evidence is not None:
+            self._differences = evidence.conclude().to_json()
 
     @property
     def rows_in(self) -> int:
@@ -134,7 +154,8 @@ class EngineWork:
     def stats(self) -> dict[str, Any]:
         """Figures of the unit just finished, for the part's footer."""
         again = {"fp32_row_numbers": self._fp32_rows} if self._fp32_rows else {}
-        return {**self._stats, **again, "errors": self._errors, "worker": self._worker}
+        sampled = {} if self._differences is None else {DIFFERENCES: self._differences}
+        return {**self._stats, **again, **sampled, "errors": self._errors, "worker": self._worker}
 
     def _finisher(self) -> "Finisher":
         assert self._loaded is not None, "load() comes before compute()"

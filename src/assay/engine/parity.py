@@ -135,7 +135,7 @@ def judge(found: Floats, expected: Floats, *, task: Task, tolerance: Tolerance) 
     probability_difference = _largest(left, right)
     # written so that NaN fails
     allowed = tolerance.logit * max(1.0, float(np.abs(expected).max()))
-    agreement = _agreement(left, right, task)
+    agreement = float(_agreeing(left, right, task).mean())
     passed = bool(logit_difference <= allowed) and agreement >= tolerance.agreement
     if task.is_classifier:
         passed = passed and bool(probability_difference <= tolerance.probability)
@@ -148,6 +148,26 @@ def judge(found: Floats, expected: Floats, *, task: Task, tolerance: Tolerance) 
         tolerance=tolerance,
         passed=passed,
     )
+
+
+def document_differences(
+    found: Floats, expected: Floats, *, task: Task
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """[pure] Return how far each document's logits [N, C] are off, [N], and whether its label is another, [N].
+
+    The largest difference of a probability; of a regression of a value, as a share of the expected one where that is
+    above 1. NaN for a document that `found` has no finite logits for, infinity where only `expected` has none.
+    """
+    left, right = probabilities(found, task), probabilities(expected, task)
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(left - right)
+        if task is Task.REGRESSION:
+            apart = apart / np.maximum(1.0, np.abs(right))
+        differences_N = apart.max(axis=1)
+    is_finite_N = np.isfinite(found).all(axis=1)
+    differences_N = np.where(np.isnan(differences_N), np.inf, differences_N)
+    differences_N = np.where(is_finite_N, differences_N, np.nan)
+    return differences_N, ~_agreeing(left, right, task)
 
 
 def judge_vectors(found: Floats, expected: Floats, *, tolerance: float) -> VectorParityReport:
@@ -185,12 +205,15 @@ def _largest(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) ->
     return float(np.abs(left.astype(np.float64) - right.astype(np.float64)).max())
 
 
-def _agreement(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64], task: Task) -> float:
+def _agreeing(
+    left: npt.NDArray[np.float64], right: npt.NDArray[np.float64], task: Task
+) -> npt.NDArray[np.bool_]:
+    """Which documents have the same label, or set of labels, [N]; all of a regression."""
     if task is Task.REGRESSION:
-        return 1.0
+        return np.ones(len(left), dtype=np.bool_)
     if task is Task.MULTI_LABEL:
-        return float(((left >= 0.5) == (right >= 0.5)).all(axis=1).mean())
-    return float((left.argmax(axis=1) == right.argmax(axis=1)).mean())
+        return np.asarray(((left >= 0.5) == (right >= 0.5)).all(axis=1))
+    return np.asarray(left.argmax(axis=1) == right.argmax(axis=1))
 
 
 def _spearman(left: Floats, right: Floats) -> float | None:

@@ -17,6 +17,8 @@ class ScoreIdentity(TokenizeIdentity):
     precision: Computed
     engine: EngineChoice
     deterministic: bool = False
+    parity_share: float = 0.0
+    """Share of the documents that run in fp32 too; 0 where the run itself is in fp32."""
 
 
 class TokenRunRecord(RunRecord):

@@ -10,16 +10,21 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from assay.bundle.ensemble import Ensemble
+from assay.embed.evidence import Evidence
 from assay.embed.gate import Subject, gate_step, refuse_failed
 from assay.engine import devices
 from assay.engine.engine import Engine
 from assay.engine.parity import (
     TOLERANCES,
+    Floats,
     ParityReport,
     Tolerance,
+    document_differences,
     engine_outputs,
     judge,
     load_reference,
@@ -50,9 +55,7 @@ def parity_steps(run: Run, scorer: Scorer, gate: Gate, *, device: str) -> Sequen
     if not settings.parity_documents:
         return []
     bundle = scorer.bundle
-    tolerance = TOLERANCES[identity.precision]
-    if settings.parity_tolerance is not None:
-        tolerance = Tolerance(probability=settings.parity_tolerance, logit=settings.parity_tolerance * 10)
+    tolerance = _tolerance(run)
     members = bundle.members if isinstance(bundle, Ensemble) else ()
     step = gate_step(
         run,
@@ -74,6 +77,36 @@ def parity_steps(run: Run, scorer: Scorer, gate: Gate, *, device: str) -> Sequen
         conclude=partial(_refuse_failed, run.url),
     )
     return [] if step is None else [step]
+
+
+def evidence_of(run: Run, scorer: Scorer, gate: Gate, *, device: str) -> Evidence:
+    """What runs a sample of each unit of the run in fp32 too, within the gate's tolerance.
+
+    A document's difference is the largest of its probabilities; of a regression that of its prediction, as a share of
+    fp32's where that is above 1.
+    """
+    identity, _ = run.manifest.read(SCORE)
+    task, tolerance = scorer.bundle.task, _tolerance(run)
+
+    def compare(found: Floats, exact: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        return document_differences(scorer.decider.logits(found), scorer.decider.logits(exact), task=task)
+
+    return Evidence(
+        scorer.forwarder,
+        compare,
+        gate,
+        share=identity.parity_share,
+        allowed=tolerance.probability if task.is_classifier else tolerance.logit,
+        device=devices.parse_device(device),
+    )
+
+
+def _tolerance(run: Run) -> Tolerance:
+    identity, settings = run.manifest.read(SCORE)
+    asked = settings.parity_tolerance
+    if asked is None:
+        return TOLERANCES[identity.precision]
+    return Tolerance(probability=asked, logit=asked * 10)
 
 
 def _begin(

@@ -29,6 +29,9 @@ from assay.tokenize.plan import (
     other_lengths,
 )
 
+DEFAULT_PARITY_SHARE = 1 / 5_000
+"""In fp32 a document takes a GPU about ten times as long: a five hundredth of the run's time."""
+
 
 def plan_score(
     settings: ScoreSettings,
@@ -105,6 +108,7 @@ def plan_score(
             precision=precision,
             engine=settings.engine,
             deterministic=settings.deterministic,
+            parity_share=_parity_share(settings, bundle, precision),
         ),
         settings=_record(settings, bundle, token_run, precision_why),
         columns=columns,
@@ -142,6 +146,22 @@ def _columns(settings: ScoreSettings) -> Columns:
         id=settings.id_column,
         input_ids=settings.input_ids_column,
     )
+
+
+def _parity_share(settings: ScoreSettings, bundle: Bundle, precision: Computed) -> float:
+    """The share of documents that run in fp32 too; raises UsageError for one that nothing can be compared of."""
+    why_none = None
+    if settings.engine == "fake":
+        why_none = "the fake engine has no model"
+    elif precision == "fp32":
+        why_none = "the run computes in fp32 itself, and the parity gate compares that with transformers"
+    elif isinstance(bundle, Siamese | Cascade):
+        why_none = "scores of pairs of vectors are compared by the parity gate alone"
+    if why_none is None:
+        return DEFAULT_PARITY_SHARE if settings.parity_share is None else settings.parity_share
+    if settings.parity_share:
+        raise UsageError(f"parity_share={settings.parity_share:g}; {why_none}; leave it out")
+    return 0.0
 
 
 def _record(

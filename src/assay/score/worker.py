@@ -20,6 +20,7 @@ from assay.score.bundles import engine_of, num_outputs, open_bundle, open_scorer
 from assay.score.kind import SCORE
 
 if TYPE_CHECKING:
+    from assay.embed.evidence import Evidence
     from assay.engine.engine import Engine
     from assay.score.scorer import Scorer
 
@@ -51,8 +52,10 @@ def open_score_work(
         raise RefusedError(msg)
     read = read_chunks(bundle, identity, deduplicate=settings.deduplicate)
 
+    loaded: list[Scorer] = []
+
     def load() -> "Scorer":
-        return load_scorer(
+        scorer = load_scorer(
             run,
             bundle,
             device=device,
@@ -60,9 +63,24 @@ def open_score_work(
             should_stop=should_stop,
             gate=gate,
         )
+        loaded.append(scorer)
+        return scorer
+
+    def open_evidence() -> "Evidence":
+        from assay.score.parity import evidence_of
+
+        return evidence_of(run, loaded[0], gate, device=device)
 
     worker = f"{socket.gethostname()}-{os.getpid()}-{device}"
-    return EngineWork(run.manifest, read, load, strict=settings.strict, gate=gate, worker=worker)
+    return EngineWork(
+        run.manifest,
+        read,
+        load,
+        strict=settings.strict,
+        gate=gate,
+        worker=worker,
+        open_evidence=open_evidence if identity.parity_share else None,
+    )
 
 
 def load_scorer(

@@ -5,36 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from assay.cascade.choose import AuthorResampling, find_choices, lower_bound
+from assay.cascade.choose import AuthorResampling, find_choices
 from assay.errors import InputError
 from assay.score.cascade.decide import Thresholds
-
-
-def binomial_at_least(kept, num_pairs, share):
-    """The chance of so many or more, term by term."""
-    return math.fsum(
-        math.comb(num_pairs, k) * share**k * (1 - share) ** (num_pairs - k)
-        for k in range(kept, num_pairs + 1)
-    )
-
-
-@pytest.mark.parametrize("num_pairs", [1, 7, 60, 400])
-@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
-def test_the_bound_is_that_of_clopper_and_pearson(num_pairs, confidence):
-    """At the bound, as many kept or more have just the chance that the confidence leaves."""
-    kept = np.arange(1, num_pairs + 1)[:: max(1, num_pairs // 9)]
-    for count, bound in zip(kept, lower_bound(kept, num_pairs, confidence), strict=True):
-        assert binomial_at_least(count, num_pairs, bound) == pytest.approx(1 - confidence, abs=1e-9)
-    assert lower_bound(np.array([num_pairs]), num_pairs, confidence)[0] == pytest.approx(
-        (1 - confidence) ** (1 / num_pairs)
-    )
-    assert lower_bound(np.array([0]), num_pairs, confidence)[0] == 0
-
-
-def test_the_bound_holds_for_many_pairs():
-    """A million pairs take no longer than some thousand steps, and the bound is near the normal one."""
-    bound = lower_bound(np.array([950_000]), 1_000_000, 0.95)[0]
-    assert bound == pytest.approx(0.95 - 1.645 * math.sqrt(0.95 * 0.05 / 1e6), abs=2e-6)
 
 
 def test_the_chosen_threshold_keeps_its_recall_as_often_as_promised():

@@ -59,6 +59,7 @@ NO_PLACE = {
         "unique_ids",
         "parity_documents",
         "parity_tolerance",
+        "parity_share",
         "input_ids_column",
         "pooling",
         "normalize",

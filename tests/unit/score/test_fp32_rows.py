@@ -12,13 +12,13 @@ from support.scoring import (
     make_classifier,
     read_parts,
     score_here,
+    stats_of_parts,
     write_parquet,
 )
 from support.siamese import make_siamese_folder
 
 from assay.embed import place as placing
 from assay.engine.precision import Target
-from assay.runs.parts import open_part, stats_of
 from assay.score.classifier import load
 from assay.score.report.report import report
 from assay.score.settings import ScoreSettings
@@ -52,15 +52,6 @@ def make_loud(folder, name="bert.embeddings.word_embeddings.weight"):
 def loud(tmp_path_factory):
     """A classifier that overflows on texts with one word."""
     return make_loud(make_classifier(tmp_path_factory.mktemp("loud") / "model"))
-
-
-def stats_of_parts(run):
-    """The figures in the footers of all parts, in unit order."""
-    found = []
-    for unit in run.manifest.units():
-        with open_part(run, unit) as file:
-            found.append(stats_of(file))
-    return found
 
 
 def test_they_have_scores_and_are_marked(loud, tmp_path):

@@ -92,8 +92,10 @@ CHANGES_A_NUMBER = {
     "deterministic": True,
     "engine": "padded",
     "limit_rows": 10,
+    "parity_share": 0.5,
 }
 NEEDS = {
+    "parity_share": {"precision": lambda _: "bf16", "engine": lambda _: "auto"},
     "stride": {"on_long": lambda _: "window-mean"},
     "delimiter": {"sources": lambda folder: (str(folder / "c.csv"),)},
 }

@@ -6,6 +6,7 @@ tally.py       what the parts hold, counted in one pass; histogram.py: numbers o
 timeline.py    when the parts were made: throughput, hours of work (pure)
 scores.py      sections on what documents got: scores, lengths
 speed.py       sections on throughput and cost
+evidence.py    the section on differences to fp32, bounded for all documents
 records.py     sections on what is on record: parity, calibration, sources, settings, versions
 words.py       how shares, sizes and times are written
 """

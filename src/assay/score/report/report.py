@@ -24,6 +24,7 @@ from assay.runs.run import PARTS, Run, open_run
 from assay.runs.status import Status, status_of
 from assay.score.kind import SCORE
 from assay.score.pricing import Pricing
+from assay.score.report.evidence import evidence_section
 from assay.score.report.expected import compare_with_estimate
 from assay.score.report.records import (
     calibration_section,
@@ -78,6 +79,7 @@ class _RunPage:
     other_rows: Facts
     parity: Facts
     parity_passed: bool | None
+    evidence: Section
     calibration: Section
     calibration_record: Facts
     """All that the run holds of `calibration.json`, but for the reliability diagram."""
@@ -170,6 +172,7 @@ def _page(
         other_rows=_other_rows(tally, summary),
         parity=parity,
         parity_passed=summary.parity_passed,
+        evidence=evidence_section(manifest, tally, summary.differences),
         calibration=calibration,
         calibration_record=calibration_record,
         cost=Section(title="Cost", facts=cost_facts(summary, price_per_hour)),

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from assay.embed.differences import Differences
 from assay.runs.status import Status
+from assay.score.report.evidence import sampled_differences
 from assay.score.report.expected import Compared
 from assay.score.report.tally import Tally
 from assay.score.report.timeline import PartSpan, ThroughputCurve, throughput_curve, worker_seconds
@@ -41,6 +43,8 @@ class ReportSummary:
     """None where no parity gate was run."""
     fp32_rows: int = 0
     """Rows that were not finite in half precision and ran again in fp32."""
+    differences: Differences | None = None
+    """How far sampled documents are from fp32's; None where none was run in fp32 too."""
     obstacles: tuple[str, ...] = ()
     """What stands in the way of parts that are missing, with what to do."""
     estimates: tuple[Compared, ...] = ()
@@ -95,6 +99,7 @@ def summarize(
         cost=None if price_per_hour is None else worker_hours * price_per_hour,
         parity_passed=parity_passed,
         fp32_rows=int(tally.sum_of("fp32_rows") or 0),
+        differences=sampled_differences(tally),
         obstacles=status.obstacles,
         estimates=estimates,
     )

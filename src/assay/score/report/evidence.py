@@ -1,0 +1,72 @@
+"""What a sample of every unit, run again in fp32, says of all documents of a run."""
+
+import math
+
+from assay.embed.differences import CONFIDENCE, Differences, sum_of
+from assay.embed.engine_work import DIFFERENCES
+from assay.pages import Facts, Section, Table
+from assay.runs.manifest import Manifest
+from assay.score.kind import SCORE
+from assay.score.report.tally import Tally
+from assay.score.report.words import count_and_share
+
+TITLE = "Differences to fp32, of all documents"
+EDGES_SHOWN = (1e-4, 1e-3, 1e-2, 1e-1)
+QUANTILES_SHOWN = (0.5, 0.9, 0.99, 0.999)
+
+
+def sampled_differences(tally: Tally) -> Differences | None:
+    """The samples of all parts as one; None where no part has any."""
+    return sum_of(stats.get(DIFFERENCES) for _, stats in tally.stats)
+
+
+def evidence_section(manifest: Manifest, tally: Tally, found: Differences | None) -> Section:
+    """Quantiles of the sample, and what it bounds of the whole; empty for a run that does not score."""
+    if manifest.kind != SCORE.name:
+        return Section(title=TITLE)
+    share = manifest.read(SCORE)[0].parity_share
+    if not share:
+        why = "No document was run in fp32 too: the run is in fp32, or was told not to, or scores pairs of vectors."
+        return Section(title=TITLE, note=why)
+    if found is None or not found.num_documents:
+        none = f"Each document had a chance of {share:g} to be run in fp32 too, and none was drawn."
+        return Section(title=TITLE, note=f"{none} A larger --parity-share, in a new run, draws more.")
+    note = (
+        f"Each document of the run had the same chance, {share:g}, to be run in fp32 too, on its own device. "
+        f"Bounds hold for all documents of the run, each with {CONFIDENCE:.0%} confidence (Clopper and Pearson)."
+    )
+    return Section(title=TITLE, note=note, facts=_facts(found, tally), table=_table(found))
+
+
+def _facts(found: Differences, tally: Tally) -> Facts:
+    facts = [("documents compared", count_and_share(found.num_documents, tally.rows))]
+    facts += [
+        (f"{share:.10g} of them differ by at most", f"{found.quantile(share):.2g}")
+        for share in QUANTILES_SHOWN
+        if (1 - share) * found.num_documents >= 1
+    ]
+    facts.append(("largest difference", f"{found.largest:.3g}"))
+    facts.append(("seconds that it took the devices", f"{found.milliseconds / 1000:,.1f}"))
+    return facts
+
+
+def _table(found: Differences) -> Table:
+    total = found.num_documents
+    rows = [
+        (
+            f"differs by more than {edge:g}",
+            count_and_share(found.num_beyond(edge), total),
+            _at_most(found.most_beyond(edge)),
+        )
+        for edge in EDGES_SHOWN
+    ]
+    rows.append(
+        ("has another label", count_and_share(found.labels_changed, total), _at_most(found.most_changed()))
+    )
+    return Table(header=("a document", "in the sample", "of all documents, at most"), rows=rows)
+
+
+def _at_most(share: float) -> str:
+    """An upper bound in per cent, rounded up to two digits."""
+    places = 1 - math.floor(math.log10(share * 100))
+    return f"{math.ceil(share * 100 * 10**places) / 10**places:.{max(places, 0)}f}%"
