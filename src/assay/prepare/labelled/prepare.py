@@ -195,7 +195,9 @@ def _write(
     """Write every row to its split or to the dropped ones; returns how long the texts of each split are."""
     counts: dict[str, list[NDArray[np.int32]]] = {name: [] for name in settings.shares}
     row = 0
-    with SplitFiles(folder, settings) as files:
+    cutter = _cutter(settings)
+    ids_type = None if cutter is None else pa.list_(pa.from_numpy_dtype(cutter.id_type))
+    with SplitFiles(folder, settings, ids_type) as files:
         for batch in read_batches(sources, settings, task=settings.predicts):
             cleaned = cleaned_rows(batch.rows, settings)
             numbers = range(row, row + cleaned.num_rows)
@@ -214,7 +216,10 @@ def _write(
                 lengths = None if encoder is None else _num_tokens(encoder, taken)
                 if lengths is not None:
                     counts[name].append(lengths)
-                files.add(name, taken, batch.source.uri, [batch.source_rows[index] for index in at], lengths)
+                ids = None if cutter is None else _input_ids(cutter, taken)
+                files.add(
+                    name, taken, batch.source.uri, [batch.source_rows[index] for index in at], lengths, ids
+                )
             files.drop(_dropped(batch, numbers, sources, usable, decision))
     if encoder is None:
         return None
@@ -255,6 +260,21 @@ def _dropped(
 def _num_tokens(encoder: "Encoder", rows: LabelledRows) -> NDArray[np.int32]:
     pairs = None if rows.text_pairs is None else pa.array(rows.text_pairs, pa.large_string())
     return encoder.encode(pa.array(rows.texts, pa.large_string()), pairs).num_tokens
+
+
+def _input_ids(cutter: "Encoder", rows: LabelledRows) -> pa.Array:
+    """The token ids of single texts, a list each, as the model that they are scored with would have them."""
+    tokens = cutter.encode(pa.array(rows.texts, pa.large_string()))
+    return pa.ListArray.from_arrays(pa.array(tokens.offsets.astype(np.int32)), pa.array(tokens.flat_ids))
+
+
+def _cutter(settings: LabelledSettings) -> "Encoder | None":
+    """What makes token ids to write, where they were asked for."""
+    if settings.bundle is None or settings.max_length is None:
+        return None
+    from assay.tokenize.encode import Encoder
+
+    return Encoder.from_bundle(settings.bundle, max_length=settings.max_length, on_long="truncate")
 
 
 def _encoder(settings: LabelledSettings) -> "Encoder | None":

@@ -18,6 +18,9 @@ ROW_COLUMN = "source_row"
 TOKENS_COLUMN = "num_tokens"
 """Column of token counts, special tokens included, where a tokenizer was named."""
 
+IDS_COLUMN = "input_ids"
+"""Column of token ids, where they were asked for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledSettings(LabelledSources):
@@ -49,6 +52,8 @@ class LabelledSettings(LabelledSources):
     """Share of the rows in test.parquet; 0 for no such split."""
     bundle: str | None = None
     """Folder with a tokenizer.json: each row gets its number of tokens, and the report says how long texts are."""
+    max_length: int | None = field(default=None, metadata=within(at_least=1))
+    """Write the token ids of single texts too, as column input_ids, cut to so many; needs --bundle."""
     strict: bool = False
     """Stop at the first row without a usable text or label instead of dropping it."""
     seed: int = field(default=0, metadata=within(at_least=0, below=1 << 63))
@@ -65,11 +70,21 @@ class LabelledSettings(LabelledSources):
             raise UsageError(
                 f"{asked}; together they must be below 1 to leave training rows; make them smaller"
             )
+        if self.max_length is not None and self.bundle is None:
+            raise UsageError(
+                f"max_length {self.max_length} without a tokenizer; add --bundle, or leave it out"
+            )
+        if self.max_length is not None and self.text_pair_column is not None:
+            raise UsageError(
+                f"max_length {self.max_length} with pairs of texts; leave it out, and tokenize the splits with "
+                "assay tokenize, which keeps where the second text starts"
+            )
         names = [
             *self.columns,
             SOURCE_COLUMN,
             ROW_COLUMN,
             *([TOKENS_COLUMN] if self.bundle is not None else []),
+            *([IDS_COLUMN] if self.max_length is not None else []),
         ]
         name, count = Counter(names).most_common(1)[0]
         if count > 1:

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from assay.data.row_groups import ROW_GROUP_BYTES, ROW_GROUP_ROWS
 from assay.labelled.rows import LabelledRows
-from assay.prepare.labelled.settings import ROW_COLUMN, SOURCE_COLUMN, TOKENS_COLUMN, LabelledSettings
+from assay.prepare.labelled.settings import (
+    IDS_COLUMN,
+    ROW_COLUMN,
+    SOURCE_COLUMN,
+    TOKENS_COLUMN,
+    LabelledSettings,
+)
 from assay.tasks import Task
 
 DROPPED = "dropped.parquet"
@@ -51,8 +57,11 @@ class DroppedRow:
         return replace(self, uri=uri)
 
 
-def split_schema(settings: LabelledSettings) -> pa.Schema:
-    """The columns of a split: those of the sources that have a meaning, by their names there, and their origin."""
+def split_schema(settings: LabelledSettings, ids_type: pa.DataType | None) -> pa.Schema:
+    """The columns of a split: those of the sources that have a meaning, by their names there, and their origin.
+
+    `ids_type` is that of lists of token ids, where there are some.
+    """
     kinds: list[tuple[str | None, pa.DataType]] = [
         (settings.id_column, pa.string()),
         (settings.text_column, pa.large_string()),
@@ -62,6 +71,7 @@ def split_schema(settings: LabelledSettings) -> pa.Schema:
         (SOURCE_COLUMN, pa.dictionary(pa.int32(), pa.string())),
         (ROW_COLUMN, pa.int64()),
         (TOKENS_COLUMN if settings.bundle is not None else None, pa.int32()),
+        (None if ids_type is None else IDS_COLUMN, ids_type),
     ]
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in kinds if name is not None])
 
@@ -69,8 +79,8 @@ def split_schema(settings: LabelledSettings) -> pa.Schema:
 class SplitFiles:
     """Writes rows into the files of a folder; memory holds one row group a file."""
 
-    def __init__(self, folder: Path, settings: LabelledSettings) -> None:
-        self._schema = split_schema(settings)
+    def __init__(self, folder: Path, settings: LabelledSettings, ids_type: pa.DataType | None) -> None:
+        self._schema = split_schema(settings, ids_type)
         self._files = {name: _File(folder / f"{name}.parquet", self._schema) for name in settings.shares}
         self._dropped = _File(folder / DROPPED, _DROPPED_SCHEMA)
 
@@ -92,11 +102,12 @@ class SplitFiles:
         uri: str,
         source_rows: Sequence[int],
         num_tokens: NDArray[np.int32] | None,
+        input_ids: pa.Array | None,
     ) -> None:
         """Rows of one source, to the end of a split."""
-        columns: list[Sequence[object] | NDArray[np.int32] | None]
+        columns: list[Sequence[object] | NDArray[np.int32] | pa.Array | None]
         columns = [rows.ids, rows.texts, rows.text_pairs, rows.labels, rows.groups]
-        columns += [(uri,) * rows.num_rows, source_rows, num_tokens]
+        columns += [(uri,) * rows.num_rows, source_rows, num_tokens, input_ids]
         present = [column for column in columns if column is not None]
         arrays = [pa.array(column, field.type) for column, field in zip(present, self._schema, strict=True)]
         self._files[split].add(pa.Table.from_arrays(arrays, schema=self._schema))

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from support.training import animal_rows, write_base
 
 from assay.cli.main import main
+from assay.errors import UsageError
 from assay.labelled.near_duplicates import group_by_signatures, group_near_duplicates, signatures_of
 from assay.labelled.provenance import text_hashes
 from assay.labelled.read import read_labelled
@@ -28,6 +29,7 @@ from assay.prepare.labelled.cleaning import clean_text
 from assay.prepare.labelled.prepare import prepare_labelled
 from assay.prepare.labelled.settings import LabelledSettings
 from assay.tasks import Task
+from assay.tokenize.encode import Encoder
 
 SPLITS = ("train", "validation", "test")
 
@@ -178,6 +180,31 @@ def test_pairs_columns_and_token_counts(corpus, prepare, tmp_path):
     second = corpus(name="b.jsonl", other=sentences(200, seed=1))
     splits, _, _ = prepare(second, out="pairs", text_pair_column="other")
     assert {"text", "other"} < set(splits["train"][0])
+
+
+def test_token_ids_are_those_that_scoring_would_make(corpus, prepare, tmp_path):
+    """Cut to the length that was asked for; the count beside them is of the whole text, and the text stays whole."""
+    base = write_base(tmp_path / "base")
+    source = corpus(id=[f"r{row}" for row in range(200)], text=["cat " * 300, *sentences(199)])
+    splits, _, _ = prepare(source, id_column="id", bundle=str(base), max_length=32)
+    encoder = Encoder.from_bundle(base, max_length=32, on_long="truncate")
+    rows = [row for name in SPLITS for row in splits[name]]
+    assert len(rows) == 200
+    tokens = encoder.encode(pa.array([row["text"] for row in rows]))
+    expected = np.split(tokens.flat_ids, tokens.offsets[1:-1])
+    assert [row["input_ids"] for row in rows] == [ids.tolist() for ids in expected]
+    long = next(row for row in rows if row["id"] == "r0")
+    assert (len(long["input_ids"]), long["num_tokens"] > 32, len(long["text"]) > 1000) == (32, True, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({}, "add --bundle"), ({"bundle": "base", "text_pair_column": "other"}, "assay tokenize")],
+)
+def test_token_ids_that_cannot_be_had(options, said):
+    """They need a tokenizer, and of pairs they would not be enough."""
+    with pytest.raises(UsageError, match=said):
+        LabelledSettings(sources=("a",), out="out", max_length=32, **options).check()
 
 
 def test_splits_do_not_depend_on_how_rows_are_read(corpus, prepare, monkeypatch):
