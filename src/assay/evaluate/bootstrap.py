@@ -197,18 +197,52 @@ def interval(
     return Interval(low=float(low), high=float(high))
 
 
-def p_value(differences_B: FloatArray) -> float | None:
-    """Two-sided p value that a difference is 0, from its resamples; `None` where most are undefined.
+def p_value(value: float, name: str, resamples: Resamples, *, method: IntervalMethod) -> float | None:
+    """Two-sided p value that a difference, `value` on all rows, is 0; `None` where its interval would have no ground.
 
-    Twice the share of resamples on the other side of 0, with one counted in addition so that it is
-    never 0 (Davison & Hinkley 1997, section 4.4): the level at which the percentile interval begins to
-    hold 0.
+    One less the confidence at which the interval of the same method begins to hold 0 (Efron & Tibshirani 1993,
+    section 15.4), so the two never contradict each other; never below 2 / (B + 1), of which B resamples know nothing
+    (Davison & Hinkley 1997, section 4.4).
     """
-    finite = differences_B[np.isfinite(differences_B)]
-    if finite.size < (1 - MOST_UNDEFINED) * differences_B.size:
+    drawn = resamples.drawn[name]
+    finite = drawn[np.isfinite(drawn)]
+    if finite.size < (1 - MOST_UNDEFINED) * drawn.size:
         return None
-    fewer = min(np.count_nonzero(finite <= 0), np.count_nonzero(finite >= 0))
-    return float(min(1.0, 2 * (fewer + 1) / (finite.size + 1)))
+    bias = acceleration = 0.0
+    if method == "bca":
+        below = _share_below(finite, value)
+        if not 0 < below < 1:
+            return None
+        bias, acceleration = _NORMAL.inv_cdf(below), _acceleration(resamples.left_out[name])
+    least, most = _shares_at_zero(np.where(np.abs(finite) <= 1e-12 * max(1.0, abs(value)), 0.0, finite))
+    # where some draws are 0, the interval holds it as soon as an end of it is among them
+    tails = [_unmoved(share, bias, acceleration) for share in (least, most)]
+    return min(max(2 * min(tails[1], 1 - tails[0]), 2 / (finite.size + 1)), 1.0)
+
+
+def _shares_at_zero(drawn: FloatArray) -> tuple[float, float]:
+    """The least and the most share whose quantile of the draws (linear between them, as NumPy's) is 0."""
+    ordered = np.sort(drawn)
+    first, stop = (int(np.searchsorted(ordered, 0.0, side)) for side in ("left", "right"))
+    last = max(ordered.size - 1, 1)
+    if first < stop:
+        return first / last, (stop - 1) / last
+    if first in {0, ordered.size}:
+        return (0.0, 0.0) if first == 0 else (1.0, 1.0)
+    lower, upper = ordered[first - 1], ordered[first]
+    at = float(first - 1 - lower / (upper - lower)) / last
+    return at, at
+
+
+def _unmoved(share: float, bias: float, acceleration: float) -> float:
+    """The share that `_moved` moves to this one; 0 or 1 where none is."""
+    if not 0 < share < 1:
+        return share
+    w = _NORMAL.inv_cdf(share) - bias
+    stretch = 1 + acceleration * w
+    if stretch <= 0:
+        return 0.0 if w < 0 else 1.0
+    return _NORMAL.cdf(w / stretch - bias)
 
 
 @contextmanager

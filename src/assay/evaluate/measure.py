@@ -403,11 +403,14 @@ def _difference(
         return MetricDifference(
             value=None, interval=Interval(undefined="a value is undefined"), p_value=None, test="bootstrap"
         )
+    value = first - second
     has_draws = drawn is not None and key in drawn.drawn
     return MetricDifference(
-        value=first - second,
-        interval=_interval(first - second, key, drawn, resampling),
-        p_value=p_value(drawn.drawn[key]) if drawn is not None and has_draws else None,
+        value=value,
+        interval=_interval(value, key, drawn, resampling),
+        p_value=p_value(value, key, drawn, method=resampling.method)
+        if drawn is not None and has_draws
+        else None,
         test="bootstrap",
     )
 

@@ -128,12 +128,44 @@ def test_an_interval_that_would_mislead_is_none_and_says_why(drawn, value, reaso
     assert reason in found.undefined
 
 
-def test_p_value_counts_resamples_beyond_zero():
-    """Twice the smaller side, one counted in addition; never 0, never above 1."""
-    assert p_value(np.array([1.0] * 95 + [-1.0] * 4)) == pytest.approx(2 * 5 / 100)
-    assert p_value(np.ones(999)) == pytest.approx(2 / 1000)
-    assert p_value(np.zeros(99)) == 1.0
-    assert p_value(np.full(9, np.nan)) is None
+def p_of(drawn, value=1.0, left_out=(1.0, 2.0), method="percentile"):
+    """The p value of a difference with these resamples."""
+    resamples = Resamples(drawn={"m": np.array(drawn)}, left_out={"m": np.array(left_out)})
+    return p_value(value, "m", resamples, method=method)
+
+
+def test_p_value_is_of_the_resamples_beyond_zero():
+    """Twice the smaller side; 1 where nothing differs, none of resamples without a value, never 0."""
+    assert p_of([1.0] * 95 + [-1.0] * 5) == pytest.approx(2 * 4.5 / 99)
+    assert p_of(np.ones(999)) == pytest.approx(2 / 1000)
+    assert p_of(-np.ones(999), -1.0) == pytest.approx(2 / 1000)
+    assert p_of(np.zeros(99), 0.0, (0.0, 0.0), "bca") == 1.0
+    assert p_of(np.full(9, np.nan)) is None
+    assert p_of(np.linspace(0.2, 0.3, 100), 0.1, method="bca") is None, "and no interval either"
+
+
+@pytest.mark.parametrize("method", ["bca", "percentile"])
+def test_p_value_and_interval_never_contradict_each_other(method):
+    """Whatever the skew: the interval at confidence 1 - p ends at 0; a little wider holds it, a little narrower not."""
+    chance = np.random.default_rng(8)
+    seen = set()
+    for _ in range(100):
+        drawn = chance.gamma(chance.uniform(0.5, 4), size=chance.integers(200, 2000)) - chance.uniform(0, 3)
+        drawn = np.round(drawn, int(chance.integers(1, 6)))  # ties, at 0 too
+        value = float(np.quantile(drawn, chance.uniform(0.3, 0.7)))
+        left_out = chance.gamma(0.7, size=50)
+        resamples = Resamples(drawn={"m": drawn}, left_out={"m": left_out})
+        p = p_value(value, "m", resamples, method=method)
+        for confidence in (0.5, 0.8, 0.9, 0.95, 1 - 0.999 * p, 1 - 1.001 * p):
+            if not 0.5 <= confidence < 1 - 3 / drawn.size:
+                continue
+            found = interval(value, "m", resamples, confidence=confidence, method=method)
+            if found.low is None:
+                continue
+            holds = found.low <= 1e-12 and found.high >= -1e-12
+            assert holds == (p >= 1 - confidence), (p, confidence, found)
+            seen.add(holds)
+    assert seen == {True, False}
 
 
 def test_two_thousand_resamples_of_ten_thousand_rows_take_seconds():
