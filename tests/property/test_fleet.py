@@ -83,3 +83,15 @@ def test_helpers_share_the_tail():
     assert outcome.over_ideal < 1.05
     assert outcome.doubled_share < 0.02
     assert outcome.requests_per_unit < 2
+
+
+def test_a_large_run_is_not_listed_by_all(monkeypatch):
+    """Of forty machines and as many pages of a listing, few list every page at the end: the others hear of it."""
+
+    def lists():
+        outcome = Simulation(num_machines=40, costs=[60.0] * 1600, seed=3, page_units=40).run()
+        return outcome.requests["list parts"]
+
+    found = lists()
+    monkeypatch.setattr("assay.fleet.world.WorldBoard.tell_all_published", lambda _: None)
+    assert lists() > found + 600

@@ -363,7 +363,8 @@ def _intervals(report: EvaluateReport) -> str:
     if report.others:
         text += (
             " Differences draw the same rows for all bundles; p is two-sided, of the same intervals (one less the"
-            " confidence that just holds 0) or, for accuracy of independent rows, of McNemar's exact test. It is not corrected for how many are shown."
+            " confidence that just holds 0) or, for accuracy of independent rows, of McNemar's exact test. It is"
+            " not corrected for how many are shown."
         )
     return text
 

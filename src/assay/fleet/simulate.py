@@ -189,6 +189,7 @@ class Simulation:
             seed=self._chance.getrandbits(32),
             clock=lambda: self.world.now + board.waited,
         )
+        board.look()  # as a command does before it begins: is anybody else there?
         supply.begin()
         return supply
 

@@ -92,6 +92,8 @@ class SimulatedFleet:
     )
     """0 where there is none."""
     claims_at: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, CLAIMS_OF_A_DRIVER)))
+    words: set[str] = field(default_factory=set)
+    """Drivers that said that all is published."""
     tries: Counter[int] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -144,6 +146,7 @@ class WorldBoard:
         self._num_drivers = 0
         self._beat_at: float | None = None
         self._listed_at = -BEATS_SECONDS
+        self._stale_words = set(world.words)
         skew = world.conditions.clock_skew_seconds
         self._clock_error = world.chance.uniform(-skew, skew)
 
@@ -180,7 +183,12 @@ class WorldBoard:
             stops=world.claim_stops[chosen],
             made_at=world.claims_at[chosen],
         )
-        return Seen(claims=claims, num_drivers=num_living, at=world.now)
+        return Seen(
+            claims=claims,
+            num_drivers=num_living,
+            at=world.now,
+            is_all_published=bool(world.words - self._stale_words),
+        )
 
     def claim(self, start: int, stop: int) -> None:
         """Claim units."""
@@ -201,6 +209,12 @@ class WorldBoard:
                 if (slot := self._world.slots.get(self.driver)) is not None:
                     stops = self._world.claim_stops[slot]
                     stops[self._world.claim_starts[slot] == start] = 0
+
+    def tell_all_published(self) -> None:
+        """Say that every part was seen."""
+        assert not self._world.num_left, "a driver says too early that all is published"
+        if self._note("put word"):
+            self._world.words.add(self.driver)
 
     def beat(self, **_: object) -> None:
         """Write the heartbeat."""
@@ -224,9 +238,6 @@ class WorldBoard:
         """How many failures were noted, by unit."""
         self._request("list failures", "reads")
         return dict(self._world.tries)
-
-    def forget_failures(self) -> None:
-        """Nothing is forgotten here."""
 
     def publish(self, unit: int, mark: str) -> bool:
         """Publish a unit by the protocol of an object store; whether this driver did."""

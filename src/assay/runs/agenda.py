@@ -7,9 +7,13 @@ seen of others only makes two drivers on one unit rare.
     in company   a look, a claim, then its units: of the own share from its front, a block at a time; then of what
                  nobody has published or claimed, at random
 
-A look shows one page of the listing of parts and every claim. A block is smaller the less there is left, so that
-the last units are shared out and a lost claim holds up little. What is claimed by a driver that is gone, or for
-three times as long as it should take, is free again.
+A look shows one page of the listing of parts and every claim. Where units were free last, and where others have just
+claimed some, more are likely to be free: a driver that helps looks there first. A block is smaller the less there is
+left, so that the last units are shared out and a lost claim holds up little. What is claimed by a driver that is gone,
+or for three times as long as it should take, is free again.
+
+At the end every driver has to know that all is published. Where the listing has many pages and nothing is claimed any
+more, a few drivers list it and say so; the others believe that, see `supply.py`.
 """
 
 import random
@@ -39,7 +43,15 @@ SHORTEST_LIMIT_SECONDS = 2.0
 UNKNOWN_UNIT_SECONDS = 120.0
 """Of a unit, for a driver that has not done one."""
 GLANCES = 3
-"""Pages without a free unit, at random, after which a driver pauses while others are at work."""
+"""Pages without a free unit after which a driver pauses while others are at work."""
+GUIDED_SHARE = 0.75
+"""Of the looks for a free unit: at a page where somebody has claimed one; the rest are at any page."""
+NUM_LISTERS = 8
+"""So many drivers, on average, list the rest of a run that seems done; the others wait to hear of it."""
+MOST_WAITS = 3
+"""Pauses to hear of it, after which a driver lists the rest itself."""
+FEW_PAGES = 4
+"""A driver lists so many pages itself, whatever others know."""
 SHORTEST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 60.0
 
@@ -167,6 +179,8 @@ class Agenda:
         self._claimed = bytearray(len(pages.order))
         """For each unit, by its number: not claimed by another, claimed, or claimed and late."""
         self._is_claimed = False
+        self._claimed_until: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        """One past the last unit of each claim in time: what is free next to it is found there."""
         self._num_others = 0
         self._page: int | None = None
         """The page that was just seen, and after the claims; acted upon once."""
@@ -175,6 +189,11 @@ class Agenda:
         """Since the last unit that was free."""
         self._glanced: set[int] = set()
         """Pages without a free unit, since the last that had one or the last pause."""
+        self._good_page: int | None = None
+        """Where the last free unit was."""
+        self._num_waits = 0
+        """Pauses in a row in which nothing was claimed."""
+        self._is_lister = False
         self.unit_seconds: float | None = None
         """How long a unit took here, lately."""
 
@@ -207,9 +226,16 @@ class Agenda:
             ):
                 claimed[start:stop] = bytes((state,)) * (stop - start)
         self._claimed, self._is_claimed = claimed, bool(is_valid.any())
+        self._claimed_until = claims.stops[is_valid & ~is_late]
+        if self._is_claimed:
+            self._num_waits = 0
         if num_others and not self.in_company:
             self.in_company = True
             self._let_go()
+
+    def heard_all_published(self) -> Iterator[int]:
+        """Another has seen every part; gives the units that are newly known as published."""
+        return (unit for unit in range(len(self.published)) if self._mark(unit))
 
     def saw_failures(self, tries: dict[int, int]) -> None:
         """How often units failed anywhere."""
@@ -246,6 +272,11 @@ class Agenda:
         """Units that are not known to be published, were not set aside, and are not with a worker here."""
         apart = sum(not self._is_published(unit) for unit in self._given | self.aside)
         return len(self.published) - self.published.count(1) - apart
+
+    @property
+    def has_all_published(self) -> bool:
+        """Whether every unit is known to be published."""
+        return 0 not in self.published
 
     @property
     def num_free_of_share(self) -> int:
@@ -293,21 +324,46 @@ class Agenda:
         if self._page is not None:
             free = [unit for unit in self._open_units(self._page) if self._is_free(unit)]
             if free:
-                self._glanced.clear()
+                self._good_page = self._page
                 self._num_pauses = 0
+                self._begin_round()
                 return self._hold(self._chance.choice(free), self._help_block(len(free) * len(open_pages)))
             self._glanced.add(self._page)
         rest = [page for page in open_pages if page not in self._glanced]
-        most_glances = 1 if self._num_pauses else GLANCES
-        if not rest or (self._is_claimed and len(self._glanced) >= most_glances):
+        has_glanced = len(self._glanced) >= (1 if self._num_pauses else GLANCES)
+        if not rest or (has_glanced and (self._is_claimed or self._waits_to_hear(len(rest)))):
             if self._page is not None and (late := self._late_units(self._page)):
                 return self._hold(self._chance.choice(late), 1)
-            self._glanced.clear()
+            self._begin_round()
             self._page = None
             self._num_pauses += 1
             seconds = (self.unit_seconds or UNKNOWN_UNIT_SECONDS) * min(0.5 + 0.25 * self._num_pauses, 1.0)
             return Pause(min(max(seconds, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS))
-        return Look(self._chance.choice(rest))
+        return Look(self._choose_page(rest))
+
+    def _begin_round(self) -> None:
+        self._glanced.clear()
+        self._is_lister = False
+
+    def _choose_page(self, pages: Sequence[int]) -> int:
+        """The one of these pages to look at next."""
+        good, self._good_page = self._good_page, None
+        if good in pages:
+            return good
+        if len(self._claimed_until) and self._chance.random() < GUIDED_SHARE:
+            unit = int(self._chance.choice(self._claimed_until))
+            page = self._pages.page_of(min(unit, len(self.published) - 1))
+            if page in pages:
+                return page
+        return self._chance.choice(pages)
+
+    def _waits_to_hear(self, num_pages: int) -> bool:
+        """Whether others are left to list so many pages, on which nothing is claimed: all but a few drivers do."""
+        if self._is_lister or num_pages <= FEW_PAGES or self._num_waits >= MOST_WAITS:
+            return False
+        self._is_lister = self._chance.random() * self._num_others < NUM_LISTERS
+        self._num_waits += not self._is_lister
+        return not self._is_lister
 
     def _hold(self, first: int, most: int) -> Hold:
         """Free units from `first` on, on the page that was just seen."""

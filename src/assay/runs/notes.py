@@ -3,6 +3,7 @@
     workers/<id>.json            heartbeat of a driver at work: who, where, since when, how fast
     workers/<id>.left.json       the last one, of a driver that ended
     claims/<start>-<stop>.<id>   soft claim of units, by their numbers in the plan; empty
+    claims/published.<id>        this driver has seen every part; empty
     failures/<unit>/<n>.json     one failure of a unit
 
 All of it is advice. A file that is lost, stale or made up costs time, never rows: only a published part decides what
@@ -43,6 +44,7 @@ State = Literal["working", "finished", "drained", "failed"]
 _BEAT = re.compile(r"workers/([^/.]+)\.json")
 _LEFT = re.compile(r"workers/[^/.]+\.left\.json")
 _CLAIM = re.compile(r"claims/(\d{1,15})-(\d{1,15})\.([^/.]+)")
+_PUBLISHED = re.compile(r"claims/published\.[^/.]+")
 _FAILURE = re.compile(r"failures/(.+)/\d+\.json")
 _log = logging.getLogger(__name__)
 
@@ -87,6 +89,8 @@ class Seen:
     """That live."""
     at: float
     """Now, Unix seconds by the store's clock."""
+    is_all_published: bool = False
+    """Whether one of them says so, and did not when this driver began to look."""
 
 
 def beat_seconds(num_drivers: int) -> float:
@@ -126,6 +130,8 @@ class Notes:
         self._beats: dict[str, float] = {}
         """The time of the heartbeat of each other, by the store's clock."""
         self._listed_at = 0.0
+        self._stale_words: set[str] | None = None
+        """Notes of all being published that were there at the first look: parts may have been removed since."""
         self._num_drivers = 0
         self._beat_at: float | None = None
         self._skew = 0.0
@@ -160,6 +166,11 @@ class Notes:
         with _advisory():
             self._store.replace(path, b"")
 
+    def tell_all_published(self) -> None:
+        """Say that every part was seen; the note stays when this driver ends."""
+        with _advisory():
+            self._store.replace(f"{CLAIMS}published.{self.heartbeat.id}", b"")
+
     def release(self, unit: int) -> None:
         """A unit is done or given up: a claim goes with its last one."""
         for path, units in list(self._claims.items()):
@@ -173,13 +184,17 @@ class Notes:
         """The other drivers that live and what they claim, from one listing; from two once in three minutes."""
         if not self._listed_at or self._clock() - self._listed_at >= BEATS_SECONDS:
             self._list_beats()
-        newest, claims = dict(self._beats), []
+        newest, claims, words = dict(self._beats), [], set()
         with _advisory():
             for info in self._store.list(CLAIMS):
                 found = _CLAIM.fullmatch(info.path)
                 if found is not None and self._is_other(found[3]):
                     newest[found[3]] = max(newest.get(found[3], info.modified), info.modified)
                     claims.append((found[3], int(found[1]), int(found[2]), info.modified))
+                elif _PUBLISHED.fullmatch(info.path):
+                    words.add(info.path)
+        if self._stale_words is None:
+            self._stale_words = words
         now = self._clock() + self._skew
         living = find_living(newest, self._listed_at + self._skew)  # as it was when heartbeats were listed
         self._num_drivers = len(living) + 1
@@ -187,6 +202,7 @@ class Notes:
             claims=Claims.of((start, stop, at) for driver, start, stop, at in claims if driver in living),
             num_drivers=len(living),
             at=now,
+            is_all_published=bool(words - self._stale_words),
         )
 
     def _list_beats(self) -> None:
@@ -226,11 +242,12 @@ class Notes:
                 return _message(self._store.read_bytes(paths[-1][1]))
         return ""
 
-    def forget_failures(self) -> None:
-        """Remove the notes of failures: a driver that begins alone tries everything again."""
+    def forget(self) -> None:
+        """Remove what others noted of units: a driver that begins alone tries and sees everything again."""
         with _advisory():
-            for info in list(self._store.list(FAILURES)):
-                self._store.delete(info.path)
+            words = (info.path for info in self._store.list(CLAIMS) if _PUBLISHED.fullmatch(info.path))
+            for path in [*words, *(info.path for info in self._store.list(FAILURES))]:
+                self._store.delete(path)
 
     def _path(self, ending: str) -> str:
         return f"{WORKERS}{self.heartbeat.id}{ending}"
@@ -238,7 +255,7 @@ class Notes:
 
 def is_note(path: str) -> bool:
     """Whether this is the path of a note, in a run."""
-    return any(pattern.fullmatch(path) for pattern in (_BEAT, _LEFT, _CLAIM, _FAILURE))
+    return any(pattern.fullmatch(path) for pattern in (_BEAT, _LEFT, _CLAIM, _PUBLISHED, _FAILURE))
 
 
 def list_failures(store: Store) -> dict[str, int]:

@@ -2,6 +2,10 @@
 
 `Board` is all that it knows of the run. That of a real run is `RunBoard`; a simulation has one of its own, and the
 same agenda and supply.
+
+A run of more parts than a few listings show is not listed whole by each of its drivers before it ends: who has seen
+every part says so in a note, and another believes one that was written since it began, if the page that it lists next
+has every part too. Runs in folders, and small ones in buckets, are listed by all.
 """
 
 import random
@@ -34,6 +38,8 @@ SPARE = 2.0
 """Times as long as expected a unit may take, without another waiting for it at the end."""
 PAGES_TO_START = 4
 """A driver in company that starts lists the run whole where it has no more pages."""
+PAGES_BETWEEN_LOOKS = 16
+"""Of a driver that lists page after page, before it looks whether another has seen all."""
 
 
 class Board(Protocol):
@@ -60,6 +66,10 @@ class Board(Protocol):
         """A unit is done or given up."""
         ...
 
+    def tell_all_published(self) -> None:
+        """Say that every part was seen; those who look from now on see that."""
+        ...
+
     def beat(self, **changes: object) -> None:
         """Write the heartbeat, with these of its fields changed."""
         ...
@@ -76,10 +86,6 @@ class Board(Protocol):
         """How many failures were noted, by unit."""
         ...
 
-    def forget_failures(self) -> None:
-        """Begin to count them again."""
-        ...
-
 
 class RunBoard:
     """The board of a real run."""
@@ -93,11 +99,11 @@ class RunBoard:
         self._numbers = {name: number for number, name in enumerate(self._names)}
         self.look = notes.look
         self.claim = notes.claim
+        self.tell_all_published = notes.tell_all_published
         self.release = notes.release
         self.beat = notes.beat
         self.leave = notes.leave
         self.last_message = notes.last_message
-        self.forget_failures = notes.forget_failures
 
     @property
     def is_due(self) -> bool:
@@ -149,6 +155,8 @@ class Supply:
         self.paused_until = self._looked_at
         """Until then nothing is given, unless something is put back."""
         self._has_given = False
+        self._is_all_told = False
+        """Whether another said that all is published, or this one did."""
         self._tries: Counter[int] = Counter()
         self.knows_all = False
         """Whether all that was published at the start has been seen."""
@@ -202,6 +210,7 @@ class Supply:
         if self._agenda.held == 0 and self._clock() < self.paused_until:
             return None
         self.is_over = has_looked = False
+        num_listed = 0
         while True:
             step = self._agenda.step()
             match step:
@@ -213,16 +222,21 @@ class Supply:
                 case Look(page=page):
                     if has_looked:
                         self._list([page])
-                    if not has_looked or self._agenda.has_open(page):
+                        num_listed += 1
+                    if not has_looked or self._agenda.has_open(page) or num_listed == PAGES_BETWEEN_LOOKS:
                         # claims first: what is published in between was claimed, or is listed
-                        self._see_others()
+                        has_heard = self._see_others()
                         self._list([page])
+                        num_listed = 0
+                        if has_heard and not self._agenda.has_open(page):
+                            self._believe()
                     has_looked = True
                 case Pause(seconds=seconds):
                     self.paused_until = self._clock() + seconds
                     return None
                 case _:
                     self.is_over = True
+                    self._tell()
                     return None
 
     def done(self, unit: int, seconds: float | None) -> None:
@@ -267,13 +281,28 @@ class Supply:
             if self._on_published is not None:
                 self._on_published(new)
 
-    def _see_others(self) -> None:
+    def _believe(self) -> None:
+        self._is_all_told = True
+        new = self._agenda.heard_all_published()
+        for unit in new:
+            if self._on_published is not None:
+                self._on_published([unit])
+
+    def _tell(self) -> None:
+        is_large = self._pages.num_pages > PAGES_TO_START
+        if is_large and self._agenda.in_company and not self._is_all_told and self._agenda.has_all_published:
+            self._is_all_told = True
+            self._board.tell_all_published()
+
+    def _see_others(self) -> bool:
+        """Look at claims; whether another says that all is published."""
         seen = self._board.look()
         self._looked_at = self._clock()
         self._agenda.saw_claims(seen.claims, num_others=seen.num_drivers, store_now=seen.at)
         if self._agenda.is_helping and self._looked_at - self._failures_at >= FAILURES_SECONDS:
             self._failures_at = self._looked_at
             self._agenda.saw_failures(self._board.failures())
+        return seen.is_all_published and self._pages.num_pages > PAGES_TO_START
 
 
 def open_supply(
@@ -309,7 +338,7 @@ def open_supply(
     board = RunBoard(run, pages, notes)
     others = notes.look().num_drivers
     if not others:
-        notes.forget_failures()
+        notes.forget()
     share = own_share(len(units), rank, world_size)
     is_alone = world_size == 1 and not joins and not others
     supply = Supply(

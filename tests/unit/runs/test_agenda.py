@@ -160,6 +160,65 @@ def test_a_late_claim_is_taken_last():
     }
 
 
+def next_page(agenda):
+    """The page that is looked at next."""
+    step = agenda.step()
+    assert isinstance(step, Look)
+    return step.page
+
+
+def test_a_helper_looks_where_work_is():
+    """Where a unit was free it looks again first; else mostly where others have just claimed something."""
+    pages = Pages([f"{unit:03}" for unit in range(600)], 10)
+    agenda = Agenda(pages, (), in_company=True, seed=4)
+    unit, held = take(agenda, pages)
+    while agenda.held:
+        agenda.step()
+    assert next_page(agenda) == pages.page_of(unit) == pages.page_of(held.start)
+    firsts = []
+    for seed in range(60):
+        agenda = Agenda(pages, (), in_company=True, seed=seed)
+        agenda.saw_claims(Claims.of([(122, 124, 0.0), (300, 320, 0.0)]), num_others=5, store_now=0.0)
+        firsts.append(next_page(agenda))
+    guided = sum(page in {12, 32} for page in firsts)
+    assert 35 <= guided < 60, "and a few at any page, for what nobody has found"
+
+
+def test_few_list_a_run_that_seems_done():
+    """Among many drivers, with nothing claimed, most wait to hear that all is published; not for ever, nor if few."""
+    pages = Pages([f"{unit:03}" for unit in range(600)], 10)
+
+    def done(seed, others):
+        agenda, count = Agenda(pages, (), in_company=True, seed=seed), 0
+        agenda.unit_seconds = 1.0
+        while True:
+            step = agenda.step()
+            match step:
+                case Look(page=page):
+                    agenda.saw_claims(Claims.of([]), num_others=others, store_now=0.0)
+                    list(agenda.saw_page(page, b"\1" * 10))
+                case Pause():
+                    count += 1
+                case _:
+                    assert step == Over()
+                    assert agenda.has_all_published
+                    return count
+
+    assert {done(seed, 8) for seed in range(20)} == {0}
+    counts = [done(seed, 1000) for seed in range(20)]
+    assert max(counts) == 3
+    assert sum(count == 3 for count in counts) > 15
+
+
+def test_what_is_heard_ends_a_driver():
+    """Once another has seen every part, nothing is given any more, and what was not known is told."""
+    agenda = Agenda(paged(40), range(40), in_company=True)
+    unit, _ = take(agenda, paged(40))
+    agenda.finished(unit, 1.0)
+    assert list(agenda.heard_all_published()) == [each for each in range(40) if each != unit]
+    assert agenda.step() == Over()
+
+
 @pytest.mark.parametrize("claim", [(3, 3, 0.0), (5, 2, 0.0), (0, 99, 0.0), (0, 2**40, 0.0)])
 def test_a_made_up_claim_counts_for_nothing(claim):
     """A claim that no driver can have written is passed over."""

@@ -123,8 +123,19 @@ def test_failures_are_counted_anywhere(store):
     ]
     assert second.failures() == {"u-0-20": 2, "u-20-40": 1}
     assert first.last_message("u-0-20") in {"one", "two"}
-    first.forget_failures()
+    first.forget()
     assert second.failures() == {}
+
+
+def test_that_all_is_published_is_heard_once_it_is_new(store):
+    """Who looks again sees that another saw every part; what was there when one began may be of parts since removed."""
+    mine, other = notes_of(store, "a"), notes_of(store, "b")
+    assert not mine.look().is_all_published
+    other.tell_all_published()
+    assert mine.look().is_all_published
+    assert not notes_of(store, "c").look().is_all_published
+    notes_of(store, "d").forget()
+    assert not mine.look().is_all_published
 
 
 def test_nothing_that_lies_there_is_an_error(store):
