@@ -10,7 +10,8 @@
         ├── UnitError       a unit could not be turned into a part
         ├── StorageError    a file could not be written (disk full, read-only, no permission)
         └── CheckError      a check did not hold (verify, merge, parity gate)
-            └── DamagedPartError   a part holds something other than what was published
+            ├── DamagedPartError   a part holds something other than what was published
+            └── RangeError  documents of the corpus are too large for the precision that `auto` chose
 
 A message gives the value seen, the rule broken and the way out, in one line. The tree knows
 nothing of HTTP or of exit codes: the edges (`cli`, `serve`) translate it in one table each.
@@ -64,6 +65,10 @@ class CheckError(WorkError):
 
 class DamagedPartError(CheckError):
     """A part holds something other than what was published."""
+
+
+class RangeError(CheckError):
+    """Documents of the corpus are too large for the precision that `auto` chose; another holds them."""
 
 
 def _tree(root: type[AssayError]) -> list[type[AssayError]]:

@@ -1,19 +1,22 @@
 """The command of a run with an engine: planned, created or joined, its workers driven; scoring and embedding alike."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from assay.embed.place import Place, place
 from assay.embed.settings import EngineRunSettings
-from assay.engine.precision import Computed, WhyNot
-from assay.errors import RefusedError
+from assay.engine.half import why_too_large
+from assay.engine.precision import Computed, WhyNot, choose_auto
+from assay.errors import RangeError, RefusedError
 from assay.runs.drive import drive_workers
 from assay.runs.driver import Outcome
 from assay.runs.figures import read_figures
 from assay.runs.kinds import RunKind
 from assay.runs.manifest import Manifest
 from assay.runs.placement import Cluster, Placement, static_place
+from assay.runs.run import open_run, plan_again
 from assay.telemetry import Progress
 
 
@@ -65,6 +68,17 @@ def drive_engine_run(
             outcome=None,
             parity=None,
         )
+    again = partial(
+        drive_engine_run,
+        settings,
+        kind,
+        module,
+        plan,
+        why_not_fp16,
+        cluster=cluster,
+        on_progress=on_progress,
+        on_message=on_message,
+    )
     try:
         run, outcome = drive_workers(
             settings, manifest, module, here.placement, on_progress=on_progress, on_message=on_message
@@ -73,16 +87,12 @@ def drive_engine_run(
         if place(settings, kind, why_not_fp16, cluster).precision == here.precision:
             raise
         # another machine, where `auto` means something else, created the run in the meantime
-        return drive_engine_run(
-            settings,
-            kind,
-            module,
-            plan,
-            why_not_fp16,
-            cluster=cluster,
-            on_progress=on_progress,
-            on_message=on_message,
-        )
+        return again()
+    except RangeError:
+        note = _plan_without_fp16(settings, kind, here, plan)
+        if on_message:
+            on_message(note)
+        return again()
     return EngineRunResult(
         run_url=run.url,
         manifest=run.manifest,
@@ -91,3 +101,27 @@ def drive_engine_run(
         outcome=outcome,
         parity=next(iter(read_figures(run)), None),
     )
+
+
+def _plan_without_fp16(
+    settings: EngineRunSettings,
+    kind: RunKind[Any, Any],
+    here: Place,
+    plan: Callable[[Place], tuple[Manifest, Sequence[str]]],
+) -> str:
+    """Plan a run that `auto` began in fp16 for what holds its corpus; a sentence that says so.
+
+    Every worker measures the same documents before its first part, so none has published in fp16, and all drivers
+    come here and plan the same. Raises RangeError where parts are there all the same, or fp16 was asked for.
+    """
+    run = open_run(settings.run)
+    reason = next(filter(None, map(why_too_large, read_figures(run))), "its documents are too large")
+    choice = choose_auto(here.target, lambda: reason)
+    note = f"the run is planned again in {choice.precision}, not fp16: {reason}"
+    if run.manifest.read(kind)[0].precision != "fp16":
+        return note  # another driver was first
+    manifest, _ = plan(replace(here, precision=choice.precision, why=choice.why))
+    if settings.precision != "auto" or not plan_again(run, manifest):
+        msg = f"the run is in fp16, and {reason}; with a new --run use --precision {choice.precision}"
+        raise RangeError(msg)
+    return note

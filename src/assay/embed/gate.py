@@ -16,9 +16,11 @@ from typing import Any
 
 from assay.engine import devices
 from assay.engine.engine import Engine
+from assay.engine.half import why_too_large
 from assay.engine.parity import ParityReport, VectorParityReport
+from assay.engine.precision import Computed
 from assay.engine.proofs import circumstances, hardware_and_versions
-from assay.errors import CheckError
+from assay.errors import CheckError, RangeError
 from assay.model.checkpoint import folders_state
 from assay.proofs import Note
 from assay.runs.figures import PARITY_PATH, figures_of, write_figures
@@ -91,6 +93,7 @@ def gate_step(
         noted = note.read()
         if noted is not None:
             write_figures(run, {**noted, "measured": EARLIER, "subject": of})
+            conclude(noted)
         return noted is not None
 
     if is_noted():
@@ -139,6 +142,14 @@ def _digest_of(sample: ParitySample) -> str:
     texts = json.dumps([sample.texts, sample.text_pairs]).encode()
     parts = (sequences.flat_ids.tobytes(), sequences.offsets.tobytes(), starts, texts)
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+
+def refuse_too_large(found: dict[str, Any], precision: Computed, *, is_auto: bool) -> None:
+    """Raise RangeError where the sample is too large for fp16, which `auto` chose."""
+    if precision == "fp16" and is_auto and (reason := why_too_large(found)) is not None:
+        raise RangeError(
+            f"the run is in fp16, and {reason}; run the command that began it again, to plan it in another"
+        )
 
 
 def refuse_failed(found: dict[str, Any], where: str, *, is_finite: bool, difference: str) -> None:

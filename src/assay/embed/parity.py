@@ -7,10 +7,11 @@ name what they were measured of; a worker whose engine, device or versions are o
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from assay.bundle.embedder import Embedder
-from assay.embed.gate import Subject, gate_step, refuse_failed
+from assay.embed.gate import Subject, gate_step, refuse_failed, refuse_too_large
 from assay.embed.kind import EMBED
 from assay.engine import devices
 from assay.engine.engine import Engine
@@ -22,6 +23,7 @@ from assay.engine.parity import (
     load_reference,
     reference_outputs,
 )
+from assay.engine.ranges import Watch
 from assay.model.checkpoint import refuse_changed
 from assay.model.heads import EmbeddingHead
 from assay.runs.gate import Gate, Step
@@ -56,15 +58,18 @@ def parity_steps(
         found = engine_outputs(engine, sample.sequences)
 
         def compare() -> VectorParityReport:
-            make_reference = load_reference(embedder.path, head=head)
+            watch = Watch() if identity.precision == "fp16" else None
+            make_reference = load_reference(embedder.path, head=head, watch=watch)
             refuse_changed(embedder.checkpoint)
             with gate.turn(), devices.current(place):
                 expected = reference_outputs(make_reference(place), sample.sequences)
-            return judge_vectors(found, expected, tolerance=tolerance)
+            report = judge_vectors(found, expected, tolerance=tolerance)
+            return report if watch is None else replace(report, largest_activation=watch.largest())
 
         return compare
 
     def conclude(found: dict[str, Any]) -> None:
+        refuse_too_large(found, identity.precision, is_auto=settings.precision_why is not None)
         difference = (
             f"vectors differ from fp32 by up to {found['max_distance']:.4g} of their length (allowed "
             f"{found['tolerance']:g}), the least cosine is {found['least_cosine']:.6f}"

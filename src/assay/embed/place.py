@@ -29,6 +29,8 @@ class Place:
     placement: Placement
     planned: Placement
     """The same, or what `plan_for` asks for: units are sized for it."""
+    target: Target
+    """The device that the run is planned for: what all of its devices have."""
     precision: Computed
     why: str | None
     """What `auto` chose for the run and why, in a clause, for its record; None where the precision was asked for."""
@@ -56,7 +58,7 @@ def place(
         planned = replace(placement, kind=settings.plan_for, num_workers=1)
         target = Target(kind=settings.plan_for)
     precision, why, note = choose_precision(settings, kind, target, why_not_fp16)
-    return Place(placement=placement, planned=planned, precision=precision, why=why, note=note)
+    return Place(placement=placement, planned=planned, target=target, precision=precision, why=why, note=note)
 
 
 def find_gpus(cluster: Cluster | None = None) -> list[Target]:
@@ -101,5 +103,6 @@ def choose_precision(
         return planned, record.precision_why, note
     if settings.precision != "auto":
         return settings.precision, None, None
-    choice = choose_auto(target, why_not_fp16)
+    # of the fake engine no model is loaded
+    choice = choose_auto(target, why_not_fp16 if settings.engine != "fake" else lambda: None)
     return choice.precision, choice.why, choice.note

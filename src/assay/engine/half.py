@@ -2,13 +2,15 @@
 
 fp16 has three more bits than bf16 and ends at 65,504, bf16 where fp32 does. The answer is measured once for a
 checkpoint, on the CPU in fp32, so that every machine and every command gives the same, and noted on this machine; it
-depends on no corpus. What a corpus then brings beyond it costs time, not numbers: `run_sequences` runs a document
+depends on no corpus. A run's parity gate looks at its sample too, and a run that `auto` began in fp16 is planned again
+where that is too large. What a corpus brings beyond its sample costs time, not numbers: `run_sequences` runs a document
 whose outputs are not finite again in fp32.
 """
 
 import importlib.metadata
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from assay.model.checkpoint import Checkpoint
 from assay.proofs import Note
@@ -54,3 +56,10 @@ def out_of_range(largest: dict[str, float | None]) -> str | None:
         if value > LARGEST / MARGIN:
             return f"its {name} reach {value:,.0f}, and fp16 ends at {LARGEST:,.0f} (a margin of {MARGIN:g} is kept)"
     return None
+
+
+def why_too_large(figures: Mapping[str, Any]) -> str | None:
+    """[pure] Return why the documents of a gate's figures are too large for fp16, in a clause; None where they hold."""
+    largest = figures.get("largest_activation")
+    reason = None if largest is None else out_of_range({"activations": largest})
+    return None if reason is None else f"on {figures['num_documents']} documents of the corpus {reason}"

@@ -13,6 +13,7 @@ import torch
 
 from assay.engine.engine import Engine
 from assay.engine.padded import PaddedEngine
+from assay.engine.ranges import Watch
 from assay.engine.run import run_sequences
 from assay.engine.sequences import Sequences
 from assay.model import pretrained
@@ -67,6 +68,8 @@ class ParityReport:
     """What was allowed."""
     passed: bool
     """Whether the differences and the agreement were within the tolerance."""
+    largest_activation: float | None = None
+    """Of the reference, where it was watched: what the numbers of the engine reach too."""
 
 
 VECTOR_TOLERANCES = {"fp32": 1e-3, "bf16": 0.15, "fp16": 0.03, "fp8": 0.5}
@@ -88,22 +91,31 @@ class VectorParityReport:
     """The largest distance that was allowed."""
     passed: bool
     """Whether the distances were within the tolerance."""
+    largest_activation: float | None = None
+    """Of the reference, where it was watched: what the numbers of the engine reach too."""
 
 
 def load_reference(
-    path: str | Path, *, head: EmbeddingHead | None = None
+    path: str | Path, *, head: EmbeddingHead | None = None, watch: Watch | None = None
 ) -> Callable[[torch.device], PaddedEngine]:
     """Load transformers' fp32 model of a bundle; what it returns makes an engine of it on a device.
 
-    With `head` the engine gives the head's vectors of an encoder. Loading works on no device, so that it may go on
-    beside another engine's forward passes.
+    With `head` the engine gives the head's vectors of an encoder. `watch` sees how large its numbers become. Loading
+    works on no device, so that it may go on beside another engine's forward passes.
     """
     checkpoint = read_checkpoint(path)
     load = pretrained.load_classifier if head is None else pretrained.load_encoder
     model = load(checkpoint.path, dtype=torch.float32)
-    return lambda device: PaddedEngine(
-        model, device=device, reason="parity reference", max_length=checkpoint.max_length, head=head
-    )
+
+    def make(device: torch.device) -> PaddedEngine:
+        engine = PaddedEngine(
+            model, device=device, reason="parity reference", max_length=checkpoint.max_length, head=head
+        )
+        if watch is not None:  # from here on: the engine has tried itself out on padding
+            watch.add(model)
+        return engine
+
+    return make
 
 
 def engine_outputs(engine: Engine, sequences: Sequences) -> Floats:

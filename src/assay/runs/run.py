@@ -252,6 +252,17 @@ def create_or_join(url: str, manifest: Manifest) -> tuple[Run, bool]:
     return run, False
 
 
+def plan_again(run: Run, manifest: Manifest) -> bool:
+    """Give a run without parts another manifest; False where it has parts, which stay what they are.
+
+    Drivers that do this at once must give it the same: the later one replaces the earlier one's.
+    """
+    if next(run.list_parts(None, None), None) is not None:
+        return False
+    run.store.replace(MANIFEST_PATH, manifest.model_dump_json(indent=1).encode())
+    return True
+
+
 def _refuse_without_conditional_writes(store: Store, content: bytes) -> None:
     """Create run.json a second time: a store that lets this happen would let it happen to parts."""
     if is_object_url(store.url) and store.create(MANIFEST_PATH, content):

@@ -7,6 +7,7 @@ measured of; a worker whose engine, device or versions are others measures again
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 
 from assay.bundle.ensemble import Ensemble
 from assay.embed.evidence import Evidence
-from assay.embed.gate import Subject, gate_step, refuse_failed
+from assay.embed.gate import Subject, gate_step, refuse_failed, refuse_too_large
 from assay.engine import devices
 from assay.engine.engine import Engine
 from assay.engine.parity import (
@@ -30,6 +31,7 @@ from assay.engine.parity import (
     load_reference,
     reference_outputs,
 )
+from assay.engine.ranges import Watch
 from assay.engine.several import SeveralEngines
 from assay.model.checkpoint import refuse_changed
 from assay.runs.gate import Gate, Step
@@ -73,8 +75,10 @@ def parity_steps(run: Run, scorer: Scorer, gate: Gate, *, device: str) -> Sequen
             apart=isinstance(scorer, PairScorer),
         ),
         device=device,
-        begin=partial(_begin, scorer, gate, devices.parse_device(device), tolerance),
-        conclude=partial(_refuse_failed, run.url),
+        begin=partial(
+            _begin, scorer, gate, devices.parse_device(device), tolerance, identity.precision == "fp16"
+        ),
+        conclude=partial(_refuse_failed, run),
     )
     return [] if step is None else [step]
 
@@ -110,7 +114,12 @@ def _tolerance(run: Run) -> Tolerance:
 
 
 def _begin(
-    scorer: Scorer, gate: Gate, device: torch.device, tolerance: Tolerance, sample: ParitySample
+    scorer: Scorer,
+    gate: Gate,
+    device: torch.device,
+    tolerance: Tolerance,
+    is_fp16: bool,  # noqa: FBT001 - bound by position
+    sample: ParitySample,
 ) -> Callable[[], ParityReport]:
     """Run the scorer on the sample; what it returns runs the reference and compares."""
     pairs = list(zip(sample.texts, sample.text_pairs or (), strict=False))
@@ -120,24 +129,26 @@ def _begin(
         found = scorer.decider.logits(engine_outputs(scorer.engine, sample.sequences))
 
     def compare() -> ParityReport:
-        make_reference = _load_plain(scorer)
+        watch = Watch() if is_fp16 else None
+        make_reference = _load_plain(scorer, watch)
         with gate.turn(), devices.current(device):
             reference = make_reference(device)
             if isinstance(scorer, PairScorer):
                 expected = reference_logits(scorer, reference, pairs, device=str(device))
             else:
                 expected = scorer.decider.logits(reference_outputs(reference, sample.sequences))
-        return judge(found, expected, task=scorer.bundle.task, tolerance=tolerance)
+        report = judge(found, expected, task=scorer.bundle.task, tolerance=tolerance)
+        return report if watch is None else replace(report, largest_activation=watch.largest())
 
     return compare
 
 
-def _load_plain(scorer: Scorer) -> Callable[[torch.device], Engine]:
+def _load_plain(scorer: Scorer, watch: Watch | None) -> Callable[[torch.device], Engine]:
     """What makes the fp32 reference of a scorer's model on a device: of an ensemble all members, side by side."""
     bundle = scorer.bundle
     singles = bundle.members if isinstance(bundle, Ensemble) else (bundle,)
     head = vector_head(scorer.model.bundle) if isinstance(scorer, PairScorer) else None
-    loaded = [load_reference(single.path, head=head) for single in singles]
+    loaded = [load_reference(single.path, head=head, watch=watch) for single in singles]
     for single in singles:
         refuse_changed(single.checkpoint)
     if not isinstance(bundle, Ensemble):
@@ -145,10 +156,12 @@ def _load_plain(scorer: Scorer) -> Callable[[torch.device], Engine]:
     return lambda device: SeveralEngines([make(device) for make in loaded], bundle.label_orders)
 
 
-def _refuse_failed(where: str, found: dict[str, Any]) -> None:
+def _refuse_failed(run: Run, found: dict[str, Any]) -> None:
+    identity, settings = run.manifest.read(SCORE)
+    refuse_too_large(found, identity.precision, is_auto=settings.precision_why is not None)
     difference = (
         f"probabilities differ from fp32 by up to {found['max_abs_probability_difference']:.4g} (allowed "
         f"{found['tolerance']['probability']:g}), logits by {found['max_abs_difference']:.4g}, and "
         f"{found['label_agreement']:.1%} keep their label"
     )
-    refuse_failed(found, where, is_finite=math.isfinite(found["max_abs_difference"]), difference=difference)
+    refuse_failed(found, run.url, is_finite=math.isfinite(found["max_abs_difference"]), difference=difference)

@@ -1,6 +1,7 @@
 """Rows that overflow in fp16, in runs: they have fp32's scores, and parts, reports and commands count them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from support.scoring import (
     WORDS,
     Reference,
     make_classifier,
+    open_work,
     read_parts,
     score_here,
     stats_of_parts,
@@ -17,12 +19,18 @@ from support.scoring import (
 )
 from support.siamese import make_siamese_folder
 
+from assay.embed import drive as driving
 from assay.embed import place as placing
 from assay.engine.precision import Target
+from assay.errors import RangeError
+from assay.runs.driver import Outcome
+from assay.runs.pipeline import run_unit
+from assay.runs.run import create_or_join, open_run
+from assay.runs.verify import require, verify
 from assay.score.classifier import load
 from assay.score.report.report import report
 from assay.score.settings import ScoreSettings
-from assay.score.verb import plan_here
+from assay.score.verb import plan_here, score
 
 pytestmark = pytest.mark.usefixtures("kept_threads")
 
@@ -138,3 +146,87 @@ def test_a_run_of_auto_takes_bf16_and_says_why(loud, tmp_path, monkeypatch):
     assert manifest.settings["precision_why"] == (
         "auto: fp16, since weights and activations stay inside its range"
     )
+
+
+# ---------------------------------------------------------------- a corpus that is larger than the model's own numbers
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """A classifier that holds on made-up documents, and leaves the margin on texts with one word."""
+    folder = make_classifier(tmp_path_factory.mktemp("crowded") / "model")
+    vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    tensors = load_file(folder / "model.safetensors")
+    tensors["bert.embeddings.word_embeddings.weight"][vocabulary[LOUD], 0] = 12_000.0
+    tensors["bert.embeddings.position_embeddings.weight"][:, 0] = 12_000.0
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture
+def driven_here(monkeypatch):
+    """Runs whose workers are of this process; the list gets the precision of each try."""
+    tried = []
+
+    def drive(settings, manifest, module, placement, **heard):
+        run, _ = create_or_join(settings.run, manifest)
+        tried.append(run.manifest.identity["precision"])
+        work, description = open_work(run)
+        for unit in run.manifest.units():
+            run_unit(run, work, unit)
+        return run, Outcome(
+            units_total=1,
+            units_found=0,
+            units_published=1,
+            counters=work.counters,
+            seconds=1.0,
+            ready_seconds=1.0,
+            descriptions=(description,),
+        )
+
+    monkeypatch.setattr(driving, "drive_workers", drive)
+    return tried
+
+
+def settings_of(tmp_path, bundle, **changed):
+    """A run that is planned for GPUs."""
+    source = write_parquet(tmp_path / "texts.parquet", TEXTS)
+    settings = {"plan_for": "cuda", "parity_documents": 7, "devices": "1", **changed}
+    return ScoreSettings(sources=(str(source),), bundle=str(bundle), run=str(tmp_path / "run"), **settings)
+
+
+def test_a_run_of_auto_is_planned_again_for_its_corpus(crowded, tmp_path, driven_here):
+    """The gate looks at the sample's activations; nothing is published in fp16, and the record says why."""
+    said = []
+    result = score(settings_of(tmp_path, crowded), on_message=said.append)
+    assert driven_here == ["fp16", "bf16"]
+    assert result.precision == result.manifest.identity["precision"] == "bf16"
+    why = result.manifest.settings["precision_why"]
+    assert re.fullmatch(
+        r"auto: bf16, since on 7 documents of the corpus its activations reach 2\d,\d\d\d, .*", why
+    )
+    assert [
+        line for line in said if line.startswith("the run is planned again in bf16, not fp16: on 7 documents")
+    ]
+    require(verify(result.run_url))
+    assert result.parity["passed"]
+    assert score(settings_of(tmp_path, crowded), on_message=said.append).precision == "bf16"
+    assert driven_here == ["fp16", "bf16", "bf16"]
+
+
+def test_fp16_that_was_asked_for_stays(crowded, tmp_path, driven_here):
+    """Nobody who names it is overruled: rows that overflow run again in fp32."""
+    assert score(settings_of(tmp_path, crowded, precision="fp16")).precision == "fp16"
+    assert driven_here == ["fp16"]
+
+
+def test_a_run_with_parts_is_not_planned_again(crowded, tmp_path, driven_here):
+    """Parts in fp16, which nobody should have published, are not mixed with others."""
+    settings = settings_of(tmp_path, crowded)
+    run, _ = create_or_join(settings.run, plan_here(settings)[0])
+    run.store.create("parts/foreign.parquet", b"a part")
+    with pytest.raises(
+        RangeError, match=r"run is in fp16, and on 7 documents .*; with a new --run use --precision"
+    ):
+        score(settings)
+    assert open_run(settings.run).manifest.identity["precision"] == "fp16"

@@ -391,9 +391,9 @@ def test_a_machine_that_joins_takes_the_precision_of_the_run(place_of, tmp_path)
     said = []
     result = score(settings_of(place_of, run=run), on_message=said.append)
     assert result.outcome.units_published == result.outcome.units_total
-    assert result.precision == "bf16"
-    assert "the run is in bf16, as it was planned; auto would be fp32 here" in said
-    with pytest.raises(RefusedError, match="precision was bf16, now fp32"):
+    assert result.precision == "fp16"
+    assert "the run is in fp16, as it was planned; auto would be fp32 here" in said
+    with pytest.raises(RefusedError, match="precision was fp16, now fp32"):
         score(settings_of(place_of, run=run, precision="fp32"))
 
 
