@@ -28,7 +28,7 @@ from assay.evaluate.evaluate import evaluate
 from assay.extras import need_packages
 from assay.model.checkpoint import read_checkpoint
 from assay.pipeline.disjoint import check_disjoint
-from assay.pipeline.figures import cascade_figures, figures_of, write_answers
+from assay.pipeline.figures import cascade_figures, figures_of, has_languages, write_answers
 from assay.pipeline.ledger import Facts, Ledger, Step, open_ledger, refuse_others, steps_done
 from assay.pipeline.plan import SPLITS, Plan, make_plan
 from assay.pipeline.report import PipelineReport, render
@@ -336,16 +336,26 @@ class _Steps:
 
     def _test(self, made: Mapping[str, object], pairs: Facts) -> Facts:
         """What the test rows say of both models and the cascade; the only step that looks at them."""
-        settings = self.plan.evaluation_settings()
+        rows = self.plan.rows("test")
+        settings = self.plan.evaluation_settings(by_language=has_languages(rows))
 
         def work() -> Facts:
             self.ledger.look_at_test(str(made["cascade"]))
             report = evaluate(settings)
             write_answers(self.plan)
-            cascade = cascade_figures(self.plan.answers, self.plan.rows("test"), settings)
+            cascade = cascade_figures(self.plan.answers, rows, settings)
+            of_models = {each.name: figures_of(report, each) for each in report.slices}
+            languages = {
+                name: {
+                    "num_pairs": each["num_pairs"],
+                    "models": {**of_models[name], "cascade": each["figures"]},
+                }
+                for name, each in cascade["languages"].items()
+            }
             return {
                 "id": pairs["files"]["test"],
-                "models": {**figures_of(report), "cascade": cascade["figures"]},
+                "models": {**figures_of(report, report.parts[0]), "cascade": cascade["figures"]},
+                "languages": languages,
                 "share": cascade["share"],
                 "recall": cascade["recall"],
                 "num_pairs": report.num_rows,

@@ -33,6 +33,7 @@ SHARES = {"validation_share": 0.1, "calibration_share": 0.1, "tuning_share": 0.1
 MAX_LENGTH = 512
 SIDES: Mapping[str, Any] = {"text_column": "text1", "text_pair_column": "text2"}
 AUTHORS = ("author1", "author2")
+LANGUAGE = "language"
 GROUP = "author1"
 """Column of the authors whom calibration holds out together."""
 _BOOKS_OF_PIPELINE = ("source", "out", "split_by", "mine_with", "mine_label", "chunks_per_side", "dry_run")
@@ -203,13 +204,14 @@ class Plan:
             num_threads=self.settings.num_threads,
         )
 
-    def evaluation_settings(self) -> EvaluateSettings:
-        """Of both models on the test rows."""
+    def evaluation_settings(self, *, by_language: bool) -> EvaluateSettings:
+        """Of both models on the test rows, of each language too where they are of several."""
         return EvaluateSettings(
             bundle=str(self.cross_model()),
             against=(str(self.siamese_model),),
             data=(self.rows("test"),),
             group_columns=AUTHORS,
+            group_column=LANGUAGE if by_language else None,
             out=str(self.evaluation),
             device=self.device,
             num_threads=self.settings.num_threads,

@@ -34,9 +34,11 @@ class PipelineReport:
         """The splits, the figures on the test rows, and where everything is."""
         test, plan = self.made["test"], self.plan
         lines = [self.made["splits"]["said"], _looked(self)]
-        for name, figures in self.test.items():
-            shown = ", ".join(f"{TITLES[metric]} {_figure(figures, metric)}" for metric in SHOWN[:2])
-            lines.append(f"{name:10}{shown}")
+        of_languages = {f"of {name}": each["models"] for name, each in test["languages"].items()}
+        for where, models in {"": self.test, **of_languages}.items():
+            for name, figures in models.items():
+                shown = ", ".join(f"{TITLES[metric]} {_figure(figures, metric)}" for metric in SHOWN[:2])
+                lines.append(f"{f'{name} {where}':16}{shown}" if where else f"{name:10}{shown}")
         cascade = f"{test['share']:.1%} of the test pairs reach {plan.cross_model().name}; recall {test['recall']:.4f}"
         wrote = f"wrote {plan.siamese_model}, {plan.cross_model()}, {plan.cascade}; the page: {plan.report}"
         return "\n".join([*lines, cascade, *(f"note: {note}" for note in test["notes"]), wrote])
@@ -102,6 +104,8 @@ def _parts(report: PipelineReport) -> Iterator[_Part]:
             ("answers of the cascade", plan.answers.name),
         ],
     )
+    if made["test"]["languages"]:
+        yield _Part(section=_languages_section(made["test"]["languages"]))
     yield _Part(
         section=Section(title="Splits", note=f"{made['splits']['said']}.", table=_split_table(report)),
         links=[],
@@ -130,6 +134,20 @@ def _looked(report: PipelineReport) -> str:
 def _test_table(report: PipelineReport) -> Table:
     rows = [(name, *(_figure(figures, metric) for metric in SHOWN)) for name, figures in report.test.items()]
     return Table(header=("model", *(TITLES[metric] for metric in SHOWN)), rows=rows)
+
+
+def _languages_section(languages: Mapping[str, Mapping[str, Any]]) -> Section:
+    rows = [
+        (language, f"{each['num_pairs']:,}", model, *(_figure(figures, metric) for metric in SHOWN))
+        for language, each in languages.items()
+        for model, figures in each["models"].items()
+    ]
+    header = ("language", "pairs", "model", *(TITLES[metric] for metric in SHOWN))
+    return Section(
+        title="On the test rows of each language",
+        note="A pair is of one language. Probabilities and thresholds are the same for all of them.",
+        table=Table(header=header, rows=rows, numeric_from=3),
+    )
 
 
 def _split_table(report: PipelineReport) -> Table:

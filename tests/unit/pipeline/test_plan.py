@@ -39,7 +39,7 @@ def test_each_split_has_one_use(base, tmp_path):
         "validation": {*cross.validation_data, *siamese.validation_data},
         "calibration": {*plan.calibration_of(plan.siamese_model, num_folds=2).data},
         "tuning": {*plan.tuning().data},
-        "test": {*plan.evaluation_settings().data},
+        "test": {*plan.evaluation_settings(by_language=True).data},
     }
     assert read == {split: {str(tmp_path / "out" / "pairs" / f"{split}.parquet")} for split in SPLITS}
     assert set(plan.books.shares()) == set(SPLITS)

@@ -60,6 +60,7 @@ PART_SCHEMA = pa.schema(
         pa.field("author1", pa.string()),
         pa.field("author2", pa.string()),
         pa.field("same_author", pa.bool_()),
+        pa.field("language", pa.string()),
         pa.field("chunks1", _LIST, nullable=False),
         pa.field("chunks2", _LIST, nullable=False),
         pa.field("num_tokens", pa.int32()),

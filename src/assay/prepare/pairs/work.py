@@ -56,6 +56,7 @@ class PairsWork:
         self._book_ids = Column[str](books.column("book_id"))
         self._authors = Column[str | None](books.column("author"))
         self._splits = Column[str | None](books.column("split"))
+        self._languages = Column[str | None](books.column("language"))
         self._worker = f"{socket.gethostname()}-{os.getpid()}-cpu"
         self._places = lru_cache(maxsize=BOOKS_HELD)(self._read_places)
         self._not_had: Counter[str] = Counter()
@@ -174,6 +175,7 @@ class PairsWork:
                 else bool(same_author[pair.other])
                 for pair in pairs
             ],
+            "language": [self._languages[book] or self._languages[pair.other] for pair in pairs],
             "chunks1": [_numbers(mine, pair.first) for pair in pairs],
             "chunks2": [_numbers(others[pair.other], pair.second) for pair in pairs],
             "num_tokens": [
