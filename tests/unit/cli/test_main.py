@@ -369,6 +369,7 @@ def test_doctor_examines_a_bundle(run, tmp_path):
     findings = json.loads(out)["findings"]
     assert findings["bundle"].startswith("single_label, 2 outputs, up to 64 tokens, calibration none")
     assert "engine" in findings
+    assert findings["on a GPU"] == "fp16 by default"
     assert findings["fingerprint"].startswith("bundle ")
     assert "no such folder" in error_of(run("doctor", "--bundle", tmp_path / "nowhere"))
 

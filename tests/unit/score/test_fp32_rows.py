@@ -210,6 +210,11 @@ def test_a_run_of_auto_is_planned_again_for_its_corpus(crowded, tmp_path, driven
     ]
     require(verify(result.run_url))
     assert result.parity["passed"]
+    summary = report(result.run_url)
+    assert summary.parity_passed
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "another kind of worker" not in page
+    assert "since on 7 documents of the corpus its activations reach" in page
     assert score(settings_of(tmp_path, crowded), on_message=said.append).precision == "bf16"
     assert driven_here == ["fp16", "bf16", "bf16"]
 

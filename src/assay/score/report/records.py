@@ -1,5 +1,8 @@
 """What is on record of a run: parity, calibration, sources, settings, versions."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from assay._version import __version__
 from assay.outcome.decide import thresholds_of
 from assay.pages import Facts, Section, Table, reliability_figure
@@ -22,6 +25,7 @@ PARITY_WORDS = {
     "label_agreement": "share with the same label",
     "tolerance.agreement": "least share with the same label",
     "rank_correlation": "rank correlation",
+    "largest_activation": "largest number inside the model in fp32; fp16 ends at 65,504",
     "least_cosine": "least cosine of a vector to the reference's",
     "max_distance": "largest distance of a vector, as a share of its length",
     "tolerance": "allowed distance of a vector, as a share of its length",
@@ -51,7 +55,9 @@ def record_of(manifest: Manifest) -> ScoreRecord | None:
 
 def parity_facts(run: Run) -> tuple[Facts, bool | None]:
     """What the gate found of each kind of worker, in words, and whether all passed; None where nothing says so."""
-    records = read_figures(run)
+    # a run that was planned again in another precision before its first part has figures of both
+    own = {None, run.manifest.identity.get("precision")}
+    records = [record for record in read_figures(run) if _precision_of(record) in own]
     if not records:
         what = "not as a worker wrote it, so it says nothing; the next worker measures again"
         return ([] if run.store.info(PARITY_PATH) is None else [(PARITY_PATH, what)]), None
@@ -69,6 +75,12 @@ def parity_facts(run: Run) -> tuple[Facts, bool | None]:
             for name, value in found
         ]
     return facts, all(record.get("passed") is True for record in records)
+
+
+def _precision_of(record: Mapping[str, Any]) -> object:
+    """What the figures of a gate were measured in; None where they do not say."""
+    subject = record.get("subject")
+    return subject.get("precision") if isinstance(subject, dict) else None
 
 
 def calibration_section(manifest: Manifest) -> tuple[Section, Facts]:
