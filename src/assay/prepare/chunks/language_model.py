@@ -78,14 +78,14 @@ def _unpack(packed: Path, file: Path) -> None:
     if (scores.dtype, priors.dtype) != (_SCORES, _PRIORS):
         raise TypeError(f"{packed}: scores are {scores.dtype} and {priors.dtype}")
     columns = {
-        "scores": scores.tobytes(),
-        "priors": priors.tobytes(),
+        "scores": scores,
+        "priors": priors,
         "classes": json.dumps(classes).encode(),
-        "transitions": np.asarray(transitions, _TABLE).tobytes(),
-        "rows": np.asarray(rows, _TABLE).tobytes(),
-        "features": np.asarray(features, _FEATURES).tobytes(),
+        "transitions": np.asarray(transitions, _TABLE),
+        "rows": np.asarray(rows, _TABLE),
+        "features": np.asarray(features, _FEATURES),
     }
-    batch = pa.record_batch({name: pa.array([value], pa.large_binary()) for name, value in columns.items()})
+    batch = pa.record_batch({name: _one_value(pa.py_buffer(value)) for name, value in columns.items()})
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_name(f"{file.name}.{uuid4().hex}")
     try:
@@ -97,3 +97,9 @@ def _unpack(packed: Path, file: Path) -> None:
         scratch.rename(file)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _one_value(content: pa.Buffer) -> pa.Array:
+    """A column of one value, which is not copied."""
+    ends = pa.py_buffer(np.array([0, content.size], dtype=np.int64))
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, content])
