@@ -20,12 +20,16 @@ import tempfile
 import time
 from array import array
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 DRAIN_SECONDS = 40.0
 """How long answers are waited for after the last request, or the first where none came in time."""
+
+START_SECONDS = 2.0
+"""For several processes to start and connect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,8 @@ class Plan:
     """Requests a second; None for closed."""
     most_requests: int | None = None
     """The measurement ends with so many answers too."""
+    begins_at: float | None = None
+    """Of the measurement, by `time.perf_counter`, which the processes of a machine share; instead of `warm_seconds`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +108,37 @@ def load(plan: Plan, bodies: Sequence[bytes]) -> Loaded:
     for name in ("statuses", "latencies_ms", "which"):
         content[name] = {int(status): value for status, value in content[name].items()}
     return Loaded(**content)
+
+
+def load_by_many(plan: Plan, bodies: Sequence[bytes], num_processes: int) -> Loaded:
+    """The same from several processes, which share the clients and measure at the same time."""
+    begins_at = time.perf_counter() + START_SECONDS + plan.warm_seconds
+    shares = [len(range(first, plan.clients, num_processes)) for first in range(num_processes)]
+    # no two send the same texts at once
+    starts = [first * len(bodies) // num_processes for first in range(num_processes)]
+    with ThreadPoolExecutor(num_processes) as threads:
+        parts = list(
+            threads.map(
+                lambda clients, start: load(
+                    replace(plan, clients=clients, begins_at=begins_at), [*bodies[start:], *bodies[:start]]
+                ),
+                shares,
+                starts,
+            )
+        )
+    statuses = {status for part in parts for status in part.statuses}
+    return Loaded(
+        seconds=plan.seconds,
+        statuses={status: sum(part.statuses.get(status, 0) for part in parts) for status in statuses},
+        latencies_ms={
+            status: [value for part in parts for value in part.latencies_ms.get(status, [])]
+            for status in statuses
+        },
+        which={},
+        num_sent=sum(part.num_sent for part in parts),
+        num_connections=sum(part.num_connections for part in parts),
+        lag_ms_p99=0.0,
+    )
 
 
 # ------------------------------------------------------------ in the process
@@ -181,10 +218,8 @@ class Generator:
         for _ in range(self.plan.clients):
             self.idle.append(await self.connect())
         now = time.perf_counter()
-        self.begins, self.ends = (
-            now + self.plan.warm_seconds,
-            now + self.plan.warm_seconds + self.plan.seconds,
-        )
+        self.begins = self.plan.begins_at or now + self.plan.warm_seconds
+        self.ends = self.begins + self.plan.seconds
         if self.plan.rate is None:
             clients, self.idle = self.idle, []
             for client in clients:

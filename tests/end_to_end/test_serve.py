@@ -25,6 +25,8 @@ import assay
 from assay.score.classifier import load
 
 FAKE = ("--engine", "fake")
+FRONTS = pytest.mark.parametrize("fronts", ["1", "2"])
+"""One process that does all, or two front processes before it."""
 TEXTS = [f"document of {number % 100}" for number in range(200)]
 
 
@@ -239,11 +241,12 @@ def test_an_engine_killed_under_load(server):
     assert not is_alive(engine)
 
 
-def test_reload_under_load(folder, tmp_path):
+@FRONTS
+def test_reload_under_load(folder, tmp_path, fronts):
     """A new bundle behind the same name: no request fails, and at some point the new one answers all."""
     link = tmp_path / "current"
     link.symlink_to(folder / "one")
-    with served(link, *FAKE) as running:
+    with served(link, *FAKE, "--front-processes", fronts) as running:
         before = running.get("/info").json()["fingerprint"]
         (old,) = running.children()
         with Load(running) as load:
@@ -277,10 +280,11 @@ def test_a_failed_reload_keeps_the_old_bundle(folder, tmp_path):
         until(lambda: len(running.children()) == 1)
 
 
-def test_scores_of_two_bundles_never_mix(tmp_path):
+@FRONTS
+def test_scores_of_two_bundles_never_mix(tmp_path, fronts):
     """A bundle that was overwritten in place: an engine that starts again finds out, and all is loaded again."""
     bundle = write_bundle(tmp_path / "bundle")
-    with served(bundle, *FAKE) as running:
+    with served(bundle, *FAKE, "--front-processes", fronts) as running:
         before = running.get("/info").json()["fingerprint"]
         write_bundle(bundle, weight=1.0)
         (engine,) = running.children()
@@ -291,11 +295,12 @@ def test_scores_of_two_bundles_never_mix(tmp_path):
         until(lambda: len(running.children()) == 1)
 
 
-def test_keys_are_revoked_by_reload(folder, tmp_path):
+@FRONTS
+def test_keys_are_revoked_by_reload(folder, tmp_path, fronts):
     """A key that is taken out of the file is refused after SIGHUP; one put in is known; a broken file changes none."""
     keys = tmp_path / "keys"
     keys.write_text("old:one\nstays:two\n")
-    with served(folder / "one", *FAKE, "--keys-file", str(keys)) as running:
+    with served(folder / "one", *FAKE, "--front-processes", fronts, "--keys-file", str(keys)) as running:
 
         def status(key):
             return running.get("/info", Authorization=f"Bearer {key}").status_code
@@ -312,10 +317,14 @@ def test_keys_are_revoked_by_reload(folder, tmp_path):
         assert "two" not in "".join(running.lines)
 
 
-def test_sigterm_drains(folder):
+@FRONTS
+def test_sigterm_drains(folder, fronts):
     """Requests under way are answered, then the process ends with status 0 and leaves none behind."""
-    with served(folder / "one", *FAKE) as running, ThreadPoolExecutor(8) as threads:
-        children = running.children()
+    with (
+        served(folder / "one", *FAKE, "--front-processes", fronts) as running,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        children = [*running.children(), *running.children("front")]
         sent = [threads.submit(running.post, "/predict/batch", {"texts": TEXTS * 5}) for _ in range(8)]
         until(lambda: 'te_request_count{method="batch"}' in running.get("/metrics").text)
         assert running.stop() == 0
@@ -325,11 +334,12 @@ def test_sigterm_drains(folder):
         until(lambda: not any(map(is_alive, children)), seconds=10)
 
 
-def test_a_killed_server_leaves_no_engine(folder):
+@FRONTS
+def test_a_killed_server_leaves_no_engine(folder, fronts):
     """Engines end when their server does, however it ended."""
-    with served(folder / "one", *FAKE) as running:
-        children = running.children()
-        assert len(children) == 1
+    with served(folder / "one", *FAKE, "--front-processes", fronts) as running:
+        children = [*running.children(), *running.children("front")]
+        assert len(children) == (1 if fronts == "1" else 3)
         running.stop(signal.SIGKILL)
         until(lambda: not any(map(is_alive, children)), seconds=10)
 

@@ -144,13 +144,13 @@ def open_cascade(file, *, engines=(None, None), seconds=0.0, budget=2048, **sett
 
 def _add_engine(deployment, *, seconds, budget, engine):
     made = FunctionEngine(
-        deployment.dispatcher,
+        deployment.pool.dispatcher,
         num_outputs=deployment.model.num_outputs,
         seconds=seconds,
         budget=budget,
         engine=engine,
     )
-    deployment.dispatcher.engines.append(made)
+    deployment.pool.dispatcher.engines.append(made)
     return made
 
 
@@ -208,13 +208,13 @@ class Served:
             time.sleep(0.05)
         raise AssertionError(f"no {word!r} in:\n" + "".join(self.lines))
 
-    def children(self):
-        """Process ids of its engines."""
+    def children(self, kind="engine_process"):
+        """Process ids of its engines, or of its `front` processes."""
         found = []
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             with contextlib.suppress(FileNotFoundError):
                 found += map(int, (task / "children").read_text().split())
-        return found
+        return [child for child in found if f"assay.serve.{kind}\0" in _command_line(child)]
 
     def stop(self, number=signal.SIGTERM):
         """End it; the exit status."""
@@ -243,6 +243,12 @@ def served(folder, *flags, environment=None, seconds=60):
         process.wait()
         reading.join(10)
         process.stderr.close()
+
+
+def _command_line(process_id):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{process_id}/cmdline").read_text()
+    return ""
 
 
 def _collect(stream, lines):

@@ -9,7 +9,7 @@ Axes: M pairs.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +22,9 @@ from assay.score.cascade.bundle import Cascade, read_cascade
 from assay.score.cascade.decide import STAGES, Answers, answer, combined, logits_of
 from assay.serve.deployment import BUSY_HEADERS, REFUSED_SECONDS, Deployment, Opened, load_here
 from assay.serve.edge import Receive
-from assay.serve.engines import Child, DeviceEngine, EngineSpec
+from assay.serve.engine_pool import Pool
+from assay.serve.engines import Child, EngineSpec, Ready
 from assay.serve.kinds import ServedClassifier
-from assay.serve.log import RequestLog
-from assay.serve.metrics import Metrics
 from assay.serve.refusals import Refusal
 from assay.serve.scores import Score
 from assay.serve.settings import ServeSettings
@@ -52,17 +51,14 @@ class CascadeDeployment:
         self,
         settings: ServeSettings,
         opened: OpenedCascade,
-        metrics: Metrics,
-        log: RequestLog,
-        *,
-        on_stale: Callable[[], object],
+        pools: Sequence[Pool],
     ) -> None:
-        """Serve what `load_cascade_here` opened; `on_stale` hears of a model that has changed on disk."""
+        """Serve what `load_cascade_here` opened, by a pool of engines for each model."""
         self._bundle = opened.bundle
         self.model = ServedClassifier(bundle=opened.bundle)
         self.first, self.second = (
-            Deployment(settings, each, metrics, log, on_stale=on_stale)
-            for each in (opened.first, opened.second)
+            Deployment(settings, each, pool=pool)
+            for each, pool in zip((opened.first, opened.second), pools, strict=True)
         )
         self.encoder = self.second.encoder
         self._settings = settings
@@ -72,11 +68,6 @@ class CascadeDeployment:
     # ------------------------------------------------------------ the state
 
     @property
-    def engines(self) -> Sequence[DeviceEngine]:
-        """Those of both models."""
-        return [*self.first.engines, *self.second.engines]
-
-    @property
     def num_tokenizing_threads(self) -> int:
         """Threads that make token ids."""
         return self.first.num_tokenizing_threads + self.second.num_tokenizing_threads
@@ -84,7 +75,8 @@ class CascadeDeployment:
     @property
     def num_waiting(self) -> int:
         """Documents of requests that are not answered: any of them may have to go to the second model too."""
-        return sum(self._open.values())
+        here = sum(self._open.values())
+        return here + self.first.pool.open_elsewhere(here)
 
     @property
     def seconds_of_work(self) -> float:
@@ -99,6 +91,10 @@ class CascadeDeployment:
         """Whether no engine of a model answers and starting again has failed too."""
         return self.first.is_faulty() or self.second.is_faulty()
 
+    def ready_engines(self) -> Sequence[Ready]:
+        """What the engines that can answer said of themselves."""
+        return [*self.first.ready_engines(), *self.second.ready_engines()]
+
     # ------------------------------------------------------------ a request
 
     def num_documents(self, texts: RequestTexts) -> int:
@@ -112,6 +108,7 @@ class CascadeDeployment:
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
         self._open[over] = self.num_documents(texts)
+        self._publish()
         deadline = loop.time() + self._settings.timeout
         try:
             ticket, found = await self.first.answer(
@@ -135,6 +132,10 @@ class CascadeDeployment:
         finally:
             over.set_result(None)
             del self._open[over]
+            self._publish()
+
+    def _publish(self) -> None:
+        self.first.pool.open_elsewhere(sum(self._open.values()))
 
     def _probabilities(self, deployment: Deployment, found: Sequence[AnsweredText]) -> FloatArray:
         assert isinstance(deployment.model, ServedClassifier), "a stage is a model of pairs"

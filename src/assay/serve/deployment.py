@@ -1,23 +1,20 @@
-"""One model with all that answers for it: tokenizer, queue and engines.
+"""One model with all that answers for it: tokenizer, and a pool of engines.
 
-texts of a request -> stage (token ids) -> dispatcher (queue) -> engines -> answers of its ticket
+texts of a request -> stage (token ids) -> pool (queue, engines) -> answers of its ticket
 """
 
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from assay.errors import RefusedError, UsageError, WorkError
-from assay.serve.dispatcher import Dispatcher
+from assay.errors import UsageError
 from assay.serve.edge import Receive
-from assay.serve.engines import Child, DeviceEngine, EngineSpec
+from assay.serve.engine_pool import Pool
+from assay.serve.engines import Child, EngineSpec, Ready
 from assay.serve.kinds import ServedClassifier, ServedModel, open_model
-from assay.serve.log import RequestLog
-from assay.serve.metrics import Metrics
 from assay.serve.pairs import PairJoiner, SplitPairs, split_pairs
-from assay.serve.placement import further_specs
 from assay.serve.refusals import Refusal
 from assay.serve.settings import ServeSettings
 from assay.serve.tickets import AnsweredText, ClientGoneError, How, QueuedDocument, RequestTexts, Text, Ticket
@@ -26,8 +23,6 @@ from assay.tokenize.settings import WINDOWS
 
 CHARS_PER_TOKEN = 3
 """To estimate with before a text is tokenized."""
-FAULT_STARTS = 1
-"""Failed starts in a row after which requests are refused rather than queued."""
 BUSY_HEADERS = {"Retry-After": "1"}
 REFUSED_SECONDS = 1.0
 """For requests to learn that they are refused at the end."""
@@ -54,32 +49,16 @@ class Deployment:
         self,
         settings: ServeSettings,
         opened: Opened,
-        metrics: Metrics,
-        log: RequestLog,
-        *,
-        on_stale: Callable[[], object],
+        pool: Pool,
     ) -> None:
-        """Serve what `load_here` opened; `on_stale` hears of a model that has changed on disk."""
+        """Serve what `load_here` opened, by the engines of `pool`."""
         self.model, self.encoder = opened.model, opened.tokenizer.encoder
+        self.pool = pool
         self._joiner = opened.joiner
         self._settings = settings
-        self._metrics = metrics
-        self._log = log
-        self._on_stale = on_stale
         self.stage = TokenizingStage(
             opened.tokenizer, self._queue_documents, num_threads=settings.num_threads
         )
-        self.dispatcher = Dispatcher(
-            self.model.answering(self.encoder.views),
-            metrics,
-            max_batch_tokens=settings.max_batch_tokens,
-            on_ready=self._engine_is_ready,
-            on_hello=self._start_further,
-        )
-        self._running: list[asyncio.Task[None]] = []
-        """One for each engine."""
-        self._warm: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done once every engine has been ready, or failed."""
         self._tickets: set[Ticket] = set()
         """Accepted and not yet answered."""
         self._open: set[asyncio.Future[None]] = set()
@@ -90,11 +69,6 @@ class Deployment:
     # ------------------------------------------------------------ the state
 
     @property
-    def engines(self) -> Sequence[DeviceEngine]:
-        """One for each device."""
-        return self.dispatcher.engines
-
-    @property
     def num_tokenizing_threads(self) -> int:
         """Threads that make token ids."""
         return self.stage.num_threads
@@ -102,25 +76,25 @@ class Deployment:
     @property
     def num_waiting(self) -> int:
         """Documents that were accepted and are not with an engine."""
-        return self.stage.num_documents + self.dispatcher.num_documents
+        return self.stage.num_documents + self.pool.num_documents
 
     @property
     def seconds_of_work(self) -> float:
         """How long the engines will take for what was accepted, as far as that can be told."""
-        num_tokens = self.dispatcher.num_tokens + self._estimated_tokens
-        return num_tokens / max(self.dispatcher.tokens_per_second, 1e-6) if num_tokens else 0.0
+        num_tokens = self.pool.num_tokens + self._estimated_tokens
+        return num_tokens / max(self.pool.tokens_per_second, 1e-6) if num_tokens else 0.0
 
     def trouble(self) -> str | None:
         """Why no engine can answer now; None where one can."""
-        if any(engine.ready is not None for engine in self.engines):
-            return None
-        return self.engines[0].reason if self.engines else "starting"
+        return self.pool.status().trouble
 
     def is_faulty(self) -> bool:
         """Whether no engine answers and starting again has failed too."""
-        return self.trouble() is not None and all(
-            engine.num_failed_starts >= FAULT_STARTS for engine in self.engines
-        )
+        return self.pool.status().is_faulty
+
+    def ready_engines(self) -> Sequence[Ready]:
+        """What the engines that can answer said of themselves."""
+        return self.pool.status().engines
 
     # ------------------------------------------------------------ a request
 
@@ -184,6 +158,7 @@ class Deployment:
             self.stage.add(
                 ticket, [Text(ticket, index, first, second) for index, (first, second) in enumerate(texts)]
             )
+            self._publish()
             return await ticket.done
         finally:
             timer.cancel()
@@ -191,7 +166,8 @@ class Deployment:
             self._tickets.discard(ticket)
             self._estimated_tokens -= ticket.estimated_tokens
             self.stage.cancel(ticket)
-            self.dispatcher.cancel(ticket)
+            self.pool.cancel(ticket)
+            self._publish()
 
     async def _join(
         self, joiner: PairJoiner, pairs: SplitPairs, ticket: Ticket, found: list[AnsweredText]
@@ -211,7 +187,11 @@ class Deployment:
         self._estimated_tokens -= ticket.estimated_tokens
         ticket.estimated_tokens = 0
         ticket.tokenized_at = time.perf_counter()
-        self.dispatcher.add(ticket, documents)
+        self.pool.add(ticket, documents)
+        self._publish()
+
+    def _publish(self) -> None:
+        self.pool.publish(self.stage.num_documents, self._estimated_tokens)
 
     def _estimate(self, texts: RequestTexts) -> int:
         """Tokens that texts may have, from their characters."""
@@ -223,10 +203,8 @@ class Deployment:
 
     async def start(self, children: Sequence[tuple[EngineSpec, Child]]) -> None:
         """Take over engine processes; returns once all are warm. Raises AssayError, with everything ended."""
-        for spec, child in children:
-            self._add_engine(spec, child)
         try:
-            await self._warm
+            await self.pool.start(children)
         except BaseException:
             await self.end(0)
             raise
@@ -238,68 +216,13 @@ class Deployment:
         self.refuse_open()
         if self._open:
             await asyncio.wait(self._open, timeout=REFUSED_SECONDS)
-        for engine in self.engines:
-            engine.stop()
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self.pool.stop()
         self.stage.close()
 
     def refuse_open(self) -> None:
         """Give requests that are not answered a refusal."""
         for ticket in list(self._tickets):
             ticket.fail(Refusal("unhealthy", "the server is shutting down", BUSY_HEADERS))
-
-    def _add_engine(self, spec: EngineSpec, child: Child | None) -> None:
-        engine = DeviceEngine(spec=spec, owner=self.dispatcher, child=child)
-        self.dispatcher.engines.append(engine)
-        self._running.append(asyncio.get_running_loop().create_task(self._run(engine)))
-
-    async def _run(self, engine: DeviceEngine) -> None:
-        await engine.run()
-        if engine.first_error is not None:
-            self._fail(engine.first_error)
-
-    def _start_further(self, num_gpus: int) -> None:
-        """The first engine knows how many GPUs there are: start the others."""
-        if len(self.engines) > 1 or self._warm.done():
-            return
-        try:
-            for spec in further_specs(self.engines[0].spec, self._settings, num_gpus):
-                self._add_engine(spec, None)
-        except UsageError as error:
-            self._fail(error)
-
-    def _engine_is_ready(self, engine: DeviceEngine) -> None:
-        assert engine.ready is not None, "it said that it is ready"
-        if engine.num_starts > 1:
-            self._metrics.restart()
-        self._log.write("engine_ready", engine=engine.ready.description)
-        if engine.ready.fingerprint != self.model.fingerprint:
-            self._refuse_stale(engine)
-        elif engine.ready.num_outputs != self.model.num_outputs:
-            msg = (
-                f"the model has {engine.ready.num_outputs} outputs, its folder says {self.model.num_outputs}"
-            )
-            self._fail(WorkError(msg))
-        elif not self._warm.done() and all(each.ready for each in self.engines):
-            self._warm.set_result(None)
-
-    def _refuse_stale(self, engine: DeviceEngine) -> None:
-        """An engine has loaded another model than the one that is served here."""
-        engine.ready = None
-        engine.stop()
-        engine.reason = "the bundle changed on disk; it is being loaded again"
-        engine.num_failed_starts = FAULT_STARTS
-        if self._warm.done():
-            self._on_stale()
-        else:
-            self._fail(RefusedError(f"{self.model.path} changed while it was being loaded; try again"))
-
-    def _fail(self, error: Exception) -> None:
-        """The start failed, unless it is over."""
-        if not self._warm.done():
-            self._warm.set_exception(error)
 
 
 def load_here(settings: ServeSettings, folder: str) -> Opened:

@@ -43,12 +43,34 @@ class Answering(Protocol):
         ...
 
 
+Deliver = Callable[[list[QueuedDocument], npt.NDArray[np.float32], float], None]
+"""Hands the outputs of a batch's views, [S, C], and the seconds that they took to whoever asked."""
+
+
+def delivery(answering: Answering) -> Deliver:
+    """What gives the answers of outputs to the requests in this process."""
+
+    def deliver(batch: list[QueuedDocument], outputs_SC: npt.NDArray[np.float32], seconds: float) -> None:
+        answers = answering.answers(outputs_SC, [len(document.lengths) for document in batch])
+        for document, answer in zip(batch, answers, strict=True):
+            ticket = document.ticket
+            ticket.forward_seconds = max(ticket.forward_seconds, seconds)
+            if answer is None:
+                where = ticket.where(document.index).rstrip()
+                message = f"the model gave no finite numbers{' for ' if where else ''}{where}"
+                ticket.fail(Refusal("backend", message))
+            else:
+                ticket.take(document.index, answer)
+
+    return deliver
+
+
 class Dispatcher:
     """The queue before the engines. Lives in the event loop; owns no process."""
 
     def __init__(
         self,
-        answering: Answering,
+        deliver: Deliver,
         metrics: Metrics,
         *,
         max_batch_tokens: int | None,
@@ -57,7 +79,7 @@ class Dispatcher:
     ) -> None:
         """`on_ready` and `on_hello` hear of engines that are loaded, and of the GPUs that one sees."""
         self.engines: list[DeviceEngine] = []
-        self._answering = answering
+        self._deliver = deliver
         self._metrics = metrics
         self._max_batch_tokens = max_batch_tokens
         self._on_ready = on_ready
@@ -86,8 +108,13 @@ class Dispatcher:
 
     def add(self, ticket: Ticket, documents: list[QueuedDocument]) -> None:
         """Queue tokenized documents of a request."""
-        waiting = [Waiting(len(document.flat_ids), document) for document in documents]
-        self._queue.add(ticket, waiting, deadline=ticket.deadline)
+        self.add_all([(ticket, documents)])
+
+    def add_all(self, requests: Sequence[tuple[Ticket, list[QueuedDocument]]]) -> None:
+        """Queue tokenized documents of several requests, which came together."""
+        for ticket, documents in requests:
+            waiting = [Waiting(len(document.flat_ids), document) for document in documents]
+            self._queue.add(ticket, waiting, deadline=ticket.deadline)
         self.send_batches()
 
     def cancel(self, ticket: Ticket) -> None:
@@ -156,16 +183,7 @@ class Dispatcher:
     ) -> None:
         """Outputs of a batch came: on to the next one, then what they say to the requests."""
         self.send_batches()
-        answers = self._answering.answers(outputs_SC, [len(document.lengths) for document in batch])
-        for document, answer in zip(batch, answers, strict=True):
-            ticket = document.ticket
-            ticket.forward_seconds = max(ticket.forward_seconds, seconds)
-            if answer is None:
-                where = ticket.where(document.index).rstrip()
-                message = f"the model gave no finite numbers{' for ' if where else ''}{where}"
-                ticket.fail(Refusal("backend", message))
-            else:
-                ticket.take(document.index, answer)
+        self._deliver(batch, outputs_SC, seconds)
 
     def engine_refused(self, batch: list[QueuedDocument], message: str) -> None:
         """An engine could not compute a batch: each document of it once more, alone."""
@@ -197,7 +215,7 @@ class Dispatcher:
     def _put_back(self, batch: Sequence[QueuedDocument], *, is_alone: bool) -> None:
         by_ticket: dict[Ticket, list[Waiting[QueuedDocument]]] = {}
         for document in batch:
-            if not document.ticket.done.done():
+            if not document.ticket.is_over():
                 waiting = Waiting(len(document.flat_ids), document, is_alone or document.num_tried > 0)
                 by_ticket.setdefault(document.ticket, []).append(waiting)
         for ticket, waiting_again in reversed(by_ticket.items()):

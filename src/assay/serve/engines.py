@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import numpy.typing as npt
 
@@ -19,6 +19,7 @@ from assay.model.sentence_files import PoolingName
 from assay.processes import describe_end, spawn
 from assay.serve import frames
 from assay.serve.frames import BatchFrame, FrameHead, FrameKind
+from assay.serve.links import FrameCutter
 from assay.serve.settings import ModelKind
 
 _log = logging.getLogger(__name__)
@@ -143,44 +144,6 @@ class Owner(Protocol):
         ...
 
 
-class _Frames(asyncio.Protocol):
-    """Cuts what an engine sends into frames."""
-
-    def __init__(
-        self,
-        begin: Callable[[asyncio.WriteTransport], None],
-        take: Callable[[FrameHead, bytes], None],
-        ended: "asyncio.Future[None]",
-    ) -> None:
-        """Give each frame to `take`; `ended` is done once the process sends no more."""
-        self._begin = begin
-        self._take = take
-        self._ended = ended
-        self._held = bytearray()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Before any frame: uvloop hands on what waits already before the connection is returned."""
-        self._begin(cast("asyncio.WriteTransport", transport))
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes came."""
-        self._held += data
-        while len(self._held) >= frames.HEAD.size:
-            head = frames.read_head(self._held)
-            stop = frames.HEAD.size + head.num_bytes
-            if len(self._held) < stop:
-                return
-            payload = bytes(self._held[frames.HEAD.size : stop])
-            del self._held[:stop]
-            self._take(head, payload)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The process has closed the socket, or has ended."""
-        del exc
-        if not self._ended.done():
-            self._ended.set_result(None)
-
-
 @dataclass(slots=True, eq=False)
 class DeviceEngine:
     """One engine process after another on one device. Lives in the event loop."""
@@ -273,7 +236,7 @@ class DeviceEngine:
             said = self._take(head, payload) or said
 
         transport, _ = await loop.create_connection(
-            lambda: _Frames(begin, take, ended), sock=child.connection
+            lambda: FrameCutter(begin, take, ended), sock=child.connection
         )
         watch = asyncio.ensure_future(self._watch(child.process))
         try:

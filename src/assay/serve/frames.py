@@ -1,4 +1,4 @@
-"""[pure] What goes over the socket between the server and an engine process: bytes, nothing pickled.
+"""[pure] What goes over the sockets between the server's processes: bytes, nothing pickled.
 
 A frame is a head of 32 bytes and a payload of as many bytes as the head says.
 
@@ -7,6 +7,8 @@ A frame is a head of 32 bytes and a payload of as many bytes as the head says.
                        HELLO    JSON: what the process runs on; said before the model is loaded
                        READY    JSON: the engine, loaded and warm
                        FAILED   JSON: what a batch (number above 0) or the start failed of
+
+Those between a front process and the core are in `document_frames`.
 """
 
 import json
@@ -33,6 +35,10 @@ class FrameKind(IntEnum):
     HELLO = 3
     READY = 4
     FAILED = 5
+    DOCUMENTS = 6
+    SCORES = 7
+    CANCEL = 8
+    SAY = 9
 
 
 class FrameHead(NamedTuple):

@@ -8,6 +8,7 @@ Only SHA-256 hashes are kept. A presented key is compared with every one of them
 that the time taken tells neither how far it was right nor which keys there are.
 """
 
+import contextlib
 import hashlib
 import hmac
 import re
@@ -15,6 +16,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from assay.errors import UsageError
 
@@ -118,6 +120,42 @@ def _digest(name: str, key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
+class Buckets(Protocol):
+    """Where the buckets of a rate limit are."""
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Held while a bucket is read and written."""
+        ...
+
+    def get(self, name: str) -> tuple[float, float] | None:
+        """What is left in a bucket, and when that was so; None for one that was never used."""
+        ...
+
+    def set(self, name: str, left: float, at: float) -> None:
+        """Write a bucket."""
+        ...
+
+
+class OwnBuckets:
+    """The buckets of one process."""
+
+    def __init__(self) -> None:
+        """None used."""
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Nobody else is there."""
+        return contextlib.nullcontext()
+
+    def get(self, name: str) -> tuple[float, float] | None:
+        """What is left in a bucket, and when that was so; None for one that was never used."""
+        return self._left.get(name)
+
+    def set(self, name: str, left: float, at: float) -> None:
+        """Write a bucket."""
+        self._left[name] = (left, at)
+
+
 @dataclass(slots=True)
 class RateLimit:
     """A bucket of documents for each name, filled evenly; time is passed in.
@@ -128,14 +166,15 @@ class RateLimit:
 
     per_minute: int
     """Documents that flow into each bucket in a minute, and most that it holds."""
-    _left: dict[str, tuple[float, float]] = field(default_factory=dict)
+    buckets: Buckets = field(default_factory=OwnBuckets)
 
     def seconds_to_wait(self, name: str, num_documents: int, now: float) -> float:
         """0 where the documents are let in, and counted; else seconds until the next may be."""
-        left, at = self._left.get(name, (float(self.per_minute), now))
-        left = min(float(self.per_minute), left + (now - at) * self.per_minute / 60)
-        if left < 1:
-            self._left[name] = (left, now)
-            return (1 - left) * 60 / self.per_minute
-        self._left[name] = (left - num_documents, now)
-        return 0.0
+        with self.buckets.lock():
+            left, at = self.buckets.get(name) or (float(self.per_minute), now)
+            left = min(float(self.per_minute), left + (now - at) * self.per_minute / 60)
+            if left < 1:
+                self.buckets.set(name, left, now)
+                return (1 - left) * 60 / self.per_minute
+            self.buckets.set(name, left - num_documents, now)
+            return 0.0

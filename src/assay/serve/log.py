@@ -4,7 +4,9 @@ They are written a few times a second rather than with a system call each.
 """
 
 import asyncio
+import contextlib
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -16,8 +18,14 @@ FLUSH_SECONDS = 0.1
 class RequestLog:
     """Lines for a log collector. Lives in the event loop; `close` writes what is left."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        """Write to `stream`, by default stderr."""
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        lock: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        """Write to `stream`, by default stderr; `lock` is held meanwhile, where others write to it too."""
+        self._lock = lock
         self._stream = stream or sys.stderr
         self._lines: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -37,5 +45,6 @@ class RequestLog:
             self._timer = None
         if self._lines:
             lines, self._lines = self._lines, []
-            self._stream.write("\n".join(lines) + "\n")
-            self._stream.flush()
+            with self._lock():
+                self._stream.write("\n".join(lines) + "\n")
+                self._stream.flush()

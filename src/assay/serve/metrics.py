@@ -1,15 +1,18 @@
-"""Counters for `/metrics`, under TEI's names where they mean the same; else `assay_...`.
+"""Counters for `/metrics`, under TEI's names where they mean the same; else `assay_...`. Several processes' add up.
 
 `prometheus_client` puts `_total` behind the name of a counter. TEI's counters have no such suffix, so
 they are handed over as they are, untyped.
 """
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
+from typing import Any, Literal
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from prometheus_client.metrics_core import Metric
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import HistogramMetricFamily, Metric
+from prometheus_client.utils import floatToGoString
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 DOCUMENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -30,8 +33,18 @@ _COUNTERS = {
     "assay_tokens": "Tokens of texts that were answered.",
     "assay_retried_documents": "Documents tried again after an engine died.",
     "assay_engine_restarts": "Engine processes that were started again.",
+    "assay_front_restarts": "Front processes that were started again.",
     "assay_reloads": "Reloads of bundle and keys, by outcome.",
     "assay_disconnects": "Requests whose client went away before the answer.",
+}
+
+_HISTOGRAMS: dict[str, tuple[str, tuple[float, ...]]] = {
+    "te_request_duration": ("Seconds from request to answer.", SECONDS),
+    "te_request_tokenization_duration": ("Seconds until a request was tokenized.", SECONDS),
+    "te_request_queue_duration": ("Seconds that a request waited.", SECONDS),
+    "te_request_inference_duration": ("Seconds of the forward pass.", SECONDS),
+    "te_batch_next_size": ("Documents of a batch.", DOCUMENTS),
+    "te_batch_next_tokens": ("Tokens of a batch.", TOKENS),
 }
 
 
@@ -41,21 +54,10 @@ class Metrics:
     def __init__(self) -> None:
         """Everything at 0."""
         self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._observed = _nothing_observed()
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
-
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(name, text, buckets=buckets, registry=self._registry)
-
-        self._duration = histogram("te_request_duration", "Seconds from request to answer.", SECONDS)
-        self._tokenization = histogram(
-            "te_request_tokenization_duration", "Seconds until a request was tokenized.", SECONDS
-        )
-        self._queue = histogram("te_request_queue_duration", "Seconds that a request waited.", SECONDS)
-        self._inference = histogram("te_request_inference_duration", "Seconds of the forward pass.", SECONDS)
-        self._batch_size = histogram("te_batch_next_size", "Documents of a batch.", DOCUMENTS)
-        self._batch_tokens = histogram("te_batch_next_tokens", "Tokens of a batch.", TOKENS)
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show what `read` gives under `name`."""
@@ -75,10 +77,10 @@ class Metrics:
 
     def times(self, *, total: float, tokenize: float, queue: float, forward: float) -> None:
         """How long an answered request took, seconds."""
-        self._duration.observe(total)
-        self._tokenization.observe(tokenize)
-        self._queue.observe(queue)
-        self._inference.observe(forward)
+        self._observe("te_request_duration", total)
+        self._observe("te_request_tokenization_duration", tokenize)
+        self._observe("te_request_queue_duration", queue)
+        self._observe("te_request_inference_duration", forward)
 
     def failure(self, error_type: str) -> None:
         """A request got an error for an answer."""
@@ -86,8 +88,8 @@ class Metrics:
 
     def batch(self, num_documents: int, num_tokens: int) -> None:
         """A batch went to an engine."""
-        self._batch_size.observe(num_documents)
-        self._batch_tokens.observe(num_tokens)
+        self._observe("te_batch_next_size", num_documents)
+        self._observe("te_batch_next_tokens", num_tokens)
 
     def retried(self, num_documents: int) -> None:
         """Documents wait once more."""
@@ -105,6 +107,29 @@ class Metrics:
         """A client went away."""
         self._counts["assay_disconnects", "", ""] += 1
 
+    def front_restart(self) -> None:
+        """A front process was started again."""
+        self._counts["assay_front_restarts", "", ""] += 1
+
+    def take(self) -> dict[str, Any]:
+        """What was counted since the last call, as JSON can hold it; it is no longer counted here."""
+        counts, self._counts = self._counts, Counter()
+        observed, self._observed = self._observed, _nothing_observed()
+        return {"counts": [[*key, count] for key, count in counts.items()], "observed": observed}
+
+    def add(self, taken: Mapping[str, Any]) -> None:
+        """Count what `take` gave elsewhere."""
+        for name, label, value, count in taken["counts"]:
+            self._counts[name, label, value] += count
+        for name, numbers in taken["observed"].items():
+            here = self._observed[name]
+            self._observed[name] = [one + other for one, other in zip(here, numbers, strict=True)]
+
+    def _observe(self, name: str, value: float) -> None:
+        numbers = self._observed[name]
+        numbers[bisect_left(_HISTOGRAMS[name][1], value)] += 1
+        numbers[-1] += value
+
     def collect(self) -> Iterator[Metric]:
         """Counters and gauges, for the registry."""
         for name, text in _COUNTERS.items():
@@ -113,6 +138,11 @@ class Metrics:
             for (_, label, value), count in found.items() or [((name, "", ""), 0)]:
                 metric.add_sample(name, {label: value} if label else {}, count)
             yield metric
+        for name, (text, bounds) in _HISTOGRAMS.items():
+            *numbers, total = self._observed[name]
+            ends = [*map(floatToGoString, bounds), "+Inf"]
+            buckets = list(zip(ends, accumulate(numbers), strict=True))
+            yield HistogramMetricFamily(name, text, buckets=buckets, sum_value=total)
         for name, (text, read) in self._gauges.items():
             metric = Metric(name, text, "gauge")
             metric.add_sample(name, {}, read())
@@ -121,3 +151,8 @@ class Metrics:
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self._registry)
+
+
+def _nothing_observed() -> dict[str, list[float]]:
+    """By histogram: how many values in each bucket, one above them all, and the sum of the values."""
+    return {name: [0] * (len(bounds) + 1) + [0.0] for name, (_, bounds) in _HISTOGRAMS.items()}

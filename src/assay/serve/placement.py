@@ -1,5 +1,6 @@
 """Which engine processes there are, and where. Imports nothing heavy: they start before all else."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,11 @@ from assay.serve.engines import Child, EngineSpec, start_child
 from assay.serve.settings import ServeSettings, is_fake
 from assay.settings import count_of
 from assay.telemetry import format_number_of
+
+LEAST_CORES = 8
+"""From which on `auto` takes several front processes."""
+MOST_AUTO_FRONTS = 16
+FRONTS_PER_CORE = 4
 
 
 def start_first(settings: ServeSettings) -> list[tuple[EngineSpec, Child]]:
@@ -43,6 +49,25 @@ def first_specs(settings: ServeSettings) -> list[EngineSpec]:
     if has_driver:
         return specs
     return [each for spec in specs for each in _on_cpu(spec, count or 1, len(specs))]
+
+
+def choose_num_fronts(settings: ServeSettings) -> int:
+    """How many front processes there are; with one, it is the process that has the engines too.
+
+    Raises UsageError for more than make sense here.
+    """
+    count, cores = count_of(settings.front_processes), machine.usable_cores()
+    if count is None:
+        is_large = machine.has_gpu_driver() and not is_fake(settings.engine) and cores >= LEAST_CORES
+        return min(MOST_AUTO_FRONTS, cores // 2) if is_large and sys.platform == "linux" else 1
+    if count > 1 and sys.platform != "linux":
+        raise UsageError(f"front_processes {count}; several share a port on Linux alone; set 1")
+    if count > FRONTS_PER_CORE * cores:
+        most = FRONTS_PER_CORE * cores
+        raise UsageError(
+            f"front_processes {count}; this machine has {machine.describe_cores()}; set {most} or less"
+        )
+    return count
 
 
 def bundle_folders(bundle: str) -> list[Path]:

@@ -20,7 +20,6 @@ from assay.serve.cascade import CascadeDeployment
 from assay.serve.deployment import Deployment
 from assay.serve.docs import docs_page, document
 from assay.serve.edge import EXCHANGE, Answer, App, Exchange, Receive, Scope
-from assay.serve.keys import RateLimit
 from assay.serve.kinds import ServedClassifier, ServedEncoder
 from assay.serve.metrics import CONTENT_TYPE, Metrics, RequestKind
 from assay.serve.models import (
@@ -68,7 +67,8 @@ class Routes:
         self._settings = settings
         self._metrics = metrics
         self.held = Held()
-        self._limit = None if settings.rate_limit is None else RateLimit(settings.rate_limit)
+        self.held.most_bytes //= service.num_processes
+        self._limit = service.limit
 
     # ------------------------------------------------------------ predictions
 
@@ -212,7 +212,7 @@ class Routes:
         del request
         deployment = self._deployment()
         model, encoder = deployment.model, deployment.encoder
-        ready = [engine.ready for engine in deployment.engines if engine.ready is not None]
+        ready = deployment.ready_engines()
         return _json(
             {
                 "model_id": str(model.path),
@@ -242,7 +242,7 @@ class Routes:
     async def metrics(self, request: Request) -> Answer:
         """Counters, for Prometheus."""
         del request
-        return Answer(self._metrics.exposition(), CONTENT_TYPE)
+        return Answer(await self._service.exposition(), CONTENT_TYPE)
 
     # ------------------------------------------------------------ shared steps
 

@@ -16,6 +16,7 @@ from assay.exits import INTERRUPTED
 from assay.processes import stopping_signals
 from assay.serve.edge import Edge
 from assay.serve.engines import Child, EngineSpec
+from assay.serve.fronts import FrontProcesses
 from assay.serve.keys import Keys, read_keys
 from assay.serve.log import RequestLog
 from assay.serve.metrics import Metrics
@@ -46,17 +47,18 @@ class Server(uvicorn.Server):
 def run_server(
     settings: ServeSettings,
     keys: Keys,
-    listener: socket.socket,
+    listeners: Sequence[socket.socket],
     children: Sequence[tuple[EngineSpec, Child]],
     say: Callable[[str], None],
 ) -> None:
-    """Serve on a bound socket with engines that were started, until told to stop."""
+    """Serve with engines that were started, until told to stop; on several bound sockets with a front process each."""
     configure_logging()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(settings, keys, listener, children, say))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_run(settings, keys, listeners, children, say))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes event loops: uvloop, where it is there."""
     try:
         import uvloop
     except ImportError:
@@ -65,32 +67,51 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return factory
 
 
+def make_edge(service: Service, keys: Keys, log: RequestLog) -> Edge:
+    """The whole application around a service."""
+    return Edge(
+        make_app(service, service.settings, service.metrics),
+        keys=keys,
+        open_paths=frozenset((*PAGE_FILES, *DOCS_PATHS, *PROBE_PATHS)),
+        log=log,
+        metrics=service.metrics,
+        is_tls=service.settings.tls_cert is not None,
+    )
+
+
 async def _run(
     settings: ServeSettings,
     keys: Keys,
-    listener: socket.socket,
+    listeners: Sequence[socket.socket],
     children: Sequence[tuple[EngineSpec, Child]],
     say: Callable[[str], None],
 ) -> None:
     metrics, log = Metrics(), RequestLog()
-    service = Service(settings, metrics, log)
-    edge = Edge(
-        make_app(service, settings, metrics),
-        keys=keys,
-        open_paths=frozenset((*PAGE_FILES, *DOCS_PATHS, *PROBE_PATHS)),
-        log=log,
-        metrics=metrics,
-        is_tls=settings.tls_cert is not None,
-    )
-    server = Server(_config(settings, edge))
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in stopping_signals():
-        loop.add_signal_handler(number, _stop, stop, server)
-    loop.add_signal_handler(signal.SIGHUP, _reload, settings, edge, service, log)
+    if len(listeners) == 1:
+        service = Service(settings, metrics, log)
+        edge = make_edge(service, keys, log)
+        server = Server(uvicorn_config(settings, edge))
+        serving = loop.create_task(server.serve(sockets=list(listeners)))
 
-    address = _address(settings, listener)
-    serving = loop.create_task(server.serve(sockets=[listener]))
+        def set_keys(keys: Keys) -> None:
+            edge.keys = keys
+
+        def close() -> None:
+            server.should_exit = True
+    else:
+        uvicorn_config(settings, None)  # what the fronts would fail of
+        fronts = FrontProcesses(settings, keys, metrics, listeners)
+        service = Service(settings, metrics, log, fronts=fronts)
+        fronts.on_stale = service.reload
+        set_keys, close = fronts.set_keys, fronts.kill
+        serving = loop.create_task(fronts.run())
+    stop = asyncio.Event()
+    for number in stopping_signals():
+        loop.add_signal_handler(number, _stop, stop)
+    loop.add_signal_handler(signal.SIGHUP, _reload, settings, set_keys, service, log)
+
+    address = _address(settings, listeners[0])
     starting = loop.create_task(service.start(children))
     stopping = loop.create_task(stop.wait())
     say(f"listening on {address}, loading {settings.bundle}")
@@ -104,7 +125,7 @@ async def _run(
             say("stopping: answering what was accepted")
     finally:
         await _end(service, starting, children)
-        server.should_exit = True
+        close()
         stopping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await serving
@@ -125,9 +146,10 @@ async def _end(
         child.end()
 
 
-def _config(settings: ServeSettings, edge: Edge) -> uvicorn.Config:
+def uvicorn_config(settings: ServeSettings, edge: Edge | None) -> uvicorn.Config:
+    """How uvicorn serves; raises UsageError for TLS files that are none."""
     config = uvicorn.Config(
-        edge,
+        edge,  # type: ignore[arg-type]
         http=BoundedProtocol,
         ws="none",
         lifespan="off",
@@ -149,18 +171,19 @@ def _config(settings: ServeSettings, edge: Edge) -> uvicorn.Config:
     return config
 
 
-def _stop(stop: asyncio.Event, server: Server) -> None:
+def _stop(stop: asyncio.Event) -> None:
     """Drain; asked a second time, end at once."""
     if stop.is_set():
-        server.force_exit = True
         os._exit(INTERRUPTED)
     stop.set()
 
 
-def _reload(settings: ServeSettings, edge: Edge, service: Service, log: RequestLog) -> None:
+def _reload(
+    settings: ServeSettings, set_keys: Callable[[Keys], None], service: Service, log: RequestLog
+) -> None:
     """Keys at once, the bundle once it is warm; what cannot be read leaves the old in place."""
     try:
-        edge.keys = read_keys(settings.keys_file, os.environ)
+        set_keys(read_keys(settings.keys_file, os.environ))
     except AssayError as error:
         _log.error("keys are not read again, the old ones go on: %s", error)
     log.write("reload", bundle=settings.bundle)

@@ -9,18 +9,25 @@ import contextlib
 import logging
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from assay.bundle.folders import cascade_file
 from assay.errors import AssayError
 from assay.serve.cascade import CascadeDeployment, OpenedCascade, load_cascade_here
 from assay.serve.deployment import BUSY_HEADERS, Deployment, Opened, load_here
+from assay.serve.dispatcher import delivery
+from assay.serve.engine_pool import EnginePool, Pool
 from assay.serve.engines import Child, EngineSpec
+from assay.serve.keys import RateLimit
 from assay.serve.log import RequestLog
 from assay.serve.metrics import Metrics
 from assay.serve.placement import start_first
 from assay.serve.refusals import Refusal
 from assay.serve.settings import ServeSettings
+from assay.serve.tickets import QueuedDocument
 
 _log = logging.getLogger(__name__)
 
@@ -30,14 +37,58 @@ WAIT_SHARE = 0.8
 """Of the timeout: a request that is estimated to wait longer is refused."""
 
 
+class Followers(Protocol):
+    """Front processes that take the requests for the deployments of a service."""
+
+    def deliver(
+        self, batch: list[QueuedDocument], outputs_SC: npt.NDArray[np.float32], seconds: float
+    ) -> None:
+        """Give outputs of the engines to the fronts that asked."""
+        ...
+
+    def num_waiting(self) -> int:
+        """Documents that wait in the fronts."""
+        ...
+
+    async def open(self, deployment: Deployment | CascadeDeployment) -> None:
+        """Have every front load the same model; raises AssayError where one cannot."""
+        ...
+
+    async def switch(self, deployment: Deployment | CascadeDeployment) -> None:
+        """Have every front take requests for it from now on."""
+        ...
+
+    async def retire(self, deployment: Deployment | CascadeDeployment, limit_seconds: float) -> None:
+        """Have every front answer what it accepted for it, for as long as allowed, and forget it."""
+        ...
+
+    async def drain(self, limit_seconds: float) -> None:
+        """Have every front accept nothing more, answer what it accepted, and end."""
+        ...
+
+
 class Service:
     """Accepts requests for the deployment of the moment. Lives in the event loop."""
 
-    def __init__(self, settings: ServeSettings, metrics: Metrics, log: RequestLog) -> None:
-        """Nothing is loaded before `start`; `log` hears of engines and bundles that are ready."""
+    def __init__(
+        self,
+        settings: ServeSettings,
+        metrics: Metrics,
+        log: RequestLog,
+        *,
+        fronts: Followers | None = None,
+    ) -> None:
+        """Nothing is loaded before `start`; `log` hears of engines and bundles that are ready.
+
+        With `fronts`, these take the requests, and get the outputs of the engines here.
+        """
         self.settings = settings
         self.metrics = metrics
+        self.limit = None if settings.rate_limit is None else RateLimit(settings.rate_limit)
+        self.num_processes = 1
+        """That share what is bounded for all of them."""
         self._events = log
+        self._fronts = fronts
         self.state: State = "starting"
         self.deployment: Deployment | CascadeDeployment | None = None
         self._reloading = asyncio.Lock()
@@ -57,10 +108,15 @@ class Service:
         return self.deployment.trouble()
 
     def _num_waiting(self) -> float:
-        return 0.0 if self.deployment is None else float(self.deployment.num_waiting)
+        before = 0 if self._fronts is None else self._fronts.num_waiting()
+        return float(before) + (0.0 if self.deployment is None else float(self.deployment.num_waiting))
 
     def _is_ready(self) -> float:
         return float(self.trouble() is None)
+
+    async def exposition(self) -> bytes:
+        """All that is counted, as Prometheus reads it."""
+        return self.metrics.exposition()
 
     # ------------------------------------------------------------ requests
 
@@ -82,6 +138,8 @@ class Service:
     async def start(self, children: Sequence[tuple[EngineSpec, Child]]) -> None:
         """Load the bundle that the children load too; returns once all are warm. Raises AssayError."""
         self.deployment = await self._open(children)
+        if self._fronts is not None:
+            await self._fronts.switch(self.deployment)
         if self.state == "starting":
             self.state = "serving"
 
@@ -95,6 +153,8 @@ class Service:
     async def drain(self) -> None:
         """Accept nothing more, answer what was accepted, end the engines."""
         self.state = "draining"
+        if self._fronts is not None:
+            await self._fronts.drain(self.settings.drain_seconds)
         serving = [] if self.deployment is None else [self.deployment]
         await asyncio.gather(
             *(deployment.end(self.settings.drain_seconds) for deployment in (*serving, *self._retiring))
@@ -117,19 +177,24 @@ class Service:
                 _log.error("reload failed, the old bundle goes on: %s", error)
                 return
             self.deployment = made
+            if self._fronts is not None:
+                await self._fronts.switch(made)
             self.metrics.reload("done")
             self._events.write("serving", bundle=str(made.model.path), fingerprint=made.model.fingerprint)
         if old is not None:
             self._retiring.add(old)
             # one without an engine has nothing to wait for
-            await old.end(0 if old.trouble() else self.settings.timeout + 1)
+            limit_seconds = 0 if old.trouble() else self.settings.timeout + 1
+            if self._fronts is not None:
+                await self._fronts.retire(old, limit_seconds)
+            await old.end(limit_seconds)
             self._retiring.discard(old)
 
     async def _open(self, children: Sequence[tuple[EngineSpec, Child]]) -> Deployment | CascadeDeployment:
         """A warm deployment of the bundle that the children load; they end with it where that fails."""
         loop = asyncio.get_running_loop()
         try:
-            opened = await loop.run_in_executor(None, _load, self.settings, children[0][0].bundle)
+            opened = await loop.run_in_executor(None, open_here, self.settings, children[0][0].bundle)
             for note in opened.notes():
                 _log.warning("%s", note)
             deployment = self.deploy(opened)
@@ -137,17 +202,41 @@ class Service:
             for _, child in children:
                 child.end()
             raise
-        await deployment.start(children)
+        following = None if self._fronts is None else asyncio.ensure_future(self._fronts.open(deployment))
+        try:
+            await deployment.start(children)
+            if following is not None:
+                await following
+        except BaseException:
+            if following is not None:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+                assert self._fronts is not None, "they were asked to follow"
+                await self._fronts.retire(deployment, 0)
+            await deployment.end(0)
+            raise
         return deployment
 
     def deploy(self, opened: Opened | OpenedCascade) -> Deployment | CascadeDeployment:
         """A deployment of an opened model or cascade, not started."""
         if isinstance(opened, Opened):
-            return Deployment(self.settings, opened, self.metrics, self._events, on_stale=self.reload)
-        return CascadeDeployment(self.settings, opened, self.metrics, self._events, on_stale=self.reload)
+            return Deployment(self.settings, opened, pool=self._pool(opened, 0))
+        pools = [self._pool(each, stage) for stage, each in enumerate((opened.first, opened.second))]
+        return CascadeDeployment(self.settings, opened, pools)
+
+    def _pool(self, opened: Opened, stage: int) -> Pool:
+        """Engines for a model, which is the first or second one of a cascade, or the only one."""
+        del stage
+        if self._fronts is None:
+            deliver = delivery(opened.model.answering(opened.tokenizer.encoder.views))
+        else:
+            deliver = self._fronts.deliver
+        return EnginePool(
+            self.settings, opened.model, self.metrics, self._events, deliver=deliver, on_stale=self.reload
+        )
 
 
-def _load(settings: ServeSettings, folder: str) -> Opened | OpenedCascade:
+def open_here(settings: ServeSettings, folder: str) -> Opened | OpenedCascade:
     """The server's half of what is served; `folder` is the one that the engines load, of one model."""
     if cascade_file(settings.bundle) is None:
         return load_here(settings, folder)

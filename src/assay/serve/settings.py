@@ -7,7 +7,7 @@ from assay.embed.settings import Pooled
 from assay.engine.settings import CpuThreads, EngineSettings
 from assay.errors import UsageError
 from assay.runs.settings import RayAddress
-from assay.settings import AUTO_OR_COUNT, COUNT, positional, within
+from assay.settings import AUTO, AUTO_OR_COUNT, COUNT, positional, within
 from assay.tokenize.settings import LongDocuments
 
 ModelKind = Literal["auto", "classifier", "encoder"]
@@ -30,6 +30,8 @@ class ServeSettings(LongDocuments, EngineSettings, CpuThreads, Pooled, RayAddres
     """How many GPUs, or engine processes where there are none."""
     executor: Literal["local", "ray"] = "local"
     """One server here; ray: a replica for each device of a Ray cluster, behind the proxies of Ray Serve."""
+    front_processes: str = field(default="auto", metadata=AUTO_OR_COUNT)
+    """Processes that read requests and tokenize; auto: 1 without a GPU or below 8 cores, else half of the cores."""
     max_queue: int = field(default=8192, metadata=COUNT)
     """Documents that may wait; more are answered with 429."""
     timeout: float = field(default=30.0, metadata=within(above=0, at_most=_UP_TO_AN_HOUR))
@@ -76,6 +78,10 @@ class ServeSettings(LongDocuments, EngineSettings, CpuThreads, Pooled, RayAddres
             raise UsageError(
                 "tls_cert is set and executor ray; the proxies of Ray Serve speak plain HTTP here; "
                 "leave it out and end TLS in front of them"
+            )
+        if self.front_processes != AUTO:
+            raise UsageError(
+                f"front_processes is {self.front_processes} and executor ray; each replica has one process; leave it out"
             )
         if not self.port:
             raise UsageError("port is 0 and executor ray; all machines listen on one port; name it")

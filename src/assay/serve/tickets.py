@@ -121,6 +121,10 @@ class Ticket:
         self.features = [None] * self.num_documents
         self.answers = [None] * self.num_documents
 
+    def is_over(self) -> bool:
+        """Whether it is answered, or nobody waits any more."""
+        return self.done.done()
+
     def where(self, index: int) -> str:
         """What messages call a text: its row of the request, with a space behind; nothing where there is one row."""
         if self.rows is None:

@@ -15,7 +15,7 @@ from assay.errors import UsageError
 from assay.extras import need_packages
 from assay.model.checkpoint import read_config
 from assay.serve.keys import Keys, read_keys
-from assay.serve.placement import bundle_folders, start_first
+from assay.serve.placement import bundle_folders, choose_num_fronts, start_first
 from assay.serve.settings import ServeSettings
 from assay.telemetry import format_number_of
 
@@ -33,7 +33,10 @@ def serve(settings: ServeSettings, *, on_message: Callable[[str], None] | None =
     keys = read_keys(settings.keys_file, os.environ)
     for warning in warnings(settings, keys):
         say(warning)
-    with listening(settings) as listener:
+    num_fronts = choose_num_fronts(settings)
+    if num_fronts > 1:
+        say(f"{num_fronts} front processes before the engines")
+    with listening(settings, num_fronts) as listeners:
         # they load while this process imports what it needs
         children = start_first(settings)
         if children[0][0].device == "cpu":
@@ -47,7 +50,7 @@ def serve(settings: ServeSettings, *, on_message: Callable[[str], None] | None =
             for _, child in children:
                 child.end()
             raise
-        run_server(settings, keys, listener, children, say)
+        run_server(settings, keys, listeners, children, say)
 
 
 def need_server_packages() -> None:
@@ -89,17 +92,31 @@ def is_loopback(host: str) -> bool:
 
 
 @contextlib.contextmanager
-def listening(settings: ServeSettings) -> Iterator[socket.socket]:
-    """A socket bound to the address; raises UsageError where that cannot be."""
+def listening(settings: ServeSettings, num_sockets: int = 1) -> Iterator[list[socket.socket]]:
+    """Sockets bound to the address, for a process each; raises UsageError where that cannot be."""
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(_bound(settings, settings.port))]
+        if num_sockets > 1:
+            # the first one, which shares with nobody, has shown that the port is free
+            port = found.pop().getsockname()[1]
+            stack.close()
+            found = [stack.enter_context(_bound(settings, port, is_shared=True)) for _ in range(num_sockets)]
+        yield found
+
+
+def _bound(settings: ServeSettings, port: int, *, is_shared: bool = False) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((settings.host, settings.port))
-        except OSError as error:
-            msg = (
-                f"cannot listen on {settings.host}:{settings.port} ({error.strerror or error}); "
-                "choose another --port or --host"
-            )
-            raise UsageError(msg) from None
-        yield listener
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if is_shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((settings.host, port))
+    except OSError as error:
+        listener.close()
+        msg = (
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror or error}); "
+            "choose another --port or --host"
+        )
+        raise UsageError(msg) from None
+    return listener

@@ -8,8 +8,9 @@ import pytest
 import uvloop
 
 from assay.serve import frames
-from assay.serve.engines import Child, DeviceEngine, EngineSpec, _Frames
+from assay.serve.engines import Child, DeviceEngine, EngineSpec
 from assay.serve.frames import BatchFrame, FrameKind
+from assay.serve.links import FrameCutter
 
 READY = {
     "description": "d",
@@ -32,7 +33,7 @@ def test_frames_come_in_pieces_of_any_size(sizes):
 
     async def talk():
         ended = asyncio.get_running_loop().create_future()
-        link = _Frames(begun.append, lambda head, payload: taken.append((head, payload)), ended)
+        link = FrameCutter(begun.append, lambda head, payload: taken.append((head, payload)), ended)
         link.connection_made("transport")
         start, turn = 0, 0
         while start < len(sent):

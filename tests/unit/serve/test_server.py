@@ -24,7 +24,7 @@ def talk(folder, conversation, **settings):
 
     async def run():
         service, _ = open_service(folder, **settings)
-        running = server.Server(server._config(ServeSettings(bundle=str(folder)), make_edge(service)))
+        running = server.Server(server.uvicorn_config(ServeSettings(bundle=str(folder)), make_edge(service)))
         with socket.create_server(("127.0.0.1", 0)) as listener:
             task = asyncio.ensure_future(running.serve(sockets=[listener]))
             try:
@@ -302,4 +302,4 @@ def test_tls_files_that_are_none(folder, tmp_path):
     file.write_text("nothing")
     settings = ServeSettings(bundle=str(folder), tls_cert=str(file), tls_key=str(file))
     with pytest.raises(UsageError, match="TLS files"):
-        server._config(settings, None)
+        server.uvicorn_config(settings, None)

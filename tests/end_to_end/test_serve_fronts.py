@@ -1,0 +1,124 @@
+"""Several front processes before one set of engines: what holds for a server holds for all of them together."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from support.bundles import write_bundle
+from support.models import write_model
+from support.serving import served
+
+from assay.score.classifier import load
+
+FLAGS = ("--engine", "fake", "--front-processes", "3")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A bundle."""
+    return write_bundle(tmp_path_factory.mktemp("fronts") / "bundle")
+
+
+def until(condition, *, seconds=60):
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to hold"
+        time.sleep(0.05)
+
+
+def ask(server, texts):
+    """Status and headers of the answer, on a connection of its own, which the kernel gives to one of the processes."""
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
+    path, body = (
+        ("/predict", {"text": texts}) if isinstance(texts, str) else ("/predict/batch", {"texts": texts})
+    )
+    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer
+
+
+def front_of(answer):
+    """Which process answered: the first half of the ids that it gives."""
+    return answer.headers["x-request-id"][:16]
+
+
+def samples(server):
+    """The numbers of /metrics."""
+    return dict(re.findall(r"^(\S+) (\S+)$", server.get("/metrics").text, re.MULTILINE))
+
+
+def test_limits_and_metrics_are_those_of_all(folder):
+    """A key's rate is let in once, not once a process; and what every process counted is in one sum."""
+    with served(folder, *FLAGS, "--rate-limit", "1") as server:
+        # paid for in the 99 minutes that follow
+        assert ask(server, ["of"] * 100).status == 200
+        answers = [ask(server, "of") for _ in range(60)]
+        assert {answer.status for answer in answers} == {429}
+        assert len({front_of(answer) for answer in answers}) == 3
+        found = samples(server)
+        assert float(found['te_request_count{method="single"}']) == 60
+        assert float(found['te_request_success{method="batch"}']) == 1
+        assert float(found['te_request_failure{err="overloaded"}']) == 60
+        assert float(found["te_predict_success"]) == float(found["te_batch_next_size_sum"]) == 100
+        assert float(found["assay_ready"]) == 1
+
+
+def test_a_killed_front_is_replaced_and_the_others_answer(folder):
+    """Only requests of the process that ended are lost; soon there are as many as before, which answer all."""
+    with served(folder, *FLAGS) as server:
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            kept = front_of(client.post("/predict", json={"text": "of"}))
+            fronts = server.children("front")
+            assert len(fronts) == 3
+            for victim in fronts:
+                others = [each for each in fronts if each != victim]
+                os.kill(victim, signal.SIGKILL)
+                try:
+                    answer = client.post("/predict", json={"text": "of"})
+                except httpx.HTTPError:
+                    break  # it was the one that had this connection
+                assert (answer.status_code, front_of(answer)) == (200, kept)
+                until(lambda others=others: set(others) < set(server.children("front")))
+        # connections wait for the process that is being started
+        with ThreadPoolExecutor(8) as threads:
+            answers = list(threads.map(lambda _: ask(server, "of"), range(30)))
+        assert {answer.status for answer in answers} <= {200, 503}
+        until(lambda: server.get("/health").status_code == 200)
+        until(lambda: len(server.children("front")) == 3)
+        assert float(samples(server)["assay_front_restarts"]) >= 1
+        assert server.stop() == 0
+
+
+def test_answers_are_those_of_one_process(tmp_path):
+    """By every process, single texts and lists: the scores of `assay.load`."""
+    bundle = write_model(tmp_path / "bundle")
+    texts = [f"document of {number}" for number in range(40)]
+    expected = load(bundle).predict(texts)["prob_spam"].to_pylist()
+    with served(bundle, "--front-processes", "2", "--on-long", "window-mean", "--max-length", "64") as server:
+        with ThreadPoolExecutor(8) as threads:
+            single = list(threads.map(lambda text: server.post("/predict", {"text": text}), texts))
+        found = [answer.json()["all_probabilities"]["spam"] for answer in single]
+        assert found == pytest.approx(expected, abs=1e-5)
+        listed = server.post("/predict/batch", {"texts": texts}).json()
+        found = [answer["all_probabilities"]["spam"] for answer in listed]
+        assert found == pytest.approx(expected, abs=1e-5)
+        details = server.post("/predict?details=true", {"text": texts[0]}).json()["timings"]
+        assert 0 < details["forward_ms"] < 10_000
+        assert 0 <= details["queue_ms"] < 10_000
+
+
+def test_a_port_that_is_taken_is_refused(folder):
+    """Processes of one server share a port; a second server does not come between them."""
+    with served(folder, *FLAGS) as server:
+        second = served(folder, *FLAGS, "--port", server.url.rpartition(":")[2])
+        with pytest.raises(AssertionError, match="cannot listen on"):
+            second.__enter__()
