@@ -81,7 +81,7 @@ class ServeSettings(LongDocuments, EngineSettings, CpuThreads, Pooled, RayAddres
             )
         if self.front_processes != AUTO:
             raise UsageError(
-                f"front_processes is {self.front_processes} and executor ray; each replica has one process; leave it out"
+                f"front_processes is {self.front_processes} and executor ray; a replica has one process; leave it out"
             )
         if not self.port:
             raise UsageError("port is 0 and executor ray; all machines listen on one port; name it")
