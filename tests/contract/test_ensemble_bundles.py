@@ -224,6 +224,89 @@ def test_pairs_are_measured_with_their_texts_swapped_too(place):
     assert "The order of the two texts" in (place / "pairs.html").read_text()
 
 
+def test_the_second_order_is_read_where_the_first_does_not_decide(place):
+    """The mean of both orders within the margin, the first order's beyond it; loaded, scored and evaluated alike."""
+    members = [make_classifier(place / f"turned-{seed}", labels=("no", "yes"), seed=seed) for seed in (7, 8)]
+    rng = np.random.default_rng(3)
+    words = [f"{number} {text or 'none'}" for number, text in enumerate(make_texts(240, seed=8, longest=30))]
+    rows = [
+        {"text": one, "other": two, "label": str(rng.choice(["no", "yes"]))}
+        for one, two in zip(words[:120], words[120:], strict=True)
+    ]
+    for name, part in (("fit", rows[:80]), ("seen-once", rows[80:])):
+        (place / f"{name}.jsonl").write_text("\n".join(map(json.dumps, part)))
+
+    def build(name, **changes):
+        return ensemble_build(
+            BuildSettings(
+                out=str(place / name),
+                members=tuple(map(str, members)),
+                text_pair_column="other",
+                resamples=100,
+                **changes,
+            )
+        )
+
+    build("one-order")
+    result = build(
+        "both-orders",
+        validation=(str(place / "fit.jsonl"),),
+        test=(str(place / "seen-once.jsonl"),),
+        second_order="unsure",
+        max_changed=0.05,
+        report=str(place / "both-orders.html"),
+    )
+    margin = result.second_order.margin
+    fitted, tested = result.second_orders
+    assert (fitted.rows, tested.rows) == ("validation", "test")
+    assert fitted.changed.accuracy <= 0.05
+    assert 0 < fitted.read_twice.accuracy < 1
+    assert "get another label than both orders give" in str(result)
+    assert "The second order where the first does not decide" in (place / "both-orders.html").read_text()
+    assert 2 < result.measured.pooled.num_members < 4
+
+    (place / "both-orders" / "calibration.json").rename(place / "put-aside.json")
+    one, both = (load(place / name, num_threads=1) for name in ("one-order", "both-orders"))
+    pairs = [(row["text"], row["other"]) for row in rows[80:]]
+    first, second = (
+        np.stack([table["prob_no"].to_numpy(), table["prob_yes"].to_numpy()], axis=1)
+        for table in (one.predict(pairs), one.predict([(two, one) for one, two in pairs]))
+    )
+    twice = np.abs(first[:, 0] - first[:, 1]) <= margin
+    assert tested.read_twice.correct == twice.sum()
+    expected = np.where(twice[:, None], (first + second) / 2, first)[:, 1]
+    np.testing.assert_allclose(both.predict(pairs)["prob_yes"].to_numpy(), expected, atol=TOLERANCE)
+    run = score_here(
+        place / "seen-once.jsonl", place / "both-orders", place / "turned-run",
+        text_pair_column="other", parity_documents=8,
+    )  # fmt: skip
+    np.testing.assert_allclose(read_parts(run)["prob_yes"].to_numpy(), expected, atol=TOLERANCE)
+    engine = engine_of(open_bundle(place / "both-orders"), num_threads=1)
+
+    async def ask():
+        service, _ = open_service(place / "both-orders", engine=engine, budget=512)
+        async with client_of(service) as client:
+            firsts, others = zip(*pairs, strict=True)
+            asked = {"texts": list(firsts), "text_pairs": list(others)}
+            return (await client.post("/predict/batch", json=asked)).json()
+
+    served = [answer["all_probabilities"]["yes"] for answer in asyncio.run(ask())]
+    np.testing.assert_allclose(served, expected, atol=TOLERANCE)
+    (place / "put-aside.json").rename(place / "both-orders" / "calibration.json")
+    evaluated = evaluate(
+        EvaluateSettings(
+            bundle=str(place / "both-orders"), data=(str(place / "seen-once.jsonl"),),
+            text_pair_column="other", resamples=100,
+        )
+    )  # fmt: skip
+    assert evaluated.metrics["nll"].value == pytest.approx(result.measured.calibrated.values["nll"], abs=1e-5)
+    content = json.loads((place / "both-orders" / "ensemble.json").read_text())
+    content["second_order"]["margin"] = "wide"
+    (place / "both-orders" / "ensemble.json").write_text(json.dumps(content))
+    with pytest.raises(BundleError, match="build it again with assay ensemble build"):
+        open_bundle(place / "both-orders")
+
+
 def test_what_a_member_says_of_its_training_is_not_the_ensemble_s(members, place):
     """A report and curves of one training do not stand for all; the member keeps its own."""
     (members[0] / "train_report.html").write_text("one")
@@ -286,6 +369,8 @@ def test_members_that_differ_are_refused_with_what_differs(members, place):
         ({"max_loss": 0.1}, "give --validation"),
         ({"report": "page.html"}, "give --test"),
         ({"rule": "soup"}, "a soup is chosen on validation rows"),
+        ({"second_order": "unsure", "text_pair_column": "b"}, "its margin is fitted on validation rows"),
+        ({"second_order": "always", "test": ("t",)}, "give --text-pair-column"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes, message):

@@ -1,6 +1,6 @@
 """An ensemble of classifiers as one bundle: members in folders of their own, one tokenizer, labels and calibration.
 
-ensemble.json                    the rule, the weights, the members and their fingerprints
+ensemble.json                    the rule, the weights, the members and their fingerprints; of pairs the second order
 members/1, members/2, ...        classifiers as they were, less their calibrations: members are pooled raw
 config.json, tokenizer.json ...  those of the first member, so that texts are tokenized as for any bundle
 assay.json, calibration.json     as in any bundle; the calibration is of the pooled outputs
@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
 
@@ -29,6 +29,7 @@ from assay.errors import BundleError
 from assay.model.checkpoint import JsonObject, brief, canonical_digest, is_number, read_json
 from assay.outcome.calibration import Calibration
 from assay.outcome.decide import Decider
+from assay.outcome.orders import SecondOrder
 from assay.outcome.pooling import Pooling, PoolingRule
 from assay.tasks import Task
 
@@ -49,6 +50,9 @@ class Ensemble(Bundle):
     members: tuple[Bundle, ...]
     """Without calibrations."""
     pooling: Pooling
+    """Of the members."""
+    second_order: SecondOrder | None = None
+    """When pairs are read with their texts swapped too; None: never."""
 
     @property
     def path(self) -> Path:
@@ -68,7 +72,7 @@ class Ensemble(Bundle):
             labels=self.labels,
             calibration=self.calibration,
             int_score=self.int_score,
-            pooling=self.pooling,
+            pooling=self.pooling if self.second_order is None else self.pooling.of_both_orders(),
         )
 
     @property
@@ -114,6 +118,7 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
         folder,
         members,
         pooling,
+        second_order=_read_second_order(file, content, first),
         calibration=calibration,
         provenance=provenance if isinstance(provenance, dict) else {},
         notes=notes,
@@ -125,6 +130,7 @@ def join_members(
     members: Sequence[Bundle],
     pooling: Pooling,
     *,
+    second_order: SecondOrder | None = None,
     calibration: Calibration | None = None,
     provenance: JsonObject | None = None,
     notes: Sequence[str] = (),
@@ -151,6 +157,7 @@ def join_members(
                 "rule": pooling.rule,
                 "weights": list(pooling.weights),
                 "calibration": calibrated,
+                **({} if second_order is None else {"second_order": asdict(second_order)}),
             }
         ),
         tokenizer_fingerprint=first.tokenizer_fingerprint,
@@ -161,10 +168,13 @@ def join_members(
         folder=folder,
         members=tuple(members),
         pooling=pooling,
+        second_order=second_order,
     )
 
 
-def write_ensemble(folder: Path, members: Sequence[Bundle], pooling: Pooling) -> None:
+def write_ensemble(
+    folder: Path, members: Sequence[Bundle], pooling: Pooling, second_order: SecondOrder | None = None
+) -> None:
     """Write an ensemble of classifiers into a folder that is still being made, `assay.json` aside.
 
     Copies the members' weights. Raises as `refuse_unlike` does.
@@ -188,6 +198,7 @@ def write_ensemble(folder: Path, members: Sequence[Bundle], pooling: Pooling) ->
         "rule": pooling.rule,
         "weights": list(pooling.weights),
         "members": listed,
+        **({} if second_order is None else {"second_order": asdict(second_order)}),
     }
     (folder / ENSEMBLE_FILE).write_bytes(pretty(content))
 
@@ -241,6 +252,31 @@ def _read_pooling(file: Path, content: JsonObject) -> tuple[Pooling, list[tuple[
     ):
         raise _wrong(file, "weights", weights)
     return Pooling(rule=cast("PoolingRule", rule), weights=tuple(numbers)), listed
+
+
+def _read_second_order(file: Path, content: JsonObject, member: Bundle) -> SecondOrder | None:
+    given = content.get("second_order")
+    if given is None:
+        return None
+    if not isinstance(given, dict) or member.is_pair is False or member.task is not Task.SINGLE_LABEL:
+        raise _wrong(file, "second_order", given)
+    margin, num_first = given.get("margin"), given.get("num_middle_of_first")
+    around = [given.get(name) for name in ("prefix", "middle", "suffix")]
+    if (
+        not (margin is None or (is_number(margin) and 0 <= float(margin) <= 1))
+        or not (num_first is None or type(num_first) is int)
+        or not all(isinstance(ids, list) and all(type(each) is int for each in ids) for ids in around)
+        or not around[1]
+    ):
+        raise _wrong(file, "second_order", given)
+    prefix, middle, suffix = (tuple(cast("list[int]", ids)) for ids in around)
+    return SecondOrder(
+        margin=None if margin is None else float(margin),
+        prefix=prefix,
+        middle=middle,
+        suffix=suffix,
+        num_middle_of_first=num_first,
+    )
 
 
 def _member(file: Path, entry: object) -> tuple[str, str]:

@@ -14,6 +14,7 @@ build.py       classifiers to one bundle: members checked, pooled raw, calibrate
 choose.py      [pure] the fewest members that do nearly as well, on validation rows
 soup.py        the mean of weights that began together, greedily
 measure.py     [pure] members, pooled, by their number, with intervals
+second_order.py    [pure] pairs in a second order only where the first does not decide
 compare_rules.py   [pure] the same outputs by each rule; pairs with their texts swapped
 build_report.py                        its page
 """

@@ -26,6 +26,12 @@ from assay.ensemble.choose import Targets, choose_members, row_losses
 from assay.ensemble.compare_rules import OrderFigures, RuleFigures, compare_orders, compare_rules
 from assay.ensemble.measure import Measured, measure
 from assay.ensemble.plan import short_names
+from assay.ensemble.second_order import (
+    SecondOrderFigures,
+    as_deployed,
+    fitted_margin,
+    second_order_figures,
+)
 from assay.ensemble.settings import BuildSettings
 from assay.ensemble.soup import greedy_soup
 from assay.errors import BundleError, UsageError
@@ -37,8 +43,9 @@ from assay.metrics import FloatArray
 from assay.model.checkpoint import JsonObject
 from assay.outcome.calibration import Calibration
 from assay.outcome.maps import apply_link
+from assay.outcome.orders import SecondOrder
 from assay.outcome.pooling import Pooling, PoolingRule, equal_weights
-from assay.score.bundles import encoder_of, engine_of, scorer_of
+from assay.score.bundles import encoder_of, engine_of, num_outputs, scorer_of
 from assay.score.labelled import labelled_logits
 from assay.settings import shared
 from assay.tasks import Task
@@ -65,6 +72,10 @@ class BuildResult:
     """Each rule on the test rows, where each has one label."""
     orders: tuple[OrderFigures, ...]
     """What swapping the two texts does, where the test rows are pairs."""
+    second_order: SecondOrder | None
+    """When the bundle reads pairs with their texts swapped too."""
+    second_orders: tuple[SecondOrderFigures, ...]
+    """What leaving that out where the first order decides comes to, on validation and on test rows."""
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -77,6 +88,11 @@ class BuildResult:
         if self.measured is not None:
             lines += _figures(self.measured)
             lines += _rule_lines(self.rules) + _order_lines(self.orders)
+        if self.second_order is not None and self.second_order.margin is not None:
+            lines.append(
+                f"  pairs whose labels are within {self.second_order.margin:.4f} are read with their texts swapped too"
+            )
+        lines += [f"  {each}" for each in self.second_orders]
         return "\n".join(lines)
 
 
@@ -98,23 +114,35 @@ def ensemble_build(settings: BuildSettings) -> BuildResult:
     notes = dict.fromkeys(() if validation is None else refuse_seen(whole, validation))
     if test is not None:
         notes |= dict.fromkeys(refuse_seen(whole, test, so="figures of them would be too good"))
+    asked = _second_order(settings, whole)
     best, kept = None, list(range(len(members)))
+    orders, second_orders = asked, list[SecondOrderFigures]()
     if validation is not None:
-        best, kept = _choose(settings, whole, validation)
+        logits_KNC, targets = _logits(settings, whole, validation, orders=asked)
+        first_MNC, second_MNC = logits_KNC[: len(members)], logits_KNC[len(members) :]
+        best, kept = _choose(settings, whole.task, first_MNC, targets)
+        if len(kept) < len(members):
+            pooling = replace(pooling, weights=equal_weights(len(kept)))
+        if asked is not None:
+            first_MNC, second_MNC = first_MNC[kept], second_MNC[kept]
+            if settings.second_order == "unsure":
+                margin = fitted_margin(first_MNC, second_MNC, pooling, max_changed=settings.max_changed)
+                orders = replace(asked, margin=margin)
+            second_orders.append(
+                second_order_figures("validation", first_MNC, second_MNC, targets, pooling, orders or asked)
+            )
     chosen = [members[k] for k in kept]
-    if len(chosen) < len(members):
-        pooling = replace(pooling, weights=equal_weights(len(chosen)))
     with publish_folder(out, overwrite=settings.overwrite) as folder:
-        write_ensemble(folder, chosen, pooling)
+        write_ensemble(folder, chosen, pooling, orders)
         write_description(folder, _description(settings, chosen, names, kept))
         bundle = read_ensemble(folder)
         if validation is not None:
             bundle = _calibrate(settings, bundle, validation, test)
-        measured: Measured | None = None
-        rules: tuple[RuleFigures, ...] = ()
-        orders: tuple[OrderFigures, ...] = ()
-        if test is not None:
-            measured, rules, orders = _measure(settings, bundle, [names[k] for k in kept], test, kept, best)
+        on_test = (
+            None if test is None else _measure(settings, bundle, [names[k] for k in kept], test, kept, best)
+        )
+    if on_test is not None and on_test.second_order is not None:
+        second_orders.append(on_test.second_order)
     result = BuildResult(
         out=settings.out,
         names=tuple(names[k] for k in kept),
@@ -122,13 +150,25 @@ def ensemble_build(settings: BuildSettings) -> BuildResult:
         rule=settings.rule,
         best=None if best is None else names[best],
         calibration=bundle.calibration,
-        measured=measured,
-        rules=rules,
-        orders=orders,
+        measured=None if on_test is None else on_test.measured,
+        rules=() if on_test is None else on_test.rules,
+        orders=() if on_test is None else on_test.orders,
+        second_order=orders,
+        second_orders=tuple(second_orders),
         notes=tuple(notes),
     )
-    if settings.report is not None and measured is not None:
-        page = render(settings, result.names, measured, rules, orders, bundle.calibration, result.notes)
+    if settings.report is not None:
+        assert result.measured is not None, "a report is of test rows"
+        page = render(
+            settings,
+            result.names,
+            result.measured,
+            result.rules,
+            result.orders,
+            result.second_orders,
+            result.calibration,
+            result.notes,
+        )
         replace_file(settings.report, page)
     return result
 
@@ -165,6 +205,8 @@ def _build_soup(settings: BuildSettings, members: Sequence[Bundle], names: Seque
         measured=None,
         rules=(),
         orders=(),
+        second_order=None,
+        second_orders=(),
         notes=notes,
     )
 
@@ -237,8 +279,14 @@ def _read(settings: BuildSettings, bundle: Bundle, data: Sequence[str]) -> Label
     return read_labelled(data, settings, task=bundle.task)
 
 
-def _logits(settings: BuildSettings, bundle: Ensemble, rows: LabelledRows) -> tuple[FloatArray, Targets]:
-    """The members' raw logits [M, N, C], labels in the ensemble's order, and the targets."""
+def _logits(
+    settings: BuildSettings, bundle: Ensemble, rows: LabelledRows, *, orders: SecondOrder | None = None
+) -> tuple[FloatArray, Targets]:
+    """The members' raw logits [M, N, C], labels in the ensemble's order, and the targets.
+
+    `orders`: read every pair in both orders; the logits are then [2 M, N, C], all of the first order first.
+    """
+    bundle = replace(bundle, second_order=None if orders is None else replace(orders, margin=None))
     labels = rows.labels if bundle.task is Task.REGRESSION else generic_names(rows.labels, bundle.labels)
     targets = np.asarray(to_targets(labels, bundle.task, bundle.labels))
     engine = engine_of(
@@ -252,15 +300,39 @@ def _logits(settings: BuildSettings, bundle: Ensemble, rows: LabelledRows) -> tu
         max_batch_tokens=settings.max_batch_tokens,
     )
     logits = labelled_logits(scorer, rows, of_members=True).logits_NC
-    shape = (rows.num_rows, len(bundle.members), len(bundle.labels))
+    shape = (rows.num_rows, num_outputs(bundle) // len(bundle.labels), len(bundle.labels))
     return np.moveaxis(logits.reshape(shape), 1, 0).astype(np.float64), targets
 
 
-def _choose(settings: BuildSettings, whole: Ensemble, validation: LabelledRows) -> tuple[int, list[int]]:
+def _second_order(settings: BuildSettings, bundle: Ensemble) -> SecondOrder | None:
+    """That every pair is read in both orders, where settings ask for a second one at all."""
+    if settings.second_order == "never":
+        return None
+    if bundle.is_pair is False or bundle.task is not Task.SINGLE_LABEL:
+        raise BundleError(
+            f"{bundle.members[0].path} is not a classifier of pairs with one label each; leave --second-order out"
+        )
+    around = encoder_of(bundle, settings).pair_special_tokens
+    if around is None:
+        raise BundleError(
+            f"{bundle.path}: its tokenizer follows no template for pairs, so texts cannot be swapped; leave"
+            " --second-order out"
+        )
+    return SecondOrder(
+        margin=None,
+        prefix=around.prefix,
+        middle=around.middle,
+        suffix=around.suffix,
+        num_middle_of_first=around.num_middle_of_first,
+    )
+
+
+def _choose(
+    settings: BuildSettings, task: Task, logits_MNC: FloatArray, targets: Targets
+) -> tuple[int, list[int]]:
     """On the validation rows, the member that does best by itself, and the members to keep."""
-    logits_MNC, targets = _logits(settings, whole, validation)
-    values_MNC = np.stack([apply_link(logits_NC, whole.task) for logits_NC in logits_MNC])
-    link = whole.task.link
+    values_MNC = np.stack([apply_link(logits_NC, task) for logits_NC in logits_MNC])
+    link = task.link
     losses = [row_losses(values_NC, targets, link).mean() for values_NC in values_MNC]
     kept = list(range(len(values_MNC)))
     if settings.max_loss is not None:
@@ -282,6 +354,16 @@ def _calibrate(
     return read_ensemble(bundle.path)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _OnTest:
+    """What the test rows show."""
+
+    measured: Measured
+    rules: tuple[RuleFigures, ...]
+    orders: tuple[OrderFigures, ...]
+    second_order: SecondOrderFigures | None
+
+
 def _measure(
     settings: BuildSettings,
     bundle: Ensemble,
@@ -289,25 +371,34 @@ def _measure(
     test: LabelledRows,
     kept: Sequence[int],
     best: int | None,
-) -> tuple[Measured, tuple[RuleFigures, ...], tuple[OrderFigures, ...]]:
-    logits_MNC, targets = _logits(settings, bundle, test)
+) -> _OnTest:
+    asked, pooling = bundle.second_order, bundle.pooling
+    logits_KNC, targets = _logits(settings, bundle, test, orders=asked)
+    logits_MNC = logits_KNC[: len(names)]
+    swapped_MNC, second = None, None
+    if asked is not None:
+        swapped_MNC = logits_KNC[len(names) :]
+        logits_KNC = as_deployed(logits_MNC, swapped_MNC, pooling, asked)
+        second = second_order_figures("test", logits_MNC, swapped_MNC, targets, pooling, asked)
+    elif test.text_pairs is not None:
+        swapped = replace(test, texts=test.text_pairs, text_pairs=test.texts)
+        swapped_MNC, _ = _logits(settings, bundle, swapped)
     draws = {"resamples": settings.resamples, "seed": settings.seed}
     measured = measure(
         names,
-        logits_MNC,
+        logits_KNC,
         targets,
         bundle.task,
-        bundle.pooling,
+        pooling,
         calibration=bundle.calibration,
         best=kept.index(best) if best in kept else None,
         **draws,
     )
-    rules = compare_rules(logits_MNC, targets, bundle.task, bundle.pooling.weights, **draws)
-    if test.text_pairs is None:
-        return measured, rules, ()
-    swapped_MNC, _ = _logits(settings, bundle, replace(test, texts=test.text_pairs, text_pairs=test.texts))
-    orders = compare_orders(names, logits_MNC, swapped_MNC, targets, bundle.task, bundle.pooling, **draws)
-    return measured, rules, orders
+    rules = compare_rules(logits_MNC, targets, bundle.task, pooling.weights, **draws)
+    orders: tuple[OrderFigures, ...] = ()
+    if swapped_MNC is not None:
+        orders = compare_orders(names, logits_MNC, swapped_MNC, targets, bundle.task, pooling, **draws)
+    return _OnTest(measured=measured, rules=rules, orders=orders, second_order=second)
 
 
 def _figures(measured: Measured) -> list[str]:

@@ -30,8 +30,8 @@ class Figures:
     """Figures of one model or pooled members."""
 
     name: str
-    num_members: int
-    """Forward passes of a document."""
+    num_members: float
+    """Forward passes of a document, on average."""
     values: Mapping[str, float]
     """By metric, in the order in which they are shown."""
     intervals: Mapping[str, Interval]
@@ -70,7 +70,7 @@ def pooled_values(logits_MNC: FloatArray, pooling: Pooling, task: Task) -> Float
 
 def measure(
     names: Sequence[str],
-    logits_MNC: FloatArray,
+    logits_KNC: FloatArray,
     targets: Targets,
     task: Task,
     pooling: Pooling,
@@ -80,9 +80,19 @@ def measure(
     resamples: int,
     seed: int,
 ) -> Measured:
-    """The figures; `best` is the member that did best on the validation rows, where there are some."""
+    """The figures; `best` is the member that did best on the validation rows, where there are some.
 
-    def figures(name: str, several: Sequence[FloatArray], num_members: int) -> Figures:
+    `logits_KNC`: [M, N, C], or of pairs that are pooled in both orders [2 M, N, C], the second half with the texts
+    swapped, or again the first order's where a pair is read once. Members alone are of the first order.
+    """
+    num_members = len(names)
+    logits_MNC, second_MNC = logits_KNC[:num_members], logits_KNC[num_members:]
+    deployed, num_passes = pooling, float(num_members)
+    if len(second_MNC):
+        deployed = pooling.of_both_orders()
+        num_passes *= 1 + float((second_MNC != logits_MNC).any(axis=(0, 2)).mean())
+
+    def figures(name: str, several: Sequence[FloatArray], num_members: float) -> Figures:
         rows = [_row_values(values_NC, targets, task) for values_NC in several]
         means = {key: np.mean([each[key] for each in rows], axis=0) for key in rows[0]}
         whole = [_whole_values(values_NC, targets, task) for values_NC in several]
@@ -97,13 +107,12 @@ def measure(
         )
 
     values = [apply_link(logits_NC, task) for logits_NC in logits_MNC]
-    together = pooled_values(logits_MNC, pooling, task)
-    num_members = len(names)
+    together = pooled_values(logits_KNC, deployed, task)
     calibrated = None
     if calibration is not None and task.is_classifier:
-        side_by_side = np.moveaxis(logits_MNC, 0, 1).reshape(logits_MNC.shape[1], -1)
-        mapped = apply_calibration(pooling.pool(side_by_side, task), calibration, task)
-        calibrated = figures("pooled, calibrated", [mapped], num_members)
+        side_by_side = np.moveaxis(logits_KNC, 0, 1).reshape(logits_KNC.shape[1], -1)
+        mapped = apply_calibration(deployed.pool(side_by_side, task), calibration, task)
+        calibrated = figures("pooled, calibrated", [mapped], num_passes)
     by_size = [
         figures(
             f"{k}",
@@ -125,7 +134,7 @@ def measure(
     return Measured(
         num_rows=len(together),
         members=tuple(figures(name, [values_NC], 1) for name, values_NC in zip(names, values, strict=True)),
-        pooled=figures("pooled", [together], num_members),
+        pooled=figures("pooled", [together], num_passes),
         calibrated=calibrated,
         by_size=tuple(by_size),
         differences=tuple(

@@ -21,6 +21,7 @@ _NOT_OF_A_BUNDLE: Mapping[str, str] = {
     "plurality": "gives a label and no probability",
 }
 Settled = Literal["checked", "right", "never"]
+SecondOrderKind = Literal["never", "always", "unsure"]
 ViewKind = Literal["shift", "digits", "symmetry"]
 NUM_VIEWS: Mapping[ViewKind, int] = {
     "shift": 9,
@@ -126,6 +127,10 @@ class BuildSettings(LabelledSources, LongDocuments, OneDevice, Forward, CpuThrea
     """HTML file that shows what was measured on the test rows."""
     max_loss: float | None = field(default=None, metadata=within(at_least=0))
     """Keep the fewest members whose NLL on the validation rows is at most this much above that of the best choice."""
+    second_order: SecondOrderKind = "never"
+    """Pairs: read each with its texts swapped too (always), or where the first order does not decide (unsure)."""
+    max_changed: float = field(default=0.001, metadata=within(at_least=0, at_most=1))
+    """unsure: share of validation rows that may keep a label that the second order would change."""
     resamples: int = field(default=1_000, metadata=within(at_least=100))
     """Resamples of the rows behind each interval."""
     seed: int = field(default=0, metadata=within(at_least=0))
@@ -168,9 +173,23 @@ class BuildSettings(LabelledSources, LongDocuments, OneDevice, Forward, CpuThrea
             raise UsageError(
                 "max_loss chooses members on validation rows, all of one weight; give --validation and no --weights"
             )
+        if self.second_order != "never":
+            self._check_second_order()
         if self.report is not None and not (self.report.endswith(".html") and self.test):
             raise UsageError(
                 f"report is {self.report}; it is a .html file on test rows; name one, and give --test"
+            )
+
+    def _check_second_order(self) -> None:
+        if self.rule == "soup":
+            raise UsageError("a soup is one model and reads pairs in one order; leave second_order out")
+        if self.text_pair_column is None and (self.validation or self.test):
+            raise UsageError(
+                f"second_order is {self.second_order}; single texts have one order; give --text-pair-column"
+            )
+        if self.second_order == "unsure" and not self.validation:
+            raise UsageError(
+                "second_order is unsure; its margin is fitted on validation rows; give --validation, or set always"
             )
 
     def _check_weights(self) -> None:

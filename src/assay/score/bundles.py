@@ -17,6 +17,8 @@ from assay.bundle.texts import refuse_other_texts
 from assay.embed.plan import make_encoder
 from assay.engine.half import first_reason
 from assay.errors import BundleError, UsageError
+from assay.metrics import BoolArray, FloatArray
+from assay.outcome.maps import apply_link
 from assay.score.cascade.bundle import Cascade, open_single, read_cascade
 from assay.score.cascade.reading import CascadeReader
 from assay.siamese.files import Siamese
@@ -169,7 +171,7 @@ def engine_of(
             )
             for member in bundle.members
         ]
-        return SeveralEngines(engines, bundle.label_orders)
+        return in_orders(bundle, SeveralEngines(engines, bundle.label_orders))
     head = None
     if isinstance(bundle, Siamese):
         from assay.siamese.pairs import vector_head
@@ -186,10 +188,24 @@ def engine_of(
     )
 
 
+def in_orders(bundle: Ensemble, members: "Engine") -> "Engine":
+    """The engine of an ensemble's members, of pairs in both orders where the ensemble says so."""
+    orders = bundle.second_order
+    if orders is None:
+        return members
+    from assay.engine.both_orders import BothOrders
+
+    def needed(outputs_NC: FloatArray) -> BoolArray:
+        return orders.needed(apply_link(bundle.pooling.pool(outputs_NC, bundle.task), bundle.task))
+
+    return BothOrders(members, orders, needed)
+
+
 def num_outputs(bundle: Bundle) -> int:
     """How many numbers that engine gives of a sequence."""
     if isinstance(bundle, Ensemble):
-        return len(bundle.members) * len(bundle.labels)
+        num_orders = 1 if bundle.second_order is None else 2
+        return num_orders * len(bundle.members) * len(bundle.labels)
     return bundle.embedder.dimension if isinstance(bundle, Siamese) else len(bundle.labels)
 
 

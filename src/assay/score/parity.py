@@ -36,6 +36,7 @@ from assay.engine.several import SeveralEngines
 from assay.model.checkpoint import refuse_changed
 from assay.runs.gate import Gate, Step
 from assay.runs.run import Run
+from assay.score.bundles import in_orders
 from assay.score.cascade.scorer import CascadeScorer
 from assay.score.kind import SCORE
 from assay.score.pairs import PairScorer, reference_logits
@@ -153,7 +154,9 @@ def _load_plain(scorer: Scorer, watch: Watch | None) -> Callable[[torch.device],
         refuse_changed(single.checkpoint)
     if not isinstance(bundle, Ensemble):
         return loaded[0]
-    return lambda device: SeveralEngines([make(device) for make in loaded], bundle.label_orders)
+    return lambda device: in_orders(
+        bundle, SeveralEngines([make(device) for make in loaded], bundle.label_orders)
+    )
 
 
 def _refuse_failed(run: Run, found: dict[str, Any]) -> None:
