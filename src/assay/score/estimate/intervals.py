@@ -5,8 +5,10 @@ and their variance is taken as that of a plain random sample: no smaller, whatev
 (Cochran, Sampling Techniques, 1977, section 5A.11).
 
     tokens a row        the mean over slices
-    seconds a token     of the slices that were run, a ratio (section 6.4); its variance is the larger of that by
-                        slices and that by four stretches of time, since a machine's speed drifts (batch means)
+    seconds a token     of the slices that were run, a ratio (section 6.4); its variance is that by slices, and twice
+                        what four stretches of time differ by beyond that, since a machine's speed drifts: once for the
+                        sample's level and once for the run's. It is not divided by the number of stretches: they
+                        follow each other, and a drift that is slower than the sample does not even out in it
     together            relative variances add up; the interval is t standard errors of the logarithm either way,
                         with the degrees of freedom of Welch and Satterthwaite
 
@@ -15,7 +17,7 @@ Axes: K slices.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -24,6 +26,8 @@ import numpy.typing as npt
 CONFIDENCE = 0.95
 NUM_STRETCHES = 4
 """Of time, between which the speed is compared."""
+LEAST_DRIFT = 0.01
+"""Relative standard deviation between times that is assumed at the least: four stretches may agree by chance."""
 FEWEST_SLICES = 8
 """That are compared by stretches of time."""
 
@@ -90,7 +94,10 @@ def seconds_per_token(slices: Sequence[Slice]) -> Mean:
         return by_slice
     cuts = [len(timed) * k // NUM_STRETCHES for k in range(NUM_STRETCHES)]
     by_time = _ratio(np.add.reduceat(seconds_K, cuts), np.add.reduceat(tokens_K, cuts))
-    return max(by_slice, by_time, key=lambda each: each.variance)
+    drift = 2 * max(NUM_STRETCHES * (by_time.variance - by_slice.variance), LEAST_DRIFT**2)
+    variance = by_slice.variance + drift
+    degrees = variance**2 / (by_slice.variance**2 / by_slice.degrees + drift**2 / by_time.degrees)
+    return replace(by_slice, variance=variance, degrees=degrees)
 
 
 def worker_spread(slices: Sequence[Slice]) -> float | None:

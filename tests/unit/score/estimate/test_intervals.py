@@ -1,5 +1,6 @@
 """How far an estimate may be off: means and variances of slices, and intervals that hold what they should."""
 
+import math
 import random
 from statistics import NormalDist
 
@@ -95,6 +96,30 @@ def test_an_interval_holds_the_truth_as_often_as_it_says():
         found = product([tokens_per_row(sample, 10**9)])
         inside += found.low <= truth <= found.high
     assert 0.92 <= inside / 400 <= 0.98
+
+
+@pytest.mark.parametrize("drift", [0.02, 0.1, 0.2])
+def test_a_run_on_a_busy_machine_lies_within(drift):
+    """Where the speed wanders from minute to minute, the speed of the ten minutes to come is inside, 19 of 20 times."""
+    chance, inside, trials = random.Random(5), 0, 300
+    for _ in range(trials):
+        levels = [chance.gauss(0, drift)]
+        for _ in range(43):
+            levels.append(0.7 * levels[-1] + chance.gauss(0, drift * (1 - 0.7**2) ** 0.5))
+        rates = [math.exp(level) for level in levels]
+        sample = [
+            Slice(
+                num_rows=1,
+                num_tokens=100,
+                seconds=100 * rates[k // 8] * math.exp(chance.gauss(0, 0.02)),
+                finished_at=float(k),
+                worker="w",
+            )
+            for k in range(32)
+        ]
+        found, truth = product([seconds_per_token(sample)]), sum(rates[4:]) / 40
+        inside += found.low <= truth <= found.high
+    assert inside / trials > 0.93
 
 
 def test_doubts_add_up():
