@@ -27,7 +27,7 @@ from assay.runs.notes import LAUNCHES, is_note, read_heartbeats
 from assay.runs.parts import DAMAGED
 from assay.runs.run import Run, part_path
 from assay.runs.status import DriverStatus, drivers_of
-from assay.score.estimate.record import ESTIMATE_PATH
+from assay.score.estimate.record import ESTIMATE_PATH, parse_estimate
 from assay.score.report.report import REPORT_PATH
 from assay.telemetry import format_duration, format_number_of
 
@@ -146,6 +146,8 @@ class _Search:
         """Runs first, the deepest first, so that a run within a run's folder is one of its own."""
         for folder in self._folders_of(MANIFEST_PATH):
             yield from self._run(folder)
+        for folder in self._folders_of(ESTIMATE_PATH):
+            yield from self._estimate(folder)
         if self._is_local:
             yield from self._unfinished_models()
             for folder in self._folders_of(ASSAY_FILE):
@@ -200,6 +202,16 @@ class _Search:
         what = f"{run.manifest.kind}, {len(parts):,} of {format_number_of(len(units), 'unit')} published"
         # run.json last: what is left of a run that is half deleted is a run that is not done
         yield Item(kind="run", place=url, what=what, files=(*parts, *beside, manifest), in_use=in_use)
+
+    def _estimate(self, folder: str) -> Iterator[Item]:
+        """An estimate of a run that was never begun; one that another tool wrote, or another release, is left alone."""
+        path = f"{folder}{ESTIMATE_PATH}"
+        try:
+            parse_estimate(self._root.read_bytes(path), self._url(path))
+        except AssayError:
+            return
+        what = "an estimate of a run that was not begun"
+        yield Item(kind="run", place=self._url(folder), what=what, files=(self._files.pop(path),))
 
     def _staged(self, files: dict[str, FileInfo]) -> tuple[list[FileInfo], bool]:
         """Takes out what killed processes left in `tmp/`; and whether a living one writes there."""

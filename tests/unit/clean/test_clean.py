@@ -21,6 +21,8 @@ from assay.data.storage import open_store
 from assay.embed.cache import VectorCache
 from assay.embed.kind import EmbedIdentity
 from assay.errors import RefusedError, SourceError, StorageError
+from assay.fleet.estimate import estimate
+from assay.fleet.settings import EstimateSettings
 from assay.runs.notes import Heartbeat, Notes
 from assay.runs.run import find_run, open_run
 from assay.runs.verify import verify
@@ -274,6 +276,20 @@ def test_what_a_run_costs_goes_with_it_alone(place, sources):
     report = clean_at(place, delete=True, runs=True)
     assert (files_of(place), report.others) == (set(), ())
     assert not (place / "run" / "launches").exists()
+
+
+def test_an_estimate_of_a_run_that_was_never_begun_is_one(place):
+    """`estimate.json` alone is shown and goes with the runs, as nothing else of that name does."""
+    settings = EstimateSettings(
+        tokens_per_second=1_000.0, for_documents="1000", tokens_per_document=50.0, run=str(place / "run")
+    )
+    estimate(settings)
+    (place / "other").mkdir()
+    (place / "other" / ESTIMATE_PATH).write_text("{}")
+    kept = clean_at(place, delete=True)
+    assert [item.what for item in kept.kept] == ["an estimate of a run that was not begun"]
+    clean_at(place, delete=True, runs=True)
+    assert files_of(place) == {f"other/{ESTIMATE_PATH}"}
 
 
 def test_a_run_at_work_is_refused(place, sources, capsys):
