@@ -10,7 +10,8 @@ time begins and stopped after, so that the local side shares the machine with no
   Ray's own processes and the way through an actor cost while there is work. Median of the rounds' ratios.
 - Ray Data: the whole time of each side from the start of its process to its end, Ray Data's over ours; its batch size
   is the better of three in a trial round, and it gets two logical CPUs more for its own tasks, without which it waits.
-- memory: the largest sum of what the processes of a side and of its cluster hold (PSS), looked at each second.
+- memory: the largest sum of what the processes of a side and of its cluster hold (PSS), looked at each second, in a
+  round of its own: to look costs the more the more processes there are, on the cores that are compared.
 - after a kill: both are killed by SIGKILL once half of the rows are computed and started again; how many rows the
   second try computes, as a share of all.
 """
@@ -72,17 +73,17 @@ class Pss:
             self.peak_bytes = max(self.peak_bytes, total)
 
 
-def run_side(side: str, asked: dict[str, Any], *others: int) -> dict[str, float]:
-    """The figures of a side in a process of its own: its own, `wall_seconds` and `peak_bytes`."""
+def run_side(side: str, asked: dict[str, Any], *others: int, with_memory: bool = False) -> dict[str, float]:
+    """The figures of a side in a process of its own: its own, `wall_seconds`, `peak_bytes` (with `others`)."""
     process, began = start_side(side, asked), time.monotonic()
-    memory = Pss(process.pid, *others)
+    memory = Pss(process.pid, *others) if with_memory else None
     output, _ = process.communicate()
     if process.returncode:
         raise SystemExit(f"{side} ended with status {process.returncode}")
     return {
         **json.loads(output.splitlines()[-1]),
         "wall_seconds": time.monotonic() - began,
-        "peak_bytes": memory.stop(),
+        "peak_bytes": memory.stop() if memory is not None else 0,
     }
 
 
@@ -117,8 +118,8 @@ def rows_after_a_kill(side: str, asked: dict[str, Any], num_rows: int) -> int:
 def main() -> None:
     """Measure and print."""
     flags = parser(__doc__, smoke="600 documents in one round")
-    flags.add_argument("--documents", type=int, default=12_000)
-    flags.add_argument("--unit-rows", type=int, default=800)
+    flags.add_argument("--documents", type=int, default=24_000)
+    flags.add_argument("--unit-rows", type=int, default=1_600)
     flags.add_argument("--rounds", type=int, default=3)
     arguments = flags.parse_args()
     num_rows, unit_rows, num_rounds = arguments.documents, arguments.unit_rows, arguments.rounds
@@ -159,16 +160,17 @@ def main() -> None:
                 **changes,
             }
 
-        def local() -> dict[str, float]:
-            return run_side("assay", asked())
+        def local(*, with_memory: bool = False) -> dict[str, float]:
+            return run_side("assay", asked(), with_memory=with_memory)
 
-        def ray() -> dict[str, float]:
+        def ray(*, with_memory: bool = False) -> dict[str, float]:
             with cluster(num_workers) as (address, holder):
-                return run_side("assay", asked(address=address), holder)
+                return run_side("assay", asked(address=address), holder, with_memory=with_memory)
 
-        def data(batch_rows: int) -> dict[str, float]:
+        def data(batch_rows: int, *, with_memory: bool = False) -> dict[str, float]:
             with cluster(num_workers + SPARE_CPUS) as (address, holder):
-                return run_side("data", asked(address=address, batch_rows=batch_rows), holder)
+                changes = asked(address=address, batch_rows=batch_rows)
+                return run_side("data", changes, holder, with_memory=with_memory)
 
         tried = {batch: data(batch)["wall_seconds"] for batch in BATCHES[: 1 if arguments.tiny else None]}
         best = min(tried, key=lambda batch: tried[batch])
@@ -176,6 +178,10 @@ def main() -> None:
         for _ in range(num_rounds):
             rounds.append((local(), ray(), data(best)))
             print(json.dumps(rounds[-1]), flush=True)
+        held = [
+            side["peak_bytes"]
+            for side in (local(with_memory=True), ray(with_memory=True), data(best, with_memory=True))
+        ]
         with cluster(num_workers) as (address, _):
             ours_again = rows_after_a_kill("assay", asked(address=address), num_rows) / num_rows
         with cluster(num_workers + SPARE_CPUS) as (address, _):
@@ -199,10 +205,12 @@ def main() -> None:
             "documents": num_rows,
             "unit_seconds": round(unit_seconds, 2),
             "rounds": num_rounds,
+            "ready_seconds_local": median("ready_seconds", 0),
+            "ready_seconds_ray": median("ready_seconds", 1),
             "wall_seconds_local": median("wall_seconds", 0),
             "wall_seconds_ray": median("wall_seconds", 1),
-            "peak_mb_local": round(median("peak_bytes", 0) / 1e6),
-            "peak_mb_ray_and_cluster": round(median("peak_bytes", 1) / 1e6),
+            "peak_mb_local": round(held[0] / 1e6),
+            "peak_mb_ray_and_cluster": round(held[1] / 1e6),
         },
         record=arguments.record,
         trial=arguments.tiny,
@@ -215,8 +223,8 @@ def main() -> None:
         packages=packages,
         details={
             "wall_seconds": median("wall_seconds", 1),
-            "peak_mb": round(median("peak_bytes", 1) / 1e6),
-            "peak_mb_ray_data": round(median("peak_bytes", 2) / 1e6),
+            "peak_mb": round(held[1] / 1e6),
+            "peak_mb_ray_data": round(held[2] / 1e6),
             "share_computed_again_after_a_kill": ours_again,
             "share_computed_again_after_a_kill_ray_data": data_again,
             "batch_sizes_tried": tried,
