@@ -300,6 +300,8 @@ class Simulation:
         self._hand_out(machine)
         if self._executor == "dynamic":
             self._beat_of_one()
+        elif machine.supply is not None:
+            machine.supply.keep_up(units_published=1)
 
     def _publish(self, machine: _Machine, unit: int) -> None:
         world, supply, board = self.world, machine.supply, machine.board
@@ -344,7 +346,7 @@ class Simulation:
 
     def _beat_of_one(self) -> None:
         if self._shared is not None:
-            self._shared[0].keep_up()
+            self._shared[0].keep_up(units_published=1)
 
     # ------------------------------------------------------------ helpers
 

@@ -348,7 +348,7 @@ class Agenda:
     def _choose_page(self, pages: Sequence[int]) -> int:
         """The one of these pages to look at next."""
         good, self._good_page = self._good_page, None
-        if good in pages:
+        if good is not None and good in pages:
             return good
         if len(self._claimed_until) and self._chance.random() < GUIDED_SHARE:
             unit = int(self._chance.choice(self._claimed_until))

@@ -155,6 +155,8 @@ class Supply:
         self.paused_until = self._looked_at
         """Until then nothing is given, unless something is put back."""
         self._has_given = False
+        self._has_shown_work = False
+        """Whether a heartbeat has told of a unit that is published."""
         self._is_all_told = False
         """Whether another said that all is published, or this one did."""
         self._tries: Counter[int] = Counter()
@@ -262,8 +264,13 @@ class Supply:
         return True
 
     def keep_up(self, **changes: object) -> None:
-        """Write the heartbeat where it is time, and look for others where this driver thinks that it is alone."""
-        if self._board.is_due:
+        """Write the heartbeat where it is time, and look for others where this driver thinks that it is alone.
+
+        It is time with the first unit too: else a driver would be seen without a figure for two minutes.
+        """
+        is_first = not self._has_shown_work and bool(changes.get("units_published"))
+        if self._board.is_due or is_first:
+            self._has_shown_work |= is_first
             self._board.beat(**changes)
         if not self._agenda.in_company and self._clock() - self._looked_at >= ALONE_LOOK_SECONDS:
             self._see_others()
