@@ -114,6 +114,17 @@ class Findings:
         return sum(batch.correct for batch in self.batches)
 
     @property
+    def equal_cost(self) -> tuple[int, Share] | None:
+        """How many of the first members as many passes would run in full, and the puzzles that one of these gets right.
+
+        None where no puzzle was left out, so that all members ran in full, and where a member failed.
+        """
+        if not self.total or self.failed or self.member_runs >= self.total * self.num_members:
+            return None
+        num_members = max(self.member_runs // self.total, 1)
+        return num_members, self.in_order[num_members - 1]
+
+    @property
     def failed(self) -> tuple[MemberFinding, ...]:
         """Members that failed in some batch."""
         return tuple(member for member in self.members if member.failed_batches)

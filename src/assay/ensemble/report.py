@@ -94,6 +94,10 @@ def _rules(found: Findings) -> Table:
         (name, "none" if name in LABEL_FREE else "the answers", *_row(share))
         for name, share in found.rules.items()
     ]
+    if found.equal_cost is not None:
+        count, share = found.equal_cost
+        first = format_number_of(count, "member")
+        rows.append((f"any-correct of the first {first} in full: the same cost", "the answers", *_row(share)))
     return Table(
         header=("rule", "labels it uses", "right", "puzzles", "accuracy", "low", "high"),
         rows=rows,

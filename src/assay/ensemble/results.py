@@ -101,6 +101,9 @@ def results_json(settings: EnsembleSettings, stated: Stated, found: Findings, no
             "passes": found.member_runs,
             "passes_in_full": found.total * found.num_members,
             "passes_per_puzzle": _rounded(found.member_runs / found.total) if found.total else None,
+            "any_correct_at_equal_cost": None
+            if found.equal_cost is None
+            else {"members": found.equal_cost[0], **_share(found.equal_cost[1])},
         },
         "agreement": None if found.agreement is None else _rounded(found.agreement),
         "valid_grids_that_are_not_the_label": found.num_several,

@@ -159,6 +159,11 @@ def describe(found: Findings) -> str:
     lines += [f"  {member.name:{width}}  {_shown(member.right)}" for member in found.members]
     passes = f"{found.member_runs:,} passes of {found.total * found.num_members:,} in full"
     lines.append(f"  cost: {passes}, {format_number_of(found.total, 'puzzle')}")
+    if found.equal_cost is not None:
+        count, share = found.equal_cost
+        lines.append(
+            f"  that cost in full: any-correct of the first {format_number_of(count, 'member')}, {_shown(share)}"
+        )
     if "vote" not in found.rules:
         lines.append(
             "  later members left settled puzzles out; votes and the curve over all orders: --settled never"

@@ -54,6 +54,21 @@ def test_padding_and_neighbours_change_nothing_at_a_fixed_size():
         assert alone.q_halt_N[0] == whole.q_halt_N[number]
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_steps_that_are_launched_ahead_are_those_that_are_waited_for(device):
+    """A step that runs while the one before is looked at writes over none of its numbers."""
+    ours = Reasoner(random_network(small_config()), device=torch.device(device), dtype=torch.float32)
+    puzzles = grids(300)
+    trajectory = ours.begin(puzzles)
+    waited_for = [trajectory.step() for _ in range(4)]
+    ahead = list(ours.run(puzzles, num_steps=4))
+    assert [each.step for each in ahead] == [1, 2, 3, 4]
+    for one, other in zip(ahead, waited_for, strict=True):
+        assert (one.grids_NS == other.grids_NS).all()
+        assert (one.q_halt_N == other.q_halt_N).all()
+    assert list(ours.run(puzzles, num_steps=0)) == []
+
+
 def test_puzzles_leave_between_steps():
     """Those that stay go on as if nothing had happened; the batch shrinks to the next smaller size."""
     ours, puzzles = reasoner(batch_sizes=(4, 8)), grids(7)

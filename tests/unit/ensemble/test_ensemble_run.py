@@ -71,6 +71,12 @@ def test_dropping_settled_puzzles_changes_no_flag(full, tmp_path, settled):
     assert flags(run) == flags(full_run)
     assert sum(solver.num_asked for solver in solvers.values()) == found.member_runs < everything.member_runs
     assert found.pass_at_k == ()
+    count, share = found.equal_cost
+    assert count == found.member_runs // found.total
+    assert share == everything.in_order[count - 1]
+    assert share.correct < found.rules["any-correct"].correct
+    assert f"any-correct of the first {count} members" in describe(found)
+    assert everything.equal_cost is None
 
 
 def test_where_solutions_are_unique_checking_equals_the_oracle(full):
