@@ -7,9 +7,10 @@
     failures/<unit>/<n>.json     one failure of a unit
 
 All of it is advice. A file that is lost, stale or made up costs time, never rows: only a published part decides what
-is done. A claim lies in a name, so that one request shows a thousand; read from heartbeats, a thousand drivers would
-take a thousand requests each to know of each other. Ages go by the store's clock: a driver compares with the time of
-its own heartbeat in the same listing.
+is done. One note ends commands: who hears that another has seen every part does not list them all itself (`supply.py`
+says when that is believed); `assay verify` and `assay merge` go by parts alone. A claim lies in a name, so that one
+request shows a thousand; read from heartbeats, a thousand drivers would take a thousand requests each to know of each
+other. Ages go by the store's clock: a driver compares with the time of its own heartbeat in the same listing.
 """
 
 import contextlib
