@@ -225,7 +225,7 @@ class Routes:
                 "max_batch_requests": None,
                 "max_client_batch_size": self._settings.max_client_batch_size,
                 "auto_truncate": self._settings.on_long != "error",
-                "tokenization_workers": deployment.num_tokenizing_threads,
+                "tokenization_workers": deployment.num_tokenizing_threads * self._service.num_processes,
                 "version": __version__,
                 "fingerprint": model.fingerprint,
                 "is_pair": model.is_pair,
