@@ -121,7 +121,7 @@ def _run_again(
 
 def _is_finite(outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """Which of the outputs [N, ...] are finite throughout, [N]."""
-    return np.asarray(np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1))
+    return np.asarray(np.isfinite(outputs).all(axis=tuple(range(1, outputs.ndim))))
 
 
 class _Plan:

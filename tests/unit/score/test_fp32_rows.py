@@ -85,6 +85,14 @@ def test_they_have_scores_and_are_marked(loud, tmp_path):
     assert "not finite in half precision, run again in fp32" in page
 
 
+def test_a_unit_of_errors_alone_has_none(loud, tmp_path):
+    """Nothing ran, so nothing runs again."""
+    source = write_parquet(tmp_path / "nulls.parquet", [None] * 3)
+    run = score_here(source, loud, tmp_path / "run", precision="fp16")
+    assert read_parts(run)["error"].to_pylist() == ["null"] * 3
+    assert "fp32_rows" not in stats_of_parts(run)[0]
+
+
 def test_runs_without_them_say_nothing(loud, tmp_path):
     """Footers of a run that holds are as they were."""
     source = write_parquet(tmp_path / "texts.parquet", TEXTS)
