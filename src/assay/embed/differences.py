@@ -40,7 +40,7 @@ class Differences:
     labels_changed: int = 0
     """Documents that fp32 gives another label, or set of labels."""
     milliseconds: int = 0
-    """For which the device was held, the loading of the model in fp32 included."""
+    """For which the device was held; of a padded engine the loading of the model in fp32 included."""
 
     @property
     def num_documents(self) -> int:

@@ -4,9 +4,11 @@
     take(chunk)     their sequences, and what the engine gave for them
     conclude()      the same sequences in fp32, the differences, and an error where one is past the tolerance
 
-What outputs mean, the caller knows. The model in fp32 is loaded when a first row needs it.
+What outputs mean, the caller knows. The model in fp32 is loaded beside the work on the first unit that needs it.
 """
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,14 +71,19 @@ class Evidence:
         self._allowed = allowed
         self._device = device
         self._rows = np.empty(0, dtype=np.int64)
-        self._source = ""
+        self._unit: Unit | None = None
         self._taken: list[Taken] = []
+        self._loading: threading.Thread | None = None
 
     def begin(self, unit: Unit) -> None:
         """Choose the rows of a unit; forgets what was taken of the one before."""
-        self._source = unit.source_name
+        self._unit = unit
         self._rows = unit.start + sample_rows(unit.name, unit.num_rows, self._share)
         self._taken = []
+        # a padded engine chooses its attention by a setting of the process, which loading another would change
+        if len(self._rows) and self._loading is None and self._forwarder.engine.packed:
+            self._loading = threading.Thread(target=self._load, name="fp32", daemon=True)
+            self._loading.start()
 
     def take(self, forwarded: ForwardedChunk) -> None:
         """Keep the chosen rows of a chunk of the unit."""
@@ -103,6 +110,8 @@ class Evidence:
         taken = _together(self._taken)
         if taken is None:
             return Differences()
+        if self._loading is not None:
+            self._loading.join()
         with self._gate.turn(), devices.current(self._device):
             began = time.perf_counter()
             exact_NC = self._in_fp32(taken)
@@ -114,6 +123,13 @@ class Evidence:
         if differences.largest > self._allowed:
             raise UnfitError(self._too_far(int(rows_N[found_N.argmax()]), differences.largest))
         return differences
+
+    def _load(self) -> None:
+        with (
+            contextlib.suppress(Exception),
+            devices.current(self._device),
+        ):  # `conclude` meets the error again
+            in_fp32(self._forwarder.engine)
 
     def _in_fp32(self, taken: Taken) -> Floats:
         try:
@@ -130,8 +146,10 @@ class Evidence:
         return self._forwarder.views.reduce(outputs_SC, expanded.row_S, expanded.view_S, len(taken.rows_N))
 
     def _too_far(self, row: int, largest: float) -> CheckError:
+        assert self._unit is not None, "begin() comes before conclude()"
         return CheckError(
-            f"the parity gate did not hold: row {row} of source {self._source} differs from fp32 by {largest:.4g} "
+            f"the parity gate did not hold: row {row} of source {self._unit.source_name} (unit {self._unit.name}) "
+            f"differs from fp32 by {largest:.4g} "
             f"(allowed {self._allowed:g}); with a new --run use --precision fp32, or --parity-tolerance"
         )
 

@@ -22,6 +22,8 @@ class EmbedIdentity(TokenizeIdentity):
     precision: Computed
     engine: EngineChoice
     deterministic: bool = False
+    parity_share: float = 0.0
+    """The chance of each document to run in fp32 too."""
     dtype: VectorType = "float32"
 
 

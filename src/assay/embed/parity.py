@@ -10,18 +10,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from assay.bundle.embedder import Embedder
+from assay.embed.evidence import Evidence
 from assay.embed.gate import Subject, gate_step, refuse_failed, refuse_too_large
 from assay.embed.kind import EMBED
+from assay.embed.vectors import Vectors
 from assay.engine import devices
 from assay.engine.engine import Engine
 from assay.engine.parity import (
     VECTOR_TOLERANCES,
+    Floats,
     VectorParityReport,
     engine_outputs,
     judge_vectors,
     load_reference,
     reference_outputs,
+    vector_distances,
 )
 from assay.engine.ranges import Watch
 from assay.model.checkpoint import refuse_changed
@@ -50,8 +57,7 @@ def parity_steps(
     identity, settings = run.manifest.read(EMBED)
     if not settings.parity_documents:
         return []
-    allowed = settings.parity_tolerance
-    tolerance = VECTOR_TOLERANCES[identity.precision] if allowed is None else allowed
+    tolerance = _tolerance(run)
     place = devices.parse_device(device)
 
     def begin(sample: ParitySample) -> Callable[[], VectorParityReport]:
@@ -93,6 +99,36 @@ def parity_steps(
         conclude=conclude,
     )
     return [] if step is None else [step]
+
+
+def evidence_of(run: Run, vectors: Vectors, gate: Gate, *, device: str) -> Evidence:
+    """What runs a sample of each unit of the run in fp32 too, within the gate's tolerance.
+
+    A document's difference is the distance of its vector to fp32's, as a share of that one's length, before the type
+    of a part rounds it.
+    """
+    identity, _ = run.manifest.read(EMBED)
+
+    def compare(found: Floats, exact: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        distances_N = vector_distances(vectors.whole(found), vectors.whole(exact))
+        distances_N = np.where(np.isnan(distances_N), np.inf, distances_N)
+        distances_N = np.where(np.isfinite(found).all(axis=1), distances_N, np.nan)
+        return distances_N, np.zeros(len(found), dtype=np.bool_)
+
+    return Evidence(
+        vectors.forwarder,
+        compare,
+        gate,
+        share=identity.parity_share,
+        allowed=_tolerance(run),
+        device=devices.parse_device(device),
+    )
+
+
+def _tolerance(run: Run) -> float:
+    identity, settings = run.manifest.read(EMBED)
+    asked = settings.parity_tolerance
+    return VECTOR_TOLERANCES[identity.precision] if asked is None else asked
 
 
 def describe_figures(figures: dict[str, Any]) -> str:

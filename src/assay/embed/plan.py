@@ -12,6 +12,7 @@ from assay.embed.kind import EMBED, EmbedIdentity, EmbedRecord, VectorType
 from assay.embed.settings import EmbedSettings
 from assay.engine.expected import expected_tokens_per_second
 from assay.engine.precision import Computed
+from assay.engine.settings import EngineChoice
 from assay.errors import BundleError, UsageError
 from assay.runs.cut import cut_sources, id_field
 from assay.runs.manifest import Manifest, new_manifest
@@ -22,6 +23,8 @@ from assay.tokenize.settings import OnLong
 
 EMBEDDING = "embedding"
 """Column of the vectors."""
+DEFAULT_PARITY_SHARE = 1 / 5_000
+"""In fp32 a document takes a GPU about ten times as long: a five hundredth of the run's time."""
 NUMBERS: dict[VectorType, pa.DataType] = {"float32": pa.float32(), "float16": pa.float16()}
 
 
@@ -47,6 +50,7 @@ def plan_embed(
         engine=settings.engine,
         deterministic=settings.deterministic,
         dtype=settings.dtype,
+        parity_share=choose_parity_share(settings.parity_share, engine=settings.engine, precision=precision),
     )
     stored = settings.input_ids_column
     columns = Columns(
@@ -92,6 +96,25 @@ def plan_embed(
         part_schema=part_schema(id_field(sources, columns), identity, embedder.dimension),
     )
     return manifest, embedder
+
+
+def choose_parity_share(
+    asked: float | None, *, engine: EngineChoice, precision: Computed, why_none: str | None = None
+) -> float:
+    """The share of documents that run in fp32 too: as asked, or the default.
+
+    `why_none` says of a model why none of its can be compared. Raises UsageError for a share that was asked for and
+    cannot be.
+    """
+    if engine == "fake":
+        why_none = "the fake engine has no model"
+    elif precision == "fp32":
+        why_none = "the run computes in fp32 itself, and the parity gate compares that with transformers"
+    if why_none is None:
+        return DEFAULT_PARITY_SHARE if asked is None else asked
+    if asked:
+        raise UsageError(f"parity_share={asked:g}; {why_none}; leave it out")
+    return 0.0
 
 
 def _cache(asked: str | None) -> str | None:

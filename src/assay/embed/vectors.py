@@ -62,9 +62,13 @@ class Vectors:
         The mean of several windows is normalised again.
         """
         vectors_ND = self.forwarder.outputs(forwarded)
-        if not self._normalized or len(forwarded.row_S) == 0 or not forwarded.view_S.any():
+        if len(forwarded.row_S) == 0 or not forwarded.view_S.any():
             return vectors_ND
-        return unit_length(vectors_ND)
+        return self.whole(vectors_ND)
+
+    def whole(self, vectors_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Vectors [N, D] of rows from the means of their windows': at length 1 where the run's are."""
+        return unit_length(vectors_ND) if self._normalized else vectors_ND
 
     def finish(self, forwarded: ForwardedChunk) -> FinishedChunk:
         """The rows of a chunk, in order, from the vectors of its sequences."""

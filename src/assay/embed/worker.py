@@ -23,6 +23,7 @@ from assay.tokenize.chunks import read_with
 from assay.tokenize.encode import Encoder
 
 if TYPE_CHECKING:
+    from assay.embed.evidence import Evidence
     from assay.embed.forward import RunSequences
     from assay.embed.vectors import Vectors
     from assay.engine.engine import Engine
@@ -57,8 +58,10 @@ def open_embed_work(
         embedder, max_length=identity.max_length, on_long=identity.on_long, stride=identity.stride
     )
 
+    loaded: list[Vectors] = []
+
     def load() -> "Vectors":
-        return load_vectors(
+        vectors = load_vectors(
             run,
             embedder,
             encoder,
@@ -67,6 +70,13 @@ def open_embed_work(
             should_stop=should_stop,
             gate=gate,
         )
+        loaded.append(vectors)
+        return vectors
+
+    def open_evidence() -> "Evidence":
+        from assay.embed.parity import evidence_of
+
+        return evidence_of(run, loaded[0], gate, device=device)
 
     return EngineWork(
         run.manifest,
@@ -76,6 +86,7 @@ def open_embed_work(
         gate=gate,
         worker=f"{socket.gethostname()}-{os.getpid()}-{device}",
         most_chunk_rows=MOST_CHUNK_ROWS,
+        open_evidence=open_evidence if identity.parity_share else None,
     )
 
 

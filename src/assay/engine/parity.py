@@ -182,6 +182,18 @@ def document_differences(
     return differences_N, ~_agreeing(left, right, task)
 
 
+def vector_distances(found: Floats, expected: Floats) -> npt.NDArray[np.float64]:
+    """[pure] Return the distance of each vector [N, D] to the expected one, as a share of that one's length, [N].
+
+    NaN where a number is not finite.
+    """
+    left, right = found.astype(np.float64), expected.astype(np.float64)
+    lengths = np.maximum(np.linalg.norm(right, axis=1), 1e-12)
+    with np.errstate(invalid="ignore"):
+        distances_N: npt.NDArray[np.float64] = np.linalg.norm(left - right, axis=1) / lengths
+    return distances_N
+
+
 def judge_vectors(found: Floats, expected: Floats, *, tolerance: float) -> VectorParityReport:
     """[pure] Return the report on two sets of vectors, float32 [N, D]."""
     if len(expected) == 0:
@@ -192,8 +204,8 @@ def judge_vectors(found: Floats, expected: Floats, *, tolerance: float) -> Vecto
     lengths = np.maximum(np.linalg.norm(right, axis=1), 1e-12)
     products = np.maximum(np.linalg.norm(left, axis=1), 1e-12) * lengths
     # NaN wherever a number is not finite, which neither minimum nor maximum hides
+    distance = float(vector_distances(found, expected).max())
     with np.errstate(invalid="ignore"):
-        distance = float((np.linalg.norm(left - right, axis=1) / lengths).max())
         cosine = float(((left * right).sum(axis=1) / products).min())
     return VectorParityReport(
         num_documents=len(expected),

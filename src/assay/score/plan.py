@@ -8,6 +8,7 @@ from assay.bundle.bundle import Bundle
 from assay.bundle.texts import refuse_other_texts
 from assay.data.finding import find_sources
 from assay.data.sources import Columns, Source
+from assay.embed.plan import choose_parity_share
 from assay.engine.expected import expected_tokens_per_second
 from assay.engine.precision import Computed
 from assay.errors import RefusedError, UsageError
@@ -28,9 +29,6 @@ from assay.tokenize.plan import (
     holds_pairs,
     other_lengths,
 )
-
-DEFAULT_PARITY_SHARE = 1 / 5_000
-"""In fp32 a document takes a GPU about ten times as long: a five hundredth of the run's time."""
 
 
 def plan_score(
@@ -151,17 +149,11 @@ def _columns(settings: ScoreSettings) -> Columns:
 def _parity_share(settings: ScoreSettings, bundle: Bundle, precision: Computed) -> float:
     """The share of documents that run in fp32 too; raises UsageError for one that nothing can be compared of."""
     why_none = None
-    if settings.engine == "fake":
-        why_none = "the fake engine has no model"
-    elif precision == "fp32":
-        why_none = "the run computes in fp32 itself, and the parity gate compares that with transformers"
-    elif isinstance(bundle, Siamese | Cascade):
+    if isinstance(bundle, Siamese | Cascade):
         why_none = "scores of pairs of vectors are compared by the parity gate alone"
-    if why_none is None:
-        return DEFAULT_PARITY_SHARE if settings.parity_share is None else settings.parity_share
-    if settings.parity_share:
-        raise UsageError(f"parity_share={settings.parity_share:g}; {why_none}; leave it out")
-    return 0.0
+    return choose_parity_share(
+        settings.parity_share, engine=settings.engine, precision=precision, why_none=why_none
+    )
 
 
 def _record(

@@ -4,6 +4,7 @@ import math
 
 from assay.embed.differences import CONFIDENCE, Differences, sum_of
 from assay.embed.engine_work import DIFFERENCES
+from assay.embed.kind import EMBED
 from assay.pages import Facts, Section, Table
 from assay.runs.manifest import Manifest
 from assay.score.kind import SCORE
@@ -21,10 +22,13 @@ def sampled_differences(tally: Tally) -> Differences | None:
 
 
 def evidence_section(manifest: Manifest, tally: Tally, found: Differences | None) -> Section:
-    """Quantiles of the sample, and what it bounds of the whole; empty for a run that does not score."""
-    if manifest.kind != SCORE.name:
+    """Quantiles of the sample, and what it bounds of the whole; empty for a run without an engine."""
+    if manifest.kind == SCORE.name:
+        share = manifest.read(SCORE)[0].parity_share
+    elif manifest.kind == EMBED.name:
+        share = manifest.read(EMBED)[0].parity_share
+    else:
         return Section(title=TITLE)
-    share = manifest.read(SCORE)[0].parity_share
     if not share:
         why = "No document was run in fp32 too: the run is in fp32, or was told not to, or scores pairs of vectors."
         return Section(title=TITLE, note=why)
@@ -35,7 +39,14 @@ def evidence_section(manifest: Manifest, tally: Tally, found: Differences | None
         f"Each document of the run had the same chance, {share:g}, to be run in fp32 too, on its own device. "
         f"Bounds hold for all documents of the run, each with {CONFIDENCE:.0%} confidence (Clopper and Pearson)."
     )
-    return Section(title=TITLE, note=note, facts=_facts(found, tally), table=_table(found))
+    if manifest.kind == EMBED.name:
+        note += " A difference is the distance of a vector to fp32's, as a share of its length."
+    return Section(
+        title=TITLE,
+        note=note,
+        facts=_facts(found, tally),
+        table=_table(found, has_labels=manifest.kind == SCORE.name),
+    )
 
 
 def _facts(found: Differences, tally: Tally) -> Facts:
@@ -50,7 +61,7 @@ def _facts(found: Differences, tally: Tally) -> Facts:
     return facts
 
 
-def _table(found: Differences) -> Table:
+def _table(found: Differences, *, has_labels: bool) -> Table:
     total = found.num_documents
     rows = [
         (
@@ -60,9 +71,9 @@ def _table(found: Differences) -> Table:
         )
         for edge in EDGES_SHOWN
     ]
-    rows.append(
-        ("has another label", count_and_share(found.labels_changed, total), _at_most(found.most_changed()))
-    )
+    if has_labels:
+        changed = count_and_share(found.labels_changed, total)
+        rows.append(("has another label", changed, _at_most(found.most_changed())))
     return Table(header=("a document", "in the sample", "of all documents, at most"), rows=rows)
 
 
