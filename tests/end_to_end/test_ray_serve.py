@@ -51,10 +51,14 @@ def serve_words(cluster):
     return ("--executor", "ray", "--ray-address", cluster.address, "--num-threads", "1", "--port", port)
 
 
-def engines():
-    """The engine processes of this machine."""
-    running = psutil.process_iter(["cmdline"])
-    return [each for each in running if "assay.serve.engine_process" in (each.info["cmdline"] or [])]
+def engines(models):
+    """The engine processes of this machine that have loaded one of the models."""
+    running = [(each, each.info["cmdline"] or []) for each in psutil.process_iter(["cmdline"])]
+    return [
+        each
+        for each, words in running
+        if "assay.serve.engine_process" in words and any(word.startswith(str(models)) for word in words)
+    ]
 
 
 def answers_of(server):
@@ -62,6 +66,20 @@ def answers_of(server):
     one_by_one = [server.post("/predict", {"text": text}, **KEY).json() for text in TEXTS]
     together = server.post("/predict/batch", {"texts": TEXTS}, **KEY).json()
     return [one_by_one, together]
+
+
+def ask_until_refused(server):
+    """How many requests were answered with all that they asked for, and what the one after them came to."""
+    batch = {"texts": [" ".join(["document"] * 30)] * 200}
+    for answered in range(10_000):
+        try:
+            answer = server.post("/predict/batch", batch, **KEY)
+        except httpx.HTTPError as error:
+            return answered, type(error)
+        if answer.status_code != 200:
+            return answered, answer.status_code
+        assert len(answer.json()) == 200
+    raise AssertionError("it was never refused")
 
 
 def wait_for(condition, seconds=180.0):
@@ -89,7 +107,7 @@ def test_replicas_answer_as_one_server_does(cluster, models):
         assert server.post("/predict", {"text": "a"}).status_code == 401
         assert server.get("/metrics", **KEY).status_code == 404
         assert server.post("/predict", {"texts": []}, **KEY).status_code == 422
-        assert len(engines()) == 2
+        assert len(engines(models)) == 2
 
         def ask():
             while not is_over.is_set():
@@ -102,29 +120,32 @@ def test_replicas_answer_as_one_server_does(cluster, models):
             (models / "next").rename(models / "model")
             server.kill(signal.SIGHUP)
             server.wait_for("every replica reads")
-            wait_for(lambda: answers_of(server) == expected["two"] and len(engines()) == 2)
+            wait_for(lambda: answers_of(server) == expected["two"] and len(engines(models)) == 2)
         finally:
             is_over.set()
             asking.join()
         assert set(statuses) == {200}
 
-        replica = engines()[0].parent()
+        replica = engines(models)[0].parent()
         replica.send_signal(signal.SIGKILL)
-        wait_for(lambda: len(engines()) == 2 and replica.pid not in {each.ppid() for each in engines()})
+        wait_for(
+            lambda: len(engines(models)) == 2 and replica.pid not in {each.ppid() for each in engines(models)}
+        )
         wait_for(lambda: server.get("/health", **KEY).status_code == 200)
         assert answers_of(server) == expected["two"]
 
-        text = " ".join(["document"] * 30)
-        found = []
-        batch = {"texts": [text] * 1000}
-        asking = threading.Thread(target=lambda: found.append(server.post("/predict/batch", batch, **KEY)))
-        asking.start()
-        time.sleep(0.3)
+        ends = []
+        clients = [threading.Thread(target=lambda: ends.append(ask_until_refused(server))) for _ in range(4)]
+        for client in clients:
+            client.start()
+        time.sleep(2)
         server.kill(signal.SIGTERM)
-        asking.join()
-        assert found[0].status_code == 200
+        for client in clients:
+            client.join()
+        assert all(answered for answered, _ in ends)
+        assert {end for _, end in ends} <= {404, 503, httpx.ConnectError}
         assert server.process.wait(120) == 0
-    assert not engines()
+    assert not engines(models)
 
 
 def test_what_cannot_work_is_a_line(cluster, models, capsys):

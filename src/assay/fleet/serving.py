@@ -14,11 +14,12 @@ def serve(settings: ServeSettings, *, on_message: Callable[[str], None] | None =
     Raises UsageError for an address that cannot be had or a package that is missing, BundleError for a bundle
     that cannot be served, WorkError where the engine does not start.
     """
+    if settings.executor == "ray":
+        need_packages("ray", "starlette", used_by="assay serve --executor ray", extra="ray-serve")
     with cluster_of(settings) as cluster:
         if cluster is None:
             _serving.serve(settings, on_message=on_message)
             return
-        need_packages("starlette", used_by="assay serve --executor ray", extra="ray-serve")
         from assay.fleet.ray.serving import serve_on
 
         serve_on(cluster, settings, on_message or (lambda _: None))

@@ -29,10 +29,11 @@ def train(
     ends well; checkpoints of an interrupted one lie beside it.
     """
     _refuse_ranks(settings)
+    if settings.executor == "ray":
+        need_packages("ray", "pandas", used_by="assay train --executor ray", extra="ray-train")
     with cluster_of(settings) as cluster:
         ranks = None
         if cluster is not None:
-            need_packages("pandas", used_by="assay train --executor ray", extra="ray-train")
             from assay.fleet.ray.training import RayRanks
 
             ranks = RayRanks(cluster, settings, on_message or (lambda _: None))

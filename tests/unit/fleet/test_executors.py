@@ -1,5 +1,7 @@
 """The executor of a verb: settings that name no cluster that can be joined are one line, before anything is done."""
 
+import sys
+
 import pytest
 from support.models import write_model
 
@@ -22,6 +24,37 @@ def refused(tmp_path, monkeypatch, capsys):
         return found
 
     return line
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "words"),
+    [
+        ("starlette", "ray-serve", ["serve", "{model}"]),
+        ("pandas", "ray-train", ["train", "--base", "{model}", "--data", "rows.csv", "--out", "out"]),
+    ],
+)
+def test_what_serving_and_training_need(package, extra, words, tmp_path, monkeypatch, capsys):
+    """Each has an extra of its own, which the line names before any cluster is looked for."""
+    pytest.importorskip("ray")
+    model = write_model(tmp_path / "model")
+    capsys.readouterr()
+    monkeypatch.setitem(sys.modules, package, None)
+    command = [word.format(model=model) for word in words]
+    assert main([*command, "--executor", "ray", "--ray-address", "127.0.0.1:1"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"the package {package} of the extra {extra}, which is not installed" in line
+
+
+def test_ranks_that_a_launcher_started(tmp_path, monkeypatch, capsys):
+    """One of several processes does not start a training on a cluster, which the others would start too."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    model = write_model(tmp_path / "model")
+    words = ["train", "--base", str(model), "--data", "rows.csv", "--out", str(tmp_path / "out")]
+    assert main([*words, "--executor", "ray"]) == 2
+    assert "executor ray starts the ranks itself, and torchrun has" in capsys.readouterr().err
 
 
 def test_an_address_without_the_executor(refused):

@@ -52,9 +52,9 @@ class Attempts:
 
     def begin(self, attempt: str) -> Json:
         """What the ranks of a new attempt are told: the job, None where the training is over; earlier attempts."""
-        if self.ids:
+        if self.ids and not self.is_over:
             self._judge()
-        if self.error is not None:
+        if self.is_over:
             return {"job": None, "earlier": self.ids}
         earlier = list(self.ids)
         self.ids.append(attempt)
@@ -80,6 +80,16 @@ class Attempts:
                 self._has_trained |= event["event"] == "progress"
                 self._on_event(event)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to do: it is trained, whatever became of other ranks, or it failed."""
+        return self.result is not None or self.error is not None
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the attempt has lost a rank, so that only another one can go on."""
+        return bool(self._lost) or any(end["returncode"] for end in self._ends.values())
+
     def lose(self, rank: int, why: str) -> None:
         """Ray has lost the worker of a rank, in these words."""
         self._lost[rank] = why
@@ -94,8 +104,10 @@ class Attempts:
 
     def end(self) -> AssayError | None:
         """The error of the training once there are no attempts any more; None where it ended well."""
-        if self.error is None and self.result is None:
+        if not self.is_over:
             self._judge()
+        if not self.is_over:
+            self.error = WorkError(f"the attempts ended without a result; {self._way_out()}")
         return None if self.result is not None else self.error
 
     def _judge(self) -> None:

@@ -25,8 +25,7 @@ from ray.train.backend import Backend, BackendConfig
 from ray.train.collective import broadcast_from_rank_zero
 
 from assay import machine
-from assay.exits import INTERRUPTED
-from assay.processes import Exited, Json, JsonChild, News, Printed
+from assay.processes import Exited, Json, JsonChild, News, Printed, describe_end
 from assay.train.launch import FAILED_SECONDS, STOP_SECONDS
 from assay.train.locking import wait_until_free
 
@@ -117,14 +116,15 @@ class Losses(UserCallback):  # type: ignore[misc]  # Ray's own have no types
         self._board.lose.remote({rank: _last_line(error) for rank, error in worker_exceptions.items()})
 
 
-class RankEndedError(Exception):
-    """A rank did not end well: Ray Train is to start all of them again, or to hear that there is nothing to do."""
+class RankLostError(Exception):
+    """A rank's process ended and did not say why: Ray Train is to start all ranks again."""
 
 
 def train_rank(asked: Json) -> None:
     """A rank of the training, in a worker of Ray Train; `asked` holds `board`, `folder` and `num_threads`.
 
-    Raises RankEndedError where its process did not end well; the driver then says whether there is another attempt.
+    Raises RankLostError where its process was lost; the driver then says whether there is another attempt. One that
+    says what it failed of ends the training.
     """
     context = ray.train.get_context()
     rank, board = context.get_world_rank(), asked["board"]
@@ -167,19 +167,17 @@ def train_rank(asked: Json) -> None:
         if meeting is not None:
             meeting.close()  # the child has it, and its end is the end of it
         child.send(answer["job"])
-        returncode = _follow(child, news, rank, lambda said: board.tell.remote(place["attempt"], rank, said))
-    if returncode not in {0, INTERRUPTED} or (
-        returncode == INTERRUPTED and not ray.get(board.tell.remote(place["attempt"], rank, []))["stop"]
-    ):
-        msg = f"rank {rank} ended with status {returncode}"
-        raise RankEndedError(msg)
+        why = _follow(child, news, rank, lambda said: board.tell.remote(place["attempt"], rank, said))
+    if why is not None:
+        raise RankLostError(why)
 
 
-def _follow(child: JsonChild, news: "queue.SimpleQueue[News]", rank: int, tell: Any) -> int:  # noqa: ANN401
-    """Pass on what a process says until it ends, and end it when it is to; returns its exit status."""
-    kill_at, was_asked = float("inf"), False
+def _follow(child: JsonChild, news: "queue.SimpleQueue[News]", rank: int, tell: Any) -> str | None:  # noqa: ANN401
+    """Pass on what a process says until it ends, and end it when it is to; returns how it was lost, if it was."""
+    kill_at, was_asked, has_failed = float("inf"), False, False
     while True:
         said, end = _said(news, rank)
+        has_failed |= any(event["event"] == "failed" for event in said)
         if end is not None:
             said.append(
                 {
@@ -192,7 +190,8 @@ def _follow(child: JsonChild, news: "queue.SimpleQueue[News]", rank: int, tell: 
             )
         answer = ray.get(tell(said))
         if end is not None:
-            return end.returncode
+            is_lost = end.returncode and not was_asked and not has_failed
+            return describe_end(end.returncode) if is_lost else None
         if (answer["stop"] or answer["end"]) and not was_asked:
             was_asked = True
             child.terminate()

@@ -159,16 +159,15 @@ class _Fitting:
 
     def hear(self, say_waiting: Callable[[], None] = lambda: None, *, seconds: float = float("inf")) -> None:
         """Take in what the ranks say until Ray Train has ended, or for so long."""
-        began = time.monotonic()
+        began = idle_since = time.monotonic()
         has_said = False
-        while (is_alive := self._thread.is_alive()) or not self._attempts.ids:
+        while self._thread.is_alive() and time.monotonic() - began < seconds:
             self._take()
-            waited = time.monotonic() - began
-            if not self._attempts.ids and waited > WAIT_SECONDS and not has_said:
+            if self._attempts.ids and not self._attempts.is_broken:
+                idle_since, has_said = time.monotonic(), False
+            elif time.monotonic() - idle_since > WAIT_SECONDS and not has_said:
                 say_waiting()
                 has_said = True
-            if not is_alive or waited > seconds:
-                break
         self._take()
 
     def interrupt(self) -> None:

@@ -100,6 +100,25 @@ def test_an_error_that_is_not_ours(driver):
     assert str(error) == "rank 1 of 2: RuntimeError: no memory; go on with --resume"
 
 
+def test_a_rank_that_is_lost_after_the_result(driver):
+    """The bundle is there: nothing is done again."""
+    driver.attempts.take(0, {"event": "result", "value": {}})
+    driver.end(1, -signal.SIGKILL)
+    assert driver.attempts.is_broken
+    assert driver.attempts.begin("two")["job"] is None
+    assert driver.attempts.end() is None
+
+
+def test_attempts_that_end_without_a_word(driver):
+    """Whatever became of Ray Train, it is not taken for success."""
+    driver.end(0, 0)
+    assert "did not say why; go on with --resume" in str(driver.attempts.end())
+    other = Driver()
+    other.attempts.begin("one")
+    other.end(0, -signal.SIGKILL)
+    assert "without a result; go on with --resume" in str(other.attempts.end())
+
+
 def test_losses_without_progress(driver):
     """A rank that is lost every time before a checkpoint ends it; one checkpoint, and the count begins again."""
     for number in range(MOST_IN_A_ROW + 1):
