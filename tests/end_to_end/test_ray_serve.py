@@ -68,18 +68,28 @@ def answers_of(server):
     return [one_by_one, together]
 
 
-def ask_until_refused(server):
-    """How many requests were answered with all that they asked for, and what the one after them came to."""
-    batch = {"texts": [" ".join(["document"] * 30)] * 200}
-    for answered in range(10_000):
-        try:
-            answer = server.post("/predict/batch", batch, **KEY)
-        except httpx.HTTPError as error:
-            return answered, type(error)
-        if answer.status_code != 200:
-            return answered, answer.status_code
-        assert len(answer.json()) == 200
-    raise AssertionError("it was never refused")
+class Asking(threading.Thread):
+    """A client that asks until it is refused; an answer that is cut off, or not whole, ends it as an error."""
+
+    def __init__(self, server):
+        """Ask this server."""
+        super().__init__()
+        self.server, self.num_answers, self.end = server, 0, None
+        self.start()
+
+    def run(self):
+        """Ask for many texts at once."""
+        batch = {"texts": [" ".join(["document"] * 30)] * 200}
+        while self.end is None:
+            try:
+                answer = self.server.post("/predict/batch", batch, **KEY)
+            except httpx.HTTPError as error:
+                self.end = type(error)
+                return
+            if answer.status_code != 200 or len(answer.json()) != 200:
+                self.end = answer.status_code
+                return
+            self.num_answers += 1
 
 
 def wait_for(condition, seconds=180.0):
@@ -134,16 +144,12 @@ def test_replicas_answer_as_one_server_does(cluster, models):
         wait_for(lambda: server.get("/health", **KEY).status_code == 200)
         assert answers_of(server) == expected["two"]
 
-        ends = []
-        clients = [threading.Thread(target=lambda: ends.append(ask_until_refused(server))) for _ in range(4)]
-        for client in clients:
-            client.start()
-        time.sleep(2)
+        clients = [Asking(server) for _ in range(4)]
+        wait_for(lambda: all(client.num_answers for client in clients))
         server.kill(signal.SIGTERM)
         for client in clients:
             client.join()
-        assert all(answered for answered, _ in ends)
-        assert {end for _, end in ends} <= {404, 503, httpx.ConnectError}
+        assert {client.end for client in clients} <= {404, 503, httpx.ConnectError}
         assert server.process.wait(120) == 0
     assert not engines(models)
 

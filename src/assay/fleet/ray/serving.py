@@ -37,6 +37,8 @@ END_SECONDS = 30.0
 """Beyond the drain, for replicas and proxies to end."""
 MORE_REQUESTS = 256
 """A replica gets, beyond those that may wait in it: to refuse them itself, and for probes."""
+QUIET_SECONDS = 2.0
+"""For Ray to have said what it says of the end of its own actors."""
 RELOAD_SECONDS = 30.0
 """For every replica to say that it reloads."""
 STARTS = 2
@@ -200,7 +202,7 @@ class _Served:
         # the calls of the controller to itself end with it, which Ray prints as failures
         with contextlib.redirect_stderr(io.StringIO()):
             serve.shutdown()
-            time.sleep(POLL_SECONDS)
+            time.sleep(QUIET_SECONDS)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
