@@ -41,6 +41,7 @@ def drive_engine_run(
     module: str,
     plan: Callable[[Place], tuple[Manifest, Sequence[str]]],
     why_not_fp16: WhyNot,
+    is_known: Callable[[], bool],
     *,
     cluster: Cluster | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -49,12 +50,14 @@ def drive_engine_run(
     """Do the work that `settings` ask for with processes of the worker `module`, here or on a cluster.
 
     `plan` gives the manifest for a place, and what a person should know of it; `why_not_fp16` says whether the model
-    holds in fp16. Raises RefusedError where the run
+    holds in fp16, and `is_known` whether it can say so at once. Raises RefusedError where the run
     directory holds another run, InputError for what cannot be used, CheckError where the parity gate does not
     hold, WorkError where units failed. A KeyboardInterrupt stops the workers first; nothing half is published.
     """
     static_place(settings)
-    here = place(settings, kind, why_not_fp16, cluster)
+    # what is not known yet the first worker finds out beside its first unit, see `RangeError` below
+    asked = why_not_fp16 if settings.dry_run or is_known() else lambda: None
+    here = place(settings, kind, asked, cluster)
     manifest, notes = plan(here)
     for note in (*notes, here.note):
         if on_message and note:
@@ -75,6 +78,7 @@ def drive_engine_run(
         module,
         plan,
         why_not_fp16,
+        is_known,
         cluster=cluster,
         on_progress=on_progress,
         on_message=on_message,
@@ -84,12 +88,12 @@ def drive_engine_run(
             settings, manifest, module, here.placement, on_progress=on_progress, on_message=on_message
         )
     except RefusedError:
-        if place(settings, kind, why_not_fp16, cluster).precision == here.precision:
+        if place(settings, kind, asked, cluster).precision == here.precision:
             raise
         # another machine, where `auto` means something else, created the run in the meantime
         return again()
     except RangeError:
-        note = _plan_without_fp16(settings, kind, here, plan)
+        note = _plan_without_fp16(settings, kind, here, plan, why_not_fp16)
         if on_message:
             on_message(note)
         return again()
@@ -108,6 +112,7 @@ def _plan_without_fp16(
     kind: RunKind[Any, Any],
     here: Place,
     plan: Callable[[Place], tuple[Manifest, Sequence[str]]],
+    why_not_fp16: WhyNot,
 ) -> str:
     """Plan a run that `auto` began in fp16 for what holds its corpus; a sentence that says so.
 
@@ -115,7 +120,9 @@ def _plan_without_fp16(
     come here and plan the same. Raises RangeError where parts are there all the same, or fp16 was asked for.
     """
     run = open_run(settings.run)
-    reason = next(filter(None, map(why_too_large, read_figures(run))), "its documents are too large")
+    reason = why_not_fp16() or next(
+        filter(None, map(why_too_large, read_figures(run))), "documents are too large"
+    )
     choice = choose_auto(here.target, lambda: reason)
     note = f"the run is planned again in {choice.precision}, not fp16: {reason}"
     if run.manifest.read(kind)[0].precision != "fp16":

@@ -18,7 +18,7 @@ from assay.engine import devices
 from assay.engine.engine import Engine
 from assay.engine.half import why_too_large
 from assay.engine.parity import ParityReport, VectorParityReport
-from assay.engine.precision import Computed
+from assay.engine.precision import Computed, WhyNot
 from assay.engine.proofs import circumstances, hardware_and_versions
 from assay.errors import CheckError, RangeError
 from assay.model.checkpoint import folders_state
@@ -144,12 +144,29 @@ def _digest_of(sample: ParitySample) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
+def range_steps(why_not_fp16: WhyNot, precision: Computed, *, is_auto: bool) -> list[Step]:
+    """What is left to prove of a model that `auto` runs in fp16: that it holds there. Raises RangeError from the step.
+
+    Most often the command that planned the run knows already, and the answer is noted.
+    """
+
+    def check() -> None:
+        if (reason := why_not_fp16()) is not None:
+            raise RangeError(
+                f"the run is in fp16, and {reason}; run the command that began it again, to plan it in another"
+            )
+
+    return [check] if precision == "fp16" and is_auto else []
+
+
 def refuse_too_large(found: dict[str, Any], precision: Computed, *, is_auto: bool) -> None:
     """Raise RangeError where the sample is too large for fp16, which `auto` chose."""
     if precision == "fp16" and is_auto and (reason := why_too_large(found)) is not None:
-        raise RangeError(
-            f"the run is in fp16, and {reason}; run the command that began it again, to plan it in another"
-        )
+        raise RangeError(_too_large(reason))
+
+
+def _too_large(reason: str) -> str:
+    return f"the run is in fp16, and {reason}; run the command that began it again, to plan it in another"
 
 
 def refuse_failed(found: dict[str, Any], where: str, *, is_finite: bool, difference: str) -> None:

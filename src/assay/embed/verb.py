@@ -7,7 +7,7 @@ from assay.embed.kind import EMBED
 from assay.embed.place import Place
 from assay.embed.plan import plan_embed
 from assay.embed.settings import EmbedSettings
-from assay.engine.half import why_not_fp16
+from assay.engine.half import is_noted, why_not_fp16
 from assay.model.checkpoint import read_checkpoint
 from assay.runs.manifest import Manifest
 from assay.runs.placement import Cluster
@@ -36,6 +36,7 @@ def embed(
         "assay.embed.worker",
         plan,
         lambda: why_not_fp16(read_checkpoint(settings.bundle), headless=True),
+        lambda: is_noted(read_checkpoint(settings.bundle), headless=True),
         cluster=cluster,
         on_progress=on_progress,
         on_message=on_message,

@@ -132,8 +132,10 @@ def load_vectors(
         from assay.engine.fake import FakeEngine
 
         return vectors(FakeEngine(output_shape=(settings.dimension,)))
+    from assay.embed.gate import range_steps
     from assay.embed.parity import parity_steps
     from assay.engine.devices import stay_near
+    from assay.engine.half import why_not_fp16
     from assay.engine.load import load_engine
     from assay.model.embedding import embedding_head
 
@@ -150,7 +152,13 @@ def load_vectors(
         deterministic=identity.deterministic,
         head=head,
     )
-    gate.close(parity_steps(run, engine, encoder, head, gate, embedder=embedder, device=device))
+    in_range = range_steps(
+        lambda: why_not_fp16(embedder.checkpoint, headless=True),
+        identity.precision,
+        is_auto=settings.precision_why is not None,
+    )
+    parity = parity_steps(run, engine, encoder, head, gate, embedder=embedder, device=device)
+    gate.close([*in_range, *parity])
     if settings.cache is not None:
         gate.wait()
     return vectors(engine)

@@ -27,8 +27,7 @@ def why_not_fp16(checkpoint: Checkpoint, *, headless: bool = False) -> str | Non
     The first time on a machine it is loaded and run on the CPU, which takes seconds. `headless` looks at its encoder
     alone. Raises what loading it raises.
     """
-    versions = (f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers"))
-    note = Note.of("fp16 range", checkpoint.state, headless, *versions)
+    note = _note(checkpoint, headless=headless)
     found = note.read()
     if found is None:
         from assay.engine.ranges import measure_ranges
@@ -37,6 +36,16 @@ def why_not_fp16(checkpoint: Checkpoint, *, headless: bool = False) -> str | Non
             found = note.read() or measure_ranges(checkpoint, headless=headless)
             note.write(found)
     return out_of_range(found)
+
+
+def is_noted(checkpoint: Checkpoint, *, headless: bool = False) -> bool:
+    """Return whether `why_not_fp16` has its answer already on this machine, so that it takes no time."""
+    return _note(checkpoint, headless=headless).read() is not None
+
+
+def _note(checkpoint: Checkpoint, *, headless: bool) -> Note:
+    versions = (f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers"))
+    return Note.of("fp16 range", checkpoint.state, headless, *versions)
 
 
 def first_reason(checkpoints: Iterable[Checkpoint], *, headless: bool = False) -> str | None:

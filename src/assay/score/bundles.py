@@ -15,7 +15,7 @@ from assay.bundle.ensemble import Ensemble
 from assay.bundle.folders import cascade_file
 from assay.bundle.texts import refuse_other_texts
 from assay.embed.plan import make_encoder
-from assay.engine.half import first_reason
+from assay.engine import half
 from assay.errors import BundleError, UsageError
 from assay.metrics import BoolArray, FloatArray
 from assay.outcome.maps import apply_link
@@ -122,6 +122,14 @@ def refuse_texts(bundle: Bundle, documents: LongDocuments | TokenizeIdentity, *,
         encoder_of(bundle, documents).check_pairs()
 
 
+def is_noted(bundle: Bundle) -> bool:
+    """Whether `why_not_fp16` can say so at once."""
+    if isinstance(bundle, Cascade):
+        return is_noted(bundle.first) and is_noted(bundle.second)
+    members = bundle.members if isinstance(bundle, Ensemble) else (bundle,)
+    return all(half.is_noted(member.checkpoint, headless=isinstance(bundle, Siamese)) for member in members)
+
+
 def why_not_fp16(bundle: Bundle) -> str | None:
     """Why one of a bundle's models does not run in fp16, in a clause; None where all hold.
 
@@ -130,7 +138,7 @@ def why_not_fp16(bundle: Bundle) -> str | None:
     if isinstance(bundle, Cascade):
         return why_not_fp16(bundle.first) or why_not_fp16(bundle.second)
     members = bundle.members if isinstance(bundle, Ensemble) else (bundle,)
-    return first_reason((member.checkpoint for member in members), headless=isinstance(bundle, Siamese))
+    return half.first_reason((member.checkpoint for member in members), headless=isinstance(bundle, Siamese))
 
 
 def parse_precision(name: str, bundle: Bundle, *, device: str) -> "Computed":

@@ -11,7 +11,7 @@ from assay.embed.place import Place, place
 from assay.errors import InputError
 from assay.runs.manifest import Manifest
 from assay.runs.placement import Cluster
-from assay.score.bundles import open_bundle, why_not_fp16
+from assay.score.bundles import is_noted, open_bundle, why_not_fp16
 from assay.score.kind import SCORE
 from assay.score.plan import other_lengths_of, plan_score
 from assay.score.settings import ScoreSettings
@@ -45,6 +45,7 @@ def score(
         "assay.score.worker",
         plan,
         lambda: why_not_fp16(opened()),
+        lambda: is_noted(opened()),
         cluster=cluster,
         on_progress=on_progress,
         on_message=on_message,

@@ -16,7 +16,14 @@ from assay.errors import RefusedError
 from assay.runs.gate import Gate
 from assay.runs.protocol import Phase
 from assay.runs.run import Run
-from assay.score.bundles import engine_of, num_outputs, open_bundle, open_scorer, read_chunks
+from assay.score.bundles import (
+    engine_of,
+    num_outputs,
+    open_bundle,
+    open_scorer,
+    read_chunks,
+    why_not_fp16,
+)
 from assay.score.kind import SCORE
 
 if TYPE_CHECKING:
@@ -105,9 +112,13 @@ def load_scorer(
         should_stop=should_stop,
     )
     if not is_fake:
+        from assay.embed.gate import range_steps
         from assay.score.parity import parity_steps
 
-        gate.close(parity_steps(run, scorer, gate, device=device))
+        in_range = range_steps(
+            lambda: why_not_fp16(bundle), identity.precision, is_auto=settings.precision_why is not None
+        )
+        gate.close([*in_range, *parity_steps(run, scorer, gate, device=device)])
     return scorer
 
 

@@ -199,8 +199,9 @@ def driven_here(monkeypatch):
 def settings_of(tmp_path, bundle, **changed):
     """A run that is planned for GPUs."""
     source = write_parquet(tmp_path / "texts.parquet", TEXTS)
-    settings = {"plan_for": "cuda", "parity_documents": 7, "devices": "1", **changed}
-    return ScoreSettings(sources=(str(source),), bundle=str(bundle), run=str(tmp_path / "run"), **settings)
+    run = str(tmp_path / "run")
+    settings = {"run": run, "plan_for": "cuda", "parity_documents": 7, "devices": "1", **changed}
+    return ScoreSettings(sources=(str(source),), bundle=str(bundle), **settings)
 
 
 def test_a_run_of_auto_is_planned_again_for_its_corpus(crowded, tmp_path, driven_here):
@@ -225,6 +226,23 @@ def test_a_run_of_auto_is_planned_again_for_its_corpus(crowded, tmp_path, driven
     assert "since on 7 documents of the corpus its activations reach" in page
     assert score(settings_of(tmp_path, crowded), on_message=said.append).precision == "bf16"
     assert driven_here == ["fp16", "bf16", "bf16"]
+
+
+def test_a_model_that_was_never_looked_at_is_looked_at_by_the_worker(tmp_path, driven_here):
+    """So that the first start is as quick as others; the next command on the machine knows before it plans."""
+    model = make_loud(make_classifier(tmp_path / "model"))
+    said = []
+    result = score(settings_of(tmp_path, model, parity_documents=0), on_message=said.append)
+    assert driven_here == ["fp16", "bf16"]
+    assert [
+        line for line in said if line.startswith("the run is planned again in bf16, not fp16: its weights")
+    ]
+    assert result.manifest.settings["precision_why"].startswith("auto: bf16, since its weights reach")
+    require(verify(result.run_url))
+    other = settings_of(tmp_path, model, parity_documents=0, run=str(tmp_path / "other"))
+    score(other, on_message=said.append)
+    assert driven_here == ["fp16", "bf16", "bf16"]
+    assert said[-1].startswith("numbers are in bf16, not fp16: its weights reach")
 
 
 def test_fp16_that_was_asked_for_stays(crowded, tmp_path, driven_here):
