@@ -1,6 +1,10 @@
-"""Same book, asked of books or authors seen in training: what a table with leaks would say of words and style.
+"""Same book, asked of books or authors seen in training: what a table with leaks would say.
 
     python recipes/novels/known_books.py british_fiction
+    python recipes/novels/known_books.py british_fiction --base ENCODER --device cuda
+
+The first measures words and style, the second also a cross-encoder and a Siamese network, each trained by `assay train`
+for five epochs and stopped on the threshold's pairs.
 
 As in a published pipeline of this kind: windows of 14 sentences that begin 10 apart, so that two may share sentences;
 20 pairs of a book's windows and 40 of two books, of which 35% by one author; 70% of them for training, 15% to choose a
@@ -12,6 +16,8 @@ stand in for them, which are easier.
 """
 
 import argparse
+import json
+import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +26,17 @@ from typing import Any
 
 import numpy as np
 from chunk_pairs import Chunks, Side, Sides, interval, read_chunks
+from scorers import (
+    CROSS_ENCODER,
+    SIAMESE,
+    WORDS,
+    Floats,
+    Scorer,
+    cross_scorer,
+    labelled,
+    siamese_scorer,
+    train_network,
+)
 
 from assay.metrics import auc
 from assay.siamese.evidence import PairEvidence
@@ -73,9 +90,37 @@ def cut(rows: list[Any]) -> list[list[Any]]:
     return [rows[:first], rows[first:second], rows[second:]]
 
 
-def measure(chunks: Chunks, language: str, split: str, seed: int) -> dict[str, float]:
-    """AUC, and F1 and accuracy at the threshold."""
+NETWORKS: dict[str, tuple[dict[str, Any], Any]] = {
+    "cross-encoder": (dict(CROSS_ENCODER), cross_scorer),
+    "Siamese network": (dict(SIAMESE), siamese_scorer),
+}
+"""Settings and scorer of each."""
+TRAINING: dict[str, Any] = {"epochs": 5, "batch_size": 16, "best_by": "auc"}
+
+
+def measure(
+    chunks: Chunks, options: argparse.Namespace, split: str, seed: int
+) -> dict[str, dict[str, float]]:
+    """AUC of each row of the table, and F1 and accuracy at its threshold."""
     train, held, test = parts_of(chunks, split, Random(f"{split}-{seed}"))
+    found = {WORDS: figures(words_and_style(chunks, train, options.language), held, test)}
+    for name, (settings, scorer) in NETWORKS.items() if options.base else ():
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "model"
+            train_network(
+                labelled(chunks, train),
+                labelled(chunks, held),
+                out,
+                base=options.base,
+                language=options.language,
+                settings={**settings, **TRAINING, "seed": seed, **dict(options.set)},
+            )
+            found[name] = figures(scorer(chunks, out, options.device), held, test)
+    return found
+
+
+def words_and_style(chunks: Chunks, train: Sides, language: str) -> Scorer:
+    """The product's evidence, without a network."""
     evidence = PairEvidence.fit(
         train.texts(chunks),
         train.first_M,
@@ -84,10 +129,16 @@ def measure(chunks: Chunks, language: str, split: str, seed: int) -> dict[str, f
         books=train.books(chunks),
         language=language,
     )
-    held_M, test_M = (
-        evidence.log_odds(evidence.encode(sides.texts(chunks)), sides.first_M, sides.second_M)
-        for sides in (held, test)
-    )
+
+    def score(sides: Sides) -> Floats:
+        return evidence.log_odds(evidence.encode(sides.texts(chunks)), sides.first_M, sides.second_M)
+
+    return score
+
+
+def figures(score: Scorer, held: Sides, test: Sides) -> dict[str, float]:
+    """AUC, and F1 and accuracy at the threshold with the best F1 on the held pairs."""
+    held_M, test_M = score(held), score(test)
     threshold = max(held_M, key=lambda each: f1(held.is_positive_M, held_M >= each))
     return {
         "AUC": auc(test.is_positive_M, test_M),
@@ -111,16 +162,29 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--language", default="en")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--base", help="encoder that both networks start from; without it there are none")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=JSON", help="other training settings")
     options = parser.parse_args()
+    options.set = [
+        (name, json.loads(value)) for name, _, value in (each.partition("=") for each in options.set)
+    ]
     chunks = read_chunks(options.folder, options.language, mask=False, step=STEP, most=MOST)
-    for split in ("pairs", "books"):
-        found = defaultdict(list)
+    for split in ("books", "pairs"):
+        found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for seed in range(options.seeds):
-            for name, value in measure(chunks, options.language, split, seed).items():
-                found[name].append(value)
-        pairs = np.mean(found.pop("pairs"))
-        said = ", ".join("{} {:.3f} +- {:.3f}".format(name, *interval(each)) for name, each in found.items())
-        print(f"split by {split}: {said}; {options.seeds} seeds, {pairs:.0f} test pairs", flush=True)
+            for row, measured in measure(chunks, options, split, seed).items():
+                for name, value in measured.items():
+                    found[row][name].append(value)
+        for row, values in found.items():
+            pairs = np.mean(values.pop("pairs"))
+            said = ", ".join(
+                "{} {:.3f} +- {:.3f}".format(name, *interval(each)) for name, each in values.items()
+            )
+            print(
+                f"split by {split}: {row:15}  {said}; {options.seeds} seeds, {pairs:.0f} test pairs",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

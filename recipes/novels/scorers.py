@@ -144,10 +144,13 @@ def siamese_scorer(chunks: Chunks, folder: Path, device: str) -> Scorer:
     from assay.siamese.scoring import margins
 
     model = load_siamese(folder, device=device)
-    encoded = model.encode(chunks.texts)
 
     def score(sides: Sides) -> Floats:
-        means = np.stack([encoded.vectors_ND[list(side)].mean(axis=0) for side in sides.sides])
+        numbers = {row: number for number, row in enumerate(sorted({row for s in sides.sides for row in s}))}
+        encoded = model.encode([chunks.texts[row] for row in numbers])
+        means = np.stack(
+            [encoded.vectors_ND[[numbers[row] for row in side]].mean(axis=0) for side in sides.sides]
+        )
         whole = replace(
             encoded,
             vectors_ND=means / np.linalg.norm(means, axis=1, keepdims=True),

@@ -124,13 +124,42 @@ def test_no_claim_without_lines(module):
 
 
 def test_what_is_steady_in_a_book_and_differs_between_books_counts_most(module):
-    """A word that varies as much within a book as between books says little of its author."""
+    """A word that varies as much within a book as between books says nothing of its author."""
+    habits, chunk_pairs = module("habits"), module("chunk_pairs")
     draw = np.random.default_rng(0)
-    books = [str(book) for book in range(20) for _ in range(10)]
-    steady_N = np.repeat(draw.normal(size=20), 10) + draw.normal(scale=0.1, size=200)
-    rows_NK = np.column_stack([steady_N, draw.normal(size=200)])
-    _, factor_K = module("habits").steadiness(rows_NK, books)
-    assert factor_K[0] > 2 * factor_K[1]
+    books = [f"A{book}_x" for book in range(20) for _ in range(10)]
+    chunks = chunk_pairs.Chunks(texts=[""] * 200, books=books, authors=books, places=[0] * 200)
+    steady_C = np.repeat(draw.normal(size=20), 10) + draw.normal(scale=0.1, size=200)
+    scales = habits.BookShares.of(np.column_stack([steady_C, draw.normal(size=200)]), chunks).scales(books)
+    high, low = np.array([[2.0, 2.0]]), np.array([[-2.0, -2.0]])
+    steady, loose = np.array([True, False]), np.array([False, True])
+    alike, apart = scales.ratio(high, high, 1), scales.ratio(high, low, 1)
+    assert alike > 0 > apart
+    of_loose = scales.ratio(np.where(loose, high, 0), np.where(loose, low, 0), 1)
+    of_steady = scales.ratio(np.where(steady, high, 0), np.where(steady, low, 0), 1)
+    assert of_steady < 3 * of_loose
+
+
+def test_scales_are_of_other_authors_than_a_pair_has(module):
+    """What a pair's own books look like has no part in how it is judged: the regression sees what it will see later."""
+    habits, chunk_pairs = module("habits"), module("chunk_pairs")
+    draw = np.random.default_rng(1)
+    authors = [f"A{author}" for author in range(5) for _ in range(8)]
+    books = [f"{author}_{number % 2}" for number, author in enumerate(authors)]
+    chunks = chunk_pairs.Chunks(texts=[""] * 40, books=books, authors=authors, places=[0] * 40)
+    sides = chunk_pairs.Sides.of([((0,), (1,))], [((0,), (8,))])
+
+    def numbers(shares_CK):
+        books_of = {"words": habits.BookShares.of(shares_CK, chunks)}
+        counted = habits.Habits(words_CK=None, shares={"words": shares_CK}, books=books_of)
+        return habits.ratios(counted, chunks, sorted(set(authors)), sides)["words"]
+
+    shares_CK = draw.normal(size=(40, 3))
+    moved_CK = shares_CK.copy()
+    moved_CK[2:8] += 50  # other chunks of the first author
+    assert numbers(shares_CK) == pytest.approx(numbers(moved_CK))
+    moved_CK[16:24] += 50
+    assert numbers(shares_CK) != pytest.approx(numbers(moved_CK))
 
 
 def test_windows_may_overlap_where_a_protocol_has_them(module, tmp_path):

@@ -278,7 +278,9 @@ class Loop:
         """The rows as a pass; `most`: see `_most_tokens`."""
         train = self._rows.train
         if not self._stepper.records:
-            return host_batch(train, rows, self._classifier.layout, total_weight=total_weight)
+            batch = host_batch(train, rows, self._classifier.layout, total_weight=total_weight)
+            # else each copy to the device would wait for the step before
+            return pinned(batch) if self._world.device.type == "cuda" else batch
         shape = filled_shape(
             int(self._lengths[rows].sum()),
             num_documents=self._settings.batch_size,
