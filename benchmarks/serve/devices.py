@@ -91,16 +91,14 @@ class Benchmark:
             json.dumps({"texts": self.texts[start : start + size]}).encode()
             for start in range(0, len(self.texts), size)
         ]
-        self.size = size
+        self.size, self.batch_clients = size, 4 if arguments.tiny else BATCH_CLIENTS
         print(f"{len(self.texts):,} texts of {self.mean_tokens:.0f} tokens", flush=True)
 
     def rate(self, server: Server, devices: int, *, is_batch: bool, number: int) -> tuple[float, Loaded]:
         """Documents a second of one measurement."""
         bodies = self.batches if is_batch else self.bodies
         start = number * 997 % len(bodies)
-        clients = BATCH_CLIENTS if is_batch else self.arguments.clients
-        if self.arguments.tiny:
-            clients = 4 if is_batch else 16
+        clients = self.batch_clients if is_batch else self.arguments.clients
         plan = Plan(
             port=server.port,
             path="/predict/batch" if is_batch else "/predict",
@@ -145,7 +143,7 @@ class Benchmark:
                 "p50_ms": round(statistics.median(p50), 2),
                 "p99_ms": round(statistics.median(p99), 2),
                 "mean_tokens": round(self.mean_tokens, 1),
-                "front_processes": self.arguments.front_processes,
+                "front_processes": num_fronts(server),
                 "rounds": self.arguments.rounds,
             },
         )
@@ -168,9 +166,9 @@ class Benchmark:
                 f"--devices 1: {rates[1]:,.0f} documents/s",
                 {
                     "documents_per_second": [round(rate) for rate in rates],
-                    "clients_a_device": BATCH_CLIENTS if is_batch else self.arguments.clients,
+                    "clients_a_device": self.batch_clients if is_batch else self.arguments.clients,
                     "mean_tokens": round(self.mean_tokens, 1),
-                    "front_processes": self.arguments.front_processes,
+                    "front_processes": [num_fronts(server) for server in (many, one)],
                     "rounds": self.arguments.rounds,
                 },
             )
@@ -180,6 +178,12 @@ class Benchmark:
         print(f"scores differ by {difference:.1e} at most; not counted, so that every length was seen:")
         for server in (first, second):
             self.rate(server, 1, is_batch=False, number=0)
+
+
+def num_fronts(server: Server) -> int:
+    """Front processes of a server; 1 where one process does all."""
+    children = psutil.Process(server.pid).children()
+    return max(1, sum("assay.serve.front" in child.cmdline() for child in children))
 
 
 def _ratio(one: float, other: float) -> float:
@@ -205,14 +209,16 @@ def main() -> None:
     flags.add_argument("--seconds", type=float, default=4.0, help="of one measurement")
     arguments = flags.parse_args()
     if arguments.tiny:
-        arguments.rounds, arguments.seconds = 1, 1.0
+        arguments.rounds, arguments.seconds, arguments.clients = 1, 1.0, 16
         if arguments.front_processes == "auto":
             arguments.front_processes = "2"
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         benchmark = Benchmark(arguments, Path(folder))
         devices = arguments.devices
         words = serve_words(devices, arguments.front_processes)
-        starting = [assay_serve(benchmark.bundle, *words, name=f"{devices} device(s)")]
+        starting = [
+            assay_serve(benchmark.bundle, *words, name="1 device" if devices == 1 else f"{devices} devices")
+        ]
         if devices == 1:
             words = serve_words(1, "1")
             starting.append(assay_serve(benchmark.bundle, *words, name="--front-processes 1"))

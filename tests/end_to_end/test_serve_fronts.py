@@ -13,6 +13,7 @@ import pytest
 from support.bundles import write_bundle
 from support.models import write_model
 from support.serving import served
+from support.siamese import add_evidence, make_siamese_folder, write_cascade_of
 
 from assay.score.classifier import load
 
@@ -113,6 +114,21 @@ def test_answers_are_those_of_one_process(tmp_path):
         details = server.post("/predict?details=true", {"text": texts[0]}).json()["timings"]
         assert 0 < details["forward_ms"] < 10_000
         assert 0 <= details["queue_ms"] < 10_000
+
+
+def test_a_cascade(tmp_path):
+    """Both models are asked through the same processes: the answers of `assay.load`, and nothing is left waiting."""
+    texts = [f"The cat number {number} sat on the mat, and the dog ran." for number in range(6)]
+    add_evidence(make_siamese_folder(tmp_path / "first"), texts)
+    write_model(tmp_path / "second", labels=("0", "1"))
+    cascade = write_cascade_of(tmp_path, tmp_path / "first", tmp_path / "second", low=0.0)
+    expected = load(cascade).predict(texts, texts[::-1])["final_probability"].to_pylist()
+    with served(cascade, "--front-processes", "2", seconds=120) as server:
+        answers = server.post("/predict/batch", {"texts": texts, "text_pairs": texts[::-1]}).json()
+        assert [each["final_probability"] for each in answers] == pytest.approx(expected, abs=1e-5)
+        assert {each["stage"] for each in answers} == {"two-stage"}
+        assert float(samples(server)["te_queue_size"]) == 0
+        assert server.stop() == 0
 
 
 def test_a_port_that_is_taken_is_refused(folder):

@@ -1,20 +1,31 @@
 """What processes of one server share and send each other; who is refused, and how many there are."""
 
+import asyncio
 import os
+import socket
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support.serving import FunctionEngine
 
 from assay import machine
 from assay.errors import UsageError
 from assay.serve import document_frames, frames, placement
 from assay.serve.board import Board, make_board
 from assay.serve.document_frames import DocumentsFrame, ScoresFrame
-from assay.serve.keys import RateLimit
+from assay.serve.engine_pool import EnginePool
+from assay.serve.frames import FrameKind
+from assay.serve.fronts import FrontProcesses
+from assay.serve.keys import Keys, RateLimit
+from assay.serve.log import RequestLog
 from assay.serve.metrics import Metrics
 from assay.serve.placement import choose_num_fronts
+from assay.serve.refusals import Refusal
+from assay.serve.remote_pool import RemotePool
 from assay.serve.settings import ServeSettings
+from assay.serve.tickets import How, QueuedDocument, Ticket
 
 
 def split(frame):
@@ -105,3 +116,126 @@ def test_too_many_are_refused(monkeypatch):
     monkeypatch.setattr(placement, "sys", SimpleNamespace(platform="darwin"))
     with pytest.raises(UsageError, match="on Linux alone; set 1"):
         choose_num_fronts(ServeSettings(bundle="b", front_processes="2"))
+
+
+class Both:
+    """A core with a function for an engine and the pools of two fronts, without processes: frames are handed over."""
+
+    def __init__(self, *, seconds=0.05, **settings):
+        chosen = ServeSettings(bundle="b", **settings)
+        self.sockets = [socket.socket() for _ in range(2)]
+        self.core = FrontProcesses(chosen, Keys(), Metrics(), self.sockets)
+        self.engines = EnginePool(
+            chosen, None, Metrics(), RequestLog(), deliver=self.core.deliver, on_stale=lambda: None
+        )
+        self.engine = FunctionEngine(self.engines.dispatcher, seconds=seconds, budget=64)
+        self.engines.dispatcher.engines.append(self.engine)
+        self.core.pools[2], self.core._current = self.engines, 1
+        self.fronts = self.core._fronts
+        self.pools = [self._pool(front) for front in self.fronts]
+        self.delivered = []
+
+    def close(self):
+        for each in self.sockets:
+            each.close()
+        os.close(self.core.board_descriptor)
+
+    def ask(self, pool, *, num_documents=1, num_views=1):
+        """A request of so many documents of 4 tokens a view; its ticket."""
+        loop = asyncio.get_running_loop()
+        ticket = Ticket(
+            request_id="id", num_documents=num_documents, deadline=loop.time() + 60, how=How(),
+            done=loop.create_future(), arrived_at=time.perf_counter(),
+        )  # fmt: skip
+        ids = np.arange(4 * num_views, dtype=np.int32)
+        pool.add(
+            ticket, [QueuedDocument(ticket, index, ids, [4] * num_views, 0) for index in range(num_documents)]
+        )
+        return ticket
+
+    def _pool(self, front):
+        link = SimpleNamespace(write=lambda frame: front._take(*split(frame)))
+        pool = RemotePool(link, self.core.board, front.index, 2, deliver=self._deliver)
+
+        def hear(frame):
+            head, payload = split(frame)
+            if head.kind == FrameKind.SCORES:
+                pool.take_scores(document_frames.unpack_scores(head, payload))
+            else:
+                said = frames.unpack_json(payload)
+                pool.refuse(said["request"], Refusal(said["reason"], said["message"], said["headers"]))
+
+        front.process.write = hear
+        return pool
+
+    def _deliver(self, documents, outputs_SC, seconds):
+        assert len(outputs_SC) == sum(len(document.lengths) for document in documents)
+        for document in documents:
+            document.ticket.take(document.index, outputs_SC[0].tolist())
+
+
+def with_both(conversation, **settings):
+    """What a conversation with a core and two fronts comes to."""
+
+    async def run():
+        both = Both(**settings)
+        try:
+            return await asyncio.wait_for(conversation(both), 30)
+        finally:
+            both.close()
+
+    return asyncio.run(run())
+
+
+def test_requests_of_two_fronts_share_batches_and_each_gets_its_own():
+    """Documents of one view and of several, of both fronts; one that is given up while it is computed harms none."""
+
+    async def conversation(both):
+        one, other = both.pools
+        before = both.ask(one)
+        await asyncio.sleep(0.01)
+        first = [before, both.ask(other, num_documents=3, num_views=2), both.ask(one, num_views=2)]
+        given_up = both.ask(one, num_documents=2)
+        await asyncio.sleep(0.01)
+        one.cancel(given_up)
+        for ticket in first:
+            assert len(await ticket.done) == ticket.num_documents
+            assert ticket.started_at > 0
+        assert len({document.ticket.owner for document in both.engine.batches[1]}) == 2
+        await asyncio.sleep(0.1)
+        assert not given_up.done.done()
+        assert not any(front.tickets for front in both.fronts)
+        assert (one.num_documents, one.num_tokens) == (0, 0)
+
+    with_both(conversation)
+
+
+def test_more_than_may_wait_is_refused_by_the_core():
+    """Two fronts that let requests in at the same moment: what passes the bound gets 429, the rest is answered."""
+
+    async def conversation(both):
+        tickets = [both.ask(both.pools[number % 2], num_documents=10) for number in range(30)]
+        found = await asyncio.gather(*(ticket.done for ticket in tickets), return_exceptions=True)
+        refused = [each for each in found if isinstance(each, Refusal)]
+        assert {each.reason for each in refused} == {"overloaded"}
+        assert all(each.headers["Retry-After"] for each in refused)
+        assert 0 < len(refused) < 30 - 10
+        assert all(len(each) == 10 for each in found if not isinstance(each, Refusal))
+
+    with_both(conversation, max_queue=100, max_client_batch_size=10)
+
+
+def test_requests_of_a_front_that_ended_are_dropped():
+    """They are not computed any more; those of the other front are answered."""
+
+    async def conversation(both):
+        lost = both.ask(both.pools[0], num_documents=200)
+        kept = both.ask(both.pools[1], num_documents=200)
+        await asyncio.sleep(0.01)
+        both.fronts[0].ended()
+        assert len(await kept.done) == 200
+        assert not lost.done.done()
+        of_lost = [each for batch in both.engine.batches for each in batch if each.ticket.owner.index == 1]
+        assert len(of_lost) < 100
+
+    with_both(conversation)
