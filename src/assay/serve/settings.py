@@ -29,9 +29,9 @@ class ServeSettings(LongDocuments, EngineSettings, CpuThreads, Pooled, RayAddres
     devices: str = field(default="auto", metadata=AUTO_OR_COUNT)
     """How many GPUs, or engine processes where there are none."""
     executor: Literal["local", "ray"] = "local"
-    """One server here; ray: a replica for each device of a Ray cluster, behind the proxies of Ray Serve."""
+    """One server here; ray: a replica a device of a cluster, by Ray Serve."""
     front_processes: str = field(default="auto", metadata=AUTO_OR_COUNT)
-    """Processes that read requests and tokenize; auto: 1 without a GPU or below 8 cores, else half of the cores."""
+    """Processes that read and tokenize; auto: 1, and more beside a GPU."""
     max_queue: int = field(default=8192, metadata=COUNT)
     """Documents that may wait; more are answered with 429."""
     timeout: float = field(default=30.0, metadata=within(above=0, at_most=_UP_TO_AN_HOUR))
