@@ -63,8 +63,8 @@ def auto_choices(target: Target) -> tuple[Computed, ...]:
 def choose_auto(target: Target, why_not_fp16: WhyNot) -> Choice:
     """What `auto` means on a device.
 
-    fp32 on a CPU, where it is exact and as fast as any. On a GPU fp16, as fast as bf16 and nearer to fp32, where the
-    numbers stay inside its range; else bf16, and fp32 on a GPU that has none.
+    fp32 on a CPU, where it is exact and as fast as any. On a GPU fp16, a little slower than bf16 and far nearer to
+    fp32, where the numbers stay inside its range; else bf16, and fp32 on a GPU that has none.
     """
     first, *rest = auto_choices(target)
     if not rest:
