@@ -235,7 +235,7 @@ def test_the_recipe_is_one_that_training_takes():
     recipe = Path(__file__).resolve().parents[4] / "recipes" / "sudoku" / "hrm.toml"
     read = PuzzleTraining(data="puzzles", out="model", **read_config(recipe, PuzzleTraining))
     config = read.config(vocab_size=11, seq_len=81, num_puzzle_identifiers=1)
-    assert (config.hidden_size, config.head_size) == (256, 32)
+    assert (config.hidden_size, config.head_size) == (256, 64)
 
 
 def test_settings_that_do_not_go_together_are_refused(settings):
