@@ -73,13 +73,13 @@ class EngineWork:
         gate: Gate | None = None,
         worker: str = "",
         most_chunk_rows: int = CHUNK_ROWS,
-        open_evidence: "Callable[[], Evidence] | None" = None,
+        open_evidence: "Callable[[Any], Evidence] | None" = None,
     ) -> None:
         """Work for the run of `manifest`; `worker` names this process in the parts' footers.
 
         `read` makes rows chunks that what `load` gives takes. `load` is called by the work's own; all but `prepare`
-        waits for that, and may close `gate`, behind which parts wait. `strict` stops at a bad row. `open_evidence`,
-        called once that is loaded, gives what runs a sample of each unit in fp32 too.
+        waits for that, and may close `gate`, behind which parts wait. `strict` stops at a bad row. `open_evidence`
+        makes of what `load` gave what runs a sample of each unit in fp32 too.
         """
         self.gate = gate or Gate()
         """What is left to prove before a part is published."""
@@ -103,7 +103,7 @@ class EngineWork:
     def load(self) -> str:
         """Load the engine and put it to the test; returns its description."""
         self._loaded = self._load()
-        self._evidence = None if self._open_evidence is None else self._open_evidence()
+        self._evidence = None if self._open_evidence is None else self._open_evidence(self._loaded)
         return self._loaded.description()
 
     def prepare(self, unit: Unit) -> Iterator[EncodedChunk]:

@@ -58,10 +58,8 @@ def open_embed_work(
         embedder, max_length=identity.max_length, on_long=identity.on_long, stride=identity.stride
     )
 
-    loaded: list[Vectors] = []
-
     def load() -> "Vectors":
-        vectors = load_vectors(
+        return load_vectors(
             run,
             embedder,
             encoder,
@@ -70,13 +68,11 @@ def open_embed_work(
             should_stop=should_stop,
             gate=gate,
         )
-        loaded.append(vectors)
-        return vectors
 
-    def open_evidence() -> "Evidence":
+    def open_evidence(vectors: "Vectors") -> "Evidence":
         from assay.embed.parity import evidence_of
 
-        return evidence_of(run, loaded[0], gate, device=device)
+        return evidence_of(run, vectors, gate, device=device)
 
     return EngineWork(
         run.manifest,

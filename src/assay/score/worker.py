@@ -59,10 +59,8 @@ def open_score_work(
         raise RefusedError(msg)
     read = read_chunks(bundle, identity, deduplicate=settings.deduplicate)
 
-    loaded: list[Scorer] = []
-
     def load() -> "Scorer":
-        scorer = load_scorer(
+        return load_scorer(
             run,
             bundle,
             device=device,
@@ -70,13 +68,11 @@ def open_score_work(
             should_stop=should_stop,
             gate=gate,
         )
-        loaded.append(scorer)
-        return scorer
 
-    def open_evidence() -> "Evidence":
+    def open_evidence(scorer: "Scorer") -> "Evidence":
         from assay.score.parity import evidence_of
 
-        return evidence_of(run, loaded[0], gate, device=device)
+        return evidence_of(run, scorer, gate, device=device)
 
     worker = f"{socket.gethostname()}-{os.getpid()}-{device}"
     return EngineWork(
