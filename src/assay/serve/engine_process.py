@@ -277,8 +277,19 @@ def start(link: ServerLink, arguments: argparse.Namespace) -> None:
     Computing(link, engine, max_batch_tokens=arguments.max_batch_tokens, device=arguments.device).run()
 
 
-def die_with_parent() -> None:
-    """Have the kernel end this process with its server, whatever is being computed; where it is Linux."""
+def begin_as_child() -> None:
+    """Leave signals to the server, have what libraries print on stderr, log, and end with the server.
+
+    Where it is Linux, the kernel ends this process with its server, whatever is being computed.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    # whatever libraries print goes to stderr
+    with contextlib.suppress(OSError):
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    from assay.telemetry import configure_logging
+
+    configure_logging()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -297,15 +308,7 @@ def main() -> None:
     parser.add_argument("--max-batch-tokens", type=int, default=None)
     parser.add_argument("--deterministic", action="store_true")
     arguments = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    # whatever libraries print goes to stderr
-    with contextlib.suppress(OSError):
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    from assay.telemetry import configure_logging
-
-    configure_logging()
-    die_with_parent()
+    begin_as_child()
     start(ServerLink(socket.socket(fileno=arguments.socket)), arguments)
 
 

@@ -6,11 +6,7 @@ business. The process ends with the core.
 
 import argparse
 import asyncio
-import contextlib
-import os
-import signal
 import socket
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +20,7 @@ from assay.serve.deployment import Deployment, Opened
 from assay.serve.dispatcher import delivery
 from assay.serve.edge import Edge
 from assay.serve.engine_pool import Pool, PoolStatus
-from assay.serve.engine_process import die_with_parent
+from assay.serve.engine_process import begin_as_child
 from assay.serve.engines import Ready
 from assay.serve.frames import FrameHead, FrameKind
 from assay.serve.keys import Keys, RateLimit
@@ -35,7 +31,6 @@ from assay.serve.remote_pool import RemotePool
 from assay.serve.server import Server, loop_factory, make_edge, uvicorn_config
 from assay.serve.service import Service, open_here
 from assay.serve.settings import ServeSettings
-from assay.telemetry import configure_logging
 
 COUNT_SECONDS = 1.0
 """How often the core hears what was counted here, asked or not."""
@@ -241,13 +236,7 @@ def main() -> None:
     for flag in ("--index", "--num-fronts", "--socket", "--listener", "--board"):
         parser.add_argument(flag, type=int, required=True)
     arguments = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    # whatever libraries print goes to stderr
-    with contextlib.suppress(OSError):
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    configure_logging()
-    die_with_parent()
+    begin_as_child()
 
     async def run() -> None:
         await Core(arguments).run()
