@@ -103,15 +103,15 @@ def test_a_fused_step_is_the_plain_one(config):
 @pytest.mark.gpu
 @pytest.mark.parametrize("size", [8, 600], ids=["replayed", "launched"])
 def test_on_a_gpu_a_reasoner_s_steps_are_those_of_plain_torch(size):
-    """In bfloat16, replayed from a graph or not; a puzzle alone has the bits it has in company."""
+    """In bfloat16, replayed or not, about as near float32 as plain torch; a puzzle alone has its bits in company."""
     config = small_config(hidden_size=128, vocab_size=11, seq_len=81, puzzle_emb_ndim=128, expansion=4.0)
     puzzles = torch.randint(0, 11, (size, 81)).numpy()
-    results = [
-        next(Reasoner(random_network(config), device=GPU, dtype=torch.bfloat16, is_fused=fused).run(puzzles))
-        for fused in (True, False)
-    ]
-    assert abs(results[0].q_halt_N - results[1].q_halt_N).mean() < 0.02
-    assert (results[0].grids_NS == results[1].grids_NS).mean() > 0.97
+    exact, plain, fused = (
+        next(Reasoner(random_network(config), device=GPU, dtype=dtype, is_fused=is_fused).run(puzzles))
+        for dtype, is_fused in [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)]
+    )
+    assert abs(fused.q_halt_N - exact.q_halt_N).mean() < 2 * abs(plain.q_halt_N - exact.q_halt_N).mean()
+    assert (fused.grids_NS != exact.grids_NS).mean() < 2 * (plain.grids_NS != exact.grids_NS).mean()
     ours = Reasoner(random_network(config), device=GPU, dtype=torch.bfloat16, batch_sizes=(size,))
     *_, whole = ours.run(puzzles)
     *_, alone = ours.run(puzzles[3:4])
