@@ -52,6 +52,8 @@ class FakeRunPod:
         self.key = KEY
         self.stuck = set()
         """Pods that a deletion does not delete."""
+        self.refusing = {}
+        """Pods whose deletion is answered by this status."""
         self.failing = 0
         """So many of the next requests of any kind are answered by a 503."""
         self.unpriced = set()
@@ -277,7 +279,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_DELETE(self):
         if not self.is_let_in():
             return
-        if self.account.delete(self.path.removeprefix("/v2/pods/")):
+        pod_id = self.path.removeprefix("/v2/pods/")
+        if status := self.account.refusing.get(pod_id):
+            self.problem(status, "the pod is busy")
+        elif self.account.delete(pod_id):
             self.answer(204)
         else:
             self.problem(404, "resource not found")

@@ -220,13 +220,13 @@ class Driver:
             self._start_new()
             while self._workers:
                 self._step()
+            self._find_failures()
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 self._finish_begun(next((GRACE_SECONDS.get(number, 0.0) for number in error.args), 0.0))
             self._stop_workers()
             self._board.leave("drained" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
-        self._find_failures()
         self._board.leave("failed" if self._failures else "finished")
         if self._failures:
             shown = "; ".join(f"{unit}: {message}" for unit, message in list(self._failures.items())[:3])

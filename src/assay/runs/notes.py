@@ -14,13 +14,16 @@ other. Ages go by the store's clock: a driver compares with the time of its own 
 """
 
 import contextlib
+import functools
 import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
 
 from assay.data.storage import FileInfo, Store
 from assay.errors import StorageError
@@ -42,6 +45,8 @@ NUM_THREADS = 32
 MOST_NOTES_OF_A_UNIT = 100
 
 State = Literal["working", "finished", "drained", "failed"]
+_Count = Annotated[int, Field(ge=0, lt=2**53)]
+_Time = Annotated[float, Field(ge=0, lt=2**53, allow_inf_nan=False)]
 _BEAT = re.compile(r"workers/([^/.]+)\.json")
 _LEFT = re.compile(r"workers/[^/.]+\.left\.json")
 _CLAIM = re.compile(r"claims/(\d{1,15})-(\d{1,15})\.([^/.]+)")
@@ -56,18 +61,18 @@ class Heartbeat:
 
     id: str
     host: str
-    rank: int
-    world_size: int
-    num_workers: int
+    rank: _Count
+    world_size: _Count
+    num_workers: _Count
     """Processes, one a device."""
     assay_version: str
-    started_at: float
+    started_at: _Time
     """Unix seconds by its own clock."""
-    beat_at: float
+    beat_at: _Time
     """The same, of this heartbeat."""
     state: State = "working"
-    units_published: int = 0
-    rows: int = 0
+    units_published: _Count = 0
+    rows: _Count = 0
     units: tuple[str, ...] = ()
     """In the hands of its workers."""
 
@@ -137,6 +142,8 @@ class Notes:
         self._beat_at: float | None = None
         self._skew = 0.0
         """Of the store's clock to ours."""
+        self._is_timed = False
+        """Whether heartbeats were listed since our own first, which tells it."""
 
     @property
     def is_due(self) -> bool:
@@ -183,7 +190,8 @@ class Notes:
 
     def look(self) -> Seen:
         """The other drivers that live and what they claim, from one listing; from two once in three minutes."""
-        if not self._listed_at or self._clock() - self._listed_at >= BEATS_SECONDS:
+        is_known = self._listed_at and (self._is_timed or self._beat_at is None)
+        if not is_known or self._clock() - self._listed_at >= BEATS_SECONDS:
             self._list_beats()
         newest, claims, words = dict(self._beats), [], set()
         with _advisory():
@@ -207,17 +215,16 @@ class Notes:
         )
 
     def _list_beats(self) -> None:
-        self._listed_at = self._clock()
-        self._beats = {}
+        """List heartbeats; where that fails, what was known of them stays as it was."""
+        begun = self._clock()
         with _advisory():
-            for info in self._store.list(WORKERS):
-                found = _BEAT.fullmatch(info.path)
-                if found is None:
-                    continue
-                if found[1] == self.heartbeat.id and self._beat_at is not None:
-                    self._skew = info.modified - self._beat_at
-                if self._is_other(found[1]):
-                    self._beats[found[1]] = info.modified
+            listed = {
+                found[1]: info for info in self._store.list(WORKERS) if (found := _BEAT.fullmatch(info.path))
+            }
+            if self._beat_at is not None and (own := listed.get(self.heartbeat.id)) is not None:
+                self._skew = own.modified - self._beat_at
+            self._beats = {driver: info.modified for driver, info in listed.items() if self._is_other(driver)}
+            self._listed_at, self._is_timed = begun, self._beat_at is not None
 
     def _is_other(self, driver: str) -> bool:
         return driver != self.heartbeat.id and not self._replaces(driver)
@@ -294,14 +301,16 @@ def read_heartbeats(store: Store, known: BeatCache | None = None) -> list[tuple[
 
 
 def _read_heartbeat(store: Store, path: str) -> Heartbeat | None:
+    """What anyone may have written: None unless each field is what it should be."""
     try:
-        raw = json.loads(store.read_bytes(path))
-        names = {field.name for field in fields(Heartbeat)}
-        beat = Heartbeat(**{**{k: v for k, v in raw.items() if k in names}, "units": tuple(raw["units"])})
-        float(beat.started_at), float(beat.beat_at), int(beat.rows), int(beat.units_published)
-    except (StorageError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return _heartbeats().validate_json(store.read_bytes(path), strict=True)
+    except (StorageError, ValueError):
         return None
-    return beat
+
+
+@functools.cache
+def _heartbeats() -> TypeAdapter[Heartbeat]:
+    return TypeAdapter(Heartbeat)
 
 
 def _message(content: bytes) -> str:

@@ -147,8 +147,20 @@ def test_the_ledger_counts_pods_that_are_gone(tmp_path):
     again = Ledger(open_store(tmp_path), "a")
     assert again.dollars(7200) == pytest.approx(0.5 + 0.75)
     assert again.hours(7200) == pytest.approx(2.0)
-    (tmp_path / "launches" / "a.json").write_text("{torn")
-    assert Ledger(open_store(tmp_path), "a").dollars(7200) == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{torn", "[]", '{"pods": 3}', '{"pods": {"1": {"name": "a-0", "dollars_per_hour": NaN, "since": 0}}}'],
+)
+def test_a_ledger_that_cannot_be_read_counts_nothing(tmp_path, content):
+    """A file that is damaged, or made up with amounts that no budget would end: what is alive is counted anew."""
+    (tmp_path / "launches").mkdir()
+    (tmp_path / "launches" / "a.json").write_text(content)
+    ledger = Ledger(open_store(tmp_path), "a")
+    assert ledger.dollars(7200) == 0
+    ledger.saw([pod("a-0", at=3600)], 7200)
+    assert ledger.dollars(7200) == pytest.approx(0.5)
 
 
 # ------------------------------------------------------------ the whole way
@@ -391,6 +403,48 @@ def test_pods_that_cannot_be_deleted_are_named(account, follow):
     account.delete("pod0001")
 
 
+@pytest.mark.parametrize("end", [Watched(1), Endless()], ids=["verified", "budget"])
+def test_a_pod_whose_deletion_is_refused_keeps_no_other(account, follow, end):
+    """The others go at once, whatever RunPod says of the first; what it said is in the message."""
+    account.refusing = {"pod0000": 409}
+    with pytest.raises(WorkError, match=r"1 pod could not be deleted .* pod0000 \(RunPod refuses .* 409"):
+        follow(end, budget=Budget(hours=0.1))
+    assert account.names() == ["scores-0"]
+    account.refusing = {}
+    account.delete("pod0000")
+
+
+def test_a_pod_whose_deletion_is_not_answered_keeps_no_other(account, follow, clock):
+    """The others go all the same; the watcher says so, and stays until the last has gone too."""
+    account.refusing = {"pod0000": 503}
+    left = []
+
+    def answer_again():
+        if any("the pods go on" in line for line in follow.said):
+            left.extend(account.names())
+            account.refusing = {}
+        clock.at_sleep.append(answer_again)
+
+    clock.at_sleep = [answer_again]
+    assert follow(Watched(1)).why == "verified"
+    assert left == ["scores-0"]
+
+
+def test_a_pod_whose_deletion_fails_keeps_none_from_being_made(account, follow, clock):
+    """A pod that ended and cannot be deleted is told of at each look; that of another rank is made again meanwhile."""
+
+    def die():
+        account.refusing["pod0000"] = 409
+        account.kill("scores-0")
+        account.kill("scores-2")
+
+    clock.at_sleep = [die, *[lambda: None] * 3, account.refusing.clear]
+    assert follow(Watched(8)).num_pods == 5
+    assert any(
+        line.startswith("scores-0 (pod0000) is not deleted yet (RunPod refuses") for line in follow.said
+    )
+
+
 @pytest.mark.parametrize("key", ["", "rpa with space", "rpa\n", "ключ"])
 def test_what_cannot_be_a_key_is_refused_unseen(key):
     """Before any request, and the message does not repeat it."""
@@ -414,7 +468,7 @@ def test_stop_deletes_the_pods_of_one_fleet(account, clock):
     account.page = 2
     for name in ("a-0", "a-1", "a-2", "a-1-0", "b-0"):
         account.add(name)
-    assert delete_fleet(api_of(account, clock), "a", sleep=clock.sleep, clock=clock.now) == []
+    assert delete_fleet(api_of(account, clock), "a", sleep=clock.sleep, clock=clock.now) == {}
     assert account.names() == ["a-1-0", "b-0"]
     account.close()
 

@@ -17,6 +17,7 @@ from assay.runs.drive import drive_run
 from assay.runs.driver import Driver, Outcome, WorkerSpec
 from assay.runs.local import process_worker, python_worker
 from assay.runs.protocol import Ended, Finish, Listening, Loaded, Loading, Take, UnderWay
+from assay.runs.status import status
 from assay.runs.verify import verify
 from assay.telemetry import Counters
 
@@ -238,6 +239,18 @@ def test_a_unit_that_fails_three_times(run, tmp_path, fake_workers):
     assert begun.pop("a-40-60") == 3
     assert set(begun.values()) == {1}
     assert verify(run.url).units_missing == 1
+
+
+def test_a_store_that_fails_at_the_end_leaves_nobody_at_work(run, fake_workers, monkeypatch):
+    """Where it cannot be seen whether another published the unit that failed, the command still says that it ended."""
+
+    def refuse(_):
+        raise StorageError("the store is gone")
+
+    monkeypatch.setattr(run, "is_published", refuse)
+    with pytest.raises(StorageError, match="the store is gone"):
+        Driver(run, fake_workers(run, 1, Orders(fail_units=("a-40-60",)))).run()
+    assert [driver.state for driver in status(run.url).drivers] == ["failed"]
 
 
 @pytest.mark.parametrize(

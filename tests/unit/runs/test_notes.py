@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from assay.data.storage import LocalStore
+from assay.errors import StorageError
 from assay.runs.notes import Heartbeat, Notes, beat_seconds, read_heartbeats
 
 NOW = 1_800_000_000.0
@@ -102,6 +103,39 @@ def test_ages_are_told_by_the_clock_of_the_store(store, skew):
     assert later.look().num_drivers == 0
 
 
+def test_the_first_heartbeat_tells_the_clock_of_the_store(store):
+    """Before it a driver whose clock is a day ahead takes all others for gone; the look that follows knows better."""
+    mine, other = notes_of(store, "a", now=NOW + 86_400), notes_of(store, "b")
+    other.beat()
+    age(store, "b", 30)
+    assert mine.look().num_drivers == 0
+    mine.beat()
+    age(store, "a", 0)
+    assert mine.look().num_drivers == 1
+
+
+def test_a_listing_that_fails_makes_nobody_silent(store, monkeypatch):
+    """What is known of others stays until heartbeats can be listed again: a claim that is older than that holds."""
+    mine, other = notes_of(store, "a"), notes_of(store, "b")
+    for notes in (mine, other):
+        notes.beat()
+    other.claim(0, 4)
+    for name in ("a", "b"):
+        age(store, name, 0)
+    assert len(rows_of(mine.look())) == 1
+    os.utime(Path(store.url, "claims", "0-4.b"), (NOW - 500, NOW - 500))
+    list_all = store.list
+
+    def list_claims(prefix):
+        if prefix == "workers/":
+            raise StorageError("slow down")
+        return list_all(prefix)
+
+    monkeypatch.setattr(store, "list", list_claims)
+    mine._clock = lambda: NOW + 200
+    assert len(rows_of(mine.look())) == 1
+
+
 def test_who_was_started_again_replaces_its_own_ghost(store):
     """Claims of a driver in whose place this one was started are void at once."""
     ghost = notes_of(store, "1-of-4-x")
@@ -159,3 +193,29 @@ def test_nothing_that_lies_there_is_an_error(store):
     Path(store.url, "failures").write_text("in the way")
     assert notes.fail("u", "m") == 0
     assert notes.failures() == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("id", ["a"]),
+        ("host", None),
+        ("host", "\ud800"),
+        ("rank", "1"),
+        ("world_size", -1),
+        pytest.param("num_workers", 10**400, id="num_workers-huge"),
+        ("started_at", "yesterday"),
+        ("beat_at", float("nan")),
+        ("beat_at", -float("inf")),
+        ("state", "asleep"),
+        ("rows", float("inf")),
+        ("units", [1]),
+    ],
+)
+def test_a_heartbeat_that_is_made_up_is_left_out(store, name, value):
+    """A field that is not what a driver writes makes the file worthless, and no error; those of others are read."""
+    notes_of(store, "a").beat()
+    path = Path(store.url, "workers", "a.json")
+    Path(store.url, "workers", "b.json").write_text(json.dumps({**json.loads(path.read_text()), "id": "b"}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    assert [beat.id for beat, _ in read_heartbeats(store)] == ["b"]

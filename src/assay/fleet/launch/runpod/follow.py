@@ -13,7 +13,7 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -287,7 +287,8 @@ class Follower:
         for pod in found.extra:
             self._say(f"{pod.name} ({pod.id}) is one too many and is deleted")
         for pod in (*found.dead, *found.extra):
-            self._api.delete_pod(pod.id)
+            if (error := _delete(self._api, pod)) is not None:
+                self._say(f"{pod.name} ({pod.id}) is not deleted yet ({error})")
 
     def _make(self, missing: Sequence[int]) -> list[Pod]:
         """Ask for the pods that are missing and due; those that were made."""
@@ -337,9 +338,10 @@ class Follower:
 
     def _end(self, why: Why) -> Followed:
         """Delete every pod, and say what it came to."""
+        unlisted = []
         for pod, at in self._fresh:
             self._unsure_until = max(self._unsure_until, at + LAG_SECONDS)
-            self._api.delete_pod(pod.id)
+            unlisted.append(_delete(self._api, pod))
         left = delete_fleet(
             self._api,
             self._fleet.name,
@@ -351,11 +353,10 @@ class Follower:
         self._ledger.saw(left, now)
         self._save()
         if left:
-            msg = (
-                f"{format_number_of(len(left), 'pod')} could not be deleted and may cost {hourly(left):.2f} $/h: "
-                f"{', '.join(pod.id for pod in left)}; delete them in RunPod's console"
-            )
-            raise WorkError(msg)
+            cost = f" and may cost {hourly([*left]):.2f} $/h"
+            raise WorkError(describe_left(left, cost))
+        if error := next(filter(None, unlisted), None):
+            raise error
         return Followed(
             why=why,
             look=self._look,
@@ -403,18 +404,41 @@ def delete_fleet(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
     at_least_until: float = 0.0,
-) -> list[Pod]:
-    """Delete every pod of a fleet, and look again until none is listed; the pods that stayed all the same.
+) -> dict[Pod, str]:
+    """Delete every pod of a fleet, and look again until none is listed; the pods that stayed all the same, and why.
 
     Two empty listings in a row count as none, for a pod that was made a moment ago may be missing in one; where one is
-    known that may show up late, it is looked for until `at_least_until`.
+    known that may show up late, it is looked for until `at_least_until`. A pod whose deletion fails keeps no other.
+    Raises NoAnswerError where RunPod answers to no listing, or at the end not to a deletion.
     """
     ends, num_empty = max(clock(), at_least_until) + DELETING_SECONDS, 0
+    errors: dict[str, AssayError | None] = {}
     while True:
         left = own_pods(api.list_pods(), fleet)
         num_empty = 0 if left else num_empty + 1
-        if (num_empty >= 2 and clock() >= at_least_until) or (left and clock() >= ends):
-            return left
-        for pod in left:
-            api.delete_pod(pod.id)
+        if num_empty >= 2 and clock() >= at_least_until:
+            return {}
+        if left and clock() >= ends:
+            for error in errors.values():
+                if isinstance(error, NoAnswerError):
+                    raise error
+            return {pod: str(errors.get(pod.id) or "") for pod in left}
+        errors = {pod.id: _delete(api, pod) for pod in left}
         sleep(DELETING_LOOK_SECONDS)
+
+
+def _delete(api: RunPod, pod: Pod) -> AssayError | None:
+    """Delete a pod; what went wrong, where that concerns this pod or this moment alone."""
+    try:
+        api.delete_pod(pod.id)
+    except KeyRefusedError:
+        raise
+    except (InputError, NoAnswerError) as error:
+        return error
+    return None
+
+
+def describe_left(left: Mapping[Pod, str], cost: str = "") -> str:
+    """What to say of pods that could not be deleted, and of what they `cost`."""
+    pods = ", ".join(f"{pod.id} ({why})" if why else pod.id for pod, why in left.items())
+    return f"{format_number_of(len(left), 'pod')} could not be deleted{cost}: {pods}; delete them in RunPod's console"

@@ -5,13 +5,19 @@ pod counts from its creation until it was first seen dead or gone, so a watcher 
 than too little. Lost, it costs nothing but what the pods that are gone had cost.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
 
 from assay.data.storage import Store
 from assay.fleet.launch.runpod.pods import Pod
 from assay.runs.notes import LAUNCHES
+
+_Amount = Annotated[float, Field(ge=0, lt=2**53, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,11 +25,11 @@ class Entry:
     """One pod that was there."""
 
     name: str
-    dollars_per_hour: float
+    dollars_per_hour: _Amount
     """The most that it was seen to cost."""
-    since: float
+    since: _Amount
     """Unix seconds."""
-    until: float | None = None
+    until: _Amount | None = None
     """None while it is alive."""
 
     def seconds(self, now: float) -> float:
@@ -41,11 +47,9 @@ class Ledger:
         self._entries: dict[str, Entry] = {}
         self._saved: dict[str, Entry] | None = None
         if store.info(self._path) is not None:
-            try:
-                found = json.loads(store.read_bytes(self._path))["pods"]
-                self._entries = {pod_id: Entry(**each) for pod_id, each in found.items()}
-            except (ValueError, TypeError, KeyError, AttributeError):
-                self._entries = {}  # advice: what is alive is counted from its listing
+            with contextlib.suppress(ValueError):  # advice: what is alive is counted from its listing
+                files = TypeAdapter(dict[Literal["pods"], dict[str, Entry]])
+                self._entries = files.validate_json(store.read_bytes(self._path), strict=True).get("pods", {})
 
     def saw(self, pods: Iterable[Pod], now: float) -> None:
         """Take in a listing of the fleet's pods: those that it lacks are gone."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from assay.errors import InputError, WorkError
 from assay.fleet.launch.cloud_settings import RunPodStopSettings
-from assay.fleet.launch.runpod.follow import delete_fleet
+from assay.fleet.launch.runpod.follow import delete_fleet, describe_left
 from assay.fleet.launch.runpod.launcher import open_account
 from assay.fleet.launch.runpod.pods import GONE, Pod, hourly, own_pods
 from assay.telemetry import format_number_of
@@ -41,10 +41,9 @@ def stop_fleet(settings: RunPodStopSettings) -> Stopped:
         numbered = f"{settings.name}-0, {settings.name}-1 and so on"
         msg = f"no pod is called {numbered}{_others(others)}; give the name of the fleet, without a number"
         raise InputError(msg)
-    left = [] if settings.dry_run else delete_fleet(api, settings.name)
+    left = {} if settings.dry_run else delete_fleet(api, settings.name)
     if left:
-        msg = f"{', '.join(pod.id for pod in left)} could not be deleted; delete them in RunPod's console"
-        raise WorkError(msg)
+        raise WorkError(describe_left(left))
     return Stopped(pods=tuple(pods), others=tuple(others), is_dry_run=settings.dry_run)
 
 
