@@ -20,14 +20,17 @@ from assay.bundle.ensemble import read_ensemble
 from assay.bundle.load import load_bundle
 from assay.calibrate.calibrate import calibrate as calibrate_bundle
 from assay.calibrate.settings import CalibrateSettings
+from assay.engine.parity import engine_outputs
+from assay.engine.sequences import Sequences
 from assay.ensemble.build import ensemble_build
 from assay.ensemble.settings import BuildSettings
 from assay.errors import BundleError, UsageError
 from assay.evaluate.evaluate import evaluate
 from assay.evaluate.settings import EvaluateSettings
 from assay.metrics import nll, softmax
-from assay.score.bundles import engine_of, open_bundle
+from assay.score.bundles import encoder_of, engine_of, open_bundle
 from assay.score.classifier import load
+from assay.tokenize.settings import LongDocuments
 
 pytestmark = pytest.mark.usefixtures("kept_threads")
 
@@ -307,6 +310,98 @@ def test_the_second_order_is_read_where_the_first_does_not_decide(place):
         open_bundle(place / "both-orders")
 
 
+def by_hand(members, texts, *, max_length, stride, num_offsets):
+    """The mean over members and offsets of the probabilities of the mean logits of each series of windows."""
+    found = []
+    for member in map(load_bundle, members):
+        order = [member.labels.index(label) for label in THREE]
+        encoder = encoder_of(
+            member, LongDocuments(max_length=max_length, on_long="window-mean", stride=stride)
+        )
+        capacity = max_length - 2
+        step = capacity - stride
+        engine = engine_of(member, num_threads=1)
+        for k in range(num_offsets):
+            second = step * k // num_offsets if k else step
+            rows = []
+            for text in texts:
+                begin, *content, end = encoder.encode_texts([text]).flat_ids.tolist()
+                starts = [0]
+                if len(content) > capacity:
+                    starts += range(second, max(len(content) - stride, second + 1), step)
+                windows = [[begin, *content[start : start + capacity], end] for start in starts]
+                sequences = Sequences(
+                    flat_ids=np.concatenate(windows).astype(np.uint16),
+                    offsets=np.cumsum([0, *map(len, windows)]),
+                )
+                rows.append(engine_outputs(engine, sequences).mean(axis=0)[order])
+            found.append(softmax(np.array(rows, dtype=np.float64)))
+    return np.mean(found, axis=0)
+
+
+def test_windows_of_long_documents_at_several_offsets_are_members(members, place):
+    """Scored, evaluated, loaded and served alike: the mean over members and offsets; a short text is read once."""
+    texts = [f"{number} {text or 'none'}" for number, text in enumerate(make_texts(60, seed=12, longest=70))]
+    validation, test = (
+        labelled(place / f"{name}-long.jsonl", part, 4)
+        for name, part in (("fit", texts[:30]), ("seen", texts[30:]))
+    )
+    out, windows = place / "offsets", {"max_length": 16, "on_long": "window-mean", "stride": 2}
+    both = tuple(map(str, members[:2]))
+    result = ensemble_build(
+        BuildSettings(
+            out=str(out), members=both, offsets=3, test=(str(test),), validation=(str(validation),),
+            report=str(place / "offsets.html"), resamples=100, **windows,
+        )
+    )  # fmt: skip
+    one, two = result.names
+    assert [each.name for each in result.measured.members] == [
+        one, two, f"{one} +1/3", f"{two} +1/3", f"{one} +2/3", f"{two} +2/3"
+    ]  # fmt: skip
+    assert 2 < result.measured.pooled.num_members < 6, "short documents are read once"
+    assert "offsets of windows" in (place / "offsets.html").read_text()
+    (out / "calibration.json").rename(place / "put-aside-offsets.json")
+    expected = by_hand(members[:2], texts[30:], max_length=16, stride=2, num_offsets=3)
+    run = score_here(test, out, place / "offsets-run", parity_documents=8, **windows)
+    np.testing.assert_allclose(probabilities(read_parts(run)), expected, atol=TOLERANCE)
+    found = load(out, num_threads=1, **windows).predict(texts[30:])
+    np.testing.assert_allclose(probabilities(found), expected, atol=TOLERANCE)
+    engine = engine_of(open_bundle(out), num_threads=1)
+
+    async def ask():
+        service, _ = open_service(out, engine=engine, budget=512, **windows)
+        async with client_of(service) as client:
+            return (await client.post("/predict/batch", json={"texts": texts[30:]})).json()
+
+    answers = asyncio.run(ask())
+    served = np.array([[answer["all_probabilities"][label] for label in THREE] for answer in answers])
+    np.testing.assert_allclose(served, expected, atol=TOLERANCE)
+    (place / "put-aside-offsets.json").rename(out / "calibration.json")
+    evaluated = evaluate(EvaluateSettings(bundle=str(out), data=(str(test),), resamples=100, **windows))
+    assert evaluated.metrics["nll"].value == pytest.approx(result.measured.calibrated.values["nll"], abs=1e-5)
+
+    alone = BuildSettings(
+        out=str(place / "offsets-of-one"),
+        members=both,
+        offsets=3,
+        validation=(str(validation),),
+        max_loss=1.0,
+        **windows,
+    )
+    assert len(ensemble_build(alone).names) == 1, "chosen by what each says of all offsets together"
+    with pytest.raises(
+        UsageError, match="at 3 offsets of windows, and it cuts none; use on_long window-mean"
+    ):
+        score_here(test, out, place / "offsets-cut")
+    short = {**windows, "max_length": 4, "stride": 1}
+    with pytest.raises(UsageError, match="at most 1 offsets differ"):
+        load(out, **short)
+    content = json.loads((out / "ensemble.json").read_text())
+    (out / "ensemble.json").write_text(json.dumps({**content, "offsets": "many"}))
+    with pytest.raises(BundleError, match=r"offsets is many, .*; build it again with assay ensemble build"):
+        open_bundle(out)
+
+
 def test_what_a_member_says_of_its_training_is_not_the_ensemble_s(members, place):
     """A report and curves of one training do not stand for all; the member keeps its own."""
     (members[0] / "train_report.html").write_text("one")
@@ -371,6 +466,13 @@ def test_members_that_differ_are_refused_with_what_differs(members, place):
         ({"rule": "soup"}, "a soup is chosen on validation rows"),
         ({"second_order": "unsure", "text_pair_column": "b"}, "its margin is fitted on validation rows"),
         ({"second_order": "always", "test": ("t",)}, "give --text-pair-column"),
+        ({"offsets": 2}, "on_long truncate, which cuts no windows; set --on-long to window-mean"),
+        ({"offsets": 2, "text_pair_column": "b"}, "pairs of texts are not cut into windows"),
+        (
+            {"offsets": 2, "rule": "soup", "validation": ("v",)},
+            "a soup is one model and reads a document once",
+        ),
+        ({"offsets": 65, "on_long": "window-max"}, "offsets is 65"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes, message):

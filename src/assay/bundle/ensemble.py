@@ -1,6 +1,7 @@
 """An ensemble of classifiers as one bundle: members in folders of their own, one tokenizer, labels and calibration.
 
-ensemble.json                    the rule, the weights, the members and their fingerprints; of pairs the second order
+ensemble.json                    the rule, the weights, the members and their fingerprints; of pairs the second order,
+                                 of long documents how many offsets their windows have
 members/1, members/2, ...        classifiers as they were, less their calibrations: members are pooled raw
 config.json, tokenizer.json ...  those of the first member, so that texts are tokenized as for any bundle
 assay.json, calibration.json     as in any bundle; the calibration is of the pooled outputs
@@ -53,6 +54,8 @@ class Ensemble(Bundle):
     """Of the members."""
     second_order: SecondOrder | None = None
     """When pairs are read with their texts swapped too; None: never."""
+    num_offsets: int = 1
+    """Offsets of the windows of long documents that each member answers to."""
 
     @property
     def path(self) -> Path:
@@ -72,8 +75,13 @@ class Ensemble(Bundle):
             labels=self.labels,
             calibration=self.calibration,
             int_score=self.int_score,
-            pooling=self.pooling if self.second_order is None else self.pooling.of_both_orders(),
+            pooling=self.pooling.of_views(self.num_views),
         )
+
+    @property
+    def num_views(self) -> int:
+        """Answers of each member to a document: one for each offset of its windows, or order of a pair."""
+        return self.num_offsets if self.second_order is None else 2
 
     @property
     def label_orders(self) -> tuple[tuple[int, ...], ...]:
@@ -119,6 +127,7 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
         members,
         pooling,
         second_order=_read_second_order(file, content, first),
+        num_offsets=_read_offsets(file, content, first),
         calibration=calibration,
         provenance=provenance if isinstance(provenance, dict) else {},
         notes=notes,
@@ -131,6 +140,7 @@ def join_members(
     pooling: Pooling,
     *,
     second_order: SecondOrder | None = None,
+    num_offsets: int = 1,
     calibration: Calibration | None = None,
     provenance: JsonObject | None = None,
     notes: Sequence[str] = (),
@@ -157,7 +167,7 @@ def join_members(
                 "rule": pooling.rule,
                 "weights": list(pooling.weights),
                 "calibration": calibrated,
-                **({} if second_order is None else {"second_order": asdict(second_order)}),
+                **_views_of(second_order, num_offsets),
             }
         ),
         tokenizer_fingerprint=first.tokenizer_fingerprint,
@@ -169,11 +179,23 @@ def join_members(
         members=tuple(members),
         pooling=pooling,
         second_order=second_order,
+        num_offsets=num_offsets,
     )
 
 
+def _views_of(second_order: SecondOrder | None, num_offsets: int) -> JsonObject:
+    return {
+        **({} if second_order is None else {"second_order": asdict(second_order)}),
+        **({} if num_offsets == 1 else {"offsets": num_offsets}),
+    }
+
+
 def write_ensemble(
-    folder: Path, members: Sequence[Bundle], pooling: Pooling, second_order: SecondOrder | None = None
+    folder: Path,
+    members: Sequence[Bundle],
+    pooling: Pooling,
+    second_order: SecondOrder | None = None,
+    num_offsets: int = 1,
 ) -> None:
     """Write an ensemble of classifiers into a folder that is still being made, `assay.json` aside.
 
@@ -198,7 +220,7 @@ def write_ensemble(
         "rule": pooling.rule,
         "weights": list(pooling.weights),
         "members": listed,
-        **({} if second_order is None else {"second_order": asdict(second_order)}),
+        **_views_of(second_order, num_offsets),
     }
     (folder / ENSEMBLE_FILE).write_bytes(pretty(content))
 
@@ -277,6 +299,13 @@ def _read_second_order(file: Path, content: JsonObject, member: Bundle) -> Secon
         suffix=suffix,
         num_middle_of_first=num_first,
     )
+
+
+def _read_offsets(file: Path, content: JsonObject, member: Bundle) -> int:
+    given = content.get("offsets", 1)
+    if type(given) is not int or given < 1 or (given > 1 and (member.is_pair or "second_order" in content)):
+        raise _wrong(file, "offsets", given)
+    return given
 
 
 def _member(file: Path, entry: object) -> tuple[str, str]:

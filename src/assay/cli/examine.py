@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +101,13 @@ def _bundle_findings(path: str) -> Examination:
 
 
 def _single_findings(bundle: Bundle) -> Examination:
+    from assay.bundle.ensemble import Ensemble
     from assay.score.bundles import encoder_of, engine_of, why_not_fp16
     from assay.tokenize.compare import SAVE_TOKENIZER, compare_probes
     from assay.tokenize.settings import LongDocuments
 
-    encoder = encoder_of(bundle, LongDocuments())
+    in_one_piece = replace(bundle, num_offsets=1) if isinstance(bundle, Ensemble) else bundle
+    encoder = encoder_of(in_one_piece, LongDocuments())
     engine = engine_of(bundle, device=available_devices()[0].name)
     tokens = compare_probes(bundle.path, encoder)
     calibration = "none" if bundle.calibration is None else bundle.calibration.method

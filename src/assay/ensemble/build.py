@@ -24,7 +24,7 @@ from assay.data.storage import replace_file
 from assay.ensemble.build_report import render
 from assay.ensemble.choose import Targets, choose_members, row_losses
 from assay.ensemble.compare_rules import OrderFigures, RuleFigures, compare_orders, compare_rules
-from assay.ensemble.measure import Measured, measure
+from assay.ensemble.measure import Measured, measure, pooled_values
 from assay.ensemble.plan import short_names
 from assay.ensemble.second_order import (
     SecondOrderFigures,
@@ -35,6 +35,7 @@ from assay.ensemble.second_order import (
 from assay.ensemble.settings import BuildSettings
 from assay.ensemble.soup import greedy_soup
 from assay.errors import BundleError, UsageError
+from assay.evaluate.measure import Resampling
 from assay.labelled.labels import generic_names, to_targets
 from assay.labelled.provenance import HashArray, HashKind, packed_provenance, seen_hashes
 from assay.labelled.read import read_labelled
@@ -45,7 +46,7 @@ from assay.outcome.calibration import Calibration
 from assay.outcome.maps import apply_link
 from assay.outcome.orders import SecondOrder
 from assay.outcome.pooling import Pooling, PoolingRule, equal_weights
-from assay.score.bundles import encoder_of, engine_of, num_outputs, scorer_of
+from assay.score.bundles import encoder_of, engine_of, scorer_of
 from assay.score.labelled import labelled_logits
 from assay.settings import shared
 from assay.tasks import Task
@@ -76,11 +77,15 @@ class BuildResult:
     """When the bundle reads pairs with their texts swapped too."""
     second_orders: tuple[SecondOrderFigures, ...]
     """What leaving that out where the first order decides comes to, on validation and on test rows."""
+    num_offsets: int
+    """Offsets of the windows of long documents that each member answers to."""
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
         """The bundle and its figures, for people."""
         lines = [f"wrote {self.out}: {self.rule} of {len(self.names)} members, {', '.join(self.names)}"]
+        if self.num_offsets > 1:
+            lines.append(f"  each reads long documents at {self.num_offsets} offsets of their windows")
         if self.left_out:
             lines.append(f"  left out as of no use on the validation rows: {', '.join(self.left_out)}")
         if self.calibration is not None:
@@ -114,13 +119,15 @@ def ensemble_build(settings: BuildSettings) -> BuildResult:
     notes = dict.fromkeys(() if validation is None else refuse_seen(whole, validation))
     if test is not None:
         notes |= dict.fromkeys(refuse_seen(whole, test, so="figures of them would be too good"))
+    whole = replace(whole, num_offsets=settings.offsets)
+    encoder_of(whole, settings)  # refuses more offsets than there are
     asked = _second_order(settings, whole)
     best, kept = None, list(range(len(members)))
     orders, second_orders = asked, list[SecondOrderFigures]()
     if validation is not None:
         logits_KNC, targets = _logits(settings, whole, validation, orders=asked)
         first_MNC, second_MNC = logits_KNC[: len(members)], logits_KNC[len(members) :]
-        best, kept = _choose(settings, whole.task, first_MNC, targets)
+        best, kept = _choose(settings, whole, logits_KNC, targets)
         if len(kept) < len(members):
             pooling = replace(pooling, weights=equal_weights(len(kept)))
         if asked is not None:
@@ -133,7 +140,7 @@ def ensemble_build(settings: BuildSettings) -> BuildResult:
             )
     chosen = [members[k] for k in kept]
     with publish_folder(out, overwrite=settings.overwrite) as folder:
-        write_ensemble(folder, chosen, pooling, orders)
+        write_ensemble(folder, chosen, pooling, orders, settings.offsets)
         write_description(folder, _description(settings, chosen, names, kept))
         bundle = read_ensemble(folder)
         if validation is not None:
@@ -155,6 +162,7 @@ def ensemble_build(settings: BuildSettings) -> BuildResult:
         orders=() if on_test is None else on_test.orders,
         second_order=orders,
         second_orders=tuple(second_orders),
+        num_offsets=settings.offsets,
         notes=tuple(notes),
     )
     if settings.report is not None:
@@ -207,6 +215,7 @@ def _build_soup(settings: BuildSettings, members: Sequence[Bundle], names: Seque
         orders=(),
         second_order=None,
         second_orders=(),
+        num_offsets=1,
         notes=notes,
     )
 
@@ -284,7 +293,8 @@ def _logits(
 ) -> tuple[FloatArray, Targets]:
     """The members' raw logits [M, N, C], labels in the ensemble's order, and the targets.
 
-    `orders`: read every pair in both orders; the logits are then [2 M, N, C], all of the first order first.
+    `orders`: read every pair in both orders; the logits are then [2 M, N, C], all of the first order first. Of an
+    ensemble with offsets they are [K * M, N, C], all of the first offset first.
     """
     bundle = replace(bundle, second_order=None if orders is None else replace(orders, margin=None))
     labels = rows.labels if bundle.task is Task.REGRESSION else generic_names(rows.labels, bundle.labels)
@@ -300,7 +310,7 @@ def _logits(
         max_batch_tokens=settings.max_batch_tokens,
     )
     logits = labelled_logits(scorer, rows, of_members=True).logits_NC
-    shape = (rows.num_rows, num_outputs(bundle) // len(bundle.labels), len(bundle.labels))
+    shape = (rows.num_rows, len(bundle.members) * bundle.num_views, len(bundle.labels))
     return np.moveaxis(logits.reshape(shape), 1, 0).astype(np.float64), targets
 
 
@@ -328,14 +338,22 @@ def _second_order(settings: BuildSettings, bundle: Ensemble) -> SecondOrder | No
 
 
 def _choose(
-    settings: BuildSettings, task: Task, logits_MNC: FloatArray, targets: Targets
+    settings: BuildSettings, bundle: Ensemble, logits_KNC: FloatArray, targets: Targets
 ) -> tuple[int, list[int]]:
-    """On the validation rows, the member that does best by itself, and the members to keep."""
-    values_MNC = np.stack([apply_link(logits_NC, task) for logits_NC in logits_MNC])
+    """On the validation rows, the member that does best by itself, in one view, and the members to keep.
+
+    Members are chosen by what they say of all offsets together, or of the first order.
+    """
+    task, num_members = bundle.task, len(bundle.members)
     link = task.link
+    values_MNC = np.stack([apply_link(logits_NC, task) for logits_NC in logits_KNC[:num_members]])
     losses = [row_losses(values_NC, targets, link).mean() for values_NC in values_MNC]
-    kept = list(range(len(values_MNC)))
+    kept = list(range(num_members))
     if settings.max_loss is not None:
+        if bundle.num_offsets > 1:
+            alone = Pooling(rule=bundle.pooling.rule, weights=(1.0,)).of_views(bundle.num_offsets)
+            each = [pooled_values(logits_KNC[m::num_members], alone, task) for m in kept]
+            values_MNC = np.stack(each)
         kept, _ = choose_members(values_MNC, targets, link, max_loss=settings.max_loss, seed=settings.seed)
     return int(np.argmin(losses)), kept
 
@@ -374,6 +392,11 @@ def _measure(
 ) -> _OnTest:
     asked, pooling = bundle.second_order, bundle.pooling
     logits_KNC, targets = _logits(settings, bundle, test, orders=asked)
+    num_passes = None
+    if bundle.num_offsets > 1:
+        num_passes = _passes(logits_KNC, bundle.num_offsets)
+        names = at_offsets(names, bundle.num_offsets)
+        pooling = pooling.of_views(bundle.num_offsets)
     logits_MNC = logits_KNC[: len(names)]
     swapped_MNC, second = None, None
     if asked is not None:
@@ -383,7 +406,9 @@ def _measure(
     elif test.text_pairs is not None:
         swapped = replace(test, texts=test.text_pairs, text_pairs=test.texts)
         swapped_MNC, _ = _logits(settings, bundle, swapped)
-    draws = {"resamples": settings.resamples, "seed": settings.seed}
+    draws = Resampling(
+        num_resamples=settings.resamples, method="percentile", confidence=0.95, seed=settings.seed
+    )
     measured = measure(
         names,
         logits_KNC,
@@ -392,13 +417,26 @@ def _measure(
         pooling,
         calibration=bundle.calibration,
         best=kept.index(best) if best in kept else None,
-        **draws,
+        num_passes=num_passes,
+        draws=draws,
     )
-    rules = compare_rules(logits_MNC, targets, bundle.task, pooling.weights, **draws)
+    rules = compare_rules(logits_MNC, targets, bundle.task, pooling.weights, draws=draws)
     orders: tuple[OrderFigures, ...] = ()
     if swapped_MNC is not None:
-        orders = compare_orders(names, logits_MNC, swapped_MNC, targets, bundle.task, pooling, **draws)
+        orders = compare_orders(names, logits_MNC, swapped_MNC, targets, bundle.task, pooling, draws=draws)
     return _OnTest(measured=measured, rules=rules, orders=orders, second_order=second)
+
+
+def at_offsets(names: Sequence[str], num_offsets: int) -> list[str]:
+    """Names of the members at each offset of their windows, in parts of the way from one window to the next."""
+    return [f"{name} +{k}/{num_offsets}" if k else name for k in range(num_offsets) for name in names]
+
+
+def _passes(logits_KNC: FloatArray, num_offsets: int) -> float:
+    """How often a document is read on average, by all members: once each where it fits into one window."""
+    first_MNC, *others = logits_KNC.reshape(num_offsets, -1, *logits_KNC.shape[1:])
+    is_long_N = np.any([(each != first_MNC).any(axis=(0, 2)) for each in others], axis=0)
+    return len(first_MNC) * (1 + (num_offsets - 1) * float(is_long_N.mean()))
 
 
 def _figures(measured: Measured) -> list[str]:

@@ -216,6 +216,7 @@ def _made(settings: BuildSettings, measured: Measured, calibration: Calibration 
         ("bundle", settings.out),
         ("members", ", ".join(settings.member_paths)),
         ("rule", settings.rule),
+        *([("offsets of windows", str(settings.offsets))] if settings.offsets > 1 else []),
         ("weights", settings.weights or "equal"),
         ("validation", ", ".join(settings.validation) or "none"),
         ("test", ", ".join(settings.test)),

@@ -13,6 +13,7 @@ from assay import metrics
 from assay.ensemble.choose import Targets
 from assay.ensemble.measure import mean_intervals, pooled_values
 from assay.evaluate.bootstrap import Interval
+from assay.evaluate.measure import Resampling
 from assay.metrics import FloatArray
 from assay.outcome.maps import apply_link
 from assay.outcome.pooling import NO_LABEL, Pooling, PoolingRule, majority, plurality, rank_mean
@@ -59,8 +60,7 @@ def compare_rules(
     task: Task,
     weights: tuple[float, ...],
     *,
-    resamples: int,
-    seed: int,
+    draws: Resampling,
 ) -> tuple[RuleFigures, ...]:
     """Each rule on the same rows, those without a label of their own counted as wrong; none but of one label a row.
 
@@ -95,7 +95,7 @@ def compare_rules(
         for rule, right_N in right.items()
         for name, values in ((rule, right_N), (f"{rule} less mean", right_N.astype(int) - right["mean"]))
     }
-    intervals = mean_intervals(columns, resamples, seed)
+    intervals = mean_intervals(columns, draws)
     rules = [*labels, *(["rank-mean"] if has_auc else []), "any-correct"]
     nothing = Interval(undefined="no label")
     return tuple(
@@ -120,8 +120,7 @@ def compare_orders(
     task: Task,
     pooling: Pooling,
     *,
-    resamples: int,
-    seed: int,
+    draws: Resampling,
 ) -> tuple[OrderFigures, ...]:
     """Each member, and all pooled, on pairs as they stand and on the same with their texts swapped."""
     if task is not Task.SINGLE_LABEL:
@@ -141,7 +140,7 @@ def compare_orders(
             "changed": (one_N != two_N).astype(np.float64),
             "gain": (mean_N == label_N).astype(np.float64) - (one_N == label_N),
         }
-        intervals = mean_intervals(columns, resamples, seed)
+        intervals = mean_intervals(columns, draws)
         figures.append(
             OrderFigures(
                 name=name,

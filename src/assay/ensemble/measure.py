@@ -13,6 +13,7 @@ import numpy as np
 from assay import metrics
 from assay.ensemble.choose import Targets, row_losses
 from assay.evaluate.bootstrap import Interval, interval, resample
+from assay.evaluate.measure import Resampling
 from assay.evaluate.statistics import means_of
 from assay.metrics import FloatArray
 from assay.outcome.calibration import Calibration
@@ -22,7 +23,6 @@ from assay.tasks import Task
 
 MOST_SUBSETS = 40
 """Subsets of members of one size that are averaged; where there are more, so many drawn ones."""
-_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,19 +77,20 @@ def measure(
     *,
     calibration: Calibration | None,
     best: int | None,
-    resamples: int,
-    seed: int,
+    num_passes: float | None = None,
+    draws: Resampling,
 ) -> Measured:
     """The figures; `best` is the member that did best on the validation rows, where there are some.
 
     `logits_KNC`: [M, N, C], or of pairs that are pooled in both orders [2 M, N, C], the second half with the texts
     swapped, or again the first order's where a pair is read once. Members alone are of the first order.
+    `num_passes`: of a document, where they are not one a member and order.
     """
     num_members = len(names)
     logits_MNC, second_MNC = logits_KNC[:num_members], logits_KNC[num_members:]
-    deployed, num_passes = pooling, float(num_members)
+    deployed, num_passes = pooling, num_passes or float(num_members)
     if len(second_MNC):
-        deployed = pooling.of_both_orders()
+        deployed = pooling.of_views(2)
         num_passes *= 1 + float((second_MNC != logits_MNC).any(axis=(0, 2)).mean())
 
     def figures(name: str, several: Sequence[FloatArray], num_members: float) -> Figures:
@@ -103,7 +104,7 @@ def measure(
                 **{key: float(value_N.mean()) for key, value_N in means.items()},
                 **{key: float(np.mean([each[key] for each in whole])) for key in whole[0]},
             },
-            intervals=mean_intervals(means, resamples, seed),
+            intervals=mean_intervals(means, draws),
         )
 
     values = [apply_link(logits_NC, task) for logits_NC in logits_MNC]
@@ -120,7 +121,7 @@ def measure(
                 pooled_values(
                     logits_MNC[list(chosen)], Pooling(rule=pooling.rule, weights=equal_weights(k)), task
                 )
-                for chosen in subsets(num_members, k, seed)
+                for chosen in subsets(num_members, k, draws.seed)
             ],
             k,
         )
@@ -138,7 +139,7 @@ def measure(
         calibrated=calibrated,
         by_size=tuple(by_size),
         differences=tuple(
-            _difference(against, mine, theirs, resamples, seed) for against, theirs in references.items()
+            _difference(against, mine, theirs, draws) for against, theirs in references.items()
         ),
         disagreement=_disagreement(values, task),
     )
@@ -184,23 +185,22 @@ def _difference(
     against: str,
     mine: Mapping[str, FloatArray],
     theirs: Mapping[str, FloatArray],
-    resamples: int,
-    seed: int,
+    draws: Resampling,
 ) -> Difference:
     differences = {key: mine[key] - theirs[key] for key in mine}
     return Difference(
         against=against,
         values={key: float(value_N.mean()) for key, value_N in differences.items()},
-        intervals=mean_intervals(differences, resamples, seed),
+        intervals=mean_intervals(differences, draws),
     )
 
 
-def mean_intervals(rows: Mapping[str, FloatArray], resamples: int, seed: int) -> dict[str, Interval]:
+def mean_intervals(rows: Mapping[str, FloatArray], draws: Resampling) -> dict[str, Interval]:
     """Of the means of values [N], from resamples of the rows, the same for all."""
     num_rows = len(next(iter(rows.values())))
-    drawn = resample([means_of(rows)], num_rows, num_resamples=resamples, seed=seed)
+    drawn = resample([means_of(rows)], num_rows, num_resamples=draws.num_resamples, seed=draws.seed)
     return {
-        key: interval(float(value_N.mean()), key, drawn, confidence=_CONFIDENCE, method="percentile")
+        key: interval(float(value_N.mean()), key, drawn, confidence=draws.confidence, method=draws.method)
         for key, value_N in rows.items()
     }
 

@@ -49,7 +49,7 @@ def both_values(
     """Pooled probabilities [N, C] of the first order, and of both."""
     together = np.concatenate([first_MNC, second_MNC])
     task = Task.SINGLE_LABEL
-    return pooled_values(first_MNC, pooling, task), pooled_values(together, pooling.of_both_orders(), task)
+    return pooled_values(first_MNC, pooling, task), pooled_values(together, pooling.of_views(2), task)
 
 
 def fitted_margin(

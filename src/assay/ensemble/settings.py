@@ -11,7 +11,7 @@ from assay.errors import UsageError
 from assay.labelled.settings import LabelledSources
 from assay.runs.settings import RunPlace
 from assay.settings import COUNT, positional, within
-from assay.tokenize.settings import LongDocuments
+from assay.tokenize.settings import WINDOWS, LongDocuments
 
 _RULES = ("mean", "logit-mean", "soup")
 _NOT_OF_A_BUNDLE: Mapping[str, str] = {
@@ -127,6 +127,8 @@ class BuildSettings(LabelledSources, LongDocuments, OneDevice, Forward, CpuThrea
     """HTML file that shows what was measured on the test rows."""
     max_loss: float | None = field(default=None, metadata=within(at_least=0))
     """Keep the fewest members whose NLL on the validation rows is at most this much above that of the best choice."""
+    offsets: int = field(default=1, metadata=within(at_least=1, at_most=64))
+    """Window policies: read long documents at so many offsets of their windows, each a member of its own."""
     second_order: SecondOrderKind = "never"
     """Pairs: read each with its texts swapped too (always), or where the first order does not decide (unsure)."""
     max_changed: float = field(default=0.001, metadata=within(at_least=0, at_most=1))
@@ -163,10 +165,14 @@ class BuildSettings(LabelledSources, LongDocuments, OneDevice, Forward, CpuThrea
                 "a soup is chosen on validation rows and is one model, for assay evaluate to measure; give --validation"
                 " and no --test, --weights or --max-loss"
             )
-        if len(self.member_paths) < 2:
+        num_paths = len(self.member_paths)
+        if num_paths < 2 and not (num_paths and (self.offsets > 1 or self.second_order != "never")):
             raise UsageError(
-                f"members name {len(self.member_paths)} folder; an ensemble has two or more; put commas between them"
+                f"members name {num_paths} folder; an ensemble has two or more, or one with --offsets or"
+                " --second-order; put commas between them"
             )
+        if self.offsets > 1:
+            self._check_offsets()
         if self.weights is not None:
             self._check_weights()
         if self.max_loss is not None and (not self.validation or self.weights is not None):
@@ -178,6 +184,20 @@ class BuildSettings(LabelledSources, LongDocuments, OneDevice, Forward, CpuThrea
         if self.report is not None and not (self.report.endswith(".html") and self.test):
             raise UsageError(
                 f"report is {self.report}; it is a .html file on test rows; name one, and give --test"
+            )
+
+    def _check_offsets(self) -> None:
+        if self.rule == "soup":
+            raise UsageError("a soup is one model and reads a document once; leave offsets out")
+        if self.text_pair_column is not None or self.second_order != "never":
+            raise UsageError(
+                f"offsets is {self.offsets}; pairs of texts are not cut into windows; leave offsets out, or"
+                " --text-pair-column and --second-order"
+            )
+        if self.on_long not in WINDOWS:
+            raise UsageError(
+                f"offsets is {self.offsets} with on_long {self.on_long}, which cuts no windows; set --on-long to"
+                f" {' or '.join(WINDOWS)}"
             )
 
     def _check_second_order(self) -> None:

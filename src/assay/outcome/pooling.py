@@ -38,10 +38,10 @@ class Pooling:
         """M."""
         return len(self.weights)
 
-    def of_both_orders(self) -> "Pooling":
-        """The same of members that each answer twice, all in the first order, then all in the second."""
-        half = tuple(weight / 2 for weight in self.weights)
-        return Pooling(rule=self.rule, weights=half + half)
+    def of_views(self, num_views: int) -> "Pooling":
+        """The same of members that each answer to so many views, all to the first one, then all to the second, ..."""
+        shares = tuple(weight / num_views for weight in self.weights)
+        return Pooling(rule=self.rule, weights=shares * num_views)
 
     def pool(self, logits: ArrayLike, task: Task) -> FloatArray:
         """The ensemble's logits [N, C], of which the task's link makes the pooled probabilities.

@@ -100,12 +100,15 @@ def read_chunks(
 def encoder_of(bundle: Bundle, documents: LongDocuments | TokenizeIdentity) -> Encoder:
     """What makes token ids of a bundle's texts, for documents of these lengths; a cascade has two, `open_scorer` both.
 
-    Raises UsageError for a length or policy that the bundle cannot have, RefusedError where its folder holds
-    another tokenizer now.
+    Raises UsageError for a length or policy that the bundle cannot have (an ensemble that reads windows at several
+    offsets has no policy without them), RefusedError where its folder holds another tokenizer now.
     """
     assert not isinstance(bundle, Cascade), "each of its models has an encoder"
     if not isinstance(bundle, Siamese):
-        return bundle_encoder(bundle, documents)
+        encoder = bundle_encoder(bundle, documents)
+        if isinstance(bundle, Ensemble) and bundle.num_offsets > 1:
+            return encoder.at_offsets(bundle.num_offsets)
+        return encoder
     length = documents.max_length
     return make_encoder(
         bundle.embedder,

@@ -127,7 +127,7 @@ def _begin(
     if isinstance(scorer, PairScorer):
         found = scorer.model.logits(pairs)
     else:
-        found = scorer.decider.logits(engine_outputs(scorer.engine, sample.sequences))
+        found = _logits_of_sequences(scorer, engine_outputs(scorer.engine, sample.sequences))
 
     def compare() -> ParityReport:
         watch = Watch() if is_fp16 else None
@@ -137,11 +137,18 @@ def _begin(
             if isinstance(scorer, PairScorer):
                 expected = reference_logits(scorer, reference, pairs, device=str(device))
             else:
-                expected = scorer.decider.logits(reference_outputs(reference, sample.sequences))
+                expected = _logits_of_sequences(scorer, reference_outputs(reference, sample.sequences))
         report = judge(found, expected, task=scorer.bundle.task, tolerance=tolerance)
         return report if watch is None else replace(report, largest_activation=watch.largest())
 
     return compare
+
+
+def _logits_of_sequences(scorer: Scorer, outputs_SC: Floats) -> Floats:
+    """The logits of sequences as of documents that are no longer: windows of these are the same at every offset."""
+    bundle = scorer.bundle
+    num_offsets = bundle.num_offsets if isinstance(bundle, Ensemble) else 1
+    return scorer.decider.logits(np.tile(outputs_SC, num_offsets))
 
 
 def _load_plain(scorer: Scorer, watch: Watch | None) -> Callable[[torch.device], Engine]:

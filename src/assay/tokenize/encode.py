@@ -35,7 +35,7 @@ from assay.tokenize.cuts import CutRule, find_cut_rule
 from assay.tokenize.settings import ONE_PIECE, WINDOWS, OnLong
 from assay.tokenize.special_tokens import probe_pair, probe_single, second_type_start
 from assay.tokenize.tokens import TOO_LONG, Tokens
-from assay.tokenize.views import Views, WholeRows, Windows
+from assay.tokenize.views import OffsetWindows, Views, WholeRows, Windows
 
 # Sun et al. 2019 (arXiv:1905.05583, section 5.3.1) keep the first 128 and the last 382 of 510 tokens.
 _HEAD_SHARE = 128 / 510
@@ -130,6 +130,7 @@ class Encoder:
         self._tokenizer = tokenizer
         self._content = ContentReader(tokenizer, cut_rule)
         self._side: TruncationSide = "right"
+        self._num_offsets = 1
         self.fingerprint = fingerprint
         """Hash of what the tokenizer does to text, 32 hex digits."""
         self.max_length = max_length
@@ -157,13 +158,31 @@ class Encoder:
             return WholeRows()
         special = self.special_tokens
         assert special is not None, "windows without fixed special tokens are refused when it is made"
-        return Windows(
+        windows = Windows(
             prefix=special.prefix,
             suffix=special.suffix,
             max_length=self.max_length,
             stride=self.stride,
             how=how,
         )
+        if self._num_offsets == 1:
+            return windows
+        return OffsetWindows(windows=windows, num_offsets=self._num_offsets)
+
+    def at_offsets(self, num_offsets: int) -> "Encoder":
+        """This encoder with windows of long documents at so many offsets, their outputs side by side.
+
+        Raises `UsageError` under a policy without windows, and for more offsets than windows are tokens apart.
+        """
+        if self.on_long not in WINDOWS:
+            raise UsageError(
+                f"on_long {self.on_long!r}; documents are read at {num_offsets} offsets of windows, and it cuts none;"
+                f" use on_long {' or '.join(WINDOWS)}"
+            )
+        made = copy(self)
+        made._num_offsets = num_offsets  # noqa: SLF001  a copy of this
+        _ = made.views
+        return made
 
     def truncating(self, side: TruncationSide) -> "Encoder":
         """This encoder under `truncate`, cutting on that side, as `truncation_side` of `transformers` does."""

@@ -99,6 +99,11 @@ class Windows:
             )
 
     @property
+    def step(self) -> int:
+        """Content tokens from the beginning of one window to that of the next."""
+        return self._capacity - self.stride
+
+    @property
     def _num_special(self) -> int:
         return len(self.prefix) + len(self.suffix)
 
@@ -111,18 +116,27 @@ class Windows:
 
         Time and memory are linear in the number of window tokens; no loop over documents.
         """
-        flat_ids, offsets, num_special = rows.flat_ids, rows.offsets, self._num_special
-        step = self._capacity - self.stride
-        length_N = np.diff(offsets)
-        content_N = np.maximum(length_N - num_special, 0)
+        content_N = self._content(rows)
         # Content of 10 tokens, capacity 4, step 3: windows start at 0, 3 and 6; the last one ends at 10.
-        windows_N = 1 + np.maximum(-(-(content_N - self._capacity) // step), 0)
-        windows_N[length_N == 0] = 0
-
-        row_S = np.repeat(np.arange(len(length_N)), windows_N)
+        windows_N = 1 + self._num_more(content_N, self.step)
+        windows_N[np.diff(rows.offsets) == 0] = 0
         view_S = number_views(windows_N)
-        start_S = view_S * step
-        content_S = np.minimum(content_N[row_S] - start_S, self._capacity)
+        return self._cut(rows, np.repeat(np.arange(len(windows_N)), windows_N), view_S, view_S * self.step)
+
+    def _content(self, rows: Sequences) -> Ints:
+        """Content tokens of each row."""
+        content_N: Ints = np.maximum(np.diff(rows.offsets) - self._num_special, 0)
+        return content_N
+
+    def _num_more(self, content_N: Ints, second: int) -> Ints:
+        """Windows of each document beside the first, where the second begins at that token of the content."""
+        more_N: Ints = np.maximum(-(-(content_N - second - self.stride) // self.step), 0)
+        return more_N
+
+    def _cut(self, rows: Sequences, row_S: Ints, view_S: Ints, start_S: Ints) -> Expanded:
+        """The windows of those rows that begin at those tokens of their content."""
+        flat_ids, offsets, num_special = rows.flat_ids, rows.offsets, self._num_special
+        content_S = np.minimum(self._content(rows)[row_S] - start_S, self._capacity)
         window_offsets = np.zeros(len(row_S) + 1, dtype=np.int64)
         np.cumsum(content_S + num_special, out=window_offsets[1:])
 
@@ -155,6 +169,73 @@ class Windows:
             counts = np.diff(first, append=len(row_S))
             reduced = np.add.reduceat(finite_SC.astype(np.float64), first, axis=0) / counts[:, None]
         return _placed(reduced, row_S[first], num_rows)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OffsetWindows:
+    """Long documents in several series of windows, the outputs of each series side by side, [N, K * C].
+
+    All K series of a document begin with the same window, which is computed once. The others begin `step` apart: in
+    the first series, which is that of `Windows`, from `step` on, in the next ones from 1/K, 2/K, ... of it on. A
+    document that fits into one window has that view alone, and equal outputs in all series.
+    """
+
+    windows: Windows
+    """Of the first series, and how each becomes one output."""
+    num_offsets: int
+    """K."""
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` where windows of two series would be the same."""
+        step = self.windows.step
+        if not 1 <= self.num_offsets <= step:
+            raise UsageError(
+                f"offsets {self.num_offsets}; windows begin {step} tokens apart, so at most {step} offsets differ; use"
+                " fewer, or a smaller stride"
+            )
+
+    def expand(self, rows: Sequences) -> Expanded:
+        """The first window of each document, then the others by where their series' second begins, the least first."""
+        windows, step = self.windows, self.windows.step
+        second_K = [step * k // self.num_offsets for k in range(1, self.num_offsets + 1)]
+        content_N = windows._content(rows)  # noqa: SLF001  a class of this file
+        more_NK = np.stack([windows._num_more(content_N, second) for second in second_K], axis=1)  # noqa: SLF001
+        more_NK[content_N <= second_K[-1] + windows.stride] = 0
+        has_ids_N = np.diff(rows.offsets) > 0
+        pieces_NP = np.concatenate([has_ids_N[:, None].astype(np.int64), more_NK], axis=1)
+        piece_S = np.repeat(np.tile(np.arange(pieces_NP.shape[1]), len(pieces_NP)), pieces_NP.ravel())
+        start_S = np.array([0, *second_K])[piece_S] + number_views(pieces_NP.ravel()) * step
+        views_N = pieces_NP.sum(axis=1)
+        row_S = np.repeat(np.arange(len(views_N)), views_N)
+        return windows._cut(rows, row_S, number_views(views_N), start_S)  # noqa: SLF001
+
+    def reduce(self, outputs_SC: Floats, row_S: Ints, view_S: Ints, num_rows: int) -> Floats:
+        """The mean or maximum over the windows of each series, [num_rows, K * C].
+
+        How many views a document has says how they are shared out: evenly, and one more for the first series in their
+        order, whose second windows begin earlier.
+        """
+        finite_SC, num_offsets = _finite_or_nan(outputs_SC), self.num_offsets
+        num_outputs = finite_SC.shape[1]
+        first_D = np.flatnonzero(view_S == 0)
+        shared_DC = finite_SC[first_D].astype(np.float64)
+        found_DKC = np.repeat(shared_DC[:, None], num_offsets, axis=1)
+        more_D = np.diff(first_D, append=len(row_S)) - 1
+        is_long_D = more_D > 0
+        if is_long_D.any():
+            whole_D1, rest_D1 = (each[:, None] for each in np.divmod(more_D[is_long_D], num_offsets))
+            sizes_DK = whole_D1 + (np.arange(num_offsets) < rest_D1)
+            starts = np.cumsum(sizes_DK.ravel()) - sizes_DK.ravel()
+            others_SC = finite_SC[view_S > 0].astype(np.float64)
+            how = np.maximum if self.windows.how == "max" else np.add
+            joined_DKC = how.reduceat(others_SC, starts, axis=0).reshape(-1, num_offsets, num_outputs)
+            joined_DKC = how(joined_DKC, found_DKC[is_long_D])
+            if self.windows.how == "mean":
+                joined_DKC /= 1 + sizes_DK[:, :, None]
+            found_DKC[is_long_D] = np.roll(
+                joined_DKC, 1, axis=1
+            )  # the series of `Windows` has the last second window
+        return _placed(found_DKC.reshape(len(first_D), num_offsets * num_outputs), row_S[first_D], num_rows)
 
 
 def number_views(views_N: Ints) -> Ints:

@@ -78,5 +78,5 @@ def test_the_same_answer_twice_pools_to_itself(rule):
     """So a pair that is read once keeps its first order's probabilities."""
     logits = np.random.default_rng(0).normal(size=(5, 6))
     pooling = Pooling(rule=rule, weights=(0.5, 0.3, 0.2))
-    twice = pooling.of_both_orders().pool(np.concatenate([logits, logits], axis=1), Task.SINGLE_LABEL)
+    twice = pooling.of_views(2).pool(np.concatenate([logits, logits], axis=1), Task.SINGLE_LABEL)
     np.testing.assert_allclose(twice, pooling.pool(logits, Task.SINGLE_LABEL), atol=1e-12)

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from assay.engine.sequences import Sequences
 from assay.errors import UsageError
 from assay.tokenize.encode import Encoder
-from assay.tokenize.views import WholeRows, Windows, number_views
+from assay.tokenize.views import OffsetWindows, WholeRows, Windows, number_views
 
 PREFIX, SUFFIX = (901,), (902, 903)
 
@@ -190,3 +190,90 @@ def test_pairs_keep_their_second_texts():
     assert expanded.row_S.tolist() == [1, 3]
     assert expanded.sequences.second_starts.tolist() == [2, 3]
     assert np.diff(expanded.sequences.offsets).tolist() == [5, 4]
+
+
+# ---------------------------------------------------------------- windows at several offsets
+
+
+def slow_series(ids, capacity, stride, second):
+    """A series of windows whose second one begins at a token, one after the other."""
+    windows, start, stop = [ids[:capacity]], second, second + stride
+    if len(ids) <= capacity:
+        return windows
+    while stop < len(ids):
+        windows.append(ids[start : start + capacity])
+        start, stop = start + capacity - stride, stop + capacity - stride
+    return windows
+
+
+@given(
+    lengths=st.lists(st.integers(-1, 40), max_size=8),
+    capacity=st.integers(1, 9),
+    stride=st.integers(0, 8),
+    num_offsets=st.integers(1, 9),
+    how=st.sampled_from(["mean", "max"]),
+)
+def test_predictions_of_windows_at_offsets_come_back_for_each_document(
+    lengths, capacity, stride, num_offsets, how
+):
+    """The outputs of a document are those of each series by itself, side by side; a null row has none (length -1)."""
+    stride = min(stride, capacity - 1)
+    step = capacity - stride
+    num_offsets = min(num_offsets, step)
+    plain = make_windows(capacity + 3, stride=stride, how=how)
+    views = OffsetWindows(windows=plain, num_offsets=num_offsets)
+    firsts = np.cumsum([0, *(max(length, 0) for length in lengths)])
+    contents = [
+        list(range(first, first + length)) for first, length in zip(firsts.tolist(), lengths, strict=False)
+    ]
+    whole = [
+        [*PREFIX, *ids, *SUFFIX] if length >= 0 else [] for ids, length in zip(contents, lengths, strict=True)
+    ]
+    rows = Sequences(
+        flat_ids=np.array([token for row in whole for token in row], dtype=np.int32),
+        offsets=np.cumsum([0, *map(len, whole)]),
+    )
+    expanded = views.expand(rows)
+    assert all(len(ids) <= capacity + 3 for ids in ids_of(expanded))
+    assert (np.diff(expanded.row_S) >= 0).all()
+    assert (
+        expanded.view_S.tolist() == number_views(np.bincount(expanded.row_S, minlength=len(lengths))).tolist()
+    )
+
+    def output(ids):
+        return [float(sum(ids) + len(ids)), float(len(ids) - 7 * (ids[0] if ids else 0))]
+
+    outputs = np.array([output(ids[1:-2]) for ids in ids_of(expanded)], np.float32).reshape(-1, 2)
+    found = views.reduce(outputs, expanded.row_S, expanded.view_S, len(lengths))
+    assert found.shape == (len(lengths), 2 * num_offsets)
+    seconds = [step, *(step * k // num_offsets for k in range(1, num_offsets))]
+    for row, (ids, length) in enumerate(zip(contents, lengths, strict=True)):
+        if length < 0:
+            assert np.isnan(found[row]).all()
+            continue
+        series = [slow_series(ids, capacity, stride, second) for second in seconds]
+        assert all(set(ids) <= set().union(*map(set, windows)) for windows in series), "nothing is left out"
+        join = np.mean if how == "mean" else np.max
+        expected = [join([output(window) for window in windows], axis=0) for windows in series]
+        np.testing.assert_allclose(found[row], np.concatenate(expected), rtol=1e-5)
+        num_computed = (expanded.row_S == row).sum()
+        assert num_computed == 1 + sum(len(windows) - 1 for windows in series), "the first one is shared"
+    apart = plain.expand(rows)
+    outputs = np.array([output(ids[1:-2]) for ids in ids_of(apart)], np.float32).reshape(-1, 2)
+    first = plain.reduce(outputs, apart.row_S, apart.view_S, len(lengths))
+    np.testing.assert_allclose(found[:, :2], first, rtol=1e-5, err_msg="the first series is that of Windows")
+
+
+def test_a_window_at_an_offset_that_is_not_finite_has_no_score():
+    """Whichever series it is of: the whole document has none, the next one keeps its own."""
+    views = OffsetWindows(windows=make_windows(7), num_offsets=2)
+    outputs = np.array([[1], [2], [np.inf], [4]], np.float32)
+    found = views.reduce(outputs, np.array([0, 0, 0, 1]), np.array([0, 1, 2, 0]), 2)
+    assert np.isnan(found[0]).any()
+    assert found[1].tolist() == [4, 4]
+
+
+def test_more_offsets_than_tokens_between_windows_are_refused():
+    """Two series would be the same."""
+    with pytest.raises(UsageError, match="windows begin 3 tokens apart, so at most 3 offsets differ"):
+        OffsetWindows(windows=make_windows(7, stride=1), num_offsets=4)
