@@ -61,6 +61,7 @@ _WAY_OUT = {
     errno.ENOTDIR: "a part of the path is a file; name a folder",
     errno.EEXIST: "a part of the path is a file; name a folder",
     errno.EISDIR: "a folder lies there; name a file",
+    errno.ELOOP: "remove the link, which leads to itself",
 }
 # link(2) gives these where the filesystem has no hard links (FAT, some network mounts).
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
@@ -224,21 +225,18 @@ class LocalStore:
         while folders:
             folder, relative = folders.pop()
             try:
-                entries = os.scandir(folder)
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        if entry.is_dir():
+                            folders.append((folder / entry.name, f"{relative}{entry.name}/"))
+                        elif is_between(relative + entry.name, after, until):
+                            # A file may be gone between the listing and the look at it.
+                            with suppress(FileNotFoundError):
+                                found.append(_local_info(relative + entry.name, entry.stat()))
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                raise _storage_error(folder, error, "listed") from error
-            with entries:
-                for entry in entries:
-                    if entry.is_dir():
-                        folders.append((folder / entry.name, f"{relative}{entry.name}/"))
-                        continue
-                    if not is_between(relative + entry.name, after, until):
-                        continue
-                    # A file may be gone between the listing and the look at it.
-                    with suppress(FileNotFoundError):
-                        found.append(_local_info(relative + entry.name, entry.stat()))
+                raise _storage_error(error.filename or folder, error, "listed") from error
         yield from sorted(found, key=lambda info: info.path)
 
     def info(self, path: str) -> FileInfo | None:

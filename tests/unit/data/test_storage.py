@@ -102,6 +102,16 @@ def test_list_is_recursive_and_sorted(store):
     assert [info.size_bytes for info in store.list("b")] == [3, 3, 5]
 
 
+def test_what_a_disk_cannot_list_is_named(tmp_path):
+    """A link that leads to itself is one line with the way out, as any error of the disk in the middle of a listing."""
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(StorageError, match=rf"{tmp_path}/loop: could not be listed .* remove the link"):
+        list(LocalStore(tmp_path).list())
+    (tmp_path / "loop").unlink()
+    (tmp_path / "broken").symlink_to("nowhere")
+    assert list(LocalStore(tmp_path).list()) == []
+
+
 def test_info_names_size_and_version(store):
     """Info gives the size, a recent time, and a version that a change changes; a folder is not a file."""
     store.create("d/a", b"12345")
