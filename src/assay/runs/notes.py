@@ -243,19 +243,12 @@ class Notes:
         return list_failures(self._store)
 
     def last_message(self, unit: str) -> str:
-        """What the unit failed of, as its newest note says; "" where none can be read."""
-        with _advisory():
-            paths = sorted((info.modified, info.path) for info in self._store.list(f"{FAILURES}{unit}/"))
-            if paths:
-                return _message(self._store.read_bytes(paths[-1][1]))
-        return ""
+        """As `last_message` of the module."""
+        return last_message(self._store, unit)
 
     def forget(self) -> None:
-        """Remove what others noted of units: a driver that begins alone tries and sees everything again."""
-        with _advisory():
-            words = (info.path for info in self._store.list(CLAIMS) if _PUBLISHED.fullmatch(info.path))
-            for path in [*words, *(info.path for info in self._store.list(FAILURES))]:
-                self._store.delete(path)
+        """As `forget` of the module."""
+        forget(self._store)
 
     def _path(self, ending: str) -> str:
         return f"{WORKERS}{self.heartbeat.id}{ending}"
@@ -274,6 +267,23 @@ def list_failures(store: Store) -> dict[str, int]:
             if found := _FAILURE.fullmatch(info.path):
                 tries[found[1]] = tries.get(found[1], 0) + 1
     return tries
+
+
+def last_message(store: Store, unit: str) -> str:
+    """What the unit failed of, as its newest note says; "" where none can be read."""
+    with _advisory():
+        paths = sorted((info.modified, info.path) for info in store.list(f"{FAILURES}{unit}/"))
+        if paths:
+            return _message(store.read_bytes(paths[-1][1]))
+    return ""
+
+
+def forget(store: Store) -> None:
+    """Remove what was noted of units: who begins alone tries and sees everything again."""
+    with _advisory():
+        words = (info.path for info in store.list(CLAIMS) if _PUBLISHED.fullmatch(info.path))
+        for path in [*words, *(info.path for info in store.list(FAILURES))]:
+            store.delete(path)
 
 
 def read_heartbeats(store: Store, known: BeatCache | None = None) -> list[tuple[Heartbeat, float]]:

@@ -12,6 +12,8 @@ from assay.cli.main import main
 from assay.fleet.launch.runpod import follow, launcher
 from assay.fleet.launch.runpod.api import RunPod
 from assay.fleet.launch.runpod.watched import ALL_PUBLISHED, RunOfPods, VisibleRun
+from assay.runs.notes import list_failures
+from assay.runs.supply import open_supply
 from assay.runs.verify import VERIFIED
 
 OPTIONS = ["--image", "assay:1", "--gpu-type", "RTX4090", "--shared", "/model", "--workers", "2"]
@@ -116,14 +118,42 @@ def test_what_no_pod_can_fix_ends_it(account, launch, fake_store, tmp_path):
     assert "none is left" in lines[-1]
 
 
-def test_a_unit_that_fails_everywhere_ends_it(account, launch, fake_store, tmp_path):
-    """All others are published, nobody is at work: more pods would only cost money."""
+def test_a_unit_that_fails_everywhere_ends_it(account, launch, fake_store, tmp_path, monkeypatch):
+    """All others are published, nobody is at work: more pods would only cost money. The next command tries it again."""
     run = published("s3://bucket/run", tmp_path / "corpus", units=2)
-    for number in range(3):
-        run.store.create(f"failures/{run.manifest.units()[2].name}/{number}.json", b"{}")
-    status, _, lines = launch("s3://bucket/run", *ENV)
-    assert status == 1
-    assert "1 unit failed 3 times, on whichever pod (a-40-60); all others are published" in lines[-1]
+    last = run.manifest.units()[2]
+
+    class Failing(VisibleRun):
+        """A run of which the pods find that its last unit fails."""
+
+        def look(self, pods):
+            if len(pods) == 2:
+                for number in range(3):
+                    run.store.create(f"failures/{last.name}/{number}.json", b'{"message": "ValueError: odd"}')
+            return super().look(pods)
+
+    monkeypatch.setattr(launcher, "VisibleRun", Failing)
+    for num_pods in (2, 4):
+        status, _, lines = launch("s3://bucket/run", *ENV)
+        assert status == 1
+        assert (
+            "1 unit failed 3 times, on whichever pod (a-40-60: ValueError: odd); the others are pub"
+            in lines[-1]
+        )
+        assert f"fix the cause and run the same command again; {num_pods} pods, " in lines[-1]
+        assert len(account.made) == num_pods
+
+
+def test_failures_of_others_at_work_are_not_forgotten(account, launch, fake_store, tmp_path):
+    """A watcher that comes while a command is at work leaves its notes alone."""
+    run = published("s3://bucket/run", tmp_path / "corpus", units=2)
+    _, board = open_supply(run)
+    board.fail(2, "odd")
+    VisibleRun(run.url, print).look([])
+    assert list_failures(run.store) == {"a-40-60": 1}
+    board.leave("failed")
+    VisibleRun(run.url, print).look([])
+    assert list_failures(run.store) == {}
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from assay.errors import SourceError
 from assay.fleet.launch.runpod.api import RunPod
 from assay.fleet.launch.runpod.follow import Look
 from assay.fleet.launch.runpod.pods import Pod, rank_of
 from assay.runs.agenda import TRIES_PER_UNIT
+from assay.runs.notes import forget, last_message
+from assay.runs.run import Run, open_run
 from assay.runs.status import Status, status
 from assay.runs.verify import VERIFIED, verify
 from assay.telemetry import format_number_of
@@ -23,15 +26,24 @@ class VisibleRun:
     def __init__(self, url: str, say: Callable[[str], None]) -> None:
         self._url = url
         self._say = say
+        self._has_begun = False
+        """Whether failures are of these pods, or of others at work; before, they are of an earlier try."""
 
-    def look(self, pods: Sequence[Pod]) -> Look:  # noqa: ARG002  the run itself says it
+    def look(self, pods: Sequence[Pod]) -> Look:
         """What is published; once that is all, proved, and what is damaged taken out to be made again."""
         try:
-            found = status(self._url)
+            run = open_run(self._url)
         except SourceError:
             return Look(line="no run yet: no pod has planned it")
+        found = status(self._url)
+        at_work = any(driver.state == "working" for driver in found.drivers)
+        if not self._has_begun and not pods and not at_work:
+            forget(run.store)
+            found = replace(found, failed_units={})
+        self._has_begun = True
         if found.units_published < found.units_total:
-            return Look(line=str(found), num_done=found.units_published, hopeless=_find_dead_end(found))
+            hopeless = None if at_work else _find_dead_end(run, found)
+            return Look(line=str(found), num_done=found.units_published, hopeless=hopeless)
         proof = verify(self._url)
         if proof.holds:
             return Look(line=str(found), num_done=found.units_published, is_verified=True)
@@ -45,14 +57,17 @@ class VisibleRun:
         return Look(line=str(found), num_done=found.units_published - taken)
 
 
-def _find_dead_end(found: Status) -> str | None:
-    """Why no pod will publish what is left; None while one may."""
+def _find_dead_end(run: Run, found: Status) -> str | None:
+    """Why no pod will publish what is left, where none is at work; None while one may."""
     lost = [name for name, times in found.failed_units.items() if times >= TRIES_PER_UNIT]
-    at_work = any(driver.state == "working" for driver in found.drivers)
-    if at_work or len(lost) < found.units_total - found.units_published:
+    if len(lost) < found.units_total - found.units_published:
         return None
     units = format_number_of(len(lost), "unit")
-    return f"{units} failed {TRIES_PER_UNIT} times, on whichever pod ({lost[0]}); all others are published"
+    first = f"{lost[0]}: {last_message(run.store, lost[0]) or 'as pods noted'}"
+    return (
+        f"{units} failed {TRIES_PER_UNIT} times, on whichever pod ({first}); the others are published; fix the cause "
+        "and run the same command again"
+    )
 
 
 class RunOfPods:
