@@ -357,9 +357,12 @@ class FrontProcesses:
         return [asdict(pool.status()) for pool in _pools(self._deployments[generation])]
 
     async def _tell_status(self) -> None:
-        """Tell the fronts how the engines are whenever that has changed."""
+        """Tell the fronts how the engines are whenever that has changed, and what waits for them."""
         while True:
             await asyncio.sleep(STATUS_SECONDS)
+            # what was given up, or had failed, no longer waits, and no batch need come back to say so
+            for number, pool in self.pools.items():
+                self._note(number, pool)
             for generation in self._deployments:
                 status = self._status(generation)
                 if self._said.get(generation) != status:

@@ -225,6 +225,23 @@ def test_more_than_may_wait_is_refused_by_the_core():
     with_both(conversation, max_queue=100, max_client_batch_size=10)
 
 
+def test_what_is_given_up_waits_no_longer():
+    """Where every client goes away, the fronts soon read that nothing waits, and let requests in again."""
+
+    async def conversation(both):
+        telling = asyncio.ensure_future(both.core._tell_status())
+        given_up = [both.ask(both.pools[number % 2], num_documents=20) for number in range(10)]
+        await asyncio.sleep(0.01)
+        assert all(pool.num_documents > 100 for pool in both.pools)
+        for number, ticket in enumerate(given_up):
+            both.pools[number % 2].cancel(ticket)
+        while any(pool.num_documents or pool.num_tokens for pool in both.pools):
+            await asyncio.sleep(0.01)
+        telling.cancel()
+
+    with_both(conversation, seconds=0.3)
+
+
 def test_requests_of_a_front_that_ended_are_dropped():
     """They are not computed any more; those of the other front are answered."""
 
