@@ -48,7 +48,10 @@ class SeveralEngines:
             found.append(
                 outputs_NC if order is None else outputs_NC.index_select(1, order.to(outputs_NC.device))
             )
-        self.num_padded_tokens = sum(engine.num_padded_tokens for engine in self._engines)
+        # padding counts once for all of them, as tokens do
+        self.num_padded_tokens = sum(engine.num_padded_tokens for engine in self._engines) // len(
+            self._engines
+        )
         return torch.cat(found, dim=1)
 
     def description(self) -> str:

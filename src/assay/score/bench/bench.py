@@ -16,9 +16,9 @@ from transformers import AutoConfig
 
 from assay import machine
 from assay.bundle.bundle import Bundle
+from assay.bundle.ensemble import Ensemble
 from assay.engine import devices
 from assay.engine.engine import Engine
-from assay.engine.load import load_engine
 from assay.engine.measure import (
     ModelShape,
     Throughput,
@@ -38,7 +38,7 @@ from assay.score.bench.estimate import estimate, parse_count
 from assay.score.bench.report import BenchReport
 from assay.score.bench.sample import Sample, first_sequences, take_sample
 from assay.score.bench.settings import BenchSettings
-from assay.score.bundles import open_bundle, parse_precision
+from assay.score.bundles import engine_of, open_bundle, parse_precision
 from assay.score.cascade.bundle import Cascade
 from assay.score.kind import SCORE
 from assay.score.plan import plan_score
@@ -46,7 +46,6 @@ from assay.score.scorer import Scorer
 from assay.score.settings import ScoreSettings
 from assay.settings import shared
 from assay.siamese.files import Siamese
-from assay.tasks import Task
 from assay.telemetry import format_number_of
 from assay.tokenize.plan import bundle_encoder
 
@@ -78,8 +77,8 @@ def bench(settings: BenchSettings, *, on_message: Callable[[str], None] | None =
     identity, _ = manifest.read(SCORE)
     encoder = bundle_encoder(bundle, identity)
     say(f"loading {bundle.path} onto {device}")
-    engine = load_engine(
-        bundle.checkpoint,
+    engine = engine_of(
+        bundle,
         device=str(device),
         precision=precision,
         num_threads=settings.num_threads,
@@ -92,13 +91,13 @@ def bench(settings: BenchSettings, *, on_message: Callable[[str], None] | None =
         num_documents=settings.documents or SAMPLE_DOCUMENTS[device.type],
     )
     padded = _padded_engine(engine, bundle, device, precision, num_threads=settings.num_threads)
-    shape = model_shape(AutoConfig.from_pretrained(bundle.path, local_files_only=True), windows=True)
+    shape = _shape(bundle)
     before = matmul_ceiling(device, _ceiling_dtype(precision))
     say(
         f"measuring {format_number_of(sample.num_documents, 'document')}, {format_number_of(settings.rounds, 'round')}"
     )
     ours, theirs, difference = _measure_both(
-        engine, padded, sample, settings, task=bundle.task, shape=shape, device=device
+        engine, padded, sample, settings, bundle=bundle, shape=shape, device=device
     )
     ceiling = before
     if before is not None:
@@ -171,9 +170,14 @@ def _padded_engine(
     if not engine.packed:
         return None
     plain = "bf16" if precision == "fp8" else precision
-    return load_engine(
-        bundle.checkpoint, device=str(device), precision=plain, num_threads=num_threads, packed=False
-    )
+    return engine_of(bundle, device=str(device), precision=plain, num_threads=num_threads, packed=False)
+
+
+def _shape(bundle: Bundle) -> ModelShape | None:
+    """What the model's arithmetic is counted by; None of an ensemble, whose members may differ."""
+    if isinstance(bundle, Ensemble):
+        return None
+    return model_shape(AutoConfig.from_pretrained(bundle.path, local_files_only=True), windows=True)
 
 
 def _measure_both(
@@ -182,8 +186,8 @@ def _measure_both(
     sample: Sample,
     settings: BenchSettings,
     *,
-    task: Task,
-    shape: ModelShape,
+    bundle: Bundle,
+    shape: ModelShape | None,
     device: torch.device,
 ) -> tuple[list[Throughput], list[Throughput], float | None]:
     """Rounds of both sides in turns, and the largest difference of a probability over the warm-up."""
@@ -191,10 +195,10 @@ def _measure_both(
     sides = [engine] if padded is None else [engine, padded]
     scores: list[npt.NDArray[np.float64]] = []
     for side in sides:
-        logits, _ = run_sequences(
+        outputs, _ = run_sequences(
             side, short, max_batch_tokens=_budget(side, engine, settings), deduplicate=False
         )
-        scores.append(probabilities(logits, task))
+        scores.append(probabilities(bundle.decider.logits(outputs), bundle.task))
     passes: list[list[Throughput]] = [[], []]
     for _ in range(settings.rounds):
         for kept, side in zip(passes, sides, strict=False):

@@ -9,6 +9,8 @@ import pytest
 from support.scoring import MAX_LENGTH, make_classifier, make_texts, tokenize_here, write_parquet
 
 from assay.engine.load import load_engine
+from assay.ensemble.build import ensemble_build
+from assay.ensemble.settings import BuildSettings
 from assay.errors import InputError, SourceError, UsageError
 from assay.score.bench.bench import bench
 from assay.score.bench.settings import BenchSettings
@@ -48,6 +50,21 @@ def test_both_sides_are_measured_on_the_same_documents(source, bundle):
     assert report.engine.ceiling_share == pytest.approx(report.engine.teraflops / report.ceiling)
     assert report.sample.num_tokens_longest == MAX_LENGTH
     assert 0 < report.sample.truncated_share < 1
+
+
+def test_an_ensemble_is_measured_with_all_its_members(source, bundle, tmp_path):
+    """Both sides run every member, and their pooled scores agree; padding is a member's; TFLOP/s are not given."""
+    alone = bench_here(source, bundle)
+    other = make_classifier(tmp_path / "other", seed=1)
+    ensemble_build(BuildSettings(out=str(tmp_path / "both"), members=(f"{bundle},{other}",)))
+    report = bench_here(source, tmp_path / "both")
+    assert report.description.startswith("2 members, each: ")
+    assert report.largest_difference < 1e-5
+    assert report.engine.teraflops is report.padded.teraflops is None
+    assert report.padded.padding_waste == pytest.approx(alone.padded.padding_waste)
+    assert report.padded.num_tokens == alone.padded.num_tokens
+    assert json.loads(json.dumps(report.to_json()))["engine"]["teraflops"] is None
+    assert " 2 outputs" in str(report)
 
 
 def test_the_report_reads_and_parses(source, bundle):
