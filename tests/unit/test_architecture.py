@@ -77,6 +77,23 @@ def test_a_room_opens_with_its_docstring_alone(path: Path) -> None:
     assert len(tree.body) == 1, f"{path} holds more than a docstring"
 
 
+@pytest.mark.parametrize(
+    "path",
+    sorted(PACKAGE.glob("*/**/__init__.py")),
+    ids=lambda path: path.parent.relative_to(PACKAGE).as_posix(),
+)
+def test_a_room_that_lists_its_files_lists_them_all(path: Path) -> None:
+    """The list in a room's docstring has every module and folder of code in it, and no module that is not there."""
+    said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    listed = set(re.findall(r"(?<![\w.`])[a-z0-9_]+(?:\.py\b(?!\.)|/)", said))
+    there = {file.name for file in path.parent.glob("*.py")} - {"__init__.py", "__main__.py"}
+    there |= {f"{file.parent.name}/" for file in path.parent.glob("*/__init__.py")}
+    if listed & there:
+        assert there <= listed, f"{path} does not name {sorted(there - listed)}"
+        gone = sorted(name for name in listed - there if name.endswith(".py"))
+        assert not gone, f"{path} names {gone}, which are not there"
+
+
 def test_readme_and_contributing_list_the_rooms_in_their_order() -> None:
     """README's tree and CONTRIBUTING's row of rooms have every room, in the order in which they may import."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][

@@ -11,5 +11,8 @@ What scoring shares:
 
 forward.py      chunks through an engine
 engine_work.py  a unit -> the rows of its part: prepare, compute, finish
+drive.py        the command: plan, create or join the run, drive its workers
 place.py        where the workers go, and the precision of the run
+gate.py         the parity gate of a run, measured once and kept beside it
+evidence.py     some rows of each unit in fp32 too; differences.py: how far they lie, added up over parts (pure)
 """

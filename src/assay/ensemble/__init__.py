@@ -7,7 +7,7 @@ findings.py    [pure] outcomes counted: rules, members, curves, intervals
 members.py     a view, a model's passes, answers in the puzzle's own digits; pieces that fit into memory
 reasoners.py   checkpoints of HRM and TRM as solvers
 rows.py        outcomes as the rows of a part
-kind.py, plan.py, work.py, worker.py   the run: a batch of puzzles is a unit, every member takes its turn
+settings.py, kind.py, plan.py, work.py, worker.py   the run: a batch of puzzles is a unit, every member takes its turn
 verb.py        the whole of `assay ensemble`
 results.py, report.py, display.py      its JSON, its page, its bars
 build.py       classifiers to one bundle: members checked, pooled raw, calibrated once, measured on test rows

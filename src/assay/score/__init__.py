@@ -20,4 +20,6 @@ corpus.py      whose rows the scores of a run are
 merge/         parts back onto their sources, by position, every id checked
 report/        one HTML page that a person can look at
 bench/         what a bundle does here, and how long a corpus would take
+estimate/      what a run will take, from a sample that is run for real
+pricing.py     what a device costs
 """

@@ -1,6 +1,6 @@
 """Chunks of books as a run: its units are ranges of books, its parts hold a row a chunk.
 
-windows.py      sentences -> windows of them, by number or by tokens; the order of a sample (pure)
+passages.py     passages of a text: their text, their letters, their hash
 quality.py      which chunks are worth keeping, and the hash of one (pure)
 languages.py    the language of a text, by py3langid
 language_model.py   its model, unpacked once for this machine

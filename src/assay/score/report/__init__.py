@@ -7,6 +7,7 @@ timeline.py    when the parts were made: throughput, hours of work (pure)
 scores.py      sections on what documents got: scores, lengths
 speed.py       sections on throughput and cost
 evidence.py    the section on differences to fp32, bounded for all documents
+expected.py    what was estimated of the run beside what came of it
 records.py     sections on what is on record: parity, calibration, sources, settings, versions
 words.py       how shares, sizes and times are written
 """
