@@ -53,7 +53,7 @@ def labelled_logits(
     if codes:
         listed = ", ".join(f"{count:,} {code}" for code, count in codes.most_common())
         raise InputError(
-            f"{listed} of {rows.num_rows:,} rows cannot be scored; and figures must be of all rows;"
+            f"{listed} of {rows.num_rows:,} rows cannot be scored, and figures must be of all rows;"
             " drop or fix these"
         )
     if num_odd:

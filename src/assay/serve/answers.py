@@ -35,8 +35,8 @@ def prediction(bundle: Bundle, scored: AnsweredText) -> dict[str, object]:
     }
 
 
-def with_details(answer: dict[str, object], scored: AnsweredText, ticket: Ticket) -> dict[str, object]:
-    """The same with what there is to know of how it was made."""
+def add_details(answer: dict[str, object], scored: AnsweredText, ticket: Ticket) -> None:
+    """Add to a prediction what there is to know of how it was made."""
     tokenize, queue, forward = seconds(ticket)
     answer["num_tokens"] = scored.num_tokens
     answer["truncated"] = scored.truncated
@@ -45,7 +45,6 @@ def with_details(answer: dict[str, object], scored: AnsweredText, ticket: Ticket
         "queue_ms": round(1000 * queue, 3),
         "forward_ms": round(1000 * forward, 3),
     }
-    return answer
 
 
 def seconds(ticket: Ticket) -> tuple[float, float, float]:

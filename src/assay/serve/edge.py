@@ -1,7 +1,7 @@
 """The outermost layer, plain ASGI: request ids, API keys, security headers, the log, and errors as answers.
 
 Nothing beneath it is reached without a key where there are keys, but for the routes that a probe or a
-browser asks first (`OPEN_PATHS`); these tell nothing about the model.
+browser asks first (`open_paths`); these tell nothing about the model.
 """
 
 import asyncio

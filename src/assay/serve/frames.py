@@ -111,12 +111,12 @@ def unpack_outputs(head: FrameHead, payload: bytes) -> npt.NDArray[np.float32]:
 
 
 def pack_json(kind: FrameKind, content: Mapping[str, Any], *, number: int = 0) -> bytes:
-    """A HELLO, READY or FAILED frame."""
+    """A frame of JSON: HELLO, READY, FAILED, or SAY of `document_frames`."""
     payload = json.dumps(content).encode()
     return HEAD.pack(len(payload), kind, 0, number, 0, 0, 0.0) + payload
 
 
 def unpack_json(payload: bytes) -> dict[str, Any]:
-    """The content of a HELLO, READY or FAILED frame."""
+    """The content of a frame of JSON."""
     content: dict[str, Any] = json.loads(payload)
     return content

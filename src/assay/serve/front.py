@@ -10,7 +10,7 @@ import socket
 from dataclasses import replace
 from typing import Any
 
-from assay import errors, machine
+from assay import errors
 from assay.errors import RefusedError
 from assay.serve import document_frames, frames
 from assay.serve.board import Board
@@ -26,6 +26,7 @@ from assay.serve.frames import FrameHead, FrameKind
 from assay.serve.keys import Keys, RateLimit
 from assay.serve.log import RequestLog
 from assay.serve.metrics import Metrics
+from assay.serve.placement import choose_front_threads
 from assay.serve.refusals import Reason, Refusal
 from assay.serve.remote_pool import RemotePool
 from assay.serve.server import Server, loop_factory, make_edge, uvicorn_config
@@ -86,7 +87,7 @@ class Core:
         """Serve until the core says to drain."""
         await self._link.connect(self._arguments.socket, self._take)
         told = await self._started
-        threads = max(1, min(4, machine.usable_cores() // self.num_fronts))
+        threads = choose_front_threads(self.num_fronts)
         settings = ServeSettings(**told["settings"])
         settings = replace(settings, num_threads=min(threads, settings.num_threads or threads))
         board = Board(self._arguments.board, self.num_fronts)

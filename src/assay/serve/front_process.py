@@ -11,6 +11,7 @@ from assay import machine
 from assay.processes import describe_end, spawn
 from assay.serve.frames import FrameHead
 from assay.serve.links import FrameCutter
+from assay.serve.placement import choose_front_threads
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 10.0
@@ -100,11 +101,12 @@ class FrontProcess:
         command += ["--num-fronts", str(self._num_fronts)]
         for flag, descriptor in descriptors.items():
             command += [flag, str(descriptor)]
-        threads = machine.usable_cores() // self._num_fronts
         with theirs:
             process = spawn(
                 command,
-                environment=machine.child_environment(os.environ, num_threads=max(1, min(4, threads))),
+                environment=machine.child_environment(
+                    os.environ, num_threads=choose_front_threads(self._num_fronts)
+                ),
                 stdin=subprocess.DEVNULL,
                 pass_fds=list(descriptors.values()),
             )

@@ -16,7 +16,7 @@ FLUSH_SECONDS = 0.1
 
 
 class RequestLog:
-    """Lines for a log collector. Lives in the event loop; `close` writes what is left."""
+    """Lines for a log collector. Lives in the event loop; `flush` writes what is left."""
 
     def __init__(
         self,

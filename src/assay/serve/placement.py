@@ -16,6 +16,7 @@ LEAST_CORES = 8
 """From which on `auto` takes several front processes."""
 MOST_AUTO_FRONTS = 16
 FRONTS_PER_CORE = 4
+MOST_FRONT_THREADS = 4
 
 
 def start_first(settings: ServeSettings) -> list[tuple[EngineSpec, Child]]:
@@ -68,6 +69,11 @@ def choose_num_fronts(settings: ServeSettings) -> int:
             f"front_processes {count}; this machine has {machine.describe_cores()}; set {most} or less"
         )
     return count
+
+
+def choose_front_threads(num_fronts: int) -> int:
+    """How many CPU threads each of so many front processes has."""
+    return max(1, min(MOST_FRONT_THREADS, machine.usable_cores() // num_fronts))
 
 
 def bundle_folders(bundle: str) -> list[Path]:

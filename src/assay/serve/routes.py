@@ -82,7 +82,7 @@ class Routes:
         bundle, ticket, found = await self._score(request, [(asked.text, asked.text_pair)])
         answer = answers.prediction(bundle, found[0])
         if wants_details or asked.details:
-            answers.with_details(answer, found[0], ticket)
+            answers.add_details(answer, found[0], ticket)
         return _json(answer)
 
     async def root(self, request: Request) -> Answer:
@@ -119,7 +119,7 @@ class Routes:
         predictions = [answers.prediction(bundle, scored) for scored in found]
         if wants_details:
             for answer, scored in zip(predictions, found, strict=True):
-                answers.with_details(answer, scored, ticket)
+                answers.add_details(answer, scored, ticket)
         return _json(predictions)
 
     async def rerank(self, request: Request) -> Answer:

@@ -82,12 +82,13 @@ def test_one_deadline_and_one_bound_hold_over_both_models(place):
 
     async def run():
         service, (_, second) = open_cascade(
-            place, seconds=0.05, max_queue=40, max_client_batch_size=20, timeout=0.4
+            place, seconds=0.05, max_queue=40, max_client_batch_size=20, timeout=1.5
         )
         second.seconds = 5.0
         deployment = service.admit(service.deployment.num_documents(PAIRS))
         task = asking(deployment, PAIRS)
-        await asyncio.sleep(0.2)
+        while not second.batches and not task.done():
+            await asyncio.sleep(0.01)
         assert second.batches
         assert deployment.num_waiting == len(PAIRS)
         with pytest.raises(Refusal, match="12 documents wait already"):

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from assay.bundle.bundle import Bundle
 from assay.bundle.ensemble import read_ensemble
-from assay.bundle.folders import cascade_file, is_ensemble, is_siamese
+from assay.bundle.folders import is_ensemble, is_siamese
 from assay.bundle.load import load_bundle
 from assay.bundle.texts import refuse_other_texts
 from assay.errors import BundleError
 from assay.model.checkpoint import JsonObject, canonical_digest
 from assay.score.cascade.decide import Thresholds
-from assay.score.cascade.files import StageEntry, read_cascade_file, stage_folder
+from assay.score.cascade.files import StageEntry, find_cascade, stage_folder
 from assay.siamese.evidence import Combination
 from assay.siamese.files import Siamese, read_siamese
 from assay.tasks import TWO_LABELS, Task
@@ -54,11 +54,7 @@ def read_cascade(path: str | os.PathLike[str]) -> Cascade:
     Raises BundleError for a file that is not a cascade's, a model that is not there, and one that is not the model
     that the thresholds are for.
     """
-    file = cascade_file(path)
-    if file is None:
-        msg = f"{path}: not a cascade; give the file of assay cascade tune, or a folder with its cascade.json"
-        raise BundleError(msg)
-    tuned = read_cascade_file(file)
+    file, tuned = find_cascade(path)
     first, second = (_stage_of(file, name, entry) for name, entry in tuned.stages())
     return Cascade(
         checkpoint=second.checkpoint,

@@ -73,6 +73,15 @@ def write_cascade(out: str, cascade: CascadeFile, found: Mapping[str, object]) -
     replace_file(out, pretty(content))
 
 
+def find_cascade(path: str | os.PathLike[str]) -> tuple[Path, CascadeFile]:
+    """The file that a path is, or that its folder holds, and what it says; raises BundleError where there is none."""
+    file = cascade_file(path)
+    if file is None:
+        msg = f"{path}: not a cascade; give the file of assay cascade tune, or a folder with its cascade.json"
+        raise BundleError(msg)
+    return file, read_cascade_file(file)
+
+
 def read_cascade_file(path: str | os.PathLike[str]) -> CascadeFile:
     """The cascade in a file; raises `BundleError` for one that cannot be used."""
     file = Path(path)
@@ -108,11 +117,7 @@ def read_cascade_file(path: str | os.PathLike[str]) -> CascadeFile:
 
 def stage_folders(path: str | os.PathLike[str]) -> list[Path]:
     """The folders of the two models of a cascade, links resolved; raises BundleError where one is not there."""
-    file = cascade_file(path)
-    if file is None:
-        msg = f"{path}: not a cascade; give the file of assay cascade tune, or a folder with its cascade.json"
-        raise BundleError(msg)
-    tuned = read_cascade_file(file)
+    file, tuned = find_cascade(path)
     return [stage_folder(file, name, entry) for name, entry in tuned.stages()]
 
 

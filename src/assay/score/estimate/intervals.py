@@ -113,14 +113,14 @@ def worker_spread(slices: Sequence[Slice]) -> float | None:
     return float(np.std(rates, ddof=1) / np.mean(rates)) if len(rates) >= 4 else None
 
 
-def product(parts: Sequence[Mean], scale: float = 1.0, *, confidence: float = CONFIDENCE) -> Estimated:
-    """The product of independent figures, times `scale`, and its interval."""
+def product(parts: Sequence[Mean], scale: float = 1.0) -> Estimated:
+    """The product of independent figures, times `scale`, and its interval at `CONFIDENCE`."""
     value = scale * math.prod(part.value for part in parts)
     variance = sum(part.variance for part in parts)
     if not variance:
         return Estimated(value=value, low=value, high=value)
     degrees = variance**2 / sum(part.variance**2 / part.degrees for part in parts)
-    factor = math.exp(t_quantile(degrees, (1 + confidence) / 2) * math.sqrt(variance))
+    factor = math.exp(t_quantile(degrees, (1 + CONFIDENCE) / 2) * math.sqrt(variance))
     return Estimated(value=value, low=value / factor, high=value * factor)
 
 
