@@ -114,6 +114,14 @@ def logits_of(frame, num_outputs):
     return np.array([[(k + 1) * total % 17 / 4 for k in range(num_outputs)] for total in sums], np.float32)
 
 
+async def until(condition, *, seconds=10.0):
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to hold"
+        await asyncio.sleep(0.005)
+
+
 def open_service(folder, *, seconds=0.0, budget=2048, num_engines=1, engine=None, **settings):
     """A service in the running loop, on function engines; the service and these.
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from support.models import write_model
-from support.serving import client_of, open_cascade
+from support.serving import client_of, open_cascade, until
 from support.siamese import add_evidence, make_siamese_folder, write_cascade_of
 
 from assay.errors import BundleError, UsageError
@@ -87,9 +87,7 @@ def test_one_deadline_and_one_bound_hold_over_both_models(place):
         second.seconds = 5.0
         deployment = service.admit(service.deployment.num_documents(PAIRS))
         task = asking(deployment, PAIRS)
-        while not second.batches and not task.done():
-            await asyncio.sleep(0.01)
-        assert second.batches
+        await until(lambda: second.batches)
         assert deployment.num_waiting == len(PAIRS)
         with pytest.raises(Refusal, match="12 documents wait already"):
             service.admit(29)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support.serving import FunctionEngine
+from support.serving import FunctionEngine, until
 
 from assay import machine
 from assay.errors import UsageError
@@ -235,8 +235,7 @@ def test_what_is_given_up_waits_no_longer():
         assert all(pool.num_documents > 100 for pool in both.pools)
         for number, ticket in enumerate(given_up):
             both.pools[number % 2].cancel(ticket)
-        while any(pool.num_documents or pool.num_tokens for pool in both.pools):
-            await asyncio.sleep(0.01)
+        await until(lambda: not any(pool.num_documents or pool.num_tokens for pool in both.pools))
         telling.cancel()
 
     with_both(conversation, seconds=0.3)

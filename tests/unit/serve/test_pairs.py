@@ -2,12 +2,11 @@
 
 import asyncio
 import re
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.serving import client_of, open_service
+from support.serving import client_of, open_service, until
 from support.siamese import add_evidence, make_siamese_folder
 
 from assay.errors import UsageError
@@ -119,10 +118,7 @@ def test_pairs_wait_and_are_refused_as_documents_are(folder):
         assert service.deployment.num_documents([("a", "b"), ("c", "d")]) == 4
         assert service.deployment.num_documents([("a", "b")] * 9) == 9
         task = asyncio.ensure_future(deployment.answer(pairs, How(), request_id="id", receive=_never))
-        end = time.monotonic() + 10
-        while not engine.batches:
-            assert time.monotonic() < end
-            await asyncio.sleep(0.005)
+        await until(lambda: engine.batches)
         with pytest.raises(Refusal, match="documents wait already"):
             service.admit(36)
         with pytest.raises(Refusal) as caught:

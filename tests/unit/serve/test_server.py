@@ -6,7 +6,7 @@ import socket
 
 import pytest
 from support.bundles import write_bundle
-from support.serving import make_edge, open_service
+from support.serving import make_edge, open_service, until
 
 from assay.serve import protocol, routes, server
 from assay.serve.bodies import Held
@@ -258,11 +258,6 @@ def test_bodies_together_are_bounded(folder, monkeypatch):
     monkeypatch.setattr(routes, "Held", lambda: held)
     text = BODY + b" " * 250_000
     post = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-
-    async def until(condition):
-        async with asyncio.timeout(10):
-            while not condition():  # noqa: ASYNC110  the server sets no event for us
-                await asyncio.sleep(0.01)
 
     async def ask(port, body, *, num_first=0, between=None):
         """The head of the answer; the body goes in two pieces, with something between them."""

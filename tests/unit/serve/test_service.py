@@ -7,7 +7,7 @@ import time
 
 import pytest
 from support.bundles import write_bundle
-from support.serving import client_of, open_service
+from support.serving import client_of, open_service, until
 
 from assay.bundle.calibration import save_calibration
 from assay.outcome.calibration import Calibration
@@ -48,14 +48,6 @@ def token_id(folder, word):
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(word)
-
-
-async def until(condition, *, seconds=10.0):
-    """Wait until something holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to hold"
-        await asyncio.sleep(0.005)
 
 
 def test_requests_that_wait_become_one_batch(folder):
