@@ -322,7 +322,7 @@ class TestPrepare:
         said = dict(zip(steps, (err for _, _, err in killed), strict=True))
         assert "5 of 12 units are published; going on with 7." in said["shelf-"]
         assert "All 12 units are published already" in said["pair_books"]
-        assert "The chunks are on the shelf already." in said[".train.parquet"]
+        assert "Duplicates among the chunks were looked for already." in said[".train.parquet"]
         assert last[2].count("published already") == 2
         assert digests(tmp_path / "pairs") == digests(tmp_path / "calm")
         assert sorted(path.name for path in (tmp_path / "pairs").iterdir()) == sorted(

@@ -64,7 +64,7 @@ def read_catalogue(source: str | Path | TextIO) -> dict[int, CatalogueEntry]:
             return _read(stream, str(path))
     except (OSError, EOFError) as error:
         raise SourceError(
-            f"{path} cannot be read ({error}): give a pg_catalog.csv or pg_catalog.csv.gz"
+            f"{path} cannot be read ({error.strerror or error}); give a pg_catalog.csv or pg_catalog.csv.gz"
         ) from error
     except UnicodeDecodeError as error:
         raise SourceError(

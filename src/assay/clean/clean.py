@@ -37,6 +37,8 @@ class CleanReport:
     """What was recognized and not asked for."""
     others: tuple[str, ...]
     """Files and links in runs and models that are not known to be Assay's, and are left alone."""
+    closed: tuple[str, ...] = ()
+    """Folders that may not be listed, and are left alone."""
 
     @property
     def num_files(self) -> int:
@@ -58,6 +60,7 @@ class CleanReport:
             "chosen": [_to_json(item) for item in self.chosen],
             "kept": [_to_json(item) for item in self.kept],
             "others": list(self.others),
+            "closed": list(self.closed),
         }
 
     def __str__(self) -> str:
@@ -66,11 +69,11 @@ class CleanReport:
         lines = [_line(done, item) for item in self.chosen]
         lines += [_line("keeps", item, f"; to delete it: {_FLAGS[item.kind]}") for item in self.kept]
         if self.others:
-            shown = ", ".join(self.others[:SHOWN_OTHERS]) + (
-                ", ..." if len(self.others) > SHOWN_OTHERS else ""
-            )
             files = format_number_of(len(self.others), "file or link", "files or links")
-            lines.append(f"leaves alone {files} not known to be Assay's: {shown}")
+            lines.append(f"leaves alone {files} not known to be Assay's: {_first(self.others)}")
+        if self.closed:
+            folders = format_number_of(len(self.closed), "folder")
+            lines.append(f"leaves alone {folders} that you may not list: {_first(self.closed)}")
         total = f"{format_number_of(self.num_files, 'file')}, {format_bytes(self.size_bytes)}"
         if not self.chosen:
             lines.append(f"nothing to delete in {self.place}")
@@ -79,6 +82,10 @@ class CleanReport:
         else:
             lines.append(f"{total} in all; nothing is deleted without --delete")
         return "\n".join(lines)
+
+
+def _first(paths: Sequence[str]) -> str:
+    return ", ".join(paths[:SHOWN_OTHERS]) + (", ..." if len(paths) > SHOWN_OTHERS else "")
 
 
 _FLAGS: dict[Kind, str] = {"leftovers": "", "run": "--runs", "model": "--models", "cache": "--caches"}
@@ -105,6 +112,7 @@ def clean(settings: CleanSettings) -> CleanReport:
         chosen=tuple(item for item in found.items if item.kind in wanted),
         kept=tuple(item for item in found.items if item.kind not in wanted),
         others=_others(root, found),
+        closed=found.closed,
     )
     if settings.delete:
         for item in report.chosen:

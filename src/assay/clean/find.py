@@ -89,6 +89,8 @@ class Findings:
     """Paths in runs and models that are not recognized."""
     links: tuple[str, ...]
     """Paths of links, which are left alone."""
+    closed: tuple[str, ...]
+    """Folders that may not be listed, which are left alone with all in them."""
 
 
 def find_items(root: Store, *, now: float) -> Findings:
@@ -97,21 +99,28 @@ def find_items(root: Store, *, now: float) -> Findings:
     `now` in Unix seconds by the clock that stamps the files there: by that a heartbeat is fresh or not.
     """
     links: list[str] = []
-    listed = list(root.list()) if is_object_url(root.url) else list(_walk(Path(root.url), "", links))
+    closed: list[str] = []
+    listed = list(root.list()) if is_object_url(root.url) else list(_walk(Path(root.url), "", links, closed))
     search = _Search(root, {info.path: info for info in listed}, now)
     return Findings(
-        items=tuple(search.items()), others=tuple(sorted(search.others)), links=tuple(sorted(links))
+        items=tuple(search.items()),
+        others=tuple(sorted(search.others)),
+        links=tuple(sorted(links)),
+        closed=tuple(sorted(closed)),
     )
 
 
-def _walk(root: Path, folder: str, links: list[str]) -> Iterator[FileInfo]:
-    """The plain files below a folder, in order; links are noted, not followed."""
+def _walk(root: Path, folder: str, links: list[str], closed: list[str]) -> Iterator[FileInfo]:
+    """The plain files below a folder, in order; links, and folders of others, are noted and not followed."""
     try:
         with os.scandir(root / folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
     except FileNotFoundError:
         return
     except OSError as error:
+        if folder and isinstance(error, PermissionError):
+            closed.append(folder)
+            return
         raise StorageError(
             f"{root / folder}: could not be listed ({error.strerror}); check its permissions"
         ) from error
@@ -122,7 +131,7 @@ def _walk(root: Path, folder: str, links: list[str]) -> Iterator[FileInfo]:
             if stat.S_ISLNK(status.st_mode):
                 links.append(path)
             elif stat.S_ISDIR(status.st_mode):
-                yield from _walk(root, f"{path}/", links)
+                yield from _walk(root, f"{path}/", links, closed)
             elif stat.S_ISREG(status.st_mode):
                 yield FileInfo(
                     path=path,

@@ -80,7 +80,7 @@ def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
         if kind is tuple:
             parser.add_argument(flag, nargs="+", default=NOT_GIVEN, metavar="NAME", help=text)
             continue
-        default = "" if field.default is MISSING or field.default is None else f" [{field.default}]"
+        default = "" if field.default in {MISSING, None, ""} else f" [{field.default}]"
         metavar = "|".join(choices) if choices else _type_metavar(kind)
         parser.add_argument(
             flag,

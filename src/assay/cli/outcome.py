@@ -33,9 +33,10 @@ def describe_outcome(outcome: "Outcome") -> str:
     rate = counters.rows / outcome.seconds if outcome.seconds > 0 else 0.0
     tokens = counters.tokens / outcome.seconds if outcome.seconds > 0 else 0.0
     waste = 1 - counters.tokens / counters.padded_tokens if counters.padded_tokens else 0.0
+    docs = f"{format_count(counters.rows)} {'doc' if counters.rows == 1 else 'docs'}"
     parts = [
         published,
-        f"{format_count(counters.rows)} docs now in {format_duration(outcome.seconds)}",
+        f"{docs} now in {format_duration(outcome.seconds)}",
         f"{format_rate(rate)} docs/s, {format_rate(tokens)} tokens/s, {waste:.1%} padding",
         f"first worker ready after {outcome.ready_seconds:.1f} s",
     ]

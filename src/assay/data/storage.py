@@ -180,10 +180,12 @@ def check_url(url: str) -> None:
     """Raise UsageError for a URL that no store opens, or that holds credentials; touches no network."""
     scheme, _, rest = url.partition("://")
     if scheme not in OBJECT_SCHEMES:
-        known = ", ".join(f"{known}://" for known in OBJECT_SCHEMES[:3])
-        msg = f"{url}: no store for {scheme}://; use a local path or one of {known}"
+        msg = f"{url}: no store for {scheme}://; use a local path or one of s3://, gs://, az://"
         raise UsageError(msg)
     host = rest.split("/", 1)[0]
+    if not host:
+        msg = f"{url} names no bucket; write {scheme}://bucket/folder"
+        raise UsageError(msg)
     if ":" in host or ("@" in host and scheme not in _SCHEMES_WITH_CONTAINERS) or _SIGNED.search(rest):
         place = f"{scheme}://{re.split('[/:?]', rest.rpartition('@')[2], maxsplit=1)[0]}"  # a secret may hold a slash
         msg = (

@@ -79,7 +79,9 @@ def choose_auto_for_training(target: Target) -> Choice:
 
 
 def refuse_missing(precision: Computed, target: Target) -> None:
-    """Raise UsageError for bf16, asked for by name, on a card that has none: torch would emulate it, slowly."""
+    """Raise UsageError for fp8 on a CPU, and for bf16 on a card without it: torch would emulate that, slowly."""
+    if precision == "fp8" and target.kind == "cpu":
+        raise UsageError("precision fp8; CPUs have none, it needs a GPU; use auto, fp32 or bf16")
     if precision == "bf16" and not target.has_bf16:
         msg = "precision bf16; the GPU has none (it needs capability 8.0); use auto, fp16 or fp32"
         raise UsageError(msg)

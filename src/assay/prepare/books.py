@@ -47,9 +47,10 @@ from assay.prepare.settings import BooksSettings
 from assay.prepare.shelving import Shelved, shelve
 from assay.prepare.splits import author_keys, crossings, split_books
 from assay.prepare.tables import Column
+from assay.runs.manifest import Manifest
 from assay.runs.parts import published_stats
 from assay.runs.placement import Cluster
-from assay.runs.run import Run
+from assay.runs.run import Run, find_run, shown_differences
 from assay.telemetry import printable
 
 Watch = Callable[[str], AbstractContextManager[Update]]
@@ -104,6 +105,7 @@ def prepare_books(
         with clock.step("chunks"), watch("chunks") as update:
             rules = settings.chunk_rules()
             manifest = plan_chunks(rules, listing.path, bundle=settings.bundle, unit_rows=settings.unit_rows)
+            _refuse_other(folder, manifest, books)
             made = run_chunks(
                 rules,
                 listing.path,
@@ -112,7 +114,7 @@ def prepare_books(
                 placement=chunk_placement(settings.devices, cluster),
                 unit_rows=settings.unit_rows,
                 on_progress=update,
-                on_message=say,
+                on_message=lambda line: say(f"chunks    {line}"),
             )
         return pair_books(
             settings, listing, made.run, clock=clock, watch=watch, say=say, shared=shared, cluster=cluster
@@ -161,8 +163,10 @@ def pair_books(
         manifest = maker.plan(
             PAIR_BOOKS_FILE, maker.rules(), neighbours=neighbours, chosen=chosen, mined=miner and miner[1]
         )
-        _refuse_other(folder, manifest.run_id)
-        run = maker.run(manifest, f"pairs-{manifest.run_id[:12]}", update, say)
+        _refuse_other(folder, manifest, maker.work)
+        run = maker.run(
+            manifest, f"pairs-{manifest.run_id[:12]}", update, lambda line: say(f"pairs     {line}")
+        )
     with clock.step("files"):
         counts = collect(
             run,
@@ -308,18 +312,18 @@ def _split(settings: BooksSettings, listing: Listing, shelved: Shelved) -> list[
     return splits
 
 
-def _refuse_other(folder: Path, run_id: str) -> None:
-    """Raise RefusedError where the folder holds finished pairs of other settings."""
+def _refuse_other(folder: Path, manifest: Manifest, work: Path) -> None:
+    """Raise RefusedError where the folder holds finished pairs of other settings; `work` has the runs of this kind."""
     path = folder / REPORT_FILE
     if not path.is_file():
         return
-    made_by = json.loads(path.read_text(encoding="utf-8"))["runs"]["pairs"]
-    if made_by != run_id:
-        msg = (
-            f"{folder} holds pairs of other books or settings ({made_by[:12]}, now {run_id[:12]}); "
-            "use another --out, or the earlier settings"
+    made_by = json.loads(path.read_text(encoding="utf-8"))["runs"][manifest.kind]
+    if made_by != manifest.run_id:
+        earlier = find_run(str(work / f"{manifest.kind}-{made_by[:12]}"))
+        changed = "" if earlier is None else f" ({shown_differences(earlier.manifest, manifest)})"
+        raise RefusedError(
+            f"{folder} holds pairs of other books or settings{changed}; use another --out, or the earlier settings"
         )
-        raise RefusedError(msg)
 
 
 def _refuse_nothing(

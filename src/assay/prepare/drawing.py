@@ -95,7 +95,7 @@ class PairsMaker:
             devices=self.settings.devices,
             cluster=self.cluster,
             on_progress=update,
-            on_message=say,
+            on_message=lambda line: say(f"vectors   {line}"),
         )
         models.runs["vectors"] = run.manifest.run_id
         models.notes.append(
@@ -106,7 +106,12 @@ class PairsMaker:
     def candidates(self, mined: MinedIdentity, update: Update, say: Say) -> Run:
         """The finished run of the candidates, of which a model chooses; those of a book lie in its split."""
         manifest = self.plan("candidate_books.arrow", candidate_rules(self.rules(), mined.trials))
-        return self.run(manifest, f"candidates-{manifest.run_id[:12]}", update, say)
+        return self.run(
+            manifest,
+            f"candidates-{manifest.run_id[:12]}",
+            update,
+            lambda line: say(f"mined     {line}"),
+        )
 
     def choose(
         self, candidates: Run, bundle: Bundle, mined: MinedIdentity, models: Models, update: Update, say: Say
@@ -123,7 +128,7 @@ class PairsMaker:
             devices=self.settings.devices,
             cluster=self.cluster,
             on_progress=update,
-            on_message=say,
+            on_message=lambda line: say(f"scores    {line}"),
         )
         chosen = likeliest(
             scores, mined.label, num_books=len(self.listing.books), most=self.settings.negatives

@@ -100,7 +100,7 @@ def shelve(run: Run, num_books: int, folder: Path, *, seed: int, say: Callable[[
             making.rename(folder)
             sync_folder(folder.parent)
     else:
-        say("The chunks are on the shelf already.")
+        say("Duplicates among the chunks were looked for already.")
     return Shelved(
         chunks=folder / CHUNKS_FILE,
         books=map_table(folder / BOOKS_FILE, BOOKS_SCHEMA),

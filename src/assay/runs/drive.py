@@ -131,6 +131,8 @@ def work_on(
         say("The one unit is published already; nothing to do.")
     else:
         say(f"All {total:,} units are published already; nothing to do.")
+    if not run.manifest.planned_rows:
+        say("The sources hold no rows; check what they name, if there should be some.")
     if left and workers_note:
         say(workers_note)
     return driver.run()

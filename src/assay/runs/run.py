@@ -276,7 +276,11 @@ def refuse_if_changed(old: Manifest, new: Manifest, where: str) -> None:
     """Raise RefusedError naming what differs between the run at `where` and what is asked for now."""
     if old.run_id == new.run_id:
         return
-    changed = differences(old, new) or ["something that this Assay does not know"]
-    shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
-    msg = f"{where} holds another run: {shown}; put it back as it was, or use another --run"
+    msg = f"{where} holds another run: {shown_differences(old, new)}; put it back as it was, or use another --run"
     raise RefusedError(msg)
+
+
+def shown_differences(old: Manifest, new: Manifest) -> str:
+    """What differs between two plans, for a message: `seed was 0, now 2; ...`, the first three."""
+    changed = differences(old, new) or ["something that this Assay does not know"]
+    return "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")

@@ -115,7 +115,7 @@ class Status:
 
     def __str__(self) -> str:
         """A line or two for people."""
-        done = f"{self.units_published:,} of {self.units_total:,} units are published"
+        done = f"{self.units_published:,} of {format_number_of(self.units_total, 'unit is', 'units are')} published"
         rows = f"{format_count(self.rows_published)} of {format_count(self.rows_total)} rows"
         if self.obstacles:
             return f"{done} ({rows}); {self.obstacles[0]}"

@@ -15,7 +15,7 @@ from assay.score.bundles import is_noted, open_bundle, why_not_fp16
 from assay.score.kind import SCORE
 from assay.score.plan import other_lengths_of, plan_score
 from assay.score.settings import ScoreSettings
-from assay.telemetry import Progress
+from assay.telemetry import Progress, format_number_of
 
 
 def score(
@@ -65,8 +65,9 @@ def _refuse_duplicate_ids(manifest: Manifest) -> None:
     sources = [manifest.source(k) for k in range(len(manifest.sources))]
     found = count_duplicate_ids(sources, manifest.source_columns())
     if found.num_rows:
+        rows = format_number_of(found.num_rows, "row repeats", "rows repeat")
         msg = (
-            f"{found.num_rows:,} rows repeat an id, for example {', '.join(map(repr, found.examples))}; "
+            f"{rows} an id, for example {', '.join(map(repr, found.examples))}; "
             "--unique-ids refuses that; fix the ids, or leave --unique-ids out"
         )
         raise InputError(msg)

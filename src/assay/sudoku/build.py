@@ -36,6 +36,7 @@ from assay.sudoku.lists import read_list
 from assay.sudoku.puzzles import SET, sudoku_split, write_split
 from assay.sudoku.settings import DEFAULT_NUM_PUZZLES, SudokuBuildSettings
 from assay.sudoku.strata import NAMES, Quotas, shares_of, strata_of
+from assay.telemetry import format_number_of
 
 BUILD_FILE = "build.json"
 """What was asked for and what came of it; the same for the same settings, versions aside."""
@@ -100,6 +101,11 @@ def sudoku_build(
     splits |= {name: rated for name, (rated, _) in tested.items()}
     if not len(splits["train"]):
         raise InputError("no puzzle is left to train on; ask for more, or name other lists")
+    if empty := [name for name in settings.shares if not len(splits[name])]:
+        raise InputError(
+            f"{format_number_of(len(found), 'puzzle')} at {empty[0]}_share={settings.shares[empty[0]]:g} leave the "
+            f"split {empty[0]} empty; ask for more, or set --{empty[0]}-share to another, 0 for no such split"
+        )
     report = SudokuBuildReport(
         num_rows={
             name: len(rated) * (_rows_each(settings) if name == "train" else 1)

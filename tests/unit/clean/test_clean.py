@@ -400,6 +400,27 @@ def test_an_interrupted_clean_goes_on(place, sources, monkeypatch, after):
     assert not (place / "run").exists()
 
 
+def test_folders_that_may_not_be_listed(place, sources, monkeypatch):
+    """A folder of others is left alone and named; what lies beside it is cleaned. The place itself must be listed."""
+    make_run(place / "run", sources, publish=True)
+    (place / "theirs").mkdir()
+    scandir = os.scandir
+
+    def refuse(folder):
+        if Path(folder).name == closed:
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    closed = "theirs"
+    report = clean_at(place, runs=True, delete=True)
+    assert "leaves alone 1 folder that you may not list: theirs" in str(report)
+    assert [path.name for path in place.iterdir()] == ["theirs"]
+    closed = place.name
+    with pytest.raises(StorageError, match=r"could not be listed \(Permission denied\)"):
+        clean_at(place)
+
+
 def test_files_that_are_read_only(place, sources, monkeypatch):
     """A read-only file in a folder that can be changed goes; one that cannot is named, and the run is still one."""
     run = make_run(place / "run", sources, publish=True)

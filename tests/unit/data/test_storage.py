@@ -355,6 +355,12 @@ def test_an_unknown_scheme(opening):
         opening("ftp://host/a")
 
 
+def test_a_url_without_a_bucket():
+    """It is refused, and is not a folder with a colon in its name."""
+    with pytest.raises(UsageError, match=r"s3:// names no bucket; write s3://bucket/folder"):
+        open_store("s3://")
+
+
 @pytest.fixture(params=["s3", "gs"])
 def faulty(request, fake_store):
     """A server that fails on order, and a store in it."""

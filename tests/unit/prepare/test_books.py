@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -140,9 +141,9 @@ def test_it_goes_on_and_refuses_other_settings(novels, chunks, tmp_path):
     make(novels, chunks, tmp_path)
     before = digests(tmp_path)
     _, said = make(novels, chunks, tmp_path)
-    assert "The chunks are on the shelf already." in said
+    assert "Duplicates among the chunks were looked for already." in said
     assert digests(tmp_path) == before
-    with pytest.raises(RefusedError, match="use another --out"):
+    with pytest.raises(RefusedError, match=r"\(.*seed was 0, now 2.*\); use another --out"):
         make(novels, chunks, tmp_path, seed=2)
     assert digests(tmp_path) == before
 
@@ -190,5 +191,9 @@ def test_the_whole_way_from_a_folder_of_texts(novels, tmp_path, monkeypatch):
     before = digests(tmp_path / "out")
     said = []
     prepare_books(settings, say=said.append)
-    assert sum("published already" in line for line in said) == 2
+    assert [line[:10] for line in said if "published already" in line] == ["chunks    ", "pairs     "]
     assert digests(tmp_path / "out") == before
+    work = sorted((tmp_path / "out" / "work").iterdir())
+    with pytest.raises(RefusedError, match=r"chunk_sentences was 5, now 6.*another --out"):
+        prepare_books(replace(settings, chunk_sentences=6))
+    assert sorted((tmp_path / "out" / "work").iterdir()) == work  # no book is cut for nothing

@@ -167,6 +167,11 @@ def test_wrong_input_is_refused_and_nothing_is_left(tmp_path):
             {"puzzles": (good,), "test_puzzles": (str(tmp_path / "all.txt"),)},
         ),
         (UsageError, "GiB of memory are free; lower augment", {"num_puzzles": 20, "augment": 10**9}),
+        (
+            InputError,
+            r"3 puzzles at validation_share=0.1 .* --validation-share to another",
+            {"num_puzzles": 3},
+        ),
         (UsageError, "strata has 'x'", {"strata": ("x",)}),
         (UsageError, "must be below 1", {"test_share": 0.95}),
     ):

@@ -72,7 +72,7 @@ def prepare_labelled(
     if not settings.dry_run:
         refuse_other(out, earlier, identity, overwrite=settings.overwrite)
     num_rows = sum(source.num_rows for source in sources)
-    say(f"reading {num_rows:,} rows of {format_number_of(len(sources), 'source')}")
+    say(f"reading {format_number_of(num_rows, 'row')} of {format_number_of(len(sources), 'source')}")
     usable = _Usable(settings, sources)
     usable.read()
     decision = decide(usable.rows, usable.signatures, settings)

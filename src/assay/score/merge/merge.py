@@ -67,7 +67,7 @@ class MergeReport:
             files += f" and {self.files_skipped:,} there already"
         text = (
             f"merged {format_number_of(self.rows, 'row')} into {self.out}: files {files}, "
-            f"{self.ids_checked:,} ids checked, {self.seconds:.1f} s"
+            f"{format_number_of(self.ids_checked, 'id')} checked, {self.seconds:.1f} s"
         )
         if self.rows_left_out:
             left_out = format_number_of(self.rows_left_out, "row is", "rows are")
