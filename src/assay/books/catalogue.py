@@ -63,8 +63,9 @@ def read_catalogue(source: str | Path | TextIO) -> dict[int, CatalogueEntry]:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             return _read(stream, str(path))
     except (OSError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise SourceError(
-            f"{path} cannot be read ({error.strerror or error}); give a pg_catalog.csv or pg_catalog.csv.gz"
+            f"{path} cannot be read ({reason}); give a pg_catalog.csv or pg_catalog.csv.gz"
         ) from error
     except UnicodeDecodeError as error:
         raise SourceError(

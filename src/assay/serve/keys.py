@@ -80,7 +80,8 @@ def _from_file(path: Path) -> list[tuple[str, str]]:
     try:
         content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"keys file {path} cannot be read ({error}); give a file of name:key lines"
+        reason = getattr(error, "strerror", None) or error
+        msg = f"keys file {path} cannot be read ({reason}); give a file of name:key lines"
         raise UsageError(msg) from None
     if path.suffix == ".toml":
         try:
