@@ -171,7 +171,8 @@ class EnginePool:
         await self._warm
 
     async def stop(self) -> None:
-        """End the engines."""
+        """End the engines, and a start that is under way."""
+        self._warm.cancel()
         for engine in self.engines:
             engine.stop()
         for task in self._running:

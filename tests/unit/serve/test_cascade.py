@@ -7,7 +7,7 @@ from support.models import write_model
 from support.serving import client_of, open_cascade, until
 from support.siamese import add_evidence, make_siamese_folder, write_cascade_of
 
-from assay.errors import BundleError, UsageError
+from assay.errors import BundleError, UsageError, WorkError
 from assay.score.bundles import engine_of, open_bundle
 from assay.serve.cascade import load_cascade_here
 from assay.serve.placement import bundle_folders, first_specs
@@ -96,6 +96,21 @@ def test_one_deadline_and_one_bound_hold_over_both_models(place):
         assert caught.value.status == 504
         assert deployment.num_waiting == 0
         await service.drain()
+
+    asyncio.run(run())
+
+
+def test_a_start_that_fails_leaves_no_task_behind(place):
+    """Where one model cannot start, nobody goes on waiting for the other one."""
+
+    async def run():
+        service, _ = open_cascade(place)
+        starting = asyncio.ensure_future(service.deployment.start([]))
+        await asyncio.sleep(0)
+        service.deployment.first.pool._fail(WorkError("no device"))
+        with pytest.raises(WorkError, match="no device"):
+            await starting
+        await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
     asyncio.run(run())
 

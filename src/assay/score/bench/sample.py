@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from assay.data.reading import read_rows
 from assay.data.rows import SourceRows
@@ -46,6 +47,7 @@ def take_sample(manifest: Manifest, scorer: Scorer, encoder: Encoder, *, num_doc
     batches: list[SourceRows] = []
     for source, start, stop in spread(sources, num_documents):
         batches += read_rows(source, manifest.source_columns(), start, stop)
+    encoder.encode(pa.array(["a"]), None)  # the first call of a process imports what later ones have
     began = time.perf_counter()
     held: list[EncodedChunk] = [
         to_chunk(rows, encoder, max_tokens=scorer.forwarder.max_tokens) for rows in batches
