@@ -304,7 +304,10 @@ class FrontProcesses:
         for stage, pool in enumerate(_pools(deployment)):
             self._note(2 * generation + stage, pool)
         for front in self._fronts:
-            self._say_switch(front, generation)
+            if (
+                generation in front.opened
+            ):  # one that was started again meanwhile is told once it has loaded it
+                self._say_switch(front, generation)
         await self._until(
             lambda: all(front.serving == generation for front in self._fronts if front.process.is_there),
             SWITCH_SECONDS,

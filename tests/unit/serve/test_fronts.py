@@ -14,6 +14,7 @@ from assay import machine
 from assay.errors import UsageError
 from assay.serve import document_frames, frames, placement
 from assay.serve.board import Board, make_board
+from assay.serve.deployment import Deployment
 from assay.serve.document_frames import DocumentsFrame, ScoresFrame
 from assay.serve.engine_pool import EnginePool
 from assay.serve.frames import FrameKind
@@ -239,6 +240,27 @@ def test_what_is_given_up_waits_no_longer():
         telling.cancel()
 
     with_both(conversation, seconds=0.3)
+
+
+def test_a_front_takes_requests_for_what_it_has_loaded():
+    """One that was started again during a reload hears of the switch once it has the model, and not before."""
+
+    async def conversation(both):
+        deployment = object.__new__(Deployment)
+        deployment.pool, both.core._deployments = both.engines, {1: deployment}
+        told = []
+        for front in both.fronts:
+            front.process.write = lambda frame, index=front.index: told.append(
+                (index, frames.unpack_json(split(frame)[1])["event"])
+            )
+        both.core.hear(both.fronts[0], {"event": "opened", "generation": 1})
+        told.clear()
+        await both.core.switch(deployment)
+        assert told == [(1, "status"), (1, "switch")]
+        both.core.hear(both.fronts[1], {"event": "opened", "generation": 1})
+        assert told[2:] == [(2, "status"), (2, "switch")]
+
+    with_both(conversation)
 
 
 def test_requests_of_a_front_that_ended_are_dropped():
