@@ -1,10 +1,10 @@
 """Same book, asked of books or authors seen in training: what a table with leaks would say.
 
     python recipes/novels/known_books.py british_fiction
-    python recipes/novels/known_books.py british_fiction --base ENCODER --device cuda
+    python recipes/novels/known_books.py british_fiction --base ENCODER --device cuda --jobs 6
 
 The first measures words and style, the second also a cross-encoder and a Siamese network, each trained by `assay train`
-for five epochs and stopped on the threshold's pairs.
+for five epochs and stopped on the threshold's pairs; `--jobs` splits run at a time.
 
 As in a published pipeline of this kind: windows of 14 sentences that begin 10 apart, so that two may share sentences;
 20 pairs of a book's windows and 40 of two books, of which 35% by one author; 70% of them for training, 15% to choose a
@@ -20,6 +20,9 @@ import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -42,6 +45,7 @@ from assay.metrics import auc
 from assay.siamese.evidence import PairEvidence
 
 STEP, MOST, POSITIVES, NEGATIVES, SAME_AUTHOR = 10, 800, 20, 40, 0.35
+SPLITS = ("books", "pairs")
 SHARES = (0.7, 0.15)
 """For training and to choose a threshold; the rest is the test."""
 Pair = tuple[Side, Side]
@@ -164,27 +168,32 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--base", help="encoder that both networks start from; without it there are none")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=JSON", help="other training settings")
     options = parser.parse_args()
     options.set = [
         (name, json.loads(value)) for name, _, value in (each.partition("=") for each in options.set)
     ]
     chunks = read_chunks(options.folder, options.language, mask=False, step=STEP, most=MOST)
-    for split in ("books", "pairs"):
-        found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for seed in range(options.seeds):
-            for row, measured in measure(chunks, options, split, seed).items():
-                for name, value in measured.items():
-                    found[row][name].append(value)
-        for row, values in found.items():
-            pairs = np.mean(values.pop("pairs"))
-            said = ", ".join(
-                "{} {:.3f} +- {:.3f}".format(name, *interval(each)) for name, each in values.items()
-            )
-            print(
-                f"split by {split}: {row:15}  {said}; {options.seeds} seeds, {pairs:.0f} test pairs",
-                flush=True,
-            )
+    splits = [split for split in SPLITS for _ in range(options.seeds)]
+    seeds = [*range(options.seeds)] * len(SPLITS)
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        measured = pool.map(measure, repeat(chunks), repeat(options), splits, seeds)
+        for split in SPLITS:
+            found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+            for _ in range(options.seeds):
+                for row, of_row in next(measured).items():
+                    for name, value in of_row.items():
+                        found[row][name].append(value)
+            for row, values in found.items():
+                pairs = np.mean(values.pop("pairs"))
+                said = ", ".join(
+                    "{} {:.3f} +- {:.3f}".format(name, *interval(each)) for name, each in values.items()
+                )
+                print(
+                    f"split by {split}: {row:15}  {said}; {options.seeds} seeds, {pairs:.0f} test pairs",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":
