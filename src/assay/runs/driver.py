@@ -39,6 +39,8 @@ from assay.runs.supply import open_supply
 from assay.telemetry import Counters, Progress, format_number_of
 
 STARTS_PER_WORKER = 3
+UNITS_IN_A_ROW = 3
+"""Units that fail one after the other in one worker, of what has no name here, before the worker is taken for sick."""
 POLL_SECONDS = 0.2
 GRACE_SECONDS: Mapping[int, float] = {signal.SIGTERM: 20.0, signal.SIGUSR1: 90.0}
 """For units under way: most schedulers leave half a minute after SIGTERM; SIGUSR1 comes as early as one asks."""
@@ -126,6 +128,10 @@ class _Worker:
         self.listening = False
         self.ready = False
         self.ended = False
+        self.failed: set[str] = set()
+        """Units that failed here since the last that was done; a device in a bad state fails all that come after."""
+        self.is_sick = False
+        """Nothing that it still says counts."""
         self.handle = spec.start(lambda event: events.put((self, event)))
 
     def took(self, seconds: float) -> None:
@@ -247,6 +253,8 @@ class Driver:
             return
         if isinstance(event, Ended):
             self._on_end(worker, event)
+        elif worker.is_sick:
+            pass
         elif isinstance(event, Failed):
             self._on_failure(worker, event)
         else:
@@ -285,6 +293,7 @@ class Driver:
                 self._published_here += created
                 self._published_at = worker.free_since = now
                 self._starts[worker.index] = 1
+                worker.failed.clear()
 
     def _on_failure(self, worker: _Worker, event: Failed) -> None:
         kind = errors.KINDS.get(event.kind or "")
@@ -292,13 +301,23 @@ class Driver:
             raise kind(event.message)
         if event.unit is None:
             # It cannot do its work, and could not the next time; its end is the next event.
-            self._last_death = event.message
             self._starts[worker.index] = STARTS_PER_WORKER
-            worker.listening = worker.ready = False
-            self._put_back(worker)
+            self._give_none(worker, event.message)
             return
         worker.rows_before, worker.free_since = worker.counters.rows, time.monotonic()
         self._retry(worker.assigned.popleft(), event.message)
+        if kind is None:
+            worker.failed.add(event.unit)
+        if len(worker.failed) == UNITS_IN_A_ROW:
+            worker.is_sick = True
+            self._give_none(worker, event.message)
+            worker.handle.kill()
+
+    def _give_none(self, worker: _Worker, cause: str) -> None:
+        """It does no unit any more, of this cause; its end is one of the next events."""
+        self._last_death = cause
+        worker.listening = worker.ready = False
+        self._put_back(worker)
 
     def _on_end(self, worker: _Worker, event: Ended) -> None:
         self._workers.remove(worker)

@@ -305,7 +305,7 @@ def test_more_gpus_than_a_container_has(gpus, kind, most):
     assert problem.endswith(f"set --gpus {most} or less")
 
 
-def in_modal(tmp_path, script, **environment):
+def in_modal(tmp_path, script, seconds=120, **environment):
     """Run Python with Modal's client on the app in `app.py`, away from any account."""
     pytest.importorskip("modal")
     return subprocess.run(
@@ -315,7 +315,7 @@ def in_modal(tmp_path, script, **environment):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=seconds,
     )
 
 
@@ -408,6 +408,7 @@ def test_an_app_is_deployed_and_its_workers_started(tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_functions_score_and_infer_for_real(tmp_path):
     """By `.local()`, with the real `assay`: two workers make one run, it is proved, and a bundle answers texts."""
     from support.fake_runs import write_sources
@@ -447,7 +448,7 @@ print(app.prove.local())
 print([row["prediction"] for row in app.infer.local(["alpha beta", "gamma"])])
 """
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = in_modal(tmp_path, script, PATH=path)
+    done = in_modal(tmp_path, script, seconds=600, PATH=path)
     lines = [line for line in done.stdout.splitlines() if line.startswith(("worker", str(run), "["))]
     assert lines[0] == "worker 0: every unit is published worker 1: every unit is published", done.stderr
     assert lines[1] == f"{run} is verified"

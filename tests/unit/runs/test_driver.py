@@ -13,9 +13,11 @@ from support.fake_runs import make_run, plan_run, publish_unit, write_sources
 from support.fake_worker import Orders, deaths_met, plan_deaths
 
 from assay.errors import CheckError, RefusedError, SourceError, StorageError, UnitError, WorkError
+from assay.runs.agenda import TRIES_PER_UNIT
 from assay.runs.drive import drive_run
-from assay.runs.driver import Driver, Outcome, WorkerSpec
+from assay.runs.driver import STARTS_PER_WORKER, UNITS_IN_A_ROW, Driver, Outcome, WorkerSpec
 from assay.runs.local import process_worker, python_worker
+from assay.runs.notes import list_failures
 from assay.runs.protocol import Ended, Finish, Listening, Loaded, Loading, Take, UnderWay
 from assay.runs.status import status
 from assay.runs.verify import verify
@@ -358,6 +360,34 @@ def test_a_handle_that_ends_costs_its_unit_alone(run):
     assert (
         said[1] == "the actor ended early (worker was killed by SIGKILL (out of memory?)); starting it again"
     )
+
+
+def test_a_worker_that_fails_of_every_unit_is_started_again(run):
+    """What a device in a bad state fails of costs each unit one try, and the next process does them all."""
+    said, started = [], []
+    spec = fake_spec(run, name="the worker on cuda:0", sick_from=["a-40-60"], started=started)
+    assert Driver(run, [spec], on_message=said.append).run().units_published == 10
+    assert len(started) == 2
+    assert said[-1] == "the worker on cuda:0 ended early (RuntimeError: CUDA error); starting it again"
+    assert len(said) == UNITS_IN_A_ROW + 1
+    assert sum(list_failures(run.store).values()) == UNITS_IN_A_ROW
+
+
+@pytest.mark.parametrize("num_others", [0, 1])
+def test_a_device_that_fails_of_every_unit_is_given_up(folder, tmp_path, num_others):
+    """Three processes in a row that fail of all they are given: no unit is set aside, and others do all of them."""
+    run = make_run(tmp_path / "run", folder, unit_rows=4)
+    said, started = [], []
+    bad = fake_spec(run, name="the worker on cuda:0", sick_from=[""] * 9, started=started)
+    driver = Driver(run, [bad, *[fake_spec(run)] * num_others], on_message=said.append)
+    if num_others:
+        assert driver.run().units_published == 50
+        assert "the worker on cuda:0 is given up (RuntimeError: CUDA error); going on with 1 other" in said
+    else:
+        with pytest.raises(WorkError, match=r"no worker is left .RuntimeError: CUDA error., 50 units to do"):
+            driver.run()
+    assert len(started) == STARTS_PER_WORKER
+    assert 0 < max(list_failures(run.store).values(), default=0) < TRIES_PER_UNIT
 
 
 def test_a_handle_that_never_loads_is_killed_at_the_end(run):
