@@ -72,8 +72,9 @@ def style_calibrate(
 ) -> StyleReport:
     """Fits maps from the number that compares two documents to the probability that they belong together.
 
-    One for each number of chunks. Raises InputError where rows were part of the training, have one label alone, or
-    have no documents of so many chunks; the old file is then untouched.
+    One for each number of chunks; where `settings` names none, one that too few pairs have is left out, and a note says
+    so. Raises InputError where rows were part of the training, have one label alone, or have no documents of so many
+    chunks; the old file is then untouched.
     """
     need_packages("sklearn", used_by="assay style calibrate")
     bundle = read_siamese(settings.bundle)
@@ -106,7 +107,12 @@ def style_calibrate(
             pairs.scores(model, num_chunks, kept_M, aggregate, settings.seed), aggregate, label
         )
         groups = None if rows.groups is None else [rows.groups[row] for row in np.flatnonzero(kept_M)]
-        maps.append(_fit(settings, num_chunks, score_M, holds_M[kept_M], groups))
+        try:
+            maps.append(_fit(settings, num_chunks, score_M, holds_M[kept_M], groups))
+        except InputError as error:
+            if settings.num_chunks or not maps:  # it was asked for, or there is no other
+                raise
+            notes = (*notes, f"no map of {num_chunks} chunks: {error}")
     calibration = StyleCalibration(
         bundle_fingerprint=model.bundle.fingerprint,
         meta=_meta(

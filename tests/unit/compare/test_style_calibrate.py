@@ -124,6 +124,24 @@ def test_the_file_has_the_keys_of_other_trainers_and_a_map_for_each_number_of_ch
         assert f"{each.num_chunks} chunks: {each.num_pairs} pairs, {each.map.method}" in str(report)
 
 
+def test_a_number_of_chunks_that_pairs_are_too_few_for_is_left_out_unless_it_was_asked_for(fitted, tmp_path):
+    """Both labels have the number, but in one group: no map of it can be measured on another."""
+    model, _, _ = fitted
+    (_, long), (_, longer) = documents(2, sentences=60)
+    few = [{"text1": long, "text2": longer, "label": label, "group": "few"} for label in (0, 1)]
+    data = write(tmp_path / "pairs.jsonl", [*pairs(), *few])
+    out = str(tmp_path / "style.json")
+    settings = StyleCalibrateSettings(
+        bundle=str(model), data=(data,), out=out, group_column="group", **COLUMNS
+    )
+    report = style_calibrate(settings)
+    sizes = [each.num_chunks for each in report.calibration.maps]
+    assert sizes[:2] == [1, 2]
+    assert any(note.startswith(f"no map of {2 * sizes[-1]} chunks: ") for note in report.notes)
+    with pytest.raises(InputError, match="1 groups; 5-fold cross-validation by group needs as many"):
+        style_calibrate(replace(settings, num_chunks=(str(2 * sizes[-1]),)))
+
+
 def test_the_numbers_are_those_of_compare(fitted, tmp_path):
     """The map of one chunk is Platt's of the number that compares one chunk of each document."""
     model, data, _ = fitted
