@@ -68,7 +68,10 @@ def dispatch(words: Sequence[str]) -> int:
     try:
         return verb.run(settings)
     except KeyboardInterrupt as stop:
-        if not verb.is_of_a_run or not {signal.SIGTERM, signal.SIGUSR1} & {*stop.args}:
+        if not verb.is_of_a_run:
+            sys.stderr.write("interrupted: nothing half is published; run the same command again\n")
+            return INTERRUPTED
+        if not {signal.SIGTERM, signal.SIGUSR1} & {*stop.args}:
             raise
         sys.stderr.write("drained: nothing half is published; run the same command again to go on\n")
         return DRAINED

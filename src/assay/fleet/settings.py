@@ -48,7 +48,7 @@ class EstimateSettings(Texts, SourceFormat, LongDocuments, EngineSettings, CpuTh
     tokens_per_second: float | None = field(default=None, metadata=within(above=0, at_most=1e12))
     """Take this rate of a device, assumed or measured elsewhere, and measure nothing."""
     sample_documents: int | None = field(default=None, metadata=COUNT)
-    """Documents to score for it; by default about a minute's."""
+    """Documents to score for it, 256 and 32 a worker at the least; by default about a minute's."""
     for_documents: str | None = None
     """Documents of the estimate, such as 160M, like those of the sources; by default these."""
     tokens_per_document: float | None = field(default=None, metadata=within(above=0, at_most=1e9))

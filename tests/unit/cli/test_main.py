@@ -56,9 +56,10 @@ def error_of(result, status=2):
 def add(monkeypatch):
     """Put a command that does as told into the tree, under the words given (one, or more below groups)."""
 
-    def call(*words, run, settings=VERBS["doctor"].settings):
+    def call(*words, run, settings=VERBS["doctor"].settings, is_of_a_run=False):
         module = "tests_" + "_".join(words)
-        verb = Verb(settings=settings, run=run, example="example: assay " + " ".join(words))
+        example = "example: assay " + " ".join(words)
+        verb = Verb(settings=settings, run=run, example=example, is_of_a_run=is_of_a_run)
         monkeypatch.setitem(sys.modules, module, SimpleNamespace(VERB=verb))
         node = Listed(summary=f"Summary of {words[-1]}.", module=module)
         for word in reversed(words[1:]):
@@ -231,10 +232,12 @@ def test_debug_adds_the_traceback(run, add):
 
 
 def test_an_interrupt_says_how_to_go_on(run, add):
-    """Ctrl-C ends with status 130 and what to do."""
-    message = "interrupted: nothing half is published; run the same command again to go on"
+    """Ctrl-C ends with status 130 and what to do; only of a run is it said that the command goes on."""
+    message = "interrupted: nothing half is published; run the same command again"
     add("fail", run=raising(KeyboardInterrupt()))
     assert run("fail") == (130, "", [message])
+    add("fail", run=raising(KeyboardInterrupt()), is_of_a_run=True)
+    assert run("fail") == (130, "", [f"{message} to go on"])
 
 
 def test_a_reader_that_goes_away_is_no_error():

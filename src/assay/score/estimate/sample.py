@@ -26,7 +26,7 @@ from assay.runs.plan import Unit
 from assay.runs.run import Run
 from assay.runs.settings import RunSettings
 from assay.score.bundles import read_chunks
-from assay.score.estimate.intervals import Slice
+from assay.score.estimate.intervals import FEWEST_SLICES, Slice
 from assay.score.kind import SCORE
 from assay.telemetry import Progress
 from assay.tokenize.chunks import read_unit
@@ -52,11 +52,18 @@ def draw_lengths(manifest: Manifest, chance: random.Random) -> list[Unit]:
 def draw_timed(
     manifest: Manifest, num_workers: int, num_documents: int | None, chance: random.Random
 ) -> list[Unit]:
-    """The slices that are scored, in random order: of `num_documents` in all, or of about a unit for each worker."""
+    """The slices that are scored, in random order: of `num_documents` in all, or of about a unit for each worker.
+
+    A slice has `FEWEST_ROWS` where the sources have them; for fewer documents there are fewer slices, down to
+    `FEWEST_SLICES` besides the first of each worker.
+    """
+    most = TIMED_SLICES + num_workers
     if num_documents is None:
         sizes = sorted(unit.num_rows for unit in manifest.units())
         num_documents = sizes[len(sizes) // 2] * num_workers
-    count = max(min(TIMED_SLICES + num_workers, manifest.planned_rows // FEWEST_ROWS), 1)
+    else:
+        most = min(most, max(num_documents // FEWEST_ROWS, FEWEST_SLICES + num_workers))
+    count = max(min(most, manifest.planned_rows // FEWEST_ROWS), 1)
     units = draw(manifest, count, max(num_documents // count, FEWEST_ROWS), chance)
     chance.shuffle(units)
     return units

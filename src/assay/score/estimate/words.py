@@ -42,11 +42,13 @@ def describe(record: EstimateRecord) -> str:
             f"cost      {between(record.cost, lambda cost: f'{cost:,.2f}')}"
             f" at {record.price_per_hour:,.4g} a device-hour, all workers from start to end"
         )
-    doubt = (
-        f"{record.confidence:.0%}: lengths over slices, spread of the measured rate"
-        if timed
-        else "of the simulated wall time alone: what was given has none"
-    )
+    spread = f"{record.confidence:.0%}: lengths over slices"
+    if timed:
+        doubt = f"{spread}, spread of the measured rate"
+    elif record.tokens.low < record.tokens.high:
+        doubt = f"{spread}; the rate that was given has none"
+    else:
+        doubt = "of the simulated wall time alone: what was given has none"
     lines.append(f"interval  {doubt}")
     lines += [f"assumed   {each}" for each in record.assumptions]
     return "\n".join(lines)

@@ -51,6 +51,12 @@ def test_what_is_scored_comes_in_random_order(manifest):
     assert places != sorted(places)
 
 
+@pytest.mark.parametrize(("asked", "num_slices"), [(1, 9), (320, 10), (100_000, 31), (None, 31)])
+def test_as_many_documents_are_scored_as_are_asked_for(manifest, asked, num_slices):
+    """Few documents are fewer slices, never so few that the spread of the rate is not known."""
+    assert len(draw_timed(manifest, 1, asked, random.Random(0))) == num_slices
+
+
 def footer(worker, started_at, finished_at, num_tokens=10):
     """What a worker leaves in a part's footer."""
     return {
