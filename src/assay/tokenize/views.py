@@ -232,9 +232,8 @@ class OffsetWindows:
             joined_DKC = how(joined_DKC, found_DKC[is_long_D])
             if self.windows.how == "mean":
                 joined_DKC /= 1 + sizes_DK[:, :, None]
-            found_DKC[is_long_D] = np.roll(
-                joined_DKC, 1, axis=1
-            )  # the series of `Windows` has the last second window
+            # the series of `Windows`, whose second window is the last to begin, comes first
+            found_DKC[is_long_D] = np.roll(joined_DKC, 1, axis=1)
         return _placed(found_DKC.reshape(len(first_D), num_offsets * num_outputs), row_S[first_D], num_rows)
 
 
