@@ -161,9 +161,17 @@ def test_calibration_comes_after_pooling_and_evaluation_sees_it(members, place):
             validation=(str(validation),),
             test=(str(test),),
             report=str(place / "report.html"),
+            against=(str(members[1]),),
             resamples=100,
         )
     )
+    (beside,) = result.other_ways
+    assert beside.figures.num_members == 1, "passes of a member: it is one, its labels in another order"
+    assert beside.figures.values == pytest.approx(result.measured.members[1].values)
+    assert beside.difference.values["nll"] == pytest.approx(
+        result.measured.pooled.values["nll"] - beside.figures.values["nll"]
+    )
+    assert "The same cost spent otherwise" in (place / "report.html").read_text()
     assert result.calibration.method == "temperature"
     assert result.best in result.names
     measured = result.measured
@@ -219,6 +227,11 @@ def test_pairs_are_measured_with_their_texts_swapped_too(place):
     }
     assert {each.name: each.accuracy for each in result.orders} == alone
     assert any(each.changed for each in result.orders)
+    (otherwise,) = result.other_ways
+    assert (otherwise.figures.name, otherwise.figures.num_members) == ("1 member in both orders", 2)
+    both = np.mean([each.accuracy_both for each in result.orders[:2]])
+    assert otherwise.figures.values["accuracy"] == pytest.approx(both)
+    assert "pooled less 1 member in both orders, 2 passes" in str(result)
     swapped = [{**row, "text": row["other"], "other": row["text"]} for row in rows]
     table = load(place / "pairs", num_threads=1).predict([(row["text"], row["other"]) for row in swapped])
     right = [row["label"] == said for row, said in zip(rows, table["prediction"].to_pylist(), strict=True)]
@@ -267,6 +280,10 @@ def test_the_second_order_is_read_where_the_first_does_not_decide(place):
     assert "get another label than both orders give" in str(result)
     assert "The second order where the first does not decide" in (place / "both-orders.html").read_text()
     assert 2 < result.measured.pooled.num_members < 4
+    ways = {each.figures.name: each.figures for each in result.other_ways}
+    assert ways["1 member in both orders"].num_members <= result.measured.pooled.num_members
+    if result.measured.pooled.num_members < 3:
+        assert ways["2 members in one order"].values["accuracy"] == tested.accuracy_first
 
     (place / "both-orders" / "calibration.json").rename(place / "put-aside.json")
     one, both = (load(place / name, num_threads=1) for name in ("one-order", "both-orders"))
@@ -438,6 +455,10 @@ def test_members_that_differ_are_refused_with_what_differs(members, place):
     ):
         ensemble_build(BuildSettings(out=str(place / "out"), members=(str(members[0]), str(other))))
     short = make_classifier(place / "short", labels=THREE, seed=6)
+    rows = labelled(place / "few.jsonl", ["one", "two", "three"], 0)
+    beside = {"test": (str(rows),), "against": (str(other),)}
+    with pytest.raises(BundleError, match="--against takes models with the same labels"):
+        ensemble_build(BuildSettings(out=str(place / "out"), members=tuple(map(str, members)), **beside))
     (short / "assay.json").write_text(json.dumps({"max_length": 32}))
     with pytest.raises(BundleError, match="differ in max_length: 64 and 32"):
         ensemble_build(BuildSettings(out=str(place / "out"), members=(str(members[0]), str(short))))
@@ -466,6 +487,7 @@ def test_members_that_differ_are_refused_with_what_differs(members, place):
         ({"rule": "soup"}, "a soup is chosen on validation rows"),
         ({"second_order": "unsure", "text_pair_column": "b"}, "its margin is fitted on validation rows"),
         ({"second_order": "always", "test": ("t",)}, "give --text-pair-column"),
+        ({"against": ("larger",)}, "it is measured on test rows; give --test"),
         ({"offsets": 2}, "on_long truncate, which cuts no windows; set --on-long to window-mean"),
         ({"offsets": 2, "text_pair_column": "b"}, "pairs of texts are not cut into windows"),
         (

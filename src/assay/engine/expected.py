@@ -16,10 +16,14 @@ def expected_tokens_per_second(
     """
     if engine == "fake":
         return FAKE_TOKENS_PER_SECOND
-    hidden, inner, layers = encoder_sizes(config)
-    operations = 2.0 * layers * (4 * hidden * hidden + 2 * hidden * inner)
     share = num_workers if kind == "cpu" else 1
-    return FLOPS_PER_SECOND[kind] / share / operations
+    return FLOPS_PER_SECOND[kind] / share / operations_per_token(config)
+
+
+def operations_per_token(config: Mapping[str, object]) -> float:
+    """Two operations for each weight of the layers."""
+    hidden, inner, layers = encoder_sizes(config)
+    return 2.0 * layers * (4 * hidden * hidden + 2 * hidden * inner)
 
 
 def encoder_sizes(config: Mapping[str, object]) -> tuple[int, int, int]:

@@ -21,10 +21,18 @@ from assay.calibrate.calibrate import calibrate_rows
 from assay.calibrate.disjoint import refuse_seen
 from assay.calibrate.settings import CalibrateSettings
 from assay.data.storage import replace_file
+from assay.engine.expected import operations_per_token
 from assay.ensemble.build_report import render
 from assay.ensemble.choose import Targets, choose_members, row_losses
 from assay.ensemble.compare_rules import OrderFigures, RuleFigures, compare_orders, compare_rules
-from assay.ensemble.measure import Measured, measure, pooled_values
+from assay.ensemble.measure import (
+    Measured,
+    OtherWay,
+    PooledRows,
+    measure,
+    other_orders,
+    pooled_values,
+)
 from assay.ensemble.plan import short_names
 from assay.ensemble.second_order import (
     SecondOrderFigures,
@@ -41,7 +49,7 @@ from assay.labelled.provenance import HashArray, HashKind, packed_provenance, se
 from assay.labelled.read import read_labelled
 from assay.labelled.rows import LabelledRows
 from assay.metrics import FloatArray
-from assay.model.checkpoint import JsonObject
+from assay.model.checkpoint import JsonObject, brief
 from assay.outcome.calibration import Calibration
 from assay.outcome.maps import apply_link
 from assay.outcome.orders import SecondOrder
@@ -69,6 +77,8 @@ class BuildResult:
     calibration: Calibration | None
     measured: Measured | None
     """None without test rows."""
+    other_ways: tuple[OtherWay, ...]
+    """What the same passes buy otherwise, on the test rows."""
     rules: tuple[RuleFigures, ...]
     """Each rule on the test rows, where each has one label."""
     orders: tuple[OrderFigures, ...]
@@ -91,7 +101,7 @@ class BuildResult:
         if self.calibration is not None:
             lines.append(f"  calibrated after pooling: {self.calibration.method}")
         if self.measured is not None:
-            lines += _figures(self.measured)
+            lines += _figures(self.measured) + _other_lines(self.other_ways)
             lines += _rule_lines(self.rules) + _order_lines(self.orders)
         if self.second_order is not None and self.second_order.margin is not None:
             lines.append(
@@ -158,6 +168,7 @@ def ensemble_build(settings: BuildSettings) -> BuildResult:
         best=None if best is None else names[best],
         calibration=bundle.calibration,
         measured=None if on_test is None else on_test.measured,
+        other_ways=() if on_test is None else on_test.other_ways,
         rules=() if on_test is None else on_test.rules,
         orders=() if on_test is None else on_test.orders,
         second_order=orders,
@@ -171,6 +182,7 @@ def ensemble_build(settings: BuildSettings) -> BuildResult:
             settings,
             result.names,
             result.measured,
+            result.other_ways,
             result.rules,
             result.orders,
             result.second_orders,
@@ -211,6 +223,7 @@ def _build_soup(settings: BuildSettings, members: Sequence[Bundle], names: Seque
         best=None,
         calibration=None,
         measured=None,
+        other_ways=(),
         rules=(),
         orders=(),
         second_order=None,
@@ -377,6 +390,7 @@ class _OnTest:
     """What the test rows show."""
 
     measured: Measured
+    other_ways: tuple[OtherWay, ...]
     rules: tuple[RuleFigures, ...]
     orders: tuple[OrderFigures, ...]
     second_order: SecondOrderFigures | None
@@ -422,9 +436,46 @@ def _measure(
     )
     rules = compare_rules(logits_MNC, targets, bundle.task, pooling.weights, draws=draws)
     orders: tuple[OrderFigures, ...] = ()
+    pooled = PooledRows(
+        values_NC=pooled_values(logits_KNC, pooling.of_views(len(logits_KNC) // len(names)), bundle.task),
+        targets=targets,
+        task=bundle.task,
+        num_passes=measured.pooled.num_members,
+    )
+    other_ways = _against(settings, bundle, test, pooled, draws)
     if swapped_MNC is not None:
         orders = compare_orders(names, logits_MNC, swapped_MNC, targets, bundle.task, pooling, draws=draws)
-    return _OnTest(measured=measured, rules=rules, orders=orders, second_order=second)
+        num_orders = 1 if asked is None else 2
+        ways = other_orders(pooled, logits_MNC, swapped_MNC, pooling, num_orders, draws)
+        other_ways = (*ways, *other_ways)
+    return _OnTest(measured=measured, other_ways=other_ways, rules=rules, orders=orders, second_order=second)
+
+
+def _against(
+    settings: BuildSettings, bundle: Ensemble, test: LabelledRows, pooled: PooledRows, draws: Resampling
+) -> tuple[OtherWay, ...]:
+    """Other classifiers on the test rows, each with its cost in passes of a member.
+
+    Raises `BundleError` for one of another task or with other labels, `InputError` where it has seen the rows.
+    """
+    member_cost = operations_per_token(bundle.checkpoint.config)
+    found = []
+    for path in settings.against:
+        other = replace(load_bundle(path), calibration=None)
+        is_alike = other.task is bundle.task and len(other.labels) == len(bundle.labels)
+        if not is_alike or (bundle.task.is_classifier and set(other.labels) != set(bundle.labels)):
+            raise BundleError(
+                f"{path} is a {other.task} model of {brief(list(other.labels))}, {settings.out} would be a"
+                f" {bundle.task} one of {brief(list(bundle.labels))}; --against takes models with the same labels"
+            )
+        refuse_other_texts(other, are_pairs=settings.text_pair_column is not None)
+        refuse_seen(other, test, so="figures of them would be too good")
+        alone = join_members(other.path, [other], Pooling(rule="mean", weights=(1.0,)))
+        logits_MNC, targets = _logits(settings, alone, test)
+        cost = operations_per_token(other.checkpoint.config) / member_cost
+        values_NC = apply_link(logits_MNC[0], other.task)
+        found.append(pooled.less(short_names([other.path])[0], [values_NC], cost, draws, targets))
+    return tuple(found)
 
 
 def at_offsets(names: Sequence[str], num_offsets: int) -> list[str]:
@@ -457,6 +508,18 @@ def _figures(measured: Measured) -> list[str]:
         )
         lines.append(f"  pooled less {each.against}: {shown}")
     return lines
+
+
+def _other_lines(ways: Sequence[OtherWay]) -> list[str]:
+    return [
+        f"  pooled less {each.figures.name}, {each.figures.num_members:.3g} passes: "
+        + ", ".join(
+            f"{name} {value:+.4f}"
+            + _ends(each.difference.intervals[name].low, each.difference.intervals[name].high)
+            for name, value in each.difference.values.items()
+        )
+        for each in ways
+    ]
 
 
 def _ends(low: float | None, high: float | None) -> str:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from assay import charts
 from assay.ensemble.compare_rules import OrderFigures, RuleFigures
-from assay.ensemble.measure import Figures, Measured
+from assay.ensemble.measure import Figures, Measured, OtherWay
 from assay.ensemble.second_order import SecondOrderFigures
 from assay.ensemble.settings import BuildSettings
 from assay.evaluate.bootstrap import Interval
@@ -30,6 +30,7 @@ def render(
     settings: BuildSettings,
     names: Sequence[str],
     measured: Measured,
+    other_ways: Sequence[OtherWay],
     rules: Sequence[RuleFigures],
     orders: Sequence[OrderFigures],
     second_order: Sequence[SecondOrderFigures],
@@ -68,6 +69,7 @@ def render(
                 note="Of the same rows, uncalibrated; the mean member is one drawn by chance.",
                 table=_differences(measured),
             ),
+            *([_other_ways(other_ways)] if other_ways else []),
             _by_size(measured),
             *([_rules(rules)] if rules else []),
             *([_orders(orders)] if orders else []),
@@ -102,6 +104,32 @@ def _differences(measured: Measured) -> Table:
             (each.against, *(_shown(each.values[name], each.intervals[name]) for name in metrics))
             for each in measured.differences
         ],
+    )
+
+
+def _other_ways(ways: Sequence[OtherWay]) -> Section:
+    metrics = list(ways[0].difference.values)
+    return Section(
+        title="The same cost spent otherwise",
+        note=(
+            "Uncalibrated, on the same rows. Passes are those of a member: another model counts by its operations a"
+            " token. Pairs: means over the choices of so many members."
+        ),
+        table=Table(
+            header=("instead", "passes", *metrics, *(f"pooled less it: {name}" for name in metrics)),
+            rows=[
+                (
+                    row.figures.name,
+                    f"{row.figures.num_members:.3g}",
+                    *(f"{row.figures.values[name]:.4f}" for name in metrics),
+                    *(
+                        _shown(row.difference.values[name], row.difference.intervals[name])
+                        for name in metrics
+                    ),
+                )
+                for row in ways
+            ],
+        ),
     )
 
 

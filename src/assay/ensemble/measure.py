@@ -62,6 +62,16 @@ class Measured:
     """Share of rows, over pairs of members, on which their labels differ; None for a regression."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OtherWay:
+    """What the passes of the pooled members buy otherwise: other views of fewer members, or another model."""
+
+    figures: Figures
+    """Its own, uncalibrated."""
+    difference: Difference
+    """The pooled members less it, on the same rows."""
+
+
 def pooled_values(logits_MNC: FloatArray, pooling: Pooling, task: Task) -> FloatArray:
     """Probabilities, or values, [N, C] of members' logits."""
     side_by_side = np.moveaxis(logits_MNC, 0, 1).reshape(logits_MNC.shape[1], -1)
@@ -94,18 +104,7 @@ def measure(
         num_passes *= 1 + float((second_MNC != logits_MNC).any(axis=(0, 2)).mean())
 
     def figures(name: str, several: Sequence[FloatArray], num_members: float) -> Figures:
-        rows = [_row_values(values_NC, targets, task) for values_NC in several]
-        means = {key: np.mean([each[key] for each in rows], axis=0) for key in rows[0]}
-        whole = [_whole_values(values_NC, targets, task) for values_NC in several]
-        return Figures(
-            name=name,
-            num_members=num_members,
-            values={
-                **{key: float(value_N.mean()) for key, value_N in means.items()},
-                **{key: float(np.mean([each[key] for each in whole])) for key in whole[0]},
-            },
-            intervals=mean_intervals(means, draws),
-        )
+        return _figures(name, several, targets, task, num_members, draws)[0]
 
     values = [apply_link(logits_NC, task) for logits_NC in logits_MNC]
     together = pooled_values(logits_KNC, deployed, task)
@@ -143,6 +142,83 @@ def measure(
         ),
         disagreement=_disagreement(values, task),
     )
+
+
+def _figures(
+    name: str,
+    several: Sequence[FloatArray],
+    targets: Targets,
+    task: Task,
+    num_members: float,
+    draws: Resampling,
+) -> tuple[Figures, dict[str, FloatArray]]:
+    """Means over several models of what their values [N, C] are worth, and those metrics a row."""
+    rows = [_row_values(values_NC, targets, task) for values_NC in several]
+    means = {key: np.mean([each[key] for each in rows], axis=0) for key in rows[0]}
+    whole = [_whole_values(values_NC, targets, task) for values_NC in several]
+    figures = Figures(
+        name=name,
+        num_members=num_members,
+        values={
+            **{key: float(value_N.mean()) for key, value_N in means.items()},
+            **{key: float(np.mean([each[key] for each in whole])) for key in whole[0]},
+        },
+        intervals=mean_intervals(means, draws),
+    )
+    return figures, means
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PooledRows:
+    """What pooled members, uncalibrated, say of rows, to compare with."""
+
+    values_NC: FloatArray
+    targets: Targets
+    task: Task
+    num_passes: float
+    """Of a document, on average."""
+
+    def less(
+        self,
+        name: str,
+        several: Sequence[FloatArray],
+        num_passes: float,
+        draws: Resampling,
+        targets: Targets | None = None,
+    ) -> OtherWay:
+        """Compared with another model on these rows, or with the mean of several; `targets`: in its labels' order."""
+        theirs = self.targets if targets is None else targets
+        figures, rows = _figures(name, several, theirs, self.task, num_passes, draws)
+        mine = _row_values(self.values_NC, self.targets, self.task)
+        return OtherWay(figures=figures, difference=_difference(name, mine, rows, draws))
+
+
+def other_orders(
+    pooled: PooledRows,
+    first_MNC: FloatArray,
+    second_MNC: FloatArray,
+    pooling: Pooling,
+    num_orders: int,
+    draws: Resampling,
+) -> tuple[OtherWay, ...]:
+    """As many members as no more passes of pairs allow in one order each, and in both; means over such members.
+
+    `num_orders`: in how many orders the pooled members read pairs, which is no other way.
+    """
+    found = []
+    for count, words in ((1, "one order"), (2, "both orders")):
+        num_members = int(pooled.num_passes / count)
+        if not 1 <= num_members <= len(first_MNC) or (count, num_members) == (num_orders, len(first_MNC)):
+            continue
+        alone = Pooling(rule=pooling.rule, weights=equal_weights(num_members)).of_views(count)
+        views = np.stack([first_MNC, second_MNC][:count])
+        several = [
+            pooled_values(np.concatenate(views[:, list(chosen)]), alone, pooled.task)
+            for chosen in subsets(len(first_MNC), num_members, draws.seed)
+        ]
+        name = f"{num_members} member{'s' * (num_members > 1)} in {words}"
+        found.append(pooled.less(name, several, num_members * count, draws))
+    return tuple(found)
 
 
 def subsets(num_members: int, size: int, seed: int) -> list[tuple[int, ...]]:

@@ -123,6 +123,8 @@ class BuildSettings(LabelledSources, LongDocuments, OneDevice, Forward, CpuThrea
     """Sources of labelled rows that no member was trained on: the pooled probabilities are calibrated on them."""
     test: tuple[str, ...] = ()
     """Sources of labelled rows to measure the members and the ensemble on, once."""
+    against: tuple[str, ...] = ()
+    """Other classifiers with these labels to measure on the test rows too: a larger one at the ensemble's cost."""
     report: str | None = None
     """HTML file that shows what was measured on the test rows."""
     max_loss: float | None = field(default=None, metadata=within(at_least=0))
@@ -181,6 +183,10 @@ class BuildSettings(LabelledSources, LongDocuments, OneDevice, Forward, CpuThrea
             )
         if self.second_order != "never":
             self._check_second_order()
+        if self.against and not self.test:
+            raise UsageError(
+                f"against is {', '.join(self.against)}; it is measured on test rows; give --test, or leave it out"
+            )
         if self.report is not None and not (self.report.endswith(".html") and self.test):
             raise UsageError(
                 f"report is {self.report}; it is a .html file on test rows; name one, and give --test"
