@@ -6,6 +6,8 @@ Axes: K shares.
 """
 
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +16,10 @@ from assay.metrics import FloatArray, IntArray
 _MOST_STEPS = 20_000
 _BISECTIONS = 45
 """To 3e-14."""
+_TINY = 1e-300
+_EXACT = 1e-14
+
+NumberT = TypeVar("NumberT", float, FloatArray)
 
 
 def lower_bound(found_K: IntArray, num_drawn: int, confidence: float) -> FloatArray:
@@ -30,9 +36,20 @@ def lower_bound(found_K: IntArray, num_drawn: int, confidence: float) -> FloatAr
 
 
 def upper_bound(found: int, num_drawn: int, confidence: float) -> float:
-    """The one-sided upper bound of a share of which `found` of `num_drawn` were found; 1 for nothing drawn."""
-    others = np.array([num_drawn - found])
-    return 1.0 - float(lower_bound(others, num_drawn, confidence)[0])
+    """The one-sided upper bound of a share of which `found` of `num_drawn` were found; 1 for nothing drawn.
+
+    In plain numbers, many times as fast as arrays of one: a server makes some of them while it answers.
+    """
+    if found >= num_drawn:
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        if _beta_of(middle, num_drawn - found, found + 1.0) < 1 - confidence:
+            low = middle
+        else:
+            high = middle
+    return 1.0 - low
 
 
 def _beta(x_K: FloatArray, a_K: FloatArray, b_K: FloatArray) -> FloatArray:
@@ -42,22 +59,54 @@ def _beta(x_K: FloatArray, a_K: FloatArray, b_K: FloatArray) -> FloatArray:
     logs = [math.lgamma(p + q) - math.lgamma(p) - math.lgamma(q) for p, q in zip(a, b, strict=True)]
     with np.errstate(divide="ignore"):
         front = np.exp(np.array(logs) + a * np.log(x) + b * np.log1p(-x)) / a
-    tiny = 1e-300
-    c, d = np.ones(x.shape), 1 / _away(1 - (a + b) * x / (a + 1), tiny)
-    value = d.copy()
+    value = _fraction(x, a, b, _away, _are_still)
+    found: FloatArray = np.where(is_turned, 1 - front * value, front * value)
+    return found
+
+
+def _beta_of(x: float, a: float, b: float) -> float:
+    """The same for one x above 0 and below 1."""
+    if x > (a + 1) / (a + b + 2):
+        return 1 - _beta_of_lower(1 - x, b, a)
+    return _beta_of_lower(x, a, b)
+
+
+def _beta_of_lower(x: float, a: float, b: float) -> float:
+    log = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    value = _fraction(x, a, b, lambda value: value if abs(value) >= _TINY else _TINY, _is_still)
+    return math.exp(log) / a * value
+
+
+def _fraction(
+    x: NumberT,
+    a: NumberT,
+    b: NumberT,
+    away: Callable[[NumberT], NumberT],
+    is_done: Callable[[NumberT, NumberT], bool],
+) -> NumberT:
+    """The continued fraction of the incomplete beta function; `away` keeps what is divided by from 0."""
+    c = d = 1 / away(1 - (a + b) * x / (a + 1))
+    c, value = c * 0 + 1, d
     for m in range(1, _MOST_STEPS):
         before = value
         for factor in (
             m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
             -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
         ):
-            d, c = 1 / _away(1 + factor * d, tiny), _away(1 + factor / c, tiny)
+            d, c = 1 / away(1 + factor * d), away(1 + factor / c)
             value = value * d * c
-        if np.all(np.abs(value - before) <= 1e-14 * np.abs(value)):
+        if is_done(value, before):
             break
-    found: FloatArray = np.where(is_turned, 1 - front * value, front * value)
-    return found
+    return value
 
 
-def _away(value: FloatArray, tiny: float) -> FloatArray:
-    return np.where(np.abs(value) < tiny, tiny, value)
+def _is_still(value: float, before: float) -> bool:
+    return abs(value - before) <= _EXACT * abs(value)
+
+
+def _are_still(value: FloatArray, before: FloatArray) -> bool:
+    return bool(np.all(np.abs(value - before) <= _EXACT * np.abs(value)))
+
+
+def _away(value: FloatArray) -> FloatArray:
+    return np.where(np.abs(value) < _TINY, _TINY, value)

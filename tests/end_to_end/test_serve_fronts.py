@@ -116,6 +116,29 @@ def test_answers_are_those_of_one_process(tmp_path):
         assert 0 <= details["queue_ms"] < 10_000
 
 
+@pytest.mark.slow
+def test_a_share_in_fp32_of_several_engines(tmp_path):
+    """All texts run in fp32 too, windows as documents; the sums are of two engines, the differences the answers'."""
+    bundle = write_model(tmp_path / "bundle")
+    texts = [f"document of {number} " * (1 + 15 * (number % 2)) for number in range(30)]
+    scores = load(bundle, precision="fp32", max_length=16, on_long="window-mean").predict(texts)
+    exact = [*map(float, scores["prob_spam"].to_pylist())]
+    flags = ("--precision", "bf16", "--parity-share", "1", "--devices", "2", "--front-processes", "2")
+    with served(bundle, *flags, "--on-long", "window-mean", "--max-length", "16", seconds=240) as server:
+        with ThreadPoolExecutor(4) as threads:
+            answers = list(threads.map(lambda text: server.post("/predict", {"text": text}), texts))
+        found = [answer.json()["all_probabilities"]["spam"] for answer in answers]
+        apart = sum(abs(one - other) for one, other in zip(found, exact, strict=True))
+        until(lambda: float(samples(server)["assay_parity_documents"]) == len(texts))
+        counted = samples(server)
+        assert apart > 1e-3
+        assert float(counted["assay_parity_difference_sum"]) == pytest.approx(apart, abs=1e-4)
+        assert float(counted['assay_parity_most_beyond{difference="0.1"}']) == pytest.approx(
+            1 - 0.05 ** (1 / len(texts))
+        )
+        assert float(counted["assay_parity_dropped"]) == 0
+
+
 def test_a_cascade(tmp_path):
     """Both models are asked through the same processes: the answers of `assay.load`, and nothing is left waiting."""
     texts = [f"The cat number {number} sat on the mat, and the dog ran." for number in range(6)]

@@ -17,6 +17,8 @@ from assay.binomial import upper_bound
 
 EDGES = (*(float(f"{digit}e{power}") for power in range(-6, 0) for digit in (1, 2, 5)), 1.0)
 """Differences are counted between these, each cell without its lower edge and with its upper one."""
+EDGES_SHOWN = (1e-4, 1e-3, 1e-2, 1e-1)
+"""Those that people are told of."""
 CONFIDENCE = 0.95
 """Of each bound by itself."""
 

@@ -28,7 +28,7 @@ from assay.engine.parity import (
     judge_vectors,
     load_reference,
     reference_outputs,
-    vector_distances,
+    vector_differences,
 )
 from assay.engine.ranges import Watch
 from assay.model.checkpoint import refuse_changed
@@ -110,10 +110,7 @@ def evidence_of(run: Run, vectors: Vectors, gate: Gate, *, device: str) -> Evide
     identity, _ = run.manifest.read(EMBED)
 
     def compare(found: Floats, exact: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-        distances_N = vector_distances(vectors.whole(found), vectors.whole(exact))
-        distances_N = np.where(np.isnan(distances_N), np.inf, distances_N)
-        distances_N = np.where(np.isfinite(found).all(axis=1), distances_N, np.nan)
-        return distances_N, np.zeros(len(found), dtype=np.bool_)
+        return vector_differences(vectors.whole(found), vectors.whole(exact))
 
     return Evidence(
         vectors.forwarder,

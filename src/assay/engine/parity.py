@@ -194,6 +194,16 @@ def vector_distances(found: Floats, expected: Floats) -> npt.NDArray[np.float64]
     return distances_N
 
 
+def vector_differences(
+    found: Floats, expected: Floats
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """[pure] Return what `document_differences` does, of vectors [N, D] by their distance; they have no labels."""
+    distances_N = vector_distances(found, expected)
+    distances_N = np.where(np.isnan(distances_N), np.inf, distances_N)
+    distances_N = np.where(np.isfinite(found).all(axis=1), distances_N, np.nan)
+    return distances_N, np.zeros(len(found), dtype=np.bool_)
+
+
 def judge_vectors(found: Floats, expected: Floats, *, tolerance: float) -> VectorParityReport:
     """[pure] Return the report on two sets of vectors, float32 [N, D]."""
     if len(expected) == 0:

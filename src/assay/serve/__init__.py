@@ -17,6 +17,7 @@ dispatcher.py      documents -> batches -> engines -> answers
 policy.py          which documents the device gets next (pure)
 engines.py         engine processes, from the server's side; links.py the socket to one
 engine_process.py  the process that computes; frames.py what goes between (pure)
+parity.py          some documents in fp32 too, while it has nothing else to do
 cascade.py         two deployments, the second asked about what the first leaves open
 pairs.py           pairs of a Siamese model -> distinct texts, and their vectors -> scores
 scores.py          logits -> probabilities -> decisions, as a scored row

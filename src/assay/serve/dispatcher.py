@@ -8,16 +8,16 @@ which ends engines takes no other with it.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from assay.serve.engines import DeviceEngine
 from assay.serve.frames import BatchFrame
-from assay.serve.metrics import Metrics
+from assay.serve.metrics import Compared, Metrics
 from assay.serve.policy import Queue, Waiting
 from assay.serve.refusals import Refusal
 from assay.serve.tickets import QueuedDocument, TextAnswer, Ticket
@@ -185,6 +185,10 @@ class Dispatcher:
         self.send_batches()
         self._deliver(batch, outputs_SC, seconds)
 
+    def engine_compared(self, found: Mapping[str, Any]) -> None:
+        """An engine has compared documents with fp32, as it said."""
+        self._metrics.compared(Compared(**found))
+
     def engine_refused(self, batch: list[QueuedDocument], message: str) -> None:
         """An engine could not compute a batch: each document of it once more, alone."""
         _log.warning("a batch of %d documents was refused: %s", len(batch), message)
@@ -230,11 +234,15 @@ def _readiness(engine: DeviceEngine) -> float:
 def _frame(documents: list[QueuedDocument]) -> BatchFrame:
     lengths = [length for document in documents for length in document.lengths]
     offsets = np.fromiter(accumulate(lengths, initial=0), np.int32, len(lengths) + 1)
-    starts = normalize = None
+    starts = normalize = numbers = None
+    if len(lengths) > len(documents):
+        numbers = np.repeat(
+            np.arange(len(documents), dtype=np.int32), [len(document.lengths) for document in documents]
+        )
     if any(document.second_start for document in documents):
         starts = np.array([document.second_start for document in documents], dtype=np.int32)
     if any(document.ticket.how.normalize for document in documents):
         asked = [document.ticket.how.normalize for document in documents for _ in document.lengths]
         normalize = np.array(asked, dtype=np.int32)
     flat_ids = np.concatenate([document.flat_ids for document in documents])
-    return BatchFrame(flat_ids, offsets, starts, normalize)
+    return BatchFrame(flat_ids, offsets, starts, normalize, numbers)

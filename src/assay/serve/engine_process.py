@@ -2,7 +2,7 @@
 
 Batches of token ids come in over a socket, outputs go back (`frames`). On a GPU two threads take turns: one waits for
 its outputs while the other's batch is already queued on the device. The process ends when its server
-does.
+does. Where a share of documents is to run in fp32 too, that is done while no batch is there (`parity`).
 
 Signals are the server's business and are ignored here, so that a terminal's Ctrl-C drains too.
 """
@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import math
 import os
+import select
 import signal
 import socket
 import sys
@@ -19,13 +20,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from assay import errors
 from assay.errors import InputError, WorkError
 from assay.serve import frames
 from assay.serve.frames import BatchFrame, FrameHead, FrameKind
 from assay.serve.settings import is_fake
+from assay.tokenize.settings import WINDOWS
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +35,16 @@ if TYPE_CHECKING:
     from assay.engine.engine import Engine
     from assay.model.packing import PackedBatch
     from assay.serve.kinds import ServedModel
+    from assay.serve.parity import Samples
 
 WARM_UP_TOKENS = 64
 BATCH_TOKENS_PER_PROCESSOR = 1024
 """Tokens of a batch for each multiprocessor of a GPU at most, unless asked for: what comes next waits for it, 45 ms
 for RoBERTa-base on an H100."""
-BUFFER_BYTES = 1 << 16
+QUIET_SECONDS = 0.002
+"""Without a batch, after which a document may run in fp32 too."""
+LOOK_SECONDS = 0.05
+"""How often it is looked whether one waits."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -48,7 +54,6 @@ class ServerLink:
     def __init__(self, connection: socket.socket) -> None:
         """Talk over `connection`, which blocks."""
         self._connection = connection
-        self._reader = connection.makefile("rb", buffering=BUFFER_BYTES)
         self._sending = threading.Lock()
         self._receiving = threading.Lock()
 
@@ -60,15 +65,21 @@ class ServerLink:
         except OSError:
             os._exit(0)
 
-    def receive(self) -> tuple[FrameHead, bytes]:
-        """The next frame; a server that is gone ends the process."""
+    def receive(self, idle: Callable[[], bool] | None = None) -> tuple[FrameHead, bytes]:
+        """The next frame; a server that is gone ends the process.
+
+        While none comes, `idle` is called, which says whether to call it again soon.
+        """
         with self._receiving:
+            pause = QUIET_SECONDS
+            while idle is not None and not select.select([self._connection], [], [], pause)[0]:
+                pause = QUIET_SECONDS if idle() else LOOK_SECONDS
             head = frames.read_head(self._exactly(frames.HEAD.size))
             return head, self._exactly(head.num_bytes)
 
     def _exactly(self, num_bytes: int) -> bytes:
         try:
-            data: bytes = self._reader.read(num_bytes)
+            data = self._connection.recv(num_bytes, socket.MSG_WAITALL)
         except OSError:
             data = b""
         if len(data) < num_bytes:
@@ -123,13 +134,22 @@ class Computing:
     """Computes what came over the link, in one thread or two."""
 
     def __init__(
-        self, link: ServerLink, engine: "Engine", *, max_batch_tokens: int | None, device: str
+        self,
+        link: ServerLink,
+        engine: "Engine",
+        *,
+        max_batch_tokens: int | None,
+        device: str,
+        samples: "Samples | None" = None,
     ) -> None:
-        """Compute with a loaded engine on `device`."""
+        """Compute with a loaded engine on `device`; `samples` are offered what was answered."""
         self._link = link
         self._engine = engine
         self._max_batch_tokens = max_batch_tokens
         self._device = device
+        self._samples = samples
+        self._counting = threading.Lock()
+        self._num_computing = 0
 
     def run(self) -> None:
         """Never returns: the process ends with its server."""
@@ -142,23 +162,46 @@ class Computing:
             import torch
 
             torch.cuda.set_device(self._device)
+        idle = None if self._samples is None else self._idle
         while True:
-            self._link.send(self._answer(*self._link.receive()))
+            head, payload = self._link.receive(idle)
+            with self._counting:
+                self._num_computing += 1
+            self._answer(head, payload)
+            with self._counting:
+                self._num_computing -= 1
 
-    def _answer(self, head: FrameHead, payload: bytes) -> bytes:
-        """The frame that answers a batch; a failure that may have harmed the device ends the process."""
+    def _answer(self, head: FrameHead, payload: bytes) -> None:
+        """Answer a batch; a failure that may have harmed the device ends the process."""
         try:
-            outputs_NC, seconds = run_batch(
-                self._engine, frames.unpack_batch(head, payload), max_batch_tokens=self._max_batch_tokens
-            )
+            batch = frames.unpack_batch(head, payload)
+            outputs_NC, seconds = run_batch(self._engine, batch, max_batch_tokens=self._max_batch_tokens)
         except (InputError, WorkError) as error:
-            return frames.pack_json(FrameKind.FAILED, {"message": str(error)}, number=head.number)
+            self._link.send(frames.pack_json(FrameKind.FAILED, {"message": str(error)}, number=head.number))
+            return
         except BaseException as error:  # noqa: BLE001  the device's state is unknown: a new process starts over
-            traceback.print_exc()
-            content = {"message": f"{type(error).__name__}: {error}"[:500], "is_fatal": True}
-            self._link.send(frames.pack_json(FrameKind.FAILED, content, number=head.number))
-            os._exit(1)
-        return frames.pack_outputs(head.number, outputs_NC, seconds)
+            self._die(error, head.number)
+        self._link.send(frames.pack_outputs(head.number, outputs_NC, seconds))
+        if self._samples is not None:
+            self._samples.offer(batch, outputs_NC)
+
+    def _idle(self) -> bool:
+        """No batch comes: one sequence in fp32, unless the other thread computes; whether more may be to do soon."""
+        assert self._samples is not None, "it is asked where there are some"
+        if self._num_computing:
+            return True
+        try:
+            self._samples.step()
+        except BaseException as error:  # noqa: BLE001  as above
+            self._die(error, 0)
+        return self._samples.is_waiting
+
+    def _die(self, error: BaseException, number: int) -> NoReturn:
+        """Say what ends the process, and of which batch, and end it."""
+        traceback.print_exception(error)
+        content = {"message": f"{type(error).__name__}: {error}"[:500], "is_fatal": True}
+        self._link.send(frames.pack_json(FrameKind.FAILED, content, number=number))
+        os._exit(1)
 
 
 def run_batch(engine: "Engine", batch: BatchFrame, *, max_batch_tokens: int | None) -> tuple[Any, float]:
@@ -236,6 +279,37 @@ def warm_up(engine: "Engine", *, max_batch_tokens: int | None) -> float:
     return len(ids) / max(seconds, 1e-6)
 
 
+def make_samples(
+    link: ServerLink, arguments: argparse.Namespace, model: "ServedModel", engine: "Engine"
+) -> "Samples":
+    """What runs a share of documents in fp32 too, with its model loaded and warm: no request waits for that.
+
+    Raises UsageError where nothing can be compared, WorkError where the device has no room for the model in fp32.
+    """
+    import torch
+
+    from assay.engine.engine import in_fp32
+    from assay.serve.parity import check_share, samples_of
+
+    check_share(arguments.parity_share, model, engine=arguments.engine, precision=arguments.precision)
+    try:
+        exact = in_fp32(engine)
+        warm_up(exact, max_batch_tokens=None)
+    except torch.OutOfMemoryError:
+        raise WorkError(
+            f"parity_share={arguments.parity_share:g}; the device has no room for the model in fp32 beside this one; "
+            "leave it out, or use a device with more memory"
+        ) from None
+    return samples_of(
+        model,
+        lambda batch: run_batch(exact, batch, max_batch_tokens=None)[0],
+        lambda content: link.send(frames.pack_json(FrameKind.COMPARED, content)),
+        share=arguments.parity_share,
+        precision=arguments.precision,
+        how=WINDOWS.get(arguments.on_long),
+    )
+
+
 def count_gpus() -> int:
     """GPUs that torch can use here."""
     import torch
@@ -257,6 +331,7 @@ def start(link: ServerLink, arguments: argparse.Namespace) -> None:
             arguments.precision = model.parse_precision(arguments.precision, device=arguments.device)
         engine = load(arguments, model)
         tokens_per_second = warm_up(engine, max_batch_tokens=arguments.max_batch_tokens)
+        samples = make_samples(link, arguments, model, engine) if arguments.parity_share else None
     except Exception as error:  # noqa: BLE001  whatever it is, the server decides what follows
         kind = errors.kind_of(error)
         message = str(error) if kind else f"{type(error).__name__}: {error}"
@@ -274,7 +349,13 @@ def start(link: ServerLink, arguments: argparse.Namespace) -> None:
         "dtype": dtype_of(arguments),
     }
     link.send(frames.pack_json(FrameKind.READY, ready))
-    Computing(link, engine, max_batch_tokens=arguments.max_batch_tokens, device=arguments.device).run()
+    Computing(
+        link,
+        engine,
+        max_batch_tokens=arguments.max_batch_tokens,
+        device=arguments.device,
+        samples=samples,
+    ).run()
 
 
 def begin_as_child() -> None:
@@ -307,6 +388,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--max-batch-tokens", type=int, default=None)
     parser.add_argument("--deterministic", action="store_true")
+    parser.add_argument("--parity-share", type=float, default=0.0)
+    parser.add_argument("--on-long", default="truncate")
     arguments = parser.parse_args()
     begin_as_child()
     start(ServerLink(socket.socket(fileno=arguments.socket)), arguments)

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -21,6 +21,7 @@ from assay.serve import frames
 from assay.serve.frames import BatchFrame, FrameHead, FrameKind
 from assay.serve.links import FrameCutter
 from assay.serve.settings import ModelKind
+from assay.tokenize.settings import OnLong
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,10 @@ class EngineSpec:
     """Of an encoder."""
     stage: int = 0
     """Of a cascade: whether it is for the first model, 0, or for the second, 1."""
+    parity_share: float = 0.0
+    """Share of documents that run in fp32 too."""
+    on_long: OnLong = "truncate"
+    """How long documents are read, which says how their windows are brought together."""
 
     def command(self, descriptor: int) -> list[str]:
         """The command line of the process."""
@@ -59,6 +64,8 @@ class EngineSpec:
             words += ["--threads", str(self.num_threads)]
         if self.max_batch_tokens is not None:
             words += ["--max-batch-tokens", str(self.max_batch_tokens)]
+        if self.parity_share:
+            words += ["--parity-share", repr(self.parity_share), "--on-long", self.on_long]
         return [*words, "--deterministic"] if self.deterministic else words
 
 
@@ -133,6 +140,10 @@ class Owner(Protocol):
         seconds: float,
     ) -> None:
         """One computed a batch."""
+        ...
+
+    def engine_compared(self, found: Mapping[str, Any]) -> None:
+        """One has compared documents with fp32, as it said."""
         ...
 
     def engine_refused(self, batch: Any, message: str) -> None:  # noqa: ANN401  as above
@@ -261,7 +272,9 @@ class DeviceEngine:
                 raise
             return None
         content = frames.unpack_json(payload)
-        if head.kind == FrameKind.HELLO:
+        if head.kind == FrameKind.COMPARED:
+            self.owner.engine_compared(content)
+        elif head.kind == FrameKind.HELLO:
             self.owner.engine_said_hello(content["num_gpus"])
         elif head.kind == FrameKind.READY:
             self.ready = Ready(**content)

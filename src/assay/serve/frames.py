@@ -2,11 +2,13 @@
 
 A frame is a head of 32 bytes and a payload of as many bytes as the head says.
 
-    server -> engine   BATCH    N + 1 offsets int32, [N second starts int32], [N normalize int32], T ids int32
+    server -> engine   BATCH    N + 1 offsets int32, [N second starts int32], [N normalize int32],
+                                [N documents int32], T ids int32
     engine -> server   OUTPUTS  N x C outputs float32
                        HELLO    JSON: what the process runs on; said before the model is loaded
                        READY    JSON: the engine, loaded and warm
                        FAILED   JSON: what a batch (number above 0) or the start failed of
+                       COMPARED JSON: how far documents were from fp32
 
 Those between a front process and the core are in `document_frames`.
 """
@@ -25,6 +27,7 @@ HEAD = struct.Struct("<IBBxxQIId")
 """Bytes of the payload, kind, flags, number of the batch, N, T or C, seconds."""
 _HAS_SECOND_STARTS = 1
 _HAS_NORMALIZE = 2
+_HAS_DOCUMENTS = 4
 
 
 class FrameKind(IntEnum):
@@ -39,6 +42,7 @@ class FrameKind(IntEnum):
     SCORES = 7
     CANCEL = 8
     SAY = 9
+    COMPARED = 10
 
 
 class FrameHead(NamedTuple):
@@ -66,6 +70,8 @@ class BatchFrame:
     second_starts: npt.NDArray[np.int32] | None = None
     normalize: npt.NDArray[np.int32] | None = None
     """1 for a sequence whose output is to have length 1, 0 for any other; None for none."""
+    documents: npt.NDArray[np.int32] | None = None
+    """Number of the document that each sequence is a window of, never falling; None where each is a whole one."""
 
 
 def read_head(data: bytes | bytearray) -> FrameHead:
@@ -76,7 +82,11 @@ def read_head(data: bytes | bytearray) -> FrameHead:
 def pack_batch(number: int, batch: BatchFrame) -> bytes:
     """A BATCH frame."""
     payload, flags = batch.offsets.astype("<i4", copy=False).tobytes(), 0
-    for flag, numbers in ((_HAS_SECOND_STARTS, batch.second_starts), (_HAS_NORMALIZE, batch.normalize)):
+    for flag, numbers in (
+        (_HAS_SECOND_STARTS, batch.second_starts),
+        (_HAS_NORMALIZE, batch.normalize),
+        (_HAS_DOCUMENTS, batch.documents),
+    ):
         if numbers is not None:
             payload += numbers.astype("<i4", copy=False).tobytes()
             flags |= flag
@@ -93,10 +103,12 @@ def unpack_batch(head: FrameHead, payload: bytes) -> BatchFrame:
     stop = head.num_sequences + 1
     offsets, rest = numbers[:stop], numbers[stop:]
     found: dict[int, npt.NDArray[np.int32]] = {}
-    for flag in (_HAS_SECOND_STARTS, _HAS_NORMALIZE):
+    for flag in (_HAS_SECOND_STARTS, _HAS_NORMALIZE, _HAS_DOCUMENTS):
         if head.flags & flag:
             found[flag], rest = rest[: head.num_sequences], rest[head.num_sequences :]
-    return BatchFrame(rest, offsets, found.get(_HAS_SECOND_STARTS), found.get(_HAS_NORMALIZE))
+    return BatchFrame(
+        rest, offsets, found.get(_HAS_SECOND_STARTS), found.get(_HAS_NORMALIZE), found.get(_HAS_DOCUMENTS)
+    )
 
 
 def pack_outputs(number: int, outputs_NC: npt.NDArray[np.float32], seconds: float) -> bytes:
@@ -111,7 +123,7 @@ def unpack_outputs(head: FrameHead, payload: bytes) -> npt.NDArray[np.float32]:
 
 
 def pack_json(kind: FrameKind, content: Mapping[str, Any], *, number: int = 0) -> bytes:
-    """A frame of JSON: HELLO, READY, FAILED, or SAY of `document_frames`."""
+    """A frame of JSON: HELLO, READY, FAILED, COMPARED, or SAY of `document_frames`."""
     payload = json.dumps(content).encode()
     return HEAD.pack(len(payload), kind, 0, number, 0, 0, 0.0) + payload
 

@@ -6,13 +6,17 @@ they are handed over as they are, untyped.
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
+from math import isfinite
 from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
+
+from assay.embed.differences import CONFIDENCE, EDGES, EDGES_SHOWN, Differences
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 DOCUMENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -36,6 +40,10 @@ _COUNTERS = {
     "assay_front_restarts": "Front processes that were started again.",
     "assay_reloads": "Reloads of bundle and keys, by outcome.",
     "assay_disconnects": "Requests whose client went away before the answer.",
+    "assay_parity_documents": "Documents that ran in fp32 too, after their answer.",
+    "assay_parity_dropped": "Documents chosen to run in fp32 too that did not: the engine had other work.",
+    "assay_parity_labels_changed": "Documents that fp32 gives another label.",
+    "assay_parity_beyond_tolerance": "Documents that differ from fp32 by more than the precision allows.",
 }
 
 _HISTOGRAMS: dict[str, tuple[str, tuple[float, ...]]] = {
@@ -45,7 +53,22 @@ _HISTOGRAMS: dict[str, tuple[str, tuple[float, ...]]] = {
     "te_request_inference_duration": ("Seconds of the forward pass.", SECONDS),
     "te_batch_next_size": ("Documents of a batch.", DOCUMENTS),
     "te_batch_next_tokens": ("Tokens of a batch.", TOKENS),
+    "assay_parity_difference": ("Differences of documents to fp32.", EDGES),
 }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compared:
+    """What an engine has to say of fp32 since it last did."""
+
+    differences: Sequence[float] = ()
+    """Of each document that was compared; infinity where fp32 gave no numbers."""
+    labels_changed: int = 0
+    """How many fp32 gives another label."""
+    beyond: int = 0
+    """How many are past the tolerance."""
+    dropped: int = 0
+    """How many were chosen and could not be compared in time."""
 
 
 class Metrics:
@@ -107,6 +130,19 @@ class Metrics:
         """A client went away."""
         self._counts["assay_disconnects", "", ""] += 1
 
+    def compared(self, found: Compared) -> None:
+        """Documents ran in fp32 too, or should have."""
+        for name, count in (
+            ("documents", len(found.differences)),
+            ("dropped", found.dropped),
+            ("labels_changed", found.labels_changed),
+            ("beyond_tolerance", found.beyond),
+        ):
+            if count:
+                self._counts[f"assay_parity_{name}", "", ""] += count
+        for difference in found.differences:
+            self._observe("assay_parity_difference", difference)
+
     def front_restart(self) -> None:
         """A front process was started again."""
         self._counts["assay_front_restarts", "", ""] += 1
@@ -128,7 +164,8 @@ class Metrics:
     def _observe(self, name: str, value: float) -> None:
         numbers = self._observed[name]
         numbers[bisect_left(_HISTOGRAMS[name][1], value)] += 1
-        numbers[-1] += value
+        if isfinite(value):
+            numbers[-1] += value
 
     def collect(self) -> Iterator[Metric]:
         """Counters and gauges, for the registry."""
@@ -143,10 +180,28 @@ class Metrics:
             ends = [*map(floatToGoString, bounds), "+Inf"]
             buckets = list(zip(ends, accumulate(numbers), strict=True))
             yield HistogramMetricFamily(name, text, buckets=buckets, sum_value=total)
+        yield from self._bounds()
         for name, (text, read) in self._gauges.items():
             metric = Metric(name, text, "gauge")
             metric.add_sample(name, {}, read())
             yield metric
+
+    def _bounds(self) -> Iterator[Metric]:
+        """What the documents that were compared say of all; nothing of none."""
+        *counts, _ = self._observed["assay_parity_difference"]
+        found = Differences(
+            counts=tuple(map(int, counts)),
+            labels_changed=self._counts["assay_parity_labels_changed", "", ""],
+        )
+        if not found.num_documents:
+            return
+        text = f"Of all distinct documents at most this share {{}}, with {CONFIDENCE:.0%} confidence."
+        beyond = Metric("assay_parity_most_beyond", text.format("differs from fp32 by more"), "gauge")
+        for edge in EDGES_SHOWN:
+            beyond.add_sample(beyond.name, {"difference": f"{edge:g}"}, found.most_beyond(edge))
+        changed = Metric("assay_parity_most_changed", text.format("has another label in fp32"), "gauge")
+        changed.add_sample(changed.name, {}, found.most_changed())
+        yield from (beyond, changed)
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""

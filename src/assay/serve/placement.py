@@ -44,6 +44,8 @@ def first_specs(settings: ServeSettings) -> list[EngineSpec]:
             deterministic=settings.deterministic,
             max_batch_tokens=settings.max_batch_tokens,
             num_threads=settings.num_threads,
+            parity_share=settings.parity_share,
+            on_long=settings.on_long,
         )
         for stage, folder in enumerate(folders)
     ]

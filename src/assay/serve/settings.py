@@ -28,6 +28,8 @@ class ServeSettings(LongDocuments, EngineSettings, CpuThreads, Pooled, RayAddres
     """Port to listen on; 0 takes a free one and says which."""
     devices: str = field(default="auto", metadata=AUTO_OR_COUNT)
     """How many GPUs, or engine processes where there are none."""
+    parity_share: float = field(default=0.0, metadata=within(at_least=0, at_most=1))
+    """Share of texts that an idle engine runs in fp32 too, for /metrics."""
     executor: Literal["local", "ray"] = "local"
     """One server here; ray: a replica a device of a cluster, by Ray Serve."""
     front_processes: str = field(default="auto", metadata=AUTO_OR_COUNT)
@@ -35,7 +37,7 @@ class ServeSettings(LongDocuments, EngineSettings, CpuThreads, Pooled, RayAddres
     max_queue: int = field(default=8192, metadata=COUNT)
     """Documents that may wait; more are answered with 429."""
     timeout: float = field(default=30.0, metadata=within(above=0, at_most=_UP_TO_AN_HOUR))
-    """Seconds until a request is answered with 504; one that would wait longer is refused at once."""
+    """Seconds until a request gets a 504; what would wait longer is refused."""
     max_client_batch_size: int = field(default=1024, metadata=COUNT)
     """Documents of one request."""
     max_body_bytes: int = field(default=32 << 20, metadata=COUNT)

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 from assay import machine
+from assay.bundle.folders import cascade_file
 from assay.errors import UsageError
 from assay.extras import need_packages
 from assay.model.checkpoint import read_config
@@ -59,7 +60,12 @@ def need_server_packages() -> None:
 
 
 def check_bundle(settings: ServeSettings) -> None:
-    """Raise BundleError where there is no bundle, before anything is started."""
+    """Raise BundleError where there is no bundle, before anything is started; UsageError for a cascade to compare."""
+    if settings.parity_share and cascade_file(settings.bundle) is not None:
+        raise UsageError(
+            f"parity_share={settings.parity_share:g}; a pair near a threshold of a cascade goes to its second model in "
+            "one precision and not in the other; leave it out, or serve a single model"
+        )
     for folder in bundle_folders(settings.bundle):
         read_config(folder)
 

@@ -159,16 +159,23 @@ class Windows:
 
         Means are summed in float64, so a document of one window keeps its outputs exactly.
         """
-        finite_SC = _finite_or_nan(outputs_SC)
-        if len(row_S) == 0:
-            return _placed(finite_SC, row_S, num_rows)
-        first = np.flatnonzero(view_S == 0)
-        if self.how == "max":
-            reduced = np.maximum.reduceat(finite_SC, first, axis=0)
-        else:
-            counts = np.diff(first, append=len(row_S))
-            reduced = np.add.reduceat(finite_SC.astype(np.float64), first, axis=0) / counts[:, None]
-        return _placed(reduced, row_S[first], num_rows)
+        return reduce_windows(self.how, outputs_SC, row_S, view_S, num_rows)
+
+
+def reduce_windows(
+    how: Literal["mean", "max"], outputs_SC: Floats, row_S: Ints, view_S: Ints, num_rows: int
+) -> Floats:
+    """What `Windows.reduce` gives, by how it does it."""
+    finite_SC = _finite_or_nan(outputs_SC)
+    if len(row_S) == 0:
+        return _placed(finite_SC, row_S, num_rows)
+    first = np.flatnonzero(view_S == 0)
+    if how == "max":
+        reduced = np.maximum.reduceat(finite_SC, first, axis=0)
+    else:
+        counts = np.diff(first, append=len(row_S))
+        reduced = np.add.reduceat(finite_SC.astype(np.float64), first, axis=0) / counts[:, None]
+    return _placed(reduced, row_S[first], num_rows)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

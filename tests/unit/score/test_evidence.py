@@ -66,6 +66,8 @@ def test_each_part_says_how_far_its_sample_is_off(folder, tmp_path):
     page = run.store.read_bytes("report.html").decode()
     assert "Differences to fp32, of all documents" in page
     assert "differs by more than 0.01" in page
+    assert "half of them differ by at most" in page
+    assert "90% of them differ by at most" in page
 
 
 def test_windows_and_pairs_are_compared_as_they_are_scored(folder, tmp_path):

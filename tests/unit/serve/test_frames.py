@@ -15,17 +15,24 @@ def split(frame):
     return head, payload
 
 
+@pytest.mark.parametrize("documents", [None, np.array([0, 0], np.int32)])
 @pytest.mark.parametrize("normalize", [None, np.array([1, 0], np.int32)])
 @pytest.mark.parametrize("starts", [None, np.array([0, 2], np.int32)])
-def test_batches(starts, normalize):
-    """Ids, offsets, second starts and what is to have length 1 come back as they were."""
-    sent = BatchFrame(np.array([5, 6, 7, 8, 9], np.int32), np.array([0, 2, 5], np.int32), starts, normalize)
+def test_batches(starts, normalize, documents):
+    """Ids, offsets, second starts, what is to have length 1 and whose windows these are come back as they were."""
+    sent = BatchFrame(
+        np.array([5, 6, 7, 8, 9], np.int32), np.array([0, 2, 5], np.int32), starts, normalize, documents
+    )
     head, payload = split(frames.pack_batch(7, sent))
     assert (head.kind, head.number) == (FrameKind.BATCH, 7)
     received = frames.unpack_batch(head, payload)
     np.testing.assert_array_equal(received.flat_ids, sent.flat_ids)
     np.testing.assert_array_equal(received.offsets, sent.offsets)
-    for found, wanted in ((received.second_starts, starts), (received.normalize, normalize)):
+    for found, wanted in (
+        (received.second_starts, starts),
+        (received.normalize, normalize),
+        (received.documents, documents),
+    ):
         assert (found is None) is (wanted is None)
         if wanted is not None:
             np.testing.assert_array_equal(found, wanted)

@@ -2,7 +2,7 @@
 
 import math
 
-from assay.embed.differences import CONFIDENCE, Differences, sum_of
+from assay.embed.differences import CONFIDENCE, EDGES_SHOWN, Differences, sum_of
 from assay.embed.engine_work import DIFFERENCES
 from assay.embed.kind import EMBED
 from assay.pages import Facts, Section, Table
@@ -12,8 +12,7 @@ from assay.score.report.tally import Tally
 from assay.score.report.words import count_and_share
 
 TITLE = "Differences to fp32, of all documents"
-EDGES_SHOWN = (1e-4, 1e-3, 1e-2, 1e-1)
-QUANTILES_SHOWN = (0.5, 0.9, 0.99, 0.999)
+QUANTILES_SHOWN = {0.5: "half", 0.9: "90%", 0.99: "99%", 0.999: "99.9%"}
 
 
 def sampled_differences(tally: Tally) -> Differences | None:
@@ -52,8 +51,8 @@ def evidence_section(manifest: Manifest, tally: Tally, found: Differences | None
 def _facts(found: Differences, tally: Tally) -> Facts:
     facts = [("documents compared", count_and_share(found.num_documents, tally.rows))]
     facts += [
-        (f"{share:.10g} of them differ by at most", f"{found.quantile(share):.2g}")
-        for share in QUANTILES_SHOWN
+        (f"{share_name} of them differ by at most", f"{found.quantile(share):.2g}")
+        for share, share_name in QUANTILES_SHOWN.items()
         if (1 - share) * found.num_documents >= 1
     ]
     facts.append(("largest difference", f"{found.largest:.3g}"))
