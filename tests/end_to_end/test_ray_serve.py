@@ -17,7 +17,13 @@ from assay.cli.main import main
 pytest.importorskip("ray")
 pytest.importorskip("starlette", reason="needs the extra ray-serve")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings(
+        "ignore:Using extra keyword arguments on `Field`"
+    ),  # Ray Serve's, at its import
+]
 TEXTS = [f"document of {number}" for number in range(20)]
 KEY = {"Authorization": "Bearer secret"}
 

@@ -17,7 +17,10 @@ class LoopbackCluster:
     def __init__(self):
         """Start the head; on a busy machine it may die while it starts, and is tried again."""
         os.environ.update(
-            RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled", RAY_enable_open_telemetry="0"
+            RAY_USAGE_STATS_ENABLED="0",
+            RAY_AUTH_MODE="disabled",
+            RAY_enable_open_telemetry="0",
+            RAY_worker_niceness="0",  # 15 by default, which a busy machine never gets to
         )
         from ray.cluster_utils import Cluster
 
