@@ -86,10 +86,12 @@ def _split(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
 def _report(error: Exception, code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
-    text = (
-        str(error)
-        if isinstance(error, AssayError)
-        else f"{type(error).__name__}: {error} (--debug shows where)"
-    )
+    match error:
+        case AssayError():
+            text = str(error)
+        case PermissionError(filename=str(path)):  # of any path that a user named, whoever looks at it first
+            text = f"{path}: Permission denied; give this user the right to it and to its folder"
+        case _:
+            text = f"{type(error).__name__}: {error} (--debug shows where)"
     sys.stderr.write("assay: error: " + " ".join(line.strip() for line in text.splitlines()) + "\n")
     return code

@@ -451,7 +451,8 @@ def replace_file(uri: str, content: bytes) -> None:
 
 
 def _storage_error(path: Path | str, error: OSError, verb: str) -> StorageError:
-    reason = error.strerror or str(error)
+    # pyarrow's errors have a sentence with the path for a strerror
+    reason = os.strerror(error.errno) if error.errno else str(error)
     if isinstance(error, FileNotFoundError):
         way_out = "check the path"
     else:

@@ -7,6 +7,7 @@ give them back in order, so their number changes nothing but the time.
 """
 
 import json
+import os
 import shutil
 import time
 import uuid
@@ -80,6 +81,9 @@ def sudoku_build(
     out = Path(settings.out)
     if out.exists():
         raise UsageError(f"{out} is there already; name a folder that is not")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not os.access(above, os.W_OK):  # said before hours of work
+        raise StorageError(f"{above} may not be written to; name a writable place")
     shares = shares_of(settings.strata)
     listed_splits = _names_of(settings)
     if not settings.puzzles:

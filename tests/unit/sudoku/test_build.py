@@ -1,14 +1,16 @@
 """`assay sudoku build`: what is asked for is there, nothing leaks, and nothing hangs on workers."""
 
 import json
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from support.pages import ROOT
 
 from assay.cli.main import main
-from assay.errors import InputError, UsageError
+from assay.errors import InputError, StorageError, UsageError
 from assay.sudoku.build import sudoku_build
 from assay.sudoku.canonical import canonical_forms
 from assay.sudoku.grids import checked, lines_of, num_givens
@@ -181,6 +183,16 @@ def test_wrong_input_is_refused_and_nothing_is_left(tmp_path):
         (tmp_path / "all.txt").unlink()
         assert files(tmp_path) == before
         assert sorted(path.name for path in tmp_path.iterdir()) == ["open.txt", "test.txt", "there"]
+
+
+def test_a_place_that_may_not_be_written_to_is_said_first(tmp_path, monkeypatch):
+    """Before a puzzle is made."""
+    monkeypatch.setattr("os.access", lambda folder, mode: not (Path(folder) == tmp_path and mode == os.W_OK))
+    said = []
+    settings = SudokuBuildSettings(out=str(tmp_path / "new" / "out"))
+    with pytest.raises(StorageError, match=f"{tmp_path} may not be written to"):
+        sudoku_build(settings, on_message=said.append)
+    assert said == []
 
 
 def test_the_command_says_what_it_built(tmp_path, capsys):
