@@ -216,7 +216,7 @@ def test_an_error_is_one_line(run, add):
 
 
 def test_an_unexpected_error_is_one_line_too(run, add):
-    """A bug of ours is one line with its type and the hint at --debug, status 1, no traceback; a closed folder is none."""
+    """A bug of ours: its type and the hint at --debug, status 1, no traceback. A path that may not be read is none."""
     add("fail", run=raising(ZeroDivisionError("by\nzero")))
     assert error_of(run("fail"), status=1) == "ZeroDivisionError: by zero (--debug shows where)"
     add("fail", run=raising(PermissionError(13, "Permission denied", "model/config.json")))
