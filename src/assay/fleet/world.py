@@ -221,7 +221,7 @@ class WorldBoard:
         self._beat_at = self._world.now
         self._note("put heartbeat")
 
-    def leave(self, state: State) -> None:  # noqa: ARG002  the same for all
+    def leave(self, state: State, **changes: object) -> None:  # noqa: ARG002  the same for all
         """Take back claims and say that this driver ended."""
         for _ in range(2 + len(self._claimed)):
             self._request("leave", "writes")

@@ -18,6 +18,7 @@ from typing import Protocol
 from assay import errors
 from assay.errors import CheckError, InputError, RefusedError, StorageError, UnitError, UsageError, WorkError
 from assay.runs.agenda import TRIES_PER_UNIT
+from assay.runs.notes import State
 from assay.runs.plan import Unit
 from assay.runs.protocol import (
     Command,
@@ -231,9 +232,9 @@ class Driver:
             if isinstance(error, KeyboardInterrupt):
                 self._finish_begun(next((GRACE_SECONDS.get(number, 0.0) for number in error.args), 0.0))
             self._stop_workers()
-            self._board.leave("drained" if isinstance(error, KeyboardInterrupt) else "failed")
+            self._leave("drained" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
-        self._board.leave("failed" if self._failures else "finished")
+        self._leave("failed" if self._failures else "finished")
         if self._failures:
             shown = "; ".join(f"{unit}: {message}" for unit, message in list(self._failures.items())[:3])
             msg = (
@@ -443,6 +444,9 @@ class Driver:
             return "first unit"
         phases = [worker.phase for worker in self._workers]
         return max(phases, key=PHASES.index, default="starting")
+
+    def _leave(self, state: State) -> None:
+        self._board.leave(state, units_published=self._published_here, rows=self._counters().rows)
 
     def _counters(self) -> Counters:
         total = Counters()

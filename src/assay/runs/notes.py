@@ -157,9 +157,9 @@ class Notes:
         with _advisory():
             self._store.replace(self._path(".json"), _to_json(self.heartbeat))
 
-    def leave(self, state: State) -> None:
-        """Take back what is claimed, and leave the last heartbeat under another name."""
-        self.heartbeat = replace(self.heartbeat, beat_at=self._clock(), state=state, units=())
+    def leave(self, state: State, **changes: Any) -> None:  # noqa: ANN401  fields of a heartbeat
+        """Take back what is claimed, and leave the last heartbeat, with these of its fields, under another name."""
+        self.heartbeat = replace(self.heartbeat, beat_at=self._clock(), state=state, units=(), **changes)
         with _advisory():
             self._store.replace(self._path(".left.json"), _to_json(self.heartbeat))
         for path in (self._path(".json"), *self._claims):

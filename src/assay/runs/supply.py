@@ -74,8 +74,8 @@ class Board(Protocol):
         """Write the heartbeat, with these of its fields changed."""
         ...
 
-    def leave(self, state: State) -> None:
-        """Take back claims and say how this driver ended."""
+    def leave(self, state: State, **changes: object) -> None:
+        """Take back claims and say how this driver ended, in a heartbeat with these of its fields changed."""
         ...
 
     def fail(self, unit: int, message: str) -> int:

@@ -63,6 +63,8 @@ def test_two_workers_publish_a_run(run, fake_workers):
     assert heard[-1].units_done == 10
     assert heard[-1].rows_done == heard[-1].rows_total == 200
     assert [progress.units_done for progress in heard] == sorted(progress.units_done for progress in heard)
+    (driver,) = status(run.url).drivers
+    assert (driver.state, driver.units_published) == ("finished", 10), "not what its last heartbeat said"
 
 
 def test_a_finished_run_starts_no_worker(folder, tmp_path):
