@@ -208,7 +208,8 @@ class Core:
         self._link.say("switched", generation=generation)
 
     async def _close(self, generation: int, limit_seconds: float) -> None:
-        deployment = self._deployments.pop(generation, None)
+        async with self._is_loading:  # one that is being loaded is closed once it is there
+            deployment = self._deployments.pop(generation, None)
         if deployment is not None:
             await deployment.end(limit_seconds)
         for stage in (0, 1):

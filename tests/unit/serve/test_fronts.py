@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import threading
 import time
 from types import SimpleNamespace
 
@@ -12,12 +13,13 @@ from support.serving import FunctionEngine, until
 
 from assay import machine
 from assay.errors import UsageError
-from assay.serve import document_frames, frames, placement
+from assay.serve import document_frames, frames, front, placement
 from assay.serve.board import Board, make_board
 from assay.serve.deployment import Deployment
 from assay.serve.document_frames import DocumentsFrame, ScoresFrame
 from assay.serve.engine_pool import EnginePool
 from assay.serve.frames import FrameKind
+from assay.serve.front import Core
 from assay.serve.fronts import FrontProcesses
 from assay.serve.keys import Keys, RateLimit
 from assay.serve.log import RequestLog
@@ -249,8 +251,8 @@ def test_a_front_takes_requests_for_what_it_has_loaded():
         deployment = object.__new__(Deployment)
         deployment.pool, both.core._deployments = both.engines, {1: deployment}
         told = []
-        for front in both.fronts:
-            front.process.write = lambda frame, index=front.index: told.append(
+        for each in both.fronts:
+            each.process.write = lambda frame, index=each.index: told.append(
                 (index, frames.unpack_json(split(frame)[1])["event"])
             )
         both.core.hear(both.fronts[0], {"event": "opened", "generation": 1})
@@ -261,6 +263,32 @@ def test_a_front_takes_requests_for_what_it_has_loaded():
         assert told[2:] == [(2, "status"), (2, "switch")]
 
     with_both(conversation)
+
+
+def test_a_model_given_up_while_a_front_loads_it_is_closed(monkeypatch):
+    """Another process could not load it: the front lets go of it too, once it has it."""
+    is_read, told, ended = threading.Event(), [], []
+
+    async def end(limit_seconds):
+        ended.append(limit_seconds)
+
+    async def run():
+        core = Core(SimpleNamespace(num_fronts=2, index=1))
+        core._link = SimpleNamespace(say=lambda event, **content: told.append((event, content["generation"])))
+        core._started.set_result({})
+        model = SimpleNamespace(fingerprint="f")
+        core._service = SimpleNamespace(settings=None, deploy=lambda _: SimpleNamespace(model=model, end=end))
+        monkeypatch.setattr(front, "open_here", lambda *_: is_read.wait(10))
+        core._hear({"event": "open", "generation": 1, "folder": "model", "fingerprint": "f"})
+        await asyncio.sleep(0)
+        core._hear({"event": "close", "generation": 1, "limit_seconds": 0})
+        await asyncio.sleep(0.01)
+        is_read.set()
+        await until(lambda: ("closed", 1) in told)
+        assert told == [("opened", 1), ("closed", 1)]
+        assert (ended, core._deployments) == ([0], {})
+
+    asyncio.run(run())
 
 
 def test_requests_of_a_front_that_ended_are_dropped():
