@@ -66,6 +66,14 @@ class FunctionEngine:
         """As an engine reckons it."""
         return asyncio.get_running_loop().time() + self.seconds
 
+    def seconds_of_first(self):
+        """As an engine reckons it."""
+        return self.seconds
+
+    def free_at(self, now):
+        """As an engine reckons it."""
+        return self.in_flight[0].sent_at + len(self.in_flight) * self.seconds if self.in_flight else now
+
     def end(self, *, for_seconds=0.0):
         """Die, as a killed process does, and be ready again after a while."""
         lost, self.in_flight, self.ready = [item.batch for item in self.in_flight], [], None
@@ -103,6 +111,7 @@ class FunctionEngine:
 class _InFlight:
     def __init__(self, batch, num_tokens):
         self.batch, self.num_tokens = batch, num_tokens
+        self.sent_at = asyncio.get_running_loop().time()
 
 
 def logits_of(frame, num_outputs):

@@ -7,6 +7,7 @@ which ends engines takes no other with it.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
@@ -18,14 +19,16 @@ import numpy.typing as npt
 from assay.serve.engines import DeviceEngine
 from assay.serve.frames import BatchFrame
 from assay.serve.metrics import Compared, Metrics
-from assay.serve.policy import Queue, Waiting
+from assay.serve.policy import Queue, Waiting, done_together
 from assay.serve.refusals import Refusal
 from assay.serve.tickets import QueuedDocument, TextAnswer, Ticket
 
 _log = logging.getLogger(__name__)
 
 AHEAD_SECONDS = 0.003
-"""How long before a batch is expected to be done the next one is sent."""
+"""How long before a batch is expected to be done the next one is sent, at least."""
+AHEAD_SHARE = 0.25
+"""The same as a share of the time that the batch takes: the longer it takes, the less exactly its end is known."""
 LEAST_SHARE_TOKENS = 1024
 """Of one engine, where several share what waits."""
 MOST_BATCH_DOCUMENTS = 4096
@@ -137,13 +140,21 @@ class Dispatcher:
             engine = min(able, key=_readiness)
             budget = self._budget(engine)
             if engine.in_flight and self._queue.num_tokens < budget:
-                wanted = engine.busy_until() - AHEAD_SECONDS
+                wanted = engine.busy_until() - max(AHEAD_SECONDS, AHEAD_SHARE * engine.seconds_of_first())
                 if wanted > loop.time():
                     self._timer = loop.call_at(wanted, self.send_batches)
                     return
-            # what waits is shared out, rather than all of it given to whoever is free first
-            share = max(LEAST_SHARE_TOKENS, -(-self._queue.num_tokens // len(ready)))
-            self._send(engine, min(budget, share), loop.time())
+            self._send(engine, min(budget, self._share(engine, ready, loop.time())), loop.time())
+
+    def _share(self, engine: DeviceEngine, ready: Sequence[DeviceEngine], now: float) -> int:
+        """Tokens of what waits for an engine, so that all are done with it at the same moment.
+
+        An engine that is busy for long leaves more to one that is free now than one that soon is too.
+        """
+        # one rate for all: by its own, an engine that had small batches would go on getting small ones
+        rate = sum(each.tokens_per_second for each in ready) / len(ready)
+        ends = done_together([each.free_at(now) for each in ready], self._queue.num_tokens / max(rate, 1e-6))
+        return max(LEAST_SHARE_TOKENS, math.ceil(rate * (ends - engine.free_at(now))))
 
     def _budget(self, engine: DeviceEngine) -> int:
         assert engine.ready is not None, "a batch goes to a ready engine"

@@ -192,8 +192,18 @@ class DeviceEngine:
 
     def busy_until(self) -> float:
         """When the first batch in flight is expected to be done, event loop time."""
-        first = self.in_flight[0]
-        return max(first.sent_at, self._answered_at) + first.num_tokens / max(self.tokens_per_second, 1e-6)
+        return max(self.in_flight[0].sent_at, self._answered_at) + self.seconds_of_first()
+
+    def seconds_of_first(self) -> float:
+        """How long the first batch in flight is expected to take."""
+        return self.in_flight[0].num_tokens / max(self.tokens_per_second, 1e-6)
+
+    def free_at(self, now: float) -> float:
+        """When all that it has is expected to be done, event loop time; `now` where it has nothing."""
+        if not self.in_flight:
+            return now
+        behind = sum(each.num_tokens for each in self.in_flight[1:])
+        return max(now, self.busy_until() + behind / max(self.tokens_per_second, 1e-6))
 
     async def run(self) -> None:
         """Keep a process running until `stop`; returns early where the very first start fails."""

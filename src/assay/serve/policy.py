@@ -9,9 +9,11 @@ bounded number of times, for shorter ones behind them.
 Time is passed in. What has expired or was cancelled is dropped before it costs anything.
 """
 
+import math
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Generic, TypeVar
 
 KeyT = TypeVar("KeyT")
@@ -106,6 +108,18 @@ class Queue(Generic[KeyT, DocumentT]):
         if not request.documents:
             del self._requests[key]
         return taken
+
+
+def done_together(begins: Sequence[float], seconds: float) -> float:
+    """When workers that begin at these times are all done with work for one of them for so many seconds.
+
+    [0, 4] are done with 2 seconds of work at 2, by the first alone, and with 6 at 5.
+    """
+    ordered = sorted(begins)
+    sums = accumulate(ordered)
+    later = [*ordered[1:], math.inf]
+    ends = ((seconds + total) / (number + 1) for number, total in enumerate(sums))
+    return next(end for end, following in zip(ends, later, strict=True) if end <= following)
 
 
 @dataclass(slots=True)

@@ -1,9 +1,10 @@
 """The batching policy: budget, order, fairness, and that nothing starves."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.serve.policy import LOOK_AHEAD, Queue, Waiting
+from assay.serve.policy import LOOK_AHEAD, Queue, Waiting, done_together
 
 FOR_EVER = 1e9
 REQUESTS = st.lists(st.lists(st.integers(1, 600), min_size=1, max_size=12), min_size=1, max_size=20)
@@ -135,3 +136,19 @@ def test_a_suspect_does_not_join_others():
     queue.add("later", [Waiting(1, "suspect", True)], deadline=FOR_EVER)
     assert take(queue) == [(0, 0)]
     assert take(queue) == ["suspect"]
+
+
+@pytest.mark.parametrize(
+    ("begins", "seconds", "ends"),
+    [
+        ([3.0], 2.0, 5.0),
+        ([4.0, 0.0], 2.0, 2.0),
+        ([0.0, 4.0], 6.0, 5.0),
+        ([1.0, 1.0, 1.0], 6.0, 3.0),
+        ([0.0, 2.0, 9.0], 8.0, 5.0),
+    ],
+)
+def test_workers_are_done_together(begins, seconds, ends):
+    """Whoever begins before the end works until then, and all of them together for as long as there is work."""
+    assert done_together(begins, seconds) == ends
+    assert sum(max(0.0, ends - begin) for begin in begins) == pytest.approx(seconds)

@@ -103,6 +103,8 @@ def test_idle_engines_share_what_waits(folder):
 
     async def run():
         service, engines = open_service(folder, seconds=0.2, budget=100_000, num_engines=3)
+        for engine in engines:
+            engine.tokens_per_second = 1e4
         await score(service, ["of 1 2 3 4 5 6 7 8 9 10 11 12"] * 1000)
         tokens = [
             sum(len(document.flat_ids) for batch in engine.batches for document in batch)
