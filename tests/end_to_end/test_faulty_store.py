@@ -44,6 +44,7 @@ def test_requests_that_fail(
     for _ in range(TRIES):
         statuses, outputs = drive(folder, num_drivers=num_drivers, num_workers=num_workers, host=worker_host)
         assert set(statuses) <= {0, 1}, outputs
+        assert not any("Traceback" in output for output in outputs), outputs
         if not any(statuses):
             break
     assert not any(statuses), outputs

@@ -23,14 +23,20 @@ def create_once(
 
     `put` creates the object only where there is none, and raises one of `unsure` where it cannot say that it did: the
     name is taken, two puts met, the answer was lost. Then `find_owner` decides, by the mark of the object that is
-    there ("" where it has none); None, no object, means that the put is repeated, after a pause. Raises what the last
-    of seven puts raised.
+    there ("" where it has none); None, no object, means that the put is repeated, after a pause. So it is where that
+    cannot be found out: a put of what is there changes nothing. Raises what the last of seven puts raised, or the look
+    after it.
     """
     for pause in _pauses(chance):
         try:
             put()
         except unsure:
-            owner = find_owner()
+            try:
+                owner = find_owner()
+            except unsure:  # put again then, and look again
+                if pause is None:
+                    raise
+                owner = None
             if owner is not None:
                 return owner == mark
             if pause is None:
