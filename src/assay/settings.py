@@ -189,7 +189,8 @@ class Settings:
                 is_empty = value == "" or (isinstance(value, tuple) and "" in value)
                 if is_empty and field.default != "":
                     way_out = "name one" if field.default is MISSING else "name one or leave it out"
-                    raise UsageError(f"{field.name} is {value!r}; it must not be empty; {way_out}")
+                    verb = "holds" if isinstance(value, tuple) else "is"
+                    raise UsageError(f"{field.name} {verb} ''; it must not be empty; {way_out}")
             if rule is None or rule.holds(value):
                 if isinstance(value, int) and value not in _INT64:
                     raise UsageError(f"{field.name} is {value}; it must be a number of at most 63 bits")

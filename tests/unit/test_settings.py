@@ -103,7 +103,7 @@ def test_groups_compose_into_flat_settings():
         ({"where": 3}, "where is 3; it must be a string"),
         ({"where": None}, "where is None; it must be a string"),
         ({"where": ""}, "where is ''; it must not be empty; name one"),
-        ({"many": ["ab", ""]}, "many is ('ab', ''); it must not be empty; name one or leave it out"),
+        ({"many": ["ab", ""]}, "many holds ''; it must not be empty; name one or leave it out"),
         ({"many": "ab"}, "many is 'ab'; it must be a list of strings"),
         ({"many": ["ab", 3]}, "many is ['ab', 3]; it must be a list of strings"),
         ({"how": "most"}, "how is 'most'; it must be one of first, last"),

@@ -1,5 +1,7 @@
 """`assay embed`: every row of the sources to a vector, into a run."""
 
+from shlex import quote
+
 from assay.cli.flags import stdout
 from assay.cli.outcome import describe_engine_run
 from assay.cli.verb import Verb, say
@@ -19,7 +21,7 @@ def run(settings: EmbedSettings) -> int:
     if result.parity is not None:
         stdout(describe_figures(result.parity))
     if result.outcome is not None:
-        stdout(f"next: assay verify {settings.run}")
+        stdout(f"next: assay verify {quote(settings.run)}")
     return 0
 
 

@@ -1,5 +1,7 @@
 """`assay join`: help with a run, of which nothing but the URL is given."""
 
+from shlex import quote
+
 from assay.cli.flags import stdout
 from assay.cli.outcome import describe_outcome
 from assay.cli.verb import Verb, say
@@ -15,7 +17,7 @@ def run(settings: JoinSettings) -> int:
     with ProgressDisplay("join") as display:
         result = on_executor(join)(settings, on_progress=display.update, on_message=say)
     stdout(f"helped with {result.run_url}: {describe_outcome(result.outcome)}")
-    stdout(f"next: assay verify {settings.run}")
+    stdout(f"next: assay verify {quote(settings.run)}")
     return 0
 
 

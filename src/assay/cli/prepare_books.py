@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from shlex import quote
 
 from assay.cli.flags import stdout
 from assay.cli.verb import Verb, say
@@ -32,7 +33,7 @@ def run(settings: BooksSettings) -> int:
         return 0
     report = prepare_books(settings, watch=_watch, say=say)
     stdout(str(report))
-    stdout(f"next: cd {settings.out}; assay train {RECIPE_FILE} --base ENCODER --out model")
+    stdout(f"next: cd {quote(settings.out)}; assay train {RECIPE_FILE} --base ENCODER --out model")
     return 0
 
 

@@ -1,5 +1,7 @@
 """`assay score`: every row of the sources into a run."""
 
+from shlex import quote
+
 from assay.cli.flags import stdout
 from assay.cli.outcome import describe_engine_run
 from assay.cli.verb import Verb, say
@@ -16,9 +18,8 @@ def run(settings: ScoreSettings) -> int:
         result = on_executor(score)(settings, on_progress=display.update, on_message=say)
     stdout(describe_engine_run(result, "scored", settings))
     if result.outcome is not None:
-        stdout(
-            f"next: assay verify {settings.run}; assay merge {settings.run} --out DIR; assay report {settings.run}"
-        )
+        where = quote(settings.run)
+        stdout(f"next: assay verify {where}; assay merge {where} --out DIR; assay report {where}")
     return 0
 
 

@@ -1,5 +1,7 @@
 """`assay tokenize`: text to token ids, once, for many scoring runs."""
 
+from shlex import quote
+
 from assay.cli.flags import stdout
 from assay.cli.outcome import describe_outcome
 from assay.cli.verb import Verb, say
@@ -15,11 +17,11 @@ def run(settings: TokenizeSettings) -> int:
 
     with ProgressDisplay("tokenize") as display:
         result = on_executor(tokenize)(settings, on_progress=display.update, on_message=say)
-    stdout(
-        describe_plan(result.manifest, result.placement, settings)
-        if result.outcome is None
-        else f"tokenized into {result.run_url}: {describe_outcome(result.outcome)}"
-    )
+    if result.outcome is None:
+        stdout(describe_plan(result.manifest, result.placement, settings))
+    else:
+        stdout(f"tokenized into {result.run_url}: {describe_outcome(result.outcome)}")
+        stdout(f"next: assay score {quote(settings.run)} --bundle {quote(settings.bundle)} --run RUN")
     return 0
 
 

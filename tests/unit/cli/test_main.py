@@ -463,6 +463,15 @@ def test_limit_rows_scores_the_first_rows(score, tmp_path):
         assert f"limit_rows is {number}; " in error
 
 
+def test_what_comes_next_can_be_pasted(score, tmp_path):
+    """A folder with a space in its name is quoted."""
+    status, out, _ = score("--limit-rows", "10", "--run", tmp_path / "my run")
+    assert status == 0
+    assert out.splitlines()[-1].startswith(
+        f"next: assay verify '{tmp_path}/my run'; assay merge '{tmp_path}/my run' "
+    )
+
+
 def test_numbers_out_of_range_are_refused_before_anything_is_written(score, tmp_path):
     """Rows of a unit, tokens of a batch, devices and parity documents below their least are usage errors."""
     for flag in ("--unit-rows", "--max-batch-tokens", "--devices"):
