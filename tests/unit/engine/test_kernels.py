@@ -6,6 +6,7 @@ exact, so that values in fp8 are looked at on a GPU and in plain torch.
 
 import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -711,3 +712,52 @@ def test_fp8_linear(case, dtype):
     assert out.dtype == dtype
     # sums of fp8 products keep 14 bits on the device
     assert relative(out, expected) < max(TOLERANCES[dtype], 2e-3 if DEVICE == "cuda" else 0.0)
+
+
+@needs_triton
+@pytest.mark.gpu
+def test_compiled_ahead_of_the_first_run():
+    """Within, nothing is written; after it the kernel is there, and is what it would have been."""
+    from assay.engine.kernels.triton_kernels import TritonKernels
+
+    x, norm = (
+        torch.randn(50, 40, device=DEVICE),
+        Norm(weight=torch.ones(40, device=DEVICE), bias=None, eps=1e-5),
+    )
+    kept = x.clone()
+    kernels = TritonKernels()
+    with kernels.compiled_ahead(torch.device(DEVICE, 0)):
+        kernels.norm(x, norm, in_place=True)
+    torch.testing.assert_close(x, kept, atol=0, rtol=0)
+    torch.testing.assert_close(
+        kernels.norm(x, norm, in_place=True), F.layer_norm(kept, (40,), norm.weight), atol=1e-5, rtol=1e-5
+    )
+
+
+@needs_triton
+def test_within_compiled_ahead_a_launch_is_a_compilation(monkeypatch):
+    """Of the thread alone that asked for it; all that were compiled are loaded at the end."""
+    from assay.engine.kernels import ahead
+
+    class Kernel:
+        def __init__(self):
+            self.calls = []
+
+        def __getitem__(self, grid):
+            return lambda *given: self.calls.append(("run", grid, *given))
+
+        def warmup(self, *given, grid):
+            self.calls.append(("compiled", grid, *given))
+            return self
+
+    loaded = []
+    monkeypatch.setattr(ahead, "_load", lambda kernel, device: loaded.append((kernel, device)))
+    kernel, device = Kernel(), torch.device("cuda", 1)
+    with ahead.compiled_ahead(device):
+        ahead.launch(kernel, (3,))(1)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: ahead.launch(kernel, (3,))(2)).result()
+        assert not loaded
+    assert loaded == [(kernel, device)]
+    ahead.launch(kernel, (3,))(4)
+    assert kernel.calls == [("compiled", (3,), 1), ("run", (3,), 2), ("run", (3,), 4)]

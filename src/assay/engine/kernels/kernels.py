@@ -4,6 +4,7 @@ Axes: T rows of the batch, N sequences, R rows of a tensor, H hidden, I intermed
 head, V vocabulary, P positions.
 """
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,6 +53,10 @@ class Kernels(Protocol):
     """Everything but the matrix products."""
 
     name: str
+
+    def compiled_ahead(self, device: torch.device) -> AbstractContextManager[None]:
+        """Compile the kernels of what is called within beside each other; results within mean nothing."""
+        ...
 
     def embed(self, batch: DeviceBatch, tables: EmbeddingTables) -> torch.Tensor:
         """Return the normalised embeddings [T, H]; rows of no token are anything."""

@@ -5,6 +5,7 @@ Axes: see kernels.py; n sequences of a group, L the longest of them.
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -25,6 +26,11 @@ class PlainKernels:
     """Plain torch throughout."""
 
     name = "plain torch"
+
+    def compiled_ahead(self, device: torch.device) -> AbstractContextManager[None]:
+        """See `Kernels.compiled_ahead`; there is nothing to compile."""
+        del device
+        return nullcontext()
 
     def embed(self, batch: DeviceBatch, tables: EmbeddingTables) -> torch.Tensor:
         """See `Kernels.embed`."""

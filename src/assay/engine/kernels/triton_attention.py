@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
+from assay.engine.kernels.ahead import launch
 from assay.engine.kernels.layout import BLOCK, DeviceBatch
 
 _LOWEST = tl.constexpr(-1.0e30)
@@ -201,7 +202,7 @@ def attention(
         out = qkv_TH.new_empty((qkv_TH.shape[0], hidden))
     keys, warps, stages = tile or _tile(padded, batch.max_seqlen, qkv_TH.dtype)
     grid = (batch.blocks_B4.shape[0], num_heads)
-    _attention_kernel[grid](
+    launch(_attention_kernel, grid)(
         qkv_TH, out, batch.blocks_B4, hidden, inverse_scale,
         D=head_size, BD=padded, BM=BLOCK, BN=keys, WINDOW=window or 0,
         FP8_OUT=out.dtype == torch.float8_e4m3fn,
@@ -223,7 +224,7 @@ def first_attention(
     hidden = queries_NH.shape[1]
     head_size = hidden // num_heads
     out = torch.empty_like(queries_NH)
-    _first_attention_kernel[(batch.num_sequences, num_heads)](
+    launch(_first_attention_kernel, (batch.num_sequences, num_heads))(
         queries_NH, keys_values_TH, out, batch.cu_seqlens, hidden,
         D=head_size, BD=max(16, triton.next_power_of_2(head_size)), BN=64, WINDOW=window or 0,
         num_warps=4,
@@ -238,7 +239,7 @@ def first_mixture(
     hidden = hidden_TH.shape[1]
     out = torch.empty_like(queries_NAH)
     is_fp32 = hidden_TH.dtype == torch.float32  # twice the bytes in shared memory
-    _first_mixture_kernel[(batch.num_sequences,)](
+    launch(_first_mixture_kernel, (batch.num_sequences,))(
         queries_NAH, hidden_TH, out, batch.cu_seqlens, num_heads, hidden,
         BA=max(16, triton.next_power_of_2(num_heads)), BH=max(16, triton.next_power_of_2(hidden)),
         BN=16 if is_fp32 else 32, PRECISION="ieee" if is_fp32 else "tf32",

@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
+from assay.engine.kernels.ahead import launch
 from assay.engine.kernels.disentangled import Distances
 from assay.engine.kernels.layout import BLOCK, DeviceBatch
 
@@ -136,7 +137,7 @@ def attention(
     exact = qkv_TH.dtype == torch.float32
     # float32 products are made of registers: more keys or fewer warps, and they spill
     keys_per_step, warps, stages = tile or ((16, 8, 2) if exact else (32, 4, 3))
-    _attention_kernel[(batch.blocks_B4.shape[0], num_heads)](
+    launch(_attention_kernel, (batch.blocks_B4.shape[0], num_heads))(
         qkv_TH, _met(queries_TH, distances.keys_AXD), _met(keys_TH, distances.queries_AXD), out_TH,
         batch.blocks_B4, num_rows, hidden, distances.reach, scale * math.log2(math.e),
         C2P=distances.keys_AXD is not None, P2C=distances.queries_AXD is not None,
@@ -160,7 +161,7 @@ def first_attention(
     hidden = queries_NH.shape[1]
     head_size = hidden // num_heads
     out_NH = torch.empty_like(queries_NH)
-    _first_attention_kernel[(batch.num_sequences, num_heads)](
+    launch(_first_attention_kernel, (batch.num_sequences, num_heads))(
         queries_NH, keys_values_TH, distances.keys_AXD, distances.queries_AXD, out_NH,
         batch.cu_seqlens, hidden, distances.reach, 2 * distances.reach * head_size,
         scale * math.log2(math.e),

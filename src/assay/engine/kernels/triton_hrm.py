@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from assay.engine.kernels.ahead import launch
 from assay.engine.kernels.triton_linear import Tile
 
 MAX_POSITIONS = 128
@@ -151,7 +152,7 @@ def attend(
     out_TD = qkv_TE.new_empty((num_rows, width))
     padded, (block, warps) = max(16, triton.next_power_of_2(positions)), tile
     cosines, sines = turns or (None, None)
-    _attend_kernel[(num_rows // positions, num_heads)](
+    launch(_attend_kernel, (num_rows // positions, num_heads))(
         qkv_TE, cosines, sines, out_TD, positions, 1.4426950408889634 * head**-0.5,
         NUM_HEADS=num_heads, HALF=head // 2, BQ=min(block, padded), BP=padded, ROTATES=turns is not None,
         PRECISION=_precision(qkv_TE), num_warps=warps, num_stages=1,
@@ -172,7 +173,7 @@ def halves(
 def add_norm(x_TD: torch.Tensor, added_TD: torch.Tensor, eps: float) -> torch.Tensor:
     """Return (x + added) over the root of the mean of its squares, written over x."""
     num_rows, hidden = x_TD.shape
-    _add_norm_kernel[(triton.cdiv(num_rows, _NORM_ROWS),)](
+    launch(_add_norm_kernel, (triton.cdiv(num_rows, _NORM_ROWS),))(
         x_TD, added_TD, x_TD, num_rows, hidden, eps,
         ROWS=_NORM_ROWS, BH=triton.next_power_of_2(hidden), num_warps=4,
     )  # fmt: skip
@@ -183,7 +184,7 @@ def inject(z: torch.Tensor, first: torch.Tensor, second: torch.Tensor | None) ->
     """Return z + (first + second), of one shape."""
     out = torch.empty_like(z)
     block = 2048
-    _inject_kernel[(triton.cdiv(z.numel(), block),)](
+    launch(_inject_kernel, (triton.cdiv(z.numel(), block),))(
         z, first, second, out, z.numel(), TWO=second is not None, BLOCK=block, num_warps=4
     )
     return out
@@ -217,7 +218,7 @@ def gated(x_TD: torch.Tensor, interleaved_ED: torch.Tensor, tile: Tile = GATE_TI
     processors = torch.cuda.get_device_properties(x_TD.device).multi_processor_count if x_TD.is_cuda else 4
     programs = min(processors, tiles)
     types: dict[torch.dtype, Any] = _TYPES
-    _gated_kernel[(programs,)](
+    launch(_gated_kernel, (programs,))(
         TensorDescriptor.from_tensor(x_TD, [tile.rows, tile.depth]),
         TensorDescriptor.from_tensor(interleaved_ED, [tile.columns, tile.depth]),
         TensorDescriptor.from_tensor(out_TI, [tile.rows, tile.columns // 2]),

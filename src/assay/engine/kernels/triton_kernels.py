@@ -1,9 +1,11 @@
 """The kernels of `Kernels` in Triton, for CUDA devices. Import it only where Triton is installed."""
 
+from contextlib import AbstractContextManager
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 
-from assay.engine.kernels import triton_attention, triton_linear, triton_rows
+from assay.engine.kernels import ahead, triton_attention, triton_linear, triton_rows
 from assay.engine.kernels.kernels import EmbeddingTables, Fp8Weights, Quantized
 from assay.engine.kernels.layout import DeviceBatch
 from assay.engine.kernels.triton_rows import is_fast
@@ -18,6 +20,10 @@ class TritonKernels:
     """Triton throughout."""
 
     name = "Triton kernels"
+
+    def compiled_ahead(self, device: torch.device) -> AbstractContextManager[None]:
+        """See `Kernels.compiled_ahead`."""
+        return ahead.compiled_ahead(device)
 
     def embed(self, batch: DeviceBatch, tables: EmbeddingTables) -> torch.Tensor:
         """See `Kernels.embed`."""

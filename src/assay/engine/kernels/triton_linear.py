@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from assay.engine.kernels.ahead import launch
 from assay.engine.kernels.triton_rows import activated, is_fast
 from assay.model.parts import Activation
 
@@ -130,7 +131,7 @@ def linear(
     processors = torch.cuda.get_device_properties(x_TI.device).multi_processor_count if x_TI.is_cuda else 4
     programs = min(processors, tiles)
     out_columns = tile.columns // 2 if tile.split else tile.columns
-    _linear_kernel[(programs,)](
+    launch(_linear_kernel, (programs,))(
         TensorDescriptor.from_tensor(x_TI, [tile.rows, tile.depth]),
         TensorDescriptor.from_tensor(weight_OI, [tile.columns, tile.depth]),
         TensorDescriptor.from_tensor(out, [tile.rows, out_columns]),

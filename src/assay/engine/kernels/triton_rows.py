@@ -7,6 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
+from assay.engine.kernels.ahead import launch
 from assay.engine.kernels.kernels import EmbeddingTables, Quantized
 from assay.engine.kernels.layout import BLOCK, DeviceBatch
 from assay.model.parts import Activation, Norm
@@ -187,7 +188,7 @@ def embed(batch: DeviceBatch, tables: EmbeddingTables) -> torch.Tensor:
     out = tables.words.new_empty((batch.num_rows, hidden))
     types = batch.token_types_T if tables.types is not None else None
     grid = (batch.blocks_B4.shape[0], BLOCK // _EMBED_ROWS)
-    _embed_kernel[grid](
+    launch(_embed_kernel, grid)(
         batch.input_ids_T, types, batch.positions_T, batch.blocks_B4,
         tables.words, tables.positions, tables.types, tables.norm.weight, tables.norm.bias, out,
         hidden, tables.norm.eps,
@@ -215,7 +216,7 @@ def norm_rows(
     num_rows, hidden = x_RH.shape
     padded = triton.next_power_of_2(hidden)
     rows, warps = tile or (max(1, 4096 // padded), 4)
-    _norm_kernel[(triton.cdiv(num_rows, rows),)](
+    launch(_norm_kernel, (triton.cdiv(num_rows, rows),))(
         x_RH, residual, added, norm.weight, norm.bias, out,
         quantized.values if quantized else None, quantized.scales if quantized else None,
         num_rows, hidden, norm.eps,
@@ -231,7 +232,7 @@ def activate_rows(x_RI: torch.Tensor, activation: Activation, *, gated: bool, ou
     block_width = max(64, min(1024, width & -width))
     block_rows = max(1, 4096 // block_width)
     grid = (triton.cdiv(num_rows, block_rows), triton.cdiv(width, block_width))
-    _activate_kernel[grid](
+    launch(_activate_kernel, grid)(
         x_RI, out, num_rows, width, x_RI.shape[1], KIND=activation, GATED=gated,
         BLOCK_ROWS=block_rows, BW=block_width, FAST=is_fast(x_RI), num_warps=4,
     )  # fmt: skip
@@ -242,7 +243,7 @@ def activate_quantize(x_RI: torch.Tensor, activation: Activation | None) -> Quan
     num_rows, width = x_RI.shape
     quantized = empty_quantized(x_RI)
     padded = triton.next_power_of_2(width)
-    _activate_quantize_kernel[(num_rows,)](
+    launch(_activate_quantize_kernel, (num_rows,))(
         x_RI, quantized.values, quantized.scales, width, KIND=activation or "none", FAST=is_fast(x_RI), BW=padded,
         num_warps=max(1, min(8, padded // 512)),
     )  # fmt: skip
@@ -266,7 +267,7 @@ def mean(hidden_TH: torch.Tensor, batch: DeviceBatch) -> torch.Tensor:
     """Return the mean of each sequence's rows, float32 [N, H]; of a sequence of no token anything."""
     hidden = hidden_TH.shape[1]
     out = hidden_TH.new_empty((batch.num_sequences, hidden), dtype=torch.float32)
-    _mean_kernel[(batch.num_sequences, triton.cdiv(hidden, 128))](
+    launch(_mean_kernel, (batch.num_sequences, triton.cdiv(hidden, 128)))(
         hidden_TH, batch.cu_seqlens, out, hidden, ROWS=32, BW=128, num_warps=4
     )
     return out
@@ -275,7 +276,7 @@ def mean(hidden_TH: torch.Tensor, batch: DeviceBatch) -> torch.Tensor:
 def rotate(x_TH: torch.Tensor, batch: DeviceBatch, angles: torch.Tensor, num_heads: int) -> None:
     """Turn the first heads of each row in place by its position; see `Kernels.rotate`."""
     half = angles.shape[2]
-    _rotate_kernel[(batch.blocks_B4.shape[0], num_heads)](
+    launch(_rotate_kernel, (batch.blocks_B4.shape[0], num_heads))(
         x_TH, angles, batch.blocks_B4, x_TH.shape[1], angles.shape[1],
         HALF=half, BHALF=triton.next_power_of_2(half), BM=BLOCK, num_warps=4,
     )  # fmt: skip

@@ -1,0 +1,51 @@
+"""Kernels compiled beside each other before any of them runs.
+
+Triton compiles a kernel, and the C function that launches it, where it is launched first: one after the other. Most of
+that is done outside of Python, so that threads can share it.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+import triton
+
+_MOST_THREADS = 16
+_ahead: ContextVar[list[Any] | None] = ContextVar("_ahead", default=None)
+"""Within `compiled_ahead`, the kernels met so far."""
+
+
+def launch(kernel: Any, grid: tuple[int, ...]) -> Callable[..., Any]:  # noqa: ANN401 - what triton.jit returns
+    """What runs `kernel` in so many programs; within `compiled_ahead` it is compiled and not run."""
+    met = _ahead.get()
+    if met is None:
+        return kernel[grid]
+    return lambda *given, **named: met.append(kernel.warmup(*given, grid=grid, **named))
+
+
+@contextmanager
+def compiled_ahead(device: torch.device) -> Iterator[None]:
+    """Compile the kernels that this thread launches within, beside each other, and run none.
+
+    What they would have written is left as it was, so that results within mean nothing. Raises what a compilation
+    raises.
+    """
+    met: list[Any] = []
+    with ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0)))) as pool:
+        with triton.AsyncCompileMode(pool):
+            token = _ahead.set(met)
+            try:
+                yield
+            finally:
+                _ahead.reset(token)
+        list(pool.map(lambda kernel: _load(kernel, device), met))
+
+
+def _load(kernel: Any, device: torch.device) -> None:  # noqa: ANN401 - Triton's, or a promise of one
+    """Make what launches it; threads begin with the first device."""
+    with torch.cuda.device(device):
+        _ = (kernel.result() if hasattr(kernel, "result") else kernel).run
