@@ -56,4 +56,4 @@ class EmbedSettings(EngineRunSettings, SourceFormat, LongDocuments, Pooled):
     parity_tolerance: float | None = field(default=None, metadata=within(at_least=0))
     """Largest distance of a vector to fp32's, as a share of its length; by default by precision."""
     parity_share: float | None = field(default=None, metadata=within(at_least=0, at_most=1))
-    """Share of all documents that run in fp32 too, as evidence; by default 0.0002, and 0 in fp32."""
+    """Share of all documents that run in fp32 too, as evidence; by default 0.0001, and 0 in fp32."""

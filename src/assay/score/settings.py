@@ -25,4 +25,4 @@ class ScoreSettings(EngineRunSettings, Texts, SourceFormat, LongDocuments):
     parity_tolerance: float | None = field(default=None, metadata=within(at_least=0))
     """Largest difference of a probability that passes; by default by precision."""
     parity_share: float | None = field(default=None, metadata=within(at_least=0, at_most=1))
-    """Share of documents that run in fp32 too, as evidence; by default 0.0002."""
+    """Share of documents that run in fp32 too, as evidence; by default 0.0001."""

@@ -92,12 +92,12 @@ def test_a_run_stops_past_the_tolerance(folder, tmp_path):
 
 
 def test_the_share_is_part_of_the_run(folder, tmp_path):
-    """Another share wants another run; the default samples one in 5,000 and says so where it drew none."""
+    """Another share wants another run; the default samples one in 10,000 and says so where it drew none."""
     run = scored(folder, tmp_path / "run")
     assert differences_of(run)[0]["counts"] == [0] * len(differences_of(run)[0]["counts"])
     report(run.url)
     assert "none was drawn" in run.store.read_bytes("report.html").decode()
-    with pytest.raises(RefusedError, match=r"parity_share was 0\.0002, now 0\.5"):
+    with pytest.raises(RefusedError, match=r"parity_share was 0\.0001, now 0\.5"):
         scored(folder, tmp_path / "run", parity_share=0.5)
 
 

@@ -5,7 +5,7 @@ that is done outside of Python, so that threads can share it.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,7 +19,7 @@ _ahead: ContextVar[list[Any] | None] = ContextVar("_ahead", default=None)
 """Within `compiled_ahead`, the kernels met so far."""
 
 
-def launch(kernel: Any, grid: tuple[int, ...]) -> Callable[..., Any]:  # noqa: ANN401 - what triton.jit returns
+def launch(kernel: Any, grid: tuple[int, ...]) -> Any:  # noqa: ANN401 - what triton.jit returns, and gives for a grid
     """What runs `kernel` in so many programs; within `compiled_ahead` it is compiled and not run."""
     met = _ahead.get()
     if met is None:
