@@ -28,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 FOLDER = Path(__file__).resolve().parent
 RECIPES = FOLDER.parent
@@ -48,6 +48,8 @@ WINDOWS: Mapping[str, Mapping[str, Any]] = {
     "windows at 2 offsets": {"on_long": "window-mean", "offsets": 2},
     "windows at 4 offsets": {"on_long": "window-mean", "offsets": 4},
 }
+PRECISION: Literal["fp32"] = "fp32"
+"""Of all that is measured; the trainings choose theirs."""
 RESAMPLES = 1_000
 
 
@@ -295,6 +297,7 @@ class Bench:
                 overwrite=True,
                 members=tuple(map(self.path, members)),
                 device=self.device,
+                precision=PRECISION,
                 **{"validation": self.rows("calibration", pairs=pairs), **changes},
             )
         )
@@ -313,6 +316,7 @@ class Bench:
                 bundle=self.path(copy),
                 data=self.rows("calibration", pairs=bool(columns)),
                 device=self.device,
+                precision=PRECISION,
                 **columns,
             )
         )
@@ -341,7 +345,7 @@ class Bench:
         from assay.tokenize.settings import LongDocuments
 
         bundle = open_bundle(self.path(folder))
-        engine = engine_of(bundle, device=self.device)
+        engine = engine_of(bundle, device=self.device, precision=PRECISION)
         scorer = scorer_of(bundle, engine, encoder_of(bundle, LongDocuments(**how)), device=self.device)
         rows = read_labelled(
             self.rows(split, pairs=bool(columns)), LabelledSources(**(columns or {})), task=bundle.task
@@ -515,7 +519,11 @@ def calibrate_here(bench: Bench, folder: str, lengths: Mapping[str, Any]) -> Non
 
     calibrate(
         CalibrateSettings(
-            bundle=bench.path(folder), data=bench.rows("calibration"), device=bench.device, **lengths
+            bundle=bench.path(folder),
+            data=bench.rows("calibration"),
+            device=bench.device,
+            precision=PRECISION,
+            **lengths,
         )
     )
 
