@@ -404,6 +404,8 @@ LARGE_ATTENTION = [
     ([1, 2, 127, 128, 129, 511, 512, 513, 33], 64, None),
     ([512, 8, 300, 129], 128, None),
     ([512, 8, 300, 129], 24, None),
+    ([1, 2, 63, 64, 65, 127, 128, 129, 511, 512, 33], 32, None),
+    ([1] * 70_000, 32, None),
     ([8192], 64, None),
     ([8192, 1, 2000], 64, 64),
     ([8192, 1], 128, None),
@@ -423,6 +425,20 @@ def test_attention(kind, case, dtype):
     out = make(kind).attention(qkv, batch, num_heads=HEADS, window=window)
     assert out.dtype == dtype
     assert relative(out[: sum(lengths)], attended(qkv, batch, HEADS, window)) < TOLERANCES[dtype]
+
+
+@needs_triton
+@ANYWHERE
+@pytest.mark.parametrize("heads_first", [False, True])
+@pytest.mark.parametrize(("lengths", "window"), [([32, 33, 1, 65], None), ([70, 3], 16)])
+def test_attention_in_either_order(lengths, window, heads_first, where):
+    """Whether the heads of a block follow each other or the blocks of a head changes no number."""
+    from assay.engine.kernels.triton_attention import attention
+
+    batch = make_batch(lengths, kind="triton")
+    qkv = random_qkv(batch, 3, 16, torch.float32)
+    out = attention(qkv, batch, num_heads=3, window=window, tile=(32, 4, 2, heads_first))
+    assert relative(out[: sum(lengths)], attended(qkv, batch, 3, window)) < TOLERANCES[torch.float32]
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")

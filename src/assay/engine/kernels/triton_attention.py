@@ -54,14 +54,20 @@ def _scores_and_values(
     return larger, total, acc
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_blocks"])
 def _attention_kernel(
-    qkv_ptr, out_ptr, blocks_ptr, hidden, inverse_scale,
-    D: tl.constexpr, BD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    qkv_ptr, out_ptr, blocks_ptr, hidden, inverse_scale, num_blocks, num_heads,
+    D: tl.constexpr, BD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, HEADS_FIRST: tl.constexpr,
     WINDOW: tl.constexpr, FP8_OUT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    block = tl.program_id(0)
-    head = tl.program_id(1)
+    program = tl.program_id(0)
+    if HEADS_FIRST:
+        # the heads of a block run at about the same time, and read the same rows
+        block = program // num_heads
+        head = program % num_heads
+    else:
+        block = program % num_blocks
+        head = program // num_blocks
     start = tl.load(blocks_ptr + 4 * block + 1)
     first = tl.load(blocks_ptr + 4 * block + 2)
     length = tl.load(blocks_ptr + 4 * block + 3)
@@ -189,22 +195,24 @@ def attention(
     window: int | None = None,
     out: torch.Tensor | None = None,
     inverse_scale: float = 1.0,
-    tile: tuple[int, int, int] | None = None,
+    tile: tuple[int, int, int, bool] | None = None,
 ) -> torch.Tensor:
     """Return attention within each sequence, [T, H]; see `Kernels.attention`.
 
-    `out` float8_e4m3fn takes the result times `inverse_scale`; `tile` is (keys a step, warps, stages).
+    `out` float8_e4m3fn takes the result times `inverse_scale`; `tile` is (keys a step, warps, stages,
+    whether the heads of a block run one after the other, or the blocks of a head).
     """
     hidden = qkv_TH.shape[1] // 3
     head_size = hidden // num_heads
     padded = max(16, triton.next_power_of_2(head_size))
     if out is None:
         out = qkv_TH.new_empty((qkv_TH.shape[0], hidden))
-    keys, warps, stages = tile or _tile(padded, batch.max_seqlen, qkv_TH.dtype)
-    grid = (batch.blocks_B4.shape[0], num_heads)
-    launch(_attention_kernel, grid)(
-        qkv_TH, out, batch.blocks_B4, hidden, inverse_scale,
-        D=head_size, BD=padded, BM=BLOCK, BN=keys, WINDOW=window or 0,
+    keys, warps, stages, heads_first = tile or _tile(padded, batch.max_seqlen, window, qkv_TH.dtype)
+    num_blocks = batch.blocks_B4.shape[0]
+    # in one dimension: a second one ends at 65,535
+    launch(_attention_kernel, (num_blocks * num_heads,))(
+        qkv_TH, out, batch.blocks_B4, hidden, inverse_scale, num_blocks, num_heads,
+        D=head_size, BD=padded, BM=BLOCK, BN=keys, HEADS_FIRST=heads_first, WINDOW=window or 0,
         FP8_OUT=out.dtype == torch.float8_e4m3fn,
         PRECISION="ieee" if qkv_TH.dtype == torch.float32 else "tf32",
         num_warps=warps, num_stages=stages,
@@ -248,10 +256,14 @@ def first_mixture(
     return out
 
 
-def _tile(head_size: int, max_seqlen: int, dtype: torch.dtype) -> tuple[int, int, int]:
-    """(keys a step, warps, stages) that were fastest on an H100."""
+def _tile(
+    head_size: int, max_seqlen: int, window: int | None, dtype: torch.dtype
+) -> tuple[int, int, int, bool]:
+    """What `attention` takes as a tile: the fastest on an H100, for short sequences without a window on an H200."""
     if dtype == torch.float32:
-        return 32, 8, 2  # fewer warps spill
+        return 32, 8, 2, False  # fewer warps spill
     if head_size >= 128:
-        return 32, 4, 3
-    return (64, 4, 3) if max_seqlen > 1024 else (32, 4, 4)
+        return 32, 4, 3, False
+    if max_seqlen > 1024:
+        return 64, 4, 3, False
+    return (64, 4, 3, True) if window is None else (32, 4, 4, False)
