@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from assay.ensemble.choose import choose_members, row_losses, selection_order
 from assay.ensemble.measure import MOST_SUBSETS, measure, pooled_values, subsets
+from assay.evaluate.measure import Resampling
 from assay.metrics import brier, ece, nll, softmax
 from assay.outcome.pooling import Pooling, equal_weights
 from assay.tasks import Task
@@ -70,8 +71,7 @@ def test_figures_are_those_of_plain_metrics(world):
         pooling,
         calibration=None,
         best=0,
-        resamples=100,
-        seed=0,
+        draws=Resampling(num_resamples=100, method="percentile", confidence=0.95, seed=0),
     )
     each = [softmax(one) for one in logits]
     together = np.mean(each, axis=0)

@@ -95,7 +95,8 @@ def test_noise_belongs_to_the_puzzle(config):
     whole = last(ours.run(puzzles, noise=Noise(scale=0.2, seeds_N=seeds)))
     order = np.array([3, 1, 4])
     again = last(ours.run(puzzles[order], noise=Noise(scale=0.2, seeds_N=seeds[order])))
-    np.testing.assert_array_equal(again.q_halt_N, whole.q_halt_N[order])
+    # sums of a row may round otherwise in another row of the batch
+    np.testing.assert_allclose(again.q_halt_N, whole.q_halt_N[order], rtol=1e-5, atol=1e-6)
     others = last(ours.run(puzzles, noise=Noise(scale=0.2, seeds_N=seeds + 1000)))
     plain = last(ours.run(puzzles))
     assert (whole.q_halt_N != others.q_halt_N).all()
