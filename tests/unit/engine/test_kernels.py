@@ -752,7 +752,7 @@ def test_compiled_ahead_of_the_first_run():
 
 @needs_triton
 def test_within_compiled_ahead_a_launch_is_a_compilation(monkeypatch):
-    """Of the thread alone that asked for it; all that were compiled are loaded at the end."""
+    """Of the thread alone that asked for it; all that were compiled are loaded at the end, each once."""
     from assay.engine.kernels import ahead
 
     class Kernel:
@@ -771,9 +771,10 @@ def test_within_compiled_ahead_a_launch_is_a_compilation(monkeypatch):
     kernel, device = Kernel(), torch.device("cuda", 1)
     with ahead.compiled_ahead(device):
         ahead.launch(kernel, (3,))(1)
+        ahead.launch(kernel, (5,))(1)
         with ThreadPoolExecutor(1) as pool:
             pool.submit(lambda: ahead.launch(kernel, (3,))(2)).result()
         assert not loaded
     assert loaded == [(kernel, device)]
     ahead.launch(kernel, (3,))(4)
-    assert kernel.calls == [("compiled", (3,), 1), ("run", (3,), 2), ("run", (3,), 4)]
+    assert kernel.calls == [("compiled", (3,), 1), ("compiled", (5,), 1), ("run", (3,), 2), ("run", (3,), 4)]

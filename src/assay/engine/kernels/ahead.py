@@ -4,7 +4,6 @@ Triton compiles a kernel, and the C function that launches it, where it is launc
 that is done outside of Python, so that threads can share it.
 """
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,9 +13,11 @@ from typing import Any
 import torch
 import triton
 
+from assay import machine
+
 _MOST_THREADS = 16
 _ahead: ContextVar[list[Any] | None] = ContextVar("_ahead", default=None)
-"""Within `compiled_ahead`, the kernels met so far."""
+"""Within `compiled_ahead`, the kernels met so far, or promises of them."""
 
 
 def launch(kernel: Any, grid: tuple[int, ...]) -> Any:  # noqa: ANN401 - what triton.jit returns, and gives for a grid
@@ -35,17 +36,19 @@ def compiled_ahead(device: torch.device) -> Iterator[None]:
     raises.
     """
     met: list[Any] = []
-    with ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0)))) as pool:
+    with ThreadPoolExecutor(min(_MOST_THREADS, machine.usable_cores())) as pool:
         with triton.AsyncCompileMode(pool):
             token = _ahead.set(met)
             try:
                 yield
             finally:
                 _ahead.reset(token)
-        list(pool.map(lambda kernel: _load(kernel, device), met))
+        # a layer's kernels were met once a layer; two threads with one of them would both do its work
+        kernels = {each.result() if hasattr(each, "result") else each for each in met}
+        list(pool.map(lambda kernel: _load(kernel, device), kernels))
 
 
-def _load(kernel: Any, device: torch.device) -> None:  # noqa: ANN401 - Triton's, or a promise of one
+def _load(kernel: Any, device: torch.device) -> None:  # noqa: ANN401 - Triton's own
     """Make what launches it; threads begin with the first device."""
     with torch.cuda.device(device):
-        _ = (kernel.result() if hasattr(kernel, "result") else kernel).run
+        _ = kernel.run
